@@ -1,0 +1,72 @@
+"""What is stored and how it is found again. Names are imported when first used: this import costs nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from indexer.build import Progress, Summary, index_corpus
+    from indexer.collection import Added, Collection
+    from indexer.corpus.readers import open_corpus
+    from indexer.embed import load_embedder
+    from indexer.embed.protocol import Embedder
+    from indexer.errors import UnderdrawingError
+    from indexer.index.protocol import Device, IndexKind, IndexSettings
+    from indexer.snapshot import Snapshot, StoredDocument
+    from indexer.types import Document, Item, Modality, Parts, Rejected
+
+_HOMES = {
+    "Added": "indexer.collection",
+    "Collection": "indexer.collection",
+    "Device": "indexer.index.protocol",
+    "Document": "indexer.types",
+    "Embedder": "indexer.embed.protocol",
+    "IndexKind": "indexer.index.protocol",
+    "IndexSettings": "indexer.index.protocol",
+    "Item": "indexer.types",
+    "Modality": "indexer.types",
+    "Parts": "indexer.types",
+    "Progress": "indexer.build",
+    "Rejected": "indexer.types",
+    "Snapshot": "indexer.snapshot",
+    "StoredDocument": "indexer.snapshot",
+    "Summary": "indexer.build",
+    "UnderdrawingError": "indexer.errors",
+    "index_corpus": "indexer.build",
+    "load_embedder": "indexer.embed",
+    "open_corpus": "indexer.corpus.readers",
+}
+
+__all__ = [
+    "Added",
+    "Collection",
+    "Device",
+    "Document",
+    "Embedder",
+    "IndexKind",
+    "IndexSettings",
+    "Item",
+    "Modality",
+    "Parts",
+    "Progress",
+    "Rejected",
+    "Snapshot",
+    "StoredDocument",
+    "Summary",
+    "UnderdrawingError",
+    "index_corpus",
+    "load_embedder",
+    "open_corpus",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'indexer' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,307 @@
+"""The batch job: a corpus into a collection, resumable after a kill at any moment.
+
+    records ─ shards ─► decode (worker processes or threads, ahead) ─► model, in batches ─► commit, a shard at a time
+
+The corpus is cut into shards of consecutive records. A shard's documents, its rejects and its row in the ledger are
+published by one transaction, so a shard is done or is not. A re-run reads the corpus again, passes over shards whose
+content is the same and whose documents are all there, embeds in the others only what changed, and so ends where an
+undisturbed run would have ended.
+
+What this module does not know: any corpus format, any model, how commits work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+from indexer.collection import Collection
+from indexer.corpus.readers import open_corpus
+from indexer.corpus.records import Corpus, Record
+from indexer.errors import CallError, UnderdrawingError
+from indexer.ingest import Ingest, Ready, embed
+from indexer.store.ledger import Ledger
+from indexer.store.publish import FinishedShard
+from indexer.types import Rejected
+from indexer.writer import Writer
+
+DUPLICATE = "duplicate-id"
+CHUNK = 16
+"""Records that travel to a worker together: fewer cost more messages, more make the pipeline lumpy."""
+
+Thing = TypeVar("Thing")
+
+
+@dataclass
+class Progress:
+    """Where a job stands; handed to the caller after each chunk, the same object each time.
+
+    Attributes:
+        prepared: Records decoded so far.
+        added: Documents committed.
+        unchanged: Passed over, since they are stored as they are.
+        rejected: Could not be used.
+    """
+
+    prepared: int = 0
+    added: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a job did.
+
+    Attributes:
+        source: The corpus.
+        documents: Documents in the collection now.
+        added: New documents, and new versions of changed ones.
+        unchanged: Passed over, since they are stored as they are.
+        pruned: Removed, since the corpus no longer has them.
+        rejected: Items that could not be used, with their reasons in `reasons` and, some of them, in `rejects`.
+        seconds: Wall time.
+        generation: What a search sees now.
+    """
+
+    source: str
+    documents: int
+    added: int
+    unchanged: int
+    pruned: int
+    rejected: int
+    seconds: float
+    generation: int
+    reasons: Counter[str] = field(default_factory=Counter)
+    rejects: list[Rejected] = field(default_factory=list)
+
+
+def index_corpus(
+    source: str | Path | Corpus,
+    collection: Collection,
+    *,
+    workers: int = 0,
+    shard_size: int = 2048,
+    prune: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Index a corpus, or go on indexing it.
+
+    Args:
+        source: A folder, `.jsonl`, `.parquet`, `.tar`, or a `Corpus`.
+        collection: Where to.
+        workers: Processes that decode ahead of the model; 0 decodes in threads of this process. With processes, a
+            script must guard its start with `if __name__ == "__main__":`, as multiprocessing asks.
+        shard_size: Documents of a commit. A kill loses at most the work on one shard and what was decoded ahead.
+        prune: Remove documents that an earlier run took from this source and that it no longer has.
+        on_progress: Called after each chunk.
+
+    Raises:
+        CallError: The source is nothing that can be read, or a number makes no sense.
+        LockedError: Another writer holds the collection.
+        StoreError: The disk or the database refuses; what was committed stays.
+    """
+    if shard_size < 1 or workers < 0:
+        raise CallError(f"shard_size is {shard_size} and workers {workers}; they are at least 1 and 0.")
+    corpus = open_corpus(source) if isinstance(source, str | Path) else source
+    started = time.monotonic()
+    with collection.writer() as writer, _executor(workers) as executor:
+        job = _Job(corpus, collection, writer, shard_size, on_progress or (lambda _: None))
+        job.run(executor, max(1, workers))
+        pruned = job.prune() if prune else 0
+    generation = collection.catalog.generation()
+    return Summary(
+        source=corpus.source,
+        documents=generation.documents,
+        added=job.progress.added,
+        unchanged=job.progress.unchanged,
+        pruned=pruned,
+        rejected=job.progress.rejected,
+        seconds=time.monotonic() - started,
+        generation=generation.number,
+        reasons=job.ledger.reject_counts(),
+        rejects=job.ledger.rejects(limit=1000),
+    )
+
+
+@dataclass
+class _Shard:
+    """Consecutive records of the corpus on their way through."""
+
+    number: int
+    digest: str
+    todo: list[Record]
+    unchanged: int
+    rejects: list[Rejected]
+    settled_rejects: int | None = None
+    """Of a shard that the ledger says is done and that still is: nothing to commit, and so many rejects."""
+    ready: list[Ready] = field(default_factory=list)
+    chunks: int = 0
+
+
+class _Job:
+    def __init__(
+        self,
+        corpus: Corpus,
+        collection: Collection,
+        writer: Writer,
+        shard_size: int,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._corpus, self._collection, self._writer = corpus, collection, writer
+        self._shard_size, self._on_progress = shard_size, on_progress
+        self.progress = Progress()
+        self.ledger = Ledger(collection.database, corpus.source, {"shard_size": shard_size})
+        self._finished = self.ledger.digests()
+        # 64 bits an id, not the id: this is all that grows with the corpus.
+        self._seen: set[int] = set()
+
+    def run(self, executor: Executor, workers: int) -> None:
+        """Take every shard through, decoding ahead by a few chunks a worker."""
+        ingest = self._collection.ingest()
+        shards = 0
+        for shard, outcome in _ahead(self._work(), executor, ingest, self._corpus.source, depth=4 * workers):
+            shards = max(shards, shard.number + 1)
+            for each in outcome:
+                if isinstance(each, Rejected):
+                    shard.rejects.append(each)
+                else:
+                    shard.ready.append(each)
+            shard.chunks -= 1
+            self.progress.prepared += len(outcome)
+            if shard.chunks == 0:
+                self._commit(shard)
+            self._on_progress(self.progress)
+        self.ledger.finish(shards)
+
+    def prune(self) -> int:
+        """Delete the documents of this source that this run did not meet."""
+        known = self._collection.catalog.ids_of_source(self._corpus.source)
+        gone = sorted(each for each in known if _short_hash(each) not in self._seen)
+        if not gone:
+            return 0
+        return self._writer.commit(deleted=gone, note=f"pruned {self._corpus.source}").deleted
+
+    def _work(self) -> Iterator[tuple[_Shard, list[Record]]]:
+        """Shards in order, in chunks; a shard with nothing to do has one empty chunk."""
+        for number, records in enumerate(_chunked(self._corpus, self._shard_size)):
+            shard = self._plan(number, records)
+            chunks = list(_chunked(shard.todo, CHUNK)) or [[]]
+            shard.chunks = len(chunks)
+            for chunk in chunks:
+                yield shard, chunk
+
+    def _plan(self, number: int, records: list[Record | Rejected]) -> _Shard:
+        """What of a shard must be done."""
+        rejects = [each for each in records if isinstance(each, Rejected)]
+        fresh: list[Record] = []
+        for record in (each for each in records if isinstance(each, Record)):
+            key = _short_hash(record.document.id)
+            if key in self._seen:
+                detail = f"the id {record.document.id[:200]!r} came before in this source; the first one counts"
+                rejects.append(Rejected(record.document.uri or record.document.id[:200], DUPLICATE, detail))
+            else:
+                self._seen.add(key)
+                fresh.append(record)
+        digest = _digest(records)
+        stored = self._collection.catalog.stamps([each.document.id for each in fresh], self._corpus.source)
+        todo = [each for each in fresh if stored.get(each.document.id) != each.stamp]
+        unchanged = len(fresh) - len(todo)
+        # Same content as when the shard was finished: what is not stored now was rejected then.
+        settled = self.ledger.rejected(number) if self._finished.get(number) == digest else None
+        if settled is not None and len(todo) + len(rejects) == settled:
+            return _Shard(number, digest, [], unchanged, [], settled_rejects=settled)
+        return _Shard(number, digest, todo, unchanged, rejects)
+
+    def _commit(self, shard: _Shard) -> None:
+        self.progress.unchanged += shard.unchanged
+        if shard.settled_rejects is not None:
+            self.progress.rejected += shard.settled_rejects
+            return
+        finished = FinishedShard(
+            self.ledger.job, shard.number, shard.digest, len(shard.ready), shard.unchanged, shard.rejects
+        )
+        if shard.ready:
+            self._writer.commit(
+                [each.document for each in shard.ready],
+                embed(self._collection.embedder, shard.ready),
+                shard=finished,
+                extra_sums=self._collection.missing_query_mean(),
+                note=f"indexed {self._corpus.source}, shard {shard.number}",
+            )
+        else:
+            self.ledger.record(finished)
+        self.progress.added += len(shard.ready)
+        self.progress.rejected += len(shard.rejects)
+        shard.ready.clear()
+
+
+def _ahead(
+    work: Iterable[tuple[_Shard, list[Record]]], executor: Executor, ingest: Ingest, source: str, depth: int
+) -> Iterator[tuple[_Shard, list[Ready | Rejected]]]:
+    """Run the chunks in the executor, `depth` of them ahead, and yield their outcomes in order."""
+    waiting: deque[tuple[_Shard, Future[list[Ready | Rejected]]]] = deque()
+    stream = iter(work)
+    try:
+        while True:
+            for shard, chunk in islice(stream, depth - len(waiting)):
+                waiting.append((shard, executor.submit(_ingest_chunk, ingest, chunk, source)))
+            if not waiting:
+                return
+            shard, future = waiting.popleft()
+            yield shard, future.result()
+    except BrokenProcessPool as error:
+        raise UnderdrawingError(
+            "A decoding process ended abruptly.",
+            "If this is a script, guard its start with `if __name__ == '__main__':`, or use workers=0. "
+            "If memory ran out, use fewer workers. Run it again: it continues where it stopped.",
+        ) from error
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _ingest_chunk(ingest: Ingest, chunk: list[Record], source: str) -> list[Ready | Rejected]:
+    return [ingest(record.document, source, record.stamp) for record in chunk]
+
+
+@contextmanager
+def _executor(workers: int) -> Iterator[Executor]:
+    # Spawned, not forked: the parent holds a model, threads and database connections.
+    pool: Executor = (
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        if workers
+        else ThreadPoolExecutor(1, thread_name_prefix="decode")
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _chunked(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
+    stream = iter(things)
+    while chunk := list(islice(stream, size)):
+        yield chunk
+
+
+def _short_hash(identifier: str) -> int:
+    return int.from_bytes(hashlib.blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def _digest(records: list[Record | Rejected]) -> str:
+    digest = hashlib.sha256()
+    for each in records:
+        told = [each.document.id, each.stamp] if isinstance(each, Record) else [each.uri, each.reason, each.detail]
+        digest.update("\0".join(told).encode("utf-8", "surrogatepass") + b"\1")
+    return digest.hexdigest()

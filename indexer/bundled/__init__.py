@@ -1,0 +1,33 @@
+"""Where the bundled data lies: the emoji corpus, the EmojiCIR queries, and the models trained on them.
+
+What this module does not know: how any of it is read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from indexer.errors import UnknownNameError
+
+FOLDER = Path(__file__).parent
+CORPUS = FOLDER / "emoji.parquet"
+"""10,944 drawings of 3,786 emoji, 64 px, with names, keywords and fields. See README.md beside it."""
+QUERIES = FOLDER / "emojicir.parquet"
+"""EmojiCIR's composed queries with their targets."""
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a bundled model.
+
+    Raises:
+        UnknownNameError: There is none of that name; it lists those there are.
+    """
+    known = sorted(path.name for path in FOLDER.iterdir() if (path / "open_clip_config.json").exists())
+    if name not in known:
+        raise UnknownNameError("bundled model", name, known)
+    return FOLDER / name
+
+
+def generic_texts() -> list[str]:
+    """Short texts about anything: what a query's text vector is on average, which centring subtracts."""
+    return (FOLDER / "generic_texts.txt").read_text(encoding="utf-8").split("\n")[:-1]

@@ -1,0 +1,319 @@
+"""A collection: the thing you open. Documents in, snapshots out; the model is loaded when it is first needed.
+
+    with Collection.open("shop", model="bundled:emoji-clip") as shop:
+        shop.add([Document("1", image=Path("cat.jpg"), fields={"price": 20})])
+        shop.snapshot().search(...)
+
+What this module does not know: queries beyond vectors, corpora, how any model works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer import maintenance
+from indexer.bundled import generic_texts
+from indexer.embed import Dtype, load_embedder
+from indexer.embed.protocol import Embedder
+from indexer.errors import (
+    CallError,
+    CollectionNotFoundError,
+    CorruptionError,
+    SnapshotGoneError,
+    SpaceMismatchError,
+)
+from indexer.index.protocol import IndexSettings
+from indexer.ingest import Ingest, embed
+from indexer.layout import Layout
+from indexer.snapshot import Snapshot
+from indexer.store.catalog import Catalog, Space
+from indexer.store.database import Database, parse_url
+from indexer.store.ledger import jobs
+from indexer.store.publish import create_first_generation, create_space
+from indexer.types import Document, Item, Modality, Parts, Rejected, Role
+from indexer.writer import Writer
+
+Sums = dict[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]]
+
+
+@dataclass(frozen=True)
+class Added:
+    """What `Collection.add` did."""
+
+    added: int
+    replaced: int
+    rejected: list[Rejected] = field(default_factory=list)
+    generation: int = 0
+
+
+class Collection:
+    """Use `Collection.open`. Threads may share one; processes open their own."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        database: Database,
+        space: Space,
+        settings: IndexSettings,
+        embedder: _LazyEmbedder,
+    ) -> None:
+        self.layout, self.database, self.settings = layout, database, settings
+        self.catalog = Catalog(database)
+        self.space_id = space.id
+        self._lazy = embedder
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        model: str | Embedder | None = None,
+        *,
+        create: bool = True,
+        parts: Parts | str | None = None,
+        index: IndexSettings | None = None,
+        database: str | None = None,
+        dtype: Dtype | str | None = None,
+        device: str = "cpu",
+    ) -> Collection:
+        """Open a collection, or start one.
+
+        Args:
+            path: Its folder.
+            model: Its embedder or the embedder's name. Needed to start one; for an existing one it may be left out,
+                and if given must be the one it was made with.
+            create: Start one if there is none.
+            parts: Which parts of documents are embedded; fixed when it is started (`auto` unless told).
+            index: How to search it; see `IndexSettings`.
+            database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
+            dtype: Arithmetic of the model, if it is loaded by name; fixed when it is started (float32 unless told).
+            device: Where the model runs.
+
+        Raises:
+            CollectionNotFoundError: There is none, and no model to start one with.
+            SpaceMismatchError: It was made with another model, other weights, parts or arithmetic.
+            FormatError: A newer release made it.
+            CorruptionError: What identifies it is damaged.
+            ModelError: The model cannot be loaded.
+        """
+        folder = Path(path)
+        if not Layout.exists(folder):
+            if not create or model is None:
+                raise CollectionNotFoundError(
+                    f"There is no collection at {folder}.",
+                    "Name the model to start one with, such as model='bundled:emoji-clip'.",
+                )
+            embedder = _LazyEmbedder(model, Dtype(dtype or Dtype.FLOAT32), device)
+            layout, base = cls._create(folder, embedder.get(), Parts(parts or Parts.AUTO), database)
+        else:
+            layout = Layout.read(folder)
+            base = _connect(layout, database)
+            base.require_current()
+        space = cls._space(base)
+        if parts is not None and Parts(parts) is not space.parts:
+            raise SpaceMismatchError(
+                f"{folder} embeds the parts {space.parts.value!r} of documents, not {Parts(parts).value!r}.",
+                "Leave parts out, or index into a new folder.",
+            )
+        kept = Dtype(dtype or space.fingerprint["dtype"])
+        lazy = _LazyEmbedder(model if model is not None else space.model, kept, device)
+        collection = cls(layout, base, space, index or IndexSettings(), lazy)
+        if model is not None:
+            collection._require_same_space(lazy.get(), space)
+        return collection
+
+    @staticmethod
+    def _create(folder: Path, embedder: Embedder, parts: Parts, database: str | None) -> tuple[Layout, Database]:
+        backend = parse_url(database).get_backend_name() if database else "sqlite"
+        layout = Layout.create(folder, backend)
+        base = _connect(layout, database)
+        base.create()
+        create_first_generation(base)
+        fingerprint = embedder.fingerprint()
+        create_space(base, fingerprint.digest, embedder.name, embedder.dim, parts, asdict(fingerprint))
+        return layout, base
+
+    @staticmethod
+    def _space(database: Database) -> Space:
+        catalog = Catalog(database)
+        spaces = catalog.spaces(catalog.generation().number)
+        if not spaces:
+            raise CorruptionError(f"{database.shown} names no embedding space.", "Delete the folder and index again.")
+        return spaces[0]
+
+    def __enter__(self) -> Collection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        self.database.close()
+
+    @property
+    def path(self) -> Path:
+        """The collection's folder."""
+        return self.layout.folder
+
+    @property
+    def space(self) -> Space:
+        """The embedding space, with its means as of now."""
+        return self._space(self.database)
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The model, loaded on first use.
+
+        Raises:
+            SpaceMismatchError: What loads is not what the collection was made with.
+            ModelError: It cannot be loaded.
+        """
+        embedder = self._lazy.get()
+        self._require_same_space(embedder, self.space)
+        return embedder
+
+    def snapshot(self) -> Snapshot:
+        """The newest generation, pinned.
+
+        Raises:
+            CorruptionError: A segment is damaged.
+        """
+        while True:
+            generation = self.catalog.generation()
+            space = next(each for each in self.catalog.spaces(generation.number) if each.id == self.space_id)
+            try:
+                return Snapshot(self.catalog, self.layout, space, generation, self.settings)
+            except SnapshotGoneError:
+                # Compacted between the two reads: the next round sees what it was compacted into.
+                continue
+
+    def writer(self) -> Writer:
+        """The one writer; `with` it, the lock is held.
+
+        Raises:
+            LockedError: On entering, when another writer holds it.
+        """
+        return Writer(self.catalog, self.layout, self.space)
+
+    def ingest(self) -> Ingest:
+        """The way in for documents; picklable, holds no model."""
+        return Ingest(self.embedder.preparer(), self.space.parts, self.layout.media)
+
+    def add(self, documents: Iterable[Document]) -> Added:
+        """Embed and store documents, replacing those of the same id, as one generation.
+
+        A document that cannot be used is rejected with its reason; the others are stored.
+
+        Raises:
+            LockedError: Another writer holds the collection.
+        """
+        with self.writer() as writer:
+            outcome = [self.ingest()(document) for document in documents]
+            ready = [each for each in outcome if not isinstance(each, Rejected)]
+            rejected = [each for each in outcome if isinstance(each, Rejected)]
+            if not ready:
+                return Added(0, 0, rejected, self.catalog.generation().number)
+            published = writer.commit(
+                [each.document for each in ready],
+                embed(self.embedder, ready),
+                extra_sums=self.missing_query_mean(),
+                note="added",
+            )
+        return Added(published.added, published.replaced, rejected, published.generation)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete documents by id, as one generation; returns how many there were.
+
+        Raises:
+            LockedError: Another writer holds the collection.
+        """
+        if isinstance(ids, str):
+            raise CallError(f"delete takes a list of ids, not the one text {ids!r}.", f"Write delete([{ids!r}]).")
+        with self.writer() as writer:
+            return writer.commit(deleted=list(ids), note="deleted").deleted
+
+    def missing_query_mean(self) -> Sums:
+        """The sum of generic query texts' vectors, if the space has none yet: what `product` centres texts with."""
+        if (Role.QUERY, Modality.TEXT) in self.space.means or Modality.TEXT not in self.embedder.modalities:
+            return {}
+        vectors = self.embedder.encode_query([Item(text=each) for each in generic_texts()])
+        return {(Role.QUERY, Modality.TEXT): (len(vectors), vectors.sum(axis=0, dtype=np.float64))}
+
+    def check(self, on_file: Callable[[Path], None] | None = None) -> maintenance.Report:
+        """Compare files with checksums and counts with rows; see `maintenance.check`."""
+        return maintenance.check(self.catalog, self.layout, self.space, on_file)
+
+    def repair(self) -> list[str]:
+        """Drop what is damaged so that indexing again brings it back; see `maintenance.repair`."""
+        return maintenance.repair(self.catalog, self.layout, self.space)
+
+    def compact(self) -> tuple[int, int]:
+        """Merge segments and drop the dead; returns how many segments there were and are."""
+        return maintenance.compact(self.catalog, self.layout, self.space)
+
+    def info(self) -> dict[str, Any]:
+        """What the collection is and holds, as plain JSON."""
+        snapshot = self.snapshot()
+        segments = self.catalog.segments(snapshot.generation, snapshot.space.id)
+        return {
+            "path": str(self.path),
+            "metadata": self.database.shown,
+            "model": snapshot.space.model,
+            "parts": snapshot.space.parts.value,
+            "dim": snapshot.space.dim,
+            "fingerprint": dict(snapshot.space.fingerprint),
+            "generation": snapshot.generation,
+            "published": snapshot.published.created.isoformat(timespec="seconds"),
+            "documents": snapshot.published.documents,
+            "by_modality": self.catalog.counts(snapshot.generation),
+            "segments": len(segments),
+            "vector_bytes": sum(each.size for each in segments),
+            "tombstones": sum(each.rows for each in segments) - len(snapshot),
+            "index": snapshot.index,
+            "jobs": jobs(self.database),
+        }
+
+    def _require_same_space(self, embedder: Embedder, space: Space) -> None:
+        found = embedder.fingerprint()
+        if found.digest == space.digest:
+            return
+        now, then = asdict(found), space.fingerprint
+        differing = [key for key in now if key != "model" and now[key] != then.get(key)]
+        details = "; ".join(f"{key} {str(then.get(key))[:60]!r}, now {str(now[key])[:60]!r}" for key in differing)
+        raise SpaceMismatchError(
+            f"{self.path} was made with {space.model} ({details}); {embedder.name} gives other vectors.",
+            f"Open it with {space.model}, or index again into a new folder: "
+            f"underdrawing index SOURCE NEW_FOLDER --model {embedder.name}",
+        )
+
+
+class _LazyEmbedder:
+    """A model by name or at hand, loaded at most once."""
+
+    def __init__(self, model: str | Embedder, dtype: Dtype, device: str) -> None:
+        self._model, self._dtype, self._device = model, dtype, device
+
+    def get(self) -> Embedder:
+        if isinstance(self._model, str):
+            self._model = load_embedder(self._model, dtype=self._dtype, device=self._device)
+        return self._model
+
+
+def _connect(layout: Layout, database: str | None) -> Database:
+    if layout.backend == "sqlite":
+        if database is not None and parse_url(database).get_backend_name() != "sqlite":
+            raise CallError(f"{layout.folder} keeps its metadata in SQLite; it has no use for {database!r}.")
+        return Database(f"sqlite:///{layout.database.absolute()}")
+    if database is None:
+        raise CallError(
+            f"{layout.folder} keeps its metadata in PostgreSQL.",
+            "Give its URL: database=… or --database URL.",
+        )
+    return Database(database, layout.schema)

@@ -1,0 +1,158 @@
+"""Paths that others named: what is no regular, readable file becomes an ItemError and never hangs.
+
+What this module does not know: what is in a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase, BufferedReader
+from pathlib import Path
+
+from indexer.corpus.reasons import Reason, refusal
+
+MAX_BYTES = 256 * 1024 * 1024
+"""The longest picture or sidecar that is read into memory."""
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BufferedReader]:
+    """Open a regular file for reading. Errors of reads inside the block are reported like those of opening.
+
+    Raises:
+        ItemError: `missing`, `not-a-file` or `unreadable`.
+    """
+    with _file_errors(path):
+        # Path.open takes no opener; this one keeps a fifo without a writer from blocking the open for ever.
+        with open(path, "rb", opener=_open_without_waiting) as file:  # noqa: PTH123
+            _check_regular(path, os.fstat(file.fileno()))
+            yield file
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Read a whole regular file.
+
+    Raises:
+        ItemError: `missing`, `not-a-file`, `unreadable` or `too-many-bytes`.
+    """
+    with open_file(path) as file:
+        # The size of the directory entry is not asked: a file may grow, and some report none.
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise refusal(Reason.TOO_MANY_BYTES, f"{printable(path)} has more than {max_bytes:,} bytes.")
+    return content
+
+
+def stat_file(path: Path) -> os.stat_result:
+    """The state of a regular file, links followed.
+
+    Raises:
+        ItemError: `missing`, `not-a-file` or `unreadable`.
+    """
+    with _file_errors(path):
+        state = path.stat()
+    _check_regular(path, state)
+    return state
+
+
+@contextmanager
+def open_stream(path: Path) -> Iterator[BufferedIOBase]:
+    """Open a regular file for reading from front to back, unpacked if it is gzip.
+
+    Raises:
+        ItemError: As `open_file`; and `truncated` or `damaged`, when the gzip stream proves so.
+    """
+    with open_file(path) as file:
+        if not file.peek(2).startswith(b"\x1f\x8b"):
+            yield file
+            return
+        try:
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield unpacked
+        except EOFError as error:
+            raise refusal(Reason.TRUNCATED, f"{printable(path)} ends inside its gzip stream.") from error
+        except (zlib.error, gzip.BadGzipFile) as error:
+            raise refusal(Reason.DAMAGED, f"{printable(path)} is a damaged gzip stream ({error}).") from error
+
+
+def scan_folder(path: Path) -> Iterator[str]:
+    """The names in a folder, in no order; those of folders end in a slash.
+
+    Raises:
+        ItemError: `missing` or `unreadable`.
+    """
+    with _file_errors(path), os.scandir(path) as entries:
+        for entry in entries:
+            yield f"{entry.name}/" if _is_folder(entry) else entry.name
+
+
+def list_folder(path: Path) -> list[str]:
+    """The names of `scan_folder` in the order of the paths below: `a.png`, then `a/b.png`, then `a0.png`.
+
+    Raises:
+        ItemError: `missing` or `unreadable`.
+    """
+    return sorted(scan_folder(path), key=os.fsencode)
+
+
+def folder_identity(path: Path) -> tuple[int, int]:
+    """What tells a folder from every other, under whatever names links give it.
+
+    Raises:
+        ItemError: `missing` or `unreadable`.
+    """
+    with _file_errors(path):
+        state = path.stat()
+    return state.st_dev, state.st_ino
+
+
+def portable_name(path: str) -> str:
+    """A path as a Unicode string that no other path maps to.
+
+    A byte that is not UTF-8 is written `%FF`, and a per cent sign that would read as such an escape `%25`.
+    """
+    escaped = re.sub("%(?=[0-9A-Fa-f]{2})", "%25", path)
+    return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", escaped)
+
+
+def printable(path: Path | str) -> str:
+    r"""A path as text that can be stored and shown: a byte that is not UTF-8 appears as `\udcff`."""
+    return str(path).encode("utf-8", "backslashreplace").decode().replace("\0", r"\0")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # A link that leads to itself: no folder, and no reason to give up its neighbours.
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_regular(path: Path, state: os.stat_result) -> None:
+    if not stat.S_ISREG(state.st_mode):
+        raise refusal(Reason.NOT_A_FILE, f"{printable(path)} is not a regular file.")
+
+
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    if "\0" in str(path):  # Python would raise ValueError.
+        raise refusal(Reason.MISSING, f"{printable(path)} does not exist.")
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, UnicodeEncodeError) as error:
+        raise refusal(Reason.MISSING, f"{printable(path)} does not exist.") from error
+    except OSError as error:
+        if isinstance(error, IsADirectoryError) or error.errno == errno.ENXIO:  # ENXIO: a socket
+            raise refusal(Reason.NOT_A_FILE, f"{printable(path)} is not a regular file.") from error
+        detail = f"{printable(path)} cannot be read ({error.strerror})."
+        raise refusal(Reason.UNREADABLE, detail) from error

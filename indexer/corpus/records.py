@@ -1,0 +1,251 @@
+"""The record that every reader yields, and the checks that it has passed.
+
+A `Record` holds nothing that a store must refuse: its id and text are free of NUL and of lone surrogates, its
+fields are JSON. What fails a check becomes a `Rejected` with a code of `Reason`.
+
+What this module does not know: where records come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from indexer.corpus.paths import printable, stat_file
+from indexer.corpus.reasons import Reason, refusal
+from indexer.errors import ItemError
+from indexer.types import Document, Rejected
+
+MAX_ID = 1_024
+MAX_TEXT = 10_000_000
+"""Limits in characters. An embedder reads far less of a text; this one keeps a store usable."""
+
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .gif .webp .avif .bmp .dib .tif .tiff .jp2 .j2k .ppm .pgm .pbm .pnm"
+    " .heic .heif".split()
+)
+"""What is taken for a picture by its name. HEIF is not decoded; its files are here to be refused aloud."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One entry of a source, not decoded yet.
+
+    Attributes:
+        document: What to store. Its image, if any, may still turn out to be none.
+        stamp: Changes when the content changes. A known id with a known stamp need not be embedded again.
+    """
+
+    document: Document
+    stamp: str
+
+
+class Corpus(Protocol):
+    """A source of documents that can be read again and again, in the same order, one record at a time.
+
+    Attributes:
+        source: The canonical name of the source: its absolute path, the same in every run.
+    """
+
+    source: str
+
+    def __iter__(self) -> Iterator[Record | Rejected]:
+        """The records in order; an entry that cannot be used comes as `Rejected` in its place."""
+        ...
+
+
+def record_or_rejected(uri: str, build: Callable[[], Record]) -> Record | Rejected:
+    """The record that `build` makes, or the reason why it cannot."""
+    try:
+        return build()
+    except ItemError as error:
+        return Rejected(uri, error.reason, error.detail)
+
+
+def make_record(
+    *,
+    id: object,
+    text: object,
+    image: Path | bytes | None,
+    fields: Mapping[str, Any],
+    uri: str,
+    stamp: str | None = None,
+) -> Record:
+    """Check the parts of a document and put them together.
+
+    Args:
+        id: A non-empty string of at most 1,024 characters, or an integer.
+        text: A string; a blank one counts as none.
+        image: The picture, not looked at.
+        fields: What JSON can hold.
+        uri: Where the document came from.
+        stamp: By default a digest of the content, and for an image in a file of its size and time.
+
+    Raises:
+        ItemError: `bad-id`, `bad-text`, `bad-fields`, `not-utf-8`, `nul`, `too-long` or `empty`.
+    """
+    checked_id, checked_text = _checked_id(id), _checked_text(text)
+    canonical_fields = _canonical_json(fields)
+    if checked_text is None and image is None:
+        raise refusal(Reason.EMPTY, "The document has neither text nor image.")
+    document = Document(checked_id, checked_text, image, fields, uri)
+    return Record(document, stamp or _content_stamp(checked_text, image, canonical_fields))
+
+
+def make_sample(
+    *,
+    id: str,
+    text: str | None,
+    image: Path | bytes | None,
+    details: Mapping[str, Any],
+    uri: str,
+    stamp: str | None = None,
+) -> Record:
+    """Like `make_record`, for an image or a text with a JSON file beside it, whose content is `details`.
+
+    An `id` or `text` in the details goes before those given; a `caption` is the text where there is no other.
+    """
+    return make_record(
+        id=_first(details.get("id"), id),
+        text=_first(details.get("text"), text, details.get("caption")),
+        image=image,
+        fields=fields_of(details, taken=frozenset({"id", "text"})),
+        uri=uri,
+        stamp=stamp,
+    )
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """Read one JSON object, strictly: UTF-8, no NaN or Infinity.
+
+    Raises:
+        ItemError: `not-utf-8` or `bad-json`.
+    """
+    try:
+        value = json.loads(decode_text(content), parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise refusal(Reason.BAD_JSON, f"Not JSON: {error.msg} at {line}column {error.colno}.") from error
+    except (ValueError, RecursionError) as error:
+        # ValueError: NaN, or an integer of more digits than Python converts.
+        raise refusal(Reason.BAD_JSON, f"Not usable as JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise refusal(Reason.BAD_JSON, f"A JSON object is needed; this is a {type(value).__name__}.")
+    return value
+
+
+def decode_text(content: bytes) -> str:
+    """Decode UTF-8, with or without a byte order mark.
+
+    Raises:
+        ItemError: `not-utf-8`, naming the byte.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise refusal(Reason.NOT_UTF8, f"Not UTF-8 at byte {error.start:,}.") from error
+
+
+def fields_of(entry: Mapping[str, Any], *, taken: frozenset[str]) -> dict[str, Any]:
+    """The fields of a JSON object: every key that is not `taken`, overlaid with the object under `fields`.
+
+    Raises:
+        ItemError: `bad-fields`, when `fields` is there and no object.
+    """
+    explicit = entry.get("fields") or {}
+    if not isinstance(explicit, dict):
+        raise refusal(Reason.BAD_FIELDS, f"`fields` must be an object, not {type(explicit).__name__}.")
+    others = {key: value for key, value in entry.items() if key not in taken and key != "fields"}
+    return others | explicit
+
+
+def image_path(value: str, folder: Path) -> Path:
+    """The file that an entry means by its `image`, relative to the folder that the entry's own file is in.
+
+    Raises:
+        ItemError: `remote-uri` or `bad-image`.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
+        raise refusal(Reason.REMOTE_URI, f"The image is {printable(value[:80])}; only paths are read, no URIs.")
+    if not value or value.startswith("data:") or "\0" in value or not _is_unicode(value):
+        raise refusal(Reason.BAD_IMAGE, f"The image is {printable(value[:80])!r}, which is no path.")
+    return folder / value
+
+
+def _first(*values: object) -> object:
+    return next((value for value in values if value not in (None, "")), None)
+
+
+def _checked_id(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value:
+        raise refusal(Reason.BAD_ID, f"The id must be a non-empty string, not {value!r:.80}.")
+    if "\0" in value:
+        raise refusal(Reason.NUL, f"The id {printable(value[:80])} contains NUL.")
+    if len(value) > MAX_ID:
+        raise refusal(Reason.BAD_ID, f"The id has {len(value):,} characters; allowed are {MAX_ID:,}.")
+    if not _is_unicode(value):
+        raise refusal(Reason.BAD_ID, f"The id {printable(value[:80])} contains a lone surrogate.")
+    return value
+
+
+def _checked_text(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise refusal(Reason.BAD_TEXT, f"The text must be a string, not {type(value).__name__}.")
+    if len(value) > MAX_TEXT:
+        raise refusal(Reason.TOO_LONG, f"The text has {len(value):,} characters; allowed are {MAX_TEXT:,}.")
+    if "\0" in value:
+        raise refusal(Reason.NUL, f"The text contains NUL at character {value.index(chr(0)):,}.")
+    if not _is_unicode(value):
+        raise refusal(Reason.BAD_TEXT, "The text contains a lone surrogate.")
+    return value if value.strip() else None
+
+
+def _canonical_json(fields: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+        encoded = text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        # ValueError: an infinity, or (UnicodeEncodeError) a lone surrogate.
+        raise refusal(Reason.BAD_FIELDS, f"The fields are not JSON: {error}.") from error
+    if re.search(rb"(?<!\\)(\\\\)*\\u0000", encoded):
+        raise refusal(Reason.NUL, "The fields contain NUL.")
+    return encoded
+
+
+def _content_stamp(text: str | None, image: Path | bytes | None, fields: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in (b"" if text is None else text.encode(), _image_state(image), fields):
+        digest.update(len(part).to_bytes(8, "little"))  # so that no part can run into the next
+        digest.update(part)
+    return digest.hexdigest()[:32]
+
+
+def _image_state(image: Path | bytes | None) -> bytes:
+    if not isinstance(image, Path):
+        return image or b""
+    try:
+        state = stat_file(image)
+    except ItemError as error:
+        return error.reason.encode()  # The decoder will say it aloud, and the stamp changes once the file is there.
+    return f"{state.st_size}-{state.st_mtime_ns}".encode()
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,216 @@
+"""The CLIP family through open_clip: a published checkpoint by name and tag, or a folder in open_clip's layout.
+
+A fused document is the weighted sum of its unit parts, half and half, made unit again; the fingerprint says so.
+
+What this module does not know: where vectors go.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.embed import Dtype
+from indexer.embed.preprocess import ImagePreprocess
+from indexer.embed.protocol import Embedder, Fingerprint, Prepared, Vectors, unit_rows
+from indexer.errors import CallError, ModelError, UnknownNameError
+from indexer.files import atomic_write, file_digest
+from indexer.types import Item, Modality, Role
+
+if TYPE_CHECKING:
+    import torch
+
+FUSED_IMAGE_WEIGHT = 0.5
+CHARACTERS_READ = 20_000
+"""Of a text; every open_clip tokenizer has cut its tokens long before."""
+
+
+class ClipEmbedder(Embedder):
+    """Two towers, one space."""
+
+    modalities = frozenset(Modality)
+
+    def __init__(self, model: Any, tokenizer: Any, weights: Path, *, name: str, dtype: Dtype, device: str) -> None:
+        import torch
+
+        if dtype is Dtype.FLOAT16 and device == "cpu":
+            raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+        self.name = name
+        self._dtype = dtype
+        self._device = device
+        self._torch_dtype = getattr(torch, dtype.value)
+        self._model = model.to(device=device, dtype=self._torch_dtype).eval()
+        self._tokenizer = tokenizer
+        self._weights = weights
+        self._preprocess = ImagePreprocess.from_config(model.visual.preprocess_cfg)
+        self.dim = int(self._text_vectors(["a"]).shape[1])
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, name: str, dtype: Dtype, device: str) -> ClipEmbedder:
+        """Load `open_clip_config.json` and the safetensors beside it.
+
+        Raises:
+            ModelError: The folder lacks one of them, or they do not fit each other.
+        """
+        weights = next((folder / each for each in _WEIGHT_NAMES if (folder / each).exists()), None)
+        if weights is None or not (folder / "open_clip_config.json").exists():
+            # open_clip itself would go on with random weights and a warning.
+            raise ModelError(
+                f"{folder} is no open_clip folder: it needs open_clip_config.json and one of {', '.join(_WEIGHT_NAMES)}."
+            )
+        return cls._load(f"local-dir:{folder}", None, weights, name=name, dtype=dtype, device=device)
+
+    @classmethod
+    def from_pretrained(cls, architecture: str, tag: str, *, name: str, dtype: Dtype, device: str) -> ClipEmbedder:
+        """Load a published checkpoint, fetched on first use and kept in open_clip's cache.
+
+        Raises:
+            UnknownNameError: open_clip has no such architecture or no such weights for it.
+            ModelError: The weights cannot be fetched.
+        """
+        import open_clip
+
+        if architecture not in open_clip.list_models():
+            raise UnknownNameError("architecture", architecture, sorted(open_clip.list_models()))
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        if tag not in tags:
+            raise UnknownNameError(f"weights of {architecture}", tag, sorted(tags))
+        config = open_clip.get_pretrained_cfg(architecture, tag)
+        try:
+            weights = Path(open_clip.download_pretrained(config))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"The weights of {name} are not on this machine and could not be fetched: {_first_line(error)}",
+                "Connect once so that they are cached, or copy an open_clip folder here and name it: "
+                "open_clip:/path/to/folder. Offline, bundled:emoji-clip always works.",
+            ) from error
+        return cls._load(architecture, tag, weights, name=name, dtype=dtype, device=device)
+
+    @classmethod
+    def _load(
+        cls, source: str, tag: str | None, weights: Path, *, name: str, dtype: Dtype, device: str
+    ) -> ClipEmbedder:
+        import open_clip
+
+        # OpenAI's weights were trained with QuickGELU; open_clip only warns when the architecture's name forgets it.
+        quick = bool(tag and open_clip.get_pretrained_cfg(source, tag).get("quick_gelu", False))
+        try:
+            model = open_clip.create_model(source, pretrained=tag, force_quick_gelu=quick, weights_only=True)
+            tokenizer = open_clip.get_tokenizer(source)
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise ModelError(f"{name} cannot be loaded from {weights}: {_first_line(error)}") from error
+        return cls(model, tokenizer, weights, name=name, dtype=dtype, device=device)
+
+    @functools.cached_property
+    def _fingerprint(self) -> Fingerprint:
+        return Fingerprint(
+            model=self.name,
+            weights=weights_digest(self._weights),
+            preprocessing=self._preprocess.describe(),
+            template=f"text as is; fused = {FUSED_IMAGE_WEIGHT} image + {1 - FUSED_IMAGE_WEIGHT} text of unit parts",
+            dtype=self._dtype.value,
+            dim=self.dim,
+        )
+
+    def fingerprint(self) -> Fingerprint:
+        """Weights by content; the first call reads them, later ones remember (path, size, time)."""
+        return self._fingerprint
+
+    def preparer(self) -> ClipPrepare:
+        """Decoding and resizing, without torch; texts are tokenised in `forward`, where the tokenizer is."""
+        return ClipPrepare(self._preprocess)
+
+    def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
+        """Images in one batch, texts in another; a fused item is in both."""
+        with_image = [row for row, each in enumerate(prepared) if "image" in each.arrays]
+        with_text = [row for row, each in enumerate(prepared) if "text" in each.arrays]
+        vectors = np.zeros((len(prepared), self.dim), np.float32)
+        fused = set(with_image) & set(with_text)
+        for rows, encode, share in (
+            (with_image, self._images, FUSED_IMAGE_WEIGHT),
+            (with_text, self._texts, 1 - FUSED_IMAGE_WEIGHT),
+        ):
+            if rows:
+                shares = np.array([share if row in fused else 1.0 for row in rows], np.float32)
+                vectors[rows] += shares[:, None] * encode([prepared[row] for row in rows])
+        return unit_rows(vectors)
+
+    def _images(self, prepared: Sequence[Prepared]) -> Vectors:
+        import torch
+
+        stacked = torch.from_numpy(np.stack([each.arrays["image"] for each in prepared]))
+        with torch.inference_mode():
+            return self._rows(self._model.encode_image(stacked.to(self._device, self._torch_dtype)))
+
+    def _texts(self, prepared: Sequence[Prepared]) -> Vectors:
+        return self._text_vectors([str(each.arrays["text"]) for each in prepared])
+
+    def _text_vectors(self, texts: list[str]) -> Vectors:
+        import torch
+
+        with torch.inference_mode():
+            return self._rows(self._model.encode_text(self._tokenizer(texts).to(self._device)))
+
+    def _rows(self, features: torch.Tensor) -> Vectors:
+        return unit_rows(features.float().cpu().numpy())
+
+
+@dataclass(frozen=True)
+class ClipPrepare:
+    """Item to arrays, in any process."""
+
+    preprocess: ImagePreprocess
+
+    def __call__(self, item: Item) -> Prepared:
+        """Decode and resize the image; cut the text to what a tokenizer can use.
+
+        Raises:
+            ItemError: The image cannot be decoded.
+        """
+        arrays: dict[str, Any] = {}
+        if item.image is not None:
+            from indexer.corpus.images import decode_image
+
+            arrays["image"] = self.preprocess(decode_image(item.image))
+        if item.text is not None:
+            # NumPy drops trailing NULs of its strings, and a tokenizer has no use for any.
+            arrays["text"] = np.array(item.text[:CHARACTERS_READ].replace("\0", " "))
+        return Prepared(item.modality, arrays)
+
+
+_WEIGHT_NAMES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+
+
+def weights_digest(file: Path) -> str:
+    """sha256 of a weights file, remembered by path, size and time under the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "underdrawing" / "weights.json"
+    stat = file.stat()
+    key = hashlib.sha256(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if key not in known:
+        known[key] = file_digest(file)
+        try:
+            atomic_write(cache, json.dumps(known).encode())
+        except OSError:
+            # A read-only home only costs the memory, not the answer.
+            return str(known[key])
+    return str(known[key])
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,70 @@
+"""A weightless, deterministic embedder: for tests, documentation and trying the engine without a model.
+
+Texts and pictures get vectors by simple rules, so expected rankings can be worked out by hand: a text is the sum of
+random directions seeded by its lower-cased words; a picture is a direction seeded by its 4x4 grid of average colours
+in coarse steps; both at once is the sum of the two. The same word written in a text and the same colours seen in a
+picture do not meet: a fake has no joint space.
+
+What this module does not know: models, torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from indexer.embed.protocol import Embedder, Fingerprint, Prepared, Vectors, unit_rows
+from indexer.errors import CallError
+from indexer.types import Item, Modality, Role
+
+
+class FakeEmbedder(Embedder):
+    """`fake:64`: the number is the dimension."""
+
+    modalities = frozenset(Modality)
+
+    def __init__(self, dim: int) -> None:
+        if not 1 <= dim <= 65536:
+            raise CallError(f"fake:{dim} has no sense; a dimension is 1 to 65536.")
+        self.dim = dim
+        self.name = f"fake:{dim}"
+
+    def fingerprint(self) -> Fingerprint:
+        """Depends on the dimension alone."""
+        return Fingerprint(self.name, "none", "words and 4x4 colours", "sum", "float32", self.dim)
+
+    def preparer(self) -> _Prepare:
+        """Words and colours to directions; all the work happens here."""
+        return _Prepare(self.dim)
+
+    def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
+        """Stack and normalise."""
+        if not prepared:
+            return np.empty((0, self.dim), np.float32)
+        return unit_rows(np.stack([each.arrays["direction"] for each in prepared]))
+
+
+@dataclass(frozen=True)
+class _Prepare:
+    dim: int
+
+    def __call__(self, item: Item) -> Prepared:
+        direction = np.zeros(self.dim, np.float32)
+        if item.text is not None:
+            for word in re.findall(r"\w+", item.text.lower()) or [item.text]:
+                direction += self._direction(word.encode("utf-8", "surrogatepass"))
+        if item.image is not None:
+            from indexer.corpus.images import decode_image
+
+            grid = np.asarray(decode_image(item.image).resize((4, 4)), np.uint8) // 32
+            direction += self._direction(grid.tobytes())
+        return Prepared(item.modality, {"direction": direction})
+
+    def _direction(self, key: bytes) -> Vectors:
+        seed = int.from_bytes(hashlib.sha256(key).digest()[:8], "little")
+        direction: Vectors = unit_rows(np.random.default_rng(seed).standard_normal((1, self.dim)))[0]
+        return direction

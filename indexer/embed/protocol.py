@@ -1,0 +1,173 @@
+"""What every embedder promises, and the two steps each is made of.
+
+An embedder turns `Item`s into unit vectors in two steps, so that a batch job can run the first in worker processes
+ahead of the model:
+
+    prepare(item) -> Prepared     CPU only, picklable, no model: decode, resize, tokenise; raises ItemError
+    forward(prepared, role) -> (n, dim) float32, rows of unit length
+
+Everything else here is derived from the two and is the same for all embedders. A single item is a batch of one, and
+results do not depend on the batch or its padding.
+
+What this module does not know: any model, files, SQL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.errors import CallError, ItemError, ItemsError
+from indexer.types import Item, Modality, Role, Vectors
+
+__all__ = ["Embedded", "Embedder", "Fingerprint", "Prepared", "Vectors", "unit_rows"]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a vector depends on. Two embedders with the same digest give the same vectors.
+
+    Attributes:
+        model: The name the embedder was asked for by.
+        weights: sha256 over the weights' content.
+        preprocessing: How images and texts become model input.
+        template: The text around a query or document, and how parts are fused.
+        dtype: The arithmetic of the forward pass.
+        dim: Length of a vector.
+    """
+
+    model: str
+    weights: str
+    preprocessing: str
+    template: str
+    dtype: str
+    dim: int
+
+    @property
+    def digest(self) -> str:
+        """A short stable key. The name is left out: the same weights under another name are the same space."""
+        content = [self.weights, self.preprocessing, self.template, self.dtype, self.dim]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One item, ready for the model: arrays by input name, without a batch axis."""
+
+    modality: Modality
+    arrays: Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The outcome of `try_encode`.
+
+    Attributes:
+        vectors: (m, dim) float32, one row for each item that could be embedded.
+        rows: (m,) int64, the position in the call of each row of `vectors`.
+        errors: The reasons of all others, by position.
+    """
+
+    vectors: Vectors
+    rows: npt.NDArray[np.int64]
+    errors: Mapping[int, ItemError]
+
+
+class Embedder(ABC):
+    """Base of all embedders. A subclass gives the attributes, `preparer` and `forward`."""
+
+    name: str
+    dim: int
+    modalities: frozenset[Modality]
+    batch_size: int = 64
+
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """What the vectors depend on."""
+
+    @abstractmethod
+    def preparer(self) -> Callable[[Item], Prepared]:
+        """A picklable callable for worker processes: it decodes and tokenises, and never holds the model."""
+
+    @abstractmethod
+    def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
+        """Embed one batch that fits the device.
+
+        Args:
+            prepared: Items of any mixture of the supported modalities.
+            role: The side of the search.
+            instruction: What the query asks for, for models that read one; others ignore it by contract.
+
+        Returns:
+            (n, dim) float32, rows of unit length, in the order given.
+        """
+
+    def encode_query(self, items: Sequence[Item], instruction: str | None = None) -> Vectors:
+        """Embed queries: (n, dim) float32, rows of unit length.
+
+        Raises:
+            ItemsError: Some items cannot be embedded; it names them all.
+            CallError: An item's modality is not supported by this model.
+        """
+        return self._encode(items, Role.QUERY, instruction)
+
+    def encode_document(self, items: Sequence[Item]) -> Vectors:
+        """Embed documents. Differs from `encode_query` in the role alone; raises the same."""
+        return self._encode(items, Role.DOCUMENT, None)
+
+    def try_encode(self, items: Sequence[Item], role: Role, instruction: str | None = None) -> Embedded:
+        """Embed what can be embedded; a bad item costs its own row only.
+
+        Raises:
+            CallError: An item's modality is not supported by this model.
+        """
+        self.require({item.modality for item in items})
+        prepare = self.preparer()
+        prepared: list[Prepared] = []
+        rows: list[int] = []
+        errors: dict[int, ItemError] = {}
+        for position, item in enumerate(items):
+            try:
+                prepared.append(prepare(item))
+                rows.append(position)
+            except ItemError as error:
+                errors[position] = error
+        vectors = np.empty((len(prepared), self.dim), np.float32)
+        for start in range(0, len(prepared), self.batch_size):
+            batch = prepared[start : start + self.batch_size]
+            vectors[start : start + len(batch)] = self.forward(batch, role, instruction)
+        return Embedded(vectors, np.asarray(rows, np.int64), errors)
+
+    def require(self, modalities: set[Modality]) -> None:
+        """Refuse items this model has no encoder for.
+
+        Raises:
+            CallError: Naming the modality, the model and what it does take.
+        """
+        for modality in sorted(modalities - self.modalities):
+            known = ", ".join(sorted(m.value for m in self.modalities))
+            raise CallError(f"{self.name} does not embed {modality.value!r} items; it takes {known}.")
+
+    def _encode(self, items: Sequence[Item], role: Role, instruction: str | None) -> Vectors:
+        embedded = self.try_encode(items, role, instruction)
+        if embedded.errors:
+            raise ItemsError(embedded.errors, len(items))
+        return embedded.vectors
+
+
+def unit_rows(vectors: npt.NDArray[Any]) -> Vectors:
+    """Rows scaled to unit length, as float32; a zero row stays zero.
+
+    Args:
+        vectors: (n, dim), any float dtype.
+    """
+    rows = np.asarray(vectors, np.float32)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.ascontiguousarray(rows / np.where(norms > 0, norms, 1), np.float32)

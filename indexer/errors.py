@@ -1,0 +1,135 @@
+"""Every error this project raises on purpose, in one tree.
+
+    UnderdrawingError                  carries a remedy; the command line prints both and no traceback
+    ├── CallError                      the call is wrong (exit code 2)
+    │   ├── UnknownNameError           a mode, method, model or option that does not exist; names those that do
+    │   ├── QueryError                 a query that cannot be asked
+    │   └── FilterError                a `where` that does not parse
+    ├── MissingExtraError              an optional package is needed; carries its pip line
+    ├── ItemError                      one item cannot be used; becomes a reject, never stops a job
+    ├── ItemsError                     several ItemErrors of one call, with their positions
+    ├── ModelError                     a model cannot be found, fetched or loaded
+    └── StoreError                     a collection
+        ├── CollectionNotFoundError    nothing there
+        ├── LockedError                another writer holds it
+        ├── SpaceMismatchError         made with another model
+        ├── FormatError                written by a newer release
+        ├── CorruptionError            a file or a row is damaged
+        └── SnapshotGoneError          the pinned generation was compacted away; open a new snapshot
+
+What this module does not know: where an error is shown. Lower libraries' errors are mapped where they arise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class UnderdrawingError(Exception):
+    """Base of all. `message` says what happened to which object; `remedy` says what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}" if self.remedy else self.message
+
+
+class CallError(UnderdrawingError):
+    """The call itself is wrong: nothing was done."""
+
+    exit_code = 2
+
+
+class UnknownNameError(CallError):
+    """A name outside a closed set. The message lists the set."""
+
+    def __init__(self, kind: str, name: object, known: list[str]) -> None:
+        super().__init__(f"{kind} {str(name)!r} is not known.", f"Known: {', '.join(known)}.")
+        self.known = known
+
+
+class QueryError(CallError):
+    """A query that cannot be asked: no part, a part its method lacks, a k below 1."""
+
+
+class FilterError(CallError):
+    """A `where` that does not parse: unknown operator, wrong operand, bad field name."""
+
+
+class MissingExtraError(UnderdrawingError):
+    """An optional package is missing. The remedy is the pip line."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed.",
+            f"Run: pip install 'underdrawing[{extra}]'",
+        )
+
+
+class ItemError(UnderdrawingError):
+    """One item cannot be used.
+
+    Args:
+        reason: A short stable code for counting, such as `truncated` or `too-large`.
+        detail: One sentence with the numbers.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[ItemError], tuple[str, str]]:
+        # Errors cross process borders when decode workers report them; the default rebuilds from `args` alone.
+        return (type(self), (self.reason, self.detail))
+
+
+class ItemsError(UnderdrawingError):
+    """Some items of one call cannot be used; `errors` maps their positions to the reasons."""
+
+    def __init__(self, errors: Mapping[int, ItemError], total: int) -> None:
+        first = min(errors)
+        super().__init__(
+            f"{len(errors)} of {total} items cannot be embedded; item {first}: {errors[first].detail}",
+            "Drop them, or call try_encode, which returns the good rows and the errors apart.",
+        )
+        self.errors = dict(errors)
+
+
+class ModelError(UnderdrawingError):
+    """A model cannot be found, fetched or loaded."""
+
+
+class StoreError(UnderdrawingError):
+    """Something about a collection."""
+
+
+class CollectionNotFoundError(StoreError):
+    """No collection at the path given."""
+
+    exit_code = 2
+
+
+class LockedError(StoreError):
+    """Another writer holds the collection; the message names it."""
+
+
+class SpaceMismatchError(StoreError):
+    """The collection was made with another model, other weights or other preprocessing."""
+
+
+class FormatError(StoreError):
+    """The collection's format is newer than this release reads."""
+
+
+class CorruptionError(StoreError):
+    """A file or row of the collection is damaged; the message names it."""
+
+
+class SnapshotGoneError(StoreError):
+    """The pinned generation no longer exists on disk: it was compacted away. Open a new snapshot."""

@@ -1,0 +1,104 @@
+"""The only place that puts bytes on disk for good: write aside, sync, rename, sync the folder.
+
+POSIX promises that a rename is atomic, not that it is durable, nor that it comes after the data: hence the two syncs.
+A crash leaves the old file or the new one, and at worst a `.tmp-` file beside it, which the next writer sweeps away.
+
+What this module does not know: what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from indexer.errors import CorruptionError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def atomic_write(path: Path, content: bytes | bytearray | memoryview) -> None:
+    """Put `content` at `path`, durably and whole, or leave what was there."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; on leaving the block it becomes `path`, durably and whole.
+
+    For writers that insist on a file name, such as FAISS. If the block raises, the temporary file is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _sync_file(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some file systems cannot sync a folder and say EINVAL; any other failure is a failure.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(handle)
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep_temporary(folder: Path) -> list[Path]:
+    """Remove what crashed writers left under `folder`; call it only while holding the writer's lock."""
+    leftovers = list(folder.rglob(f"{TEMPORARY_PREFIX}*")) if folder.exists() else []
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return leftovers
+
+
+def file_digest(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """sha256 of a file's content, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            if on_bytes is not None:
+                on_bytes(len(block))
+    return digest.hexdigest()
+
+
+def require_digest(path: Path, expected: str) -> None:
+    """Refuse a file whose content is not what was recorded.
+
+    Raises:
+        CorruptionError: The file is missing or its sha256 differs.
+    """
+    if not path.exists():
+        raise CorruptionError(f"{path} is missing.", "Restore it from a backup, or run `underdrawing check --repair`.")
+    found = file_digest(path)
+    if found != expected:
+        raise CorruptionError(
+            f"{path} is damaged: its sha256 is {found[:12]}…, recorded was {expected[:12]}….",
+            "Restore it from a backup, or run `underdrawing check --repair` and index its documents again.",
+        )

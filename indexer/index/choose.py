@@ -1,0 +1,140 @@
+"""Which index suits a collection, from its size and the memory at hand.
+
+The rule, after FAISS's guidelines: exact search while it is fast, or when a build would not pay; then a graph
+(HNSW), the fastest at high recall, while it fits; then an inverted file (IVF), with 8 bits a dimension where
+it does not fit as floats. On a GPU, exact search while it fits, then an inverted file. Settings overrule it.
+
+What this module does not know: the machine. Memory is passed in, so that everything here is a pure function.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from indexer.errors import CallError, UnknownNameError
+from indexer.index.protocol import Device, IndexKind, IndexSettings
+from indexer.types import HelpfulEnum
+
+EXACT_ROWS = 200_000  # about 15 ms for one query of 512 dimensions on two cores
+FEW_QUERIES = 1_000  # fewer searches than this take less time than building an index
+HNSW_LINKS = 32
+ID_BYTES = 8
+GRAPH_BYTES = 16  # of each row of a graph: its offset, its level, and its share of the upper levels
+
+
+class Codes(HelpfulEnum):
+    """How IVF stores vectors: as they are, or with 8 bits a dimension, re-scored exactly after the search."""
+
+    FLOAT32 = "float32"
+    SQ8 = "sq8"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An index kind, why, and what it takes.
+
+    Attributes:
+        kind: Never `auto`.
+        codes: How IVF stores its vectors; float32 for every other kind.
+        bytes: Estimated memory of the built index. Exact search on the CPU needs none of its own: it reads
+            the mapped segments, through as many bytes of the system's cache.
+        reason: One sentence with the numbers.
+    """
+
+    kind: IndexKind
+    codes: Codes
+    bytes: int
+    reason: str
+
+
+_NAMES = {
+    (IndexKind.EXACT, Codes.FLOAT32): "a flat index",
+    (IndexKind.HNSW, Codes.FLOAT32): "a graph",
+    (IndexKind.IVF, Codes.FLOAT32): "an inverted file",
+    (IndexKind.IVF, Codes.SQ8): "an inverted file with 8 bits a dimension",
+}
+
+
+def ivf_lists(rows: int) -> int:
+    """How many lists IVF has: 4 * sqrt(rows), or as many as get the 39 rows each that training wants."""
+    return max(min(round(4 * math.sqrt(rows)), rows // 39), 1)
+
+
+def estimate_bytes(kind: IndexKind, rows: int, dim: int, codes: Codes = Codes.FLOAT32) -> int:
+    """Memory of a built index.
+
+    Args:
+        kind: Any but `auto`.
+        rows: How many vectors.
+        dim: Their length.
+        codes: How IVF stores them.
+
+    Raises:
+        UnknownNameError: `kind` is `auto`, which has no size of its own.
+    """
+    flat = rows * dim * 4
+    if kind is IndexKind.EXACT:
+        return flat
+    if kind is IndexKind.HNSW:
+        return flat + rows * (HNSW_LINKS * 2 * 4 + ID_BYTES + GRAPH_BYTES)
+    if kind is IndexKind.IVF:
+        stored = flat if codes is Codes.FLOAT32 else rows * dim
+        return stored + rows * ID_BYTES + ivf_lists(rows) * dim * 4
+    raise UnknownNameError("index with a size", kind, ["exact", "hnsw", "ivf"])
+
+
+def choose_kind(
+    rows: int,
+    dim: int,
+    settings: IndexSettings,
+    available_bytes: int,
+    expected_queries: int | None = None,
+) -> Choice:
+    """The index for a collection.
+
+    Args:
+        rows: How many vectors.
+        dim: Their length.
+        settings: A kind other than `auto` is taken as it is; only the codes of IVF are then chosen.
+        available_bytes: Memory of the machine, or of the GPU where the settings say `cuda`. The index may
+            take half of it, unless the settings name a budget.
+        expected_queries: How many searches there will be in all, where that is known.
+
+    Raises:
+        CallError: The settings say `cuda`, and nothing fits the GPU.
+    """
+    budget = available_bytes // 2 if settings.memory_budget is None else settings.memory_budget
+    vectors = f"{rows:,} vectors of {dim} dimensions"
+
+    def choice(kind: IndexKind, codes: Codes, reason: str) -> Choice:
+        return Choice(kind, codes, estimate_bytes(kind, rows, dim, codes), reason)
+
+    if settings.kind is not IndexKind.AUTO:
+        lists = estimate_bytes(IndexKind.IVF, rows, dim)
+        small = settings.kind is IndexKind.IVF and lists > budget
+        return choice(settings.kind, Codes.SQ8 if small else Codes.FLOAT32, "The settings ask for it.")
+    if expected_queries is not None and expected_queries < FEW_QUERIES:
+        reason = f"Building an index does not pay for {expected_queries:,} searches."
+        return choice(IndexKind.EXACT, Codes.FLOAT32, reason)
+
+    on_gpu = settings.device is Device.CUDA
+    if rows <= EXACT_ROWS and not on_gpu:
+        reason = f"{vectors} are quick to scan, as up to {EXACT_ROWS:,} are."
+        return choice(IndexKind.EXACT, Codes.FLOAT32, reason)
+    first = IndexKind.EXACT if on_gpu else IndexKind.HNSW
+    too_large = ""
+    for kind, codes in (first, Codes.FLOAT32), (IndexKind.IVF, Codes.FLOAT32), (IndexKind.IVF, Codes.SQ8):
+        name, size = _NAMES[kind, codes], estimate_bytes(kind, rows, dim, codes)
+        if size <= budget:
+            reason = f"{vectors}: {too_large}{name} takes {_amount(size)} of the {_amount(budget)} allowed."
+            return choice(kind, codes, reason)
+        too_large += f"{name} would take {_amount(size)}, "
+    reason = f"{vectors}: {too_large}and {_amount(budget)} are allowed"
+    if on_gpu:
+        raise CallError(f"{reason}.", "Search on the CPU (device='cpu'), or allow more with memory_budget.")
+    return choice(IndexKind.EXACT, Codes.FLOAT32, f"{reason}; so they are scanned from disk.")
+
+
+def _amount(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,354 @@
+"""Exact search over the segments of a collection: the truth other indexes are measured against.
+
+Segments are read-only and usually memory-mapped; a search copies nothing but the rows that a filter picks.
+It works in two steps. A scan in float32, through BLAS, keeps every row that could be among the k best, given
+how far BLAS may round. Those few are then scored in float64 and ordered. So a score does not depend on where
+a row lies, nor on the block, the batch or the number of threads; equal rows tie, and the lower id goes first.
+
+What this module does not know: files, documents, FAISS, which rows are deleted (that is a case of `allowed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.embed.protocol import Vectors
+from indexer.errors import CallError, CorruptionError, QueryError
+from indexer.index.protocol import NO_ID, Ids, Neighbours, Scores
+
+SCORES_PER_BLOCK = 1 << 22  # 16 MB of float32; selecting from them takes as much again
+QUERIES_PER_BLOCK = 512
+GATHER_BYTES = 1 << 20  # picked rows are scored while they are still in the second-level cache
+GROUP = 16
+CHECK = "Run: underdrawing check COLLECTION"
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One segment: its vectors, their ascending ids, and whether those ids leave none out."""
+
+    vectors: Vectors
+    ids: Ids
+    dense: bool
+
+    def rows(self, wanted: Ids) -> tuple[Mask, Ids]:
+        """Which of the `wanted` ids are here, and the rows of those that are."""
+        if self.dense:
+            rows = wanted - self.ids[0]
+            held = (rows >= 0) & (rows < len(self.ids))
+        else:
+            rows = np.searchsorted(self.ids, wanted)
+            held = self.ids[np.minimum(rows, len(self.ids) - 1)] == wanted
+        return held, rows[held]
+
+
+class ExactIndex:
+    """Exact inner-product search; a `VectorIndex`.
+
+    Args:
+        parts: Of each segment the vectors, (n, dim) float32 with rows of unit length, and their ids, (n,)
+            int64, ascending. Parts may come in any order and their id ranges may interleave, but no id occurs
+            twice.
+
+    Raises:
+        CorruptionError: A part's arrays do not fit each other or its neighbours.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Vectors, Ids]]) -> None:
+        self.dim = parts[0][0].shape[-1] if parts else 0
+        checked = [_checked_part(place, vectors, ids, self.dim) for place, (vectors, ids) in enumerate(parts)]
+        self._parts = sorted((part for part in checked if len(part.ids)), key=lambda part: int(part.ids[0]))
+
+    @property
+    def size(self) -> int:
+        """How many vectors it holds."""
+        return sum(len(part.ids) for part in self._parts)
+
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+        """The k best of each query, as `VectorIndex.search` promises, ties at the last place included.
+
+        Args:
+            queries: (n, dim) float32.
+            k: At least 1; may exceed `size`.
+            allowed: Ascending ids to choose from, or None for all. Ids that are not held are ignored.
+
+        Raises:
+            QueryError: k below 1, another dimension, or a value that is not finite.
+            CallError: `allowed` does not ascend.
+        """
+        queries = checked_search(queries, k, self, allowed)
+        found = no_neighbours(len(queries), k)
+        for start in range(0, len(queries), QUERIES_PER_BLOCK):
+            batch = slice(start, start + QUERIES_PER_BLOCK)
+            finalists = _Finalists(k, rounding_error(queries[batch]))
+            for scores, ids in self._scan(queries[batch], allowed):
+                finalists.offer(scores, ids)
+            best = self._best(queries[batch], *finalists.all(), k)
+            found.ids[batch], found.scores[batch] = best.ids, best.scores
+        return found
+
+    def rerank(self, queries: Vectors, candidates: Ids, k: int) -> Neighbours:
+        """The k best of each query among its own candidates, with the scores that `search` gives.
+
+        Args:
+            queries: (n, dim) float32.
+            candidates: (n, m) int64 ids, in any order, none twice in a row of candidates; -1 stands for none.
+            k: At least 1.
+
+        Raises:
+            CorruptionError: A candidate is not held.
+        """
+        owner, column = np.nonzero(candidates != NO_ID)
+        return self._best(queries, owner, candidates[owner, column], k)
+
+    def scores(self, queries: Vectors, ids: Ids) -> Scores:
+        """The scores, as `search` gives them, of given ids: (n, len(ids)) float32.
+
+        Raises:
+            CorruptionError: An id is not held.
+        """
+        out = np.empty((len(queries), len(ids)), np.float32)
+        wide = queries.astype(np.float64)
+        for chunk in _chunks(len(ids), self._rows_in_cache):
+            rows = self.vectors(ids[chunk]).astype(np.float64)
+            for place, query in enumerate(wide):
+                out[place, chunk] = np.einsum("ij,j->i", rows, query)
+        return out
+
+    def scan(self, queries: Vectors) -> tuple[Ids, Scores]:
+        """Every id, ascending, and the scores of all rows, (n, size).
+
+        They are float32 sums, which may differ in the last digits from those of `search`.
+        """
+        out = np.empty((len(queries), self.size), np.float32)
+        end = 0
+        for scores, ids in self._scan(queries, None):
+            start, end = end, end + len(ids)
+            out[:, start:end] = scores
+        ids = self._stored_ids()
+        if _ascend(ids):
+            return ids, out
+        order = np.argsort(ids)
+        return ids[order], out[:, order]
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """The vectors of given ids, in their order: (len(ids), dim) float32.
+
+        Raises:
+            CorruptionError: Ids that are not held, by name.
+        """
+        out = np.empty((len(ids), self.dim), np.float32)
+        missing = np.ones(len(ids), np.bool_)
+        for part in self._parts:
+            held, rows = part.rows(ids)
+            if len(rows):
+                out[held] = part.vectors[rows]
+                missing &= ~held
+        if missing.any():
+            names = ", ".join(map(str, ids[missing][:10])) + (", ..." if missing.sum() > 10 else "")
+            raise CorruptionError(
+                f"No segment holds the vectors {names} ({missing.sum()} of {len(ids)} asked for).",
+                CHECK,
+            )
+        return out
+
+    def held(self, ids: Ids) -> Ids:
+        """Those of the given ids that are held, in their order."""
+        mask = np.zeros(len(ids), np.bool_)
+        for part in self._parts:
+            mask |= part.rows(ids)[0]
+        return ids[mask]
+
+    def all_ids(self) -> Ids:
+        """Every id, ascending: (size,) int64."""
+        ids = self._stored_ids()
+        return ids if _ascend(ids) else np.sort(ids)
+
+    @property
+    def _rows_in_cache(self) -> int:
+        return max(GATHER_BYTES // (4 * max(self.dim, 1)), 1)
+
+    def _stored_ids(self) -> Ids:
+        return np.concatenate([part.ids for part in self._parts] or [np.empty(0, np.int64)])
+
+    def _scan(self, queries: Vectors, allowed: Ids | None) -> Iterator[tuple[Scores, Ids]]:
+        """float32 scores (n, b) and ids (b,) of every allowed row, block by block."""
+        step = max(SCORES_PER_BLOCK // max(len(queries), 1), 1)
+        for part in self._parts:
+            for chunk in _chunks(len(part.ids), step):
+                ids, vectors = part.ids[chunk], part.vectors[chunk]
+                if allowed is None:
+                    yield queries @ vectors.T, ids
+                    continue
+                first, last = np.searchsorted(allowed, ids[0]), np.searchsorted(allowed, ids[-1], "right")
+                rows = part.rows(allowed[first:last])[1] - chunk.start
+                if len(rows):
+                    yield self._score_rows(queries, vectors, rows), ids[rows]
+
+    def _score_rows(self, queries: Vectors, vectors: Vectors, rows: Ids) -> Scores:
+        """float32 scores of some rows of a block: (n, len(rows))."""
+        n, total = len(queries), len(vectors)
+        if len(rows) == total:
+            return queries @ vectors.T
+        # Fetching a row on its own costs about four times a row of a scan; multiplying it, a 64th per query.
+        if len(rows) * (64 + n) > total * (16 + n):
+            return np.take(queries @ vectors.T, rows, axis=1)
+        out = np.empty((n, len(rows)), np.float32)
+        buffer = np.empty((min(self._rows_in_cache, len(rows)), self.dim), np.float32)
+        for chunk in _chunks(len(rows), len(buffer)):
+            picked = buffer[: chunk.stop - chunk.start]
+            # Any mode but "raise" lets NumPy write straight into `out`; no row is out of range.
+            np.take(vectors, rows[chunk], axis=0, out=picked, mode="clip")
+            out[:, chunk] = queries @ picked.T
+        return out
+
+    def _best(self, queries: Vectors, owner: Ids, ids: Ids, k: int) -> Neighbours:
+        """Score pairs of a query's row (`owner`) and an id in float64; the k best of each query, in order."""
+        scores = np.empty(len(ids), np.float32)
+        wide = queries.astype(np.float64)
+        for chunk in _chunks(len(ids), self._rows_in_cache):
+            rows = self.vectors(ids[chunk]).astype(np.float64)
+            # Not BLAS: einsum sums each row in the same order wherever it lies, so that equal rows tie.
+            scores[chunk] = np.einsum("ij,ij->i", rows, wide[owner[chunk]])
+        order = np.lexsort((ids, -scores, owner))
+        owner, ids, scores = owner[order], ids[order], scores[order]
+        place = _place_in_group(owner)
+        found, first = no_neighbours(len(queries), k), place < k
+        found.ids[owner[first], place[first]] = ids[first]
+        found.scores[owner[first], place[first]] = scores[first]
+        return found
+
+
+class _Finalists:
+    """The rows of a scan that can still be among the k best of each query.
+
+    If at least k rows reach a float32 score s, then each of the k best in exact arithmetic reaches s less
+    twice the rounding error. `_floor` holds that bound, and rises as the scan goes on.
+
+    Args:
+        k: At least 1.
+        error: (n,) float32, the rounding error of each query's float32 scores.
+    """
+
+    def __init__(self, k: int, error: Scores) -> None:
+        self._k = k
+        self._slack = 2 * error
+        self._floor = np.full(len(error), -np.inf, np.float32)
+        self._kept: list[tuple[Ids, Ids, Scores]] = []
+        self._count = 0
+        self._roomy = 4 * k * len(error)
+
+    def offer(self, scores: Scores, ids: Ids) -> None:
+        """Take in one block: scores (n, b) of ids (b,)."""
+        keep = scores >= self._floor[:, None]
+        if len(ids) > self._k and np.count_nonzero(keep) > self._roomy:
+            self._raise_floor(np.arange(len(scores)), _reached_by_k(scores, self._k))
+            keep = scores >= self._floor[:, None]
+        owner, column = np.nonzero(keep)
+        self._kept.append((owner, ids[column], scores[owner, column]))
+        self._count += len(owner)
+        if self._count > self._roomy:
+            self._shrink()
+
+    def all(self) -> tuple[Ids, Ids]:
+        """The query's row and the id of each finalist."""
+        self._shrink()
+        return self._kept[0][0], self._kept[0][1]
+
+    def _raise_floor(self, queries: Ids, reached: Scores) -> None:
+        self._floor[queries] = np.maximum(self._floor[queries], reached - self._slack[queries])
+
+    def _shrink(self) -> None:
+        empty = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+        owner, ids, scores = (np.concatenate(column) for column in zip(empty, *self._kept, strict=True))
+        order = np.lexsort((-scores, owner))
+        owner, ids, scores = owner[order], ids[order], scores[order]
+        kth = _place_in_group(owner) == self._k - 1
+        self._raise_floor(owner[kth], scores[kth])
+        keep = scores >= self._floor[owner]
+        self._kept = [(owner[keep], ids[keep], scores[keep])]
+        self._count = int(np.count_nonzero(keep))
+        # Where thousands of rows tie they all stay; wait for twice as many before sorting again.
+        self._roomy = max(self._roomy, 2 * self._count)
+
+
+def rounding_error(queries: Vectors) -> Scores:
+    """How far a float32 score of a unit row may be from the exact one, for each query: (n,) float32.
+
+    The classic bound dim * 2^-24 * |x| * |y| of an inner product summed in any order (Higham, Accuracy and
+    Stability of Numerical Algorithms, 2nd ed., section 3.1), with a little room for storing the result and
+    for the bound itself.
+    """
+    norms = np.linalg.norm(queries, axis=1)
+    return np.asarray((queries.shape[1] + 8) * 2.0**-24 * 1.01 * norms, np.float32)
+
+
+def no_neighbours(n: int, k: int) -> Neighbours:
+    """An answer in which nothing was found: all ids -1, all scores -inf."""
+    return Neighbours(np.full((n, k), NO_ID, np.int64), np.full((n, k), -np.inf, np.float32))
+
+
+def checked_search(queries: Vectors, k: int, index: ExactIndex, allowed: Ids | None) -> Vectors:
+    """The queries as contiguous float32, once the call is known to make sense.
+
+    Raises:
+        QueryError: k below 1, another dimension than the index has, or a value that is not finite.
+        CallError: `allowed` does not ascend.
+    """
+    if k < 1:
+        raise QueryError(f"k is {k}; a search returns at least 1 neighbour.")
+    queries = np.ascontiguousarray(queries, np.float32)
+    if queries.ndim != 2 or (index.size and queries.shape[1] != index.dim):
+        raise QueryError(
+            f"The queries have the shape {queries.shape}; this index takes (n, {index.dim}).",
+            "Embed queries with the model of the collection.",
+        )
+    if not np.isfinite(queries).all():
+        raise QueryError("A query vector holds a value that is not a finite number.")
+    if allowed is not None and not _ascend(allowed):
+        raise CallError("The allowed ids must ascend, each once.", "Pass np.unique(ids).")
+    return queries
+
+
+def _checked_part(place: int, vectors: Vectors, ids: Ids, dim: int) -> _Part:
+    if vectors.dtype != np.float32 or ids.dtype != np.int64:
+        raise CorruptionError(
+            f"Segment {place} is {vectors.dtype} with {ids.dtype} ids, not float32 with int64."
+        )
+    if vectors.ndim != 2 or vectors.shape != (len(ids), dim):
+        raise CorruptionError(f"Segment {place} has the shape {vectors.shape}, not ({len(ids)}, {dim}).")
+    if not _ascend(ids):
+        raise CorruptionError(f"The ids of segment {place} do not ascend.", CHECK)
+    return _Part(vectors, ids, dense=len(ids) > 0 and int(ids[-1] - ids[0]) == len(ids) - 1)
+
+
+def _reached_by_k(scores: Scores, k: int) -> Scores:
+    """For each row of (n, b) scores a value that at least k of them reach, near the k-th largest: (n,).
+
+    In a long row it is the k-th largest of the maxima of groups, a tenth of the cost of partitioning all.
+    """
+    n, width = scores.shape
+    groups = width // GROUP
+    if groups >= 4 * k:
+        scores = scores[:, : groups * GROUP].reshape(n, GROUP, groups).max(axis=1)
+    return np.partition(scores, -k, axis=1)[:, -k]
+
+
+def _place_in_group(owner: Ids) -> Ids:
+    """The place, from 0, of each element among those with its value; `owner` ascends."""
+    return np.arange(len(owner)) - np.searchsorted(owner, owner)
+
+
+def _ascend(ids: Ids) -> bool:
+    return bool((ids[1:] > ids[:-1]).all())
+
+
+def _chunks(total: int, step: int) -> Iterator[slice]:
+    for start in range(0, total, step):
+        yield slice(start, min(start + step, total))

@@ -1,0 +1,82 @@
+"""What every vector index promises.
+
+Conventions, stated once: scores are inner products of unit vectors (cosines), larger is better. Vector ids are int64,
+dense, never reused, never a position. A row of results is ordered by score, best first, ties by ascending id; where
+fewer than k vectors exist (or are allowed) the row ends in id -1 and score -inf.
+
+What this module does not know: documents, SQL, models, where vectors are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.types import HelpfulEnum, Ids, Scores
+
+__all__ = ["NO_ID", "Device", "Ids", "IndexKind", "IndexSettings", "Neighbours", "Scores", "VectorIndex"]
+
+NO_ID = -1
+
+
+class IndexKind(HelpfulEnum):
+    """How vectors are searched. `auto` follows `choose_kind`."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    HNSW = "hnsw"
+    IVF = "ivf"
+
+
+class Device(HelpfulEnum):
+    """Where the index is searched."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """How an index is built and searched; stored with the collection.
+
+    Attributes:
+        kind: The index to use; `auto` follows the size rule.
+        memory_budget: Bytes that the index may take in memory, or None for half of the machine's.
+        recall: The recall@10 against exact search that approximate kinds are tuned to.
+        device: Where to search.
+    """
+
+    kind: IndexKind = IndexKind.AUTO
+    memory_budget: int | None = None
+    recall: float = 0.95
+    device: Device = Device.CPU
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The answer to a batch of n queries: ids (n, k) int64 and scores (n, k) float32, padded with -1 and -inf."""
+
+    ids: Ids
+    scores: Scores
+
+
+class VectorIndex(Protocol):
+    """Nearest neighbours by inner product."""
+
+    @property
+    def size(self) -> int:
+        """How many vectors it holds."""
+        ...
+
+    def search(self, queries: npt.NDArray[np.float32], k: int, allowed: Ids | None = None) -> Neighbours:
+        """The k best of each query.
+
+        Args:
+            queries: (n, dim) float32. Rows need not be of unit length: scores are inner products.
+            k: At least 1; may exceed `size`.
+            allowed: Sorted ids to choose from, or None for all. If at least k of them are held, k come back.
+        """
+        ...

@@ -1,0 +1,103 @@
+"""Where things lie inside a collection's folder, and the small file that says what the folder is.
+
+    collection.json      format, where the metadata is kept
+    metadata.db          SQLite, unless the metadata is in PostgreSQL
+    segments/            vectors, immutable
+    media/               images given as bytes, by content
+    indexes/             derived; may be deleted at any time
+    writer.lock          held by the one writer
+
+What this module does not know: what any of these hold.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.errors import CollectionNotFoundError, CorruptionError, FormatError, StoreError
+from indexer.files import atomic_write
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One collection's folder."""
+
+    folder: Path
+    backend: str
+    schema: str | None
+
+    @property
+    def segments(self) -> Path:
+        """Vectors."""
+        return self.folder / "segments"
+
+    @property
+    def media(self) -> Path:
+        """Stored images."""
+        return self.folder / "media"
+
+    @property
+    def indexes(self) -> Path:
+        """Derived index files."""
+        return self.folder / "indexes"
+
+    @property
+    def lock(self) -> Path:
+        """The writer's lock."""
+        return self.folder / "writer.lock"
+
+    @property
+    def database(self) -> Path:
+        """SQLite's file."""
+        return self.folder / "metadata.db"
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Whether a collection lies there."""
+        return (folder / "collection.json").is_file()
+
+    @classmethod
+    def create(cls, folder: Path, backend: str) -> Layout:
+        """Start a collection's folder.
+
+        Raises:
+            StoreError: The folder holds other things; a collection wants one of its own.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            what = "a folder with other things in it" if folder.is_dir() else "a file"
+            raise StoreError(f"{folder} is {what}, not a collection.", "Name a new or an empty folder.")
+        schema = f"underdrawing_{uuid.uuid4().hex[:12]}" if backend == "postgresql" else None
+        content = {"format": FORMAT, "metadata": backend, "schema": schema}
+        atomic_write(folder / "collection.json", json.dumps(content, indent=2).encode() + b"\n")
+        return cls(folder, backend, schema)
+
+    @classmethod
+    def read(cls, folder: Path) -> Layout:
+        """What lies in a folder.
+
+        Raises:
+            CollectionNotFoundError: No collection.
+            FormatError: A newer release made it.
+            CorruptionError: Its `collection.json` cannot be read.
+        """
+        file = folder / "collection.json"
+        if not file.is_file():
+            raise CollectionNotFoundError(
+                f"There is no collection at {folder}.", f"Make one: underdrawing index SOURCE {folder}"
+            )
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            found, backend, schema = int(content["format"]), str(content["metadata"]), content["schema"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptionError(f"{file} is damaged: {error}.", "Restore it from a backup.") from error
+        if found > FORMAT:
+            raise FormatError(
+                f"{folder} has format {found}; this release reads up to {FORMAT}.",
+                "Upgrade: pip install -U underdrawing",
+            )
+        return cls(folder, backend, schema)

@@ -1,0 +1,196 @@
+"""One generation of a collection, pinned: search and read it as often as you like, it does not change.
+
+Opening maps segments and reads the tombstones; nothing is copied. Dead vectors are never returned. If another process
+compacts the collection meanwhile, what is mapped stays readable; only document rows may be gone, and then
+`SnapshotGoneError` asks for a new snapshot.
+
+What this module does not know: models, how a generation came to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
+from indexer.index.protocol import IndexSettings, Neighbours
+from indexer.layout import Layout
+from indexer.media import image_path
+from indexer.searcher import Searcher
+from indexer.store.catalog import Catalog, Generation, Mean, Space
+from indexer.store.filters import Where
+from indexer.types import Ids, Modality, Scores, Vectors
+
+__all__ = ["Mean", "Snapshot", "Space", "StoredDocument"]
+
+
+@dataclass(frozen=True)
+class StoredDocument:
+    """A document as it comes back.
+
+    Attributes:
+        id: The user's id.
+        text: Its text.
+        uri: Where it came from.
+        image: The file of its image; it may have moved since.
+        fields: Its JSON object.
+        modality: What its vector was made of.
+    """
+
+    id: str
+    text: str | None
+    uri: str | None
+    image: Path | None
+    fields: dict[str, Any]
+    modality: Modality
+
+
+class Snapshot:
+    """A pinned generation. Threads may share one."""
+
+    def __init__(
+        self, catalog: Catalog, layout: Layout, space: Space, generation: Generation, settings: IndexSettings
+    ) -> None:
+        self._catalog, self._layout = catalog, layout
+        self.space = space
+        self.generation = generation.number
+        self.published = generation
+        try:
+            self._searcher = Searcher(
+                layout.segments,
+                layout.indexes,
+                catalog.segments(self.generation, space.id),
+                space.digest,
+                space.dim,
+                settings,
+            )
+        except FileNotFoundError as error:
+            if catalog.generation().number != self.generation:
+                raise SnapshotGoneError(
+                    f"Generation {self.generation} was compacted away while it was opened."
+                ) from error
+            raise
+        self._dead = catalog.tombstones(self.generation, space.id)
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is held but memory maps, which go with the object; here for symmetry with `Collection`."""
+
+    def __len__(self) -> int:
+        return self._searcher.size - len(self._dead)
+
+    @property
+    def index(self) -> str:
+        """The kind of index in use, and why."""
+        return self._searcher.choice.reason
+
+    @cached_property
+    def _alive(self) -> Ids:
+        return np.setdiff1d(self._searcher.exact.all_ids(), self._dead, assume_unique=True)
+
+    def search(self, vectors: Vectors, k: int, where: Where | None = None, exclude: Sequence[str] = ()) -> Neighbours:
+        """The k nearest living vectors of each query, best first.
+
+        Args:
+            vectors: (n, dim) float32.
+            k: At least 1; if k documents match, k come back, else all that match, padded with -1 and -inf.
+            where: A filter on the documents' fields.
+            exclude: Document ids left out; ids not in the collection are passed over.
+
+        Raises:
+            FilterError: The filter does not parse.
+            CallError: The vectors have another dimension.
+        """
+        self._require_dim(vectors)
+        if len(self) == 0:
+            return _nothing(len(vectors), k)
+        return self._searcher.search(vectors, k, self._allowed(where, exclude))
+
+    def scores(self, vectors: Vectors, ids: Ids) -> Scores:
+        """Exact inner products with given vectors: (n, len(ids)) float32."""
+        self._require_dim(vectors)
+        return self._searcher.exact.scores(vectors, ids)
+
+    def scan(self, vectors: Vectors, where: Where | None = None, exclude: Sequence[str] = ()) -> tuple[Ids, Scores]:
+        """Every living vector that matches: ids ascending (N,), and scores (n, N) float32."""
+        self._require_dim(vectors)
+        if len(self) == 0:
+            return np.empty(0, np.int64), np.empty((len(vectors), 0), np.float32)
+        ids, scores = self._searcher.exact.scan(vectors)
+        allowed = self._allowed(where, exclude)
+        if allowed is None:
+            return ids, scores
+        kept = np.isin(ids, allowed, assume_unique=True)
+        return ids[kept], scores[:, kept]
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """Stored vectors, (len(ids), dim) float32."""
+        return self._searcher.exact.vectors(ids)
+
+    def vector_ids(self, document_ids: Sequence[str]) -> Ids:
+        """The vectors of documents, in the order asked.
+
+        Raises:
+            CallError: An id is not in this generation.
+        """
+        return self._catalog.vector_ids(document_ids, self.generation, self.space.id)
+
+    def documents(self, ids: Ids) -> list[StoredDocument]:
+        """The documents of vectors, in the order asked.
+
+        Raises:
+            SnapshotGoneError: Their rows were compacted away.
+        """
+        found = self._catalog.documents([int(each) for each in ids], self.generation)
+        missing = [int(each) for each in ids if int(each) not in found]
+        if missing:
+            raise SnapshotGoneError(
+                f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone."
+            )
+        return [
+            StoredDocument(
+                id=record.id,
+                text=record.text,
+                uri=record.uri,
+                image=image_path(self._layout.media, record.image) if record.image else None,
+                fields=record.fields,
+                modality=record.modality,
+            )
+            for record in (found[int(each)] for each in ids)
+        ]
+
+    def matching(self, where: Where) -> Ids:
+        """The living vectors that a filter lets through, ascending."""
+        return self._catalog.matching(where, self.generation, self.space.id)
+
+    def _allowed(self, where: Where | None, exclude: Sequence[str]) -> Ids | None:
+        """The ids a search may return, or None for all of them."""
+        if where is None and not exclude and len(self._dead) == 0:
+            return None
+        allowed = self._alive if where is None else self.matching(where)
+        if exclude:
+            left_out = self._catalog.known_vector_ids(exclude, self.generation, self.space.id)
+            allowed = np.setdiff1d(allowed, np.fromiter(left_out.values(), np.int64), assume_unique=True)
+        return allowed
+
+    def _require_dim(self, vectors: Vectors) -> None:
+        if vectors.ndim != 2 or vectors.shape[1] != self.space.dim:
+            raise SpaceMismatchError(
+                f"The queries have shape {vectors.shape}; this space has dimension {self.space.dim}."
+            )
+
+
+def _nothing(n: int, k: int) -> Neighbours:
+    if k < 1:
+        raise CallError(f"k is {k}; ask for at least 1.")
+    return Neighbours(np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32))

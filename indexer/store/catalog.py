@@ -1,0 +1,244 @@
+"""What SQL knows, as of one generation: spaces, segments, tombstones, documents, filters. Reading only.
+
+What this module does not know: vectors, models, how rows got here (`publish.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+import numpy as np
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute
+
+from indexer.errors import CallError
+from indexer.store.database import Database
+from indexer.store.filters import Where, compile_where
+from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, SpaceRow, VectorRow
+from indexer.store.segments import SegmentFile
+from indexer.types import Ids, Metric, Modality, Parts, Role, Vectors
+
+MAX_PARAMETERS = 500
+"""Values in one IN list: old SQLite builds take 999 in a statement."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of the unit vectors of one role and modality.
+
+    Attributes:
+        count: How many there were.
+        vector: (dim,) float32; shorter than unit length, the more so the more they differ.
+    """
+
+    count: int
+    vector: Vectors
+
+
+@dataclass(frozen=True)
+class Space:
+    """One embedding space of a collection."""
+
+    id: int
+    digest: str
+    model: str
+    dim: int
+    metric: Metric
+    parts: Parts
+    fingerprint: Mapping[str, Any]
+    means: Mapping[tuple[Role, Modality], Mean]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One published state."""
+
+    number: int
+    created: datetime
+    documents: int
+    next_vector: int
+    note: str
+
+
+@dataclass(frozen=True)
+class DocumentRecord:
+    """A document as stored, with where its vector is."""
+
+    vector: int
+    id: str
+    text: str | None
+    uri: str | None
+    image: str | None
+    image_sha256: str | None
+    modality: Modality
+    fields: dict[str, Any]
+
+
+class Catalog:
+    """Statements over one database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def generation(self) -> Generation:
+        """The newest published state."""
+        with self.database.read() as connection:
+            row = connection.execute(
+                select(GenerationRow.__table__).order_by(GenerationRow.number.desc()).limit(1)
+            ).one()
+        return Generation(*row)
+
+    def spaces(self, generation: int) -> list[Space]:
+        """All spaces, with their means as of a generation."""
+        with self.database.read() as connection:
+            rows = connection.execute(select(SpaceRow.__table__).order_by(SpaceRow.id)).all()
+            sums = connection.execute(
+                select(MeanRow.__table__).where(MeanRow.generation <= generation).order_by(MeanRow.generation)
+            ).all()
+        means: dict[int, dict[tuple[Role, Modality], Mean]] = {row.id: {} for row in rows}
+        for row in sums:
+            # In order of generation: the last one written stays.
+            total = np.frombuffer(row.total, "<f8")
+            mean = Mean(row.rows, np.asarray(total / max(1, row.rows), np.float32))
+            means[row.space][Role(row.role), Modality(row.modality)] = mean
+        return [
+            Space(
+                row.id, row.digest, row.model, row.dim, Metric(row.metric), Parts(row.parts), row.fingerprint, means[row.id]
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def segments(self, generation: int, space: int | None = None) -> list[SegmentFile]:
+        """The segments that live in a generation, oldest first."""
+        query = select(SegmentRow).where(_alive(SegmentRow, generation)).order_by(SegmentRow.id)
+        if space is not None:
+            query = query.where(SegmentRow.space == space)
+        with self.database.read() as connection:
+            rows = connection.execute(query.with_only_columns(*SegmentRow.__table__.columns)).all()
+        return [SegmentFile(row.file, row.sha256, row.size, row.rows) for row in rows]
+
+    def tombstones(self, generation: int, space: int) -> Ids:
+        """Vectors in living segments whose document is dead in a generation: (n,) int64, ascending."""
+        return self._vector_ids(
+            generation, space, DocumentRow.died.is_not(None), DocumentRow.died <= generation, _alive(SegmentRow, generation)
+        )  # fmt: skip
+
+    def matching(self, where: Where, generation: int, space: int) -> Ids:
+        """Vectors of living documents that a filter lets through: (n,) int64, ascending.
+
+        Raises:
+            FilterError: The filter does not parse.
+        """
+        condition = compile_where(where, self.database.engine.dialect.name)
+        return self._vector_ids(generation, space, condition, _alive(DocumentRow, generation))
+
+    def vector_ids(self, ids: Sequence[str], generation: int, space: int) -> Ids:
+        """The vectors of documents, in the order of their ids.
+
+        Raises:
+            CallError: Some ids are not in the collection.
+        """
+        found = self.known_vector_ids(ids, generation, space)
+        missing = [each for each in ids if each not in found]
+        if missing:
+            raise CallError(
+                f"{len(missing)} of {len(ids)} document ids are not in the collection; the first is {missing[0]!r}."
+            )
+        return np.array([found[each] for each in ids], np.int64)
+
+    def known_vector_ids(self, ids: Sequence[str], generation: int, space: int) -> dict[str, int]:
+        """The vectors of those documents that live in a generation, by document id."""
+        found: dict[str, int] = {}
+        with self.database.read() as connection:
+            for some in _batches(ids):
+                rows = connection.execute(
+                    select(DocumentRow.id, VectorRow.id)
+                    .join(VectorRow, VectorRow.document == DocumentRow.key)
+                    .where(DocumentRow.id.in_(some), VectorRow.space == space, _alive(DocumentRow, generation))
+                )
+                found.update((row[0], row[1]) for row in rows)
+        return found
+
+    def documents(self, vectors: Sequence[int], generation: int) -> dict[int, DocumentRecord]:
+        """The living documents of vectors, by vector id; dead and unknown ones are left out."""
+        found: dict[int, DocumentRecord] = {}
+        columns = (
+            VectorRow.id, DocumentRow.id, DocumentRow.text, DocumentRow.uri, DocumentRow.image,
+            DocumentRow.image_sha256, DocumentRow.modality, DocumentRow.fields,
+        )  # fmt: skip
+        with self.database.read() as connection:
+            for some in _batches(vectors):
+                for row in connection.execute(
+                    select(*columns)
+                    .join(DocumentRow, VectorRow.document == DocumentRow.key)
+                    .where(VectorRow.id.in_(some), _alive(DocumentRow, generation))
+                ):
+                    record = DocumentRecord(row[0], row[1], row[2], row[3], row[4], row[5], Modality(row[6]), row[7])
+                    found[record.vector] = record
+        return found
+
+    def living_images(self, generation: int) -> Iterator[tuple[str, str, str | None]]:
+        """(document id, image, sha256) of every living document that has an image."""
+        query = select(DocumentRow.id, DocumentRow.image, DocumentRow.image_sha256).where(
+            DocumentRow.image.is_not(None), _alive(DocumentRow, generation)
+        )
+        with self.database.read() as connection:
+            for row in connection.execution_options(yield_per=1000).execute(query):
+                yield row[0], str(row[1]), row[2]
+
+    def stamps(self, ids: Sequence[str], source: str) -> dict[str, str]:
+        """The stamps of living documents that came from a source, by id."""
+        found: dict[str, str] = {}
+        with self.database.read() as connection:
+            for some in _batches(ids):
+                rows = connection.execute(
+                    select(DocumentRow.id, DocumentRow.stamp).where(
+                        DocumentRow.id.in_(some), DocumentRow.source == source, DocumentRow.died.is_(None)
+                    )
+                )
+                found.update((row[0], row[1]) for row in rows if row[1] is not None)
+        return found
+
+    def ids_of_source(self, source: str) -> set[str]:
+        """The ids of the living documents that came from a source."""
+        with self.database.read() as connection:
+            query = select(DocumentRow.id).where(DocumentRow.source == source, DocumentRow.died.is_(None))
+            return set(connection.execute(query).scalars())
+
+    def counts(self, generation: int) -> dict[str, int]:
+        """Living documents by modality."""
+        with self.database.read() as connection:
+            rows = connection.execute(
+                select(DocumentRow.modality, func.count())
+                .where(_alive(DocumentRow, generation))
+                .group_by(DocumentRow.modality)
+            ).all()
+        return {row[0]: row[1] for row in rows}
+
+    def _vector_ids(self, generation: int, space: int, *conditions: ColumnElement[bool]) -> Ids:
+        query = (
+            select(VectorRow.id)
+            .join(DocumentRow, VectorRow.document == DocumentRow.key)
+            .join(SegmentRow, VectorRow.segment == SegmentRow.id)
+            .where(VectorRow.space == space, *conditions)
+        )
+        with self.database.read() as connection:
+            ids = np.fromiter(connection.execute(query).scalars(), np.int64)
+        ids.sort()
+        return ids
+
+
+def _alive(row: type[DocumentRow] | type[SegmentRow], generation: int) -> ColumnElement[bool]:
+    born: InstrumentedAttribute[int] = row.born
+    died: InstrumentedAttribute[int | None] = row.died
+    return and_(born <= generation, or_(died.is_(None), died > generation))
+
+
+def _batches(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    for start in range(0, len(values), MAX_PARAMETERS):
+        yield values[start : start + MAX_PARAMETERS]

@@ -1,0 +1,179 @@
+"""SQLite or PostgreSQL: the engine, the two kinds of transaction, and SQL errors turned into ours.
+
+What this module does not know: any table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
+from indexer.store.migrations import upgrade
+from indexer.store.schema import SCHEMA_VERSION
+
+BUSY_MILLISECONDS = 30_000
+
+
+class Database:
+    """One collection's tables.
+
+    Args:
+        url: A SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`.
+        schema: The PostgreSQL schema that holds the tables, so that many collections share a database.
+    """
+
+    def __init__(self, url: str, schema: str | None = None) -> None:
+        self.url = parse_url(url)
+        self.schema = schema
+        if self.url.get_backend_name() == "sqlite":
+            # NullPool: a connection costs 0.2 ms, and a pooled one would outlive forks and threads.
+            self.engine = create_engine(self.url, poolclass=NullPool)
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            self.engine = _postgres_engine(self.url, schema)
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for reading; what it sees is as of its first statement."""
+        with _mapped(self.shown), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is durable when the block ends, or never was."""
+        with (
+            _mapped(self.shown),
+            self.engine.connect().execution_options(underdrawing_write=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def create(self) -> None:
+        """Make the tables, or bring older ones up to date.
+
+        Raises:
+            FormatError: The tables are newer than this release.
+        """
+        version = self.version()
+        if version == SCHEMA_VERSION:
+            return
+        self._refuse_newer(version)
+        with self.write() as connection:
+            if self.schema:
+                connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"'))
+            upgrade(connection)
+
+    def require_current(self) -> None:
+        """Refuse tables this release cannot use.
+
+        Raises:
+            CorruptionError: There are none.
+            FormatError: They are newer, or older and must be upgraded first.
+        """
+        version = self.version()
+        if version is None:
+            raise CorruptionError(f"{self.shown} holds no collection: the table alembic_version is missing.")
+        self._refuse_newer(version)
+        if version != SCHEMA_VERSION:
+            raise FormatError(
+                f"{self.shown} has schema {version}; this release needs {SCHEMA_VERSION}.",
+                "Open it once for writing (any `underdrawing index`), which upgrades it.",
+            )
+
+    def version(self) -> str | None:
+        """The newest migration applied, or None where there are no tables."""
+        with self.read() as connection:
+            if not inspect(connection).has_table("alembic_version", schema=self.schema):
+                return None
+            return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+
+    def _refuse_newer(self, version: str | None) -> None:
+        if version is not None and version > SCHEMA_VERSION:
+            raise FormatError(
+                f"{self.shown} has schema {version}; this release knows up to {SCHEMA_VERSION}.",
+                "Upgrade: pip install -U underdrawing",
+            )
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+def parse_url(url: str) -> URL:
+    """A SQLAlchemy URL of one of the two databases; plain `postgresql://` means psycopg 3.
+
+    Raises:
+        CallError: It does not parse, or is for another database.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise CallError(f"{url!r} is not a database URL.", "Write postgresql://USER:PASSWORD@HOST/NAME.") from None
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise CallError(f"Collections keep metadata in SQLite or PostgreSQL, not {backend}.")
+    return parsed.set(drivername="postgresql+psycopg") if backend == "postgresql" else parsed
+
+
+def _postgres_engine(url: URL, schema: str | None) -> Engine:
+    # The search path makes one collection's tables the only ones in sight; no statement names a schema.
+    options: dict[str, Any] = {"options": f"-csearch_path={schema}"} if schema else {}
+    try:
+        return create_engine(url, connect_args=options, pool_pre_ping=True)
+    except (ImportError, NoSuchModuleError):
+        raise MissingExtraError("psycopg", "postgres", "A PostgreSQL collection") from None
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # Transactions are begun by hand below: the driver's own would start a read transaction and upgrade it later,
+    # which fails at once, without waiting, when another process writes meanwhile.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={BUSY_MILLISECONDS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    write = connection.get_execution_options().get("underdrawing_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@contextmanager
+def _mapped(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise StoreError(f"{shown}: {_cause(error)}.", "Is the database reachable, writable and not full?") from error
+    except DatabaseError as error:
+        if any(sign in str(error) for sign in ("malformed", "not a database", "disk image")):
+            raise CorruptionError(
+                f"{shown} is damaged: {_cause(error)}.",
+                "Restore it from a backup, or index again into a new folder.",
+            ) from error
+        raise StoreError(f"{shown}: {_cause(error)}.") from error
+    except SQLAlchemyError as error:
+        raise StoreError(f"{shown}: {_cause(error)}.") from error
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    original = getattr(error, "orig", None) or error
+    return (str(original).strip() or type(original).__name__).splitlines()[0]

@@ -1,0 +1,247 @@
+"""`where` to SQL: `{"price": {"$lt": 50}, "style": {"$in": ["flat", "3D"]}}` over a document's fields.
+
+    {"field": value}                     equal (a list field matches if any element is equal)
+    {"field": {"$op": operand, ...}}     $eq $ne $lt $lte $gt $gte $in $nin $exists $contains
+    {"$and": [...]} {"$or": [...]} {"$not": {...}}
+    "a.b"                                reaches into nested objects
+
+Comparisons are between equal types: `$lt: 50` never matches the text "40". `$ne`, `$nin` and `$not` also match documents
+that lack the field. Field names and values are always bound parameters.
+
+What this module does not know: anything but the `documents` table.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from sqlalchemy import ColumnElement, Text, and_, cast, exists, false, func, literal, not_, or_, select, true
+from sqlalchemy.dialects.postgresql import JSONB
+
+from indexer.errors import FilterError
+from indexer.store.schema import DocumentRow
+
+Where: TypeAlias = Mapping[str, Any]
+Condition: TypeAlias = ColumnElement[bool]
+
+_MAX_DEPTH = 16
+_MAX_OPERANDS = 10_000
+
+
+def compile_where(where: Where, dialect: str) -> Condition:
+    """The SQL condition over `documents` that a `where` stands for.
+
+    Args:
+        where: See the module.
+        dialect: `sqlite` or `postgresql`.
+
+    Raises:
+        FilterError: An unknown operator, an operand of the wrong type, a bad field name, or too deep a nesting.
+    """
+    fields = _PostgresFields() if dialect == "postgresql" else _SqliteFields()
+    return _compile(where, fields, 0)
+
+
+def _compile(where: Any, fields: _Fields, depth: int) -> Condition:
+    if depth > _MAX_DEPTH:
+        raise FilterError(f"The filter is nested more than {_MAX_DEPTH} deep.")
+    if not isinstance(where, Mapping):
+        raise FilterError(
+            f"A filter is an object, not {_shown(where)}.",
+            'Write for example {"style": "flat", "price": {"$lt": 50}}.',
+        )
+    conditions: list[Condition] = []
+    for name, operand in where.items():
+        if not isinstance(name, str):
+            raise FilterError(f"A field's name is a text, not {_shown(name)}.")
+        if name in ("$and", "$or"):
+            if not isinstance(operand, Sequence) or isinstance(operand, str) or not operand:
+                raise FilterError(f"{name} takes a list of filters, not {_shown(operand)}.")
+            parts = [_compile(each, fields, depth + 1) for each in operand]
+            conditions.append(and_(*parts) if name == "$and" else or_(*parts))
+        elif name == "$not":
+            conditions.append(not_(_compile(operand, fields, depth + 1)))
+        elif name.startswith("$"):
+            raise FilterError(f"{name!r} is not known here.", "Known: $and, $or, $not, or a field's name.")
+        else:
+            conditions.append(_compile_field(name, operand, fields))
+    return and_(true(), *conditions)
+
+
+def _compile_field(name: str, operand: Any, fields: _Fields) -> Condition:
+    keys = name.split(".")
+    if not all(keys) or any(character in name for character in '"\\\0'):
+        raise FilterError(f"{name!r} is no field name: no empty part, quote, backslash or NUL.")
+    if not isinstance(operand, Mapping):
+        return _equal(fields, keys, operand)
+    if not operand:
+        raise FilterError(f"The filter on {name!r} is empty.", f"Known operators: {', '.join(_OPERATORS)}.")
+    conditions = []
+    for operator, value in operand.items():
+        if operator not in _OPERATORS:
+            raise FilterError(f"The operator {operator!r} is not known.", f"Known: {', '.join(_OPERATORS)}.")
+        conditions.append(_OPERATORS[operator](fields, keys, value))
+    return and_(*conditions)
+
+
+def _equal(fields: _Fields, keys: list[str], value: Any) -> Condition:
+    if value is None:
+        return not_(fields.present(keys))
+    _require_scalar("$eq", value)
+    return or_(fields.compare(keys, "==", value), fields.contains(keys, value))
+
+
+def _contains(fields: _Fields, keys: list[str], value: Any) -> Condition:
+    _require_scalar("$contains", value)
+    return fields.contains(keys, value)
+
+
+def _in(fields: _Fields, keys: list[str], values: Any) -> Condition:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise FilterError(f"$in and $nin take a list, not {_shown(values)}.")
+    if len(values) > _MAX_OPERANDS:
+        raise FilterError(f"$in and $nin take at most {_MAX_OPERANDS} values; there are {len(values)}.")
+    return or_(false(), *(_equal(fields, keys, value) for value in values))
+
+
+def _exists(fields: _Fields, keys: list[str], value: Any) -> Condition:
+    if not isinstance(value, bool):
+        raise FilterError(f"$exists takes true or false, not {_shown(value)}.")
+    return fields.present(keys) if value else not_(fields.present(keys))
+
+
+def _order(sign: str) -> Callable[[_Fields, list[str], Any], Condition]:
+    def condition(fields: _Fields, keys: list[str], value: Any) -> Condition:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise FilterError(f"Order is among numbers or among texts; {_shown(value)} is neither.")
+        _require_scalar(sign, value)
+        return fields.compare(keys, sign, value)
+
+    return condition
+
+
+_OPERATORS: dict[str, Callable[[_Fields, list[str], Any], Condition]] = {
+    "$eq": _equal,
+    "$ne": lambda fields, keys, value: not_(_equal(fields, keys, value)),
+    "$lt": _order("<"),
+    "$lte": _order("<="),
+    "$gt": _order(">"),
+    "$gte": _order(">="),
+    "$in": _in,
+    "$nin": lambda fields, keys, values: not_(_in(fields, keys, values)),
+    "$exists": _exists,
+    "$contains": _contains,
+}
+
+
+def _require_scalar(operator: str, value: Any) -> None:
+    if not isinstance(value, bool | int | float | str):
+        raise FilterError(f"{operator} takes a text, a number or a truth value, not {_shown(value)}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FilterError(f"{operator} takes a finite number, not {value}.")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise FilterError(f"{operator} takes a 64-bit integer, not {value}.")
+    if isinstance(value, str) and "\0" in value:
+        raise FilterError(f"{operator}: the text holds a NUL, which no stored field can.")
+
+
+def _shown(value: Any) -> str:
+    return f"{type(value).__name__} {str(value)[:60]!r}"
+
+
+class _Fields(ABC):
+    """How one database reads `documents.fields`. Every condition is true or false, never NULL, so NOT is sound."""
+
+    @abstractmethod
+    def present(self, keys: list[str]) -> Condition:
+        """The field is there and not null."""
+
+    @abstractmethod
+    def compare(self, keys: list[str], sign: str, value: Any) -> Condition:
+        """The field is of the value's type and compares so."""
+
+    @abstractmethod
+    def contains(self, keys: list[str], value: Any) -> Condition:
+        """The field is a list that has the value."""
+
+
+_SIGNS: dict[str, Callable[[Any, Any], Condition]] = {
+    "==": lambda left, right: left == right,
+    "<": lambda left, right: left < right,
+    "<=": lambda left, right: left <= right,
+    ">": lambda left, right: left > right,
+    ">=": lambda left, right: left >= right,
+}
+
+
+class _SqliteFields(_Fields):
+    def present(self, keys: list[str]) -> Condition:
+        return func.coalesce(func.json_type(DocumentRow.fields, _path(keys)), "null") != "null"
+
+    def compare(self, keys: list[str], sign: str, value: Any) -> Condition:
+        path = _path(keys)
+        kind = func.coalesce(func.json_type(DocumentRow.fields, path), "null")
+        # JSON_EXTRACT gives true and false as 1 and 0: the type test keeps them apart from numbers.
+        extracted = func.json_extract(DocumentRow.fields, path)
+        return and_(kind.in_(_sqlite_types(value)), func.coalesce(_SIGNS[sign](extracted, _plain(value)), false()))
+
+    def contains(self, keys: list[str], value: Any) -> Condition:
+        path = _path(keys)
+        element = func.json_each(DocumentRow.fields, path).table_valued("value", "type")
+        return and_(
+            func.coalesce(func.json_type(DocumentRow.fields, path), "null") == "array",
+            exists(
+                select(literal(1))
+                .select_from(element)
+                .where(element.c.type.in_(_sqlite_types(value)), element.c.value == _plain(value))
+            ),
+        )
+
+
+class _PostgresFields(_Fields):
+    def present(self, keys: list[str]) -> Condition:
+        return func.coalesce(func.jsonb_typeof(self._value(keys)), "null") != "null"
+
+    def compare(self, keys: list[str], sign: str, value: Any) -> Condition:
+        kind = {bool: "boolean", str: "string"}.get(type(value), "number")
+        found = self._value(keys)
+        if isinstance(value, str):
+            # As bytes, as SQLite does; jsonb itself would use the database's collation.
+            left, right = func.jsonb_extract_path_text(DocumentRow.fields, *keys).collate("C"), literal(value)
+            compared = _SIGNS[sign](left, right)
+        else:
+            compared = _SIGNS[sign](found, _json(value))
+        return and_(func.coalesce(func.jsonb_typeof(found), "null") == kind, func.coalesce(compared, false()))
+
+    def contains(self, keys: list[str], value: Any) -> Condition:
+        found = self._value(keys)
+        return and_(
+            func.coalesce(func.jsonb_typeof(found), "null") == "array",
+            func.coalesce(found.op("@>", is_comparison=True)(_json([value])), false()),
+        )
+
+    def _value(self, keys: list[str]) -> Any:
+        return func.jsonb_extract_path(DocumentRow.fields, *keys, type_=JSONB)
+
+
+def _path(keys: list[str]) -> str:
+    return "$" + "".join(f'."{key}"' for key in keys)
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, bool) else value
+
+
+def _sqlite_types(value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    return ["text"] if isinstance(value, str) else ["integer", "real"]
+
+
+def _json(value: Any) -> Any:
+    # As text, cast by the server: a JSONB parameter would be serialised twice.
+    return cast(literal(json.dumps(value), Text), JSONB)

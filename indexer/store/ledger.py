@@ -1,0 +1,123 @@
+"""The ledger of indexing jobs: which shards of which source are done, and what was rejected.
+
+What this module does not know: how a shard is embedded; its row is written by `publish.py`, with its documents.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+
+from indexer.store.database import Database
+from indexer.store.publish import FinishedShard, finish_shard
+from indexer.store.schema import JobRow, JobShardRow, RejectRow
+from indexer.types import HelpfulEnum, Rejected
+
+
+class JobState(HelpfulEnum):
+    """Where a job stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+
+
+class Ledger:
+    """One job's rows. There is one job for each source with its options; running it again reopens it."""
+
+    def __init__(self, database: Database, source: str, options: dict[str, Any]) -> None:
+        self._database = database
+        with database.write() as connection:
+            jobs = connection.execute(select(JobRow.id, JobRow.options).where(JobRow.source == source)).all()
+            known = next((row.id for row in jobs if row.options == options), None)
+            now = datetime.now(UTC)
+            if known is None:
+                known = connection.execute(
+                    insert(JobRow)
+                    .values(source=source, options=options, state=JobState.RUNNING.value, started=now)
+                    .returning(JobRow.id)
+                ).scalar_one()
+            else:
+                connection.execute(
+                    update(JobRow).where(JobRow.id == known).values(state=JobState.RUNNING.value, finished=None)
+                )
+        self.job: int = known
+
+    def digests(self) -> dict[int, str]:
+        """The content digests of the finished shards, by number."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(JobShardRow.number, JobShardRow.digest).where(JobShardRow.job == self.job)
+            ).all()
+        return {row.number: row.digest for row in rows}
+
+    def rejected(self, number: int) -> int:
+        """How many rejects a finished shard has."""
+        query = select(JobShardRow.rejected).where(JobShardRow.job == self.job, JobShardRow.number == number)
+        with self._database.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def record(self, shard: FinishedShard) -> None:
+        """Finish a shard that had nothing to publish."""
+        with self._database.write() as connection:
+            finish_shard(connection, shard)
+
+    def finish(self, shards: int) -> None:
+        """Close the job; rows of shards beyond the source's end are dropped."""
+        with self._database.write() as connection:
+            connection.execute(delete(RejectRow).where(RejectRow.job == self.job, RejectRow.shard >= shards))
+            connection.execute(delete(JobShardRow).where(JobShardRow.job == self.job, JobShardRow.number >= shards))
+            connection.execute(
+                update(JobRow)
+                .where(JobRow.id == self.job)
+                .values(state=JobState.DONE.value, finished=datetime.now(UTC))
+            )
+
+    def rejects(self, limit: int | None = None) -> list[Rejected]:
+        """What was rejected, in the order met."""
+        query = (
+            select(RejectRow.uri, RejectRow.reason, RejectRow.detail)
+            .where(RejectRow.job == self.job)
+            .order_by(RejectRow.shard, RejectRow.id)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [Rejected(*row) for row in connection.execute(query)]
+
+    def reject_counts(self) -> Counter[str]:
+        """How many rejects there are of each reason."""
+        query = select(RejectRow.reason, func.count()).where(RejectRow.job == self.job).group_by(RejectRow.reason)
+        with self._database.read() as connection:
+            return Counter({row[0]: row[1] for row in connection.execute(query)})
+
+
+def jobs(database: Database) -> list[dict[str, Any]]:
+    """All jobs with their totals, oldest first, for `info`."""
+    totals = (
+        select(
+            JobShardRow.job,
+            func.count().label("shards"),
+            func.sum(JobShardRow.rejected).label("rejected"),
+        )
+        .group_by(JobShardRow.job)
+        .subquery()
+    )
+    query = (
+        select(JobRow.source, JobRow.state, JobRow.started, JobRow.finished, totals.c.shards, totals.c.rejected)
+        .outerjoin(totals, totals.c.job == JobRow.id)
+        .order_by(JobRow.id)
+    )
+    with database.read() as connection:
+        return [
+            {
+                "source": row.source,
+                "state": row.state,
+                "started": row.started.isoformat(timespec="seconds"),
+                "finished": row.finished.isoformat(timespec="seconds") if row.finished else None,
+                "shards": int(row.shards or 0),
+                "rejected": int(row.rejected or 0),
+            }
+            for row in connection.execute(query)
+        ]

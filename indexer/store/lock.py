@@ -1,0 +1,89 @@
+"""One writer at a time: a lock on a file that names its holder.
+
+The operating system frees the lock when the process dies, however it dies, so there is nothing to clean up. On network
+file systems that do not support such locks, keep one writer by other means.
+
+What this module does not know: what is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from indexer.errors import LockedError
+
+
+class WriterLock:
+    """`with WriterLock(path): …`; not reentrant, and exclusive between threads too.
+
+    Raises:
+        LockedError: On entering, when another writer holds it; names the holder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> WriterLock:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Opened without truncation: until the lock is ours, the content is the holder's name.
+        file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+        try:
+            _lock(file)
+        except OSError:
+            holder = _holder(file.read())
+            file.close()
+            raise LockedError(
+                f"{self.path.parent} is being written by {holder}.", "Wait for it to finish, or stop it."
+            ) from None
+        file.truncate(0)
+        file.write(
+            json.dumps({
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "command": Path(sys.argv[0]).name or "python",
+                "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            }).encode()
+        )  # fmt: skip
+        file.flush()
+        self._file = file
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.truncate(0)
+            self._file.close()
+            self._file = None
+
+
+def _holder(content: bytes) -> str:
+    try:
+        told = json.loads(content)
+        return f"{told['command']} (process {told['pid']} on {told['host']}, since {told['since']})"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: BinaryIO) -> None:
+        # Far beyond the content, so that the holder's name stays readable.
+        file.seek(1 << 20)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
+
+else:
+    import fcntl
+
+    def _lock(file: BinaryIO) -> None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

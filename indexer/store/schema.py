@@ -1,0 +1,193 @@
+"""The tables.
+
+Nothing is updated in place but `died`: a document that is replaced or deleted keeps its row until compaction, so that
+a reader pinned to an older generation still sees it. A row lives in generation g when born <= g and (died is null or
+died > g).
+
+What this module does not know: when rows are written (`publish.py`, `ledger.py`) or read (`catalog.py`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SCHEMA_VERSION = "m001"
+"""The newest migration this release knows; `migrations/versions` holds them all."""
+
+Key = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows itself only where the type is exactly INTEGER."""
+JsonObject = JSON().with_variant(JSONB, "postgresql")
+
+
+class Base(DeclarativeBase):
+    """Constraint names are fixed, since SQLite can only alter what is named."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class DocumentRow(Base):
+    """One version of a document."""
+
+    __tablename__ = "documents"
+    __table_args__ = (
+        # One living version of an id. Both databases support the partial index.
+        Index(
+            "uq_documents_living_id",
+            "id",
+            unique=True,
+            sqlite_where=text("died IS NULL"),
+            postgresql_where=text("died IS NULL"),
+        ),
+        Index("ix_documents_source", "source"),
+        Index("ix_documents_died", "died"),
+    )
+
+    key: Mapped[int] = mapped_column(Key, primary_key=True)
+    id: Mapped[str] = mapped_column(Text)
+    text: Mapped[str | None] = mapped_column(Text)
+    uri: Mapped[str | None] = mapped_column(Text)
+    image: Mapped[str | None] = mapped_column(Text)
+    """`file:///…` for a file that is referenced, `media:…` for bytes kept in the collection."""
+    image_sha256: Mapped[str | None] = mapped_column(Text)
+    modality: Mapped[str] = mapped_column(Text)
+    fields: Mapped[dict[str, Any]] = mapped_column(JsonObject)
+    source: Mapped[str | None] = mapped_column(Text)
+    """The corpus it was indexed from; what `--prune` compares with."""
+    stamp: Mapped[str | None] = mapped_column(Text)
+    """Changes with the content; an equal stamp need not be embedded again."""
+    born: Mapped[int] = mapped_column(Integer)
+    died: Mapped[int | None] = mapped_column(Integer)
+
+
+class SpaceRow(Base):
+    """One embedding space."""
+
+    __tablename__ = "spaces"
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    digest: Mapped[str] = mapped_column(Text, unique=True)
+    model: Mapped[str] = mapped_column(Text)
+    dim: Mapped[int] = mapped_column(Integer)
+    metric: Mapped[str] = mapped_column(Text)
+    parts: Mapped[str] = mapped_column(Text)
+    fingerprint: Mapped[dict[str, Any]] = mapped_column(JsonObject)
+
+
+class MeanRow(Base):
+    """Sum and count of the unit vectors of one role and modality, as of a generation."""
+
+    __tablename__ = "means"
+
+    space: Mapped[int] = mapped_column(ForeignKey("spaces.id"), primary_key=True)
+    role: Mapped[str] = mapped_column(Text, primary_key=True)
+    modality: Mapped[str] = mapped_column(Text, primary_key=True)
+    generation: Mapped[int] = mapped_column(Integer, primary_key=True)
+    rows: Mapped[int] = mapped_column(BigInteger)
+    total: Mapped[bytes] = mapped_column(LargeBinary)
+    """float64 little-endian, `dim` of them."""
+
+
+class SegmentRow(Base):
+    """One immutable file of vectors."""
+
+    __tablename__ = "segments"
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    space: Mapped[int] = mapped_column(ForeignKey("spaces.id"))
+    file: Mapped[str] = mapped_column(Text, unique=True)
+    sha256: Mapped[str] = mapped_column(Text)
+    size: Mapped[int] = mapped_column(BigInteger)
+    rows: Mapped[int] = mapped_column(BigInteger)
+    born: Mapped[int] = mapped_column(Integer)
+    died: Mapped[int | None] = mapped_column(Integer)
+
+
+class VectorRow(Base):
+    """Where a document's vector lies."""
+
+    __tablename__ = "vectors"
+    __table_args__ = (Index("ix_vectors_document", "document"), Index("ix_vectors_segment", "segment"))
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True, autoincrement=False)
+    document: Mapped[int] = mapped_column(ForeignKey("documents.key"))
+    space: Mapped[int] = mapped_column(ForeignKey("spaces.id"))
+    role: Mapped[str] = mapped_column(Text)
+    segment: Mapped[int] = mapped_column(ForeignKey("segments.id"))
+    row: Mapped[int] = mapped_column(BigInteger)
+
+
+class GenerationRow(Base):
+    """One published state. The largest number is what a new reader sees."""
+
+    __tablename__ = "generations"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    documents: Mapped[int] = mapped_column(BigInteger)
+    next_vector: Mapped[int] = mapped_column(BigInteger)
+    """The first vector id not yet given out; ids are never reused, also not after compaction."""
+    note: Mapped[str] = mapped_column(Text)
+
+
+class JobRow(Base):
+    """One indexing job: a source with its options. Running it again continues it."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    source: Mapped[str] = mapped_column(Text)
+    options: Mapped[dict[str, Any]] = mapped_column(JsonObject)
+    state: Mapped[str] = mapped_column(Text)
+    started: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    finished: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class JobShardRow(Base):
+    """One finished shard of a job; inserted in the transaction that publishes its documents."""
+
+    __tablename__ = "job_shards"
+
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    digest: Mapped[str] = mapped_column(Text)
+    """Over the ids and stamps of the shard's records: the same digest is the same content."""
+    added: Mapped[int] = mapped_column(BigInteger)
+    unchanged: Mapped[int] = mapped_column(BigInteger)
+    rejected: Mapped[int] = mapped_column(BigInteger)
+
+
+class RejectRow(Base):
+    """One item that could not be used."""
+
+    __tablename__ = "rejects"
+    __table_args__ = (Index("ix_rejects_job_shard", "job", "shard"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    shard: Mapped[int] = mapped_column(Integer)
+    uri: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    detail: Mapped[str] = mapped_column(Text)

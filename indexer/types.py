@@ -1,0 +1,127 @@
+"""The records that travel between the parts, and the enums that name their modes.
+
+What this module does not know: files, SQL, models. Nothing here does work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from indexer.errors import CallError, UnknownNameError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL.Image import Image
+
+ImageSource: TypeAlias = "Path | bytes | Image"
+"""A picture: a file's path, encoded bytes, or a decoded PIL image. A `str` is never taken for a path."""
+
+JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
+Fields: TypeAlias = Mapping[str, Any]
+"""A JSON object."""
+
+Vectors: TypeAlias = "npt.NDArray[np.float32]"
+"""float32, shape (n, dim), rows of unit length unless a docstring says otherwise."""
+Ids: TypeAlias = "npt.NDArray[np.int64]"
+"""Vector ids: int64, dense, never reused, never a position."""
+Scores: TypeAlias = "npt.NDArray[np.float32]"
+"""Inner products, larger is better."""
+
+
+class HelpfulEnum(StrEnum):
+    """A closed set of names; a wrong one raises an error that lists the right ones."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise UnknownNameError(cls.__name__.lower(), value, [member.value for member in cls])
+
+
+class Modality(HelpfulEnum):
+    """What an item, and so its vector, is made of."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    FUSED = "image+text"
+
+
+class Role(HelpfulEnum):
+    """The side of a search a vector stands on: encoders and modality means differ between the two."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+class Parts(HelpfulEnum):
+    """Which parts of a document are embedded; the others are stored and returned, but not searched."""
+
+    AUTO = "auto"
+    IMAGE = "image"
+    TEXT = "text"
+
+
+class Metric(HelpfulEnum):
+    """How two vectors compare. Rows are of unit length, so cosine is the inner product."""
+
+    COSINE = "cosine"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input of an embedder: a text, an image, or both (fused)."""
+
+    text: str | None = None
+    image: ImageSource | None = None
+
+    def __post_init__(self) -> None:
+        if self.text is None and self.image is None:
+            raise CallError("An Item needs a text, an image, or both; it has neither.")
+        if isinstance(self.image, str):
+            raise CallError(
+                f"Item.image is the string {self.image[:80]!r}; a string is never taken for a path.",
+                "Write Path(...), bytes, or a PIL image.",
+            )
+
+    @property
+    def modality(self) -> Modality:
+        """What the item is made of."""
+        if self.image is None:
+            return Modality.TEXT
+        return Modality.IMAGE if self.text is None else Modality.FUSED
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a user stores and gets back.
+
+    Attributes:
+        id: Any non-empty string without NUL, unique in its collection; adding it again replaces the document.
+        text: Searchable or descriptive text.
+        image: A path (referenced, not copied), encoded bytes or a PIL image (both stored once, by content).
+        fields: A JSON object, for filters and for display.
+        uri: Where the document came from; filled by corpus readers, and for stored images.
+    """
+
+    id: str
+    text: str | None = None
+    image: ImageSource | None = None
+    fields: Fields = field(default_factory=dict)
+    uri: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image, str):
+            # The one place where a plain string is welcome: a document's image can only be a file.
+            object.__setattr__(self, "image", Path(self.image))
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An item that could not be used, and why."""
+
+    uri: str
+    reason: str
+    detail: str

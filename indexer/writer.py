@@ -1,0 +1,133 @@
+"""The one writer of a collection: it takes vectors, not models, and turns them into the next generation.
+
+A commit, step by step, and what a crash at each leaves:
+
+1. Images given as bytes go to `media/`, each durably.
+   Crash: images that no row names. Repaired by `check --repair`.
+2. Vectors go to a new segment file: written aside, synced, renamed, folder synced.
+   Crash: a `.tmp-` file, or a segment that no row names. Swept by the next writer on opening.
+3. One SQL transaction: bury replaced and deleted documents; insert documents, segment, vectors, means, the ledger's
+   row and the generation.
+   Crash: the database rolls back, so as after 2.
+4. The transaction is durable: the commit is done. Crash: nothing is missing.
+
+Step 3 is the only commit point. What `commit` returned from is never lost; what it did not is not there at all.
+
+What this module does not know: models, search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.errors import CallError
+from indexer.files import sweep_temporary
+from indexer.layout import Layout
+from indexer.searcher import remove_stale
+from indexer.store.catalog import Catalog, Space
+from indexer.store.lock import WriterLock
+from indexer.store.publish import Change, FinishedShard, NewDocument, Published, publish
+from indexer.store.segments import segment_name, write_segment
+from indexer.types import Modality, Role, Vectors
+
+
+class Writer:
+    """`with Writer(...) as writer:` holds the lock, and sweeps what a crashed writer left."""
+
+    def __init__(self, catalog: Catalog, layout: Layout, space: Space) -> None:
+        self._catalog, self._layout, self._space = catalog, layout, space
+        self._lock = WriterLock(layout.lock)
+        self.swept: list[Path] = []
+
+    def __enter__(self) -> Writer:
+        self._lock.__enter__()
+        self.swept = self.sweep()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.__exit__(kind, error, trace)
+
+    def sweep(self) -> list[Path]:
+        """Remove segments and temporary files that no generation names, and stale indexes; returns what it removed."""
+        living = self._catalog.segments(self._catalog.generation().number)
+        known = {each.file for each in living}
+        orphans = [path for path in self._layout.segments.glob("*.safetensors") if path.name not in known]
+        removed = [path for path in orphans if not path.name.startswith(".")]
+        for path in removed:
+            path.unlink(missing_ok=True)
+        remove_stale(self._layout.indexes, living)
+        for folder in (self._layout.segments, self._layout.media, self._layout.indexes):
+            removed += sweep_temporary(folder)
+        return removed
+
+    def commit(
+        self,
+        documents: Sequence[NewDocument] = (),
+        vectors: Vectors | None = None,
+        *,
+        deleted: Sequence[str] = (),
+        shard: FinishedShard | None = None,
+        extra_sums: Mapping[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]] | None = None,
+        note: str = "",
+    ) -> Published:
+        """Publish documents with their vectors, and deletions, as one generation.
+
+        Args:
+            documents: New documents or new versions; of two with one id the later counts.
+            vectors: (len(documents), dim) float32, rows of unit length.
+            deleted: Ids to delete; unknown ones are passed over.
+            shard: The ledger's row, if a job commits.
+            extra_sums: Sums of vectors that are not stored, for the space's means.
+            note: Why, for `info`.
+
+        Raises:
+            CallError: The vectors do not fit the documents or the space.
+            StoreError: The database or the disk refuses; nothing was published.
+        """
+        kept = list({document.id: row for row, document in enumerate(documents)}.values())
+        vectors = self._checked(vectors, len(documents))[kept]
+        change = Change(
+            documents=[documents[row] for row in kept],
+            deleted=deleted,
+            sums={**self._sums([documents[row] for row in kept], vectors), **(extra_sums or {})},
+            shard=shard,
+            note=note,
+        )
+        if kept:
+            first = self._catalog.generation().next_vector
+            ids = np.arange(first, first + len(kept), dtype=np.int64)
+            segment = write_segment(self._layout.segments, segment_name(first), vectors, ids, self._space.digest)
+            change = replace(change, segment=segment, first_vector=first)
+        return publish(self._catalog.database, self._space, change)
+
+    def _checked(self, vectors: Vectors | None, rows: int) -> Vectors:
+        if vectors is None:
+            vectors = np.empty((0, self._space.dim), np.float32)
+        if vectors.shape != (rows, self._space.dim):
+            raise CallError(f"{rows} documents in a space of {self._space.dim} want that shape; got {vectors.shape}.")
+        lengths = np.linalg.norm(vectors, axis=1)
+        if not np.all(np.abs(lengths - 1) < 1e-3):
+            worst = float(lengths[np.argmax(np.abs(np.nan_to_num(lengths) - 1))])
+            raise CallError(f"Vectors are stored with unit length; one has length {worst:.4g}.")
+        return vectors
+
+    @staticmethod
+    def _sums(
+        documents: Sequence[NewDocument], vectors: Vectors
+    ) -> dict[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]]:
+        modalities = np.array([document.modality.value for document in documents])
+        return {
+            (Role.DOCUMENT, Modality(name)): (
+                int((modalities == name).sum()),
+                vectors[modalities == name].sum(axis=0, dtype=np.float64),
+            )
+            for name in np.unique(modalities)
+        }

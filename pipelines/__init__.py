@@ -1,0 +1,1 @@
+"""Programs that make, measure and run: the command line, evaluation, training."""

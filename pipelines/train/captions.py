@@ -1,0 +1,147 @@
+"""A captioned corpus in memory, for training: pixels at the model's size, and every caption a record can have.
+
+Captions come from templates over a document's text and fields, such as `"{text}, drawn by {vendor}"`; where a field
+is a list, one element is drawn. Two records of a batch may share a caption (two drawings of a cat; all that carry the
+keyword "animal"), and then each is a right answer for both: `positives` says so, and no true pair is taken for a
+negative.
+
+What this module does not know: models, losses.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.corpus.images import decode_image
+from indexer.corpus.readers import Record
+from indexer.errors import CallError, ItemError
+from indexer.types import Rejected
+
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Templates:
+    """How captions are made.
+
+    Attributes:
+        weights: Template to its share; a template is skipped for records that lack one of its fields.
+        values: Field to raw value to the words said for it, such as `{"vendor": {"fluent": ["Fluent", "3D"]}}`.
+    """
+
+    weights: Mapping[str, float]
+    values: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+
+    def captions(self, record: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Every caption of a record, by template."""
+        made = {}
+        for template in self.weights:
+            names = _FIELD.findall(template)
+            choices = [self._said(name, record.get(name)) for name in names]
+            if all(choices):
+                made[template] = [
+                    template.format(**dict(zip(names, chosen, strict=True))) for chosen in itertools.product(*choices)
+                ]
+        return made
+
+    def _said(self, name: str, value: Any) -> list[str]:
+        raw = value if isinstance(value, list | tuple) else [] if value in (None, "") else [value]
+        return [word for each in raw for word in self.values.get(name, {}).get(str(each), [str(each)])]
+
+
+class CaptionedImages:
+    """Pixels and captions of the records of one corpus.
+
+    Attributes:
+        pixels: (n, size, size, 3) uint8.
+        names: n base captions (the document's text).
+        part: n values of the split field.
+        texts: All distinct captions; `captions` refers to them by position.
+        rejected: Records that could not be used.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Record | Rejected],
+        size: int,
+        templates: Templates,
+        split_field: str | None,
+    ) -> None:
+        self.rejected: list[Rejected] = []
+        self.names: list[str] = []
+        self.part: list[str] = []
+        self.texts: list[str] = []
+        pixels: list[npt.NDArray[np.uint8]] = []
+        self._captions: list[dict[str, npt.NDArray[np.int64]]] = []
+        self._owned: list[frozenset[int]] = []
+        numbers: dict[str, int] = {}
+        for record in records:
+            if isinstance(record, Rejected):
+                self.rejected.append(record)
+                continue
+            document = record.document
+            if document.text is None or document.image is None:
+                self.rejected.append(Rejected(document.id, "no-pair", "training needs both a text and an image"))
+                continue
+            try:
+                pixels.append(square(decode_image(document.image), size))
+            except ItemError as error:
+                self.rejected.append(Rejected(document.id, error.reason, error.detail))
+                continue
+            by_template = {
+                template: np.array([numbers.setdefault(text, len(numbers)) for text in made], np.int64)
+                for template, made in templates.captions({"text": document.text, **document.fields}).items()
+            }
+            self._captions.append(by_template)
+            self._owned.append(frozenset(int(number) for made in by_template.values() for number in made))
+            self.names.append(document.text)
+            self.part.append(str(document.fields.get(split_field, "")) if split_field else "")
+        if not pixels:
+            raise CallError("The corpus has no document with both a text and an image to train on.")
+        self.texts = list(numbers)
+        self.pixels = np.stack(pixels)
+        self._weights = templates.weights
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self, part: str | None) -> npt.NDArray[np.int64]:
+        """Positions of the records of one part of the split, or of all."""
+        return np.array([row for row, name in enumerate(self.part) if part in (None, name)], np.int64)
+
+    def captions_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Every caption (as positions in `texts`) that the given records can have."""
+        return np.unique(np.fromiter((number for row in rows for number in self._owned[row]), np.int64))
+
+    def draw(self, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """One caption for each row: positions in `texts`, (len(rows),) int64."""
+        drawn = np.empty(len(rows), np.int64)
+        for slot, row in enumerate(rows):
+            options = self._captions[row]
+            weights = np.array([self._weights[template] for template in options])
+            template = list(options)[rng.choice(len(options), p=weights / weights.sum())]
+            drawn[slot] = rng.choice(options[template])
+        return drawn
+
+    def positives(self, rows: npt.NDArray[np.int64], captions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which drawn captions are true of which images: (len(rows), len(captions)) bool."""
+        return np.array([[int(caption) in self._owned[row] for caption in captions] for row in rows])
+
+
+def square(image: Any, size: int) -> npt.NDArray[np.uint8]:
+    """The whole picture inside a white square: (size, size, 3) uint8.
+
+    It is open_clip's resize mode `longest` with white fill, so that training and use see the same pixels.
+    """
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    config = PreprocessCfg(size=size, mean=(0, 0, 0), std=(1, 1, 1), resize_mode="longest", fill_color=255)
+    tensor = image_transform_v2(config, is_train=False)(image)
+    return np.ascontiguousarray((tensor.numpy() * 255).round().astype(np.uint8).transpose(1, 2, 0))

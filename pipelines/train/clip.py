@@ -1,0 +1,419 @@
+"""Train an open_clip model from scratch on a captioned corpus, with or without a text teacher.
+
+Three losses, each a mean over its batch:
+
+* contrast: images against captions, both ways (Radford et al. 2021, arXiv:2103.00020), where every caption that is
+  true of an image counts as its positive (UniCL's targets: Yang et al. 2022, arXiv:2204.03610);
+* with a teacher, contrast of the images against a linear image P of the teacher's caption vectors, which ties the
+  picture space to what the teacher knows;
+* with a teacher, distillation: the student's vector of any word is drawn to P(teacher's vector), so that words no
+  caption holds land near those that mean the same.
+
+Only the student is kept. The result is an open_clip folder: `open_clip.create_model("local-dir:FOLDER")` loads it.
+
+What this module does not know: collections, queries, how a corpus is stored.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.files import atomic_path, atomic_write
+from pipelines.train.captions import CaptionedImages, Templates
+from pipelines.train.run import RunFolder, cosine_schedule, training_progress
+from pipelines.train.teacher import MINILM_DIM, teacher_vectors, teacher_words
+from pipelines.train.tokenizer import train_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+PREPROCESS = {
+    "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "longest",
+    "fill_color": 255,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClipRecipe:
+    """Everything a run depends on, besides the corpus.
+
+    Attributes:
+        vision: open_clip's `vision_cfg`.
+        text: open_clip's `text_cfg`; `vocab_size` and `context_length` also shape the tokenizer.
+        dim: Dimension of the joint space.
+        templates: Caption template to its share; see `Templates`.
+        values: Field to raw value to the words said for it.
+        split_field: The field that names a record's part, or None to train on all.
+        train_part: The part trained on.
+        validation_part: The part that progress is measured on.
+        steps: Optimiser steps.
+        batch: Images in a step.
+        words: Words in a step's distillation; 0 trains without the teacher.
+        teacher_contrast: Weight of the contrast with the teacher's captions.
+        distillation: Weight of the distillation.
+        peak: AdamW's largest learning rate.
+        weight_decay: AdamW's decay, on matrices alone.
+        warmup: Steps of linear warm-up.
+        average: Decay of the moving average of the weights, which is what is evaluated and kept.
+        bf16: Autocast to bfloat16 (pays on processors and GPUs with bf16 dot products).
+        seed: Of everything random.
+        evaluate_every: Steps between evaluations and checkpoints.
+        device: `cpu` or `cuda`.
+    """
+
+    vision: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "image_size": 64,
+            "patch_size": 8,
+            "width": 256,
+            "layers": 6,
+            "head_width": 64,
+        }
+    )
+    text: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "context_length": 32,
+            "vocab_size": 8192,
+            "width": 256,
+            "heads": 4,
+            "layers": 4,
+        }
+    )
+    dim: int = 256
+    templates: Mapping[str, float] = field(default_factory=lambda: {"{text}": 1.0})
+    values: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    split_field: str | None = None
+    train_part: str = "train"
+    validation_part: str = "validation"
+    steps: int = 5000
+    batch: int = 256
+    words: int = 0
+    teacher_contrast: float = 0.5
+    distillation: float = 1.0
+    peak: float = 1e-3
+    weight_decay: float = 0.1
+    warmup: int = 200
+    average: float = 0.998
+    bf16: bool = False
+    seed: int = 0
+    evaluate_every: int = 250
+    device: str = "cpu"
+
+
+def train_clip(records: Any, recipe: ClipRecipe, folder: Path) -> dict[str, float]:
+    """Train, or go on training, in `folder`; the finished model lies in `folder/model`.
+
+    Args:
+        records: The corpus: an iterable of `Record` and `Rejected`.
+        recipe: What to train.
+        folder: The run's folder; checkpoints in it are resumed.
+
+    Returns:
+        The last evaluation: metric name to value.
+
+    Raises:
+        CallError: The corpus has no pair to train on, or the folder holds another run.
+        MissingExtraError: An optional package that the recipe needs is missing.
+    """
+    run = RunFolder.start(folder, recipe)
+    data = CaptionedImages(
+        records, recipe.vision["image_size"], Templates(recipe.templates, recipe.values), recipe.split_field
+    )
+    trainer = _Trainer(data, recipe, run)
+    state = run.load()
+    if state is not None:
+        trainer.load_state(state)
+    note: dict[str, str] = {}
+    measured: dict[str, float] = {}
+    clock, images = time.perf_counter(), 0
+    for step in training_progress(trainer.step, recipe.steps, note):
+        losses = trainer.advance()
+        images += recipe.batch
+        note["loss"] = f"{losses['loss']:.3f}"
+        note["images/s"] = f"{images / (time.perf_counter() - clock):.0f}"
+        if (step + 1) % recipe.evaluate_every == 0 or step + 1 == recipe.steps:
+            rate = images / (time.perf_counter() - clock)
+            measured = trainer.evaluate()
+            run.log(step + 1, images_per_second=rate, **losses, **measured)
+            run.save(trainer.state())
+            clock, images = time.perf_counter(), 0
+    export(trainer.averaged, recipe, folder / "tokenizer", folder / "model")
+    run.plot({
+        "loss": ["loss", "contrast", "teacher_contrast", "distillation"],
+        "image to text, R@10": ["train_r10", "validation_r10"],
+        "images per second": ["images_per_second"],
+    })  # fmt: skip
+    return measured or trainer.evaluate()
+
+
+class _Trainer:
+    """The state of a run and one step of it."""
+
+    def __init__(self, data: CaptionedImages, recipe: ClipRecipe, run: RunFolder) -> None:
+        import torch
+
+        self.data, self.recipe, self.step = data, recipe, 0
+        self.device = torch.device(recipe.device)
+        self.train_rows = data.rows(recipe.train_part if recipe.split_field else None)
+        captions = data.captions_of(self.train_rows)
+        words = teacher_words() if recipe.words else []
+        tokenizer_folder = run.path / "tokenizer"
+        if not (tokenizer_folder / "tokenizer_config.json").exists():
+            train_tokenizer(
+                [data.texts[number] for number in captions] + words,
+                recipe.text["vocab_size"], recipe.text["context_length"], tokenizer_folder,
+            )  # fmt: skip
+        self.tokens = _tokenize(tokenizer_folder, data.texts, recipe.text["context_length"])
+        self.names = sorted(set(data.names))
+        self.name_tokens = _tokenize(tokenizer_folder, self.names, recipe.text["context_length"])
+        torch.manual_seed(recipe.seed)
+        self.model = build(recipe).to(self.device).to(memory_format=torch.channels_last)
+        self.averaged = build(recipe).to(self.device)
+        self.averaged.load_state_dict(self.model.state_dict())
+        self.teacher: nn.Module | None = None
+        if recipe.words:
+            self.word_tokens = _tokenize(tokenizer_folder, words, recipe.text["context_length"])
+            vectors = teacher_vectors([data.texts[number] for number in captions] + words, run.path / "teacher")
+            self.caption_row = {int(number): row for row, number in enumerate(captions)}
+            self.teacher_captions = vectors[: len(captions)]
+            self.teacher_words = vectors[len(captions) :]
+            self.teacher = torch.nn.Linear(MINILM_DIM, recipe.dim, bias=False).to(self.device)
+        self.optimiser = torch.optim.AdamW(_groups(self._modules(), recipe.weight_decay), betas=(0.9, 0.98))
+
+    def _modules(self) -> list[nn.Module]:
+        return [self.model] + ([self.teacher] if self.teacher is not None else [])
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "modules": [module.state_dict() for module in self._modules()],
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        for module, values in zip(self._modules(), state["modules"], strict=True):
+            module.load_state_dict(values)
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def advance(self) -> dict[str, float]:
+        """One optimiser step; returns its losses."""
+        import torch
+
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, self.step])
+        rows = rng.choice(self.train_rows, recipe.batch, replace=len(self.train_rows) < recipe.batch)
+        captions = self.data.draw(rows, rng)
+        targets = torch.from_numpy(self.data.positives(rows, captions)).to(self.device)
+        images = augment(self.data.pixels[rows], rng, self.device)
+        self.model.train()
+        with torch.autocast(self.device.type, torch.bfloat16) if recipe.bf16 else nullcontext():
+            picture = self.model.encode_image(images, normalize=True).float()
+            words = np.zeros(0, np.int64)
+            tokens = self.tokens[captions]
+            if self.teacher is not None:
+                words = rng.choice(len(self.word_tokens), min(recipe.words, len(self.word_tokens)), replace=False)
+                tokens = torch.cat([tokens, self.word_tokens[words]])
+            said = encode_tokens(self.model, tokens.to(self.device)).float()
+        scale = self.model.logit_scale.exp().clamp(max=100)
+        losses = {"contrast": contrast(picture, said[: len(captions)], targets, scale)}
+        loss = losses["contrast"]
+        if self.teacher is not None:
+            taught = torch.from_numpy(
+                np.concatenate([
+                    self.teacher_captions[[self.caption_row[int(caption)] for caption in captions]],
+                    self.teacher_words[words],
+                ])
+            ).to(self.device)  # fmt: skip
+            projected = torch.nn.functional.normalize(self.teacher(taught), dim=-1)
+            losses["teacher_contrast"] = contrast(picture, projected[: len(captions)], targets, scale)
+            # The teacher's image is the target, not a party: detached, or the two would meet halfway at a constant.
+            agreement = (said[len(captions) :] * projected[len(captions) :].detach()).sum(-1)
+            losses["distillation"] = 1 - agreement.mean()
+            loss = loss + recipe.teacher_contrast * losses["teacher_contrast"]
+            loss = loss + recipe.distillation * losses["distillation"]
+        rate = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for m in self._modules() for p in m.parameters()], 1.0)
+        self.optimiser.step()
+        self._average()
+        self.step += 1
+        return {name: value.item() for name, value in {"loss": loss, **losses}.items()}
+
+    def _average(self) -> None:
+        import torch
+
+        # Early on the average would be dominated by the random start: let it follow quickly at first.
+        decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            theirs = self.model.state_dict()
+            for name, value in self.averaged.state_dict().items():
+                if value.dtype.is_floating_point:
+                    value.lerp_(theirs[name], 1 - decay)
+                else:
+                    value.copy_(theirs[name])
+
+    def evaluate(self) -> dict[str, float]:
+        """Image-to-text R@10 over all distinct base captions of the corpus, for a sample of each part."""
+        gallery = encode_texts(self.averaged, self.name_tokens, self.device)
+        row_of = {name: row for row, name in enumerate(self.names)}
+        rng = np.random.default_rng(self.recipe.seed)
+        parts = {"train": self.recipe.train_part, "validation": self.recipe.validation_part}
+        measured = {}
+        for label, part in parts.items() if self.recipe.split_field else [("train", None)]:
+            rows = self.data.rows(part)
+            rows = rng.choice(rows, min(1000, len(rows)), replace=False)
+            if len(rows):
+                scores = encode_pixels(self.averaged, self.data.pixels[rows], self.device) @ gallery.T
+                right = np.array([row_of[self.data.names[row]] for row in rows])
+                rank = (scores > scores[np.arange(len(rows)), right][:, None]).sum(1)
+                measured |= {f"{label}_r{k}": float((rank < k).mean()) for k in (1, 10)}
+        return measured
+
+
+def build(recipe: ClipRecipe) -> Any:
+    """A freshly initialised open_clip model; open_clip's own class, so that its folder loads anywhere."""
+    from open_clip.model import CustomTextCLIP
+
+    return CustomTextCLIP(recipe.dim, dict(recipe.vision), dict(recipe.text))
+
+
+def contrast(left: Tensor, right: Tensor, positives: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric cross entropy with every true pair as a target, mean over rows.
+
+    Args:
+        left: (n, dim) unit rows.
+        right: (n, dim) unit rows.
+        positives: (n, n) bool, with at least one True in each row and column.
+        scale: The inverse temperature.
+    """
+    logits = scale * left @ right.T
+    targets = positives.float()
+    forward = -(targets / targets.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+    backward = -(targets / targets.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
+    return (forward + backward) / 2
+
+
+def augment(pixels: npt.NDArray[np.uint8], rng: np.random.Generator, device: torch.device) -> Tensor:
+    """Shift, scale, tilt and light a batch a little; never mirror it, since left and right are meanings.
+
+    Args:
+        pixels: (n, size, size, 3) uint8.
+        rng: Of the step.
+        device: Where the result lies.
+
+    Returns:
+        (n, 3, size, size) float32 in [-1, 1], channels last in memory.
+    """
+    import torch
+
+    n = len(pixels)
+    images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    angle = rng.normal(0, 0.1, n)
+    zoom = np.exp(rng.normal(0.02, 0.12, n))
+    matrix = np.zeros((n, 2, 3), np.float32)
+    matrix[:, 0, 0], matrix[:, 0, 1] = np.cos(angle) * zoom, -np.sin(angle) * zoom
+    matrix[:, 1, 0], matrix[:, 1, 1] = np.sin(angle) * zoom, np.cos(angle) * zoom
+    matrix[:, :, 2] = rng.uniform(-0.1, 0.1, (n, 2))
+    grid = torch.nn.functional.affine_grid(torch.from_numpy(matrix).to(device), list(images.shape), align_corners=False)
+    # Outside the picture is paper: shifting by one makes zero padding white.
+    moved = torch.nn.functional.grid_sample(images - 1, grid, align_corners=False) + 1
+    gain = torch.from_numpy(rng.normal(1, 0.06, (n, 1, 1, 1)).astype(np.float32)).to(device)
+    lift = torch.from_numpy(rng.normal(0, 0.04, (n, 1, 1, 1)).astype(np.float32)).to(device)
+    return (moved * gain + lift).contiguous(memory_format=torch.channels_last)
+
+
+def encode_pixels(model: Any, pixels: npt.NDArray[np.uint8], device: Any, batch: int = 256) -> npt.NDArray[np.float32]:
+    """Unit image vectors (n, dim) of (n, size, size, 3) uint8 pixels."""
+    import torch
+
+    model.eval()
+    rows = []
+    with torch.inference_mode():
+        for start in range(0, len(pixels), batch):
+            images = torch.from_numpy(pixels[start : start + batch]).to(device).permute(0, 3, 1, 2).float()
+            rows.append(model.encode_image(images.div_(127.5).sub_(1), normalize=True).float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def encode_texts(model: Any, tokens: Tensor, device: Any, batch: int = 512) -> npt.NDArray[np.float32]:
+    """Unit text vectors (n, dim) of (n, context) token ids."""
+    import torch
+
+    model.eval()
+    with torch.inference_mode():
+        return np.concatenate([
+            encode_tokens(model, tokens[start : start + batch].to(device)).float().cpu().numpy()
+            for start in range(0, len(tokens), batch)
+        ])  # fmt: skip
+
+
+def export(model: Any, recipe: ClipRecipe, tokenizer: Path, folder: Path) -> None:
+    """Write an open_clip folder in half precision; the weights come last, so a folder that has them is whole."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(tokenizer.iterdir()):
+        atomic_write(folder / file.name, file.read_bytes())
+    config = {
+        "model_cfg": {
+            "embed_dim": recipe.dim,
+            "vision_cfg": dict(recipe.vision),
+            "text_cfg": {**recipe.text, "hf_tokenizer_name": "."},
+            "custom_text": True,
+        },
+        "preprocess_cfg": PREPROCESS,
+    }
+    atomic_write(folder / "open_clip_config.json", json.dumps(config, indent=2).encode() + b"\n")
+    halved = {
+        name: (value.to(torch.float16) if value.dtype.is_floating_point else value).contiguous().cpu().clone()
+        for name, value in model.state_dict().items()
+    }
+    with atomic_path(folder / "open_clip_model.safetensors") as temporary:
+        save_file(halved, temporary)
+
+
+def _tokenize(folder: Path, texts: Sequence[str], context: int) -> Tensor:
+    from open_clip.tokenizer import HFTokenizer
+
+    tokens: Tensor = HFTokenizer(str(folder), context_length=context)(list(texts))
+    return tokens
+
+
+def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
+    """`model.encode_text` on unit rows, without the padding after the longest text.
+
+    Attention is causal, so that padding changes nothing and costs time; open_clip adds its whole mask whatever the
+    length, so the mask is cut to the length meanwhile.
+    """
+    length = int((tokens != 0).sum(1).max())
+    mask = model.text.attn_mask
+    model.text.attn_mask = mask[:length, :length]
+    try:
+        vectors: Tensor = model.encode_text(tokens[:, :length], normalize=True)
+    finally:
+        model.text.attn_mask = mask
+    return vectors
+
+
+def _groups(modules: list[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
+    named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in named if p.ndim >= 2 and "embedding" not in name]
+    rest = [p for name, p in named if not (p.ndim >= 2 and "embedding" not in name)]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]

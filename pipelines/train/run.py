@@ -1,0 +1,182 @@
+"""What every training run shares: its folder, checkpoints, metrics, plot and schedule.
+
+A run folder holds `recipe.json` (what was asked), `metrics.jsonl` (one JSON object a line, append-only),
+`checkpoint.pt` (the last state, replaced atomically) and `metrics.png`. A run started again in the same folder with the
+same recipe continues at its checkpoint; randomness is drawn from (seed, step), so it goes on as if never stopped.
+
+What this module does not know: any model or loss.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from indexer.errors import CallError, MissingExtraError, UnknownNameError
+from indexer.files import atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _typeshed import DataclassInstance
+
+Recipe = TypeVar("Recipe", bound="DataclassInstance")
+
+
+def load_recipe(kind: type[Recipe], path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
+    """A recipe from its JSON file and the command line, the latter winning.
+
+    Raises:
+        CallError: The file is missing or is not a JSON object.
+        UnknownNameError: A key that the recipe does not have.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CallError(f"No recipe at {path}.") from None
+        except json.JSONDecodeError as error:
+            raise CallError(f"The recipe {path} is not JSON: {error}.") from None
+        if not isinstance(values, dict):
+            raise CallError(f"The recipe {path} holds a {type(values).__name__}, not an object.")
+    values |= {key: value for key, value in overrides.items() if value is not None}
+    known = [field.name for field in fields(kind)]
+    for key in values:
+        if key not in known:
+            raise UnknownNameError("recipe key", key, known)
+    return kind(**values)
+
+
+@dataclass
+class RunFolder:
+    """The files of one training run."""
+
+    path: Path
+
+    @classmethod
+    def start(cls, path: Path, recipe: DataclassInstance) -> RunFolder:
+        """Open a run folder, refusing one that was started with another recipe.
+
+        Raises:
+            CallError: The folder holds a run with other settings; it names those that differ.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        asked = json.loads(json.dumps(asdict(recipe)))
+        file = path / "recipe.json"
+        if file.exists():
+            found = json.loads(file.read_text(encoding="utf-8"))
+            differing = sorted(key for key in asked | found if asked.get(key) != found.get(key))
+            if differing:
+                raise CallError(
+                    f"{path} holds a run whose {', '.join(differing)} differ from this one's.",
+                    "Continue it with its own settings, or choose another folder.",
+                )
+        else:
+            atomic_write(file, json.dumps(asked, indent=2).encode() + b"\n")
+        return cls(path)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint; a kill leaves the old one or the new one, never half of one."""
+        import io
+
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        atomic_write(self.path / "checkpoint.pt", buffer.getbuffer())
+
+    def load(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None. Tensors and plain values only: nothing is unpickled."""
+        import torch
+
+        file = self.path / "checkpoint.pt"
+        if not file.exists():
+            return None
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return state
+
+    def log(self, step: int, **values: float) -> None:
+        """Append one line of metrics. Lines after the checkpoint of a resumed run appear twice; the last one counts."""
+        line = json.dumps({"step": step, "time": round(time.time(), 1), **{k: round(v, 5) for k, v in values.items()}})
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def metrics(self) -> list[dict[str, float]]:
+        """All logged values by step, in order; what was logged twice counts as logged last."""
+        file = self.path / "metrics.jsonl"
+        if not file.exists():
+            return []
+        by_step: dict[int, dict[str, float]] = {}
+        for line in file.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            by_step.setdefault(record["step"], {}).update(record)
+        return [by_step[step] for step in sorted(by_step)]
+
+    def plot(self, panels: Mapping[str, list[str]]) -> Path:
+        """Draw the metrics, a panel each, to `metrics.png`.
+
+        Args:
+            panels: Title to the names of the metrics drawn in it.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise MissingExtraError("matplotlib", "train", "Plotting a run") from None
+        records = self.metrics()
+        figure = Figure(figsize=(4.6 * len(panels), 3.4), layout="constrained")
+        for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            for name in names:
+                points = [(record["step"], record[name]) for record in records if name in record]
+                if points:
+                    axes.plot(*zip(*points, strict=True), label=name, linewidth=1.4)
+            axes.set_title(title, fontsize=10)
+            axes.set_xlabel("step")
+            axes.grid(alpha=0.25)
+            if axes.lines:
+                axes.legend(fontsize=8, frameon=False)
+        target = self.path / "metrics.png"
+        figure.savefig(target, dpi=130)
+        return target
+
+
+def cosine_schedule(step: int, steps: int, warmup: int, peak: float, floor: float = 0.0) -> float:
+    """Linear warm-up to `peak`, then half a cosine down to `floor` at `steps`."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def training_progress(start: int, steps: int, describe: dict[str, str]) -> Iterator[int]:
+    """Count from `start` to `steps` behind a progress bar; `describe` is shown beside it and may change meanwhile."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("[bold]step"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task("train", total=steps, completed=start, note="")
+        for step in range(start, steps):
+            yield step
+            progress.update(task, advance=1, note="  ".join(f"{key} {value}" for key, value in describe.items()))

@@ -1,0 +1,54 @@
+"""A small WordPiece tokenizer, trained on the captions at hand, in the layout transformers loads.
+
+The end token has the largest id, because open_clip's default pooling takes the position of the largest id for the
+end of the text.
+
+What this module does not know: models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from indexer.errors import MissingExtraError
+
+PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[START]", "[END]"
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int, context: int, folder: Path) -> None:
+    """Learn a lower-casing WordPiece vocabulary and save it to `folder`.
+
+    Args:
+        texts: What to learn from.
+        vocabulary: Number of tokens, the four special ones included.
+        context: Tokens of a text, start and end included; longer texts lose their tail, never the end token.
+        folder: Receives `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`.
+
+    Raises:
+        MissingExtraError: The `tokenizers` package is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    except ImportError:
+        raise MissingExtraError("tokenizers", "train", "Training a tokenizer") from None
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary - 1, special_tokens=[PAD, UNKNOWN, START], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([END])
+    end = tokenizer.token_to_id(END)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(START, tokenizer.token_to_id(START)), (END, end)]
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"pad_token": PAD, "unk_token": UNKNOWN, "bos_token": START, "eos_token": END}
+    (folder / "special_tokens_map.json").write_text(json.dumps(names, indent=2) + "\n")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -1,0 +1,48 @@
+"""The tuned weights of each method: data, with where they come from.
+
+`weights.json` maps an embedder's name to methods, and a method to its `weights`, the `source` they come from,
+and, where a sweep made them, the `split`, the `metric`, the `command` and the `curve`: a list of [weights,
+score] pairs. The entry `default` serves embedders that have none of their own.
+
+What this module does not know: how weights are tuned, and what they do.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from retrieval.compose.protocol import Method
+from retrieval.query import Weights
+
+FILE = Path(__file__).with_name("weights.json")
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Weights and where they come from, in words."""
+
+    weights: Weights
+    source: str
+
+
+def load_weights(model: str, method: str | Method) -> Tuned:
+    """The weights of a method for a model: its own, or the defaults.
+
+    Args:
+        model: An embedder's name, such as `bundled:emoji-clip`.
+        method: One of `Method`.
+    """
+    table, name = _table(), Method(method).value
+    entry = table.get(model, {}).get(name) or table[DEFAULT][name]
+    return Tuned(Weights(**entry["weights"]), entry["source"])
+
+
+@cache
+def _table() -> dict[str, dict[str, dict[str, Any]]]:
+    table: dict[str, dict[str, dict[str, Any]]] = json.loads(FILE.read_text(encoding="utf-8"))
+    return table

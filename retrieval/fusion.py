@@ -1,0 +1,128 @@
+"""The arithmetic of composed search, on plain arrays: fold vectors, combine similarities, order scores.
+
+Every function is pure. Scores are larger for better; ties are settled by name, ascending.
+
+What this module does not know: queries, methods, collections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float32]
+"""float32, shape (dim,), of unit length unless a docstring says otherwise."""
+
+Matrix = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.int64]
+
+
+def unit(vector: npt.NDArray[np.floating]) -> Vector:
+    """The vector at unit length; zero stays zero.
+
+    Args:
+        vector: (dim,), any float dtype.
+    """
+    wide = np.asarray(vector, np.float64)
+    length = np.sqrt(wide @ wide)
+    return np.asarray(wide / length if length > 0 else wide, np.float32)
+
+
+def fold(vectors: Matrix, weights: Sequence[float]) -> Vector:
+    """The weighted sum of branch vectors, at unit length.
+
+    Its inner products rank documents as the weighted sum of the branches' own scores does, so that many
+    branches cost one search.
+
+    Args:
+        vectors: (b, dim) float32, a row for each branch.
+        weights: b numbers of either sign.
+
+    Returns:
+        (dim,) float32 of unit length, or zero where the branches cancel out.
+    """
+    total = np.asarray(weights, np.float64) @ vectors.astype(np.float64)
+    # What float32 rows cancel to is noise, not zero; scaled up to unit length it would rank by noise.
+    noise = 1e-6 * np.abs(weights).sum()
+    return unit(total) if np.linalg.norm(total) > noise else np.zeros(vectors.shape[1], np.float32)
+
+
+def slerp_weights(start: Vector, end: Vector, alpha: float) -> tuple[float, float]:
+    """The weights of two unit vectors whose weighted sum is the point at `alpha` of the arc between them.
+
+    (sin((1 - a) t) / sin t, sin(a t) / sin t) for the angle t between them, written with sin(x) / x so that
+    it stays exact as t goes to 0. Opposite vectors span no arc of their own and are mixed linearly.
+
+    Source: Shoemake 1985; for composed retrieval Jang et al., ECCV 2024, "Spherical Linear Interpolation and
+    Text-Anchoring for Zero-shot Composed Image Retrieval", arXiv:2405.00571.
+
+    Args:
+        start: (dim,) float32 of unit length; alpha 0.
+        end: (dim,) float32 of unit length; alpha 1.
+        alpha: 0 to 1.
+    """
+    a, b = start.astype(np.float64), end.astype(np.float64)
+    # Not arccos of the inner product: its slope is infinite at equal vectors.
+    angle = 2 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b))
+    if np.pi - angle < 1e-4:
+        return 1 - alpha, alpha
+    # numpy's sinc(x) is sin(pi x) / (pi x).
+    turn = angle / np.pi
+    return (
+        float((1 - alpha) * np.sinc((1 - alpha) * turn) / np.sinc(turn)),
+        float(alpha * np.sinc(alpha * turn) / np.sinc(turn)),
+    )
+
+
+def min_normalise(scores: Scores, floor: float) -> Scores:
+    """Scores measured from a floor: the floor becomes 0 and 0 becomes 1; what lies below the floor is 0.
+
+    Source: the min-based normalisation of BASIC (Psomas et al., NeurIPS 2025, arXiv:2510.25387). A floor that
+    is known beforehand, not the smallest score of a call, lets a score depend on its document alone.
+
+    Args:
+        scores: float32 of any shape.
+        floor: Below 0.
+    """
+    return np.asarray(np.maximum((scores - floor) / -floor, 0), np.float32)
+
+
+def soft_and(text: Scores, image: Scores, penalty: float) -> Scores:
+    """Large only where both similarities are: text * image - penalty * (text + image)^2.
+
+    Harris's corner measure; at equal sums, the more even pair wins. Source: BASIC, as above.
+
+    Args:
+        text: float32, at least 0.
+        image: The same shape.
+        penalty: 0 for the plain product; at 1/4 nothing is above 0.
+    """
+    return np.asarray(text * image - penalty * (text + image) ** 2, np.float32)
+
+
+def leaders(scores: Scores, k: int) -> Positions:
+    """The positions of the k largest scores and of all that tie with the last of them, largest first.
+
+    Args:
+        scores: (m,) float32.
+        k: At least 1; may exceed m.
+    """
+    if k < len(scores):
+        last = np.partition(scores, len(scores) - k)[len(scores) - k]
+        places = np.flatnonzero(scores >= last)
+    else:
+        places = np.arange(len(scores))
+    return places[np.argsort(-scores[places], kind="stable")]
+
+
+def order(scores: Scores, names: Sequence[str]) -> list[int]:
+    """All positions, best score first, ties by name.
+
+    Args:
+        scores: (m,) float32.
+        names: m names, such as document ids.
+    """
+    return sorted(range(len(names)), key=lambda place: (-float(scores[place]), names[place]))

@@ -1,0 +1,195 @@
+"""How good rankings are: the measures of the composed retrieval benchmarks, and how sure one can be of them.
+
+A ranking is a sequence of ids, best first, each once; what is relevant is a collection of ids. Every measure
+is of one query and lies between 0 and 1; `mean` and `macro_mean` put queries together. Ties between scores
+are settled before: a ranking has an order.
+
+Beware of the word recall. The field's R@K (CIRR, FashionIQ, GeneCIS) asks whether *any* target is among the
+first K: that is `hit_rate_at`. In information retrieval, recall is the *share* of the relevant that is found:
+that is `recall_at`. With one target per query, as in those benchmarks, the two are the same.
+
+What this module does not know: files, benchmarks, how a ranking was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.errors import CallError
+
+DRAWS_PER_BLOCK = 1 << 22
+
+
+def hit_rate_at(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> float:
+    """1 if any relevant id is among the first k, else 0: R@K of composed retrieval, `success_k` of trec_eval.
+
+    Raises:
+        CallError: k below 1, nothing relevant, or an id ranked twice.
+    """
+    return float(any(_gains(ranked, relevant, k)))
+
+
+def recall_at(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> float:
+    """|relevant among the first k| / |relevant|: `recall_k` of trec_eval.
+
+    Raises:
+        CallError: k below 1, nothing relevant, or an id ranked twice.
+    """
+    return sum(_gains(ranked, relevant, k)) / len(set(relevant))
+
+
+def average_precision_at(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> float:
+    """The sum over ranks i <= k of P@i * rel(i), divided by min(|relevant|, k).
+
+    P@i is the share of the relevant among the first i. This is AP@K of CIRCO (Baldrati et al., ICCV 2023),
+    whose mean is mAP@K. `map_cut_k` of trec_eval divides by |relevant| instead, so that a query with more
+    than k targets could never reach 1.
+
+    Raises:
+        CallError: k below 1, nothing relevant, or an id ranked twice.
+    """
+    gains = np.array(_gains(ranked, relevant, k))
+    precisions = np.cumsum(gains) / np.arange(1, len(gains) + 1)
+    return float(precisions @ gains) / min(len(set(relevant)), k)
+
+
+def ndcg_at(
+    ranked: Sequence[Hashable], relevant: Collection[Hashable] | Mapping[Hashable, float], k: int
+) -> float:
+    """DCG / ideal DCG, where DCG is the sum over ranks i <= k of gain(i) / log2(i + 1).
+
+    Järvelin and Kekäläinen, TOIS 20(4), 2002, with the gain itself in the numerator, as in `ndcg_cut_k` of
+    trec_eval; not 2^gain - 1, as in Burges et al., ICML 2005.
+
+    Args:
+        ranked: Ids, best first.
+        relevant: Ids, each of gain 1, or a mapping from ids to positive gains.
+        k: At least 1.
+
+    Raises:
+        CallError: k below 1, nothing relevant, a gain that is not positive, or an id ranked twice.
+    """
+    weights = relevant if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1.0)
+    if any(gain <= 0 for gain in weights.values()):
+        raise CallError("A gain is not positive.", "Leave ids that are not relevant out.")
+    _gains(ranked, weights, k)
+    ideal = _discounted(sorted(weights.values(), reverse=True)[:k])
+    return _discounted([weights.get(item, 0.0) for item in ranked[:k]]) / ideal
+
+
+def reciprocal_rank(
+    ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int | None = None
+) -> float:
+    """1 / rank of the first relevant id, 0 if there is none among the first k: `recip_rank` of trec_eval.
+
+    Raises:
+        CallError: k below 1, nothing relevant, or an id ranked twice.
+    """
+    gains = _gains(ranked, relevant, max(len(ranked), 1) if k is None else k)
+    return 1 / (gains.index(1.0) + 1) if 1.0 in gains else 0.0
+
+
+def subset_recall_at(
+    ranked: Sequence[Hashable], relevant: Collection[Hashable], subset: Collection[Hashable], k: int
+) -> float:
+    """`hit_rate_at` of the ranking restricted to a subset.
+
+    The Recall_subset@K of CIRR (Liu et al., ICCV 2021), whose subset is the group of six similar images that
+    a query was written for, less the reference image. Rank all of the subset: an id that the ranking leaves
+    out counts as not found.
+
+    Raises:
+        CallError: k below 1, nothing relevant in the subset, or an id ranked twice.
+    """
+    inside = set(subset)
+    chosen = [item for item in ranked if item in inside]
+    return hit_rate_at(chosen, inside.intersection(relevant), k)
+
+
+def mean(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
+    """The arithmetic mean, each query weighing the same.
+
+    Raises:
+        CallError: There are no values.
+    """
+    if len(values) == 0:
+        raise CallError("There is no mean of no values.")
+    return float(np.mean(values))
+
+
+def macro_mean(values_by_group: Mapping[str, Sequence[float] | npt.NDArray[np.float64]]) -> float:
+    """The mean of the groups' means, each group weighing the same: FashionIQ's average over its categories.
+
+    Raises:
+        CallError: There are no groups, or a group has no values.
+    """
+    return mean([mean(values) for values in values_by_group.values()])
+
+
+def bootstrap_interval(
+    values: Sequence[float] | npt.NDArray[np.float64],
+    groups: Sequence[Hashable] | None = None,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of a mean.
+
+    Queries are drawn with replacement, as many as there are, `samples` times; the interval holds the middle
+    `level` of the means (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). With
+    groups the statistic is the macro mean, and queries are drawn within their group, so that every sample has
+    every group at its true size.
+
+    Args:
+        values: One measure of each query.
+        groups: The group of each query, or None for the plain mean.
+        samples: How many times to draw.
+        level: Between 0 and 1.
+        seed: Of the draws.
+
+    Raises:
+        CallError: No values, a group for each is not given, no samples, or a level that is no proportion.
+    """
+    observed = np.asarray(values, np.float64)
+    if len(observed) == 0 or samples < 1 or not 0 < level < 1:
+        raise CallError(f"No interval of {len(observed)} values from {samples} samples at the level {level}.")
+    if groups is not None and len(groups) != len(observed):
+        raise CallError(f"There are {len(observed)} values and {len(groups)} groups: one each, please.")
+    members: dict[Hashable, list[int]] = {}
+    for place, group in enumerate(groups if groups is not None else [None] * len(observed)):
+        members.setdefault(group, []).append(place)
+    rng = np.random.default_rng(seed)
+    means = np.mean([_resampled(observed[places], samples, rng) for places in members.values()], axis=0)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resampled(
+    values: npt.NDArray[np.float64], samples: int, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """The means of `samples` draws, with replacement, of as many values as there are: (samples,)."""
+    step = max(DRAWS_PER_BLOCK // len(values), 1)
+    blocks = [min(step, samples - start) for start in range(0, samples, step)]
+    return np.concatenate(
+        [values[rng.integers(0, len(values), (b, len(values)))].mean(axis=1) for b in blocks]
+    )
+
+
+def _gains(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> list[float]:
+    """1.0 for each of the first k that is relevant, 0.0 for each that is not; the call is checked."""
+    if k < 1:
+        raise CallError(f"k is {k}; a measure looks at 1 rank at least.")
+    if len(relevant) == 0:
+        raise CallError("Nothing is relevant; leave queries without a target out.")
+    first = list(ranked[:k])
+    if len(set(first)) < len(first):
+        raise CallError("An id is ranked twice.", "Rank each id once, at its best place.")
+    wanted = set(relevant)
+    return [float(item in wanted) for item in first]
+
+
+def _discounted(gains: Sequence[float]) -> float:
+    return float(np.asarray(gains) @ (1 / np.log2(np.arange(2, len(gains) + 2))))

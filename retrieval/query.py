@@ -1,0 +1,168 @@
+"""What can be asked: a text, a reference picture, both, and what the answer should not be like.
+
+What this module does not know: how a query becomes vectors, collections, models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from indexer.errors import QueryError
+from indexer.types import ImageSource, Item
+
+Picture: TypeAlias = "ImageSource | str"
+"""A picture as a query may give it: here a `str` is welcome, since it can only be a path."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each part of a query counts. What is left None is taken from the method's tuned weights.
+
+    A method refuses a weight that it does not read, so that none is set in vain.
+
+    Attributes:
+        image: Of the reference (`sum`).
+        text: Of the sentence (`sum`).
+        negative: Of each negative, subtracted (every method).
+        alpha: The place on the arc from image (0) to text (1) (`slerp`), or the length of the step (`shift`).
+        penalty: BASIC's lambda: what an uneven pair of similarities costs (`product`).
+        text_floor: The similarity to the text that counts as none (`product`).
+        image_floor: The similarity to the image that counts as none (`product`).
+    """
+
+    image: float | None = None
+    text: float | None = None
+    negative: float | None = None
+    alpha: float | None = None
+    penalty: float | None = None
+    text_floor: float | None = None
+    image_floor: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.given().items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise QueryError(f"The weight {name} is {value!r}; it must be a finite number.")
+
+    def __getitem__(self, name: str) -> float:
+        """The weight of that name, which must have been given."""
+        value = getattr(self, name)
+        if value is None:
+            raise QueryError(f"The weight {name} is needed and was not given.", f"Write Weights({name}=...).")
+        return float(value)
+
+    def given(self) -> dict[str, float]:
+        """The weights that are not None, by name: what JSON stores, and `Weights(**stored)` reads."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def over(self, defaults: Weights) -> Weights:
+        """These weights, and the defaults where they say nothing."""
+        return Weights(**(defaults.given() | self.given()))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A part of a query that needs no encoder: the vector stored for a document."""
+
+    document: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text, a reference, or both (a composed query), with optional negatives.
+
+    White space around texts is dropped. NUL and lone surrogates, which no tokenizer reads, become U+FFFD.
+    Texts of any length may be asked; the model's tokenizer cuts them.
+
+    Attributes:
+        text: The sentence: what the answer shows, or how it differs from the reference.
+        image: The reference: a path (a `str` too), encoded bytes, or a PIL image.
+        like: The id of a stored document that is the reference. Its stored vector is used, whatever it was
+            made of, and the document itself is left out of the results.
+        not_texts: Sentences that the answer should not match.
+        not_images: Pictures that the answer should not resemble.
+        caption: What the reference shows; read by `shift` alone.
+        weights: Over the retriever's own.
+
+    Raises:
+        QueryError: There is nothing to look for, or a part is empty or of the wrong type.
+    """
+
+    text: str | None = None
+    image: Picture | None = None
+    like: str | None = None
+    not_texts: tuple[str, ...] = ()
+    not_images: tuple[Picture, ...] = ()
+    caption: str | None = None
+    weights: Weights | None = None
+
+    def __post_init__(self) -> None:
+        if self.image is not None and self.like is not None:
+            raise QueryError("A query has one reference; this one has both `image` and `like`.")
+        if self.text is None and self.image is None and self.like is None:
+            raise QueryError(
+                "A query needs something to look for; this one has no text, image or like.",
+                "Negatives alone say only what not to find.",
+            )
+        if self.like is not None and (not isinstance(self.like, str) or not self.like):
+            raise QueryError(f"`like` is {self.like!r}; it is the id of a stored document.")
+        if self.weights is not None and not isinstance(self.weights, Weights):
+            raise QueryError(f"`weights` is a {type(self.weights).__name__}.", "Write Weights(...).")
+        settle: dict[str, Any] = {
+            "text": None if self.text is None else _text("text", self.text),
+            "caption": None if self.caption is None else _text("caption", self.caption),
+            "image": None if self.image is None else _image("image", self.image),
+            # A lone negative is easily written without its tuple; a string would fall apart into letters.
+            "not_texts": tuple(_text("not_texts", text) for text in _several(self.not_texts)),
+            "not_images": tuple(_image("not_images", image) for image in _several(self.not_images)),
+        }
+        for name, value in settle.items():
+            object.__setattr__(self, name, value)
+
+    def parts(self) -> Mapping[str, Item | Stored]:
+        """What the query is made of, by branch name: `text`, `image`, `not_text_1`, ..., `not_image_1`, ...
+
+        The reference is the branch `image`, whether it was given or is stored.
+        """
+        parts: dict[str, Item | Stored] = {}
+        if self.text is not None:
+            parts["text"] = Item(text=self.text)
+        if self.image is not None:
+            parts["image"] = Item(image=_image("image", self.image))
+        if self.like is not None:
+            parts["image"] = Stored(self.like)
+        for number, text in enumerate(self.not_texts, 1):
+            parts[f"not_text_{number}"] = Item(text=text)
+        for number, image in enumerate(self.not_images, 1):
+            parts[f"not_image_{number}"] = Item(image=_image("not_images", image))
+        return parts
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise QueryError(f"`{name}` is a {type(value).__name__}; it must be a string.")
+    text = value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-16", "surrogatepass")
+    cleaned = text.decode("utf-16", "replace").strip()
+    if not cleaned:
+        raise QueryError(f"`{name}` is empty.", "Leave it out instead.")
+    return cleaned
+
+
+def _image(name: str, value: object) -> ImageSource:
+    if isinstance(value, str):
+        if not value:
+            raise QueryError(f"`{name}` is an empty path.", "Leave it out instead.")
+        return Path(value)
+    if isinstance(value, bytes | Path):
+        return value
+    # Told by its shape: importing Pillow here would cost every `import retrieval.query` 50 ms.
+    if hasattr(value, "getbands"):
+        return value  # type: ignore[return-value]
+    raise QueryError(f"`{name}` is a {type(value).__name__}; it must be a path, bytes or a PIL image.")

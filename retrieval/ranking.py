@@ -1,0 +1,153 @@
+"""From rules to ranked documents: which vectors a rule may choose from, and their exact scores.
+
+A rule of one vector is one search of the index. Any other rule is scored on all rows, where those are few, or
+else on the best of each of its probes; either way the leaders are then scored once more from the segments, so
+that a document's score does not depend on how it was found.
+
+Ties are settled by document id, which vectors do not know. So whatever ties with the last of k comes along,
+up to `MOST_TIES`, and the caller cuts after it has fetched the ids.
+
+What this module does not know: queries, methods, documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.index.protocol import NO_ID, Ids
+from retrieval.compose.linear import Linear
+from retrieval.compose.protocol import Rule
+from retrieval.fusion import Scores, leaders
+
+if TYPE_CHECKING:
+    from indexer.snapshot import Snapshot
+
+SCAN_ROWS = 100_000
+"""Up to this many vectors a product looks at every row: about 20 ms a query at 512 dimensions."""
+TOGETHER = 64  # queries; their scores of `SCAN_ROWS` take 50 MB
+DEPTH = 1000
+"""Above `SCAN_ROWS`: how many candidates each probe gives, at least."""
+MARGIN = 50
+MOST_TIES = 1000
+
+
+@dataclass(frozen=True)
+class Found:
+    """The leaders of one query.
+
+    Attributes:
+        ids: (m,) int64 vector ids, best first. The k best and what ties with the last of them.
+        scores: (m,) float32.
+    """
+
+    ids: Ids
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What the queries of a call may find.
+
+    Attributes:
+        where: A filter over fields, or None.
+        exclude: Document ids that no query may find.
+        hidden: For each query, the vector ids that it may not find; or nothing for all.
+    """
+
+    where: Mapping[str, Any] | None = None
+    exclude: Sequence[str] = ()
+    hidden: Sequence[Ids] = ()
+
+    def hidden_from(self, place: int) -> Ids:
+        """The vector ids that one query may not find."""
+        return self.hidden[place] if self.hidden else np.empty(0, np.int64)
+
+
+def find(snapshot: Snapshot, rules: Sequence[Rule], k: int, scope: Scope) -> list[Found]:
+    """The leaders of each rule: the k best documents and those that tie with the last of them.
+
+    Args:
+        snapshot: What is searched; not empty.
+        rules: One for each query.
+        k: At least 1.
+        scope: What may be found.
+    """
+    found: dict[int, Found] = {}
+    single = [place for place, rule in enumerate(rules) if isinstance(rule, Linear)]
+    if single:
+        found |= _search(snapshot, {place: rules[place] for place in single}, k, scope)
+    rest = [place for place in range(len(rules)) if place not in found]
+    shortlist = _shortlist_all if len(snapshot) <= SCAN_ROWS else _shortlist_probes
+    for start in range(0, len(rest), TOGETHER):
+        batch = {place: rules[place] for place in rest[start : start + TOGETHER]}
+        for place, ids in shortlist(snapshot, batch, k, scope).items():
+            found[place] = score(snapshot, rules[place], ids, k)
+    return [found[place] for place in range(len(rules))]
+
+
+def score(snapshot: Snapshot, rule: Rule, ids: Ids, k: int | None = None) -> Found:
+    """The leaders among given vectors, by their exact scores.
+
+    Args:
+        snapshot: Holds the vectors.
+        rule: How they are scored.
+        ids: (m,) int64.
+        k: How many lead; None for all.
+    """
+    scores = rule.score(snapshot.scores(rule.probes, ids))
+    places = leaders(scores, len(ids) if k is None else k)
+    return Found(ids[places], scores[places])
+
+
+def _search(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Found]:
+    """One search for all rules of one vector, repeated deeper for those whose ties reach the end."""
+    size, found = len(snapshot), {}
+    depth = k + 1 + max(len(scope.hidden_from(place)) for place in rules)
+    pending = list(rules)
+    while pending:
+        depth = min(depth, size)
+        vectors = np.concatenate([rules[place].probes for place in pending])
+        neighbours = snapshot.search(vectors, depth, scope.where, scope.exclude)
+        open_ended = []
+        for place, ids, scores in zip(pending, neighbours.ids, neighbours.scores, strict=True):
+            seen = (ids != NO_ID) & ~np.isin(ids, scope.hidden_from(place))
+            places = np.flatnonzero(seen)[leaders(scores[seen], k)]
+            found[place] = Found(ids[places], scores[places])
+            if depth < min(size, k + MOST_TIES) and ids[-1] != NO_ID and scores[-1] == scores[places[-1]]:
+                open_ended.append(place)
+        pending, depth = open_ended, 4 * depth
+    return found
+
+
+def _shortlist_all(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Ids]:
+    """The best of all rows, by a scan whose float32 sums differ from exact ones in the last digits only."""
+    probes = [rule.probes for rule in rules.values()]
+    ids, products = snapshot.scan(np.concatenate(probes), scope.where, scope.exclude)
+    ends = np.cumsum([len(each) for each in probes])
+    shortlists = {}
+    for (place, rule), end, each in zip(rules.items(), ends, probes, strict=True):
+        seen = ~np.isin(ids, scope.hidden_from(place))
+        shortlists[place] = _shortest(ids[seen], rule.score(products[end - len(each) : end, seen]), k)
+    return shortlists
+
+
+def _shortlist_probes(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Ids]:
+    """The union of what each probe of a rule finds."""
+    probes = [rule.probes for rule in rules.values()]
+    depth = min(max(DEPTH, 10 * k), len(snapshot))
+    neighbours = snapshot.search(np.concatenate(probes), depth, scope.where, scope.exclude)
+    ends = np.cumsum([len(each) for each in probes])
+    shortlists = {}
+    for place, end, each in zip(rules, ends, probes, strict=True):
+        ids = np.unique(neighbours.ids[end - len(each) : end])
+        shortlists[place] = np.setdiff1d(ids, np.append(scope.hidden_from(place), NO_ID))
+    return shortlists
+
+
+def _shortest(ids: Ids, scores: Scores, k: int) -> Ids:
+    """The k best ids, and a margin for rounding and for ties."""
+    return ids[leaders(scores, k + MARGIN)[: k + MOST_TIES]]

@@ -1,0 +1,94 @@
+"""The answer to a query: hits in order, and how they came about.
+
+What this module does not know: how anything was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from indexer.types import Fields, JsonValue
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One document of a ranking.
+
+    Attributes:
+        rank: 1 for the best.
+        score: Larger is better; see `Results.scale`.
+        id: The document's id.
+        text: The document's text.
+        uri: Where the document came from.
+        image: The document's picture, where it has one.
+        fields: The document's fields.
+        branches: By the name of each part of the query, its cosine with the document. (`shift` without a
+            caption also lists `mean_text`, the inner product with a mean that is not of unit length.)
+    """
+
+    rank: int
+    score: float
+    id: str
+    text: str | None
+    uri: str | None
+    image: Path | None
+    fields: Fields
+    branches: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The hits of one query, best first, ties by document id.
+
+    Attributes:
+        hits: At most k.
+        method: How the query was composed.
+        model: The embedder's name.
+        generation: The collection's state that was searched.
+        scale: What a score means, in words.
+        pseudo_target: The generated picture, where a method made one: `path`, `seed`, `cached`.
+        took_ms: Milliseconds by stage: `encode`, `compose`, `search`, `documents`. Queries of one batch share
+            them.
+        notes: What the user should know: parts left out, fall-backs, an empty collection.
+    """
+
+    hits: tuple[Hit, ...]
+    method: str
+    model: str
+    generation: int
+    scale: str
+    pseudo_target: Mapping[str, JsonValue] | None = None
+    took_ms: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `underdrawing search --json` prints; `json.dumps` takes it as it is."""
+        return {
+            "hits": [
+                {
+                    "rank": hit.rank,
+                    "id": hit.id,
+                    "score": hit.score,
+                    "branches": dict(hit.branches),
+                    "text": hit.text,
+                    "uri": hit.uri,
+                    "fields": dict(hit.fields),
+                }
+                for hit in self.hits
+            ],
+            "method": self.method,
+            "model": self.model,
+            "generation": self.generation,
+            "pseudo_target": None if self.pseudo_target is None else dict(self.pseudo_target),
+            "took_ms": {stage: round(milliseconds, 3) for stage, milliseconds in self.took_ms.items()},
+            "notes": list(self.notes),
+        }

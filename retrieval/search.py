@@ -1,0 +1,300 @@
+"""The retriever: queries in, documents out.
+
+    encode -> compose -> search -> documents
+
+What this module does not know: models, SQL, files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from indexer.errors import QueryError, SnapshotGoneError
+from indexer.index.protocol import Ids
+from retrieval.compose import Composed, Encoded, Method, load_composer, load_weights
+from retrieval.encode import encode_queries
+from retrieval.fusion import order
+from retrieval.query import Query, Weights
+from retrieval.ranking import Found, Scope, find, score
+from retrieval.results import Hit, Results
+
+if TYPE_CHECKING:
+    from indexer.embed.protocol import Embedder
+    from indexer.snapshot import Snapshot, StoredDocument
+
+STAGES = ("encode", "compose", "search", "documents")
+
+Answer = TypeVar("Answer")
+
+
+class Source(Protocol):
+    """What a retriever searches: a `Collection`, or anything that looks like one."""
+
+    @property
+    def embedder(self) -> Embedder:
+        """The model; loaded when first asked for."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """The newest generation."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Document ids and scores of one query, best first; what a benchmark needs of a search."""
+
+    ids: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+class Retriever:
+    """Searches a collection by one method.
+
+    Each call sees the newest generation of the collection, and one generation only.
+
+    Args:
+        source: A `Collection`.
+        method: One of `Method`.
+        weights: Over the method's tuned weights; a query's own go over both.
+
+    Raises:
+        UnknownNameError: No such method.
+        QueryError: A weight that the method does not read.
+    """
+
+    def __init__(
+        self, source: Source, method: str | Method = Method.SUM, weights: Weights | None = None
+    ) -> None:
+        self.method = Method(method)
+        self._source = source
+        self._composer = load_composer(self.method)
+        self._weights = self._readable(weights or Weights())
+
+    def search(
+        self, query: Query, k: int = 10, where: Mapping[str, Any] | None = None, exclude: Sequence[str] = ()
+    ) -> Results:
+        """The k best documents; all that match where there are fewer. A batch of one; see `search_batch`."""
+        return self.search_batch([query], k, where, exclude)[0]
+
+    def search_batch(
+        self,
+        queries: Sequence[Query],
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        exclude: Sequence[str] = (),
+    ) -> list[Results]:
+        """The k best documents of each query.
+
+        Args:
+            queries: Any number. Their texts are embedded together, and so are their pictures.
+            k: At least 1.
+            where: A filter over fields.
+            exclude: Document ids to leave out.
+
+        Raises:
+            QueryError: k is below 1, or a query cannot be asked.
+            FilterError: `where` does not parse.
+            CallError: The model has no encoder for a part, or a document that a query names does not exist.
+        """
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise QueryError(f"k is {k!r}; it must be a whole number of at least 1.")
+        for query in queries:
+            self._readable(query.weights or Weights())
+        scope = Scope(where, exclude)
+        return self._on_snapshot(lambda snapshot: self._answer(snapshot, queries, k, scope))
+
+    def encode(self, queries: Sequence[Query]) -> list[Encoded]:
+        """The vectors of the queries' parts; weights play no role in them. Raises as `search_batch`."""
+        return self._on_snapshot(lambda snapshot: self._encode(snapshot, queries))
+
+    def rank(
+        self, encoded: Sequence[Encoded], k: int, exclude: Sequence[Sequence[str]] | None = None
+    ) -> list[Ranking]:
+        """The k best document ids of each query, and no more than the ids.
+
+        Args:
+            encoded: What `encode` gave.
+            k: At least 1.
+            exclude: For each query, the document ids to leave out. A `like` is left out in any case.
+        """
+
+        def work(snapshot: Snapshot) -> list[Ranking]:
+            if not len(snapshot):
+                return [Ranking((), ())] * len(encoded)
+            queries = [each.query for each in encoded]
+            hidden = _hidden(snapshot, queries, exclude or [()] * len(queries))
+            rules = [each.rule for each in self._compose(snapshot, encoded)]
+            return _rankings(snapshot, find(snapshot, rules, k, Scope(hidden=hidden)), k)
+
+        return self._on_snapshot(work)
+
+    def rank_among(self, encoded: Sequence[Encoded], documents: Sequence[Sequence[str]]) -> list[Ranking]:
+        """Order given documents for each query: the whole of the list, nothing left out.
+
+        Args:
+            encoded: What `encode` gave.
+            documents: For each query, the ids to order.
+
+        Raises:
+            CallError: A document does not exist.
+        """
+
+        def work(snapshot: Snapshot) -> list[Ranking]:
+            ids = _vector_ids(snapshot, documents)
+            composed = self._compose(snapshot, encoded)
+            found = [score(snapshot, each.rule, own) for each, own in zip(composed, ids, strict=True)]
+            return _rankings(snapshot, found, None)
+
+        return self._on_snapshot(work)
+
+    def weights_source(self) -> str:
+        """Where the weights come from, in words, for a record of what was measured."""
+        model = self._on_snapshot(lambda snapshot: snapshot.space.model)
+        given = self._weights.given()
+        return (f"given: {given}; others: " if given else "") + load_weights(model, self.method).source
+
+    def _answer(self, snapshot: Snapshot, queries: Sequence[Query], k: int, scope: Scope) -> list[Results]:
+        took = dict.fromkeys(STAGES, 0.0)
+        results = partial(
+            Results,
+            method=self.method.value,
+            model=snapshot.space.model,
+            generation=snapshot.generation,
+            took_ms=took,
+        )
+        if not len(snapshot):
+            return [results((), scale="no scores", notes=("The collection is empty.",))] * len(queries)
+        with _timed(took, "encode"):
+            encoded = self._encode(snapshot, queries)
+        with _timed(took, "compose"):
+            composed = self._compose(snapshot, encoded)
+        with _timed(took, "search"):
+            hidden = _hidden(snapshot, queries, [()] * len(queries))
+            rules = [each.rule for each in composed]
+            found = find(snapshot, rules, k, Scope(scope.where, scope.exclude, hidden))
+        with _timed(took, "documents"):
+            hits = _hits(snapshot, composed, found, k)
+        return [
+            results(own, scale=each.rule.scale, pseudo_target=each.pseudo_target, notes=each.notes)
+            for each, own in zip(composed, hits, strict=True)
+        ]
+
+    def _encode(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Encoded]:
+        return encode_queries(queries, self._composer, lambda: self._source.embedder, snapshot)
+
+    def _compose(self, snapshot: Snapshot, encoded: Sequence[Encoded]) -> list[Composed]:
+        weights = self._weights.over(load_weights(snapshot.space.model, self.method).weights)
+        return [
+            self._composer.compose(each, (each.query.weights or Weights()).over(weights), snapshot.space)
+            for each in encoded
+        ]
+
+    def _readable(self, weights: Weights) -> Weights:
+        for name in weights.given():
+            if name not in self._composer.reads:
+                known = ", ".join(sorted(self._composer.reads))
+                raise QueryError(
+                    f"The method {self.method} does not read the weight {name}.", f"It reads: {known}."
+                )
+        return weights
+
+    def _on_snapshot(self, work: Callable[[Snapshot], Answer]) -> Answer:
+        """Work on the newest generation; once more where that one is compacted away meanwhile."""
+        try:
+            with self._source.snapshot() as snapshot:
+                return work(snapshot)
+        except SnapshotGoneError:
+            with self._source.snapshot() as snapshot:
+                return work(snapshot)
+
+
+@contextmanager
+def _timed(took: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    took[stage] = (time.perf_counter() - start) * 1000
+
+
+def _vector_ids(snapshot: Snapshot, documents: Sequence[Sequence[str]]) -> list[Ids]:
+    """The vector ids of lists of documents, looked up in one go."""
+    names = list(dict.fromkeys(name for own in documents for name in own))
+    ids = dict(zip(names, snapshot.vector_ids(names), strict=True)) if names else {}
+    return [np.array([ids[name] for name in own], np.int64) for own in documents]
+
+
+def _hidden(snapshot: Snapshot, queries: Sequence[Query], exclude: Sequence[Sequence[str]]) -> list[Ids]:
+    """For each query what it may not find: its own reference, and what the caller says."""
+    own = [() if query.like is None else (query.like,) for query in queries]
+    return _vector_ids(snapshot, [(*likes, *others) for likes, others in zip(own, exclude, strict=True)])
+
+
+def _fetched(snapshot: Snapshot, found: Sequence[Found]) -> dict[int, StoredDocument]:
+    """The documents of all leaders, each fetched once, by vector id."""
+    ids = np.unique(np.concatenate([each.ids for each in found] or [np.empty(0, np.int64)]))
+    return dict(zip(ids.tolist(), snapshot.documents(ids), strict=True))
+
+
+def _settled(found: Found, documents: Mapping[int, StoredDocument], k: int | None) -> Found:
+    """The k best, ties by document id."""
+    names = [documents[number].id for number in found.ids.tolist()]
+    places = order(found.scores, names)[:k]
+    return Found(found.ids[places], found.scores[places])
+
+
+def _rankings(snapshot: Snapshot, found: Sequence[Found], k: int | None) -> list[Ranking]:
+    documents = _fetched(snapshot, found)
+    settled = [_settled(each, documents, k) for each in found]
+    return [
+        Ranking(tuple(documents[number].id for number in each.ids.tolist()), tuple(each.scores.tolist()))
+        for each in settled
+    ]
+
+
+def _hits(
+    snapshot: Snapshot, composed: Sequence[Composed], found: Sequence[Found], k: int
+) -> list[tuple[Hit, ...]]:
+    documents = _fetched(snapshot, found)
+    settled = [_settled(each, documents, k) for each in found]
+    ids = np.unique(np.concatenate([each.ids for each in settled] or [np.empty(0, np.int64)]))
+    vectors = snapshot.vectors(ids)
+    answers = []
+    for each, query in zip(settled, composed, strict=True):
+        rows = vectors[np.searchsorted(ids, each.ids)]
+        cosines = {name: (rows @ vector).tolist() for name, vector in query.branches.items()}
+        answers.append(
+            tuple(
+                _hit(place, number, value, documents, cosines)
+                for place, (number, value) in enumerate(
+                    zip(each.ids.tolist(), each.scores.tolist(), strict=True)
+                )
+            )
+        )
+    return answers
+
+
+def _hit(
+    place: int,
+    number: int,
+    value: float,
+    documents: Mapping[int, StoredDocument],
+    cosines: Mapping[str, Sequence[float]],
+) -> Hit:
+    document = documents[number]
+    return Hit(
+        rank=place + 1,
+        score=value,
+        id=document.id,
+        text=document.text,
+        uri=document.uri,
+        image=document.image,
+        fields=document.fields,
+        branches={name: own[place] for name, own in cosines.items()},
+    )

@@ -1,0 +1,80 @@
+import pytest
+
+from indexer.errors import CallError, UnknownNameError
+from indexer.index.choose import EXACT_ROWS, Codes, choose_kind, estimate_bytes, ivf_lists
+from indexer.index.protocol import Device, IndexKind, IndexSettings
+
+GB = 10**9
+AUTO = IndexSettings()
+
+
+def test_bytes_follow_the_formulas():
+    assert estimate_bytes(IndexKind.EXACT, 1_000, 512) == 1_000 * 512 * 4
+    assert estimate_bytes(IndexKind.HNSW, 1_000, 512) == 1_000 * (512 * 4 + 32 * 2 * 4 + 24)
+    assert estimate_bytes(IndexKind.IVF, 10_000, 512) == 10_000 * (512 * 4 + 8) + 256 * 512 * 4
+    assert estimate_bytes(IndexKind.IVF, 10_000, 512, Codes.SQ8) == 10_000 * (512 + 8) + 256 * 512 * 4
+    with pytest.raises(UnknownNameError, match="exact, hnsw, ivf"):
+        estimate_bytes(IndexKind.AUTO, 1_000, 512)
+
+
+@pytest.mark.parametrize(
+    ("rows", "lists"), [(0, 1), (1, 1), (77, 1), (78, 2), (5_000, 128), (10_000, 256), (1_000_000, 4_000)]
+)
+def test_each_ivf_list_can_be_trained(rows, lists):
+    assert ivf_lists(rows) == lists
+
+
+@pytest.mark.parametrize(
+    ("rows", "memory", "kind", "codes"),
+    [
+        (0, 0, IndexKind.EXACT, Codes.FLOAT32),
+        (EXACT_ROWS, 16 * GB, IndexKind.EXACT, Codes.FLOAT32),
+        (EXACT_ROWS + 1, 16 * GB, IndexKind.HNSW, Codes.FLOAT32),
+        (10_000_000, 64 * GB, IndexKind.HNSW, Codes.FLOAT32),
+        (10_000_000, 44 * GB, IndexKind.IVF, Codes.FLOAT32),
+        (10_000_000, 16 * GB, IndexKind.IVF, Codes.SQ8),
+        (10_000_000, 8 * GB, IndexKind.EXACT, Codes.FLOAT32),
+    ],
+)
+def test_auto_takes_the_first_that_fits_half_the_memory(rows, memory, kind, codes):
+    choice = choose_kind(rows, 512, AUTO, memory)
+    assert (choice.kind, choice.codes) == (kind, codes)
+    assert choice.bytes == estimate_bytes(kind, rows, 512, codes)
+
+
+def test_a_named_budget_replaces_half_the_memory():
+    choice = choose_kind(1_000_000, 512, IndexSettings(memory_budget=GB), 64 * GB)
+    assert (choice.kind, choice.codes) == (IndexKind.IVF, Codes.SQ8)
+
+
+def test_few_searches_do_not_pay_for_a_build():
+    assert choose_kind(1_000_000, 512, AUTO, 64 * GB, expected_queries=999).kind is IndexKind.EXACT
+    assert choose_kind(1_000_000, 512, AUTO, 64 * GB, expected_queries=1_000).kind is IndexKind.HNSW
+
+
+@pytest.mark.parametrize("kind", [IndexKind.EXACT, IndexKind.HNSW, IndexKind.IVF])
+def test_settings_overrule_the_sizes(kind):
+    choice = choose_kind(100, 8, IndexSettings(kind=kind), 64 * GB)
+    assert (choice.kind, choice.codes) == (kind, Codes.FLOAT32)
+
+
+def test_codes_are_chosen_even_where_the_kind_is_not():
+    assert choose_kind(10**6, 512, IndexSettings(kind=IndexKind.IVF), 3 * GB).codes is Codes.SQ8
+    assert choose_kind(10**6, 512, IndexSettings(kind=IndexKind.HNSW), 3 * GB).codes is Codes.FLOAT32
+
+
+def test_on_a_gpu_exact_comes_first_and_nothing_is_left_to_the_disk():
+    settings = IndexSettings(device=Device.CUDA)
+    assert choose_kind(1_000_000, 512, settings, 8 * GB).kind is IndexKind.EXACT
+    choice = choose_kind(10_000_000, 512, settings, 12 * GB)
+    assert (choice.kind, choice.codes) == (IndexKind.IVF, Codes.SQ8)
+    with pytest.raises(CallError, match=r"inverted file.* would take 5\.2 GB, and 4\.0 GB are allowed"):
+        choose_kind(10_000_000, 512, settings, 8 * GB)
+
+
+def test_the_reason_has_the_numbers():
+    assert choose_kind(10_000_000, 512, AUTO, 16 * GB).reason == (
+        "10,000,000 vectors of 512 dimensions: a graph would take 23.3 GB, an inverted file would take "
+        "20.6 GB, an inverted file with 8 bits a dimension takes 5.2 GB of the 8.0 GB allowed."
+    )
+    assert choose_kind(1_000, 512, AUTO, 0).reason.startswith("1,000 vectors")

@@ -1,0 +1,47 @@
+"""The JSON that the command line promises."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from retrieval import Hit, Results
+
+HIT = Hit(1, 0.75, "a", "a cat", "file:a.png", Path("a.png"), {"price": 3}, {"text": 0.5, "image": 0.25})
+RESULTS = Results(
+    hits=(HIT,), method="sum", model="fake:64", generation=3, scale="cosine", took_ms={"encode": 1.23456},
+    notes=("so",),
+)  # fmt: skip
+
+
+def test_the_json_is_as_promised():
+    assert json.loads(json.dumps(RESULTS.to_json())) == {
+        "hits": [
+            {
+                "rank": 1,
+                "id": "a",
+                "score": 0.75,
+                "branches": {"text": 0.5, "image": 0.25},
+                "text": "a cat",
+                "uri": "file:a.png",
+                "fields": {"price": 3},
+            }
+        ],
+        "method": "sum",
+        "model": "fake:64",
+        "generation": 3,
+        "pseudo_target": None,
+        "took_ms": {"encode": 1.235},
+        "notes": ["so"],
+    }
+
+
+def test_a_pseudo_target_is_told():
+    told = replace(RESULTS, pseudo_target={"path": "p.png", "seed": 1, "cached": True}).to_json()
+    assert told["pseudo_target"] == {"path": "p.png", "seed": 1, "cached": True}
+
+
+def test_results_are_their_hits():
+    assert list(RESULTS) == [HIT]
+    assert len(RESULTS) == 1
