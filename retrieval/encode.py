@@ -41,9 +41,7 @@ def encode_queries(
     parts = [part for each in wanted for part in each.values()]
     vectors = _stored(parts, snapshot) | _embedded(parts, embedder)
     return [
-        Encoded(
-            query, {name: _vector(vectors, part, name, place, len(queries)) for name, part in each.items()}
-        )
+        Encoded(query, {name: _vector(vectors, part, name, place, len(queries)) for name, part in each.items()})
         for place, (query, each) in enumerate(zip(queries, wanted, strict=True))
     ]
 
@@ -82,9 +80,7 @@ def _key(part: Item | Stored) -> object:
     return part.text, image if image is None or isinstance(image, Path | bytes) else id(image)
 
 
-def _vector(
-    vectors: Mapping[object, Vector | str], part: Item | Stored, name: str, place: int, total: int
-) -> Vector:
+def _vector(vectors: Mapping[object, Vector | str], part: Item | Stored, name: str, place: int, total: int) -> Vector:
     vector = vectors[_key(part)]
     if isinstance(vector, str):
         which = f"The query's {name}" if total == 1 else f"The {name} of query {place}"

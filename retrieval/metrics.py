@@ -56,9 +56,7 @@ def average_precision_at(ranked: Sequence[Hashable], relevant: Collection[Hashab
     return float(precisions @ gains) / min(len(set(relevant)), k)
 
 
-def ndcg_at(
-    ranked: Sequence[Hashable], relevant: Collection[Hashable] | Mapping[Hashable, float], k: int
-) -> float:
+def ndcg_at(ranked: Sequence[Hashable], relevant: Collection[Hashable] | Mapping[Hashable, float], k: int) -> float:
     """DCG / ideal DCG, where DCG is the sum over ranks i <= k of gain(i) / log2(i + 1).
 
     Järvelin and Kekäläinen, TOIS 20(4), 2002, with the gain itself in the numerator, as in `ndcg_cut_k` of
@@ -80,9 +78,7 @@ def ndcg_at(
     return _discounted([weights.get(item, 0.0) for item in ranked[:k]]) / ideal
 
 
-def reciprocal_rank(
-    ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int | None = None
-) -> float:
+def reciprocal_rank(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int | None = None) -> float:
     """1 / rank of the first relevant id, 0 if there is none among the first k: `recip_rank` of trec_eval.
 
     Raises:
@@ -167,15 +163,11 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _resampled(
-    values: npt.NDArray[np.float64], samples: int, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
+def _resampled(values: npt.NDArray[np.float64], samples: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """The means of `samples` draws, with replacement, of as many values as there are: (samples,)."""
     step = max(DRAWS_PER_BLOCK // len(values), 1)
     blocks = [min(step, samples - start) for start in range(0, samples, step)]
-    return np.concatenate(
-        [values[rng.integers(0, len(values), (b, len(values)))].mean(axis=1) for b in blocks]
-    )
+    return np.concatenate([values[rng.integers(0, len(values), (b, len(values)))].mean(axis=1) for b in blocks])
 
 
 def _gains(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> list[float]:

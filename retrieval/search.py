@@ -8,7 +8,7 @@ What this module does not know: models, SQL, files.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ import numpy as np
 
 from indexer.errors import QueryError, SnapshotGoneError
 from indexer.index.protocol import Ids
-from retrieval.compose import Composed, Encoded, Method, load_composer, load_weights
+from retrieval.compose import Composed, Encoded, Method, Tuned, load_composer, load_weights
 from retrieval.encode import encode_queries
 from retrieval.fusion import order
 from retrieval.query import Query, Weights
@@ -70,9 +70,7 @@ class Retriever:
         QueryError: A weight that the method does not read.
     """
 
-    def __init__(
-        self, source: Source, method: str | Method = Method.SUM, weights: Weights | None = None
-    ) -> None:
+    def __init__(self, source: Source, method: str | Method = Method.SUM, weights: Weights | None = None) -> None:
         self.method = Method(method)
         self._source = source
         self._composer = load_composer(self.method)
@@ -115,9 +113,7 @@ class Retriever:
         """The vectors of the queries' parts; weights play no role in them. Raises as `search_batch`."""
         return self._on_snapshot(lambda snapshot: self._encode(snapshot, queries))
 
-    def rank(
-        self, encoded: Sequence[Encoded], k: int, exclude: Sequence[Sequence[str]] | None = None
-    ) -> list[Ranking]:
+    def rank(self, encoded: Sequence[Encoded], k: int, exclude: Sequence[Sequence[str]] | None = None) -> list[Ranking]:
         """The k best document ids of each query, and no more than the ids.
 
         Args:
@@ -155,11 +151,21 @@ class Retriever:
 
         return self._on_snapshot(work)
 
-    def weights_source(self) -> str:
-        """Where the weights come from, in words, for a record of what was measured."""
-        model = self._on_snapshot(lambda snapshot: snapshot.space.model)
+    def require(self, documents: Iterable[str]) -> None:
+        """See that documents are there.
+
+        Raises:
+            CallError: Some are not; it names them.
+        """
+        self._on_snapshot(lambda snapshot: snapshot.vector_ids(sorted(documents)))
+
+    def weights(self) -> Tuned:
+        """The weights of queries that bring none of their own, and where they come from."""
+        tuned = self._on_snapshot(lambda snapshot: load_weights(snapshot.space.model, self.method))
         given = self._weights.given()
-        return (f"given: {given}; others: " if given else "") + load_weights(model, self.method).source
+        return Tuned(
+            self._weights.over(tuned.weights), f"given: {given}; others: {tuned.source}" if given else tuned.source
+        )
 
     def _answer(self, snapshot: Snapshot, queries: Sequence[Query], k: int, scope: Scope) -> list[Results]:
         took = dict.fromkeys(STAGES, 0.0)
@@ -201,9 +207,7 @@ class Retriever:
         for name in weights.given():
             if name not in self._composer.reads:
                 known = ", ".join(sorted(self._composer.reads))
-                raise QueryError(
-                    f"The method {self.method} does not read the weight {name}.", f"It reads: {known}."
-                )
+                raise QueryError(f"The method {self.method} does not read the weight {name}.", f"It reads: {known}.")
         return weights
 
     def _on_snapshot(self, work: Callable[[Snapshot], Answer]) -> Answer:
@@ -258,9 +262,7 @@ def _rankings(snapshot: Snapshot, found: Sequence[Found], k: int | None) -> list
     ]
 
 
-def _hits(
-    snapshot: Snapshot, composed: Sequence[Composed], found: Sequence[Found], k: int
-) -> list[tuple[Hit, ...]]:
+def _hits(snapshot: Snapshot, composed: Sequence[Composed], found: Sequence[Found], k: int) -> list[tuple[Hit, ...]]:
     documents = _fetched(snapshot, found)
     settled = [_settled(each, documents, k) for each in found]
     ids = np.unique(np.concatenate([each.ids for each in settled] or [np.empty(0, np.int64)]))
@@ -272,9 +274,7 @@ def _hits(
         answers.append(
             tuple(
                 _hit(place, number, value, documents, cosines)
-                for place, (number, value) in enumerate(
-                    zip(each.ids.tolist(), each.scores.tolist(), strict=True)
-                )
+                for place, (number, value) in enumerate(zip(each.ids.tolist(), each.scores.tolist(), strict=True))
             )
         )
     return answers

@@ -61,22 +61,21 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    read = 0
     with open_file(path) as file:
         try:
             # With a buffer, pages are read one by one; without, the whole column of a row group at once.
             table = pq.ParquetFile(file, buffer_size=_READ_BYTES)
             kinds = {column.name: column.type for column in table.schema_arrow}
             wanted = [name for name, kind in kinds.items() if name == "image" or not _holds_bytes(kind)]
-            for batch in table.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
-                columns = [_in_microseconds(column) for column in batch.columns]
-                for row in range(batch.num_rows):
-                    yield {name: column[row] for name, column in zip(batch.schema.names, columns, strict=True)}
-        except (
-            pa.ArrowException,
-            OSError,
-            UnicodeDecodeError,
-        ) as error:  # the last from damaged column names
-            detail = f"{printable(path)} is no Parquet file, or damaged ({error})."
+            for group in range(table.num_row_groups):  # else damage in one takes rows of the one before with it
+                for batch in table.iter_batches(_BATCH_ROWS, [group], columns=wanted, use_threads=False):
+                    columns = [_in_microseconds(column) for column in batch.columns]
+                    for row in range(batch.num_rows):
+                        yield {name: column[row] for name, column in zip(batch.schema.names, columns, strict=True)}
+                    read += batch.num_rows
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last from damaged column names
+            detail = f"{printable(path)} cannot be read beyond row {read:,} ({error})."
             raise refusal(Reason.DAMAGED, detail) from error
 
 

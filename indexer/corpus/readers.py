@@ -69,7 +69,7 @@ def _open_folder(path: Path) -> Corpus:
                 kinds.add(_suffix(name))
             if not kinds <= _TABLES:
                 return FolderCorpus(path)  # told by one file, be there millions
-        names = list_folder(path)
+        names = [name for name in list_folder(path) if not name.startswith((".", "_"))]
     except ItemError as error:
         raise CallError(error.detail, _ACCEPTED) from error
     source = portable_name(str(path))

@@ -318,9 +318,7 @@ def checked_search(queries: Vectors, k: int, index: ExactIndex, allowed: Ids | N
 
 def _checked_part(place: int, vectors: Vectors, ids: Ids, dim: int) -> _Part:
     if vectors.dtype != np.float32 or ids.dtype != np.int64:
-        raise CorruptionError(
-            f"Segment {place} is {vectors.dtype} with {ids.dtype} ids, not float32 with int64."
-        )
+        raise CorruptionError(f"Segment {place} is {vectors.dtype} with {ids.dtype} ids, not float32 with int64.")
     if vectors.ndim != 2 or vectors.shape != (len(ids), dim):
         raise CorruptionError(f"Segment {place} has the shape {vectors.shape}, not ({len(ids)}, {dim}).")
     if not _ascend(ids):

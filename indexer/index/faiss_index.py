@@ -340,9 +340,7 @@ def _trained(kind: IndexKind, codes: Codes, exact: ExactIndex, seed: int, rng: n
         lists = ivf_lists(exact.size)
         quantizer = faiss.IndexFlat(dim, metric)
         if codes is Codes.SQ8:
-            index = faiss.IndexIVFScalarQuantizer(
-                quantizer, dim, lists, faiss.ScalarQuantizer.QT_8bit, metric
-            )
+            index = faiss.IndexIVFScalarQuantizer(quantizer, dim, lists, faiss.ScalarQuantizer.QT_8bit, metric)
         else:
             index = faiss.IndexIVFFlat(quantizer, dim, lists, metric)
         index.cp.seed = seed

@@ -184,9 +184,7 @@ def folded(terms: Terms, notes: tuple[str, ...]) -> Composed:
     Raises:
         QueryError: They cancel out, so that nothing is left to search by.
     """
-    vector = fold(
-        np.stack([vector for _, vector in terms.values()]), [weight for weight, _ in terms.values()]
-    )
+    vector = fold(np.stack([vector for _, vector in terms.values()]), [weight for weight, _ in terms.values()])
     if not vector.any():
         raise QueryError(
             f"The parts {', '.join(terms)} cancel out with their weights; nothing is left to search by.",

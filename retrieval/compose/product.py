@@ -62,9 +62,7 @@ class Product:
         """(2, m) inner products to (m,) scores."""
         text = products[0] - self.text @ self.centre
         image = products[1] - self.image @ self.centre
-        return soft_and(
-            min_normalise(text, self.text_floor), min_normalise(image, self.image_floor), self.penalty
-        )
+        return soft_and(min_normalise(text, self.text_floor), min_normalise(image, self.image_floor), self.penalty)
 
 
 class ProductComposer:
@@ -112,9 +110,7 @@ def centre_of(space: Space) -> Vector:
 def _centred(name: str, encoded: Encoded, weights: Weights, mean: Vector) -> Vector:
     """One part less its mean, less the negatives of the same kind, which are centred too."""
     against = [vector for other, vector in encoded.vectors.items() if other.startswith(f"not_{name}_")]
-    centred = np.stack(
-        [fold(np.stack([vector, mean]), [1, -1]) for vector in (encoded.vectors[name], *against)]
-    )
+    centred = np.stack([fold(np.stack([vector, mean]), [1, -1]) for vector in (encoded.vectors[name], *against)])
     vector = fold(centred, [1.0, *(-weights["negative"] for _ in against)])
     if not vector.any():
         raise QueryError(f"Nothing is left of the {name} after its mean and the negatives are taken off.")

@@ -182,11 +182,13 @@ def test_more_neighbours_than_flat_can_prove_are_left_to_exact_search(queries, e
     assert exact_calls == [20]
 
 
-def test_ids_far_apart_are_filtered_too(vectors, queries, no_shortcut):
+def test_ids_far_apart_are_filtered_too(vectors, queries, no_shortcut, exact_calls):
     ids = np.arange(ROWS) * 1_000_003
     index = FaissIndex.build(IndexKind.EXACT, [(vectors, ids)], CPU)
+    found = index.search(queries, 10, ids[::7])
+    assert exact_calls == []
     expected = ExactIndex([(vectors, ids)]).search(queries, 10, ids[::7])
-    np.testing.assert_array_equal(index.search(queries, 10, ids[::7]).ids, expected.ids)
+    np.testing.assert_array_equal(found.ids, expected.ids)
 
 
 def test_a_damaged_or_foreign_file_is_refused(built, parts, tmp_path):
@@ -197,9 +199,7 @@ def test_a_damaged_or_foreign_file_is_refused(built, parts, tmp_path):
     for name in ("half", "absent"):
         with pytest.raises(CorruptionError, match=rf"cannot read the index file .*{name}.* made again"):
             FaissIndex.load(tmp_path / name, ExactIndex(parts), index.metadata)
-    with pytest.raises(
-        CorruptionError, match=r"holds 2000 vectors of 32 dimensions, the segments 700 of 32\."
-    ):
+    with pytest.raises(CorruptionError, match=r"holds 2000 vectors of 32 dimensions, the segments 700 of 32\."):
         FaissIndex.load(tmp_path / "index", ExactIndex(parts[:1]), index.metadata)
     with pytest.raises(StoreError, match="cannot be written"):
         index.save(tmp_path / "no such folder" / "index")
@@ -220,9 +220,7 @@ def test_describe_is_json_for_the_doctor():
 def test_without_faiss_the_module_names_both_extras(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.delitem(sys.modules, "indexer.index.faiss_index")
-    with pytest.raises(
-        MissingExtraError, match=r"(?s)package faiss.*underdrawing\[cpu\].*underdrawing\[gpu\]"
-    ):
+    with pytest.raises(MissingExtraError, match=r"(?s)package faiss.*underdrawing\[cpu\].*underdrawing\[gpu\]"):
         importlib.import_module("indexer.index.faiss_index")
 
 
@@ -283,9 +281,7 @@ def test_cuda_without_a_gpu_is_refused_with_the_way_out(parts, built, tmp_path, 
     built[IndexKind.IVF].save(tmp_path / "index")
     for refused in (
         lambda: FaissIndex.build(IndexKind.IVF, parts, CUDA),
-        lambda: FaissIndex.load(
-            tmp_path / "index", ExactIndex(parts), built[IndexKind.IVF].metadata, Device.CUDA
-        ),
+        lambda: FaissIndex.load(tmp_path / "index", ExactIndex(parts), built[IndexKind.IVF].metadata, Device.CUDA),
     ):
         with pytest.raises(CallError, match=r"(?s)needs a GPU build.*pip uninstall.*underdrawing\[gpu\]"):
             refused()
@@ -303,9 +299,7 @@ def check_on_gpu(parts, queries, tmp_path):
             expected = exact.search(queries, 10, allowed)
             found = index.search(queries, 10, allowed)
             np.testing.assert_array_equal(found.ids >= 0, expected.ids >= 0)
-            assert (found.scores >= expected.scores[:, -1:]).mean() >= (
-                1.0 if kind is IndexKind.EXACT else 0.9
-            )
+            assert (found.scores >= expected.scores[:, -1:]).mean() >= (1.0 if kind is IndexKind.EXACT else 0.9)
             if kind is IndexKind.EXACT:
                 np.testing.assert_array_equal(found.ids, expected.ids)
                 np.testing.assert_array_equal(found.scores, expected.scores)
@@ -321,6 +315,14 @@ def check_on_gpu(parts, queries, tmp_path):
 
 def test_on_a_gpu_that_ignores_filters_they_hold_all_the_same(parts, queries, tmp_path, gpu, no_shortcut):
     check_on_gpu(parts, queries, tmp_path)
+
+
+def test_on_a_gpu_more_is_fetched_than_a_filter_leaves(parts, queries, gpu, no_shortcut, exact_calls):
+    for kind in (IndexKind.EXACT, IndexKind.IVF):
+        index = FaissIndex.build(kind, parts, CUDA)
+        exact_calls.clear()
+        assert (index.search(queries, 10, np.arange(100, 2_100, 2)).ids >= 0).all()
+        assert exact_calls == []
 
 
 @pytest.mark.gpu

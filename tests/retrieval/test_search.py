@@ -78,8 +78,7 @@ def test_sum_scores_are_the_weighted_branch_scores(collection):
     weights = Weights(image=0.3, text=0.9, negative=0.2)
     results = Retriever(collection, "sum", weights).search(COMPOSED, k=PLENTY)
     parts = [
-        0.3 * hit.branches["image"] + 0.9 * hit.branches["text"] - 0.2 * hit.branches["not_text_1"]
-        for hit in results
+        0.3 * hit.branches["image"] + 0.9 * hit.branches["text"] - 0.2 * hit.branches["not_text_1"] for hit in results
     ]
     ratio = np.array(parts) / [hit.score for hit in results]
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
@@ -110,9 +109,7 @@ def test_like_leaves_itself_out(collection, method):
 @pytest.mark.parametrize("method", ["sum", "product"])
 def test_where_and_exclude_reach_the_index(collection, method):
     retriever = Retriever(collection, method)
-    found = retriever.search(
-        Query(text="red", like="cat"), k=PLENTY, where={"length": 7}, exclude=["red-dog"]
-    )
+    found = retriever.search(Query(text="red", like="cat"), k=PLENTY, where={"length": 7}, exclude=["red-dog"])
     assert ids(found) == ["red-cat", "day"]
     assert collection.pinned.calls[-1] == ({"length": 7}, ("red-dog",))
 
@@ -224,11 +221,10 @@ def test_the_querys_weights_go_over_the_retrievers_and_those_over_the_tuned(coll
     assert given.search(once).hits == Retriever(collection, "sum", Weights(text=0.9)).search(query).hits
     assert given.search(once).hits != given.search(query).hits
     tuned = load_weights("fake:64", "sum")
-    assert (
-        Retriever(collection, "sum", tuned.weights).search(query).hits
-        == Retriever(collection).search(query).hits
-    )
-    assert given.weights_source() == f"given: {{'text': 0.1}}; others: {tuned.source}"
+    assert Retriever(collection, "sum", tuned.weights).search(query).hits == Retriever(collection).search(query).hits
+    assert given.weights().source == f"given: {{'text': 0.1}}; others: {tuned.source}"
+    assert given.weights().weights == Weights(text=0.1).over(tuned.weights)
+    assert Retriever(collection).weights() == tuned
 
 
 def test_a_snapshot_that_is_gone_is_replaced_once(collection):

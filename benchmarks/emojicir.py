@@ -1,0 +1,250 @@
+"""EmojiCIR: composed queries over the bundled emoji corpus.
+
+    python -m benchmarks.emojicir --split test --method sum --json FILE [--run FILE] [--model M] [--limit N]
+    python -m benchmarks.emojicir --split test --table       every method, as the markdown table of the README
+    python -m benchmarks.emojicir --sweep                    tune the weights on the validation split
+
+Protocol: the gallery is the whole corpus, all vendors and all splits; only pictures are embedded, never names or
+keywords; the reference is a stored drawing and is removed from the ranking; the text is the query's sentence as it
+stands. Results say all this, and where the weights come from. The last line of standard output is one JSON document.
+
+What this module does not know: how queries are ranked and measured; that is `pipelines/evaluate.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from indexer.build import index_corpus
+from indexer.bundled import CORPUS, QUERIES
+from indexer.collection import Collection
+from indexer.embed import load_embedder
+from indexer.errors import CallError, UnderdrawingError
+from indexer.files import atomic_write, file_digest
+from indexer.types import HelpfulEnum, Parts
+from pipelines.evaluate import DEPTH, Evaluation, JudgedQuery, evaluate, sweep, write_run
+from retrieval import Method, Query, Retriever, Weights
+from retrieval.compose.weights import FILE as WEIGHTS
+
+PROTOCOL = {
+    "gallery": "the whole corpus: all vendors, all splits",
+    "embedded": "pictures only",
+    "reference": "a stored drawing, removed from the ranking",
+    "text": "the query's sentence as it stands",
+}
+GRIDS: Mapping[Method, Mapping[str, Sequence[float]]] = {
+    Method.SUM: {"text": tuple(n / 20 for n in range(21))},
+    Method.SLERP: {"alpha": tuple(n / 20 for n in range(21))},
+    Method.SHIFT: {"alpha": tuple(n / 4 for n in range(17))},
+    Method.PRODUCT: {
+        "penalty": (0.0, 0.05, 0.1),
+        "text_floor": (-0.1, -0.2, -0.4, -0.8, -1.6),
+        "image_floor": (-0.1, -0.2, -0.4, -0.8, -1.6),
+    },
+}
+
+
+class Split(HelpfulEnum):
+    """Which queries. Nothing is ever tuned on `test`."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+def read_queries(split: Split, limit: int | None = None, path: Path = QUERIES) -> list[JudgedQuery]:
+    """The judged queries of a split.
+
+    Args:
+        split: Which.
+        limit: At most so many, spread evenly over the file, so that every large family has its share.
+        path: The Parquet file of the queries.
+    """
+    table = pq.read_table(path, filters=[("split", "=", split.value)])
+    if limit is not None and limit < table.num_rows:
+        table = table.take(np.linspace(0, table.num_rows - 1, limit).astype(np.int64))
+    return [
+        JudgedQuery(
+            query_id=row["query_id"],
+            query=Query(text=row["text"], like=row["reference"]),
+            targets=tuple(row["targets"]),
+            subset=tuple(row["subset"]),
+            family=row["family"],
+            exclude=(row["reference"],),
+        )
+        for row in table.to_pylist()
+    ]
+
+
+@contextmanager
+def gallery(model: str, folder: Path, corpus: Path = CORPUS) -> Iterator[Collection]:
+    """The corpus as a collection of pictures, indexed once for each state of model and corpus.
+
+    Args:
+        model: The embedder's name.
+        folder: Where such collections are kept.
+        corpus: What is indexed.
+    """
+    embedder = load_embedder(model)
+    state = f"{embedder.fingerprint().digest}-{file_digest(corpus)[:16]}"
+    with Collection.open(folder / state, embedder, parts=Parts.IMAGE) as collection:
+        # Passes over what is there; so an indexing that was interrupted is finished.
+        summary = index_corpus(corpus, collection)
+        if summary.rejected:
+            raise CallError(f"{summary.rejected} drawings of {corpus} cannot be indexed.", "See `underdrawing info`.")
+        yield collection
+
+
+def tune(collection: Collection, queries: Sequence[JudgedQuery], command: str) -> dict[str, Any]:
+    """The best weights of every method that has any, as entries of `weights.json`."""
+    entries = {}
+    for method, axes in GRIDS.items():
+        points = [dict(zip(axes, map(float, values), strict=True)) for values in itertools.product(*axes.values())]
+        if method is Method.SUM:
+            points = [{"image": 1 - point["text"], **point} for point in points]
+        make = partial(Retriever, collection, method)
+        curve = sweep(queries, make, [Weights(**_short(point)) for point in points], progress=sys.stderr.isatty())
+        best, score = max(curve, key=lambda pair: pair[1])
+        print(f"{method}: {best.given()} at mAP@10 {score:.4f}")
+        entries[method.value] = {
+            "weights": best.given() | {"negative": 0.5},
+            "source": f"best mAP@10, macro, of {len(curve)} on EmojiCIR validation; negative chosen",
+            "split": f"EmojiCIR validation, {len(queries)} queries",
+            "metric": "mAP@10, macro over families",
+            "command": command,
+            "curve": [[weights.given(), round(value, 4)] for weights, value in curve],
+        }
+    return entries
+
+
+def write_weights(model: str, entries: Mapping[str, Any], path: Path = WEIGHTS) -> None:
+    """Replace a model's entries in the file of tuned weights."""
+    table = json.loads(path.read_text(encoding="utf-8"))
+    table[model] = table.get(model, {}) | entries
+    atomic_write(path, _pretty(table).encode())
+
+
+def describe(split: Split, model: str, retriever: Retriever, limit: int | None, found: Evaluation) -> dict[str, Any]:
+    """One method's result with everything that it depends on."""
+    used = retriever.weights()
+    return {
+        "benchmark": "emojicir",
+        "split": split.value,
+        "limit": limit,
+        "method": retriever.method.value,
+        "model": model,
+        "weights": used.weights.given(),
+        "weights_source": used.source,
+        **PROTOCOL,
+        "corpus": file_digest(CORPUS)[:16],
+        "judgments": file_digest(QUERIES)[:16],
+        **found.to_json(),
+    }
+
+
+def markdown(documents: Sequence[Mapping[str, Any]]) -> str:
+    """Methods as rows, measures in percent with half the width of their intervals."""
+    names = list(documents[0]["measures"])
+    lines = ["| method | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+    for document in documents:
+        cells = [
+            f"{100 * each['value']:.1f} ± {50 * (each['interval_95'][1] - each['interval_95'][0]):.1f}"
+            for each in document["measures"].values()
+        ]
+        lines.append(f"| `{document['method']}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    options = _parser().parse_args(arguments)
+    try:
+        document = _main(options)
+    except UnderdrawingError as error:
+        print(f"emojicir: {error}", file=sys.stderr)
+        return error.exit_code
+    line = json.dumps(document, separators=(",", ":"))
+    if options.json:
+        atomic_write(options.json, line.encode() + b"\n")
+    print(line)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.emojicir", description="Run EmojiCIR.")
+    parser.add_argument(
+        "--split", choices=[split.value for split in Split], help="default: test, or validation to --sweep"
+    )
+    parser.add_argument("--method", choices=[method.value for method in Method], default=Method.SUM.value)
+    parser.add_argument("--model", default="bundled:emoji-clip", help="an embedder's name")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    parser.add_argument("--run", type=Path, metavar="FILE", help="write a TREC run file of 100 documents a query")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N queries, spread evenly over the split")
+    parser.add_argument("--data", type=Path, default=_cache(), metavar="DIR", help="where the indexed gallery is kept")
+    parser.add_argument("--table", action="store_true", help="every method, as a markdown table")
+    parser.add_argument("--sweep", action="store_true", help="tune the weights of every method and store them")
+    return parser
+
+
+def _main(options: argparse.Namespace) -> dict[str, Any]:
+    split = Split(options.split or (Split.VALIDATION if options.sweep else Split.TEST))
+    if options.sweep and split is not Split.VALIDATION:
+        raise CallError(f"Weights are tuned on the validation split, not on {split}.")
+    if options.limit is not None and options.limit < 1:
+        raise CallError(f"--limit is {options.limit}; it must be at least 1.")
+    queries = read_queries(split, options.limit)
+    with gallery(options.model, options.data) as collection:
+        if options.sweep:
+            limit = f" --limit {options.limit}" if options.limit else ""
+            command = f"python -m benchmarks.emojicir --sweep --model {options.model}{limit}"
+            entries = tune(collection, queries, command)
+            write_weights(options.model, entries)
+            return {"model": options.model, **{name: entry["weights"] for name, entry in entries.items()}}
+        documents = []
+        for method in Method if options.table else [Method(options.method)]:
+            retriever = Retriever(collection, method)
+            found = evaluate(queries, retriever, 100 if options.run else DEPTH, progress=sys.stderr.isatty())
+            documents.append(describe(split, options.model, retriever, options.limit, found))
+            if options.run and method.value == options.method:
+                write_run(options.run, found.rankings, f"{options.model}/{method}")
+        if not options.table:
+            return documents[0]
+        print(markdown(documents))
+        return {"benchmark": "emojicir", "results": documents}
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "underdrawing" / "emojicir"
+
+
+def _short(point: Mapping[str, float]) -> dict[str, float]:
+    """Without the crumbs of binary fractions, which would be stored and shown."""
+    return {name: round(value, 4) for name, value in point.items()}
+
+
+def _pretty(table: Mapping[str, Any]) -> str:
+    """JSON with a line for each field of an entry: a curve on one line, a change on few."""
+    models = []
+    for model, methods in table.items():
+        entries = []
+        for method, entry in methods.items():
+            fields = ",\n".join(f"      {json.dumps(name)}: {json.dumps(value)}" for name, value in entry.items())
+            entries.append(f"    {json.dumps(method)}: {{\n{fields}\n    }}")
+        models.append(f"  {json.dumps(model)}: {{\n" + ",\n".join(entries) + "\n  }")
+    return "{\n" + ",\n".join(models) + "\n}\n"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,226 @@
+"""The demo: index the bundled corpus, ask composed questions, measure a sample, write a report.
+
+It uses what any user uses: `Collection`, `index_corpus`, `Retriever`, `evaluate`.
+
+What this module does not know: how the page looks (`report.py` and its templates).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from indexer.build import Summary, index_corpus
+from indexer.bundled import CORPUS
+from indexer.collection import Collection
+from indexer.files import atomic_write
+from indexer.types import Parts
+from pipelines.emojicir import Split, by_family, read_queries
+from pipelines.evaluate import Evaluation, JudgedQuery, evaluate
+from pipelines.report import Card, MethodRow, demo_page, shown, thumbnail
+from retrieval.compose import Method
+from retrieval.results import Results
+from retrieval.search import STAGES, Retriever
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MODEL = "bundled:emoji-clip"
+QUESTIONS_PER_FAMILY = 2
+SAMPLE_PER_FAMILY = 40
+FETCHED, SHOWN = 10, 7
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question and what each method found."""
+
+    question: JudgedQuery
+    results: dict[Method, Results]
+
+    def rank(self, method: Method) -> int | None:
+        """The rank of the first right answer among those fetched."""
+        return next((hit.rank for hit in self.results[method].hits if hit.id in self.question.targets), None)
+
+
+def run_demo(out: Path, console: Console, model: str = MODEL) -> Path:
+    """Run the whole demo in a folder; what is already indexed there is kept.
+
+    Args:
+        out: Receives `collection/` and `report.html`.
+        console: Where progress and results are printed.
+        model: The embedder.
+
+    Returns:
+        The report's path.
+    """
+    with Collection.open(out / "collection", model, parts=Parts.IMAGE) as collection:
+        summary = _index(collection, console)
+        queries = read_queries(Split.TEST)
+        answered = _ask(collection, by_family(queries, QUESTIONS_PER_FAMILY), console)
+        _print_answers(answered, collection, console)
+        measured = _measure(collection, by_family(queries, SAMPLE_PER_FAMILY), console)
+        _print_measures(measured, console)
+        report = out / "report.html"
+        atomic_write(report, _page(collection, summary, answered, measured).encode())
+    console.print(f"\nThe report: [bold]{report}[/bold]")
+    return report
+
+
+def _index(collection: Collection, console: Console) -> Summary:
+    from rich.progress import Progress
+
+    import pyarrow.parquet as pq
+
+    total = pq.read_metadata(CORPUS).num_rows
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("indexing the emoji corpus", total=total)
+        summary = index_corpus(
+            CORPUS,
+            collection,
+            on_progress=lambda now: progress.update(task, completed=now.prepared + now.unchanged + now.rejected),
+        )
+    if summary.added:
+        rate = summary.added / summary.seconds
+        console.print(f"Indexed {summary.added:,} drawings in {summary.seconds:.1f} s ({rate:,.0f} a second).")
+    else:
+        console.print(f"{summary.unchanged:,} drawings were indexed before.")
+    return summary
+
+
+def _ask(collection: Collection, questions: Sequence[JudgedQuery], console: Console) -> list[Answered]:
+    from rich.progress import track
+
+    retrievers = {method: Retriever(collection, method) for method in Method}
+    return [
+        Answered(
+            question,
+            {
+                method: retriever.search(question.query, FETCHED, exclude=question.exclude)
+                for method, retriever in retrievers.items()
+            },
+        )
+        for question in track(questions, "asking", console=console, transient=True)
+    ]
+
+
+def _measure(collection: Collection, sample: Sequence[JudgedQuery], console: Console) -> dict[Method, Evaluation]:
+    from rich.progress import track
+
+    return {
+        method: evaluate(sample, Retriever(collection, method))
+        for method in track(list(Method), "measuring", console=console, transient=True)
+    }
+
+
+def _best(measured: dict[Method, Evaluation]) -> Method:
+    return max(measured, key=lambda method: measured[method].measures["mAP@10"].value)
+
+
+def _print_answers(answered: Sequence[Answered], collection: Collection, console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(title="Rank of the right answer (– : not among 10)", title_justify="left", header_style="bold")
+    table.add_column("reference")
+    table.add_column("sentence", style="italic")
+    for method in Method:
+        table.add_column(method.value, justify="right")
+    names = _reference_names(collection, answered)
+    for each in answered:
+        ranks = [each.rank(method) for method in Method]
+        cells = ["–" if rank is None else f"[green]{rank}[/green]" if rank == 1 else str(rank) for rank in ranks]
+        table.add_row(names[each.question.query_id][0], each.question.query.text, *cells)
+    console.print(table)
+
+
+def _print_measures(measured: dict[Method, Evaluation], console: Console) -> None:
+    from rich.table import Table
+
+    queries = next(iter(measured.values())).queries
+    table = Table(
+        title=f"EmojiCIR test, {queries} queries, percent, macro over families",
+        title_justify="left",
+        header_style="bold",
+    )
+    table.add_column("method")
+    names = list(next(iter(measured.values())).measures)
+    for name in names:
+        table.add_column(name, justify="right")
+    best = _best(measured)
+    for method, found in measured.items():
+        cells = [f"{100 * found.measures[name].value:.1f}" for name in names]
+        table.add_row(method.value, *cells, style="bold green" if method is best else "")
+    console.print(table)
+
+
+def _reference_names(collection: Collection, answered: Sequence[Answered]) -> dict[str, tuple[str, str]]:
+    """Name and picture of each question's reference, by query id."""
+    with collection.snapshot() as snapshot:
+        likes = [each.question.query.like or "" for each in answered]
+        found = snapshot.documents(snapshot.vector_ids(likes))
+    return {
+        each.question.query_id: (document.text or document.id, thumbnail(document.image))
+        for each, document in zip(answered, found, strict=True)
+    }
+
+
+def _page(
+    collection: Collection, summary: Summary, answered: Sequence[Answered], measured: dict[Method, Evaluation]
+) -> str:
+    references = _reference_names(collection, answered)
+    best = _best(measured)
+    first = next(iter(measured.values()))
+    timings = [
+        {
+            "method": method.value,
+            "ms": [median(each.results[method].took_ms[stage] for each in answered) for stage in STAGES],
+        }
+        for method in Method
+    ]
+    return demo_page({
+        "documents": summary.documents,
+        "model": collection.space.model,
+        "rate": summary.added / summary.seconds if summary.added else 0,
+        "query_ms": median(sum(results.took_ms.values()) for each in answered for results in each.results.values()),
+        "cards": [_card(each, *references[each.question.query_id]) for each in answered],
+        "sample": first.queries,
+        "families": len(first.families),
+        "measures": list(first.measures),
+        "table": [
+            {"method": method.value, "best": method is best, "cells": list(found.measures.values())}
+            for method, found in measured.items()
+        ],
+        "by_family": [
+            {
+                "name": family,
+                "queries": first.counts[family],
+                "values": [found.families[family]["R@10"] for found in measured.values()],
+            }
+            for family in first.families
+        ],
+        "stages": STAGES,
+        "timings": timings,
+        "version": version("underdrawing"),
+    })  # fmt: skip
+
+
+def _card(answered: Answered, name: str, picture: str) -> Card:
+    question = answered.question
+    return Card(
+        family=question.family,
+        sentence=question.query.text or "",
+        reference=picture,
+        reference_name=name,
+        rows=[
+            MethodRow(
+                method.value,
+                [shown(hit, hit.id in question.targets) for hit in results.hits[:SHOWN]],
+                answered.rank(method),
+            )
+            for method, results in answered.results.items()
+        ],
+    )
