@@ -50,7 +50,7 @@ GRIDS: Mapping[Method, Mapping[str, Sequence[float]]] = {
     Method.SHIFT: {"alpha": tuple(n / 4 for n in range(17))},
     Method.PRODUCT: {
         "penalty": (0.0, 0.05, 0.1),
-        "text_floor": (-0.1, -0.2, -0.4, -0.8, -1.6),
+        "text_floor": (-0.4, -0.8, -1.6, -3.2),
         "image_floor": (-0.1, -0.2, -0.4, -0.8, -1.6),
     },
 }
@@ -64,13 +64,13 @@ class Split(HelpfulEnum):
     TEST = "test"
 
 
-def read_queries(split: Split, limit: int | None = None, path: Path = QUERIES) -> list[JudgedQuery]:
+def read_queries(path: Path, split: Split, limit: int | None = None) -> list[JudgedQuery]:
     """The judged queries of a split.
 
     Args:
+        path: The Parquet file of the queries.
         split: Which.
         limit: At most so many, spread evenly over the file, so that every large family has its share.
-        path: The Parquet file of the queries.
     """
     table = pq.read_table(path, filters=[("split", "=", split.value)])
     if limit is not None and limit < table.num_rows:
@@ -89,13 +89,13 @@ def read_queries(split: Split, limit: int | None = None, path: Path = QUERIES) -
 
 
 @contextmanager
-def gallery(model: str, folder: Path, corpus: Path = CORPUS) -> Iterator[Collection]:
+def gallery(corpus: Path, model: str, folder: Path) -> Iterator[Collection]:
     """The corpus as a collection of pictures, indexed once for each state of model and corpus.
 
     Args:
+        corpus: What is indexed.
         model: The embedder's name.
         folder: Where such collections are kept.
-        corpus: What is indexed.
     """
     embedder = load_embedder(model)
     state = f"{embedder.fingerprint().digest}-{file_digest(corpus)[:16]}"
@@ -129,7 +129,7 @@ def tune(collection: Collection, queries: Sequence[JudgedQuery], command: str) -
     return entries
 
 
-def write_weights(model: str, entries: Mapping[str, Any], path: Path = WEIGHTS) -> None:
+def write_weights(path: Path, model: str, entries: Mapping[str, Any]) -> None:
     """Replace a model's entries in the file of tuned weights."""
     table = json.loads(path.read_text(encoding="utf-8"))
     table[model] = table.get(model, {}) | entries
@@ -204,13 +204,13 @@ def _main(options: argparse.Namespace) -> dict[str, Any]:
         raise CallError(f"Weights are tuned on the validation split, not on {split}.")
     if options.limit is not None and options.limit < 1:
         raise CallError(f"--limit is {options.limit}; it must be at least 1.")
-    queries = read_queries(split, options.limit)
-    with gallery(options.model, options.data) as collection:
+    queries = read_queries(QUERIES, split, options.limit)
+    with gallery(CORPUS, options.model, options.data) as collection:
         if options.sweep:
             limit = f" --limit {options.limit}" if options.limit else ""
             command = f"python -m benchmarks.emojicir --sweep --model {options.model}{limit}"
             entries = tune(collection, queries, command)
-            write_weights(options.model, entries)
+            write_weights(WEIGHTS, options.model, entries)
             return {"model": options.model, **{name: entry["weights"] for name, entry in entries.items()}}
         documents = []
         for method in Method if options.table else [Method(options.method)]:

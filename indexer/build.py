@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from indexer.collection import Collection
+from indexer.corpus.paths import printable
 from indexer.corpus.readers import open_corpus
 from indexer.corpus.records import Corpus, Record
 from indexer.errors import CallError, UnderdrawingError
@@ -209,7 +210,7 @@ class _Job:
             key = _short_hash(record.document.id)
             if key in self._seen:
                 detail = f"the id {record.document.id[:200]!r} came before in this source; the first one counts"
-                rejects.append(Rejected(record.document.uri or record.document.id[:200], DUPLICATE, detail))
+                rejects.append(Rejected(printable(record.document.uri or record.document.id[:200]), DUPLICATE, detail))
             else:
                 self._seen.add(key)
                 fresh.append(record)

@@ -10,6 +10,7 @@ What this module does not know: queries beyond vectors, corpora, how any model w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,7 @@ from indexer.snapshot import Snapshot
 from indexer.store.catalog import Catalog, Space
 from indexer.store.database import Database, parse_url
 from indexer.store.ledger import jobs
+from indexer.store.lock import WriterLock
 from indexer.store.publish import create_first_generation, create_space
 from indexer.types import Document, Item, Modality, Parts, Rejected, Role
 from indexer.writer import Writer
@@ -109,35 +111,45 @@ class Collection:
                     f"There is no collection at {folder}.",
                     "Name the model to start one with, such as model='bundled:emoji-clip'.",
                 )
-            embedder = _LazyEmbedder(model, Dtype(dtype or Dtype.FLOAT32), device)
-            layout, base = cls._create(folder, embedder.get(), Parts(parts or Parts.AUTO), database)
-        else:
-            layout = Layout.read(folder)
-            base = _connect(layout, database)
+            parts = Parts(parts or Parts.AUTO)
+            embedder = _LazyEmbedder(model, dtype or Dtype.FLOAT32, device).get()
+            cls._create(folder, embedder, parts, database)
+            model = embedder
+        layout = Layout.read(folder)
+        base = _connect(layout, database)
+        try:
             base.require_current()
-        space = cls._space(base)
-        if parts is not None and Parts(parts) is not space.parts:
-            raise SpaceMismatchError(
-                f"{folder} embeds the parts {space.parts.value!r} of documents, not {Parts(parts).value!r}.",
-                "Leave parts out, or index into a new folder.",
-            )
-        kept = Dtype(dtype or space.fingerprint["dtype"])
-        lazy = _LazyEmbedder(model if model is not None else space.model, kept, device)
-        collection = cls(layout, base, space, index or IndexSettings(), lazy)
-        if model is not None:
-            collection._require_same_space(lazy.get(), space)
+            space = cls._space(base)
+            if parts is not None and Parts(parts) is not space.parts:
+                raise SpaceMismatchError(
+                    f"{folder} embeds the parts {space.parts.value!r} of documents, not {Parts(parts).value!r}.",
+                    "Leave parts out, or index into a new folder.",
+                )
+            kept = dtype or space.fingerprint["dtype"]
+            lazy = _LazyEmbedder(model if model is not None else space.model, kept, device)
+            collection = cls(layout, base, space, index or IndexSettings(), lazy)
+            if model is not None:
+                collection._require_same_space(lazy.get(), space)
+        except BaseException:
+            base.close()
+            raise
         return collection
 
     @staticmethod
-    def _create(folder: Path, embedder: Embedder, parts: Parts, database: str | None) -> tuple[Layout, Database]:
-        backend = parse_url(database).get_backend_name() if database else "sqlite"
-        layout = Layout.create(folder, backend)
-        base = _connect(layout, database)
-        base.create()
-        create_first_generation(base)
+    def _create(folder: Path, embedder: Embedder, parts: Parts, database: str | None) -> None:
+        """Make the tables, then publish the folder as a collection: a start broken off can be made again."""
         fingerprint = embedder.fingerprint()
-        create_space(base, fingerprint.digest, embedder.name, embedder.dim, parts, asdict(fingerprint))
-        return layout, base
+        layout = Layout.plan(folder, parse_url(database).get_backend_name() if database else "sqlite")
+        _require_fitting(layout, database)
+        with WriterLock(layout.lock):
+            if Layout.exists(folder):
+                return  # another process was faster
+            layout.clear()
+            with closing(_connect(layout, database)) as base:
+                base.create()
+                create_first_generation(base)
+                create_space(base, fingerprint.digest, embedder.name, embedder.dim, parts, asdict(fingerprint))
+            layout.publish()
 
     @staticmethod
     def _space(database: Database) -> Space:
@@ -215,7 +227,8 @@ class Collection:
             LockedError: Another writer holds the collection.
         """
         with self.writer() as writer:
-            outcome = [self.ingest()(document) for document in documents]
+            ingest = self.ingest()
+            outcome = [ingest(document) for document in documents]
             ready = [each for each in outcome if not isinstance(each, Rejected)]
             rejected = [each for each in outcome if isinstance(each, Rejected)]
             if not ready:
@@ -297,8 +310,10 @@ class Collection:
 class _LazyEmbedder:
     """A model by name or at hand, loaded at most once."""
 
-    def __init__(self, model: str | Embedder, dtype: Dtype, device: str) -> None:
-        self._model, self._dtype, self._device = model, dtype, device
+    def __init__(self, model: str | Embedder, dtype: Dtype | str, device: str) -> None:
+        self._model, self._device = model, device
+        # An embedder at hand has its arithmetic, which need not be one that can be asked for by name.
+        self._dtype = Dtype(dtype) if isinstance(model, str) else Dtype.FLOAT32
 
     def get(self) -> Embedder:
         if isinstance(self._model, str):
@@ -307,13 +322,18 @@ class _LazyEmbedder:
 
 
 def _connect(layout: Layout, database: str | None) -> Database:
-    if layout.backend == "sqlite":
-        if database is not None and parse_url(database).get_backend_name() != "sqlite":
-            raise CallError(f"{layout.folder} keeps its metadata in SQLite; it has no use for {database!r}.")
-        return Database(f"sqlite:///{layout.database.absolute()}")
-    if database is None:
+    _require_fitting(layout, database)
+    return Database.in_file(layout.database) if database is None else Database(database, layout.schema)
+
+
+def _require_fitting(layout: Layout, database: str | None) -> None:
+    if layout.backend == "sqlite" and database is not None:
+        raise CallError(
+            f"{layout.folder} keeps its metadata in SQLite, in the collection's folder; it has no use for a URL.",
+            "Leave database out.",
+        )
+    if layout.backend != "sqlite" and database is None:
         raise CallError(
             f"{layout.folder} keeps its metadata in PostgreSQL.",
             "Give its URL: database=… or --database URL.",
         )
-    return Database(database, layout.schema)

@@ -16,14 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from indexer.corpus.paths import printable
 from indexer.embed.protocol import Embedder, Prepared
 from indexer.errors import ItemError
 from indexer.media import store_image
 from indexer.store.publish import NewDocument
 from indexer.types import Document, Item, Parts, Rejected, Role, Vectors
 
-MAX_ID = 1024
-"""Characters of a document's id."""
+MAX_ID, MAX_ID_BYTES = 1024, 2048
+"""Characters of a document's id, and bytes of it in UTF-8: PostgreSQL's indexes hold no more than 2,704."""
+MAX_DEPTH = 100
+"""Of lists and objects inside each other in a document's fields; SQLite gives up at 1,000."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,15 @@ class Ingest:
             item = embedded_item(document, self.parts)
             prepared = self.prepare(item)
             image = None if document.image is None else store_image(self.media, document.image)
+            uri = document.uri or (image.uri if image else None)
+            uri = None if uri is None else checked_text(uri, "uri")
         except ItemError as error:
-            return Rejected(document.uri or str(document.id)[:200], error.reason, error.detail)
+            return Rejected(printable(document.uri or str(document.id)[:200]), error.reason, error.detail)
         return Ready(
             NewDocument(
                 id=identifier,
                 text=text,
-                uri=document.uri or (image.uri if image else None),
+                uri=uri,
                 image=image.uri if image else None,
                 image_sha256=image.sha256 if image else None,
                 modality=item.modality,
@@ -110,15 +115,20 @@ def checked_id(identifier: object) -> str:
         raise ItemError("bad-id", f"a document's id is a non-empty text, not {identifier!r:.80}")
     if len(identifier) > MAX_ID:
         raise ItemError("bad-id", f"the id has {len(identifier)} characters; at most {MAX_ID} are allowed")
-    return checked_text(identifier, "id")
+    length = len(checked_text(identifier, "id").encode())
+    if length > MAX_ID_BYTES:
+        raise ItemError("bad-id", f"the id has {length} bytes; at most {MAX_ID_BYTES} are allowed")
+    return identifier
 
 
-def checked_text(text: str, what: str) -> str:
+def checked_text(text: object, what: str) -> str:
     """Text that every database can hold.
 
     Raises:
-        ItemError: It has a NUL, or half a surrogate pair.
+        ItemError: It is no text, or has a NUL, or half a surrogate pair.
     """
+    if not isinstance(text, str):
+        raise ItemError("bad-text", f"its {what} is no text but {type(text).__name__}")
     if "\0" in text:
         raise ItemError("nul", f"its {what} holds a NUL character at position {text.index(chr(0))}")
     try:
@@ -132,7 +142,7 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields as plain JSON.
 
     Raises:
-        ItemError: Not an object, a value JSON has no form for, a number that is not finite, or a NUL.
+        ItemError: Not an object, nested too deep, a value JSON has no form for, a number that is not finite, or a NUL.
     """
     if not isinstance(fields, Mapping) or not all(isinstance(key, str) for key in fields):
         raise ItemError("bad-fields", "its fields are not an object with text keys")
@@ -145,13 +155,15 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return decoded
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, depth: int = 0) -> Iterator[str]:
+    if depth > MAX_DEPTH:
+        raise ItemError("bad-fields", f"its fields are nested more than {MAX_DEPTH} deep")
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for key, inner in value.items():
             yield key
-            yield from _texts(inner)
+            yield from _texts(inner, depth + 1)
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner)
+            yield from _texts(inner, depth + 1)

@@ -1,6 +1,6 @@
 """Where things lie inside a collection's folder, and the small file that says what the folder is.
 
-    collection.json      format, where the metadata is kept
+    collection.json      format, where the metadata is kept; written last, so that with it the collection begins
     metadata.db          SQLite, unless the metadata is in PostgreSQL
     segments/            vectors, immutable
     media/               images given as bytes, by content
@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.errors import CollectionNotFoundError, CorruptionError, FormatError, StoreError
-from indexer.files import atomic_write
+from indexer.files import TEMPORARY_PREFIX, atomic_write, sweep_temporary
 
 FORMAT = 1
+_UNFINISHED = frozenset({"writer.lock", "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-journal"})
+"""What a start that was broken off leaves, beside temporary files."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +64,33 @@ class Layout:
         return (folder / "collection.json").is_file()
 
     @classmethod
-    def create(cls, folder: Path, backend: str) -> Layout:
-        """Start a collection's folder.
+    def plan(cls, folder: Path, backend: str) -> Layout:
+        """The layout of a collection that is to be; nothing is written.
 
         Raises:
             StoreError: The folder holds other things; a collection wants one of its own.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            what = "a folder with other things in it" if folder.is_dir() else "a file"
-            raise StoreError(f"{folder} is {what}, not a collection.", "Name a new or an empty folder.")
+        if folder.exists() and not folder.is_dir():
+            raise StoreError(f"{folder} is a file, not a collection.", "Name a new or an empty folder.")
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        ours = {name for name in names if name in _UNFINISHED or name.startswith(TEMPORARY_PREFIX)}
+        if names and (names != ours or "writer.lock" not in names):
+            raise StoreError(
+                f"{folder} is a folder with other things in it, not a collection.", "Name a new or an empty folder."
+            )
         schema = f"underdrawing_{uuid.uuid4().hex[:12]}" if backend == "postgresql" else None
-        content = {"format": FORMAT, "metadata": backend, "schema": schema}
-        atomic_write(folder / "collection.json", json.dumps(content, indent=2).encode() + b"\n")
         return cls(folder, backend, schema)
+
+    def clear(self) -> None:
+        """Remove what a start that was broken off left; call it only while holding the writer's lock."""
+        for name in _UNFINISHED - {self.lock.name}:
+            (self.folder / name).unlink(missing_ok=True)
+        sweep_temporary(self.folder)
+
+    def publish(self) -> None:
+        """Write `collection.json`: from now on this is a collection."""
+        content = {"format": FORMAT, "metadata": self.backend, "schema": self.schema}
+        atomic_write(self.folder / "collection.json", json.dumps(content, indent=2).encode() + b"\n")
 
     @classmethod
     def read(cls, folder: Path) -> Layout:

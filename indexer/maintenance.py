@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from indexer.errors import CorruptionError, ItemError
 from indexer.files import TEMPORARY_PREFIX, file_digest
 from indexer.layout import Layout
 from indexer.media import MEDIA, image_path
-from indexer.searcher import remove_stale
 from indexer.store.catalog import Catalog, Space
 from indexer.store.publish import copy_generation
-from indexer.store.schema import DocumentRow, MeanRow, SegmentRow, VectorRow
+from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, VectorRow
 from indexer.store.segments import SegmentFile, open_segment, segment_name, write_segment
 from indexer.types import Ids, Vectors
 from indexer.writer import Writer
@@ -62,7 +61,7 @@ def check(catalog: Catalog, layout: Layout, space: Space, on_file: Callable[[Pat
     """Compare every file with its checksum, every count with the rows, and look for orphans. Changes nothing."""
     generation = catalog.generation()
     segments = catalog.segments(generation.number, space.id)
-    findings: list[Finding] = []
+    findings = [Finding("the database", problem) for problem in catalog.database.problems()]
     for segment in segments:
         if on_file is not None:
             on_file(layout.segments / segment.file)
@@ -74,7 +73,10 @@ def check(catalog: Catalog, layout: Layout, space: Space, on_file: Callable[[Pat
 
 
 def repair(catalog: Catalog, layout: Layout, space: Space) -> list[str]:
-    """Bury the documents of damaged segments, so that indexing their source again brings them back; sweep orphans.
+    """Make whole what can be, so that indexing the sources again brings the rest back; sweep orphans.
+
+    The documents of a damaged segment are buried. A document whose stored image is damaged stays, and is embedded
+    and stored anew when its source is indexed again.
 
     Returns:
         What was done, a sentence each.
@@ -89,9 +91,9 @@ def repair(catalog: Catalog, layout: Layout, space: Space) -> list[str]:
             buried = _bury_segment(catalog, segment)
             (layout.segments / segment.file).unlink(missing_ok=True)
             done.append(f"dropped the damaged segment {segment.file} with {buried} documents; index their source again")
-        for path in _orphan_media(catalog, layout):
-            path.unlink(missing_ok=True)
-            done.append(f"removed the orphan {path}")
+        done += [f"removed the orphan {path}" for path in _sweep_media(catalog, layout)]
+        for path, documents in _drop_damaged_media(catalog, layout).items():
+            done.append(f"dropped the damaged image {path} of {documents} documents; index their source again")
     return done
 
 
@@ -123,10 +125,8 @@ def compact(catalog: Catalog, layout: Layout, space: Space) -> tuple[int, int]:
             number = copy_generation(connection, "compacted")
             _swap(connection, space, old, new, number)
         writer.sweep()
-        remove_stale(layout.indexes, catalog.segments(number))
-    if catalog.database.engine.dialect.name == "sqlite":
-        with catalog.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+        _sweep_media(catalog, layout)
+    catalog.database.tidy()
     return len(old), len(new)
 
 
@@ -201,6 +201,35 @@ def _check_images(
             yield Finding(str(path), f"the image of document {identifier!r}: {hint}", harmful=stored)
 
 
+def _sweep_media(catalog: Catalog, layout: Layout) -> list[Path]:
+    """Remove stored images that no document names; call it only while holding the writer's lock."""
+    orphans = list(_orphan_media(catalog, layout))
+    for path in orphans:
+        path.unlink(missing_ok=True)
+    return orphans
+
+
+def _drop_damaged_media(catalog: Catalog, layout: Layout) -> dict[Path, int]:
+    """Remove damaged stored images, and the stamps of their documents, which then count as changed."""
+    from indexer.corpus.images import image_digest
+
+    dropped: dict[Path, int] = {}
+    stored = {
+        uri: digest
+        for _, uri, digest in catalog.living_images(catalog.generation().number)
+        if uri.startswith(MEDIA)
+    }  # fmt: skip
+    for uri, digest in stored.items():
+        path = image_path(layout.media, uri)
+        if path.exists() and image_digest(path) == digest:
+            continue
+        path.unlink(missing_ok=True)
+        with catalog.database.write() as connection:
+            named = [DocumentRow.image == uri, DocumentRow.died.is_(None)]
+            dropped[path] = connection.execute(update(DocumentRow).where(*named).values(stamp=None)).rowcount
+    return dropped
+
+
 def _orphan_media(catalog: Catalog, layout: Layout) -> Iterator[Path]:
     if not layout.media.exists():
         return
@@ -254,7 +283,7 @@ def _swap(
     new: list[tuple[SegmentFile, Ids]],
     generation: int,
 ) -> None:
-    """Point the living vectors at the new segments and drop all dead rows."""
+    """Point the living vectors at the new segments; drop all dead rows, and the generations that had them."""
     dead = select(DocumentRow.key).where(DocumentRow.died.is_not(None))
     connection.execute(delete(VectorRow).where(VectorRow.document.in_(dead)))
     connection.execute(delete(DocumentRow).where(DocumentRow.died.is_not(None)))
@@ -275,6 +304,8 @@ def _swap(
         )
     for segment in old:
         connection.execute(delete(SegmentRow).where(SegmentRow.file == segment.file))
+    connection.execute(delete(SegmentRow).where(SegmentRow.died.is_not(None)))
+    connection.execute(delete(GenerationRow).where(GenerationRow.number < generation))
     newest = (
         select(MeanRow.role, MeanRow.modality, func.max(MeanRow.generation).label("generation"))
         .where(MeanRow.space == space.id)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.errors import CorruptionError
+from indexer.errors import StoreError, UnderdrawingError
 from indexer.files import atomic_path, atomic_write, file_digest, require_digest
 from indexer.index.choose import Choice, choose_kind
 from indexer.index.exact import ExactIndex
@@ -130,15 +130,23 @@ class Searcher:
         try:
             told = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
             require_digest(file, told["sha256"])
-        except (OSError, ValueError, KeyError, CorruptionError):
+            return FaissIndex.load(file, _exact(self._covered(names)), told["metadata"], self._settings.device)
+        except (OSError, ValueError, KeyError, TypeError, UnderdrawingError):
             return None
-        return FaissIndex.load(file, _exact(self._covered(names)), told["metadata"], self._settings.device)
 
     def _build(self, names: Sequence[str]) -> FaissIndex:
         from indexer.index.faiss_index import FaissIndex
 
         parts = [(part.vectors, part.ids) for part in self._covered(names)]
         index = FaissIndex.build(self.choice.kind, parts, self._settings, codes=self.choice.codes)
+        try:
+            self._save(index, names)
+        except (OSError, StoreError):
+            # A full or read-only disk, or a writer that swept the file away half written: the next opening builds again.
+            return index
+        return index
+
+    def _save(self, index: FaissIndex, names: Sequence[str]) -> None:
         file = self._file(names)
         with atomic_path(file) as temporary:
             index.save(temporary)
@@ -152,7 +160,6 @@ class Searcher:
             "metadata": index.metadata,
         }
         atomic_write(file.with_suffix(".json"), json.dumps(told, indent=2).encode() + b"\n")
-        return index
 
 
 def merge(found: Sequence[Neighbours], k: int) -> Neighbours:
@@ -183,3 +190,6 @@ def remove_stale(indexes: Path, living: Sequence[SegmentFile]) -> None:
         if stale:
             sidecar.unlink(missing_ok=True)
             sidecar.with_suffix(".faiss").unlink(missing_ok=True)
+    for file in indexes.glob("*.faiss"):
+        if not file.with_suffix(".json").exists():
+            file.unlink(missing_ok=True)

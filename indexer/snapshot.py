@@ -1,8 +1,8 @@
 """One generation of a collection, pinned: search and read it as often as you like, it does not change.
 
 Opening maps segments and reads the tombstones; nothing is copied. Dead vectors are never returned. If another process
-compacts the collection meanwhile, what is mapped stays readable; only document rows may be gone, and then
-`SnapshotGoneError` asks for a new snapshot.
+compacts the collection meanwhile, what is mapped stays readable, and so are the documents that still live; but what
+asks SQL for more (filters, exclusions, ids, documents that died since) raises `SnapshotGoneError`: open a new snapshot.
 
 What this module does not know: models, how a generation came to be.
 """
@@ -24,6 +24,7 @@ from indexer.media import image_path
 from indexer.searcher import Searcher
 from indexer.store.catalog import Catalog, Generation, Mean, Space
 from indexer.store.filters import Where
+from indexer.store.segments import damaged
 from indexer.types import Ids, Modality, Scores, Vectors
 
 __all__ = ["Mean", "Snapshot", "Space", "StoredDocument"]
@@ -72,9 +73,9 @@ class Snapshot:
         except FileNotFoundError as error:
             if catalog.generation().number != self.generation:
                 raise SnapshotGoneError(
-                    f"Generation {self.generation} was compacted away while it was opened."
+                    f"Generation {self.generation} was compacted away while it was opened.", "Open a new snapshot."
                 ) from error
-            raise
+            raise damaged(Path(error.filename), "it is missing") from error
         self._dead = catalog.tombstones(self.generation, space.id)
 
     def __enter__(self) -> Snapshot:
@@ -109,11 +110,11 @@ class Snapshot:
 
         Raises:
             FilterError: The filter does not parse.
-            CallError: The vectors have another dimension.
+            CallError: k is below 1, or a query holds a value that is not finite.
+            SpaceMismatchError: The vectors have another dimension.
+            SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
         self._require_dim(vectors)
-        if len(self) == 0:
-            return _nothing(len(vectors), k)
         return self._searcher.search(vectors, k, self._allowed(where, exclude))
 
     def scores(self, vectors: Vectors, ids: Ids) -> Scores:
@@ -124,8 +125,6 @@ class Snapshot:
     def scan(self, vectors: Vectors, where: Where | None = None, exclude: Sequence[str] = ()) -> tuple[Ids, Scores]:
         """Every living vector that matches: ids ascending (N,), and scores (n, N) float32."""
         self._require_dim(vectors)
-        if len(self) == 0:
-            return np.empty(0, np.int64), np.empty((len(vectors), 0), np.float32)
         ids, scores = self._searcher.exact.scan(vectors)
         allowed = self._allowed(where, exclude)
         if allowed is None:
@@ -155,7 +154,8 @@ class Snapshot:
         missing = [int(each) for each in ids if int(each) not in found]
         if missing:
             raise SnapshotGoneError(
-                f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone."
+                f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone.",
+                "Open a new snapshot.",
             )
         return [
             StoredDocument(
@@ -175,6 +175,8 @@ class Snapshot:
 
     def _allowed(self, where: Where | None, exclude: Sequence[str]) -> Ids | None:
         """The ids a search may return, or None for all of them."""
+        if isinstance(exclude, str):
+            raise CallError(f"exclude takes a list of ids, not the one text {exclude!r}.", f"Write [{exclude!r}].")
         if where is None and not exclude and len(self._dead) == 0:
             return None
         allowed = self._alive if where is None else self.matching(where)
@@ -188,9 +190,3 @@ class Snapshot:
             raise SpaceMismatchError(
                 f"The queries have shape {vectors.shape}; this space has dimension {self.space.dim}."
             )
-
-
-def _nothing(n: int, k: int) -> Neighbours:
-    if k < 1:
-        raise CallError(f"k is {k}; ask for at least 1.")
-    return Neighbours(np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32))

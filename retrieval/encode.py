@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from indexer.errors import QueryError
 from indexer.types import Item, Modality, Role
 from retrieval.compose.protocol import Composer, Encoded
@@ -39,19 +41,19 @@ def encode_queries(
     """
     wanted = [composer.parts(query) for query in queries]
     parts = [part for each in wanted for part in each.values()]
-    vectors = _stored(parts, snapshot) | _embedded(parts, embedder)
+    likes = list(dict.fromkeys(query.like for query in queries if query.like is not None))
+    ids = snapshot.vector_ids(likes) if likes else np.empty(0, np.int64)
+    references = dict(zip(likes, ids.tolist(), strict=True))
+    stored = {Stored(name): row for name, row in zip(likes, snapshot.vectors(ids), strict=True)}
+    vectors = stored | _embedded(parts, embedder)
     return [
-        Encoded(query, {name: _vector(vectors, part, name, place, len(queries)) for name, part in each.items()})
+        Encoded(
+            query,
+            {name: _vector(vectors, part, name, place, len(queries)) for name, part in each.items()},
+            None if query.like is None else references[query.like],
+        )
         for place, (query, each) in enumerate(zip(queries, wanted, strict=True))
     ]
-
-
-def _stored(parts: Sequence[Item | Stored], snapshot: Snapshot) -> dict[object, Vector | str]:
-    names = list(dict.fromkeys(part.document for part in parts if isinstance(part, Stored)))
-    if not names:
-        return {}
-    rows = snapshot.vectors(snapshot.vector_ids(names))
-    return {Stored(name): row for name, row in zip(names, rows, strict=True)}
 
 
 def _embedded(parts: Sequence[Item | Stored], embedder: Callable[[], Embedder]) -> dict[object, Vector | str]:

@@ -104,10 +104,7 @@ class Retriever:
         """
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise QueryError(f"k is {k!r}; it must be a whole number of at least 1.")
-        for query in queries:
-            self._readable(query.weights or Weights())
-        scope = Scope(where, exclude)
-        return self._on_snapshot(lambda snapshot: self._answer(snapshot, queries, k, scope))
+        return self._on_snapshot(lambda snapshot: self._answer(snapshot, queries, k, where, exclude))
 
     def encode(self, queries: Sequence[Query]) -> list[Encoded]:
         """The vectors of the queries' parts; weights play no role in them. Raises as `search_batch`."""
@@ -121,12 +118,13 @@ class Retriever:
             k: At least 1.
             exclude: For each query, the document ids to leave out. A `like` is left out in any case.
         """
+        left_out = exclude or [()] * len(encoded)
 
         def work(snapshot: Snapshot) -> list[Ranking]:
             if not len(snapshot):
                 return [Ranking((), ())] * len(encoded)
-            queries = [each.query for each in encoded]
-            hidden = _hidden(snapshot, queries, exclude or [()] * len(queries))
+            others = _vector_ids(snapshot, left_out)
+            hidden = [np.append(own, more) for own, more in zip(_references(encoded), others, strict=True)]
             rules = [each.rule for each in self._compose(snapshot, encoded)]
             return _rankings(snapshot, find(snapshot, rules, k, Scope(hidden=hidden)), k)
 
@@ -167,7 +165,14 @@ class Retriever:
             self._weights.over(tuned.weights), f"given: {given}; others: {tuned.source}" if given else tuned.source
         )
 
-    def _answer(self, snapshot: Snapshot, queries: Sequence[Query], k: int, scope: Scope) -> list[Results]:
+    def _answer(
+        self,
+        snapshot: Snapshot,
+        queries: Sequence[Query],
+        k: int,
+        where: Mapping[str, Any] | None,
+        exclude: Sequence[str],
+    ) -> list[Results]:
         took = dict.fromkeys(STAGES, 0.0)
         results = partial(
             Results,
@@ -183,9 +188,8 @@ class Retriever:
         with _timed(took, "compose"):
             composed = self._compose(snapshot, encoded)
         with _timed(took, "search"):
-            hidden = _hidden(snapshot, queries, [()] * len(queries))
-            rules = [each.rule for each in composed]
-            found = find(snapshot, rules, k, Scope(scope.where, scope.exclude, hidden))
+            scope = Scope(where, exclude, _references(encoded))
+            found = find(snapshot, [each.rule for each in composed], k, scope)
         with _timed(took, "documents"):
             hits = _hits(snapshot, composed, found, k)
         return [
@@ -194,6 +198,8 @@ class Retriever:
         ]
 
     def _encode(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Encoded]:
+        for query in queries:
+            self._readable(query.weights or Weights())
         return encode_queries(queries, self._composer, lambda: self._source.embedder, snapshot)
 
     def _compose(self, snapshot: Snapshot, encoded: Sequence[Encoded]) -> list[Composed]:
@@ -234,10 +240,9 @@ def _vector_ids(snapshot: Snapshot, documents: Sequence[Sequence[str]]) -> list[
     return [np.array([ids[name] for name in own], np.int64) for own in documents]
 
 
-def _hidden(snapshot: Snapshot, queries: Sequence[Query], exclude: Sequence[Sequence[str]]) -> list[Ids]:
-    """For each query what it may not find: its own reference, and what the caller says."""
-    own = [() if query.like is None else (query.like,) for query in queries]
-    return _vector_ids(snapshot, [(*likes, *others) for likes, others in zip(own, exclude, strict=True)])
+def _references(encoded: Sequence[Encoded]) -> list[Ids]:
+    """For each query, the vector of its own stored reference, if it has one: (0,) or (1,) int64."""
+    return [np.array([] if each.reference is None else [each.reference], np.int64) for each in encoded]
 
 
 def _fetched(snapshot: Snapshot, found: Sequence[Found]) -> dict[int, StoredDocument]:

@@ -174,7 +174,7 @@ def _not_read(data: bytes) -> ItemError:
         return refusal(Reason.SVG, "The picture is an SVG drawing; draw it to pixels first.")
     known = ", ".join(_SUFFIXES)
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        return refusal(Reason.UNSUPPORTED_FORMAT, f"A HEIF picture, which is not read here; {known} are.")
+        return refusal(Reason.UNSUPPORTED_FORMAT, f"A HEIF picture; convert it to one of {known}.")
     return refusal(Reason.NOT_AN_IMAGE, f"The content is none of {known}; it begins with {data[:8]!r}.")
 
 

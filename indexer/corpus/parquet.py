@@ -38,12 +38,16 @@ _READ_BYTES = 1024 * 1024
 class ParquetCorpus:
     """The documents of Parquet files, file after file.
 
-    Attributes:
+    Args:
+        files: The files, by their absolute paths.
         source: The absolute path of the file, or of the folder that holds the files.
+
+    Attributes:
+        source: As given.
     """
 
     def __init__(self, files: Sequence[Path], source: str) -> None:
-        self._files = [file.resolve() for file in files]
+        self._files = files
         self.source = source
 
     def __iter__(self) -> Iterator[Record | Rejected]:

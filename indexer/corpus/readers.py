@@ -74,7 +74,7 @@ def _open_folder(path: Path) -> Corpus:
         raise CallError(error.detail, _ACCEPTED) from error
     source = portable_name(str(path))
     if not kinds.isdisjoint(_SHARDS):
-        return WebDatasetCorpus([path / name for name in names if _suffix(name) in _SHARDS], source)
+        return WebDatasetCorpus([path / name for name in names if _suffix(name) in _SHARDS], source, path)
     if kinds == {".parquet"}:
         return ParquetCorpus([path / name for name in names if _suffix(name) == ".parquet"], source)
     return FolderCorpus(path)
@@ -95,7 +95,8 @@ def _open_file(path: Path) -> Corpus:
 
 def _open_pattern(pattern: str) -> Corpus:
     shards = []
-    for shard in map(Path, _expand(pattern)):
+    for name in _expand(pattern):
+        shard = Path(name).absolute()
         if _suffix(shard.name) not in _SHARDS:
             raise CallError(f"{printable(shard)} is no shard, and only shards are named by a pattern.", _ACCEPTED)
         if not shard.is_file():
@@ -103,7 +104,8 @@ def _open_pattern(pattern: str) -> Corpus:
         shards.append(shard)
     if not shards:
         raise CallError(f"{printable(pattern)} names no shard: its range is empty.", _ACCEPTED)
-    return WebDatasetCorpus(shards, portable_name(str(Path(pattern).absolute())))
+    folder = Path(pattern[: pattern.index("{")] + "_").absolute().parent  # what stands before the first brace
+    return WebDatasetCorpus(shards, portable_name(str(Path(pattern).absolute())), folder)
 
 
 def _expand(pattern: str) -> Iterator[str]:

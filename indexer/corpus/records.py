@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from indexer.corpus.paths import printable, stat_file
 from indexer.corpus.reasons import Reason, refusal
@@ -121,18 +121,18 @@ def make_sample(
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """Read one JSON object, strictly: UTF-8, no NaN or Infinity.
+    """Read one JSON object. NaN, which Python writes for what is missing, is null; Infinity is an error.
 
     Raises:
         ItemError: `not-utf-8` or `bad-json`.
     """
     try:
-        value = json.loads(decode_text(content), parse_constant=_no_constant)
+        value = json.loads(decode_text(content), parse_constant=_constant)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise refusal(Reason.BAD_JSON, f"Not JSON: {error.msg} at {line}column {error.colno}.") from error
     except (ValueError, RecursionError) as error:
-        # ValueError: NaN, or an integer of more digits than Python converts.
+        # ValueError: an infinity, or an integer of more digits than Python converts.
         raise refusal(Reason.BAD_JSON, f"Not usable as JSON: {error}.") from error
     if not isinstance(value, dict):
         raise refusal(Reason.BAD_JSON, f"A JSON object is needed; this is a {type(value).__name__}.")
@@ -247,5 +247,6 @@ def _is_unicode(value: str) -> bool:
     return True
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+def _constant(name: str) -> None:
+    if name != "NaN":
+        raise ValueError(f"{name} is not JSON")

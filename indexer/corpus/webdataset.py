@@ -2,8 +2,8 @@
 
 * `0001.jpg`, `0001.txt`, `0001.json`, one after the other, are one document: its image, its text, and as in a
   folder its `id`, `text`, `caption` and fields. The name ends at the first dot behind the last slash.
-* The id is that name; where there are several shards, the shard's name and a slash go before it, for many
-  datasets begin to count anew in each.
+* The id is that name. In a folder or pattern of shards, be it of one, the shard's name and a slash go before it,
+  for many datasets begin to count anew in each.
 * The stamp is a digest of the content.
 
 Other members are counted in `ignored`. Nothing is extracted, so a member's name is a name and no path. A cut
@@ -15,7 +15,6 @@ What this module does not know: whether an image is one.
 
 from __future__ import annotations
 
-import os
 import re
 import tarfile
 import zlib
@@ -53,14 +52,19 @@ _PARTS = {"txt": "text", "json": "details"} | {
 class WebDatasetCorpus:
     """The documents of WebDataset shards, shard after shard.
 
-    Attributes:
+    Args:
+        shards: The archives, by their absolute paths.
         source: The absolute path of the shard, of the folder that holds the shards, or of their pattern.
+        folder: What the shards' names in ids are relative to; None leaves them out.
+
+    Attributes:
+        source: As given.
         ignored: How many members the last iteration passed over, being no part of a document.
     """
 
-    def __init__(self, shards: Sequence[Path], source: str) -> None:
-        self._shards = [shard.resolve() for shard in shards]
-        self._common = Path(os.path.commonpath([shard.parent for shard in self._shards]))
+    def __init__(self, shards: Sequence[Path], source: str, folder: Path | None = None) -> None:
+        self._shards = shards
+        self._folder = folder
         self.source = source
         self.ignored = 0
 
@@ -76,9 +80,9 @@ class WebDatasetCorpus:
                 yield Rejected(shard.as_uri(), error.reason, f"{printable(shard.name)}: {error.detail}")
 
     def _prefix(self, shard: Path) -> str:
-        if len(self._shards) == 1:
+        if self._folder is None:
             return ""
-        name = shard.relative_to(self._common).as_posix()
+        name = shard.relative_to(self._folder).as_posix()
         return portable_name(re.sub(r"\.(tar|tar\.gz|tgz)$", "/", name))
 
     def _samples(self, stream: BufferedIOBase) -> Iterator[_Sample]:

@@ -20,10 +20,11 @@ import numpy as np
 
 from indexer.embed import Dtype
 from indexer.embed.preprocess import ImagePreprocess
-from indexer.embed.protocol import Embedder, Fingerprint, Prepared, Vectors, unit_rows
+from indexer.embed.protocol import Embedder, Fingerprint, Prepared
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.files import atomic_write, file_digest
-from indexer.types import Item, Modality, Role
+from indexer.types import Item, Modality, Role, Vectors
+from indexer.vectors import unit_rows
 
 if TYPE_CHECKING:
     import torch

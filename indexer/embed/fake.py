@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.embed.protocol import Embedder, Fingerprint, Prepared, Vectors, unit_rows
+from indexer.embed.protocol import Embedder, Fingerprint, Prepared
 from indexer.errors import CallError
-from indexer.types import Item, Modality, Role
+from indexer.types import Item, Modality, Role, Vectors
+from indexer.vectors import unit_rows
 
 
 class FakeEmbedder(Embedder):

@@ -27,8 +27,6 @@ import numpy.typing as npt
 from indexer.errors import CallError, ItemError, ItemsError
 from indexer.types import Item, Modality, Role, Vectors
 
-__all__ = ["Embedded", "Embedder", "Fingerprint", "Prepared", "Vectors", "unit_rows"]
-
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -161,13 +159,3 @@ class Embedder(ABC):
             raise ItemsError(embedded.errors, len(items))
         return embedded.vectors
 
-
-def unit_rows(vectors: npt.NDArray[Any]) -> Vectors:
-    """Rows scaled to unit length, as float32; a zero row stays zero.
-
-    Args:
-        vectors: (n, dim), any float dtype.
-    """
-    rows = np.asarray(vectors, np.float32)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.ascontiguousarray(rows / np.where(norms > 0, norms, 1), np.float32)

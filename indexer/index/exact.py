@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from indexer.embed.protocol import Vectors
 from indexer.errors import CallError, CorruptionError, QueryError
 from indexer.index.protocol import NO_ID, Ids, Neighbours, Scores
+from indexer.types import Vectors
 
 SCORES_PER_BLOCK = 1 << 22  # 16 MB of float32; selecting from them takes as much again
 QUERIES_PER_BLOCK = 512

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from indexer.embed.protocol import Vectors, unit_rows
 from indexer.errors import CallError, CorruptionError, MissingExtraError, StoreError, UnderdrawingError
 from indexer.index.choose import EXACT_ROWS, HNSW_LINKS, Codes, ivf_lists
 from indexer.index.exact import ExactIndex, checked_search, no_neighbours, rounding_error
 from indexer.index.protocol import NO_ID, Device, Ids, IndexKind, IndexSettings, Neighbours, Scores
-from indexer.types import JsonValue
+from indexer.types import JsonValue, Vectors
+from indexer.vectors import unit_rows
 
 # They all install the same folder `faiss`: one of them works, two overwrite each other's files.
 DISTRIBUTIONS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu12", "faiss-gpu-cu11", "faiss-cuda")
@@ -259,25 +259,29 @@ class FaissIndex:
     def _plan(self, wanted: int, share: float, growth: int) -> tuple[int, int] | None:
         """How many neighbours to fetch and with which nprobe or efSearch; None where exact search is better.
 
-        The tuned effort is for 10 neighbours out of all. HNSW walks past what a filter refuses, so its effort
-        grows with the inverse of the share that passes, IVF's with the square root of that, and both with the
-        square root of k. These are rules of thumb; what they miss is caught by growing.
+        The tuned effort is for 10 neighbours out of all. It is divided by the share that a filter lets pass, so
+        that as many eligible vectors are seen as without a filter, and grows with the square root of k. These
+        are rules of thumb; where neighbours are still missing, the search is repeated with `growth`.
         """
         fetch, effort, most = float(wanted), 0.0, 0
         depth = max(wanted / TUNE_K, 1)
         if self._kind is IndexKind.EXACT:
-            fetch = (wanted + FLAT_SPARE) * growth
+            fetch = wanted + FLAT_SPARE
         elif self._kind is IndexKind.HNSW:
-            effort = max(self._effort * math.sqrt(depth), wanted) * growth / share
+            effort = max(self._effort * math.sqrt(depth), wanted)
             most = max(self._effort, self.size // 16)
         else:
             fetch = wanted * (SQ8_SPARE if self._codes is Codes.SQ8 else 1)
-            effort = self._effort * math.sqrt(depth * growth / share)
+            effort = self._effort * math.sqrt(depth)
             most = self._lists
+        effort *= growth / share
         if self._on_gpu:
-            fetch, most = fetch * growth / share, min(most, GPU_MOST)
-        bounded = self._on_gpu or self._kind is IndexKind.EXACT
-        if effort > most or (bounded and fetch > GPU_MOST):
+            fetch, most = fetch / share, min(most, GPU_MOST)
+        if self._on_gpu or self._kind is IndexKind.EXACT:
+            fetch *= growth
+            if fetch > GPU_MOST:
+                return None
+        if effort > most:
             return None
         return math.ceil(fetch), math.ceil(effort)
 
@@ -359,7 +363,7 @@ def _trained(kind: IndexKind, codes: Codes, exact: ExactIndex, seed: int, rng: n
     # The vector doubles as it grows, so that memory peaks at three times the data; this reserves it at once.
     flat.codes.resize(exact.size * dim * 4)
     flat.codes.resize(0)
-    return faiss.IndexIDMap(index)
+    return faiss.IndexIDMap(index)  # IDMap2 adds a map from ids to positions, for calls that are not made here
 
 
 def _tuned(
@@ -384,7 +388,7 @@ def _tuned(
         recall = float(found.mean())
         if recall >= target or effort == most:
             return tuned | {"recall_at_10": round(recall, 4)}
-        effort = min(math.ceil(effort * 1.4), most)
+        effort = min(math.ceil(effort * 1.2), most)
 
 
 def _selector(ids: Ids) -> Any:

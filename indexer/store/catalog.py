@@ -6,16 +6,17 @@ What this module does not know: vectors, models, how rows got here (`publish.py`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from indexer.errors import CallError
-from indexer.store.database import Database
+from indexer.errors import CallError, SnapshotGoneError
+from indexer.store.database import Database, storable
 from indexer.store.filters import Where, compile_where
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, SpaceRow, VectorRow
 from indexer.store.segments import SegmentFile
@@ -118,7 +119,7 @@ class Catalog:
         query = select(SegmentRow).where(_alive(SegmentRow, generation)).order_by(SegmentRow.id)
         if space is not None:
             query = query.where(SegmentRow.space == space)
-        with self.database.read() as connection:
+        with self._pinned(generation) as connection:
             rows = connection.execute(query.with_only_columns(*SegmentRow.__table__.columns)).all()
         return [SegmentFile(row.file, row.sha256, row.size, row.rows) for row in rows]
 
@@ -154,8 +155,8 @@ class Catalog:
     def known_vector_ids(self, ids: Sequence[str], generation: int, space: int) -> dict[str, int]:
         """The vectors of those documents that live in a generation, by document id."""
         found: dict[str, int] = {}
-        with self.database.read() as connection:
-            for some in _batches(ids):
+        with self._pinned(generation) as connection:
+            for some in _batches([each for each in ids if storable(each)]):
                 rows = connection.execute(
                     select(DocumentRow.id, VectorRow.id)
                     .join(VectorRow, VectorRow.document == DocumentRow.key)
@@ -187,7 +188,7 @@ class Catalog:
         query = select(DocumentRow.id, DocumentRow.image, DocumentRow.image_sha256).where(
             DocumentRow.image.is_not(None), _alive(DocumentRow, generation)
         )
-        with self.database.read() as connection:
+        with self._pinned(generation) as connection:
             for row in connection.execution_options(yield_per=1000).execute(query):
                 yield row[0], str(row[1]), row[2]
 
@@ -212,13 +213,26 @@ class Catalog:
 
     def counts(self, generation: int) -> dict[str, int]:
         """Living documents by modality."""
-        with self.database.read() as connection:
+        with self._pinned(generation) as connection:
             rows = connection.execute(
                 select(DocumentRow.modality, func.count())
                 .where(_alive(DocumentRow, generation))
                 .group_by(DocumentRow.modality)
             ).all()
         return {row[0]: row[1] for row in rows}
+
+    @contextmanager
+    def _pinned(self, generation: int) -> Iterator[Connection]:
+        """A connection for reading that sees all of a generation.
+
+        Raises:
+            SnapshotGoneError: Rows of it may be gone: compaction forgets the generations before it.
+        """
+        with self.database.read() as connection:
+            known = select(GenerationRow.number).where(GenerationRow.number == generation)
+            if connection.execute(known).first() is None:
+                raise SnapshotGoneError(f"Generation {generation} was compacted away.", "Open a new snapshot.")
+            yield connection
 
     def _vector_ids(self, generation: int, space: int, *conditions: ColumnElement[bool]) -> Ids:
         query = (
@@ -227,7 +241,7 @@ class Catalog:
             .join(SegmentRow, VectorRow.segment == SegmentRow.id)
             .where(VectorRow.space == space, *conditions)
         )
-        with self.database.read() as connection:
+        with self._pinned(generation) as connection:
             ids = np.fromiter(connection.execute(query).scalars(), np.int64)
         ids.sort()
         return ids

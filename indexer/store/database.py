@@ -5,8 +5,10 @@ What this module does not know: any table.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
@@ -21,6 +23,16 @@ from indexer.store.schema import SCHEMA_VERSION
 BUSY_MILLISECONDS = 30_000
 
 
+def storable(text: str) -> bool:
+    """Whether the databases can hold a text; one with a NUL or half a surrogate pair they cannot, so have not got."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _dumps(value: Any) -> str:
+    # Unescaped, since older SQLite compares the names in a JSON path with what is written.
+    return json.dumps(value, ensure_ascii=False)
+
+
 class Database:
     """One collection's tables.
 
@@ -29,16 +41,24 @@ class Database:
         schema: The PostgreSQL schema that holds the tables, so that many collections share a database.
     """
 
-    def __init__(self, url: str, schema: str | None = None) -> None:
+    def __init__(self, url: str | URL, schema: str | None = None) -> None:
         self.url = parse_url(url)
         self.schema = schema
         if self.url.get_backend_name() == "sqlite":
             # NullPool: a connection costs 0.2 ms, and a pooled one would outlive forks and threads.
-            self.engine = create_engine(self.url, poolclass=NullPool)
+            self.engine = create_engine(self.url, poolclass=NullPool, json_serializer=_dumps)
+            self._reading = self.engine
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             self.engine = _postgres_engine(self.url, schema)
+            # PostgreSQL's default gives each statement a state of its own.
+            self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
+
+    @classmethod
+    def in_file(cls, path: Path) -> Database:
+        """SQLite in a file. The path goes in as it is: in a URL, `?` and `%` have meanings of their own."""
+        return cls(URL.create("sqlite", database=str(path.absolute())))
 
     @property
     def shown(self) -> str:
@@ -48,7 +68,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for reading; what it sees is as of its first statement."""
-        with _mapped(self.shown), self.engine.connect() as connection, connection.begin():
+        with _mapped(self.shown), self._reading.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -85,7 +105,10 @@ class Database:
         """
         version = self.version()
         if version is None:
-            raise CorruptionError(f"{self.shown} holds no collection: the table alembic_version is missing.")
+            raise CorruptionError(
+                f"{self.shown} holds no collection: the table alembic_version is missing.",
+                "Restore it from a backup, name the right database, or index again into a new folder.",
+            )
         self._refuse_newer(version)
         if version != SCHEMA_VERSION:
             raise FormatError(
@@ -107,12 +130,34 @@ class Database:
                 "Upgrade: pip install -U underdrawing",
             )
 
+    def problems(self) -> list[str]:
+        """What the database says is wrong with its own file; PostgreSQL looks after itself.
+
+        Raises:
+            CorruptionError: It is damaged so that it cannot say.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return []
+        with self.read() as connection:
+            lines = connection.execute(text("PRAGMA integrity_check")).scalars().all()
+        return [line for line in lines if line != "ok"]
+
+    def tidy(self) -> None:
+        """Move SQLite's log into its file, as far as readers allow."""
+        if self.engine.dialect.name == "sqlite":
+            with _mapped(self.shown), self.engine.connect() as connection:
+                # Straight to the driver: a checkpoint must be outside of any transaction.
+                cursor = connection.connection.cursor()
+                cursor.execute("PRAGMA busy_timeout=1000")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                cursor.close()
+
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
 
 
-def parse_url(url: str) -> URL:
+def parse_url(url: str | URL) -> URL:
     """A SQLAlchemy URL of one of the two databases; plain `postgresql://` means psycopg 3.
 
     Raises:
@@ -132,7 +177,7 @@ def _postgres_engine(url: URL, schema: str | None) -> Engine:
     # The search path makes one collection's tables the only ones in sight; no statement names a schema.
     options: dict[str, Any] = {"options": f"-csearch_path={schema}"} if schema else {}
     try:
-        return create_engine(url, connect_args=options, pool_pre_ping=True)
+        return create_engine(url, connect_args=options, pool_pre_ping=True, json_serializer=_dumps)
     except (ImportError, NoSuchModuleError):
         raise MissingExtraError("psycopg", "postgres", "A PostgreSQL collection") from None
 

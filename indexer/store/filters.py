@@ -6,7 +6,8 @@
     "a.b"                                reaches into nested objects
 
 Comparisons are between equal types: `$lt: 50` never matches the text "40". `$ne`, `$nin` and `$not` also match documents
-that lack the field. Field names and values are always bound parameters.
+that lack the field, and a field that is null counts as lacking. Texts are ordered by code point. Names reach into
+objects only, never into lists. Field names and values are always bound parameters.
 
 What this module does not know: anything but the `documents` table.
 """
@@ -16,13 +17,14 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Text, and_, cast, exists, false, func, literal, not_, or_, select, true
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ColumnElement, Text, and_, case, cast, exists, false, func, literal, not_, or_, select, true
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from indexer.errors import FilterError
+from indexer.store.database import storable
 from indexer.store.schema import DocumentRow
 
 Where: TypeAlias = Mapping[str, Any]
@@ -30,6 +32,9 @@ Condition: TypeAlias = ColumnElement[bool]
 
 _MAX_DEPTH = 16
 _MAX_OPERANDS = 10_000
+_MAX_CONDITIONS = 100
+"""Of one filter: SQLite refuses expressions more than 1,000 deep, each condition may take six terms, and a list of
+ORs is as deep as it is long."""
 
 
 def compile_where(where: Where, dialect: str) -> Condition:
@@ -74,13 +79,15 @@ def _compile(where: Any, fields: _Fields, depth: int) -> Condition:
 
 def _compile_field(name: str, operand: Any, fields: _Fields) -> Condition:
     keys = name.split(".")
-    if not all(keys) or any(character in name for character in '"\\\0'):
-        raise FilterError(f"{name!r} is no field name: no empty part, quote, backslash or NUL.")
+    if not all(keys) or any(character in name for character in '"\\') or not storable(name):
+        raise FilterError(f"{name!r} is no field name: no empty part, quote, backslash, NUL or half surrogate pair.")
     if not isinstance(operand, Mapping):
+        fields.count(1)
         return _equal(fields, keys, operand)
     if not operand:
         raise FilterError(f"The filter on {name!r} is empty.", f"Known operators: {', '.join(_OPERATORS)}.")
     conditions = []
+    fields.count(len(operand))
     for operator, value in operand.items():
         if operator not in _OPERATORS:
             raise FilterError(f"The operator {operator!r} is not known.", f"Known: {', '.join(_OPERATORS)}.")
@@ -105,7 +112,11 @@ def _in(fields: _Fields, keys: list[str], values: Any) -> Condition:
         raise FilterError(f"$in and $nin take a list, not {_shown(values)}.")
     if len(values) > _MAX_OPERANDS:
         raise FilterError(f"$in and $nin take at most {_MAX_OPERANDS} values; there are {len(values)}.")
-    return or_(false(), *(_equal(fields, keys, value) for value in values))
+    scalars = [value for value in values if value is not None]
+    for value in scalars:
+        _require_scalar("$in and $nin", value)
+    among = fields.among(keys, scalars) if scalars else false()
+    return or_(among, not_(fields.present(keys))) if len(scalars) < len(values) else among
 
 
 def _exists(fields: _Fields, keys: list[str], value: Any) -> Condition:
@@ -145,8 +156,8 @@ def _require_scalar(operator: str, value: Any) -> None:
         raise FilterError(f"{operator} takes a finite number, not {value}.")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise FilterError(f"{operator} takes a 64-bit integer, not {value}.")
-    if isinstance(value, str) and "\0" in value:
-        raise FilterError(f"{operator}: the text holds a NUL, which no stored field can.")
+    if isinstance(value, str) and not storable(value):
+        raise FilterError(f"{operator}: the text holds a NUL or half a surrogate pair, which no stored field can.")
 
 
 def _shown(value: Any) -> str:
@@ -155,6 +166,16 @@ def _shown(value: Any) -> str:
 
 class _Fields(ABC):
     """How one database reads `documents.fields`. Every condition is true or false, never NULL, so NOT is sound."""
+
+    _conditions = 0
+
+    def count(self, more: int) -> None:
+        """Refuse a filter that no database could run."""
+        self._conditions += more
+        if self._conditions > _MAX_CONDITIONS:
+            raise FilterError(
+                f"The filter has more than {_MAX_CONDITIONS} conditions.", "Use $in for many values of one field."
+            )
 
     @abstractmethod
     def present(self, keys: list[str]) -> Condition:
@@ -167,6 +188,10 @@ class _Fields(ABC):
     @abstractmethod
     def contains(self, keys: list[str], value: Any) -> Condition:
         """The field is a list that has the value."""
+
+    @abstractmethod
+    def among(self, keys: list[str], values: list[Any]) -> Condition:
+        """The field is one of the values, or a list that has one."""
 
 
 _SIGNS: dict[str, Callable[[Any, Any], Condition]] = {
@@ -187,7 +212,7 @@ class _SqliteFields(_Fields):
         kind = func.coalesce(func.json_type(DocumentRow.fields, path), "null")
         # JSON_EXTRACT gives true and false as 1 and 0: the type test keeps them apart from numbers.
         extracted = func.json_extract(DocumentRow.fields, path)
-        return and_(kind.in_(_sqlite_types(value)), func.coalesce(_SIGNS[sign](extracted, _plain(value)), false()))
+        return and_(kind.in_(_sqlite_types(value)), func.coalesce(_SIGNS[sign](extracted, _parsed(value)), false()))
 
     def contains(self, keys: list[str], value: Any) -> Condition:
         path = _path(keys)
@@ -197,9 +222,22 @@ class _SqliteFields(_Fields):
             exists(
                 select(literal(1))
                 .select_from(element)
-                .where(element.c.type.in_(_sqlite_types(value)), element.c.value == _plain(value))
+                .where(element.c.type.in_(_sqlite_types(value)), element.c.value == _parsed(value))
             ),
         )
+
+    def among(self, keys: list[str], values: list[Any]) -> Condition:
+        path = _path(keys)
+        kind = func.coalesce(func.json_type(DocumentRow.fields, path), "null")
+        extracted = func.json_extract(DocumentRow.fields, path)
+        element = func.json_each(DocumentRow.fields, path).table_valued("value", "type")
+        scalar, listed = [], []
+        for types, some in _by_type(values):
+            wanted = func.json_each(json.dumps(some)).table_valued("value")
+            scalar.append(and_(kind.in_(types), func.coalesce(extracted.in_(select(wanted.c.value)), false())))
+            listed.append(and_(element.c.type.in_(types), element.c.value.in_(select(wanted.c.value))))
+        inside = exists(select(literal(1)).select_from(element).where(or_(*listed)))
+        return or_(*scalar, and_(kind == "array", inside))
 
 
 class _PostgresFields(_Fields):
@@ -211,7 +249,7 @@ class _PostgresFields(_Fields):
         found = self._value(keys)
         if isinstance(value, str):
             # As bytes, as SQLite does; jsonb itself would use the database's collation.
-            left, right = func.jsonb_extract_path_text(DocumentRow.fields, *keys).collate("C"), literal(value)
+            left, right = found.op("#>>", return_type=Text())(cast(literal("{}"), ARRAY(Text))).collate("C"), literal(value)
             compared = _SIGNS[sign](left, right)
         else:
             compared = _SIGNS[sign](found, _json(value))
@@ -224,22 +262,47 @@ class _PostgresFields(_Fields):
             func.coalesce(found.op("@>", is_comparison=True)(_json([value])), false()),
         )
 
+    def among(self, keys: list[str], values: list[Any]) -> Condition:
+        found = self._value(keys)
+        wanted = select(func.jsonb_array_elements(_json(values)))
+        array = case((func.jsonb_typeof(found) == "array", found), else_=_json([]))
+        element = func.jsonb_array_elements(array).table_valued("value")
+        inside = exists(select(literal(1)).select_from(element).where(element.c.value.in_(wanted)))
+        return or_(func.coalesce(found.in_(wanted), false()), inside)
+
     def _value(self, keys: list[str]) -> Any:
-        return func.jsonb_extract_path(DocumentRow.fields, *keys, type_=JSONB)
+        # Not jsonb_extract_path, to which "0" is also the first element of a list.
+        value: Any = DocumentRow.fields
+        for key in keys:
+            value = value.op("->", return_type=JSONB())(cast(literal(key), Text))
+        return value
 
 
 def _path(keys: list[str]) -> str:
-    return "$" + "".join(f'."{key}"' for key in keys)
+    # Escaped as the stored names are: older SQLite compares them as they are written.
+    return "$" + "".join("." + json.dumps(key, ensure_ascii=False) for key in keys)
 
 
-def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, bool) else value
+def _parsed(value: Any) -> Any:
+    # Fractions through SQLite's own parser, as the stored ones: it may differ from Python's in the last digit.
+    return func.json_extract(json.dumps(value), "$") if isinstance(value, bool | float) else value
 
 
 def _sqlite_types(value: Any) -> list[str]:
     if isinstance(value, bool):
         return ["true" if value else "false"]
     return ["text"] if isinstance(value, str) else ["integer", "real"]
+
+
+def _by_type(values: list[Any]) -> Iterator[tuple[list[str], list[Any]]]:
+    """The values that are of one type, and that type's names in SQLite."""
+    for kind in (True, False):
+        if any(value is kind for value in values):
+            yield _sqlite_types(kind), [kind]
+    for kind in (str, int | float):
+        some = [value for value in values if isinstance(value, kind) and not isinstance(value, bool)]
+        if some:
+            yield _sqlite_types(some[0]), some
 
 
 def _json(value: Any) -> Any:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from indexer.errors import LockedError
+from indexer.files import make_folder
 
 
 class WriterLock:
@@ -32,7 +33,7 @@ class WriterLock:
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> WriterLock:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         # Opened without truncation: until the lock is ours, the content is the holder's name.
         file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
         try:

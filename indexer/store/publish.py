@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from indexer.store.catalog import MAX_PARAMETERS, Space
-from indexer.store.database import Database
+from indexer.store.database import Database, storable
 from indexer.store.schema import (
     DocumentRow,
     GenerationRow,
@@ -218,6 +218,7 @@ def _insert_documents(connection: Connection, space: Space, change: Change, gene
 
 def _bury(connection: Connection, ids: Sequence[str], generation: int) -> int:
     buried = 0
+    ids = [each for each in ids if storable(each)]
     for start in range(0, len(ids), MAX_PARAMETERS):
         result = connection.execute(
             update(DocumentRow)

@@ -80,8 +80,8 @@ def open_segment(folder: Path, segment: SegmentFile, digest: str, dim: int) -> t
     if size != segment.size:
         raise damaged(path, f"it has {size} bytes, recorded were {segment.size}")
     header, start = _read_header(path)
-    metadata = header.get("__metadata__", {})
-    if not str(metadata.get("format", "")).isdecimal():
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or not str(metadata.get("format", "")).isdecimal():
         raise damaged(path, "its header names no format")
     if int(metadata["format"]) > SEGMENT_FORMAT:
         raise FormatError(
@@ -90,8 +90,11 @@ def open_segment(folder: Path, segment: SegmentFile, digest: str, dim: int) -> t
         )
     if metadata.get("space") != digest:
         raise damaged(path, f"it belongs to space {metadata.get('space')}, not {digest}")
-    vectors = _map(path, header, start, "vectors", "F32", (segment.rows, dim))
-    ids = _map(path, header, start, "ids", "I64", (segment.rows,))
+    if start + segment.rows * (4 * dim + 8) != size:
+        raise damaged(path, f"its header ends at byte {start}, and {segment.rows} rows do not fit behind it")
+    # safetensors puts the widest type first; a header that says otherwise is damaged.
+    ids = _map(path, header, start, 0, "ids", "I64", (segment.rows,))
+    vectors = _map(path, header, start, 8 * segment.rows, "vectors", "F32", (segment.rows, dim))
     return vectors, ids
 
 
@@ -119,18 +122,14 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _map(path: Path, header: dict[str, Any], start: int, name: str, dtype: str, shape: tuple[int, ...]) -> Any:
-    entry = header.get(name)
+def _map(
+    path: Path, header: dict[str, Any], start: int, first: int, name: str, dtype: str, shape: tuple[int, ...]
+) -> Any:
     kind = np.dtype({"F32": "<f4", "I64": "<i8"}[dtype])
     length = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-    if (
-        not isinstance(entry, dict)
-        or entry.get("dtype") != dtype
-        or tuple(entry.get("shape", ())) != shape
-        or entry["data_offsets"][1] - entry["data_offsets"][0] != length
-    ):
+    if header.get(name) != {"dtype": dtype, "shape": list(shape), "data_offsets": [first, first + length]}:
         raise damaged(path, f"`{name}` is not {dtype} of shape {shape}")
     if length == 0:
         return np.empty(shape, kind)
     # A plain ndarray over the map: np.memmap's subclass costs a Python call on every slice.
-    return np.asarray(np.memmap(path, kind, mode="r", offset=start + entry["data_offsets"][0], shape=shape))
+    return np.asarray(np.memmap(path, kind, mode="r", offset=start + first, shape=shape))

@@ -1,13 +1,15 @@
 """Train an open_clip model from scratch on a captioned corpus, with or without a text teacher.
 
-Three losses, each a mean over its batch:
+The first stage trains both towers, by losses that are each a mean over the batch:
 
 * contrast: images against captions, both ways (Radford et al. 2021, arXiv:2103.00020), where every caption that is
   true of an image counts as its positive (UniCL's targets: Yang et al. 2022, arXiv:2204.03610);
-* with a teacher, contrast of the images against a linear image P of the teacher's caption vectors, which ties the
-  picture space to what the teacher knows;
-* with a teacher, distillation: the student's vector of any word is drawn to P(teacher's vector), so that words no
-  caption holds land near those that mean the same.
+* with a teacher, contrast of the images against a linear image of the teacher's caption vectors, which ties the
+  picture space to what the teacher knows.
+
+The second stage, with a teacher only, goes on with the text tower alone, against the finished picture vectors: the
+same contrast, and distillation, which draws the vector of any word to the mean picture of the captions that the teacher
+finds nearest to it. So words no caption holds land among the pictures they mean. It needs no images and is quick.
 
 Only the student is kept. The result is an open_clip folder: `open_clip.create_model("local-dir:FOLDER")` loads it.
 
@@ -21,6 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +31,14 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.files import atomic_path, atomic_write
+from indexer.vectors import unit_rows
+from pipelines.train.augment import augment
 from pipelines.train.captions import CaptionedImages, Templates
 from pipelines.train.run import RunFolder, cosine_schedule, training_progress
 from pipelines.train.teacher import MINILM_DIM, teacher_vectors, teacher_words
 from pipelines.train.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 PREPROCESS = {
@@ -56,11 +60,13 @@ class ClipRecipe:
         split_field: The field that names a record's part, or None to train on all.
         train_part: The part trained on.
         validation_part: The part that progress is measured on.
-        steps: Optimiser steps.
+        steps: Optimiser steps of the first stage.
+        text_steps: Steps of the second; 0 trains without a teacher.
         batch: Images in a step.
-        words: Words in a step's distillation; 0 trains without the teacher.
+        words: Words in a step of the second stage.
         teacher_contrast: Weight of the contrast with the teacher's captions.
         distillation: Weight of the distillation.
+        softness: Temperature of the teacher's cosines when it finds the captions nearest to a word.
         peak: AdamW's largest learning rate.
         weight_decay: AdamW's decay, on matrices alone.
         warmup: Steps of linear warm-up.
@@ -96,10 +102,12 @@ class ClipRecipe:
     train_part: str = "train"
     validation_part: str = "validation"
     steps: int = 5000
+    text_steps: int = 0
     batch: int = 256
-    words: int = 0
+    words: int = 512
     teacher_contrast: float = 0.5
-    distillation: float = 1.0
+    distillation: float = 4.0
+    softness: float = 0.04
     peak: float = 1e-3
     weight_decay: float = 0.1
     warmup: int = 200
@@ -136,12 +144,13 @@ def train_clip(records: Any, recipe: ClipRecipe, folder: Path) -> dict[str, floa
     note: dict[str, str] = {}
     measured: dict[str, float] = {}
     clock, images = time.perf_counter(), 0
-    for step in training_progress(trainer.step, recipe.steps, note):
+    steps = recipe.steps + recipe.text_steps
+    for step in training_progress(trainer.step, steps, note):
         losses = trainer.advance()
         images += recipe.batch
         note["loss"] = f"{losses['loss']:.3f}"
         note["images/s"] = f"{images / (time.perf_counter() - clock):.0f}"
-        if (step + 1) % recipe.evaluate_every == 0 or step + 1 == recipe.steps:
+        if (step + 1) % recipe.evaluate_every == 0 or step + 1 in (recipe.steps, steps):
             rate = images / (time.perf_counter() - clock)
             measured = trainer.evaluate()
             run.log(step + 1, images_per_second=rate, **losses, **measured)
@@ -166,7 +175,7 @@ class _Trainer:
         self.device = torch.device(recipe.device)
         self.train_rows = data.rows(recipe.train_part if recipe.split_field else None)
         captions = data.captions_of(self.train_rows)
-        words = teacher_words() if recipe.words else []
+        words = teacher_words() if recipe.text_steps else []
         tokenizer_folder = run.path / "tokenizer"
         if not (tokenizer_folder / "tokenizer_config.json").exists():
             train_tokenizer(
@@ -181,7 +190,7 @@ class _Trainer:
         self.averaged = build(recipe).to(self.device)
         self.averaged.load_state_dict(self.model.state_dict())
         self.teacher: nn.Module | None = None
-        if recipe.words:
+        if recipe.text_steps:
             self.word_tokens = _tokenize(tokenizer_folder, words, recipe.text["context_length"])
             vectors = teacher_vectors([data.texts[number] for number in captions] + words, run.path / "teacher")
             self.caption_row = {int(number): row for row, number in enumerate(captions)}
@@ -217,34 +226,15 @@ class _Trainer:
         rows = rng.choice(self.train_rows, recipe.batch, replace=len(self.train_rows) < recipe.batch)
         captions = self.data.draw(rows, rng)
         targets = torch.from_numpy(self.data.positives(rows, captions)).to(self.device)
-        images = augment(self.data.pixels[rows], rng, self.device)
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16) if recipe.bf16 else nullcontext():
-            picture = self.model.encode_image(images, normalize=True).float()
-            words = np.zeros(0, np.int64)
-            tokens = self.tokens[captions]
-            if self.teacher is not None:
-                words = rng.choice(len(self.word_tokens), min(recipe.words, len(self.word_tokens)), replace=False)
-                tokens = torch.cat([tokens, self.word_tokens[words]])
-            said = encode_tokens(self.model, tokens.to(self.device)).float()
-        scale = self.model.logit_scale.exp().clamp(max=100)
-        losses = {"contrast": contrast(picture, said[: len(captions)], targets, scale)}
-        loss = losses["contrast"]
-        if self.teacher is not None:
-            taught = torch.from_numpy(
-                np.concatenate([
-                    self.teacher_captions[[self.caption_row[int(caption)] for caption in captions]],
-                    self.teacher_words[words],
-                ])
-            ).to(self.device)  # fmt: skip
-            projected = torch.nn.functional.normalize(self.teacher(taught), dim=-1)
-            losses["teacher_contrast"] = contrast(picture, projected[: len(captions)], targets, scale)
-            # The teacher's image is the target, not a party: detached, or the two would meet halfway at a constant.
-            agreement = (said[len(captions) :] * projected[len(captions) :].detach()).sum(-1)
-            losses["distillation"] = 1 - agreement.mean()
-            loss = loss + recipe.teacher_contrast * losses["teacher_contrast"]
-            loss = loss + recipe.distillation * losses["distillation"]
-        rate = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak)
+            if self.step < recipe.steps:
+                losses = self._both_towers(rows, captions, targets, rng)
+                rate = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak)
+            else:
+                losses = self._text_tower(rows, captions, targets, rng)
+                rate = cosine_schedule(self.step - recipe.steps, recipe.text_steps, recipe.warmup, recipe.peak)
+        loss = torch.stack([getattr(recipe, name, 1.0) * value for name, value in losses.items()]).sum()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -254,6 +244,67 @@ class _Trainer:
         self._average()
         self.step += 1
         return {name: value.item() for name, value in {"loss": loss, **losses}.items()}
+
+    def _both_towers(
+        self,
+        rows: npt.NDArray[np.int64],
+        captions: npt.NDArray[np.int64],
+        targets: Tensor,
+        rng: np.random.Generator,
+    ) -> dict[str, Tensor]:
+        import torch
+
+        images = augment(self.data.pixels[rows], rng, self.device)
+        picture = self.model.encode_image(images, normalize=True).float()
+        said = encode_tokens(self.model, self.tokens[captions].to(self.device)).float()
+        scale = self.model.logit_scale.exp().clamp(max=100)
+        losses = {"contrast": contrast(picture, said, targets, scale)}
+        if self.teacher is not None:
+            taught = torch.from_numpy(self.teacher_captions[[self.caption_row[int(each)] for each in captions]])
+            projected = torch.nn.functional.normalize(self.teacher(taught.to(self.device)).float(), dim=-1)
+            losses["teacher_contrast"] = contrast(picture, projected, targets, scale)
+        return losses
+
+    def _text_tower(
+        self,
+        rows: npt.NDArray[np.int64],
+        captions: npt.NDArray[np.int64],
+        targets: Tensor,
+        rng: np.random.Generator,
+    ) -> dict[str, Tensor]:
+        import torch
+
+        pictures, meanings = self._finished_pictures
+        words = rng.choice(len(self.word_tokens), min(self.recipe.words, len(self.word_tokens)), replace=False)
+        said = encode_tokens(self.model, self.tokens[captions].to(self.device)).float()
+        # Words are shorter than captions: on their own they are not padded to a caption's length.
+        spoken = encode_tokens(self.model, self.word_tokens[words].to(self.device)).float()
+        scale = self.model.logit_scale.exp().clamp(max=100)
+        seen = torch.from_numpy(pictures[rows]).to(self.device)
+        meant = torch.from_numpy(meanings[words]).to(self.device)
+        return {
+            "contrast": contrast(seen, said, targets, scale),
+            "distillation": 1 - (spoken * meant).sum(-1).mean(),
+        }
+
+    @cached_property
+    def _finished_pictures(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Of every record its picture's vector, and of every word the mean picture of the captions nearest to it.
+
+        The second stage starts here, also when it is resumed: the averaged picture tower is what it goes on with.
+        """
+        self.model.visual.load_state_dict(self.averaged.visual.state_dict())
+        pictures = encode_pixels(self.averaged, self.data.pixels, self.device)
+        number = {text: position for position, text in enumerate(self.data.texts)}
+        inside: dict[str, list[int]] = {}
+        for row in self.train_rows:
+            inside.setdefault(self.data.names[row], []).append(int(row))
+        known = [name for name in inside if number.get(name) in self.caption_row]
+        means = unit_rows(np.stack([pictures[inside[name]].mean(0) for name in known]))
+        anchors = self.teacher_captions[[self.caption_row[number[name]] for name in known]]
+        closeness = self.teacher_words @ anchors.T / self.recipe.softness
+        shares = np.exp(closeness - closeness.max(1, keepdims=True))
+        return pictures, unit_rows(shares / shares.sum(1, keepdims=True) @ means)
 
     def _average(self) -> None:
         import torch
@@ -274,7 +325,7 @@ class _Trainer:
         row_of = {name: row for row, name in enumerate(self.names)}
         rng = np.random.default_rng(self.recipe.seed)
         parts = {"train": self.recipe.train_part, "validation": self.recipe.validation_part}
-        measured = {}
+        measured: dict[str, float] = {}
         for label, part in parts.items() if self.recipe.split_field else [("train", None)]:
             rows = self.data.rows(part)
             rows = rng.choice(rows, min(1000, len(rows)), replace=False)
@@ -307,35 +358,6 @@ def contrast(left: Tensor, right: Tensor, positives: Tensor, scale: Tensor) -> T
     forward = -(targets / targets.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
     backward = -(targets / targets.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
     return (forward + backward) / 2
-
-
-def augment(pixels: npt.NDArray[np.uint8], rng: np.random.Generator, device: torch.device) -> Tensor:
-    """Shift, scale, tilt and light a batch a little; never mirror it, since left and right are meanings.
-
-    Args:
-        pixels: (n, size, size, 3) uint8.
-        rng: Of the step.
-        device: Where the result lies.
-
-    Returns:
-        (n, 3, size, size) float32 in [-1, 1], channels last in memory.
-    """
-    import torch
-
-    n = len(pixels)
-    images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-    angle = rng.normal(0, 0.1, n)
-    zoom = np.exp(rng.normal(0.02, 0.12, n))
-    matrix = np.zeros((n, 2, 3), np.float32)
-    matrix[:, 0, 0], matrix[:, 0, 1] = np.cos(angle) * zoom, -np.sin(angle) * zoom
-    matrix[:, 1, 0], matrix[:, 1, 1] = np.sin(angle) * zoom, np.cos(angle) * zoom
-    matrix[:, :, 2] = rng.uniform(-0.1, 0.1, (n, 2))
-    grid = torch.nn.functional.affine_grid(torch.from_numpy(matrix).to(device), list(images.shape), align_corners=False)
-    # Outside the picture is paper: shifting by one makes zero padding white.
-    moved = torch.nn.functional.grid_sample(images - 1, grid, align_corners=False) + 1
-    gain = torch.from_numpy(rng.normal(1, 0.06, (n, 1, 1, 1)).astype(np.float32)).to(device)
-    lift = torch.from_numpy(rng.normal(0, 0.04, (n, 1, 1, 1)).astype(np.float32)).to(device)
-    return (moved * gain + lift).contiguous(memory_format=torch.channels_last)
 
 
 def encode_pixels(model: Any, pixels: npt.NDArray[np.uint8], device: Any, batch: int = 256) -> npt.NDArray[np.float32]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ MINILM_DIM = 384
 def teacher_vectors(texts: Sequence[str], cache: Path) -> npt.NDArray[np.float32]:
     """MiniLM's unit vectors of `texts`, (n, 384) float32, remembered in `cache`.
 
-    The model is all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957; sentence-transformers' fine-tune), Apache-2.0.
+    The model is all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957, fine-tuned by sentence-transformers).
 
     Raises:
         MissingExtraError: The package that carries the model is not installed.
@@ -30,13 +31,17 @@ def teacher_vectors(texts: Sequence[str], cache: Path) -> npt.NDArray[np.float32
     key = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
     file = cache / f"minilm-{key}.npy"
     if file.exists():
-        return np.load(file, mmap_mode="r")
+        return _mapped(file)
     vectors = _sentence_transformer().encode(
         list(texts), batch_size=256, normalize_embeddings=True, show_progress_bar=False
     )
     cache.mkdir(parents=True, exist_ok=True)
     np.save(file, np.asarray(vectors, np.float32))
-    return np.load(file, mmap_mode="r")
+    return _mapped(file)
+
+
+def _mapped(file: Path) -> npt.NDArray[np.float32]:
+    return cast("npt.NDArray[np.float32]", np.load(file, mmap_mode="r"))
 
 
 def teacher_words() -> list[str]:
@@ -53,7 +58,7 @@ def _model_folder() -> Path:
     return Path(get_model_path())
 
 
-def _sentence_transformer():  # noqa: ANN202  (untyped library)
+def _sentence_transformer() -> Any:
     folder = _model_folder()
     from sentence_transformers import SentenceTransformer
 

@@ -1,4 +1,7 @@
-"""A small WordPiece tokenizer, trained on the captions at hand, in the layout transformers loads.
+"""A small byte-level BPE tokenizer, trained on the captions at hand, in the layout transformers loads.
+
+Byte-level, so that no text is unknown; BPE, since the trainer of WordPiece orders ties by chance and the same captions
+would give another tokenizer each time.
 
 The end token has the largest id, because open_clip's default pooling takes the position of the largest id for the
 end of the text.
@@ -14,15 +17,15 @@ from pathlib import Path
 
 from indexer.errors import MissingExtraError
 
-PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[START]", "[END]"
+PAD, START, END = "[PAD]", "[START]", "[END]"
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, context: int, folder: Path) -> None:
-    """Learn a lower-casing WordPiece vocabulary and save it to `folder`.
+    """Learn a lower-casing vocabulary and save it to `folder`.
 
     Args:
         texts: What to learn from.
-        vocabulary: Number of tokens, the four special ones included.
+        vocabulary: Number of tokens, the 256 bytes and three special ones included.
         context: Tokens of a text, start and end included; longer texts lose their tail, never the end token.
         folder: Receives `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`.
 
@@ -33,12 +36,15 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, context: int, folder:
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     except ImportError:
         raise MissingExtraError("tokenizers", "train", "Training a tokenizer") from None
-    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary - 1, special_tokens=[PAD, UNKNOWN, START], show_progress=False
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - 1,
+        special_tokens=[PAD, START],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([END])
@@ -48,7 +54,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, context: int, folder:
     )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    names = {"pad_token": PAD, "unk_token": UNKNOWN, "bos_token": START, "eos_token": END}
+    names = {"pad_token": PAD, "bos_token": START, "eos_token": END}
     (folder / "special_tokens_map.json").write_text(json.dumps(names, indent=2) + "\n")
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, **names}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -61,10 +61,17 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """A query and the vectors of its parts: by branch name, (dim,) float32 of unit length."""
+    """A query and the vectors of its parts.
+
+    Attributes:
+        query: What was asked.
+        vectors: By branch name, (dim,) float32 of unit length.
+        reference: The vector id of a stored reference, which the query itself should not find.
+    """
 
     query: Query
     vectors: Mapping[str, Vector]
+    reference: int | None = None
 
 
 @dataclass(frozen=True)

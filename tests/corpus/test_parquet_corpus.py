@@ -4,6 +4,7 @@ import datetime
 import decimal
 import json
 import uuid
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -80,15 +81,11 @@ class TestDocuments:
         assert [record.document.id for record in records] == ["a-0", "a-1", "b-0", "b-1"]
         assert open_corpus(tmp_path).source == str(tmp_path)
 
-    def test_bundled_emoji(self, read):
-        path = Path(indexer.__path__[0], "bundled", "emoji.parquet")
-        records, rejects = read(path)
-        assert len(records) == pq.ParquetFile(path).metadata.num_rows
-        assert rejects == []
-        document = records[0].document
-        assert decode_image(document.image).mode == "RGB"
-        assert isinstance(document.fields["keywords"], list)
-        assert {"concept", "vendor", "emoji", "group", "subgroup"} <= document.fields.keys()
+    def test_bundled_emoji(self):
+        for record in islice(open_corpus(Path(indexer.__path__[0], "bundled", "emoji.parquet")), 300):
+            assert decode_image(record.document.image).mode == "RGB"
+            assert isinstance(record.document.fields["keywords"], list)
+            assert {"concept", "vendor", "emoji", "group", "subgroup"} <= record.document.fields.keys()
 
 
 class TestFields:
@@ -232,13 +229,13 @@ class TestRejects:
 
 class TestMemory:
     def test_a_row_group_is_not_held_whole(self, parquet):
-        images = [bytes([n]) * 200_000 for n in range(200)]
+        images = [bytes([n]) * 200_000 for n in range(100)]
         table = pa.table({"image": images})
-        path = parquet(table, row_group_size=200, compression="none", use_dictionary=False, data_page_size=1)
+        path = parquet(table, row_group_size=100, compression="none", use_dictionary=False, data_page_size=1)
         del table
         before = pa.total_allocated_bytes()
         peak = 0
         for record in open_corpus(path):
             peak = max(peak, pa.total_allocated_bytes() - before)
             assert len(record.document.image) == 200_000
-        assert peak < 20_000_000, "of 40 MB"
+        assert peak < 10_000_000, "of 20 MB"

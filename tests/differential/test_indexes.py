@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from indexer.embed.protocol import unit_rows
 from indexer.index import faiss_index
 from indexer.index.choose import Codes
 from indexer.index.exact import ExactIndex
 from indexer.index.faiss_index import FaissIndex
 from indexer.index.protocol import IndexKind, IndexSettings
+from indexer.vectors import unit_rows
 
 ROWS, DIM, QUERIES = 5_000, 32, 40
 SHARES = [0.5, 0.1, 0.01, 0.001]

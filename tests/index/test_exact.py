@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.embed.protocol import unit_rows
 from indexer.errors import CallError, CorruptionError, QueryError
 from indexer.index import exact
 from indexer.index.exact import ExactIndex
+from indexer.vectors import unit_rows
 
 
 def truth(vectors, ids, queries, k, allowed=None):

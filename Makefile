@@ -1,0 +1,57 @@
+# The whole interface: `make help`. Everything runs in .venv, which the first target that needs it makes.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Which faiss: `cpu` or `gpu`. Exactly one belongs in an environment.
+FAISS ?= cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-test demo check test test-slow lowest fix clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$(FAISS)]'
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$(FAISS),test]'
+	@touch $@ $(VENV)/installed
+
+install: $(VENV)/installed  ## install the engine and its command into .venv
+
+install-test: $(VENV)/installed-test  ## install what the checks and tests need, too
+
+demo: install  ## index the bundled corpus, ask composed questions, write demo/report.html
+	$(BIN)/underdrawing demo --out demo
+
+check: install-test  ## lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: install-test  ## the tests, without the slow ones and those that need a GPU
+	$(BIN)/python -m pytest
+
+test-slow: install-test  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lowest: $(BIN)/python  ## the tests on the oldest releases that pyproject.toml admits
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear $(VENV)-lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable '.[$(FAISS),test]'
+	$(VENV)-lowest/bin/python -m pytest
+
+fix: install-test  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) $(VENV)-lowest demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

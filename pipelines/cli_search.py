@@ -1,0 +1,238 @@
+"""The command `search`: a question in, a table, JSON or an HTML page out.
+
+What this module does not know: how anything is found, and how the page looks.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from indexer.errors import FilterError
+from pipelines.cli_collection import CollectionFolder, DatabaseUrl, open_existing
+from pipelines.console import counted, err, examples, out, plain, shortened, show_json, show_remark
+
+if TYPE_CHECKING:
+    from rich.console import JustifyMethod
+    from rich.table import Table
+
+    from retrieval.query import Query
+    from retrieval.results import Hit, Results
+
+EPILOG = examples(
+    'underdrawing search shop "a red lamp"',
+    'underdrawing search shop "at night" --image reference.jpg',
+    'underdrawing search shop "in blue" --like lamps/17.jpg --method product -k 5',
+    'underdrawing search shop lamp --not floor --where \'{"price": {"$lt": 50}}\' --html found.html',
+)
+WHERE_EXAMPLE = """Quote it for the shell: --where '{"price": {"$lt": 50}, "style": "flat"}'"""
+
+PARTS = "What to look for"
+METHOD = "How"
+OUTPUT = "What comes out"
+
+
+def search(
+    collection: CollectionFolder,
+    text: Annotated[
+        str | None,
+        typer.Argument(metavar="TEXT", help="What it shows, or how it differs from the reference."),
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", metavar="FILE", help="The reference picture.", rich_help_panel=PARTS)
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option("--like", metavar="ID", help="A stored document as the reference.", rich_help_panel=PARTS),
+    ] = None,
+    not_texts: Annotated[
+        list[str] | None,
+        typer.Option("--not", metavar="TEXT", help="What it should not match; repeatable.", rich_help_panel=PARTS),
+    ] = None,
+    not_images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--not-image", metavar="FILE", help="What it should not resemble; repeatable.", rich_help_panel=PARTS
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="JSON",
+            help="A filter on fields: $eq $ne $lt $lte $gt $gte $in $nin $exists $contains $and $or $not.",
+            rich_help_panel=PARTS,
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="text, image, sum, slerp, product or shift. If not told: sum for a text with a reference, "
+            "else the part there is.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="How many hits.", rich_help_panel=METHOD)] = 10,
+    image_weight: Annotated[
+        float | None,
+        typer.Option(
+            "--image-weight", metavar="X", help="Of the reference in sum, in place of the tuned one.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    text_weight: Annotated[
+        float | None,
+        typer.Option(
+            "--text-weight", metavar="X", help="Of the text in sum, in place of the tuned one.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option("--device", metavar="NAME", help="Where the model runs.", rich_help_panel=METHOD),
+    ] = "cpu",
+    database: DatabaseUrl = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print JSON, and nothing else, on stdout.", rich_help_panel=OUTPUT),
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", metavar="FILE", help="Write a page with the pictures, complete in itself.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+) -> None:  # fmt: skip
+    """Search a collection by text, by picture, or by both together.
+
+    With both, the text says how the answer differs from the picture: "at night", "with dark skin", "in blue".
+    """
+    condition = parse_where(where)
+    from retrieval.query import Query, Weights
+    from retrieval.search import Retriever
+
+    query = Query(
+        text=text,
+        image=image,
+        like=like,
+        not_texts=tuple(not_texts or ()),
+        not_images=tuple(not_images or ()),
+        weights=Weights(image=image_weight, text=text_weight),
+    )
+    with open_existing(collection, database, device) as opened:
+        retriever = Retriever(opened, method or default_method(query))
+        with err.status("Searching"):
+            results = retriever.search(query, k, condition)
+    if html is not None:
+        _write_page(html, query, results)
+    if as_json:
+        show_json(results.to_json())
+    else:
+        _show(results)
+
+
+def default_method(query: Query) -> str:
+    """`text` or `image` for a query of one part, `sum` for a composed one."""
+    parts = query.parts()
+    if "text" in parts and "image" in parts:
+        return "sum"
+    return "text" if "text" in parts else "image"
+
+
+def parse_where(value: str | None) -> Any:
+    """The filter in a `--where`; what it means is looked at when it is compiled.
+
+    Raises:
+        FilterError: It is not JSON; it says where, and shows one that is.
+    """
+    if value is None:
+        return None
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        cause = f"{error.msg.lower()} at character {error.pos + 1}"
+    except (ValueError, RecursionError) as error:
+        cause = str(error)
+    raise FilterError(f"--where is not JSON: {cause}: {shortened(value, 80)}", WHERE_EXAMPLE)
+
+
+def _write_page(file: Path, query: Query, results: Results) -> None:
+    from indexer.files import atomic_write
+    from pipelines.report import search_page
+
+    atomic_write(file, search_page(query, results).encode("utf-8", "backslashreplace"))
+    show_remark(f"Wrote {file}")
+
+
+def _show(results: Results) -> None:
+    if results.hits:
+        out.print(_table(results, out.width))
+    else:
+        out.print("Nothing found.")
+    for note in results.notes:
+        out.print(f"note: {plain(note)}", markup=False, style="yellow")
+    told = [counted(len(results), "hit"), f"method {results.method}", results.model, f"generation {results.generation}"]
+    took = [f"{stage} {milliseconds:,.0f} ms" for stage, milliseconds in results.took_ms.items()]
+    for line in (" · ".join(told), " · ".join(took), f"score: {results.scale}" if results.hits else ""):
+        if line:
+            out.print(plain(line), markup=False, style="dim", soft_wrap=True)
+
+
+def _table(results: Results, width: int) -> Table:
+    """A hit a line in a terminal of that width: texts and fields are cut to fit, the rest is folded."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = {
+        "#": [str(hit.rank) for hit in results],
+        "score": [f"{hit.score:.3f}" for hit in results],
+        "id": [plain(hit.id) for hit in results],
+        "text": [plain(hit.text or "") for hit in results],
+        "fields": [_fields(hit) for hit in results],
+        # One part alone scores as its branch does: the column would say everything twice.
+        "branches": [_branches(hit) if len(hit.branches) > 1 else "" for hit in results],
+    }
+    cells = {name: [Text(value) for value in values] for name, values in columns.items() if any(values)}
+    widths = _fitting({name: max(len(name), *(cell.cell_len for cell in own)) for name, own in cells.items()}, width)
+    styles = {"#": "dim", "score": "bold", "id": "cyan", "fields": "dim"}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, own in cells.items():
+        for cell in own:
+            if name in ("text", "fields"):
+                cell.truncate(widths[name], overflow="ellipsis")
+        right: JustifyMethod = "right" if name in ("#", "score") else "left"
+        table.add_column(name, width=widths[name], overflow="fold", justify=right, style=styles.get(name, ""))
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _fitting(wanted: dict[str, int], width: int) -> dict[str, int]:
+    """Column widths: ids and branches get up to a third each, text and fields share what is left."""
+    gaps = 3 * len(wanted)
+    room = max(width - gaps - wanted["#"] - wanted["score"], 30)
+    name, branches = min(wanted["id"], room // 3), min(wanted.get("branches", 0), room // 3)
+    left = room - name - branches
+    text = min(wanted.get("text", 0), max(left - wanted.get("fields", 0), left * 6 // 10))
+    fields = min(wanted.get("fields", 0), left - text)
+    return {**wanted, "id": name, "text": text, "fields": fields, "branches": branches}
+
+
+def _fields(hit: Hit) -> str:
+    return plain(", ".join(f"{name}: {_value(value)}" for name, value in hit.fields.items()))
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _branches(hit: Hit) -> str:
+    # A name and its value stay on one line.
+    return ", ".join(f"{plain(name)}\N{NO-BREAK SPACE}{value:.2f}" for name, value in hit.branches.items())

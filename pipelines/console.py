@@ -1,0 +1,125 @@
+"""How commands speak: answers on stdout, everything else on stderr, JSON alone when it was asked for.
+
+Texts and ids come from other people's files. Whatever is shown goes through `plain`, so that no stored text can move
+the cursor, colour the terminal or pass for markup.
+
+What this module does not know: any command.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+out = Console(highlight=False, emoji=False)
+"""Answers."""
+err = Console(stderr=True, highlight=False, emoji=False)
+"""Progress, remarks and errors: a pipe never sees them."""
+
+
+def show_error(message: str, remedy: str | None = None) -> None:
+    """What went wrong, and below it what to do. Never wrapped, so that a command in it can be copied."""
+    err.print(Text.assemble(("error: ", "bold red"), _lines(message)), soft_wrap=True)
+    if remedy:
+        err.print(Text(_lines(f"  {remedy}".replace("\n", "\n  ")), "cyan"), soft_wrap=True)
+
+
+def show_remark(text: str) -> None:
+    """A line that a person wants and a program does not."""
+    err.print(Text(_lines(text), "dim"), soft_wrap=True)
+
+
+def show_json(value: Any) -> None:
+    """One JSON value on stdout."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    # Not through rich, which drops some control characters and could wrap.
+    typer.echo(text)
+
+
+def show_facts(facts: Mapping[str, str]) -> None:
+    """Names and values in two columns; what has no value is left out."""
+    show_pairs([(name, value) for name, value in facts.items() if value], "bold")
+
+
+def show_pairs(pairs: Sequence[tuple[str, str]], style: str) -> None:
+    """Two columns, the first in a style. Not wrapped: a path stays one word, for eyes and for `grep`."""
+    width = max((len(name) for name, _ in pairs), default=0) + 2
+    for name, value in pairs:
+        indented = _lines(value).replace("\n", "\n" + " " * (width + 2))
+        out.print(Text.assemble("  ", (name.ljust(width), style), indented), soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """Text on one line, without control characters and halves of surrogate pairs."""
+    return " ".join(_lines(text).split())
+
+
+def shortened(text: str, width: int) -> str:
+    """Plain text of at most `width` characters."""
+    text = plain(text)
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help. A line that begins with # is a remark."""
+    shown = [f"[dim]{line}[/dim]" if line.startswith("#") else f"[cyan]$ {line}[/cyan]" for line in lines]
+    return "\n".join(["[bold]Examples[/bold]", *shown])
+
+
+def counted(count: int, name: str) -> str:
+    """`1 document`, `2,000 documents`."""
+    return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Counts by name, the largest first."""
+    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    return ", ".join(f"{name} {count:,}" for name, count in ordered)
+
+
+def duration(seconds: float) -> str:
+    """Such as `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60:02} min"
+
+
+def amount(count: int) -> str:
+    """Bytes, in the unit that suits."""
+    for size, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} bytes"
+
+
+def first(values: Sequence[str], most: int) -> str:
+    """The first values, and how many more there are."""
+    more = len(values) - most
+    return ", ".join(values[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _lines(text: str) -> str:
+    """Line breaks stay; every other control character becomes a space."""
+    return "".join(_shown(character) for character in text)
+
+
+def _shown(character: str) -> str:
+    if character == "\n" or unicodedata.category(character) not in ("Cc", "Cs"):
+        return character
+    return " " if character.isspace() or character == "\0" else "\N{REPLACEMENT CHARACTER}"

@@ -1,0 +1,152 @@
+"""The EmojiCIR program on a few drawings and a model without weights."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from benchmarks import emojicir
+from indexer.bundled import CORPUS, QUERIES
+from retrieval import Method
+
+COLOURS = ("red", "green", "blue", "black", "white", "orange")
+
+
+def picture(colour):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A corpus of six squares, with queries from each colour to the next; and weights of its own."""
+    corpus, queries, weights = tmp_path / "corpus.parquet", tmp_path / "queries.parquet", tmp_path / "weights.json"
+    rows = [{"id": f"v/{colour}", "text": colour, "image": picture(colour)} for colour in COLOURS]
+    pq.write_table(pa.Table.from_pylist(rows), corpus)
+    pairs = list(zip(COLOURS, COLOURS[1:] + COLOURS[:1], strict=True))
+    rows = [
+        {
+            "query_id": f"{split}/{place}",
+            "split": split,
+            "family": ("warm", "cold")[place % 2],
+            "reference": f"v/{one}",
+            "text": f"in {two}",
+            "targets": [f"v/{two}"],
+            "subset": sorted({f"v/{two}", f"v/{COLOURS[place - 2]}"} - {f"v/{one}"}),
+        }
+        for split in ("validation", "test")
+        for place, (one, two) in enumerate(pairs)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), queries)
+    weights.write_text(json.dumps({"default": {"sum": {"weights": {}, "source": "none"}}}))
+    monkeypatch.setattr(emojicir, "CORPUS", corpus)
+    monkeypatch.setattr(emojicir, "QUERIES", queries)
+    monkeypatch.setattr(emojicir, "WEIGHTS", weights)
+    return tmp_path
+
+
+def run(data, capsys, *arguments):
+    code = emojicir.main(["--model", "fake:32", "--data", str(data / "cache"), *arguments])
+    return code, capsys.readouterr()
+
+
+def test_one_method(data, capsys):
+    code, out = run(
+        data, capsys, "--split", "test", "--method", "sum", "--json", str(data / "o.json"), "--run", str(data / "o.run")
+    )
+    document = json.loads(out.out.splitlines()[-1])
+    assert code == 0
+    assert document == json.loads((data / "o.json").read_text())
+    assert (document["split"], document["method"], document["model"], document["queries"]) == (
+        "test", "sum", "fake:32", 6,
+    )  # fmt: skip
+    assert document["reference"] == "a stored drawing, removed from the ranking"
+    assert document["gallery"] == "the whole corpus: all vendors, all splits"
+    assert document["weights_source"] == "chosen, not tuned"
+    assert document["families"].keys() == {"warm", "cold"}
+    lines = [line.split() for line in (data / "o.run").read_text().splitlines()]
+    assert len(lines) == 6 * 5
+    assert all(line[2] != f"v/{COLOURS[int(line[0].split('/')[1])]}" for line in lines)
+    assert {line[5] for line in lines} == {"fake:32/sum"}
+
+
+def test_the_gallery_is_indexed_once(data, capsys):
+    run(data, capsys, "--method", "image")
+    [folder] = (data / "cache").iterdir()
+    with emojicir.gallery(emojicir.CORPUS, "fake:32", data / "cache") as collection:
+        before = collection.snapshot().generation
+        assert len(collection.snapshot()) == 6
+    run(data, capsys, "--method", "image")
+    with emojicir.gallery(emojicir.CORPUS, "fake:32", data / "cache") as collection:
+        assert collection.snapshot().generation == before
+    run(data, capsys, "--method", "image", "--model", "fake:16")
+    assert len(list((data / "cache").iterdir())) == 2
+    assert folder.exists()
+
+
+def test_names_are_not_embedded(data):
+    with emojicir.gallery(emojicir.CORPUS, "fake:32", data / "cache") as collection, collection.snapshot() as snapshot:
+        stored = snapshot.documents(snapshot.vector_ids(["v/red"]))[0]
+        assert (stored.text, stored.modality.value) == ("red", "image")
+
+
+def test_the_table_has_a_row_for_each_method(data, capsys):
+    code, out = run(data, capsys, "--table", "--limit", "4")
+    lines = out.out.splitlines()
+    assert code == 0
+    assert lines[0] == "| method | R@1 | R@5 | R@10 | mAP@10 | Rsub@1 |"
+    assert [line.split("`")[1] for line in lines[2:-1]] == [method.value for method in Method]
+    assert [each["queries"] for each in json.loads(lines[-1])["results"]] == [4] * len(Method)
+
+
+def test_a_sweep_writes_the_best_weights_and_the_curve(data, capsys, monkeypatch):
+    monkeypatch.setattr(emojicir, "GRIDS", {Method.SUM: {"text": (0.0, 0.25)}, Method.SLERP: {"alpha": (0.5,)}})
+    code, _ = run(data, capsys, "--sweep")
+    table = json.loads((data / "weights.json").read_text())
+    assert code == 0
+    assert table["default"] == {"sum": {"weights": {}, "source": "none"}}
+    entry = table["fake:32"]["sum"]
+    assert [point for point, _ in entry["curve"]] == [{"image": 1.0, "text": 0.0}, {"image": 0.75, "text": 0.25}]
+    best = max(entry["curve"], key=lambda point: point[1])[0]
+    assert entry["weights"] == {**best, "negative": 0.5}
+    assert entry["split"] == "EmojiCIR validation, 6 queries"
+    assert entry["command"] == "python -m benchmarks.emojicir --sweep --model fake:32"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--sweep", "--split", "test"), "tuned on the validation split, not on test"),
+        (("--limit", "0"), "--limit is 0"),
+        (("--model", "fake"), "no family"),
+    ],
+)
+def test_a_wrong_call_ends_with_2_and_the_reason(data, capsys, arguments, message):
+    code, out = run(data, capsys, *arguments)
+    assert code == 2
+    assert message in out.err
+    assert out.out == ""
+
+
+def test_a_limit_is_spread_over_the_families():
+    every, some = (
+        emojicir.read_queries(QUERIES, emojicir.Split.TEST),
+        emojicir.read_queries(QUERIES, emojicir.Split.TEST, 200),
+    )
+    assert len(some) == 200
+    assert {query.family for query in some} == {query.family for query in every}
+
+
+def test_the_bundled_judgments_are_about_the_bundled_corpus():
+    documents = set(pq.read_table(CORPUS, columns=["id"])["id"].to_pylist())
+    for split in emojicir.Split:
+        for query in emojicir.read_queries(QUERIES, split):
+            assert {*query.targets, *query.subset, *query.exclude} <= documents
+            assert set(query.targets) <= set(query.subset)
+            assert query.query.like == query.exclude[0]

@@ -1,0 +1,448 @@
+"""What a collection promises: a commit is seen whole or not at all, and what was stored comes back as it was."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from answers import asked, contents, found, png
+from PIL import Image
+
+from indexer import Collection, Document
+from indexer.embed.fake import FakeEmbedder
+from indexer.errors import (
+    CallError,
+    CollectionNotFoundError,
+    CorruptionError,
+    SpaceMismatchError,
+    StoreError,
+    UnknownNameError,
+)
+from indexer.store.publish import NewDocument
+from indexer.types import Modality, Role
+from indexer.vectors import unit_rows
+
+
+def words(*texts):
+    """A document for each text, named by it."""
+    return [Document(text, text=text) for text in texts]
+
+
+class TestAdding:
+    def test_a_search_after_add_sees_it(self, shop):
+        added = shop.add(words("cat", "dog"))
+        assert (added.added, added.replaced, added.rejected, added.generation) == (2, 0, [], 1)
+        assert found(shop, "cat", k=1) == ["cat"]
+        assert shop.add(words("bird")).generation == 2
+        assert found(shop, "bird", k=1) == ["bird"]
+        assert len(shop.snapshot()) == 3
+
+    def test_a_document_comes_back_as_it_was(self, shop, tmp_path):
+        fields = {"price": 1.5, "deep": {"list": [1, "zwei", None, {"x": True}]}, "": "no name", "ключ": "значение"}
+        picture = tmp_path / "a b%20ü.png"
+        picture.write_bytes(png(9, 9, 9))
+        shop.add([Document("naïve/ 😀 'id'", "a ten’s\ntext", picture, fields, uri="https://example.org/?q=a#b")])
+        snapshot = shop.snapshot()
+        [back] = snapshot.documents(snapshot.vector_ids(["naïve/ 😀 'id'"]))
+        assert (back.id, back.text, back.fields) == ("naïve/ 😀 'id'", "a ten’s\ntext", fields)
+        assert (back.uri, back.image, back.modality) == ("https://example.org/?q=a#b", picture, Modality.FUSED)
+
+    def test_the_same_id_again_replaces_the_document(self, shop):
+        shop.add(words("cat", "dog"))
+        again = shop.add([Document("cat", text="bird", fields={"new": True})])
+        assert (again.added, again.replaced) == (0, 1)
+        snapshot = shop.snapshot()
+        assert len(snapshot) == 2
+        assert found(snapshot, "bird", k=1) == ["cat"]
+        [document] = snapshot.documents(snapshot.vector_ids(["cat"]))
+        assert (document.text, document.fields) == ("bird", {"new": True})
+
+    def test_of_one_id_twice_in_an_add_the_later_counts(self, shop):
+        added = shop.add([Document("a", text="cat"), Document("b", text="bird"), Document("a", text="dog")])
+        assert (added.added, added.replaced) == (2, 0)
+        assert {name: told[0] for name, told in contents(shop).items()} == {"a": "dog", "b": "bird"}
+        assert found(shop, "dog", k=1) == ["a"]
+        assert shop.check().clean
+
+    def test_nothing_to_add_is_no_generation(self, shop):
+        assert shop.add([]).generation == shop.add([Document("empty")]).generation == 0
+
+    def test_a_bad_document_costs_itself_alone(self, shop):
+        added = shop.add([*words("cat"), Document("bad", image=b"no picture"), *words("dog")])
+        assert added.added == 2
+        assert [(each.uri, each.reason) for each in added.rejected] == [("bad", "not-an-image")]
+        assert set(contents(shop)) == {"cat", "dog"}
+
+    def test_a_bad_version_leaves_the_good_one(self, shop):
+        shop.add(words("cat"))
+        assert shop.add([Document("cat", image=b"no picture")]).rejected
+        assert set(contents(shop)) == {"cat"}
+
+    @pytest.mark.parametrize("image", [Image.new("RGB", (3, 3), "red"), png(255, 0, 0)], ids=["pil", "bytes"])
+    def test_an_image_without_a_file_is_kept(self, shop, image):
+        shop.add([Document("red", image=image)])
+        [document] = shop.snapshot().documents(shop.snapshot().vector_ids(["red"]))
+        with Image.open(document.image) as kept:
+            assert kept.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+        assert document.image.is_relative_to(shop.path / "media")
+
+    def test_the_same_image_is_kept_once(self, shop):
+        shop.add([Document("a", image=png(1, 2, 3)), Document("b", image=png(1, 2, 3)), Document("c", image=png(3, 2, 1))])
+        shop.add([Document("d", image=png(1, 2, 3))])
+        assert len([path for path in shop.layout.media.rglob("*") if path.is_file()]) == 2
+
+    def test_ids_of_vectors_are_never_given_out_again(self, shop):
+        seen = []
+        for round_ in range(3):
+            shop.add(words("cat", "dog"))
+            seen += shop.snapshot().vector_ids(["cat", "dog"]).tolist()
+            if round_ == 0:
+                shop.delete(["cat", "dog"])
+                shop.compact()
+                assert len(shop.snapshot()) == 0
+            shop.compact()
+        assert len(set(seen)) == len(seen) == 6
+        assert seen == sorted(seen)
+
+
+class TestDeleting:
+    def test_deleted_documents_are_not_found(self, shop):
+        shop.add(words("cat", "dog", "bird"))
+        assert shop.delete(["cat", "bird", "unheard of"]) == 2
+        assert found(shop, "cat") == ["dog"]
+        assert len(shop.snapshot()) == 1
+        assert shop.delete(["cat"]) == 0
+
+    def test_more_than_one_statement_takes(self, shop):
+        shop.add([Document(str(number), text=f"word{number}") for number in range(1201)])
+        assert shop.delete([str(number) for number in range(1200)]) == 1200
+        assert set(contents(shop)) == {"1200"}
+
+    def test_deleted_and_added_again(self, shop):
+        shop.add(words("cat"))
+        shop.delete(["cat"])
+        assert shop.add(words("cat")).added == 1
+        assert found(shop, "cat") == ["cat"]
+
+    def test_one_text_is_not_a_list_of_ids(self, shop):
+        with pytest.raises(CallError, match=r"Write delete\(\['cat'\]\)"):
+            shop.delete("cat")
+
+    @pytest.mark.parametrize("odd", ["a\0b", "a\ud800b", ""])
+    def test_an_id_that_no_document_can_have_is_unheard_of(self, shop, odd):
+        shop.add(words("cat"))
+        assert shop.delete([odd]) == 0
+        assert found(shop, "cat", exclude=[odd]) == ["cat"]
+        with pytest.raises(CallError, match="1 of 2 document ids are not in the collection"):
+            shop.snapshot().vector_ids(["cat", odd])
+
+
+class TestWhatIsRefused:
+    @pytest.mark.parametrize(
+        ("document", "reason"),
+        [
+            (Document(""), "bad-id"),
+            (Document("x" * 1025, text="a"), "bad-id"),
+            (Document("語" * 1000, text="a"), "bad-id"),
+            (Document(7, text="a"), "bad-id"),
+            (Document("a\0b", text="a"), "nul"),
+            (Document("a\ud800b", text="a"), "not-unicode"),
+            (Document("a", text="a\0b"), "nul"),
+            (Document("a", text="a\udfffb"), "not-unicode"),
+            (Document("a", text=b"bytes"), "bad-text"),
+            (Document("a", text="a", uri="a\0b"), "nul"),
+            (Document("a", text="a", uri="a\ud800b"), "not-unicode"),
+            (Document("a"), "empty"),
+            (Document("a", text=" \n\t"), "empty"),
+            (Document("a", text="a", fields={"x": math.nan}), "bad-fields"),
+            (Document("a", text="a", fields={"x": [math.inf]}), "bad-fields"),
+            (Document("a", text="a", fields={"x": {1, 2}}), "bad-fields"),
+            (Document("a", text="a", fields={"x": b"bytes"}), "bad-fields"),
+            (Document("a", text="a", fields={1: "x"}), "bad-fields"),
+            (Document("a", text="a", fields=["x"]), "bad-fields"),
+            (Document("a", text="a", fields={"x": 10**5000}), "bad-fields"),
+            (Document("a", text="a", fields={"x": "a\0b"}), "nul"),
+            (Document("a", text="a", fields={"x": [{"a\0b": 1}]}), "nul"),
+            (Document("a", text="a", fields={"x": "\ud800"}), "not-unicode"),
+        ],
+    )
+    def test_a_document_no_database_can_hold(self, shop, document, reason):
+        added = shop.add([document, *words("cat")])
+        assert [each.reason for each in added.rejected] == [reason]
+        assert set(contents(shop)) == {"cat"}
+
+    @pytest.mark.parametrize("depth", [101, 900, 100_000])
+    def test_fields_nested_too_deep_for_the_databases(self, shop, depth):
+        fields = {}
+        for _ in range(depth):
+            fields = {"x": fields}
+        assert [each.reason for each in shop.add([Document("a", text="a", fields=fields)]).rejected] == ["bad-fields"]
+
+    def test_fields_at_the_limit_are_kept(self, shop):
+        deep = 1
+        for _ in range(99):
+            deep = [deep]
+        shop.add([Document("a", text="a", fields={"x": deep})])
+        assert contents(shop)["a"][1] == {"x": deep}
+
+    def test_the_longest_id_and_a_long_text_are_kept(self, shop):
+        rng = np.random.default_rng(0)
+        name = "".join(chr(each) for each in rng.integers(0x400, 0x7FF, 1024))  # two bytes each, and no pattern
+        shop.add([Document(name, text="é" * 1_000_000)])
+        assert contents(shop)[name][0] == "é" * 1_000_000
+
+    def test_vectors_that_do_not_fit_are_refused(self, shop):
+        document = NewDocument("a", "a", None, None, None, Modality.TEXT, {})
+        with shop.writer() as writer:
+            for vectors in (None, np.ones((1, 8), np.float32), np.ones((2, 16), np.float32)):
+                with pytest.raises(CallError, match="1 documents in a space of 16"):
+                    writer.commit([document], vectors)
+            for vectors in (np.ones((1, 16), np.float32), np.full((1, 16), np.nan, np.float32)):
+                with pytest.raises(CallError, match="unit length"):
+                    writer.commit([document], vectors)
+        assert shop.info()["generation"] == 0
+
+
+class TestSearching:
+    def test_an_empty_collection_answers(self, shop):
+        snapshot = shop.snapshot()
+        answer = snapshot.search(asked("cat", "dog"), 3)
+        assert answer.ids.tolist() == [[-1] * 3] * 2
+        assert np.all(answer.scores == -np.inf)
+        assert (len(snapshot), found(snapshot, "cat", where={"a": 1}), shop.check().clean) == (0, [], True)
+        ids, scores = snapshot.scan(asked("cat"))
+        assert (ids.shape, scores.shape) == ((0,), (1, 0))
+
+    @pytest.mark.parametrize("size", [0, 1])
+    def test_a_wrong_call_is_refused_however_many_there_are(self, shop, size):
+        shop.add(words("cat", "dog")[:size])
+        snapshot = shop.snapshot()
+        with pytest.raises(CallError, match="at least 1"):
+            snapshot.search(asked("cat"), 0)
+        with pytest.raises(CallError, match="finite"):
+            snapshot.search(np.full((1, 16), np.nan, np.float32), 1)
+        with pytest.raises(CallError, match="not known"):
+            snapshot.search(asked("cat"), 1, where={"a": {"$like": 1}})
+        with pytest.raises(SpaceMismatchError, match="dimension 16"):
+            snapshot.search(np.ones((1, 8), np.float32), 1)
+
+    def test_k_beyond_the_size_is_padded(self, shop):
+        shop.add(words("cat", "dog"))
+        answer = shop.snapshot().search(asked("cat"), 5)
+        assert (answer.ids[0] >= 0).tolist() == [True, True, False, False, False]
+        assert answer.scores[0, 2:].tolist() == [-math.inf] * 3
+
+    def test_scores_are_cosines_best_first(self, shop):
+        shop.add(words("cat", "dog", "cat dog", "bird"))
+        snapshot = shop.snapshot()
+        answer = snapshot.search(asked("cat"), 4)
+        names = [document.id for document in snapshot.documents(answer.ids[0])]
+        expected = asked(*names) @ asked("cat")[0]
+        np.testing.assert_allclose(answer.scores[0], expected, atol=1e-6)
+        assert sorted(expected, reverse=True) == expected.tolist()
+        np.testing.assert_allclose(snapshot.scores(asked("cat"), answer.ids[0])[0], expected, atol=1e-6)
+
+    def test_what_is_excluded_or_filtered_out_makes_room(self, shop):
+        shop.add([Document(str(number), text=f"cat word{number}", fields={"n": number}) for number in range(20)])
+        shop.delete(["0", "1"])
+        assert sorted(found(shop, "cat", k=3, where={"n": {"$lt": 5}})) == ["2", "3", "4"]
+        assert sorted(found(shop, "cat", k=9, where={"n": {"$lt": 5}}, exclude=["3", "0", "gone"])) == ["2", "4"]
+        assert len(found(shop, "cat", k=17, exclude=["9"])) == 17
+        ids, scores = shop.snapshot().scan(asked("cat"), where={"n": {"$gte": 18}}, exclude=["18"])
+        assert [each.id for each in shop.snapshot().documents(ids)] == ["19"]
+        assert scores.shape == (1, 1)
+
+    def test_one_text_is_not_a_list_of_exclusions(self, shop):
+        shop.add(words("c", "a", "t"))
+        with pytest.raises(CallError, match=r"\['cat'\]"):
+            shop.snapshot().search(asked("cat"), 1, exclude="cat")
+
+    def test_documents_come_in_the_order_asked(self, shop):
+        shop.add([Document(str(number), text="cat") for number in range(1100)])
+        snapshot = shop.snapshot()
+        names = [str(each) for each in np.random.default_rng(0).permutation(1100)]
+        assert [each.id for each in snapshot.documents(snapshot.vector_ids(names))] == names
+
+
+class TestMeans:
+    def test_they_are_those_of_all_vectors_that_were_committed(self, shop):
+        rng = np.random.default_rng(0)
+        kinds = list(Modality)
+        everything = {kind: [] for kind in kinds}
+        with shop.writer() as writer:
+            for commit in range(5):
+                documents, rows = [], []
+                for number in range(7):
+                    kind = kinds[rng.integers(len(kinds))]
+                    documents.append(NewDocument(f"{commit}-{number}", "t", None, None, None, kind, {}))
+                    rows.append(unit_rows(rng.standard_normal((1, 16)))[0])
+                    everything[kind].append(rows[-1])
+                writer.commit(documents, np.stack(rows))
+        shop.compact()
+        means = shop.space.means
+        assert set(means) == {(Role.DOCUMENT, kind) for kind in kinds}
+        for kind in kinds:
+            mean = means[Role.DOCUMENT, kind]
+            assert mean.count == len(everything[kind])
+            np.testing.assert_allclose(mean.vector, np.mean(np.float64(everything[kind]), axis=0), atol=1e-7)
+
+    def test_a_snapshot_has_those_of_its_generation(self, shop):
+        shop.add(words("cat"))
+        before = shop.snapshot()
+        shop.add(words("dog"))
+        assert before.space.means[Role.DOCUMENT, Modality.TEXT].count == 1
+        np.testing.assert_allclose(before.space.means[Role.DOCUMENT, Modality.TEXT].vector, asked("cat")[0], atol=1e-6)
+        assert shop.snapshot().space.means[Role.DOCUMENT, Modality.TEXT].count == 2
+
+    def test_the_mean_of_queries_comes_with_the_first_documents(self, shop):
+        from indexer.bundled import generic_texts
+
+        assert (Role.QUERY, Modality.TEXT) not in shop.space.means
+        shop.add(words("cat"))
+        shop.add(words("dog"))
+        mean = shop.space.means[Role.QUERY, Modality.TEXT]
+        assert mean.count == len(generic_texts())
+        np.testing.assert_allclose(mean.vector, asked(*generic_texts()).mean(axis=0), atol=1e-6)
+
+
+class TestOpening:
+    def test_there_must_be_one_or_a_model(self, tmp_path):
+        with pytest.raises(CollectionNotFoundError, match="Name the model"):
+            Collection.open(tmp_path / "none")
+        with pytest.raises(CollectionNotFoundError):
+            Collection.open(tmp_path / "none", "fake:16", create=False)
+        assert not (tmp_path / "none").exists()
+
+    def test_the_model_need_not_be_named_again(self, shop, open_shop):
+        shop.add(words("cat"))
+        again = open_shop(model=None)
+        assert again.embedder.name == "fake:16"
+        assert found(again, "cat") == ["cat"]
+
+    def test_a_folder_with_other_things_is_left_alone(self, tmp_path, open_shop):
+        (tmp_path / "shop").mkdir()
+        (tmp_path / "shop" / "thesis.tex").write_text("years of work")
+        with pytest.raises(StoreError, match="Name a new or an empty folder"):
+            open_shop()
+        assert [path.name for path in (tmp_path / "shop").iterdir()] == ["thesis.tex"]
+
+    @pytest.mark.parametrize("odd", ["a b", "50%41", "what?x=1", "#1", "naïve 😀", "it's"])
+    def test_any_name_of_a_folder_will_do(self, open_shop, odd, tmp_path):
+        one = open_shop(f"{odd}/shop")
+        one.add([Document("red", image=png(255, 0, 0))])
+        assert found(open_shop(f"{odd}/shop", model=None), "cat") == ["red"]
+        assert [path.name for path in tmp_path.iterdir()] == [odd]
+
+    def test_a_failed_start_leaves_nothing_in_the_way(self, tmp_path, open_shop):
+        class Broken(FakeEmbedder):
+            def fingerprint(self):
+                raise OSError("the weights cannot be read")
+
+        with pytest.raises(OSError, match="weights"):
+            open_shop(model=Broken(16))
+        with pytest.raises(StoreError):
+            Collection.open(tmp_path / "shop", "fake:16", database="postgresql://nobody@/none?host=/nowhere")
+        open_shop().add(words("cat"))
+        assert found(open_shop(model=None), "cat") == ["cat"]
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"model": "fake:32"}, r"dim '16', now '32'.*Open it with fake:16, or index again into a new folder"),
+            ({"parts": "image"}, r"embeds the parts 'auto' of documents, not 'image'.*Leave parts out"),
+        ],
+    )
+    def test_with_another_model_or_parts_it_refuses(self, shop, open_shop, options, told):
+        with pytest.raises(SpaceMismatchError, match=told):
+            open_shop(**options)
+
+    def test_with_another_arithmetic_it_refuses(self, shop, open_shop):
+        class Coarse(FakeEmbedder):
+            def fingerprint(self):
+                return replace(super().fingerprint(), dtype="bfloat16")
+
+        with pytest.raises(SpaceMismatchError, match="dtype 'float32', now 'bfloat16'"):
+            open_shop(model=Coarse(16))
+
+    def test_a_model_that_changed_is_noticed_when_it_is_used(self, shop, open_shop, monkeypatch):
+        changed = replace(shop.embedder.fingerprint(), weights="others")
+        monkeypatch.setattr(FakeEmbedder, "fingerprint", lambda self: changed)
+        with pytest.raises(SpaceMismatchError, match="weights 'none', now 'others'"):
+            open_shop(model=None).add(words("cat"))
+
+    def test_unknown_names_list_the_known(self, open_shop):
+        with pytest.raises(UnknownNameError, match="auto, image, text"):
+            open_shop(parts="both")
+        with pytest.raises(UnknownNameError, match="float32, bfloat16, float16"):
+            open_shop(dtype="int4")
+
+    def test_parts_choose_what_is_embedded(self, open_shop):
+        document = Document("a", text="cat", image=png(1, 2, 3))
+        kinds = {}
+        for parts in ("auto", "image", "text"):
+            one = open_shop(parts, parts=parts)
+            one.add([document, Document("t", text="cat"), Document("i", image=png(1, 2, 3))])
+            kinds[parts] = {name: told[2] for name, told in contents(one).items()}
+        assert kinds == {
+            "auto": {"a": "image+text", "t": "text", "i": "image"},
+            "image": {"a": "image", "i": "image"},
+            "text": {"a": "text", "t": "text"},
+        }
+
+    def test_info_is_json(self, shop):
+        shop.add([*words("cat", "dog"), Document("i", image=png(1, 2, 3))])
+        shop.delete(["cat"])
+        info = json.loads(json.dumps(shop.info()))
+        assert (info["documents"], info["by_modality"]) == (2, {"text": 1, "image": 1})
+        assert (info["generation"], info["segments"], info["tombstones"]) == (2, 1, 1)
+        assert (info["model"], info["dim"], info["parts"]) == ("fake:16", 16, "auto")
+        assert info["vector_bytes"] > 3 * 16 * 4
+        assert info["fingerprint"]["dtype"] == "float32"
+
+
+class TestWhichDatabase:
+    def test_a_postgresql_collection_wants_its_url(self, postgres, tmp_path, closing):
+        closing(Collection.open(tmp_path / "shop", "fake:16", database=postgres))
+        with pytest.raises(CallError, match="Give its URL"):
+            Collection.open(tmp_path / "shop")
+        with pytest.raises(CorruptionError, match="holds no collection"):
+            Collection.open(tmp_path / "shop", database=postgres.replace("/postgres?", "/template1?"))
+
+    def test_a_sqlite_collection_has_no_use_for_one(self, tmp_path, closing):
+        closing(Collection.open(tmp_path / "shop", "fake:16"))
+        with pytest.raises(CallError, match="keeps its metadata in SQLite"):
+            Collection.open(tmp_path / "shop", database="postgresql://localhost/x")
+
+    @pytest.mark.parametrize(
+        ("url", "told"),
+        [
+            ("sqlite:///elsewhere.db", "in the collection's folder"),
+            ("mysql://localhost/x", "SQLite or PostgreSQL, not mysql"),
+            ("no url", "Write postgresql://"),
+        ],
+    )
+    def test_other_databases_are_refused(self, tmp_path, url, told):
+        with pytest.raises(CallError, match=told):
+            Collection.open(tmp_path / "shop", "fake:16", database=url)
+        assert not (tmp_path / "shop").exists()
+
+    def test_two_collections_in_one_database_do_not_see_each_other(self, postgres, tmp_path, closing):
+        one, two = (closing(Collection.open(tmp_path / name, "fake:16", database=postgres)) for name in ("one", "two"))
+        one.add(words("cat"))
+        two.add(words("dog", "bird"))
+        one.delete(["dog"])
+        assert set(contents(one)) == {"cat"}
+        assert set(contents(two)) == {"dog", "bird"}
+        assert one.check().clean
+        assert two.check().clean
+
+    def test_a_password_is_not_shown(self, postgres, tmp_path, closing):
+        secret = postgres.replace("postgres:@", "postgres:hunter2@")
+        shop = closing(Collection.open(tmp_path / "shop", "fake:16", database=secret))
+        assert "hunter2" not in json.dumps(shop.info())
+        with pytest.raises(StoreError) as refused:
+            Collection.open(tmp_path / "x", "fake:16", database=secret.replace("/postgres?", "/nothing?"))
+        assert "hunter2" not in str(refused.value)

@@ -1,0 +1,108 @@
+"""`underdrawing search`: what it prints for people, for programs and for browsers."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+
+import pytest
+
+from indexer import Collection, Document
+
+HIT = {"rank", "id", "score", "branches", "text", "uri", "fields"}
+ANSWER = {"hits", "method", "model", "generation", "pseudo_target", "took_ms", "notes"}
+
+
+@pytest.fixture
+def found(run, shop):
+    """Search, and read the JSON."""
+
+    def search(*arguments):
+        done = run("search", shop, *arguments, "--json")
+        assert done.exit_code == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return search
+
+
+def ids(answer):
+    return [hit["id"] for hit in answer["hits"]]
+
+
+def test_the_json_has_the_promised_keys_and_no_other(found, photos):
+    answer = found("a red square", "--image", photos / "red.png", "-k", 2)
+    assert set(answer) == ANSWER
+    assert [set(hit) for hit in answer["hits"]] == [HIT, HIT]
+    best = answer["hits"][0]
+    assert (best["rank"], best["id"], best["text"]) == (1, "red.png", "a red square")
+    assert best["fields"] == {"price": 30, "tags": ["square", "red"]}
+    assert set(best["branches"]) == {"text", "image"}
+    assert (answer["method"], answer["model"], answer["generation"]) == ("sum", "fake:64", 1)
+
+
+def test_the_parts_of_the_call_reach_the_query(found, photos):
+    assert ids(found("a note about lamps"))[0] == "note.txt"
+    assert ids(found("--image", photos / "blue.png"))[0] == "blue.png"
+    assert "red.png" not in ids(found("--like", "red.png"))
+    assert ids(found("square", "--where", '{"price": {"$gt": 30}, "tags": "green"}')) == ["green.png"]
+    assert ids(found("square", "--where", '{"price": {"$gt": 1000}}')) == []
+    assert len(found("square", "-k", 3)["hits"]) == 3
+    against = found("square", "--not", "red", "--not", "blue", "--not-image", photos / "red.png")
+    assert set(against["hits"][0]["branches"]) == {"text", "not_text_1", "not_text_2", "not_image_1"}
+    assert found("square", "--like", "red.png", "--method", "slerp")["method"] == "slerp"
+
+
+def test_weights_reach_the_query(found, photos):
+    composed = ("a note about lamps", "--image", photos / "red.png")
+    assert ids(found(*composed, "--image-weight", 0))[0] == "note.txt"
+    assert ids(found(*composed, "--text-weight", 0))[0] == "red.png"
+
+
+def test_the_table_has_a_line_for_each_hit_and_says_how_it_was_found(run, shop, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    done = run("search", shop, "a red square", "--like", "blue.png", "-k", 2)
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert lines[1].split() == ["#", "score", "id", "text", "fields", "branches"]
+    assert lines[3].startswith(" 1 ")
+    assert "red.png" in lines[3]
+    assert re.search(r"text\s0\.\d\d, image\s0\.\d\d$", lines[3])
+    assert lines[-3] == "2 hits · method sum · fake:64 · generation 1"
+    assert lines[-2].startswith("encode ")
+    assert lines[-1].startswith("score: cosine")
+    assert max(map(len, lines)) <= 100
+
+
+def test_one_part_has_no_column_of_branches_and_notes_are_shown(run, shop):
+    assert "branches" not in run("search", shop, "square").stdout
+    done = run("search", shop, "square", "--method", "sum")
+    assert "note: The query has no image" in done.stdout
+
+
+def test_nothing_found_is_said_and_is_no_failure(run, shop):
+    done = run("search", shop, "square", "--where", '{"price": -1}')
+    assert done.exit_code == 0
+    assert done.stdout.startswith("Nothing found.")
+
+
+def test_what_is_stored_cannot_steer_the_terminal(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = "\x1b[31mred\x1b[0m [bold]loud[/bold] :smile: \u9b5a\u9b5a\u9b5a two\nlines\x07"
+    with Collection.open(tmp_path / "evil", model="fake:64") as evil:
+        evil.add([Document("a[/]\x1bb", text, fields={"[link=x]k": "\x9b2J"})])
+    shown = run("search", tmp_path / "evil", "red", "-k", 1).stdout
+    assert {character for character in shown if unicodedata.category(character) == "Cc"} == {"\n"}
+    assert "[bold]loud[/bold] :smile: \u9b5a" in shown
+    assert "a[/]" in shown
+    assert "[link=x]k" in shown
+
+
+def test_html_writes_a_page_beside_the_json(run, shop, tmp_path):
+    page = tmp_path / "new" / "page.html"
+    done = run("search", shop, "a <red> square", "--json", "--html", page)
+    assert ids(json.loads(done.stdout))[0] == "red.png"
+    assert str(page) in done.stderr
+    content = page.read_text()
+    assert "red.png" in content
+    assert "<red>" not in content
+    assert "data:image" in content
