@@ -60,12 +60,13 @@ def clip(
 
     Run the same command again to continue at the last checkpoint.
 
-    What is not told is as the recipe says, and else as pipelines.train.clip.ClipRecipe has it.
+    What is not told is as the recipe says, and else as pipelines.train.clip_model.ClipRecipe has it.
 
     The result is a folder that open_clip loads.
     """
     from indexer.corpus.readers import open_corpus
-    from pipelines.train.clip import ClipRecipe, train_clip
+    from pipelines.train.clip import train_clip
+    from pipelines.train.clip_model import ClipRecipe
     from pipelines.train.run import load_recipe
 
     overrides = {

@@ -18,7 +18,8 @@ from indexer.errors import CallError, UnknownNameError
 from indexer.types import Document, Item
 from pipelines.train import clip
 from pipelines.train.augment import augment
-from pipelines.train.clip import ClipRecipe, contrast, train_clip
+from pipelines.train.clip import contrast, train_clip
+from pipelines.train.clip_model import ClipRecipe
 from pipelines.train.run import RunFolder, cosine_schedule, load_recipe
 
 COLOURS = ["red", "green", "blue", "yellow", "black", "white", "purple", "orange"]
