@@ -198,7 +198,7 @@ def _page(
             {
                 "name": family,
                 "queries": first.counts[family],
-                "values": [found.families[family]["R@10"] for found in measured.values()],
+                "recalls": [found.families[family]["R@10"] for found in measured.values()],
             }
             for family in first.families
         ],

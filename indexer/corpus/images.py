@@ -53,7 +53,7 @@ _SUFFIXES = {
     "PPM": ".ppm",
 }
 
-# What Pillow raises on damaged input, found by feeding it hundreds of thousands of mutated files: OSError
+# What Pillow raises on damaged input, found by feeding it more than a hundred thousand mutated files: OSError
 # (most decoders), SyntaxError (headers, PNG chunks), ValueError (header fields, palettes, tiles, texts),
 # RuntimeError (AVIF), TypeError (TIFF tags of the wrong type), EOFError and struct.error (early ends), and
 # Warning, where the process makes warnings errors.

@@ -110,13 +110,7 @@ class FaissIndex:
         device: Where to search; a GPU holds a copy of the index.
     """
 
-    def __init__(
-        self,
-        index: Any,
-        exact: ExactIndex,
-        metadata: Mapping[str, Any],
-        device: Device = Device.CPU,
-    ) -> None:
+    def __init__(self, index: Any, exact: ExactIndex, metadata: Mapping[str, Any], device: Device = Device.CPU) -> None:
         self.metadata = dict(metadata)
         self._exact = exact
         self._kind = IndexKind(metadata["kind"])
@@ -175,11 +169,7 @@ class FaissIndex:
 
     @classmethod
     def load(
-        cls,
-        path: Path,
-        exact: ExactIndex,
-        metadata: Mapping[str, Any],
-        device: Device = Device.CPU,
+        cls, path: Path, exact: ExactIndex, metadata: Mapping[str, Any], device: Device = Device.CPU
     ) -> FaissIndex:
         """Open a file that `save` wrote. On the CPU it is memory-mapped: keep it until the index is gone.
 

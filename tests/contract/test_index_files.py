@@ -1,0 +1,131 @@
+"""Index files are derived: whatever happens to them, a search answers the same."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from answers import asked, contents
+
+from indexer import IndexKind, IndexSettings
+from indexer.store.publish import NewDocument
+from indexer.types import Modality
+from indexer.vectors import unit_rows
+
+HNSW = IndexSettings(kind=IndexKind.HNSW)
+RNG = np.random.default_rng(0)
+VECTORS = unit_rows(RNG.standard_normal((620, 16)))
+QUERIES = unit_rows(RNG.standard_normal((20, 16)))
+
+
+def commit(shop, rows):
+    documents = [NewDocument(str(row), None, None, None, None, Modality.TEXT, {"n": row}) for row in rows]
+    with shop.writer() as writer:
+        writer.commit(documents, VECTORS[list(rows)])
+
+
+def files(shop):
+    return sorted(path.name for path in shop.layout.indexes.iterdir() if not path.name.startswith("."))
+
+
+def recall(shop, exact, k=10, **options):
+    """How many of the true neighbours come back; their scores must be true as well."""
+    answer = shop.snapshot().search(QUERIES, k, **options)
+    truth = exact.snapshot().search(QUERIES, k, **options)
+    for ids, scores in zip(answer.ids, answer.scores, strict=True):
+        assert np.all(np.diff(scores[ids >= 0]) <= 0)
+    assert np.array_equal(answer.ids >= 0, truth.ids >= 0)
+    same = [np.isin(one, other).mean() for one, other in zip(answer.ids, truth.ids, strict=True)]
+    return float(np.mean(same))
+
+
+@pytest.fixture
+def exact(open_shop):
+    """The collection, searched exactly, with 500 vectors in two segments."""
+    shop = open_shop()
+    commit(shop, range(300))
+    commit(shop, range(300, 500))
+    return shop
+
+
+@pytest.fixture
+def shop(exact, open_shop):
+    """The same, searched through a graph, whose file exists."""
+    shop = open_shop(index=HNSW)
+    assert recall(shop, exact) >= 0.95
+    assert [name.partition("-")[0] for name in files(shop)] == ["hnsw", "hnsw"]
+    return shop
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda index, sidecar: index.unlink(),
+        lambda index, sidecar: index.write_bytes(index.read_bytes()[:-10]),
+        lambda index, sidecar: index.write_bytes(index.read_bytes()[:5000] + b"!" + index.read_bytes()[5001:]),
+        lambda index, sidecar: sidecar.unlink(),
+        lambda index, sidecar: sidecar.write_text("{"),
+        lambda index, sidecar: sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "metadata": {}})),
+        lambda index, sidecar: [path.unlink() for path in (index, sidecar)],
+    ],
+    ids=["no file", "truncated", "flipped", "no sidecar", "bad sidecar", "odd sidecar", "none"],
+)
+def test_what_is_missing_or_damaged_is_built_again_without_a_word(shop, exact, damage):
+    index, sidecar = (shop.layout.indexes / name for name in files(shop))
+    damage(index, sidecar)
+    assert recall(shop, exact) >= 0.95
+    assert sorted(path.name for path in (index, sidecar)) == files(shop)
+    assert json.loads(sidecar.read_text())["metadata"]["rows"] == 500
+    before = index.stat().st_mtime_ns
+    shop.snapshot()
+    assert index.stat().st_mtime_ns == before
+
+
+def test_a_folder_that_cannot_be_written_costs_no_answer(exact, open_shop):
+    exact.layout.indexes.write_text("a file where the folder should be")
+    assert recall(open_shop(index=HNSW), exact) >= 0.95
+
+
+def test_what_came_after_the_file_is_searched_beside_it(shop, exact):
+    before = files(shop)
+    commit(shop, range(500, 600))
+    shop.delete([str(row) for row in range(100)])
+    assert files(shop) == before
+    assert recall(shop, exact) >= 0.95
+    assert files(shop) == before
+    [nearest] = shop.snapshot().documents(shop.snapshot().search(VECTORS[550:551], 1).ids[0])
+    assert nearest.id == "550"
+    found = shop.snapshot().documents(shop.snapshot().search(VECTORS[5:6], 50).ids[0])
+    assert all(int(document.id) >= 100 for document in found)
+
+
+def test_when_too_much_came_after_it_is_built_anew(shop, exact):
+    before = files(shop)
+    commit(shop, range(500, 620))
+    commit(shop, range(100))
+    assert recall(shop, exact) >= 0.95
+    assert set(files(shop)) > set(before)
+
+
+@pytest.mark.parametrize(("where", "matching"), [({"n": {"$gte": 490}}, 10), ({"n": {"$lt": 250}}, 250), ({"n": -1}, 0)])
+def test_if_k_documents_match_k_come_back(shop, exact, where, matching):
+    assert recall(shop, exact, where=where) >= 0.95
+    answer = shop.snapshot().search(QUERIES, 30, where=where)
+    assert np.all((answer.ids >= 0).sum(axis=1) == min(30, matching))
+
+
+def test_compaction_leaves_no_stale_file(shop, exact):
+    told = contents(shop)
+    stale = files(shop)
+    (shop.layout.indexes / "hnsw-left-by-a-crash.faiss").write_bytes(b"x")
+    shop.compact()
+    assert files(shop) == []
+    assert recall(shop, exact) >= 0.95
+    assert not set(stale) & set(files(shop))
+    assert contents(shop) == told
+
+
+def test_other_settings_have_files_of_their_own(shop, open_shop):
+    open_shop(index=IndexSettings(kind=IndexKind.IVF)).snapshot().search(asked("cat"), 1)
+    assert [name.partition("-")[0] for name in files(shop)] == ["hnsw", "hnsw", "ivf", "ivf"]
