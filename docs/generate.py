@@ -3,8 +3,8 @@
     python docs/generate.py            rewrite
     python docs/generate.py --check    fail where the file differs
 
-Phrases of the file list are the first sentences of the modules' docstrings; numbers come from `benchmarks/results/`, whose
-files name the commands that wrote them.
+Phrases of the file list are the first sentences of the modules' docstrings; numbers come from `benchmarks/results/`,
+written by the commands that stand below each table.
 
 What this module does not know: how anything was measured.
 """
@@ -71,10 +71,10 @@ def methods() -> str:
         lines.append(f"| `{each['method']}` | {_METHODS[each['method']]} | " + " | ".join(cells) + " |")
     first = told[0]
     return "\n".join([
-        f"EmojiCIR's test split: {first['queries']:,} queries of ten families (skin tone, gender, hair, role, expression, "
-        "colour, clock, direction, moon phase, style) against all 10,577 drawings, by pixels alone; the reference is removed; "
-        "no target was trained on. Percent, macro over families, with half the 95 % bootstrap interval. Weights were tuned "
-        "on the validation split and are stored with their curves.",
+        f"EmojiCIR's test split: {first['queries']:,} queries of ten families (skin tone, gender, hair, role, "
+        "expression, colour, clock, direction, moon phase, style) against all 10,577 drawings, by pixels alone; the "
+        "reference is removed; no target was trained on. Percent, macro over families, with half the 95 % bootstrap "
+        "interval. Weights were tuned on the validation split and are stored with their curves.",
         "",
         *lines,
         "",
@@ -103,11 +103,12 @@ def model() -> str:
     synonyms = told["synonyms"]
     lines += [
         "",
-        f"{synonyms['words']} words that occur in no caption (*canine*, *sofa*, *physician*) find a right drawing among ten in "
-        f"{100 * synonyms['R@10']:.1f} % of cases.",
+        f"{synonyms['words']} words that occur in no caption (*canine*, *sofa*, *physician*) find a right drawing among "
+        f"ten in {100 * synonyms['R@10']:.1f} % of cases.",
         "",
         "```console",
-        "underdrawing train clip indexer/bundled/emoji.parquet --recipe benchmarks/recipes/emoji-clip.json --out runs/emoji-clip",
+        "underdrawing train clip indexer/bundled/emoji.parquet --out runs/emoji-clip \\",
+        "    --recipe benchmarks/recipes/emoji-clip.json",
         "python -m benchmarks.emoji_clip --json benchmarks/results/emoji-clip.json",
         "```",
     ]

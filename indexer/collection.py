@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from indexer import maintenance
 from indexer.bundled import generic_texts
-from indexer.embed import Dtype, load_embedder
-from indexer.embed.protocol import Embedder
+from indexer.embed import load_embedder
+from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import (
     CallError,
     CollectionNotFoundError,

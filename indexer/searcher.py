@@ -142,7 +142,7 @@ class Searcher:
         try:
             self._save(index, names)
         except (OSError, StoreError):
-            # A full or read-only disk, or a writer that swept the file away half written: the next opening builds again.
+            # A full or read-only disk, or a writer that swept the file away half written: the next opening builds.
             return index
         return index
 

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from indexer.embed.protocol import Embedder
+from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import CallError, ModelError
 from indexer.types import HelpfulEnum
-
-
-class Dtype(HelpfulEnum):
-    """The arithmetic of a model's forward pass; it is part of the fingerprint."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
 
 
 class ModelFamily(HelpfulEnum):

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.embed import Dtype
 from indexer.embed.preprocess import ImagePreprocess
-from indexer.embed.protocol import Embedder, Fingerprint, Prepared
+from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.files import atomic_write, file_digest
 from indexer.types import Item, Modality, Role, Vectors
@@ -65,7 +64,7 @@ class ClipEmbedder(Embedder):
         if weights is None or not (folder / "open_clip_config.json").exists():
             # open_clip itself would go on with random weights and a warning.
             raise ModelError(
-                f"{folder} is no open_clip folder: it needs open_clip_config.json and one of {', '.join(_WEIGHT_NAMES)}."
+                f"{folder} is no open_clip folder: it lacks open_clip_config.json or {' or '.join(_WEIGHT_NAMES)}."
             )
         return cls._load(f"local-dir:{folder}", None, weights, name=name, dtype=dtype, device=device)
 

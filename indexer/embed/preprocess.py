@@ -1,7 +1,7 @@
 """Pictures to a CLIP model's input, in PIL and NumPy alone, so that decode workers need no torch.
 
-It repeats open_clip's evaluation transform (its `image_transform_v2` with `is_train=False`) pixel for pixel, for each of
-its three resize modes; a test holds the two together.
+It repeats open_clip's evaluation transform (its `image_transform_v2` with `is_train=False`) pixel for pixel, for each
+of its three resize modes; a test holds the two together.
 
 What this module does not know: models, open_clip.
 """

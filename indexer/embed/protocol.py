@@ -25,7 +25,15 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import CallError, ItemError, ItemsError
-from indexer.types import Item, Modality, Role, Vectors
+from indexer.types import HelpfulEnum, Item, Modality, Role, Vectors
+
+
+class Dtype(HelpfulEnum):
+    """The arithmetic of a model's forward pass; it is part of the fingerprint."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
 
 
 @dataclass(frozen=True)
@@ -158,4 +166,3 @@ class Embedder(ABC):
         if embedded.errors:
             raise ItemsError(embedded.errors, len(items))
         return embedded.vectors
-

@@ -109,10 +109,17 @@ class Catalog:
             means[row.space][Role(row.role), Modality(row.modality)] = mean
         return [
             Space(
-                row.id, row.digest, row.model, row.dim, Metric(row.metric), Parts(row.parts), row.fingerprint, means[row.id]
+                id=row.id,
+                digest=row.digest,
+                model=row.model,
+                dim=row.dim,
+                metric=Metric(row.metric),
+                parts=Parts(row.parts),
+                fingerprint=row.fingerprint,
+                means=means[row.id],
             )
             for row in rows
-        ]  # fmt: skip
+        ]
 
     def segments(self, generation: int, space: int | None = None) -> list[SegmentFile]:
         """The segments that live in a generation, oldest first."""
@@ -125,9 +132,8 @@ class Catalog:
 
     def tombstones(self, generation: int, space: int) -> Ids:
         """Vectors in living segments whose document is dead in a generation: (n,) int64, ascending."""
-        return self._vector_ids(
-            generation, space, DocumentRow.died.is_not(None), DocumentRow.died <= generation, _alive(SegmentRow, generation)
-        )  # fmt: skip
+        dead = and_(DocumentRow.died.is_not(None), DocumentRow.died <= generation)
+        return self._vector_ids(generation, space, dead, _alive(SegmentRow, generation))
 
     def matching(self, where: Where, generation: int, space: int) -> Ids:
         """Vectors of living documents that a filter lets through: (n,) int64, ascending.

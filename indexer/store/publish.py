@@ -104,9 +104,14 @@ def create_space(
     with database.write() as connection:
         connection.execute(
             insert(SpaceRow).values(
-                digest=digest, model=model, dim=dim, metric=Metric.COSINE.value, parts=parts.value, fingerprint=fingerprint
+                digest=digest,
+                model=model,
+                dim=dim,
+                metric=Metric.COSINE.value,
+                parts=parts.value,
+                fingerprint=fingerprint,
             )
-        )  # fmt: skip
+        )
 
 
 def copy_generation(connection: Connection, note: str, documents: int = 0) -> int:

@@ -1,7 +1,7 @@
 """Segments: immutable safetensors files of vectors and their ids, memory-mapped to read.
 
-A file holds `vectors` (rows, dim) float32 and `ids` (rows,) int64, ascending, and in its metadata the format, the space's
-digest and the number of rows. Its sha256 is in SQL. Nothing here is ever changed in place.
+A file holds `vectors` (rows, dim) float32 and `ids` (rows,) int64, ascending, and in its metadata the format, the
+space's digest and the number of rows. Its sha256 is in SQL. Nothing here is ever changed in place.
 
 What this module does not know: SQL, documents, which segments are alive.
 """

@@ -70,7 +70,8 @@ def test_every_command_the_readme_names_is_a_target_or_a_module() -> None:
 
 
 def test_every_file_that_the_documents_name_exists() -> None:
-    named = set(re.findall(r"`((?:indexer|retrieval|pipelines|benchmarks|docs|tests)/[\w./-]*)`", README + ARCHITECTURE))
+    pattern = r"`((?:indexer|retrieval|pipelines|benchmarks|docs|tests)/[\w./-]*)`"
+    named = set(re.findall(pattern, README + ARCHITECTURE))
     assert len(named) > 30
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
