@@ -24,18 +24,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-
 from indexer.build import index_corpus
 from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
 from indexer.embed import load_embedder
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files import atomic_write, file_digest
-from indexer.types import HelpfulEnum, Parts
+from indexer.types import Parts
+from pipelines.emojicir import Split, read_queries
 from pipelines.evaluate import DEPTH, Evaluation, JudgedQuery, evaluate, sweep, write_run
-from retrieval import Method, Query, Retriever, Weights
+from retrieval import Method, Retriever, Weights
 from retrieval.compose.weights import FILE as WEIGHTS
 
 PROTOCOL = {
@@ -54,38 +52,6 @@ GRIDS: Mapping[Method, Mapping[str, Sequence[float]]] = {
         "image_floor": (-0.1, -0.2, -0.4, -0.8, -1.6),
     },
 }
-
-
-class Split(HelpfulEnum):
-    """Which queries. Nothing is ever tuned on `test`."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
-
-
-def read_queries(path: Path, split: Split, limit: int | None = None) -> list[JudgedQuery]:
-    """The judged queries of a split.
-
-    Args:
-        path: The Parquet file of the queries.
-        split: Which.
-        limit: At most so many, spread evenly over the file, so that every large family has its share.
-    """
-    table = pq.read_table(path, filters=[("split", "=", split.value)])
-    if limit is not None and limit < table.num_rows:
-        table = table.take(np.linspace(0, table.num_rows - 1, limit).astype(np.int64))
-    return [
-        JudgedQuery(
-            query_id=row["query_id"],
-            query=Query(text=row["text"], like=row["reference"]),
-            targets=tuple(row["targets"]),
-            subset=tuple(row["subset"]),
-            family=row["family"],
-            exclude=(row["reference"],),
-        )
-        for row in table.to_pylist()
-    ]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from indexer.build import Summary, index_corpus
-from indexer.bundled import CORPUS
+from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
 from indexer.files import atomic_write
 from indexer.types import Parts
@@ -60,7 +60,7 @@ def run_demo(out: Path, console: Console, model: str = MODEL) -> Path:
     """
     with Collection.open(out / "collection", model, parts=Parts.IMAGE) as collection:
         summary = _index(collection, console)
-        queries = read_queries(Split.TEST)
+        queries = read_queries(QUERIES, Split.TEST)
         answered = _ask(collection, by_family(queries, QUESTIONS_PER_FAMILY), console)
         _print_answers(answered, collection, console)
         measured = _measure(collection, by_family(queries, SAMPLE_PER_FAMILY), console)
@@ -72,9 +72,8 @@ def run_demo(out: Path, console: Console, model: str = MODEL) -> Path:
 
 
 def _index(collection: Collection, console: Console) -> Summary:
-    from rich.progress import Progress
-
     import pyarrow.parquet as pq
+    from rich.progress import Progress
 
     total = pq.read_metadata(CORPUS).num_rows
     with Progress(console=console, transient=True) as progress:

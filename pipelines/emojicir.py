@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from indexer.bundled import QUERIES
 from indexer.types import HelpfulEnum
 from pipelines.evaluate import JudgedQuery
 from retrieval.query import Query
@@ -21,13 +20,13 @@ class Split(HelpfulEnum):
     TEST = "test"
 
 
-def read_queries(split: Split, limit: int | None = None, path: Path = QUERIES) -> list[JudgedQuery]:
+def read_queries(path: Path, split: Split, limit: int | None = None) -> list[JudgedQuery]:
     """The judged queries of a split.
 
     Args:
+        path: The Parquet file of the queries; the bundled one is `indexer.bundled.QUERIES`.
         split: Which.
         limit: At most so many, spread evenly over the file, so that every large family has its share.
-        path: The Parquet file of the queries.
     """
     import numpy as np
     import pyarrow.parquet as pq

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from indexer.bundled import CORPUS
+from indexer.bundled import CORPUS, QUERIES
 from pipelines import demo
 from pipelines.emojicir import Split, by_family, read_queries
 from pipelines.report import search_page, thumbnail
@@ -53,13 +53,13 @@ def test_a_thumbnail_is_small_and_a_broken_picture_is_left_out(tmp_path: Path) -
 @pytest.fixture
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A corpus of just what twenty queries need; returns their ids."""
-    queries = by_family(read_queries(Split.TEST), 2)
+    queries = by_family(read_queries(QUERIES, Split.TEST), 2)
     needed = {id for query in queries for id in (*query.targets, *query.subset, *query.exclude)}
     table = pq.read_table(CORPUS)
     kept = table.filter(pa.compute.is_in(table["id"], pa.array(sorted(needed))))
     pq.write_table(kept, tmp_path / "few.parquet")
     monkeypatch.setattr(demo, "CORPUS", tmp_path / "few.parquet")
-    monkeypatch.setattr(demo, "read_queries", lambda _: queries)
+    monkeypatch.setattr(demo, "read_queries", lambda *_: queries)
     return [query.query_id for query in queries]
 
 
@@ -77,11 +77,11 @@ def test_the_demo_runs_twice_and_its_report_holds_every_question(few: list[str],
     assert "Indexed" in printed.getvalue()
     assert "were indexed before" in printed.getvalue()
     families = set(re.findall(r"<td>([a-z ]+)</td>", page))
-    assert {query.family.replace("_", " ") for query in read_queries(Split.TEST)} <= families
+    assert {query.family.replace("_", " ") for query in read_queries(QUERIES, Split.TEST)} <= families
 
 
 def test_a_sample_takes_evenly_from_every_family() -> None:
-    queries = read_queries(Split.TEST)
+    queries = read_queries(QUERIES, Split.TEST)
     sample = by_family(queries, 30)
     counts = {query.family: 0 for query in queries}
     for query in sample:
