@@ -11,7 +11,7 @@ from indexer.errors import UnknownNameError
 
 FOLDER = Path(__file__).parent
 CORPUS = FOLDER / "emoji.parquet"
-"""10,944 drawings of 3,786 emoji, 64 px, with names, keywords and fields. See README.md beside it."""
+"""10,577 drawings of 3,786 emoji, 64 px, with names, keywords and fields. See README.md beside it."""
 QUERIES = FOLDER / "emojicir.parquet"
 """EmojiCIR's composed queries with their targets."""
 

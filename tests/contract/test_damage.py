@@ -188,12 +188,14 @@ class TestSqliteFile:
             shop.check()
 
     def test_damage_that_does_not_is_found_by_check(self, closed):
-        pages = closed.read_bytes()
-        for page in range(len(pages) // 4096 - 1, 0, -1):
-            # The last page of an index: searches do not come by.
-            if pages[page * 4096] == 0x0A:
-                change(closed, page * 4096 + 3, b"\0\0")
-                break
+        content = closed.read_bytes()
+        # Of an index's page (type 10) the third byte and the next count its entries.
+        counts = {
+            page + 3: int.from_bytes(content[page + 3 : page + 5], "big")
+            for page in range(4096, len(content), 4096)
+            if content[page] == 10
+        }
+        change(closed, max(counts, key=counts.get), b"\0\0")
         with Collection.open(closed.parent) as shop:
             report = shop.check()
         assert not report.clean

@@ -154,6 +154,31 @@ def test_ties_reach_behind_hidden_documents(embedder):
     assert ranked.ids == ("b",)
 
 
+def test_k_come_back_however_many_are_hidden(collection):
+    retriever = Retriever(collection, "text")
+    encoded = retriever.encode([Query(text="red cat"), Query(text="red cat")])
+    [whole, _] = retriever.rank(encoded, 10)
+    [rest, same] = retriever.rank(encoded, 3, exclude=[whole.ids[:6], ()])
+    assert rest.ids == whole.ids[6:9]
+    assert same.ids == whole.ids[:3]
+
+
+def test_how_a_scan_rounds_does_not_show(embedder, monkeypatch):
+    names = [f"{number:02}" for number in range(30)]
+    source = twins(embedder, names)
+    exact = source.pinned.scan
+
+    def rounded(vectors, *rest):
+        """Later rows come out a little larger, as BLAS may have it."""
+        ids, scores = exact(vectors, *rest)
+        return ids, scores + np.linspace(0, 1e-6, len(ids), dtype=np.float32)
+
+    monkeypatch.setattr(source.pinned, "scan", rounded)
+    results = Retriever(source, "product").search(Query(text="cat", like="other"), k=3)
+    assert ids(results) == ["00", "01", "02"]
+    assert len({hit.score for hit in results}) == 1
+
+
 @pytest.mark.parametrize("k", [0, -1, True, 1.0, "3", None])
 def test_k_is_a_positive_whole_number(collection, k):
     with pytest.raises(QueryError, match="at least 1"):
