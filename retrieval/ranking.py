@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexer.index.protocol import NO_ID, Ids
-from retrieval.compose.linear import Linear
+from retrieval.compose.folding import Linear
 from retrieval.compose.protocol import Rule
 from retrieval.fusion import Scores, leaders
 

@@ -98,14 +98,17 @@ class ClipEmbedder(Embedder):
     def _load(
         cls, source: str, tag: str | None, weights: Path, *, name: str, dtype: Dtype, device: str
     ) -> ClipEmbedder:
+        import pickle  # for its error: weights are loaded with weights_only, which refuses what is not plain tensors
+
         import open_clip
+        from safetensors import SafetensorError
 
         # OpenAI's weights were trained with QuickGELU; open_clip only warns when the architecture's name forgets it.
         quick = bool(tag and open_clip.get_pretrained_cfg(source, tag).get("quick_gelu", False))
         try:
             model = open_clip.create_model(source, pretrained=tag, force_quick_gelu=quick, weights_only=True)
             tokenizer = open_clip.get_tokenizer(source)
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError) as error:
             raise ModelError(f"{name} cannot be loaded from {weights}: {_first_line(error)}") from error
         return cls(model, tokenizer, weights, name=name, dtype=dtype, device=device)
 

@@ -10,46 +10,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from indexer.errors import QueryError
 from indexer.types import Item, Modality, Role
+from retrieval.compose.folding import BOTH, Terms, folded, has_both, negatives, one_part
 from retrieval.compose.protocol import Composed, Encoded, Method, mean_of
-from retrieval.fusion import Matrix, Scores, Vector, fold, slerp_weights
+from retrieval.fusion import slerp_weights
 from retrieval.query import Query, Stored, Weights
 
 if TYPE_CHECKING:
     from indexer.snapshot import Space
-
-Terms: TypeAlias = dict[str, tuple[float, Vector]]
-"""Branch name to its weight and its vector."""
-
-BOTH = ("text", "image")
-
-
-@dataclass(frozen=True)
-class Linear:
-    """Score by one vector.
-
-    Attributes:
-        vector: (dim,) float32 of unit length.
-    """
-
-    vector: Vector
-    scale: str = "cosine: -1 to 1"
-
-    @property
-    def probes(self) -> Matrix:
-        """The vector alone: (1, dim)."""
-        return self.vector[None]
-
-    def score(self, products: Scores) -> Scores:
-        """The inner products themselves: (1, m) to (m,)."""
-        scores: Scores = products[0]
-        return scores
 
 
 class OnePart:
@@ -158,36 +129,3 @@ class Shift(TwoParts):
             return terms | {"caption": (-alpha, encoded.vectors["caption"])}, ()
         mean, notes = mean_of(space, Modality.TEXT, Role.QUERY)
         return terms | {"mean_text": (-alpha, mean)}, notes
-
-
-def has_both(encoded: Encoded) -> bool:
-    """Whether the query has a text and a reference."""
-    return all(name in encoded.vectors for name in BOTH)
-
-
-def one_part(encoded: Encoded, weights: Weights, method: Method) -> Composed:
-    """What every method for two parts makes of a query with one: a search by that part, and a note."""
-    name, missing = ("text", "image") if "text" in encoded.vectors else ("image", "text")
-    note = f"The query has no {missing}, so the method {method} searches by the {name} alone."
-    return folded({name: (1.0, encoded.vectors[name])} | negatives(encoded, weights), (note,))
-
-
-def negatives(encoded: Encoded, weights: Weights) -> Terms:
-    """The negatives of a query, to be subtracted."""
-    names = [name for name in encoded.vectors if name.startswith("not_")]
-    return {name: (-weights["negative"], encoded.vectors[name]) for name in names}
-
-
-def folded(terms: Terms, notes: tuple[str, ...]) -> Composed:
-    """One vector from weighted vectors.
-
-    Raises:
-        QueryError: They cancel out, so that nothing is left to search by.
-    """
-    vector = fold(np.stack([vector for _, vector in terms.values()]), [weight for weight, _ in terms.values()])
-    if not vector.any():
-        raise QueryError(
-            f"The parts {', '.join(terms)} cancel out with their weights; nothing is left to search by.",
-            "Change a weight, or drop the negative that equals a part.",
-        )
-    return Composed(Linear(vector), {name: vector for name, (_, vector) in terms.items()}, notes)

@@ -20,7 +20,7 @@ import numpy as np
 
 from indexer.errors import QueryError
 from indexer.types import Item, Modality, Role
-from retrieval.compose.linear import has_both, one_part
+from retrieval.compose.folding import has_both, one_part
 from retrieval.compose.protocol import Composed, Encoded, Method, mean_of
 from retrieval.fusion import Matrix, Scores, Vector, fold, min_normalise, soft_and
 from retrieval.query import Query, Stored, Weights

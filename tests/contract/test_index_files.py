@@ -40,6 +40,17 @@ def recall(shop, exact, k=10, **options):
     return float(np.mean(same))
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """FAISS's threads would spin for what one does in milliseconds."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
 @pytest.fixture
 def exact(open_shop):
     """The collection, searched exactly, with 500 vectors in two segments."""
