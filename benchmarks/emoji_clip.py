@@ -62,9 +62,7 @@ def _ranked(scores: npt.NDArray[np.float32], right: npt.NDArray[np.int64]) -> di
     return {f"R@{k}": round(float((rank < k).mean()), 4) for k in (1, 5, K)} | {"images": len(right)}
 
 
-def _synonyms(
-    embedder: Embedder, images: Vectors, rows: Rows, synonyms: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+def _synonyms(embedder: Embedder, images: Vectors, rows: Rows, synonyms: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     known = {word for row in rows for text in _said(row) for word in _words(text)}
     leaked = sorted(known & set(synonyms))
     if leaked:

@@ -47,9 +47,9 @@ GRIDS: Mapping[Method, Mapping[str, Sequence[float]]] = {
     Method.SLERP: {"alpha": tuple(n / 20 for n in range(21))},
     Method.SHIFT: {"alpha": tuple(n / 4 for n in range(17))},
     Method.PRODUCT: {
-        "penalty": (0.0, 0.05, 0.1),
-        "text_floor": (-0.4, -0.8, -1.6, -3.2),
-        "image_floor": (-0.1, -0.2, -0.4, -0.8, -1.6),
+        "penalty": (0.0, 0.025, 0.05, 0.1),
+        "text_floor": (-0.2, -0.4, -0.8, -1.6, -3.2),
+        "image_floor": (-0.2, -0.4, -0.8, -1.6, -3.2),
     },
 }
 

@@ -103,7 +103,7 @@ def model() -> str:
     synonyms = told["synonyms"]
     lines += [
         "",
-        f"{synonyms['words']} words that occur in no caption (*canine*, *sofa*, *physician*) find a right drawing among "
+        f"{synonyms['words']} words that occur in no caption (*canine*, *sofa*, *pupil*) find a right drawing among "
         f"ten in {100 * synonyms['R@10']:.1f} % of cases.",
         "",
         "```console",

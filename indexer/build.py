@@ -13,6 +13,8 @@ What this module does not know: any corpus format, any model, how commits work.
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TypeVar
 
@@ -280,7 +282,7 @@ def _ingest_chunk(ingest: Ingest, chunk: list[Record], source: str) -> list[Read
 def _executor(workers: int) -> Iterator[Executor]:
     # Spawned, not forked: the parent holds a model, threads and database connections.
     pool: Executor = (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
         if workers
         else ThreadPoolExecutor(1, thread_name_prefix="decode")
     )
@@ -288,6 +290,18 @@ def _executor(workers: int) -> Iterator[Executor]:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Let a decoding process end when the job is killed: it would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _chunked(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:

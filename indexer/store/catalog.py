@@ -202,7 +202,7 @@ class Catalog:
         """The stamps of living documents that came from a source, by id."""
         found: dict[str, str] = {}
         with self.database.read() as connection:
-            for some in _batches(ids):
+            for some in _batches([each for each in ids if storable(each)]):
                 rows = connection.execute(
                     select(DocumentRow.id, DocumentRow.stamp).where(
                         DocumentRow.id.in_(some), DocumentRow.source == source, DocumentRow.died.is_(None)

@@ -5,9 +5,9 @@
     {"$and": [...]} {"$or": [...]} {"$not": {...}}
     "a.b"                                reaches into nested objects
 
-Comparisons are between equal types: `$lt: 50` never matches the text "40". `$ne`, `$nin` and `$not` also match documents
-that lack the field, and a field that is null counts as lacking. Texts are ordered by code point. Names reach into
-objects only, never into lists. Field names and values are always bound parameters.
+Comparisons are between equal types: `$lt: 50` never matches the text "40". `$ne`, `$nin` and `$not` also match
+documents that lack the field, and a field that is null counts as lacking. Texts are ordered by code point. Names reach
+into objects only, never into lists. Field names and values are always bound parameters.
 
 What this module does not know: anything but the `documents` table.
 """
@@ -249,8 +249,8 @@ class _PostgresFields(_Fields):
         found = self._value(keys)
         if isinstance(value, str):
             # As bytes, as SQLite does; jsonb itself would use the database's collation.
-            left, right = found.op("#>>", return_type=Text())(cast(literal("{}"), ARRAY(Text))).collate("C"), literal(value)
-            compared = _SIGNS[sign](left, right)
+            said = found.op("#>>", return_type=Text())(cast(literal("{}"), ARRAY(Text)))
+            compared = _SIGNS[sign](said.collate("C"), literal(value))
         else:
             compared = _SIGNS[sign](found, _json(value))
         return and_(func.coalesce(func.jsonb_typeof(found), "null") == kind, func.coalesce(compared, false()))
@@ -296,11 +296,12 @@ def _sqlite_types(value: Any) -> list[str]:
 
 def _by_type(values: list[Any]) -> Iterator[tuple[list[str], list[Any]]]:
     """The values that are of one type, and that type's names in SQLite."""
-    for kind in (True, False):
-        if any(value is kind for value in values):
-            yield _sqlite_types(kind), [kind]
-    for kind in (str, int | float):
-        some = [value for value in values if isinstance(value, kind) and not isinstance(value, bool)]
+    for truth in (True, False):
+        if any(value is truth for value in values):
+            yield _sqlite_types(truth), [truth]
+    texts = [value for value in values if isinstance(value, str)]
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    for some in (texts, numbers):
         if some:
             yield _sqlite_types(some[0]), some
 

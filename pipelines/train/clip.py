@@ -8,8 +8,9 @@ The first stage trains both towers, by losses that are each a mean over the batc
   picture space to what the teacher knows.
 
 The second stage, with a teacher only, goes on with the text tower alone, against the finished picture vectors: the
-same contrast, and distillation, which draws the vector of any word to the mean picture of the captions that the teacher
-finds nearest to it. So words no caption holds land among the pictures they mean. It needs no images and is quick.
+same contrast, and distillation (Hinton et al. 2015, arXiv:1503.02531): any word's similarities to the concepts' mean
+pictures follow the teacher's similarities of the word to the concepts' names. So words that no caption holds land among
+the pictures they mean. It needs no images and is quick.
 
 Only the student is kept. The result is an open_clip folder: `open_clip.create_model("local-dir:FOLDER")` loads it.
 
@@ -157,7 +158,7 @@ class _Trainer:
                 rate = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak)
             else:
                 losses = self._text_tower(rows, captions, targets, rng)
-                rate = cosine_schedule(self.step - recipe.steps, recipe.text_steps, recipe.warmup, recipe.peak)
+                rate = cosine_schedule(self.step - recipe.steps, recipe.text_steps, recipe.warmup, recipe.text_peak)
         loss = torch.stack([getattr(recipe, name, 1.0) * value for name, value in losses.items()]).sum()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -198,25 +199,27 @@ class _Trainer:
     ) -> dict[str, Tensor]:
         import torch
 
-        pictures, meanings = self._finished_pictures
+        pictures, means, anchors = self._finished_pictures
         words = rng.choice(len(self.word_tokens), min(self.recipe.words, len(self.word_tokens)), replace=False)
         said = encode_tokens(self.model, self.tokens[captions].to(self.device)).float()
         # Words are shorter than captions: on their own they are not padded to a caption's length.
         spoken = encode_tokens(self.model, self.word_tokens[words].to(self.device)).float()
         scale = self.model.logit_scale.exp().clamp(max=100)
-        seen = torch.from_numpy(pictures[rows]).to(self.device)
-        meant = torch.from_numpy(meanings[words]).to(self.device)
+        taught = torch.from_numpy(self.teacher_words[words]).to(self.device) @ anchors.T / self.recipe.softness
+        learnt = scale * spoken @ means.T
         return {
-            "contrast": contrast(seen, said, targets, scale),
-            "distillation": 1 - (spoken * meant).sum(-1).mean(),
+            "contrast": contrast(pictures[torch.from_numpy(rows)], said, targets, scale),
+            "distillation": -(taught.softmax(1) * learnt.log_softmax(1)).sum(1).mean(),
         }
 
     @cached_property
-    def _finished_pictures(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Of every record its picture's vector, and of every word the mean picture of the captions nearest to it.
+    def _finished_pictures(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Every record's picture vector; every trained concept's mean picture and the teacher's vector of its name.
 
         The second stage starts here, also when it is resumed: the averaged picture tower is what it goes on with.
         """
+        import torch
+
         self.model.visual.load_state_dict(self.averaged.visual.state_dict())
         pictures = encode_pixels(self.averaged, self.data.pixels, self.device)
         number = {text: position for position, text in enumerate(self.data.texts)}
@@ -226,9 +229,7 @@ class _Trainer:
         known = [name for name in inside if number.get(name) in self.caption_row]
         means = unit_rows(np.stack([pictures[inside[name]].mean(0) for name in known]))
         anchors = self.teacher_captions[[self.caption_row[number[name]] for name in known]]
-        closeness = self.teacher_words @ anchors.T / self.recipe.softness
-        shares = np.exp(closeness - closeness.max(1, keepdims=True))
-        return pictures, unit_rows(shares / shares.sum(1, keepdims=True) @ means)
+        return tuple(torch.from_numpy(np.asarray(each)).to(self.device) for each in (pictures, means, anchors))  # type: ignore[return-value]
 
     def _average(self) -> None:
         import torch

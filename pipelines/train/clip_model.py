@@ -44,8 +44,9 @@ class ClipRecipe:
         words: Words in a step of the second stage.
         teacher_contrast: Weight of the contrast with the teacher's captions.
         distillation: Weight of the distillation.
-        softness: Temperature of the teacher's cosines when it finds the captions nearest to a word.
+        softness: Temperature of the teacher's cosines when it compares a word with the names.
         peak: AdamW's largest learning rate.
+        text_peak: The same in the second stage.
         weight_decay: AdamW's decay, on matrices alone.
         warmup: Steps of linear warm-up.
         average: Decay of the moving average of the weights, which is what is evaluated and kept.
@@ -84,9 +85,10 @@ class ClipRecipe:
     batch: int = 256
     words: int = 512
     teacher_contrast: float = 0.5
-    distillation: float = 4.0
+    distillation: float = 1.0
     softness: float = 0.04
     peak: float = 1e-3
+    text_peak: float = 5e-4
     weight_decay: float = 0.1
     warmup: int = 200
     average: float = 0.998

@@ -115,7 +115,13 @@ class TestSources:
     def test_what_a_source_holds_is_what_is_found(self, shop, model, tmp_path, kind):
         source = getattr(self, kind)(tmp_path / "source")
         summary = index_corpus(source, shop)
-        assert (summary.documents, summary.added, summary.unchanged, summary.pruned, summary.rejected) == (3, 3, 0, 0, 1)
+        assert (summary.documents, summary.added, summary.unchanged, summary.pruned, summary.rejected) == (
+            3,
+            3,
+            0,
+            0,
+            1,
+        )
         assert summary.source == str(source)
         assert summary.reasons == Counter({"not-an-image": 1})
         assert [each.reason for each in summary.rejects] == ["not-an-image"]
@@ -126,7 +132,9 @@ class TestSources:
         }  # fmt: skip
         assert told["a/red.png"][0] == "a red square"
         assert told["a/red.png"][1] == {"price": 3}
-        expected = model.encode_document([Item("a red square", png(255, 0, 0)), Item(None, png(0, 0, 255)), Item("a note")])
+        expected = model.encode_document(
+            [Item("a red square", png(255, 0, 0)), Item(None, png(0, 0, 255)), Item("a note")]
+        )
         stored = [told[name][3] for name in ("a/red.png", "blue.png", "note.md")]
         np.testing.assert_allclose(stored, expected, atol=1e-6)
         assert shop.check().findings == []
@@ -325,8 +333,8 @@ class TestOneMeaning:
 class TestTheCall:
     def test_progress_counts_up_to_the_summary(self, shop, lines):
         seen = []
-        source = lines(*some(50), broken=["{"])
         index_corpus(lines(*some(20)), shop, shard_size=20)
+        source = lines(*some(50), broken=["{"])
         summary = index_corpus(
             source, shop, shard_size=20,
             on_progress=lambda now: seen.append((now.prepared, now.added, now.unchanged, now.rejected)),

@@ -90,7 +90,9 @@ class TestAdding:
         assert document.image.is_relative_to(shop.path / "media")
 
     def test_the_same_image_is_kept_once(self, shop):
-        shop.add([Document("a", image=png(1, 2, 3)), Document("b", image=png(1, 2, 3)), Document("c", image=png(3, 2, 1))])
+        shop.add(
+            [Document("a", image=png(1, 2, 3)), Document("b", image=png(1, 2, 3)), Document("c", image=png(3, 2, 1))]
+        )
         shop.add([Document("d", image=png(1, 2, 3))])
         assert len([path for path in shop.layout.media.rglob("*") if path.is_file()]) == 2
 

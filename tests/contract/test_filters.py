@@ -21,7 +21,11 @@ TEXTS = [
 ]  # fmt: skip
 
 # Whole numbers beyond 2**53 have no equal among floats; the two databases and Python round them each in its way.
-numbers = st.integers(-(2**53), 2**53) | st.floats(-1e15, 1e15, allow_subnormal=False) | st.sampled_from([0, 1, 1.0, 2, 0.1, 0.5])
+numbers = (
+    st.integers(-(2**53), 2**53)
+    | st.floats(-1e15, 1e15, allow_subnormal=False)
+    | st.sampled_from([0, 1, 1.0, 2, 0.1, 0.5])
+)
 scalars = st.one_of(st.sampled_from(TEXTS), numbers, st.booleans())
 values = st.recursive(
     st.none() | scalars,
@@ -142,7 +146,9 @@ def fill(shop, fields):
     """Put documents of these fields in place of those there are; gives their fields by vector, and the snapshot."""
     numbers = [str(number) for number in range(len(fields))]
     with shop.writer() as writer:
-        documents = [NewDocument(n, "", None, None, None, Modality.TEXT, f) for n, f in zip(numbers, fields, strict=True)]
+        documents = [
+            NewDocument(n, "", None, None, None, Modality.TEXT, f) for n, f in zip(numbers, fields, strict=True)
+        ]
         writer.commit(documents, asked(*numbers), deleted=[str(number) for number in range(40)])
     snapshot = shop.snapshot()
     return dict(zip(snapshot.vector_ids(numbers).tolist(), fields, strict=True)), snapshot
@@ -222,8 +228,13 @@ def test_many_values_in_one_list(stocked):
 
 def test_as_many_conditions_as_are_allowed(stocked):
     shop = stocked({"n": 3}, {"n": 99})
-    assert answer(shop, {"$and": [{"n": {"$nin": [number, "x", True, False, None]}} for number in range(4, 104)]}) == ["0"]
-    assert answer(shop, {"$or": [{"n": {"$in": [number, "x", True, False, None]}} for number in range(100)]}) == ["0", "1"]
+    assert answer(shop, {"$and": [{"n": {"$nin": [number, "x", True, False, None]}} for number in range(4, 104)]}) == [
+        "0"
+    ]
+    assert answer(shop, {"$or": [{"n": {"$in": [number, "x", True, False, None]}} for number in range(100)]}) == [
+        "0",
+        "1",
+    ]
     nested = {"n": 3}
     for _ in range(15):
         nested = {"$not": nested}

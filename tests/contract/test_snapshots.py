@@ -113,7 +113,9 @@ class TestCompacting:
         assert shop.check().findings == []
 
     def test_images_of_the_dead_go(self, shop):
-        shop.add([Document("a", image=png(1, 1, 1)), Document("b", image=png(2, 2, 2)), Document("c", image=png(1, 1, 1))])
+        shop.add(
+            [Document("a", image=png(1, 1, 1)), Document("b", image=png(2, 2, 2)), Document("c", image=png(1, 1, 1))]
+        )
         shop.delete(["a", "b"])
         shop.compact()
         [kept] = [path for path in shop.layout.media.rglob("*") if path.is_file()]

@@ -1,101 +1,122 @@
-"""`index` is killed at random moments, and run again each time.
+"""The batch job, killed at random moments and run again, ends where an undisturbed run ends.
 
-The contract: however often a run is killed, the last one ends where an undisturbed run ends: the same ids, texts,
-fields, stamps and vectors, the same rejects, and a clean check. The default run kills five times; twenty times is
-
-    python -m pytest -m slow tests/crash/test_kill_index.py
+The default run kills a few times; for twenty: `pytest tests/crash/test_kill_index.py -m slow`.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import random
-import subprocess
-import sys
+import signal
 import time
-from pathlib import Path
-from typing import Any
 
+import doomed
+import psutil
 import pytest
-from PIL import Image
+from answers import contents, png
 
-from indexer.collection import Collection
+from indexer import Collection
 
-CHILD = """
-import sys
-from indexer.build import index_corpus
-from indexer.collection import Collection
-
-with Collection.open(sys.argv[2], model="fake:16") as collection:
-    print("ready", flush=True)
-    summary = index_corpus(sys.argv[1], collection, shard_size=8)
-print(summary.added, summary.unchanged, summary.rejected)
-"""
+COUNT = 300
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    for number in range(240):
-        colour = (number * 37 % 256, number * 91 % 256, number * 53 % 256)
-        Image.new("RGB", (24, 24), colour).save(folder / f"{number:03d}.png")
-        if number % 3 == 0:
-            (folder / f"{number:03d}.txt").write_text(f"picture {number}")
-        if number % 40 == 7:
-            (folder / f"{number:03d}.png").write_bytes(b"\x89PNG broken")
-    return folder
+def source(tmp_path_factory):
+    """Images in files and in the lines themselves, texts, and entries that cannot be used."""
+    folder = tmp_path_factory.mktemp("source")
+    lines = []
+    for number in range(COUNT):
+        entry = {"id": f"d{number}", "n": number}
+        colour = png(number % 256, number // 256, 7)
+        match number % 10:
+            case 0:
+                entry["image_base64"] = base64.b64encode(colour).decode()
+            case 1:
+                entry["text"] = f"word{number} and word{number % 7}"
+            case 2 if number % 4:
+                entry["image"] = "missing.png"
+            case _:
+                (folder / f"{number}.png").write_bytes(colour)
+                entry |= {"image": f"{number}.png", "text": f"word{number}"}
+        lines.append(json.dumps(entry))
+    (folder / "all.jsonl").write_text("\n".join(lines))
+    return folder / "all.jsonl"
 
 
-def start(photos: Path, shop: Path) -> subprocess.Popen[str]:
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(photos), str(shop)], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "ready\n"
-    return child
+@pytest.fixture
+def kill(tmp_path, database_url, source):
+    """Kill jobs, two on each of several collections; gives how many documents each kill had left."""
+
+    def go(kills, seed):
+        start = time.monotonic()
+        assert doomed.run(doomed.index, source, tmp_path / "whole", database_url) == 0
+        takes = time.monotonic() - start
+        with Collection.open(tmp_path / "whole", database=database_url) as shop:
+            whole, jobs = contents(shop), told_jobs(shop)
+        assert len(whole) == COUNT - jobs[0]["rejected"]
+        left, moments = [], random.Random(seed)
+        for kill in range(kills):
+            folder = tmp_path / f"killed {kill // 2}"
+            process = doomed.context.Process(target=doomed.index, args=(source, folder, database_url))
+            process.start()
+            time.sleep(moments.uniform(0, takes))
+            process.kill()
+            process.join()
+            assert process.exitcode in (0, -signal.SIGKILL)
+            process.close()
+            if kill % 2 == 0 and kill < kills - 1:
+                continue
+            with_doubt = folder / "collection.json"
+            if with_doubt.exists():
+                with Collection.open(folder, database=database_url) as shop:
+                    partial = contents(shop)
+                    left.append(len(partial))
+                    assert partial.items() <= whole.items()
+                    assert shop.check().clean
+            assert doomed.run(doomed.index, source, folder, database_url) == 0
+            with Collection.open(folder, database=database_url) as shop:
+                assert contents(shop) == whole
+                assert told_jobs(shop) == jobs
+                report = shop.check()
+                assert (report.clean, report.documents) == (True, len(whole))
+                shop.repair()
+                assert shop.check().findings == []
+        return left, len(whole)
+
+    return go
 
 
-def finish(photos: Path, shop: Path) -> list[int]:
-    child = start(photos, shop)
-    output, _ = child.communicate(timeout=120)
-    assert child.returncode == 0
-    return [int(word) for word in output.split()]
+def told_jobs(shop):
+    """What the ledger says, but for times."""
+    return [{key: job[key] for key in ("source", "state", "shards", "rejected")} for job in shop.info()["jobs"]]
 
 
-def state(shop: Path) -> dict[str, Any]:
-    """All that a user can see of a collection, by document id."""
-    with Collection.open(shop, create=False) as collection, collection.snapshot() as snapshot:
-        assert collection.check().clean
-        ids = [f"{number:03d}.png" for number in range(240) if number % 40 != 7]
-        vectors = snapshot.vector_ids(ids)
-        stamps = collection.catalog.stamps(ids, collection.info()["jobs"][0]["source"])
-        return {
-            document.id: (document.text, document.fields, document.modality, stamps[document.id], vector.tobytes())
-            for document, vector in zip(snapshot.documents(vectors), snapshot.vectors(vectors), strict=True)
-        } | {"": (len(snapshot), collection.info()["jobs"][0]["rejected"])}
-
-
-def kill_often(photos: Path, tmp_path: Path, times: int) -> None:
-    begun = time.monotonic()
-    assert finish(photos, tmp_path / "undisturbed") == [234, 0, 6]
-    duration = time.monotonic() - begun
-    moment = random.Random(5)
-    killed_midway = 0
-    shop = tmp_path / "killed"
-    for _ in range(times):
-        child = start(photos, shop)
-        # Early moments count most: later on little is left to do.
-        time.sleep(moment.random() ** 2 * duration / 2)
-        child.kill()
-        child.communicate()
-        killed_midway += child.returncode != 0
-    added, unchanged, rejected = finish(photos, shop)
-    assert killed_midway > 0
-    assert (added + unchanged, rejected) == (234, 6)
-    assert state(shop) == state(tmp_path / "undisturbed")
-
-
-def test_five_kills_leave_what_an_undisturbed_run_leaves(photos: Path, tmp_path: Path) -> None:
-    kill_often(photos, tmp_path, 5)
+def test_a_few_kills_lose_nothing(kill):
+    kill(4, seed=1)
 
 
 @pytest.mark.slow
-def test_twenty_kills_leave_what_an_undisturbed_run_leaves(photos: Path, tmp_path: Path) -> None:
-    kill_often(photos, tmp_path, 20)
+def test_twenty_kills_lose_nothing(kill):
+    left, whole = kill(20, seed=2)
+    assert any(0 < count < whole for count in left)
+
+
+def test_workers_of_a_killed_job_do_not_outlive_it(tmp_path, source):
+    process = doomed.context.Process(target=doomed.index, args=(source, tmp_path / "shop", None, 2))
+    process.start()
+    job, workers = psutil.Process(process.pid), []
+    while len(workers) < 2:
+        time.sleep(0.05)
+        workers = [child for child in job.children() if any("spawn_main" in part for part in child.cmdline())]
+        assert process.is_alive()
+    process.kill()
+    process.join()
+    process.close()
+    try:
+        _, alive = psutil.wait_procs(workers, timeout=60)
+        assert alive == []
+    finally:
+        for worker in workers:
+            if worker.is_running():
+                worker.kill()

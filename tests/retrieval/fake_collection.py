@@ -41,8 +41,7 @@ class FakeSnapshot:
         self.calls.append((where, tuple(exclude)))
         return np.array(
             [
-                document.id not in exclude
-                and all(document.fields.get(k) == v for k, v in (where or {}).items())
+                document.id not in exclude and all(document.fields.get(k) == v for k, v in (where or {}).items())
                 for document in self._documents
             ],
             bool,
@@ -59,9 +58,7 @@ class FakeSnapshot:
         return Neighbours(ids, scores)
 
     def scores(self, vectors, ids):
-        return (vectors.astype(np.float64) @ self._vectors[ids - self.FIRST].astype(np.float64).T).astype(
-            np.float32
-        )
+        return (vectors.astype(np.float64) @ self._vectors[ids - self.FIRST].astype(np.float64).T).astype(np.float32)
 
     def scan(self, vectors, where=None, exclude=()):
         places = np.flatnonzero(self._allowed(where, exclude))

@@ -101,9 +101,7 @@ def test_shift_without_a_caption_starts_at_the_mean_of_texts(both, space):
 
 def test_a_missing_mean_is_zero_and_said(both, empty):
     composed = load_composer("shift").compose(both, Weights(alpha=1.0), empty.pinned.space)
-    np.testing.assert_allclose(
-        composed.rule.probes[0], unit(both.vectors["image"] + both.vectors["text"]), atol=1e-6
-    )
+    np.testing.assert_allclose(composed.rule.probes[0], unit(both.vectors["image"] + both.vectors["text"]), atol=1e-6)
     assert composed.notes == ("The collection has no mean of its query text vectors; zero stands in for it.",)
 
 
@@ -114,9 +112,7 @@ def test_a_query_with_one_part_is_searched_by_it_and_says_so(embedder, space, me
     one = encoded(embedder, query, **{part: "red"})
     composed = load_composer(method).compose(one, load_weights("default", method).weights, space)
     np.testing.assert_allclose(composed.rule.probes, [one.vectors[part]], atol=1e-6)
-    assert composed.notes == (
-        f"The query has no {missing}, so the method {method} searches by the {part} alone.",
-    )
+    assert composed.notes == (f"The query has no {missing}, so the method {method} searches by the {part} alone.",)
 
 
 @pytest.mark.parametrize(("method", "other"), [("text", "image"), ("image", "text")])

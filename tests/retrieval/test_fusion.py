@@ -27,9 +27,7 @@ def test_one_search_by_the_folded_vector_ranks_as_the_weighted_branch_scores():
 def test_what_cancels_folds_to_zero_and_not_to_noise():
     one, two = directions(2)
     assert not fold(np.stack([one, one]), [0.3, -0.3]).any()
-    thirds = fold(
-        np.stack([one, two, fold(np.stack([one, two]), [1, 1])]), [1, 1, -np.linalg.norm(one + two)]
-    )
+    thirds = fold(np.stack([one, two, fold(np.stack([one, two]), [1, 1])]), [1, 1, -np.linalg.norm(one + two)])
     assert not thirds.any()
 
 
@@ -44,9 +42,7 @@ def test_slerp_is_shoemakes_formula(alpha):
     angle = np.arccos(a.astype(float) @ b)
     expected = np.sin([(1 - alpha) * angle, alpha * angle]) / np.sin(angle)
     np.testing.assert_allclose(slerp_weights(a, b, alpha), expected, rtol=1e-5)
-    assert np.linalg.norm(np.asarray(slerp_weights(a, b, alpha)) @ np.stack([a, b])) == pytest.approx(
-        1, abs=1e-6
-    )
+    assert np.linalg.norm(np.asarray(slerp_weights(a, b, alpha)) @ np.stack([a, b])) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("gap", [0.0, 1e-8, 1e-6, 1e-4, 1e-2])

@@ -37,9 +37,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def loaded(code):
     program = f"{code}\nimport sys\nprint([name for name in {HEAVY} if name in sys.modules])"
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_importing_the_package_loads_nothing():

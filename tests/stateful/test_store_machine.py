@@ -1,118 +1,145 @@
-"""Random lives of a collection, against a dictionary and a matrix product."""
+"""Random histories of a collection, against a model that is a dictionary and a brute-force search."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from indexer.collection import Collection
-from indexer.embed import load_embedder
+from indexer import Collection
 from indexer.errors import SnapshotGoneError
-from indexer.snapshot import Snapshot
-from indexer.types import Document, Item, Vectors
+from indexer.store.publish import NewDocument
+from indexer.types import Modality
+from indexer.vectors import unit_rows
 
-EMBEDDER = load_embedder("fake:8")
-WORDS = ["red", "blue", "cat", "dog", "night"]
-IDS = st.sampled_from([f"d{number}" for number in range(8)])
-TEXTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".join)
+DIM = 8
+NAMES = [f"d{number}" for number in range(12)]
+names = st.sampled_from(NAMES)
+# Few different vectors and values, so that equal ones, and with them ties, are common.
+documents = st.lists(st.tuples(names, st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=6)
+VECTORS = unit_rows(np.random.default_rng(0).standard_normal((10, DIM)))
+QUERIES = unit_rows(np.random.default_rng(1).standard_normal((3, DIM)))
 
 
-def vector(text: str) -> Vectors:
-    row: Vectors = EMBEDDER.encode_query([Item(text)])
-    return row
+class Pinned:
+    """A snapshot beside what the model was when it was taken."""
+
+    def __init__(self, snapshot, state, compactions):
+        self.snapshot, self.state, self.compactions = snapshot, dict(state), compactions
 
 
-class StoreMachine(RuleBasedStateMachine):
-    """The collection must always answer as the dictionary does; a pinned reader as the dictionary did."""
+class Store(RuleBasedStateMachine):
+    """The model maps an id to (vector id, which vector, value of the field n)."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
-        self.model: dict[str, tuple[str, int]] = {}
-        self.pinned: tuple[Snapshot, dict[str, tuple[str, int]]] | None = None
-        self.compacted_since = False
+    pins = Bundle("pins")
 
     @initialize()
-    def open(self) -> None:
-        self.collection = Collection.open(self.folder / "shop", EMBEDDER)
+    def start(self):
+        self.folder = Path(tempfile.mkdtemp())
+        self.shop = Collection.open(self.folder / "shop", f"fake:{DIM}")
+        self.state, self.next, self.generation, self.compactions = {}, 0, 0, 0
 
-    @rule(documents=st.dictionaries(IDS, st.tuples(TEXTS, st.integers(0, 3)), min_size=1, max_size=4))
-    def add(self, documents: dict[str, tuple[str, int]]) -> None:
-        added = self.collection.add(Document(id, text, fields={"n": n}) for id, (text, n) in documents.items())
-        assert added.replaced == len(documents.keys() & self.model.keys())
-        assert added.added == len(documents) - added.replaced
-        self.model |= documents
-
-    @rule(ids=st.lists(IDS, max_size=3, unique=True))
-    def delete(self, ids: list[str]) -> None:
-        assert self.collection.delete(ids) == len(set(ids) & self.model.keys())
-        for id in ids:
-            self.model.pop(id, None)
-
-    @rule()
-    def compact(self) -> None:
-        self.collection.compact()
-        self.compacted_since = True
-
-    @rule()
-    def reopen(self) -> None:
-        self.collection.close()
-        self.collection = Collection.open(self.folder / "shop", EMBEDDER)
-
-    @rule()
-    def pin(self) -> None:
-        self.pinned = (self.collection.snapshot(), dict(self.model))
-        self.compacted_since = False
-
-    @rule(text=TEXTS, k=st.integers(1, 10), n=st.none() | st.integers(0, 3))
-    def search(self, text: str, k: int, n: int | None) -> None:
-        with self.collection.snapshot() as snapshot:
-            self.compare(snapshot, self.model, text, k, n)
-
-    @precondition(lambda self: self.pinned is not None)
-    @rule(text=TEXTS, k=st.integers(1, 10), n=st.none() | st.integers(0, 3))
-    def search_pinned(self, text: str, k: int, n: int | None) -> None:
-        assert self.pinned is not None
-        try:
-            self.compare(*self.pinned, text, k, n)
-        except SnapshotGoneError:
-            assert self.compacted_since
-
-    @staticmethod
-    def compare(snapshot: Snapshot, model: dict[str, tuple[str, int]], text: str, k: int, n: int | None) -> None:
-        where: dict[str, Any] | None = None if n is None else {"n": n}
-        found = snapshot.search(vector(text), k, where)
-        kept = found.ids[0] >= 0
-        documents = snapshot.documents(found.ids[0][kept])
-        expected = {
-            id: float((vector(said) @ vector(text).T)[0, 0]) for id, (said, own) in model.items() if n in (None, own)
-        }
-        assert len(documents) == min(k, len(expected))
-        assert all(model[document.id] == (document.text, document.fields["n"]) for document in documents)
-        best = sorted(expected.values(), reverse=True)[:k]
-        np.testing.assert_allclose(found.scores[0][kept], best, atol=1e-6)
-        np.testing.assert_allclose([expected[document.id] for document in documents], best, atol=1e-6)
-
-    @invariant()
-    def counts_agree(self) -> None:
-        if hasattr(self, "collection"):
-            assert self.collection.catalog.generation().documents == len(self.model)
-
-    def teardown(self) -> None:
-        if hasattr(self, "collection"):
-            report = self.collection.check()
-            assert report.clean, report.findings
-            assert not [finding for finding in report.findings if "orphan" in finding.problem]
-            self.collection.close()
+    def teardown(self):
+        self.shop.close()
         shutil.rmtree(self.folder)
 
+    @rule(documents=documents, deleted=st.lists(names, max_size=2))
+    def commit(self, documents, deleted):
+        rows = [NewDocument(name, None, None, None, None, Modality.TEXT, {"n": n}) for name, _, n in documents]
+        with self.shop.writer() as writer:
+            done = writer.commit(rows, VECTORS[[vector for _, vector, _ in documents]], deleted=deleted)
+        gone = {name for name in deleted if self.state.pop(name, None)}
+        fresh = {name: (vector, n) for name, vector, n in documents}
+        assert (done.deleted, done.replaced) == (len(gone), len(fresh.keys() & self.state.keys()))
+        assert done.added == len(fresh) - done.replaced
+        for name, (vector, n) in fresh.items():
+            self.state[name] = (self.next, vector, n)
+            self.next += 1
+        self.generation += 1
 
-StoreMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
-TestStore = StoreMachine.TestCase
+    @rule(deleted=st.lists(names, max_size=6))
+    def delete(self, deleted):
+        assert self.shop.delete(deleted) == len({name for name in deleted if self.state.pop(name, None)})
+        self.generation += 1
+
+    @rule()
+    def compact(self):
+        _, after = self.shop.compact()
+        assert after == bool(self.state)
+        self.generation += 1
+        self.compactions += 1
+
+    @rule()
+    def reopen(self):
+        self.shop.close()
+        self.shop = Collection.open(self.folder / "shop")
+
+    @rule()
+    def check(self):
+        assert self.shop.check().findings == []
+
+    @rule(target=pins)
+    def pin(self):
+        return Pinned(self.shop.snapshot(), self.state, self.compactions)
+
+    @rule(pin=pins, k=st.integers(1, 14))
+    def search_a_pinned_one(self, pin, k):
+        agree(pin.snapshot.search(QUERIES, k), pin.state, k)
+
+    @rule(pin=pins, n=st.integers(0, 3), excluded=st.lists(names, max_size=3))
+    def filter_a_pinned_one(self, pin, n, excluded):
+        chosen = {name: row for name, row in pin.state.items() if row[2] <= n and name not in excluded}
+        try:
+            answer = pin.snapshot.search(QUERIES, 5, where={"n": {"$lte": n}}, exclude=excluded)
+        except SnapshotGoneError:
+            assert pin.compactions < self.compactions
+        else:
+            assert pin.compactions == self.compactions
+            agree(answer, chosen, 5)
+
+    @rule(pin=consumes(pins))
+    def read_a_pinned_one(self, pin):
+        ids = np.array(sorted(row[0] for row in pin.state.values()), np.int64)
+        try:
+            told = {each.id: each.fields["n"] for each in pin.snapshot.documents(ids)}
+        except SnapshotGoneError:
+            assert pin.compactions < self.compactions
+        else:
+            assert told == {name: row[2] for name, row in pin.state.items()}
+
+    @rule(k=st.integers(1, 14), n=st.integers(0, 3), excluded=st.lists(names, max_size=3))
+    def search(self, k, n, excluded):
+        chosen = {name: row for name, row in self.state.items() if row[2] != n and name not in excluded}
+        agree(self.shop.snapshot().search(QUERIES, k, where={"n": {"$ne": n}}, exclude=excluded), chosen, k)
+
+    @invariant()
+    def the_newest_is_the_model(self):
+        snapshot = self.shop.snapshot()
+        assert (snapshot.generation, len(snapshot)) == (self.generation, len(self.state))
+        ids, scores = snapshot.scan(QUERIES)
+        rows = sorted((row[0], name, *row[1:]) for name, row in self.state.items())
+        assert ids.tolist() == [row[0] for row in rows]
+        assert [(each.id, each.fields["n"]) for each in snapshot.documents(ids)] == [(row[1], row[3]) for row in rows]
+        np.testing.assert_allclose(scores, QUERIES @ VECTORS[[row[2] for row in rows]].reshape(-1, DIM).T, atol=1e-6)
+
+
+def agree(answer, state, k):
+    """The answer is what a search of all rows gives: best first, ties by vector id, padded."""
+    rows = sorted(state.values())
+    brute = np.float64(QUERIES) @ np.float64(VECTORS[[row[1] for row in rows]].reshape(-1, DIM)).T
+    for query, (ids, scores) in enumerate(zip(answer.ids, answer.scores, strict=True)):
+        order = sorted(range(len(rows)), key=lambda place: (-np.float32(brute[query, place]), rows[place][0]))[:k]
+        padding = k - len(order)
+        assert ids.tolist() == [rows[place][0] for place in order] + [-1] * padding
+        np.testing.assert_allclose(scores, [brute[query, place] for place in order] + [-np.inf] * padding, atol=1e-6)
+
+
+Store.TestCase.settings = settings(
+    max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestStore = Store.TestCase

@@ -1,0 +1,128 @@
+"""Processes that die in the middle of their work. They come from a server that has imported all but a model library."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import Counter
+from importlib import import_module
+
+import numpy as np
+from answers import png
+
+from indexer import Collection, Document, files, index_corpus
+from indexer.ingest import embed
+
+DIED = 42
+"""Exit code of a process that died where it was told to."""
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
+    ["indexer.build", "indexer.embed.fake", "indexer.corpus.images", "alembic.command", "psycopg"]
+)
+
+
+def run(work, *arguments):
+    """Do the work in a process of its own; gives its exit code."""
+    process = context.Process(target=work, args=arguments)
+    process.start()
+    process.join()
+    code = process.exitcode
+    process.close()
+    return code
+
+
+def die(*_, **__):
+    os._exit(DIED)
+
+
+class Before:
+    """Die when a function is called, for the first time or a later one."""
+
+    def __init__(self, target, call=1):
+        self.target, self.call = target, call
+
+    def arm(self):
+        path, _, name = self.target.rpartition(":")
+        module, _, owner = path.partition("/")
+        home = import_module(module)
+        home = getattr(home, owner) if owner else home
+        setattr(home, name, self._fatal(getattr(home, name)))
+
+    def _fatal(self, function):
+        calls = Counter()
+
+        def fatal(*arguments, **options):
+            calls["made"] += 1
+            if calls["made"] == self.call:
+                die()
+            return function(*arguments, **options)
+
+        return fatal
+
+
+class After(Before):
+    """Die when it has done its work."""
+
+    def _fatal(self, function):
+        def fatal(*arguments, **options):
+            function(*arguments, **options)
+            die()
+
+        return fatal
+
+
+class Half:
+    """Die with a file in this folder written aside, half of it, and not renamed."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def arm(self):
+        sync = files._sync_file
+
+        def fatal(path):
+            if path.parent.name == self.folder or path.parent.parent.name == self.folder:
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+                die()
+            sync(path)
+
+        files._sync_file = fatal
+
+
+FIRST = [Document("a", text="cat", fields={"n": 1}), Document("b", image=png(1, 1, 1)), Document("c", text="bird")]
+SECOND = [Document("a", text="dog", fields={"n": 2}), Document("d", text="fish", image=png(2, 2, 2))]
+
+
+def commit(shop):
+    """Replace a, add d, delete c: all that a commit can do."""
+    with shop.writer() as writer:
+        ready = [shop.ingest()(document) for document in SECOND]
+        vectors = embed(shop.embedder, ready)
+        sums = {key: (1, np.ones(16)) for key in shop.missing_query_mean()}
+        return writer.commit([each.document for each in ready], vectors, deleted=["c"], extra_sums=sums)
+
+
+def compact(shop):
+    return shop.compact()
+
+
+def doomed_work(work, fate, folder, database):
+    """Open a collection, and die while working on it."""
+    shop = Collection.open(folder, database=database)
+    fate.arm()
+    work(shop)
+    os._exit(0)
+
+
+def doomed_start(fate, folder, database):
+    """Die while starting a collection."""
+    fate.arm()
+    Collection.open(folder, "fake:16", database=database)
+    os._exit(0)
+
+
+def index(source, folder, database, workers=0):
+    """Index a corpus, until killed."""
+    with Collection.open(folder, "fake:16", database=database) as shop:
+        index_corpus(source, shop, shard_size=30, workers=workers)

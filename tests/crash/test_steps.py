@@ -1,0 +1,128 @@
+"""A process that dies at any step loses that step and nothing else.
+
+The contract, after death at any step of a commit, a compaction or a start:
+
+1. What was committed before is there, as it was.
+2. A commit is there as a whole if it died after COMMIT, and not at all if it died before.
+3. The lock is free. The next writer removes what the dead one left; images that no row names go with `--repair`.
+4. `check` finds nothing harmful before that, and nothing at all after it.
+5. The work can be done again, ends as if nothing had happened, and gives out no vector id twice.
+"""
+
+from __future__ import annotations
+
+import doomed
+import pytest
+from answers import contents
+from doomed import DIED, FIRST, After, Before, Half
+
+from indexer import Collection
+
+COMMIT_STEPS = {
+    "before the media": Before("indexer.media:atomic_write"),
+    "half a media file": Half("media"),
+    "before the segment": Before("indexer.writer:write_segment"),
+    "half a segment": Half("segments"),
+    "after the segment": Before("indexer.writer:publish"),
+    "in the transaction, at its beginning": Before("indexer.store.publish:_bury"),
+    "in the transaction, half way": Before("indexer.store.publish:_add_to_means"),
+    "before COMMIT": After("indexer.store.publish:_publish"),
+    "after COMMIT": After("indexer.writer:publish"),
+}
+
+COMPACT_STEPS = {
+    "before the segment": Before("indexer.maintenance:write_segment"),
+    "half a segment": Half("segments"),
+    "after the segment": After("indexer.maintenance:write_segment"),
+    "in the transaction": Before("indexer.maintenance:_swap"),
+    "before COMMIT": After("indexer.maintenance:_swap"),
+    "after COMMIT": Before("indexer.writer/Writer:sweep", call=2),
+    "after the old segments": Before("indexer.writer:remove_stale", call=2),
+    "after the old media": After("indexer.maintenance:_sweep_media"),
+}
+
+START_STEPS = {
+    "with the lock": Before("indexer.layout/Layout:clear"),
+    "in the schema": After("indexer.store.database:upgrade"),
+    "after the tables": After("indexer.store.database/Database:create"),
+    "after generation 0": After("indexer.collection:create_first_generation"),
+    "after the space": After("indexer.collection:create_space"),
+    "half of collection.json": Half("shop"),
+    "after collection.json": After("indexer.layout/Layout:publish"),
+}
+
+
+def on_disk(shop):
+    """The files of a collection that are not the database's."""
+    return {
+        path for folder in (shop.layout.segments, shop.layout.media) for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.fixture
+def stocked(shop):
+    """Two segments, with a dead row in one."""
+    shop.add(FIRST)
+    shop.add(FIRST[:1])
+    return shop
+
+
+@pytest.mark.parametrize("step", COMMIT_STEPS)
+def test_commit(stocked, open_shop, database_url, step):
+    before, files = contents(stocked), on_disk(stocked)
+    generation, used = stocked.info()["generation"], stocked.catalog.generation().next_vector
+    whole = open_shop("whole")
+    whole.add(FIRST)
+    doomed.commit(whole)
+    after = contents(whole)
+    assert set(after) == {"a", "b", "d"}
+
+    assert doomed.run(doomed.doomed_work, doomed.commit, COMMIT_STEPS[step], stocked.path, database_url) == DIED
+
+    done = step == "after COMMIT"
+    assert contents(stocked) == (after if done else before)
+    assert stocked.info()["generation"] == generation + done
+    assert stocked.check().clean
+    left = on_disk(stocked) - files
+    stocked.repair()
+    assert stocked.check().findings == []
+    assert done or on_disk(stocked) == files
+    assert bool(left) == (step != "before the media")
+
+    doomed.commit(stocked)
+    assert contents(stocked) == after
+    fresh = stocked.snapshot().vector_ids(["a", "d"])
+    assert min(fresh) >= used + (2 if done else 0)
+    assert stocked.check().findings == []
+
+
+@pytest.mark.parametrize("step", COMPACT_STEPS)
+def test_compact(stocked, database_url, step):
+    stocked.delete(["b"])
+    told, means = contents(stocked), {key: mean.count for key, mean in stocked.space.means.items()}
+    pinned = stocked.snapshot()
+
+    assert doomed.run(doomed.doomed_work, doomed.compact, COMPACT_STEPS[step], stocked.path, database_url) == DIED
+
+    assert contents(stocked) == contents(pinned) == told
+    assert stocked.check().clean
+    with stocked.writer():
+        assert not list(stocked.path.rglob(".tmp-*"))
+    stocked.compact()
+    assert contents(stocked) == told
+    assert {key: mean.count for key, mean in stocked.space.means.items()} == means
+    assert stocked.check().findings == []
+    assert len(on_disk(stocked)) == 1
+
+
+@pytest.mark.parametrize("step", START_STEPS)
+def test_start(tmp_path, database_url, closing, step):
+    assert doomed.run(doomed.doomed_start, START_STEPS[step], tmp_path / "shop", database_url) == DIED
+    for model in ("fake:16", None):
+        shop = closing(Collection.open(tmp_path / "shop", model, database=database_url))
+        shop.add(FIRST)
+        assert set(contents(shop)) == {"a", "b", "c"}
+    assert shop.check().findings == []
+    assert {path.name for path in shop.path.iterdir() if not path.name.startswith("metadata.db")} == {
+        "collection.json", "writer.lock", "segments", "media",
+    }  # fmt: skip
