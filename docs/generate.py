@@ -156,7 +156,7 @@ def _phrase(path: Path) -> str:
     if not docstring:
         raise SystemExit(f"{path.relative_to(ROOT)} has no docstring.")
     first = " ".join(docstring.split("\n\n")[0].split())
-    return re.split(r"(?<=[.:])\s", first)[0].rstrip(".:")
+    return re.split(r"(?<=[.;])\s", first)[0].rstrip(".;:")
 
 
 def main() -> int:

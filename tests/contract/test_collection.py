@@ -21,6 +21,7 @@ from indexer.errors import (
     StoreError,
     UnknownNameError,
 )
+from indexer.layout import Layout
 from indexer.store.publish import NewDocument
 from indexer.types import Modality, Role
 from indexer.vectors import unit_rows
@@ -344,6 +345,18 @@ class TestOpening:
             Collection.open(tmp_path / "shop", "fake:16", database="postgresql://nobody@/none?host=/nowhere")
         open_shop().add(words("cat"))
         assert found(open_shop(model=None), "cat") == ["cat"]
+
+    def test_of_two_who_start_it_at_once_the_second_opens_what_the_first_made(self, open_shop, monkeypatch):
+        plan = Layout.plan
+
+        def overtaken(folder, backend):
+            layout = plan(folder, backend)
+            monkeypatch.setattr(Layout, "plan", plan)
+            open_shop().add(words("cat"))
+            return layout
+
+        monkeypatch.setattr(Layout, "plan", overtaken)
+        assert found(open_shop(), "cat") == ["cat"]
 
     @pytest.mark.parametrize(
         ("options", "told"),

@@ -54,6 +54,8 @@ def kill(tmp_path, database_url, source):
         takes = time.monotonic() - start
         with Collection.open(tmp_path / "whole", database=database_url) as shop:
             whole, jobs = contents(shop), told_jobs(shop)
+            stamps = shop.catalog.stamps(list(whole), str(source))
+        assert len(stamps) == len(whole)
         assert len(whole) == COUNT - jobs[0]["rejected"]
         left, moments = [], random.Random(seed)
         for kill in range(kills):
@@ -78,6 +80,7 @@ def kill(tmp_path, database_url, source):
             with Collection.open(folder, database=database_url) as shop:
                 assert contents(shop) == whole
                 assert told_jobs(shop) == jobs
+                assert shop.catalog.stamps(list(whole), str(source)) == stamps
                 report = shop.check()
                 assert (report.clean, report.documents) == (True, len(whole))
                 shop.repair()
