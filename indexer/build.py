@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import threading
 import time
 from collections import Counter, deque
@@ -110,7 +111,7 @@ def index_corpus(
         on_progress: Called after each chunk.
 
     Raises:
-        CallError: The source is nothing that can be read, or a number makes no sense.
+        CallError: The source is nothing that can be read, a number makes no sense, or all would be pruned.
         LockedError: Another writer holds the collection.
         StoreError: The disk or the database refuses; what was committed stays.
     """
@@ -193,6 +194,12 @@ class _Job:
         gone = sorted(each for each in known if _short_hash(each) not in self._seen)
         if not gone:
             return 0
+        if not self._seen:
+            # An unmounted disk looks like this; that is no reason to forget all that came from it.
+            raise CallError(
+                f"{self._corpus.source} is empty now, and {len(gone)} documents came from it: none was pruned.",
+                "If it is meant to be empty, delete them by id: underdrawing delete COLLECTION ID...",
+            )
         return self._writer.commit(deleted=gone, note=f"pruned {self._corpus.source}").deleted
 
     def _work(self) -> Iterator[tuple[_Shard, list[Record]]]:
@@ -282,7 +289,7 @@ def _ingest_chunk(ingest: Ingest, chunk: list[Record], source: str) -> list[Read
 def _executor(workers: int) -> Iterator[Executor]:
     # Spawned, not forked: the parent holds a model, threads and database connections.
     pool: Executor = (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_follow_the_job)
         if workers
         else ThreadPoolExecutor(1, thread_name_prefix="decode")
     )
@@ -292,8 +299,9 @@ def _executor(workers: int) -> Iterator[Executor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """Let a decoding process end when the job is killed: it would wait for work for ever."""
+def _follow_the_job() -> None:
+    """Let a decoding process end when the job is killed, and leave Ctrl-C, which all processes get, to the job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None
 

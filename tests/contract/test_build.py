@@ -198,6 +198,16 @@ class TestAgain:
         assert set(contents(shop)) == {"mine", "other", "d00", "d02", "d04"}
         assert index_corpus(fewer, shop, shard_size=2, prune=True).pruned == 0
 
+    def test_a_source_that_is_suddenly_empty_prunes_nothing(self, shop, tmp_path):
+        folder = tmp_path / "mounted"
+        folder.mkdir()
+        (folder / "a.txt").write_text("a cat")
+        index_corpus(folder, shop)
+        (folder / "a.txt").unlink()
+        with pytest.raises(CallError, match="1 documents came from it: none was pruned"):
+            index_corpus(folder, shop, prune=True)
+        assert len(shop.snapshot()) == 1
+
 
 class TestRejects:
     def test_they_are_counted_again_and_not_tried_again(self, shop, lines, monkeypatch):
