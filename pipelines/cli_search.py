@@ -77,7 +77,7 @@ def search(
             rich_help_panel=METHOD,
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", help="How many hits.", rich_help_panel=METHOD)] = 10,
+    k: Annotated[int, typer.Option("-k", "--k", metavar="N", help="How many hits.", rich_help_panel=METHOD)] = 10,
     image_weight: Annotated[
         float | None,
         typer.Option(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from indexer.snapshot import Snapshot
 
 SCAN_ROWS = 100_000
-"""Up to this many vectors a product looks at every row: about 20 ms a query at 512 dimensions."""
+"""Up to this many vectors a product looks at every row: the work of an exact search by two vectors."""
 TOGETHER = 64  # queries; their scores of `SCAN_ROWS` take 50 MB
 DEPTH = 1000
 """Above `SCAN_ROWS`: how many candidates each probe gives, at least."""

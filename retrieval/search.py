@@ -18,6 +18,7 @@ import numpy as np
 
 from indexer.errors import QueryError, SnapshotGoneError
 from indexer.index.protocol import Ids
+from indexer.types import Item
 from retrieval.compose import Composed, Encoded, Method, Tuned, load_composer, load_weights
 from retrieval.encode import encode_queries
 from retrieval.fusion import order
@@ -183,6 +184,8 @@ class Retriever:
         )
         if not len(snapshot):
             return [results((), scale="no scores", notes=("The collection is empty.",))] * len(queries)
+        if any(isinstance(part, Item) for query in queries for part in self._composer.parts(query).values()):
+            _ = self._source.embedder  # loading the model is no part of a query's time
         with _timed(took, "encode"):
             encoded = self._encode(snapshot, queries)
         with _timed(took, "compose"):

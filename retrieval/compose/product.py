@@ -49,7 +49,7 @@ class Product:
     image_floor: float
     penalty: float
     scale: str = (
-        "soft AND of two centred similarities: 1 - 4 penalty for a document unrelated to either part, "
+        "soft AND of two centred similarities: 1 minus four penalties for a document unrelated to either part, "
         "more for one that resembles both; no upper bound, and comparable within one query only"
     )
 

@@ -187,6 +187,14 @@ class TestAgain:
         assert contents(shop)["d00"][0] == "cat word0"
         assert index_corpus(lines(*some(2)), shop).added == 0
 
+    def test_what_another_source_has_as_well_is_the_later_ones(self, shop, lines):
+        first, second = lines(*some(2)), lines(*some(2), name="again.jsonl")
+        index_corpus(first, shop)
+        assert index_corpus(second, shop).added == 2
+        assert index_corpus(lines(("d02", "cat")), shop, prune=True).pruned == 0
+        assert index_corpus(lines(("d03", "dog"), name="again.jsonl"), shop, prune=True).pruned == 2
+        assert set(contents(shop)) == {"d02", "d03"}
+
     def test_prune_removes_what_the_source_no_longer_has_and_nothing_else(self, shop, lines):
         shop.add([Document("mine", text="by hand")])
         index_corpus(lines(("other", "bird"), name="other.jsonl"), shop)

@@ -115,8 +115,11 @@ class TestDeleting:
     def test_deleted_documents_are_not_found(self, shop):
         shop.add(words("cat", "dog", "bird"))
         assert shop.delete(["cat", "bird", "unheard of"]) == 2
-        assert found(shop, "cat") == ["dog"]
+        for where in None, {}, {"x": None}:
+            assert found(shop, "cat", where=where) == ["dog"]
         assert len(shop.snapshot()) == 1
+        with pytest.raises(CallError, match="the first is 'bird'"):
+            shop.snapshot().vector_ids(["dog", "bird"])
         assert shop.delete(["cat"]) == 0
 
     def test_more_than_one_statement_takes(self, shop):

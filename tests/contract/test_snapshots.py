@@ -13,6 +13,7 @@ from indexer import Document, maintenance
 from indexer.errors import SnapshotGoneError
 from indexer.store.catalog import Catalog
 from indexer.store.schema import DocumentRow
+from indexer.types import Modality, Role
 
 
 def words(*texts, **fields):
@@ -47,6 +48,22 @@ class TestPinned:
             first = connection.execute(counted).scalar_one()
             open_shop().add(words("dog"))
             assert connection.execute(counted).scalar_one() == first == 1
+
+    def test_opening_while_others_write_sees_the_generation_it_began_with(self, shop, monkeypatch):
+        shop.add(words("cat", "dog"))
+        before, spaces = contents(shop), Catalog.spaces
+
+        def written_right_before(self, generation):
+            monkeypatch.setattr(Catalog, "spaces", spaces)
+            shop.delete(["cat"])
+            shop.add(words("bird"))
+            return spaces(self, generation)
+
+        monkeypatch.setattr(Catalog, "spaces", written_right_before)
+        opened = shop.snapshot()
+        assert contents(opened) == before
+        assert opened.space.means[Role.DOCUMENT, Modality.TEXT].count == 2
+        assert set(contents(shop)) == {"dog", "bird"}
 
     def test_threads_share_a_snapshot_and_a_collection(self, shop):
         shop.add([Document(str(number), text=f"cat word{number}", fields={"n": number}) for number in range(40)])

@@ -62,7 +62,8 @@ def test_the_command_lines_on_photos_run_as_they_stand(photos: Path) -> None:
 def test_every_command_the_readme_names_is_a_target_or_a_module() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for block in blocks("console"):
-        for words in (shlex.split(line, comments=True) for line in block.splitlines() if line.strip()):
+        lines = block.replace("\\\n", " ").splitlines()
+        for words in (shlex.split(line, comments=True) for line in lines if line.strip()):
             if words[0] == "make":
                 assert words[1] in targets
             if words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):

@@ -140,6 +140,6 @@ def agree(answer, state, k):
 
 
 Store.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=10, stateful_step_count=16, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestStore = Store.TestCase
