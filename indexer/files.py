@@ -16,13 +16,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from indexer.errors import CorruptionError
+from indexer.errors import CorruptionError, StoreError
 
 TEMPORARY_PREFIX = ".tmp-"
 
 
 def atomic_write(path: Path, content: bytes | bytearray | memoryview) -> None:
-    """Put `content` at `path`, durably and whole, or leave what was there."""
+    """Put `content` at `path`, durably and whole, or leave what was there.
+
+    Raises:
+        StoreError: The disk refuses.
+    """
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
@@ -32,20 +36,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name to write to; on leaving the block it becomes `path`, durably and whole.
 
     For writers that insist on a file name, such as FAISS. If the block raises, the temporary file is removed.
+
+    Raises:
+        StoreError: The disk refuses.
     """
-    make_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
     try:
-        yield temporary
-        _sync_file(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        make_folder(path.parent)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _sync_file(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror or error}.", "Is the disk full, or the folder read-only?"
+        ) from error
 
 
 def make_folder(folder: Path) -> None:

@@ -141,7 +141,7 @@ class Searcher:
         index = FaissIndex.build(self.choice.kind, parts, self._settings, codes=self.choice.codes)
         try:
             self._save(index, names)
-        except (OSError, StoreError):
+        except (OSError, StoreError):  # OSError: from reading it back
             # A full or read-only disk, or a writer that swept the file away half written: the next opening builds.
             return index
         return index

@@ -20,7 +20,7 @@ import numpy as np
 
 from indexer.embed.preprocess import ImagePreprocess
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
-from indexer.errors import CallError, ModelError, UnknownNameError
+from indexer.errors import CallError, ModelError, StoreError, UnknownNameError
 from indexer.files import atomic_write, file_digest
 from indexer.types import Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
@@ -209,7 +209,7 @@ def weights_digest(file: Path) -> str:
         known[key] = file_digest(file)
         try:
             atomic_write(cache, json.dumps(known).encode())
-        except OSError:
+        except StoreError:
             # A read-only home only costs the memory, not the answer.
             return str(known[key])
     return str(known[key])

@@ -6,6 +6,7 @@ What this module does not know: any table.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,9 +29,19 @@ def storable(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _dumps(value: Any) -> str:
-    # Unescaped, since older SQLite compares the names in a JSON path with what is written.
-    return json.dumps(value, ensure_ascii=False)
+_TEXT_OR_LARGE = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
+
+
+def to_json(value: Any) -> str:
+    """JSON for both databases.
+
+    Unescaped, since older SQLite compares the names in a JSON path with what is written. Large fractions are written
+    out, to the digit: PostgreSQL would make the whole number 1000 of 1e+3, and a rounded one of 2.0**60.
+    """
+    return _TEXT_OR_LARGE.sub(
+        lambda found: found[0] if found[0].startswith('"') else f"{float(found[0]):.1f}",
+        json.dumps(value, ensure_ascii=False),
+    )
 
 
 class Database:
@@ -46,7 +57,7 @@ class Database:
         self.schema = schema
         if self.url.get_backend_name() == "sqlite":
             # NullPool: a connection costs 0.2 ms, and a pooled one would outlive forks and threads.
-            self.engine = create_engine(self.url, poolclass=NullPool, json_serializer=_dumps)
+            self.engine = create_engine(self.url, poolclass=NullPool, json_serializer=to_json)
             self._reading = self.engine
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
@@ -177,7 +188,7 @@ def _postgres_engine(url: URL, schema: str | None) -> Engine:
     # The search path makes one collection's tables the only ones in sight; no statement names a schema.
     options: dict[str, Any] = {"options": f"-csearch_path={schema}"} if schema else {}
     try:
-        return create_engine(url, connect_args=options, pool_pre_ping=True, json_serializer=_dumps)
+        return create_engine(url, connect_args=options, pool_pre_ping=True, json_serializer=to_json)
     except (ImportError, NoSuchModuleError):
         raise MissingExtraError("psycopg", "postgres", "A PostgreSQL collection") from None
 

@@ -24,7 +24,7 @@ from sqlalchemy import ColumnElement, Text, and_, case, cast, exists, false, fun
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from indexer.errors import FilterError
-from indexer.store.database import storable
+from indexer.store.database import storable, to_json
 from indexer.store.schema import DocumentRow
 
 Where: TypeAlias = Mapping[str, Any]
@@ -233,7 +233,7 @@ class _SqliteFields(_Fields):
         element = func.json_each(DocumentRow.fields, path).table_valued("value", "type")
         scalar, listed = [], []
         for types, some in _by_type(values):
-            wanted = func.json_each(json.dumps(some)).table_valued("value")
+            wanted = func.json_each(to_json(some)).table_valued("value")
             scalar.append(and_(kind.in_(types), func.coalesce(extracted.in_(select(wanted.c.value)), false())))
             listed.append(and_(element.c.type.in_(types), element.c.value.in_(select(wanted.c.value))))
         inside = exists(select(literal(1)).select_from(element).where(or_(*listed)))
@@ -285,7 +285,7 @@ def _path(keys: list[str]) -> str:
 
 def _parsed(value: Any) -> Any:
     # Fractions through SQLite's own parser, as the stored ones: it may differ from Python's in the last digit.
-    return func.json_extract(json.dumps(value), "$") if isinstance(value, bool | float) else value
+    return func.json_extract(to_json(value), "$") if isinstance(value, bool | float) else value
 
 
 def _sqlite_types(value: Any) -> list[str]:
@@ -308,4 +308,4 @@ def _by_type(values: list[Any]) -> Iterator[tuple[list[str], list[Any]]]:
 
 def _json(value: Any) -> Any:
     # As text, cast by the server: a JSONB parameter would be serialised twice.
-    return cast(literal(json.dumps(value), Text), JSONB)
+    return cast(literal(to_json(value), Text), JSONB)

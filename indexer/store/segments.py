@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.errors import CorruptionError, FormatError
+from indexer.errors import CorruptionError, FormatError, StoreError
 from indexer.files import atomic_path, file_digest
 from indexer.types import Ids, Vectors
 
@@ -48,20 +48,21 @@ def write_segment(folder: Path, name: str, vectors: Vectors, ids: Ids, digest: s
         vectors: (rows, dim) float32, rows of unit length.
         ids: (rows,) int64, ascending.
         digest: Of the space.
+
+    Raises:
+        StoreError: The disk refuses.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     metadata = {"format": str(SEGMENT_FORMAT), "space": digest, "rows": str(len(ids))}
     path = folder / name
     with atomic_path(path) as temporary:
-        save_file(
-            {
-                "vectors": np.ascontiguousarray(vectors, np.float32),
-                "ids": np.ascontiguousarray(ids, np.int64),
-            },
-            temporary,
-            metadata=metadata,
-        )
+        content = {"vectors": np.ascontiguousarray(vectors, np.float32), "ids": np.ascontiguousarray(ids, np.int64)}
+        try:
+            save_file(content, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise StoreError(f"{path} cannot be written: {error}.", "Is the disk full?") from error
     return SegmentFile(name, file_digest(path), path.stat().st_size, len(ids))
 
 

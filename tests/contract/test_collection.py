@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from answers import asked, contents, found, png
 from PIL import Image
+from safetensors import SafetensorError
 
 from indexer import Collection, Document
 from indexer.embed.fake import FakeEmbedder
@@ -50,6 +52,27 @@ class TestAdding:
         [back] = snapshot.documents(snapshot.vector_ids(["naïve/ 😀 'id'"]))
         assert (back.id, back.text, back.fields) == ("naïve/ 😀 'id'", "a ten’s\ntext", fields)
         assert (back.uri, back.image, back.modality) == ("https://example.org/?q=a#b", picture, Modality.FUSED)
+
+    def test_numbers_come_back_as_they_were(self, shop):
+        numbers = [
+            1,
+            1.0,
+            0.1,
+            1e16,
+            2.0**60,
+            1e22,
+            1e300,
+            -1.7976931348623157e308,
+            5e-324,
+            2**53 + 1,
+            2**63,
+            10**400,
+            "1e+20",
+        ]
+        shop.add([Document("a", text="a", fields={"n": numbers})])
+        back = contents(shop)["a"][1]["n"]
+        assert back == numbers
+        assert [type(each) for each in back] == [type(each) for each in numbers]
 
     def test_the_same_id_again_replaces_the_document(self, shop):
         shop.add(words("cat", "dog"))
@@ -205,6 +228,25 @@ class TestWhatIsRefused:
                 with pytest.raises(CallError, match="unit length"):
                     writer.commit([document], vectors)
         assert shop.info()["generation"] == 0
+
+
+class TestAFullDisk:
+    @pytest.mark.parametrize("what", ["the segment", "its content", "the image"])
+    def test_nothing_is_published_and_the_next_try_works(self, shop, monkeypatch, what):
+        shop.add(words("cat"))
+        before = contents(shop)
+
+        def full(*_, **__):
+            raise SafetensorError("no space") if what == "its content" else OSError(errno.ENOSPC, "No space left")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("safetensors.numpy.save_file" if what == "its content" else "os.fsync", full)
+            document = Document("dog", text="dog", image=png(1, 2, 3) if what == "the image" else None)
+            with pytest.raises(StoreError, match=r"(segments|media)/.* cannot be written: [Nn]o space.*disk full"):
+                shop.add([document])
+        assert contents(shop) == before
+        assert shop.check().findings == []
+        assert shop.add([document]).generation == 2
 
 
 class TestSearching:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from sqlalchemy import text
 
 from indexer import Collection, Document, index_corpus
+from indexer.embed.fake import FakeEmbedder
 from indexer.errors import CollectionNotFoundError, CorruptionError, FormatError
 from indexer.store.segments import open_segment
 
@@ -85,6 +87,8 @@ class TestSegments:
         assert contents(indexed) == whole
         assert indexed.compact() == (3, 1)
         assert indexed.check().findings == []
+        with indexed.database.read() as connection:
+            assert connection.execute(text("SELECT COUNT(*) FROM segments")).scalar_one() == 1
 
     def test_a_flipped_bit_among_the_vectors_is_found_by_check(self, indexed):
         victim = segment_files(indexed)[0]
@@ -116,11 +120,15 @@ class TestSegments:
         assert refused > end // 2
 
     def test_one_of_another_collection_is_refused(self, indexed, open_shop):
-        other = open_shop("other", "fake:8")
+        class Other(FakeEmbedder):
+            def fingerprint(self):
+                return replace(super().fingerprint(), weights="others")
+
+        other = open_shop("other", Other(16))
         other.add([Document(str(number), text="x") for number in range(4)])
         victim = segment_files(indexed)[0]
         shutil.copy(segment_files(other)[0], victim)
-        with pytest.raises(CorruptionError, match=victim.name):
+        with pytest.raises(CorruptionError, match=rf"{victim.name} is damaged: it belongs to space"):
             indexed.snapshot()
 
     def test_one_of_a_newer_release_is_refused(self, indexed):

@@ -9,6 +9,7 @@ import pytest
 from answers import asked, contents
 
 from indexer import IndexKind, IndexSettings
+from indexer.files import file_digest
 from indexer.store.publish import NewDocument
 from indexer.types import Modality
 from indexer.vectors import unit_rows
@@ -88,7 +89,8 @@ def test_what_is_missing_or_damaged_is_built_again_without_a_word(shop, exact):
         damage(index, sidecar)
         assert recall(shop, exact) >= 0.95, name
         assert [index.name, sidecar.name] == files(shop), name
-        assert json.loads(sidecar.read_text())["metadata"]["rows"] == 500, name
+        told = json.loads(sidecar.read_text())
+        assert (told["metadata"]["rows"], told["sha256"]) == (500, file_digest(index)), name
         before = index.stat().st_mtime_ns
         shop.snapshot()
         assert index.stat().st_mtime_ns == before, name

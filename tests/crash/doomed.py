@@ -107,6 +107,15 @@ def compact(shop):
     return shop.compact()
 
 
+def rewrite(folder, database, versions):
+    """Replace all documents by a new version, and compact now and then."""
+    with Collection.open(folder, database=database) as shop:
+        for version in range(1, versions + 1):
+            shop.add([Document(f"d{number}", text=f"v{version}", fields={"v": version}) for number in range(5)])
+            if version % 3 == 0:
+                shop.compact()
+
+
 def doomed_work(work, fate, folder, database):
     """Open a collection, and die while working on it."""
     shop = Collection.open(folder, database=database)
