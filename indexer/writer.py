@@ -3,7 +3,7 @@
 A commit, step by step, and what a crash at each leaves:
 
 1. Images given as bytes go to `media/`, each durably.
-   Crash: images that no row names. Repaired by `check --repair`.
+   Crash: images that no row names. Removed by `check --repair` or the next compaction.
 2. Vectors go to a new segment file: written aside, synced, renamed, folder synced.
    Crash: a `.tmp-` file, or a segment that no row names. Swept by the next writer on opening.
 3. One SQL transaction: bury replaced and deleted documents; insert documents, segment, vectors, means, the ledger's
@@ -12,6 +12,10 @@ A commit, step by step, and what a crash at each leaves:
 4. The transaction is durable: the commit is done. Crash: nothing is missing.
 
 Step 3 is the only commit point. What `commit` returned from is never lost; what it did not is not there at all.
+
+Compaction takes the steps 2 to 4 in the same order, and removes the old files after them; what a crash leaves of those
+is swept like any other orphan. A collection starts with its tables, and with `collection.json` last: what a crash
+leaves before that is no collection, and the next start clears it away.
 
 What this module does not know: models, search.
 """

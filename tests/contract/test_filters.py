@@ -25,14 +25,16 @@ numbers = (
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.sampled_from([0, 1, 1.0, 2, 0.1, 0.5, 2**53 + 1, 2.0**53, 2**60, 2.0**60, 10**16, 1e16])
 )
-scalars = st.one_of(st.sampled_from(TEXTS), numbers, st.booleans())
+# Half of all names and values are of a few, so that filters and documents often meet.
+scalars = st.sampled_from([0, 1, 1.0, True, False, "", "1", "a"]) | st.sampled_from(TEXTS) | numbers | st.booleans()
+names = st.sampled_from(["a", "ключ"]) | st.sampled_from(NAMES)
 values = st.recursive(
     st.none() | scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=2),
     max_leaves=4,
 )
-objects = st.dictionaries(st.sampled_from(NAMES), values, max_size=4)
-paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=2).map(".".join)
+objects = st.dictionaries(names, values, max_size=4)
+paths = st.lists(names, min_size=1, max_size=2).map(".".join)
 operands = st.one_of(
     st.none() | scalars,
     st.fixed_dictionaries({}, optional={
@@ -197,6 +199,14 @@ def test_types_are_kept_apart_and_what_is_missing_is_null(stocked):
     shop = stocked(*TYPES)
     for where, expected in CASES:
         assert answer(shop, where) == [str(each) for each in expected], where
+
+
+def test_any_name_is_found(stocked):
+    shop = stocked({name: {name: number} for number, name in enumerate(NAMES)}, {})
+    for number, name in enumerate(NAMES):
+        assert answer(shop, {f"{name}.{name}": number}) == ["0"], name
+        assert answer(shop, {name: {"$exists": False}}) == ["1"], name
+        assert answer(shop, {f"{name}.{name}.{name}": {"$exists": True}}) == [], name
 
 
 def test_whole_numbers_are_exact_to_64_bits(stocked):

@@ -73,7 +73,7 @@ def shop(exact, open_shop):
 DAMAGE = {
     "no file": lambda index, sidecar: index.unlink(),
     "truncated": lambda index, sidecar: index.write_bytes(index.read_bytes()[:-10]),
-    "flipped": lambda index, sidecar: index.write_bytes(index.read_bytes()[:5000] + b"!" + index.read_bytes()[5001:]),
+    "flipped": lambda index, sidecar: index.write_bytes(index.read_bytes()[:-2000] + b"!" + index.read_bytes()[-1999:]),
     "no sidecar": lambda index, sidecar: sidecar.unlink(),
     "bad sidecar": lambda index, sidecar: sidecar.write_text("{"),
     "odd sidecar": lambda index, sidecar: sidecar.write_text(

@@ -10,7 +10,7 @@ from PIL import Image
 from indexer.embed.preprocess import ImagePreprocess, ResizeMode
 from indexer.errors import UnknownNameError
 
-SIZES = [(32, 32), (97, 41), (41, 97), (20, 20), (64, 33), (301, 300), (7, 120), (33, 32)]
+SIZES = [(32, 32), (97, 41), (41, 97), (20, 20), (64, 33), (301, 300), (7, 120), (33, 32), (10, 400), (400, 10)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
