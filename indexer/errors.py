@@ -105,6 +105,10 @@ class ModelError(UnderdrawingError):
     """A model cannot be found, fetched or loaded."""
 
 
+class GeneratorError(UnderdrawingError):
+    """A pseudo-target could not be drawn. Retrieval goes on without it and says so."""
+
+
 class StoreError(UnderdrawingError):
     """Something about a collection."""
 

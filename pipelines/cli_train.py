@@ -19,6 +19,15 @@ RecipeFile = Annotated[
     Path | None,
     typer.Option("--recipe", metavar="FILE", help="Settings, a JSON object. The options below go over it."),
 ]
+Corpus = Annotated[
+    str, typer.Argument(metavar="CORPUS", help="Images with texts: a folder, .jsonl, .parquet or .tar file.")
+]
+SplitField = Annotated[
+    str | None, typer.Option("--split-field", metavar="NAME", help="The field that says train or validation.")
+]
+EvaluateEvery = Annotated[
+    int | None, typer.Option("--evaluate-every", metavar="N", min=1, help="Steps between checkpoints.")
+]
 Steps = Annotated[int | None, typer.Option("--steps", metavar="N", min=1, help="Optimiser steps.")]
 Batch = Annotated[int | None, typer.Option("--batch", metavar="N", min=2, help="Images in a step.")]
 LearningRate = Annotated[
@@ -38,20 +47,14 @@ CLIP_EPILOG = examples(
 
 @app.command(epilog=CLIP_EPILOG)
 def clip(
-    corpus: Annotated[
-        str, typer.Argument(metavar="CORPUS", help="Images with texts: a folder, .jsonl, .parquet or .tar file.")
-    ],
+    corpus: Corpus,
     folder: RunFolder,
     recipe_file: RecipeFile = None,
     steps: Steps = None,
     batch: Batch = None,
     peak: LearningRate = None,
-    split_field: Annotated[
-        str | None, typer.Option("--split-field", metavar="NAME", help="The field that says train or validation.")
-    ] = None,
-    evaluate_every: Annotated[
-        int | None, typer.Option("--evaluate-every", metavar="N", min=1, help="Steps between checkpoints.")
-    ] = None,
+    split_field: SplitField = None,
+    evaluate_every: EvaluateEvery = None,
     bf16: Bf16 = None,
     seed: Seed = None,
     device: Device = None,
@@ -84,3 +87,118 @@ def clip(
     out.print(f"The model is in {folder / 'model'}", markup=False, soft_wrap=True)
     show_facts({name: f"{value:.4g}" for name, value in measured.items()})
     show_remark(f"Next: underdrawing index SOURCE COLLECTION --model open_clip:{folder / 'model'}")
+
+
+INVERSION_EPILOG = examples(
+    "underdrawing train inversion captions.parquet --out runs/inversion --model open_clip:runs/clip/model",
+    "underdrawing train inversion photos/ --out runs/phi --method lincir --model open_clip:ViT-B-32/laion2b_s34b_b79k",
+    "# Use what was trained:",
+    'underdrawing search shop "at night" --image street.jpg --method inversion --inversion runs/inversion/model',
+)
+
+
+@app.command(epilog=INVERSION_EPILOG)
+def inversion(
+    corpus: Corpus,
+    folder: RunFolder,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", metavar="NAME", help="pic2word, searle, lincir or difference. By default difference."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="The model whose text tower reads the words.")
+    ] = None,
+    recipe_file: RecipeFile = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    peak: LearningRate = None,
+    split_field: SplitField = None,
+    evaluate_every: EvaluateEvery = None,
+    seed: Seed = None,
+    device: Device = None,
+) -> None:
+    """Train an inversion: it turns a picture into a word that a CLIP model's text tower reads in a sentence.
+
+    Run the same command again to continue at the last checkpoint.
+
+    What is not told is as the recipe says, and else as pipelines.train.inversion.InversionRecipe has it.
+    """
+    from indexer.corpus.readers import open_corpus
+    from pipelines.train.inversion import InversionRecipe, train_inversion
+    from pipelines.train.run import load_recipe
+
+    overrides = {
+        "method": method,
+        "model": model,
+        "steps": steps,
+        "batch": batch,
+        "peak": peak,
+        "split_field": split_field,
+        "evaluate_every": evaluate_every,
+        "seed": seed,
+        "device": device,
+    }
+    recipe = load_recipe(InversionRecipe, recipe_file, overrides)
+    measured = train_inversion(open_corpus(corpus), recipe, folder)
+    out.print(f"The inversion is in {folder / 'model'}", markup=False, soft_wrap=True)
+    show_facts({name: f"{value:.4g}" for name, value in measured.items()})
+    show_remark(f"Next: underdrawing search COLLECTION TEXT --image FILE --inversion {folder / 'model'}")
+
+
+GENERATOR_EPILOG = examples(
+    "underdrawing train generator captions.parquet --out runs/generator --model open_clip:runs/clip/model "
+    "--inversion runs/inversion/model",
+    "# Use what was trained:",
+    'underdrawing search shop "at night" --image street.jpg --method cig --inversion runs/inversion/model '
+    "--generator runs/generator/model",
+)
+
+
+@app.command(epilog=GENERATOR_EPILOG)
+def generator(
+    corpus: Corpus,
+    folder: RunFolder,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="The model whose text tower reads the prompts.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--inversion", metavar="NAME", help="The inversion of that model to start from.")
+    ] = None,
+    recipe_file: RecipeFile = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    peak: LearningRate = None,
+    split_field: SplitField = None,
+    evaluate_every: EvaluateEvery = None,
+    seed: Seed = None,
+    device: Device = None,
+) -> None:
+    """Train a generator of pseudo-targets: an autoencoder first, then a denoiser that reads sentences with words.
+
+    Run the same command again to continue at the last checkpoint.
+
+    What is not told is as the recipe says, and else as pipelines.train.generator_model.GeneratorRecipe has it.
+
+    The result is a folder that diffusers loads as a StableDiffusionPipeline.
+    """
+    from indexer.corpus.readers import open_corpus
+    from pipelines.train.generator import train_generator
+    from pipelines.train.generator_model import GeneratorRecipe
+    from pipelines.train.run import load_recipe
+
+    overrides = {
+        "model": model,
+        "inversion": start,
+        "steps": steps,
+        "batch": batch,
+        "peak": peak,
+        "split_field": split_field,
+        "evaluate_every": evaluate_every,
+        "seed": seed,
+        "device": device,
+    }
+    recipe = load_recipe(GeneratorRecipe, recipe_file, overrides)
+    measured = train_generator(open_corpus(corpus), recipe, folder)
+    out.print(f"The generator is in {folder / 'model'}", markup=False, soft_wrap=True)
+    show_facts({name: f"{value:.4g}" for name, value in measured.items()})
+    show_remark(f"Next: underdrawing search COLLECTION TEXT --image FILE --method cig --generator {folder / 'model'}")

@@ -1,6 +1,7 @@
 """From queries to vectors: a batch's texts in one call of the embedder, its pictures in another.
 
-What is asked for twice is embedded once. The vector of a stored document is read, not made.
+Sentences with words of pictures are read after their pictures, and drawings come last, since an answer without them
+may be enough. What is asked for twice is embedded once. The vector of a stored document is read, not made.
 
 What this module does not know: methods, weights, how the vectors are used.
 """
@@ -8,6 +9,7 @@ What this module does not know: methods, weights, how the vectors are used.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,8 @@ from indexer.errors import QueryError
 from indexer.types import Item, Modality, Role
 from retrieval.compose.protocol import Composer, Encoded
 from retrieval.fusion import Vector
-from retrieval.query import Query, Stored
+from retrieval.query import Drawn, Part, Query, Stored, Worded, needs_drawing
+from retrieval.studio import Reference, Studio
 
 if TYPE_CHECKING:
     from indexer.embed.protocol import Embedder
@@ -25,27 +28,38 @@ if TYPE_CHECKING:
 
 
 def encode_queries(
-    queries: Sequence[Query], composer: Composer, embedder: Callable[[], Embedder], snapshot: Snapshot
+    queries: Sequence[Query],
+    composer: Composer,
+    embedder: Callable[[], Embedder],
+    snapshot: Snapshot,
+    studio: Studio,
 ) -> list[Encoded]:
-    """The vectors that a composer needs of each query.
+    """The vectors that a composer needs of each query, those aside that have to be drawn; see `add_drawings`.
 
     Args:
         queries: Any number, of any mixture of parts.
         composer: Says which parts.
         embedder: Loads the model; not called where stored vectors suffice.
         snapshot: Holds the stored vectors.
+        studio: Makes words.
 
     Raises:
         QueryError: A part that the method needs is missing, or a picture cannot be used; it names the query.
         CallError: The model has no encoder for a part, or a document does not exist.
     """
-    wanted = [composer.parts(query) for query in queries]
+    wanted = [
+        {name: part for name, part in composer.parts(query).items() if not needs_drawing(part)} for query in queries
+    ]
     parts = [part for each in wanted for part in each.values()]
     likes = list(dict.fromkeys(query.like for query in queries if query.like is not None))
     ids = snapshot.vector_ids(likes) if likes else np.empty(0, np.int64)
     references = dict(zip(likes, ids.tolist(), strict=True))
     stored = {Stored(name): row for name, row in zip(likes, snapshot.vectors(ids), strict=True)}
-    vectors = stored | _embedded(parts, embedder)
+    worded = [part for part in parts if isinstance(part, Worded)]
+    vectors = stored | _embedded([*parts, *(part.picture for part in worded)], embedder)
+    vectors |= _worded(
+        [part for part in worded if not isinstance(vectors[_key(part.picture)], str)], vectors, embedder, studio
+    )
     return [
         Encoded(
             query,
@@ -56,7 +70,69 @@ def encode_queries(
     ]
 
 
-def _embedded(parts: Sequence[Item | Stored], embedder: Callable[[], Embedder]) -> dict[object, Vector | str]:
+def add_drawings(
+    encoded: Sequence[Encoded], composer: Composer, embedder: Callable[[], Embedder], studio: Studio
+) -> list[Encoded]:
+    """The same with the vectors of what has to be drawn, where it can be, and notes where it cannot."""
+    wanted = [
+        (place, name, part)
+        for place, each in enumerate(encoded)
+        for name, part in composer.parts(each.query).items()
+        if needs_drawing(part) and name not in each.vectors
+    ]
+    if not wanted:
+        return list(encoded)
+    drawn = [part.picture if isinstance(part, Worded) else part for _, _, part in wanted]
+    asked = [part for part in drawn if isinstance(part, Drawn)]
+    references = [
+        _reference(part.picture, encoded[place].vectors["image"])
+        for (place, _, _), part in zip(wanted, asked, strict=True)
+    ]
+    made = studio.draw(embedder(), [part.text for part in asked], references)
+    again = [n for n, (_, _, part) in enumerate(wanted) if isinstance(part, Worded) and made[n].vector is not None]
+    vectors = {n: each.vector for n, each in enumerate(made)}
+    if again:
+        pictures = [Reference(None, _there(made[n].vector)) for n in again]
+        vectors |= dict(zip(again, studio.read(embedder(), [asked[n].text for n in again], pictures), strict=True))
+    answer = list(encoded)
+    for n, (place, name, _) in enumerate(wanted):
+        own, vector = answer[place], vectors[n]
+        answer[place] = replace(
+            own,
+            vectors=own.vectors if vector is None else {**own.vectors, name: vector},
+            notes=own.notes + (() if made[n].note is None else (str(made[n].note),)),
+            pseudo_target=made[n].about,
+        )
+    return answer
+
+
+def _worded(
+    parts: Sequence[Worded], vectors: Mapping[object, Vector | str], embedder: Callable[[], Embedder], studio: Studio
+) -> dict[object, Vector | str]:
+    distinct = {_key(part): part for part in parts}
+    if not distinct:
+        return {}
+    references = []
+    for part in distinct.values():
+        vector = vectors[_key(part.picture)]
+        assert not isinstance(vector, str)
+        assert not isinstance(part.picture, Drawn)
+        references.append(_reference(part.picture, vector))
+    return dict(
+        zip(distinct, studio.read(embedder(), [part.text for part in distinct.values()], references), strict=True)
+    )
+
+
+def _reference(picture: Item | Stored, vector: Vector) -> Reference:
+    return Reference(picture if isinstance(picture, Item) else None, vector)
+
+
+def _there(vector: Vector | None) -> Vector:
+    assert vector is not None
+    return vector
+
+
+def _embedded(parts: Sequence[Part], embedder: Callable[[], Embedder]) -> dict[object, Vector | str]:
     """By the item's key, its vector or the reason why there is none."""
     items = {_key(part): part for part in parts if isinstance(part, Item)}
     if not items:
@@ -74,16 +150,19 @@ def _embedded(parts: Sequence[Item | Stored], embedder: Callable[[], Embedder]) 
     return found
 
 
-def _key(part: Item | Stored) -> object:
+def _key(part: Part) -> object:
     """Equal for parts that surely have the same vector. Decoded pictures are told apart by identity."""
     if isinstance(part, Stored):
         return part
+    if isinstance(part, Worded | Drawn):
+        return type(part), part.text, _key(part.picture)
     image = part.image
     return part.text, image if image is None or isinstance(image, Path | bytes) else id(image)
 
 
-def _vector(vectors: Mapping[object, Vector | str], part: Item | Stored, name: str, place: int, total: int) -> Vector:
-    vector = vectors[_key(part)]
+def _vector(vectors: Mapping[object, Vector | str], part: Part, name: str, place: int, total: int) -> Vector:
+    # A sentence cannot be read with the word of a picture that cannot be used: the picture's reason is told.
+    vector = vectors.get(_key(part), vectors.get(_key(part.picture) if isinstance(part, Worded) else None, ""))
     if isinstance(vector, str):
         which = f"The query's {name}" if total == 1 else f"The {name} of query {place}"
         raise QueryError(f"{which} cannot be used: {vector}")

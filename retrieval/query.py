@@ -29,6 +29,8 @@ class Weights:
         text: Of the sentence (`sum`).
         negative: Of each negative, subtracted (every method).
         alpha: The place on the arc from image (0) to text (1) (`slerp`), or the length of the step (`shift`).
+        inversion: Of the sentence with the reference's word (`inversion`, `cig`).
+        pseudo_target: Of the pseudo-target (`cig`).
         penalty: BASIC's lambda: what an uneven pair of similarities costs (`product`).
         text_floor: The similarity to the text that counts as none (`product`).
         image_floor: The similarity to the image that counts as none (`product`).
@@ -38,6 +40,8 @@ class Weights:
     text: float | None = None
     negative: float | None = None
     alpha: float | None = None
+    inversion: float | None = None
+    pseudo_target: float | None = None
     penalty: float | None = None
     text_floor: float | None = None
     image_floor: float | None = None
@@ -68,6 +72,35 @@ class Stored:
     """A part of a query that needs no encoder: the vector stored for a document."""
 
     document: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A part that has to be drawn: the pseudo-target of a reference and a sentence."""
+
+    text: str
+    picture: Item | Stored
+
+
+@dataclass(frozen=True)
+class Worded:
+    """A sentence read with the word of a picture in it; see `indexer/embed/inversion.py`.
+
+    Attributes:
+        text: The sentence; empty for the word on its own.
+        picture: Whose word.
+    """
+
+    text: str
+    picture: Item | Stored | Drawn
+
+
+Part: TypeAlias = Item | Stored | Worded | Drawn
+
+
+def needs_drawing(part: Part) -> bool:
+    """Whether the part is, or is read with, a pseudo-target."""
+    return isinstance(part, Drawn) or (isinstance(part, Worded) and isinstance(part.picture, Drawn))
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ What this module does not know: models, SQL, files.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -18,19 +19,19 @@ import numpy as np
 
 from indexer.errors import QueryError, SnapshotGoneError
 from indexer.index.protocol import Ids
-from indexer.types import Item
-from retrieval.compose import Composed, Encoded, Method, Tuned, load_composer, load_weights
-from retrieval.encode import encode_queries
-from retrieval.fusion import order
-from retrieval.query import Query, Weights
+from retrieval.compose import Composed, Encoded, Merge, Method, Tuned, load_composer, load_weights
+from retrieval.encode import add_drawings, encode_queries
+from retrieval.fusion import Scores, order
+from retrieval.query import Query, Stored, Weights, needs_drawing
 from retrieval.ranking import Found, Scope, find, score
 from retrieval.results import Hit, Results
+from retrieval.studio import Studio
 
 if TYPE_CHECKING:
     from indexer.embed.protocol import Embedder
     from indexer.snapshot import Snapshot, StoredDocument
 
-STAGES = ("encode", "compose", "search", "documents")
+STAGES = ("encode", "draw", "compose", "search", "documents")
 
 Answer = TypeVar("Answer")
 
@@ -65,16 +66,31 @@ class Retriever:
         source: A `Collection`.
         method: One of `Method`.
         weights: Over the method's tuned weights; a query's own go over both.
+        merge: What `cig` makes of a drawing; one of `Merge`.
+        studio: Makes words and drawings for `inversion` and `cig`; None for what comes with the model.
+        gate: Draw only where the ranking without the drawing is in doubt: where the first two scores differ by less
+            than this. None draws for every query.
 
     Raises:
         UnknownNameError: No such method.
         QueryError: A weight that the method does not read.
     """
 
-    def __init__(self, source: Source, method: str | Method = Method.SUM, weights: Weights | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        method: str | Method = Method.SUM,
+        weights: Weights | None = None,
+        *,
+        merge: str | Merge = Merge.EMBED,
+        studio: Studio | None = None,
+        gate: float | None = None,
+    ) -> None:
         self.method = Method(method)
         self._source = source
-        self._composer = load_composer(self.method)
+        self._composer = load_composer(self.method, merge)
+        self._studio = studio or Studio()
+        self._gate = gate
         self._weights = self._readable(weights or Weights())
 
     def search(
@@ -107,9 +123,26 @@ class Retriever:
             raise QueryError(f"k is {k!r}; it must be a whole number of at least 1.")
         return self._on_snapshot(lambda snapshot: self._answer(snapshot, queries, k, where, exclude))
 
+    def stream(
+        self, query: Query, k: int = 10, where: Mapping[str, Any] | None = None, exclude: Sequence[str] = ()
+    ) -> Iterator[Results]:
+        """The answer in the time it takes: at once without a pseudo-target, and again when that is drawn.
+
+        A method that draws nothing, and a query that needs no drawing, has one answer. Raises as `search_batch`.
+        """
+        parts = self._composer.parts(query)
+        if any(needs_drawing(part) for part in parts.values()):
+            yield self._on_snapshot(lambda snapshot: self._answer(snapshot, [query], k, where, exclude, drawing=False))[
+                0
+            ]
+        yield self.search(query, k, where, exclude)
+
     def encode(self, queries: Sequence[Query]) -> list[Encoded]:
-        """The vectors of the queries' parts; weights play no role in them. Raises as `search_batch`."""
-        return self._on_snapshot(lambda snapshot: self._encode(snapshot, queries))
+        """The vectors of the queries' parts, drawings among them; weights play no role but at a gate.
+
+        Raises as `search_batch`.
+        """
+        return self._on_snapshot(lambda snapshot: self._draw(snapshot, self._encode(snapshot, queries)))
 
     def rank(self, encoded: Sequence[Encoded], k: int, exclude: Sequence[Sequence[str]] | None = None) -> list[Ranking]:
         """The k best document ids of each query, and no more than the ids.
@@ -160,7 +193,7 @@ class Retriever:
 
     def weights(self) -> Tuned:
         """The weights of queries that bring none of their own, and where they come from."""
-        tuned = self._on_snapshot(lambda snapshot: load_weights(snapshot.space.model, self.method))
+        tuned = self._on_snapshot(lambda snapshot: load_weights(snapshot.space.model, self._composer.tuned))
         given = self._weights.given()
         return Tuned(
             self._weights.over(tuned.weights), f"given: {given}; others: {tuned.source}" if given else tuned.source
@@ -173,6 +206,7 @@ class Retriever:
         k: int,
         where: Mapping[str, Any] | None,
         exclude: Sequence[str],
+        drawing: bool = True,
     ) -> list[Results]:
         took = dict.fromkeys(STAGES, 0.0)
         results = partial(
@@ -184,10 +218,13 @@ class Retriever:
         )
         if not len(snapshot):
             return [results((), scale="no scores", notes=("The collection is empty.",))] * len(queries)
-        if any(isinstance(part, Item) for query in queries for part in self._composer.parts(query).values()):
+        if any(not isinstance(part, Stored) for query in queries for part in self._composer.parts(query).values()):
             _ = self._source.embedder  # loading the model is no part of a query's time
         with _timed(took, "encode"):
             encoded = self._encode(snapshot, queries)
+        if drawing:
+            with _timed(took, "draw"):
+                encoded = self._draw(snapshot, encoded)
         with _timed(took, "compose"):
             composed = self._compose(snapshot, encoded)
         with _timed(took, "search"):
@@ -203,10 +240,34 @@ class Retriever:
     def _encode(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Encoded]:
         for query in queries:
             self._readable(query.weights or Weights())
-        return encode_queries(queries, self._composer, lambda: self._source.embedder, snapshot)
+        return encode_queries(queries, self._composer, lambda: self._source.embedder, snapshot, self._studio)
+
+    def _draw(self, snapshot: Snapshot, encoded: Sequence[Encoded]) -> list[Encoded]:
+        """Add the drawings that the method wants, to those in doubt alone where there is a gate."""
+        answer = list(encoded)
+        places = [
+            place
+            for place, each in enumerate(encoded)
+            if any(needs_drawing(part) for part in self._composer.parts(each.query).values())
+        ]
+        if self._gate is not None and places:
+            rules = [each.rule for each in self._compose(snapshot, [encoded[place] for place in places])]
+            hidden = _references([encoded[place] for place in places])
+            found = find(snapshot, rules, 2, Scope(hidden=hidden))
+            certain = [len(each.scores) < 2 or _margin(each.scores) >= self._gate for each in found]
+            for place in itertools.compress(places, certain):
+                note = "The ranking is clear without a pseudo-target, so none was drawn."
+                answer[place] = replace(answer[place], notes=(*answer[place].notes, note))
+            places = list(itertools.compress(places, [not each for each in certain]))
+        drawn = add_drawings(
+            [encoded[place] for place in places], self._composer, lambda: self._source.embedder, self._studio
+        )
+        for place, each in zip(places, drawn, strict=True):
+            answer[place] = each
+        return answer
 
     def _compose(self, snapshot: Snapshot, encoded: Sequence[Encoded]) -> list[Composed]:
-        weights = self._weights.over(load_weights(snapshot.space.model, self.method).weights)
+        weights = self._weights.over(load_weights(snapshot.space.model, self._composer.tuned).weights)
         return [
             self._composer.compose(each, (each.query.weights or Weights()).over(weights), snapshot.space)
             for each in encoded
@@ -227,6 +288,12 @@ class Retriever:
         except SnapshotGoneError:
             with self._source.snapshot() as snapshot:
                 return work(snapshot)
+
+
+def _margin(scores: Scores) -> float:
+    """What the best score has over the second."""
+    best = np.sort(scores)[::-1]
+    return float(best[0] - best[1])
 
 
 @contextmanager

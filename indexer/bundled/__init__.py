@@ -22,9 +22,23 @@ def model_folder(name: str) -> Path:
     Raises:
         UnknownNameError: There is none of that name; it lists those there are.
     """
-    known = sorted(path.name for path in FOLDER.iterdir() if (path / "open_clip_config.json").exists())
+    return _folder("model", name, "open_clip_config.json")
+
+
+def inversion_folder(name: str) -> Path:
+    """The folder of a bundled inversion; raises as `model_folder`."""
+    return _folder("inversion", name, "inversion.json")
+
+
+def generator_folder(name: str) -> Path:
+    """The folder of a bundled generator; raises as `model_folder`."""
+    return _folder("generator", name, "model_index.json")
+
+
+def _folder(kind: str, name: str, mark: str) -> Path:
+    known = sorted(path.name for path in FOLDER.iterdir() if (path / mark).exists())
     if name not in known:
-        raise UnknownNameError("bundled model", name, known)
+        raise UnknownNameError(f"bundled {kind}", name, known)
     return FOLDER / name
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from indexer.embed.inversion import WordReader
 from indexer.embed.preprocess import ImagePreprocess
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
 from indexer.errors import CallError, ModelError, StoreError, UnknownNameError
@@ -146,12 +147,58 @@ class ClipEmbedder(Embedder):
                 vectors[rows] += shares[:, None] * encode([prepared[row] for row in rows])
         return unit_rows(vectors)
 
-    def _images(self, prepared: Sequence[Prepared]) -> Vectors:
+    def image_features(self, prepared: Sequence[Prepared]) -> Vectors:
+        """The picture tower's own output, (n, dim) float32, not of unit length: what published inversions read."""
         import torch
 
         stacked = torch.from_numpy(np.stack([each.arrays["image"] for each in prepared]))
         with torch.inference_mode():
-            return self._rows(self._model.encode_image(stacked.to(self._device, self._torch_dtype)))
+            features: torch.Tensor = self._model.encode_image(stacked.to(self._device, self._torch_dtype))
+        return np.asarray(features.float().cpu().numpy())
+
+    @functools.cached_property
+    def reader(self) -> WordReader:
+        """The text tower, as one that reads words given as vectors.
+
+        Raises:
+            CallError: The tower has no token embedding of its own (a tower of another library).
+        """
+        tower = getattr(self._model, "text", self._model)
+        embedding = getattr(tower, "token_embedding", None)
+        if embedding is None:
+            raise CallError(
+                f"The text tower of {self.name} is a {type(tower).__name__}; only open_clip's own reads words.",
+                "Use a model whose text tower is open_clip's.",
+            )
+        return WordReader(embedding, self._tokenizer, int(tower.context_length))
+
+    def encode_worded(self, template: str, texts: Sequence[str], words: Vectors) -> Vectors:
+        """Texts read with a word of their own each: (n, dim) float32, rows of unit length.
+
+        Args:
+            template: With `{word}` and `{text}`; see `WordReader.tokenise`.
+            texts: n texts.
+            words: (n, word_dim) float32.
+        """
+        import torch
+
+        cut = [text[:CHARACTERS_READ].replace("\0", " ") for text in texts]
+        tokens, places = self.reader.tokenise(template, cut)
+        with torch.inference_mode(), self.reader.reading(places.to(self._device), torch.from_numpy(words)):
+            return self._rows(self._model.encode_text(tokens.to(self._device)))
+
+    @property
+    def model(self) -> Any:
+        """The open_clip model itself, for training."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The open_clip tokenizer, for training."""
+        return self._tokenizer
+
+    def _images(self, prepared: Sequence[Prepared]) -> Vectors:
+        return unit_rows(self.image_features(prepared))
 
     def _texts(self, prepared: Sequence[Prepared]) -> Vectors:
         return self._text_vectors([str(each.arrays["text"]) for each in prepared])

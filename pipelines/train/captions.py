@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from indexer.corpus.images import decode_image
 from indexer.corpus.readers import Record
 from indexer.errors import CallError, ItemError
-from indexer.types import Rejected
+from indexer.types import Document, Rejected
 
 _FIELD = re.compile(r"\{(\w+)\}")
 
@@ -56,61 +56,43 @@ class Templates:
         return [word for each in raw for word in self.values.get(name, {}).get(str(each), [str(each)])]
 
 
-class CaptionedImages:
-    """Pixels and captions of the records of one corpus.
+class Captions:
+    """Every caption of the documents of one corpus.
 
     Attributes:
-        pixels: (n, size, size, 3) uint8.
-        names: n base captions (the document's text).
+        names: n base captions (the documents' texts).
         part: n values of the split field.
-        texts: All distinct captions; `captions` refers to them by position.
-        rejected: Records that could not be used.
     """
 
-    def __init__(
-        self,
-        records: Iterable[Record | Rejected],
-        size: int,
-        templates: Templates,
-        split_field: str | None,
-    ) -> None:
-        self.rejected: list[Rejected] = []
+    def __init__(self, templates: Templates, split_field: str | None) -> None:
         self.names: list[str] = []
         self.part: list[str] = []
-        self.texts: list[str] = []
-        pixels: list[npt.NDArray[np.uint8]] = []
+        self._templates = templates
+        self._split_field = split_field
         self._captions: list[dict[str, npt.NDArray[np.int64]]] = []
         self._owned: list[frozenset[int]] = []
-        numbers: dict[str, int] = {}
-        for record in records:
-            if isinstance(record, Rejected):
-                self.rejected.append(record)
-                continue
-            document = record.document
-            if document.text is None or document.image is None:
-                self.rejected.append(Rejected(document.id, "no-pair", "training needs both a text and an image"))
-                continue
-            try:
-                pixels.append(square(decode_image(document.image), size))
-            except ItemError as error:
-                self.rejected.append(Rejected(document.id, error.reason, error.detail))
-                continue
-            by_template = {
-                template: np.array([numbers.setdefault(text, len(numbers)) for text in made], np.int64)
-                for template, made in templates.captions({"text": document.text, **document.fields}).items()
-            }
-            self._captions.append(by_template)
-            self._owned.append(frozenset(int(number) for made in by_template.values() for number in made))
-            self.names.append(document.text)
-            self.part.append(str(document.fields.get(split_field, "")) if split_field else "")
-        if not pixels:
-            raise CallError("The corpus has no document with both a text and an image to train on.")
-        self.texts = list(numbers)
-        self.pixels = np.stack(pixels)
-        self._weights = templates.weights
+        self._numbers: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def texts(self) -> list[str]:
+        """All distinct captions."""
+        return list(self._numbers)
+
+    def add(self, document: Document) -> None:
+        """Take in a document that has a text."""
+        assert document.text is not None
+        made = self._templates.captions({"text": document.text, **document.fields})
+        by_template = {
+            template: np.array([self._numbers.setdefault(text, len(self._numbers)) for text in texts], np.int64)
+            for template, texts in made.items()
+        }
+        self._captions.append(by_template)
+        self._owned.append(frozenset(int(number) for numbers in by_template.values() for number in numbers))
+        self.names.append(document.text)
+        self.part.append(str(document.fields.get(self._split_field, "")) if self._split_field else "")
 
     def rows(self, part: str | None) -> npt.NDArray[np.int64]:
         """Positions of the records of one part of the split, or of all."""
@@ -125,7 +107,7 @@ class CaptionedImages:
         drawn = np.empty(len(rows), np.int64)
         for slot, row in enumerate(rows):
             options = self._captions[row]
-            weights = np.array([self._weights[template] for template in options])
+            weights = np.array([self._templates.weights[template] for template in options])
             template = list(options)[rng.choice(len(options), p=weights / weights.sum())]
             drawn[slot] = rng.choice(options[template])
         return drawn
@@ -133,6 +115,51 @@ class CaptionedImages:
     def positives(self, rows: npt.NDArray[np.int64], captions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which drawn captions are true of which images: (len(rows), len(captions)) bool."""
         return np.array([[int(caption) in self._owned[row] for caption in captions] for row in rows])
+
+
+class CaptionedImages(Captions):
+    """Pixels and captions of the records of one corpus.
+
+    Attributes:
+        pixels: (n, size, size, 3) uint8.
+        rejected: Records that could not be used.
+
+    Raises:
+        CallError: No record has both a text and an image.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Record | Rejected],
+        size: int,
+        templates: Templates,
+        split_field: str | None,
+    ) -> None:
+        super().__init__(templates, split_field)
+        self.rejected: list[Rejected] = []
+        pixels: list[npt.NDArray[np.uint8]] = []
+        for document in documents_with_both(records, self.rejected):
+            try:
+                assert document.image is not None
+                pixels.append(square(decode_image(document.image), size))
+            except ItemError as error:
+                self.rejected.append(Rejected(document.id, error.reason, error.detail))
+                continue
+            self.add(document)
+        if not pixels:
+            raise CallError("The corpus has no document with both a text and an image to train on.")
+        self.pixels = np.stack(pixels)
+
+
+def documents_with_both(records: Iterable[Record | Rejected], rejected: list[Rejected]) -> Iterator[Document]:
+    """The documents that have a text and an image; the others go to `rejected`."""
+    for record in records:
+        if isinstance(record, Rejected):
+            rejected.append(record)
+        elif record.document.text is None or record.document.image is None:
+            rejected.append(Rejected(record.document.id, "no-pair", "training needs both a text and an image"))
+        else:
+            yield record.document
 
 
 def square(image: Any, size: int) -> npt.NDArray[np.uint8]:

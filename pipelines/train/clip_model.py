@@ -157,13 +157,16 @@ def export(model: Any, recipe: ClipRecipe, tokenizer: Path, folder: Path) -> Non
 
 
 def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
-    """`model.encode_text` on unit rows, without the padding after the longest text.
+    """`model.encode_text` on unit rows, without the padding after the longest text where that is possible.
 
-    Attention is causal, so that padding changes nothing and costs time; open_clip adds its whole mask whatever the
-    length, so the mask is cut to the length meanwhile.
+    In open_clip's own text tower of a model with two separate towers, attention is causal, so that padding changes
+    nothing and costs time. It adds its whole mask whatever the length, so the mask is cut to the length meanwhile.
     """
+    mask = getattr(getattr(model, "text", None), "attn_mask", None)
+    if mask is None:
+        whole: Tensor = model.encode_text(tokens, normalize=True)
+        return whole
     length = int((tokens != 0).sum(1).max())
-    mask = model.text.attn_mask
     model.text.attn_mask = mask[:length, :length]
     try:
         vectors: Tensor = model.encode_text(tokens[:, :length], normalize=True)

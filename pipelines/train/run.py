@@ -156,7 +156,7 @@ def cosine_schedule(step: int, steps: int, warmup: int, peak: float, floor: floa
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def training_progress(start: int, steps: int, describe: dict[str, str]) -> Iterator[int]:
+def training_progress(start: int, steps: int, describe: dict[str, str], label: str = "step") -> Iterator[int]:
     """Count from `start` to `steps` behind a progress bar; `describe` is shown beside it and may change meanwhile."""
     from rich.progress import (
         BarColumn,
@@ -168,7 +168,7 @@ def training_progress(start: int, steps: int, describe: dict[str, str]) -> Itera
     )
 
     columns = (
-        TextColumn("[bold]step"),
+        TextColumn(f"[bold]{label}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from retrieval.compose.cig import Merge
 from retrieval.compose.protocol import Composed, Composer, Encoded, Method, Rule
 from retrieval.compose.weights import Tuned, load_weights
 
-__all__ = ["Composed", "Composer", "Encoded", "Method", "Rule", "Tuned", "load_composer", "load_weights"]
+__all__ = ["Composed", "Composer", "Encoded", "Merge", "Method", "Rule", "Tuned", "load_composer", "load_weights"]
 
 
-def load_composer(method: str | Method) -> Composer:
+def load_composer(method: str | Method, merge: str | Merge = Merge.EMBED) -> Composer:
     """The composer of that name.
+
+    Args:
+        method: One of `Method`.
+        merge: What `cig` makes of a drawing; other methods do not read it.
 
     Raises:
         UnknownNameError: There is none; it lists those there are.
@@ -35,3 +40,11 @@ def load_composer(method: str | Method) -> Composer:
             from retrieval.compose.product import ProductComposer
 
             return ProductComposer()
+        case Method.INVERSION:
+            from retrieval.compose.cig import Inversion
+
+            return Inversion()
+        case Method.CIG:
+            from retrieval.compose.cig import Cig
+
+            return Cig(Merge(merge))

@@ -17,7 +17,7 @@ from indexer.types import Item, Modality, Role
 from retrieval.compose.folding import BOTH, Terms, folded, has_both, negatives, one_part
 from retrieval.compose.protocol import Composed, Encoded, Method, mean_of
 from retrieval.fusion import slerp_weights
-from retrieval.query import Query, Stored, Weights
+from retrieval.query import Part, Query, Weights
 
 if TYPE_CHECKING:
     from indexer.snapshot import Space
@@ -30,8 +30,9 @@ class OnePart:
 
     def __init__(self, method: Method) -> None:
         self.method = method
+        self.tuned = method.value
 
-    def parts(self, query: Query) -> Mapping[str, Item | Stored]:
+    def parts(self, query: Query) -> Mapping[str, Part]:
         """The one part and the negatives.
 
         Raises:
@@ -54,9 +55,10 @@ class TwoParts(ABC):
     """What the methods for text and image share: the negatives, the fold, and queries with one part only."""
 
     method: Method
+    tuned: str
     reads: frozenset[str]
 
-    def parts(self, query: Query) -> Mapping[str, Item | Stored]:
+    def parts(self, query: Query) -> Mapping[str, Part]:
         """All that the query has."""
         return query.parts()
 
@@ -76,6 +78,7 @@ class Sum(TwoParts):
     """w_i i + w_t t, of unit vectors."""
 
     method = Method.SUM
+    tuned = Method.SUM.value
     reads = frozenset({"image", "text", "negative"})
 
     def terms(self, encoded: Encoded, weights: Weights, space: Space) -> tuple[Terms, tuple[str, ...]]:
@@ -87,6 +90,7 @@ class Slerp(TwoParts):
     """The point at alpha of the arc from image to text; see `fusion.slerp_weights` for its source."""
 
     method = Method.SLERP
+    tuned = Method.SLERP.value
     reads = frozenset({"alpha", "negative"})
 
     def terms(self, encoded: Encoded, weights: Weights, space: Space) -> tuple[Terms, tuple[str, ...]]:
@@ -111,9 +115,10 @@ class Shift(TwoParts):
     """
 
     method = Method.SHIFT
+    tuned = Method.SHIFT.value
     reads = frozenset({"alpha", "negative"})
 
-    def parts(self, query: Query) -> Mapping[str, Item | Stored]:
+    def parts(self, query: Query) -> Mapping[str, Part]:
         """With a caption: the caption, and the caption with the sentence in place of the sentence."""
         parts = dict(query.parts())
         if query.caption is not None and all(name in parts for name in BOTH):

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexer.errors import QueryError
-from indexer.types import Item, Modality, Role
+from indexer.types import Modality, Role
 from retrieval.compose.folding import has_both, one_part
 from retrieval.compose.protocol import Composed, Encoded, Method, mean_of
 from retrieval.fusion import Matrix, Scores, Vector, fold, min_normalise, soft_and
-from retrieval.query import Query, Stored, Weights
+from retrieval.query import Part, Query, Weights
 
 if TYPE_CHECKING:
     from indexer.snapshot import Space
@@ -69,9 +69,10 @@ class ProductComposer:
     """Centre both parts; a query with one part is searched by that part, as a cosine."""
 
     method = Method.PRODUCT
+    tuned = Method.PRODUCT.value
     reads = frozenset({"penalty", "text_floor", "image_floor", "negative"})
 
-    def parts(self, query: Query) -> Mapping[str, Item | Stored]:
+    def parts(self, query: Query) -> Mapping[str, Part]:
         """All that the query has."""
         return query.parts()
 

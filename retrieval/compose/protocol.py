@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from indexer.types import HelpfulEnum, Item, JsonValue, Modality, Role
+from indexer.types import HelpfulEnum, JsonValue, Modality, Role
 from retrieval.fusion import Matrix, Scores, Vector
-from retrieval.query import Query, Stored, Weights
+from retrieval.query import Part, Query, Weights
 
 if TYPE_CHECKING:
     from indexer.snapshot import Space
@@ -36,6 +36,8 @@ class Method(HelpfulEnum):
     SLERP = "slerp"
     PRODUCT = "product"
     SHIFT = "shift"
+    INVERSION = "inversion"
+    CIG = "cig"
 
 
 class Rule(Protocol):
@@ -67,11 +69,15 @@ class Encoded:
         query: What was asked.
         vectors: By branch name, (dim,) float32 of unit length.
         reference: The vector id of a stored reference, which the query itself should not find.
+        notes: What went wrong on the way without spoiling the answer.
+        pseudo_target: What is known about the generated picture, where there is one.
     """
 
     query: Query
     vectors: Mapping[str, Vector]
     reference: int | None = None
+    notes: tuple[str, ...] = ()
+    pseudo_target: Mapping[str, JsonValue] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,12 +106,17 @@ class Composer(Protocol):
         ...
 
     @property
+    def tuned(self) -> str:
+        """The name of its entry in `weights.json`."""
+        ...
+
+    @property
     def reads(self) -> frozenset[str]:
         """The names of the weights that it reads."""
         ...
 
-    def parts(self, query: Query) -> Mapping[str, Item | Stored]:
-        """What to embed, by branch name.
+    def parts(self, query: Query) -> Mapping[str, Part]:
+        """What to embed, by branch name. Parts that have to be drawn may be missing when `compose` is called.
 
         Raises:
             QueryError: The query lacks a part without which the method makes no sense.

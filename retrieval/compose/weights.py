@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from retrieval.compose.protocol import Method
 from retrieval.query import Weights
 
 FILE = Path(__file__).with_name("weights.json")
@@ -30,14 +29,14 @@ class Tuned:
     source: str
 
 
-def load_weights(model: str, method: str | Method) -> Tuned:
+def load_weights(model: str, name: str) -> Tuned:
     """The weights of a method for a model: its own, or the defaults.
 
     Args:
         model: An embedder's name, such as `bundled:emoji-clip`.
-        method: One of `Method`.
+        name: A composer's `tuned`, such as `sum` or `cig-embed`.
     """
-    table, name = _table(), Method(method).value
+    table = _table()
     entry = table.get(model, {}).get(name) or table[DEFAULT][name]
     return Tuned(Weights(**entry["weights"]), entry["source"])
 

@@ -1,0 +1,219 @@
+"""Train the picture codec of a generator: a small deterministic autoencoder in diffusers' `AutoencoderTiny` layout.
+
+The loss is the mean absolute error of pixels and of their differences to the neighbours, so that edges stay sharp
+without a discriminator. Noise on the latents while training lets the decoder forgive the small errors that a generator
+makes (as the variance of a VAE does, with its size chosen instead of learnt), and their magnitude is held near one.
+
+What this module does not know: texts, the generator.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.errors import MissingExtraError
+from pipelines.train.run import RunFolder, cosine_schedule, training_progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class AutoencoderRecipe:
+    """Everything an autoencoder's run depends on, besides the pictures.
+
+    Attributes:
+        model: The configuration of diffusers' `AutoencoderTiny`.
+        steps: Optimiser steps.
+        batch: Pictures in a step.
+        peak: AdamW's largest learning rate.
+        warmup: Steps of linear warm-up.
+        edges: Weight of the error of differences between neighbours.
+        noise: Standard deviation of the noise on latents, which have about unit variance.
+        magnitude: Weight of the mean square of the latents.
+        average: Decay of the moving average of the weights, which is what is evaluated and kept.
+        seed: Of everything random.
+        evaluate_every: Steps between evaluations and checkpoints.
+        device: `cpu` or `cuda`.
+    """
+
+    model: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "encoder_block_out_channels": [32, 32, 32],
+            "decoder_block_out_channels": [32, 32, 32],
+            "num_encoder_blocks": [0, 1, 2],
+            "num_decoder_blocks": [3, 1, 0],
+            "latent_channels": 8,
+        }
+    )
+    steps: int = 2000
+    batch: int = 64
+    peak: float = 2e-3
+    warmup: int = 100
+    edges: float = 1.0
+    noise: float = 0.1
+    magnitude: float = 1e-3
+    average: float = 0.995
+    seed: int = 0
+    evaluate_every: int = 200
+    device: str = "cpu"
+
+
+def train_autoencoder(pixels: Pixels, held_out: Pixels, recipe: AutoencoderRecipe, folder: Path) -> Path:
+    """Train, or go on training, in `folder`; the finished model lies in the folder returned.
+
+    Args:
+        pixels: (n, size, size, 3) uint8, to train on.
+        held_out: (m, size, size, 3) uint8, to measure on.
+        recipe: What to train.
+        folder: The run's folder; a checkpoint in it is resumed.
+
+    Raises:
+        CallError: The folder holds another run.
+        MissingExtraError: diffusers is not installed.
+    """
+    run = RunFolder.start(folder, recipe)
+    trainer = _Trainer(pixels, recipe)
+    state = run.load()
+    if state is not None:
+        trainer.load_state(state)
+    note: dict[str, str] = {}
+    clock, seen = time.perf_counter(), 0
+    for step in training_progress(trainer.step, recipe.steps, note, "autoencoder"):
+        loss = trainer.advance()
+        seen += recipe.batch
+        note["loss"] = f"{loss:.4f}"
+        note["images/s"] = f"{seen / (time.perf_counter() - clock):.0f}"
+        if (step + 1) % recipe.evaluate_every == 0 or step + 1 == recipe.steps:
+            rate = seen / (time.perf_counter() - clock)
+            run.log(step + 1, loss=loss, images_per_second=rate, psnr=trainer.psnr(held_out))
+            run.save(trainer.state())
+            clock, seen = time.perf_counter(), 0
+    target = folder / "model"
+    if not (target / "diffusion_pytorch_model.safetensors").exists():
+        averaged = trainer.averaged
+        # Generators work on latents of unit variance; the pipelines of diffusers multiply by this.
+        spread = float(np.std(encode_latents(averaged, pixels[:: max(1, len(pixels) // 2000)])))
+        averaged.register_to_config(scaling_factor=1 / spread)
+        averaged.save_pretrained(target)
+        run.plot({"loss": ["loss"], "held-out PSNR, dB": ["psnr"], "images per second": ["images_per_second"]})
+    return target
+
+
+def encode_latents(autoencoder: Any, pixels: Pixels, batch: int = 128) -> npt.NDArray[np.float32]:
+    """Latents (n, channels, height, width) of (n, size, size, 3) uint8 pixels, not scaled."""
+    import torch
+
+    rows = []
+    with torch.inference_mode():
+        for start in range(0, len(pixels), batch):
+            images = as_tensor(pixels[start : start + batch]).to(autoencoder.device, autoencoder.dtype)
+            rows.append(autoencoder.encode(images).latents.float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def as_tensor(pixels: Pixels) -> Tensor:
+    """(n, 3, size, size) float32 in [-1, 1], channels last in memory."""
+    import torch
+
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+class _Trainer:
+    """The state of a run and one step of it."""
+
+    def __init__(self, pixels: Pixels, recipe: AutoencoderRecipe) -> None:
+        import torch
+
+        try:
+            import diffusers
+        except ImportError:
+            raise MissingExtraError("diffusers", "generate", "Training a generator") from None
+        self.pixels, self.recipe, self.step = pixels, recipe, 0
+        torch.manual_seed(recipe.seed)
+        kind: Any = diffusers.AutoencoderTiny
+        self.model = kind(**recipe.model).to(recipe.device, memory_format=torch.channels_last)
+        self.averaged = kind(**recipe.model).to(recipe.device).eval()
+        self.averaged.load_state_dict(self.model.state_dict())
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def advance(self) -> float:
+        """One optimiser step; returns its loss."""
+        import torch
+
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, self.step])
+        rows = rng.integers(0, len(self.pixels), recipe.batch)
+        images = as_tensor(_turned(self.pixels[rows], rng)).to(recipe.device, memory_format=torch.channels_last)
+        latents = self.model.encode(images).latents
+        noise = torch.from_numpy(rng.standard_normal(latents.shape).astype(np.float32)).to(recipe.device)
+        drawn = self.model.decode(latents + recipe.noise * noise).sample
+        loss = reconstruction(drawn, images, recipe.edges) + recipe.magnitude * latents.square().mean()
+        for group in self.optimiser.param_groups:
+            group["lr"] = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak)
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward([loss])
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        decay = min(recipe.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for kept, new in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+                kept.lerp_(new, 1 - decay)
+        self.step += 1
+        return float(loss)
+
+    def psnr(self, pixels: Pixels, batch: int = 128) -> float:
+        """Mean peak signal-to-noise ratio, in decibels, of at most 512 pictures."""
+        import torch
+
+        found = []
+        with torch.inference_mode():
+            for start in range(0, min(len(pixels), 512), batch):
+                images = as_tensor(pixels[start : start + batch]).to(self.recipe.device)
+                error = (self.averaged(images).sample.clamp(-1, 1) - images).square().mean((1, 2, 3)) / 4
+                found.append(-10 * error.clamp(min=1e-10).log10())
+        return float(torch.cat(found).mean()) if found else float("nan")
+
+
+def reconstruction(drawn: Tensor, images: Tensor, edges: float) -> Tensor:
+    """Mean absolute error of pixels, and `edges` times that of the differences to the right and below."""
+    error = drawn - images
+    across = (error[..., 1:] - error[..., :-1]).abs().mean()
+    down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return error.abs().mean() + edges * (across + down)
+
+
+def _turned(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Mirrored, turned by quarters and shifted by a few pixels over white: a codec has no meanings to keep."""
+    turned = np.full_like(pixels, 255)
+    size = pixels.shape[1]
+    for slot, picture in enumerate(pixels):
+        quarter = np.rot90(picture if rng.random() < 0.5 else picture[:, ::-1], int(rng.integers(4)))
+        x, y = rng.integers(-4, 5, 2)
+        turned[slot, max(0, y) : size + min(0, y), max(0, x) : size + min(0, x)] = quarter[
+            max(0, -y) : size - max(0, y), max(0, -x) : size - max(0, x)
+        ]
+    return turned

@@ -1,0 +1,91 @@
+"""Pairs of pictures whose captions differ in a few words: what a composed query looks like, from captions alone.
+
+    "man firefighter: dark skin tone"  ->  "woman firefighter: dark skin tone"     said: "woman"
+
+Of several pictures with the other caption, the one most like the first is meant, since whatever the words do not speak
+of should stay: the hand that drew it, its style, its side.
+
+What this module does not know: models, queries.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.errors import CallError
+
+Rows = npt.NDArray[np.int64]
+
+_WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
+
+
+class Differences:
+    """All pairs of captions that are alike enough, and the pictures of each.
+
+    Args:
+        captions: n texts, one of each picture.
+        rows: (n,) int64, what the caller calls each picture.
+        features: (n, dim) float32 unit rows of the pictures.
+        keep: The least share of the longer caption's words that both have, 0 to 1.
+        most: The most words said.
+
+    Raises:
+        CallError: No two captions are alike enough.
+    """
+
+    def __init__(
+        self, captions: Sequence[str], rows: Rows, features: npt.NDArray[np.float32], keep: float, most: int = 4
+    ) -> None:
+        self._rows, self._features = rows, features
+        distinct = list(dict.fromkeys(captions))
+        number = {text: place for place, text in enumerate(distinct)}
+        self._pictures: list[list[int]] = [[] for _ in distinct]
+        for picture, text in enumerate(captions):
+            self._pictures[number[text]].append(picture)
+        self._before, self._after, self._said = _pairs(distinct, keep, most)
+        if not len(self._before):
+            raise CallError(
+                f"No two of the {len(distinct)} captions have {keep:.0%} of their words in common.",
+                "Lower `keep`, or use another recipe.",
+            )
+        # What is said often, such as a skin tone, would drown the rest: each phrase counts by its square root.
+        _, phrase, times = np.unique(self._said, return_inverse=True, return_counts=True)
+        share = np.cumsum(times[phrase] ** -0.5)
+        self._share = share / share[-1]
+
+    def __len__(self) -> int:
+        return len(self._before)
+
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[Rows, Rows, list[str]]:
+        """Some pairs: the rows before, the rows after, and the words that only the second caption has."""
+        pairs = np.searchsorted(self._share, rng.random(count))
+        before, after = np.empty(count, np.int64), np.empty(count, np.int64)
+        for slot, pair in enumerate(pairs):
+            before[slot] = rng.choice(self._pictures[self._before[pair]])
+            candidates = self._pictures[self._after[pair]]
+            likeness = self._features[candidates] @ self._features[before[slot]]
+            after[slot] = candidates[int(np.argmax(likeness))]
+        return self._rows[before], self._rows[after], [self._said[pair] for pair in pairs]
+
+
+def _pairs(captions: Sequence[str], keep: float, most: int) -> tuple[Rows, Rows, list[str]]:
+    """The numbers of captions alike enough, in both orders, and the words only the second has."""
+    words = [tuple(dict.fromkeys(_WORD.findall(text.lower()))) for text in captions]
+    vocabulary = {word: place for place, word in enumerate(dict.fromkeys(word for own in words for word in own))}
+    holds = np.zeros((len(captions), len(vocabulary)), np.float32)
+    for place, own in enumerate(words):
+        holds[place, [vocabulary[word] for word in own]] = 1
+    sizes = holds.sum(1)
+    before, after, said = [], [], []
+    for place, own in enumerate(words):
+        shared = holds @ holds[place]
+        near = (shared >= keep * np.maximum(sizes, sizes[place])) & (sizes - shared >= 1) & (sizes - shared <= most)
+        for other in np.flatnonzero(near & (shared > 0)):
+            before.append(place)
+            after.append(int(other))
+            said.append(" ".join(word for word in words[other] if word not in own))
+    return np.array(before, np.int64), np.array(after, np.int64), said

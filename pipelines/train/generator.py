@@ -1,0 +1,335 @@
+"""Train a generator of pseudo-targets from pictures and their captions alone.
+
+First an autoencoder (`autoencoder.py`), then a denoiser in its latents by flow matching (Lipman et al. 2023,
+arXiv:2210.02747; rectified flow: Liu et al. 2023, arXiv:2209.03003), conditioned on a frozen text tower that reads
+pseudo-words. Prompts are of four kinds, so that the denoiser learns to read a word, words, and both together:
+
+* a caption;
+* the word of the picture itself, with some words of its caption or without;
+* the word of another picture, and what the caption has that the other's lacks (`differences.py`): what a query is;
+* nothing, for classifier-free guidance.
+
+The generator has an inversion of its own, which starts as the one given and is trained along: a word for drawing should
+say more of a picture than a word for finding it.
+
+What this module does not know: queries, the benchmark.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.corpus.records import Record
+from indexer.embed.clip import ClipEmbedder
+from indexer.embed.inversion import Inversion, WordReader, load_inversion
+from indexer.errors import CallError
+from indexer.types import Item, Rejected
+from pipelines.train.autoencoder import AutoencoderRecipe, encode_latents, train_autoencoder
+from pipelines.train.captions import CaptionedImages, Templates
+from pipelines.train.differences import Differences
+from pipelines.train.generator_model import (
+    TIMESTEPS,
+    GeneratorRecipe,
+    build_pipeline,
+    build_unet,
+    export,
+    spec_of,
+    text_encoder_of,
+)
+from pipelines.train.run import RunFolder, cosine_schedule, training_progress
+from retrieval.generate.diffusion import PseudoTargetGenerator
+from retrieval.generate.protocol import DrawOptions, Sketch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rows = npt.NDArray[np.int64]
+VARIANTS = 4
+"""Latents kept of each picture, each shifted differently."""
+
+
+def train_generator(records: Iterable[Record | Rejected], recipe: GeneratorRecipe, folder: Path) -> dict[str, float]:
+    """Train, or go on training, in `folder`; the finished pipeline lies in `folder/model`.
+
+    Args:
+        records: The corpus.
+        recipe: What to train.
+        folder: The run's folder; checkpoints in it are resumed.
+
+    Returns:
+        The last evaluation: metric name to value.
+
+    Raises:
+        CallError: The model has no text tower that reads words, the corpus has nothing to train on, or the folder
+            holds another run.
+        MissingExtraError: diffusers is not installed.
+    """
+    from indexer.embed import load_embedder
+
+    embedder = load_embedder(recipe.model, device=recipe.device)
+    if not isinstance(embedder, ClipEmbedder):
+        raise CallError(f"{recipe.model} has no text tower that reads words.", "Use a model of the CLIP family.")
+    run = RunFolder.start(folder, recipe)
+    data = CaptionedImages(records, recipe.size, Templates(recipe.templates, recipe.values), recipe.split_field)
+    inside = data.rows(recipe.train_part if recipe.split_field else None)
+    held_out = data.rows(recipe.validation_part if recipe.split_field else None)
+    settings = AutoencoderRecipe(**{"seed": recipe.seed, "device": recipe.device, **recipe.autoencoder})
+    codec = train_autoencoder(data.pixels[inside], data.pixels[held_out], settings, folder / "autoencoder")
+    trainer = _Trainer(data, inside, held_out, recipe, embedder, codec)
+    state = run.load()
+    if state is not None:
+        trainer.load_state(state)
+    note: dict[str, str] = {}
+    measured: dict[str, float] = {}
+    clock, seen, total = time.perf_counter(), 0, 0.0
+    for step in training_progress(trainer.step, recipe.steps, note, "generator"):
+        total += trainer.advance()
+        seen += recipe.batch
+        note["loss"] = f"{total * recipe.batch / seen:.4f}"
+        note["images/s"] = f"{seen / (time.perf_counter() - clock):.0f}"
+        if (step + 1) % recipe.evaluate_every == 0 or step + 1 == recipe.steps:
+            rate = seen / (time.perf_counter() - clock)
+            measured = trainer.evaluate()
+            run.log(step + 1, loss=total * recipe.batch / seen, images_per_second=rate, **measured)
+            run.save(trainer.state())
+            trainer.grid(folder / f"samples-{step + 1:06d}.png")
+            clock, seen, total = time.perf_counter(), 0, 0.0
+    export(trainer.pipeline(), trainer.inversion, recipe, folder / "model")
+    run.plot({
+        "loss": ["loss", "validation_loss"],
+        "drawing to its picture, R@10": ["train_r10", "validation_r10"],
+        "images per second": ["images_per_second"],
+    })  # fmt: skip
+    return measured or trainer.evaluate()
+
+
+class _Trainer:
+    """The state of a run and one step of it."""
+
+    def __init__(
+        self,
+        data: CaptionedImages,
+        inside: Rows,
+        held_out: Rows,
+        recipe: GeneratorRecipe,
+        embedder: ClipEmbedder,
+        codec: Path,
+    ) -> None:
+        import diffusers
+        import torch
+
+        self.data, self.inside, self.held_out, self.recipe, self.step = data, inside, held_out, recipe, 0
+        self.embedder, self.device = embedder, torch.device(recipe.device)
+        self.features = _features(embedder, data.pixels)
+        codec_kind: Any = diffusers.AutoencoderTiny
+        self.autoencoder = codec_kind.from_pretrained(codec).to(self.device).eval().requires_grad_(False)
+        scale = self.autoencoder.config.scaling_factor
+        shifts = np.random.default_rng([recipe.seed, 0]).integers(-recipe.shifts, recipe.shifts + 1, (VARIANTS, 2))
+        shifts[0] = 0
+        self.latents = torch.stack([
+            torch.from_numpy(scale * encode_latents(self.autoencoder, _shifted(data.pixels, *shift)))
+            for shift in shifts.tolist()
+        ])  # fmt: skip
+        encoder, tokenizer = text_encoder_of(embedder, recipe.context)
+        self.encoder, self.tokenizer = encoder.to(self.device), tokenizer
+        self.reader = WordReader(self.encoder.get_input_embeddings(), tokenizer, recipe.context)
+        start = load_inversion(recipe.inversion)
+        self.inversion = Inversion(start.config, start.phi.to(self.device).requires_grad_(False), "")
+        self.phi = load_inversion(recipe.inversion).phi.to(self.device).train()
+        self.pairs = Differences(
+            [data.names[row] for row in inside], inside, self.features[inside].cpu().numpy(), recipe.keep
+        )
+        torch.manual_seed(recipe.seed)
+        channels, side = self.latents.shape[2], self.latents.shape[3]
+        shape = (recipe, channels, side, self.reader.word_dim)
+        self.unet = build_unet(*shape).to(self.device, memory_format=torch.channels_last)
+        self.averaged = build_unet(*shape).to(self.device).eval().requires_grad_(False)
+        self.averaged.load_state_dict(self.unet.state_dict())
+        trained = [*self.unet.parameters(), *(self.phi.parameters() if recipe.train_inversion else [])]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+                {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.99),
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "unet": self.unet.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "phi": self.phi.state_dict(),
+            "averaged_phi": self.inversion.phi.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.unet.load_state_dict(state["unet"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.phi.load_state_dict(state["phi"])
+        self.inversion.phi.load_state_dict(state["averaged_phi"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def pipeline(self) -> Any:
+        """What has been trained so far, as diffusers has it."""
+        return build_pipeline(self.encoder, self.tokenizer, self.autoencoder, self.averaged)
+
+    def advance(self) -> float:
+        """One optimiser step; returns its loss."""
+        import torch
+
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, self.step])
+        self.unet.train()
+        loss = self._loss(self.unet, self.phi, *self._draw(rng), rng)
+        for group in self.optimiser.param_groups:
+            group["lr"] = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak, recipe.peak / 50)
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward([loss])
+        torch.nn.utils.clip_grad_norm_([p for g in self.optimiser.param_groups for p in g["params"]], 1.0)
+        self.optimiser.step()
+        decay = min(recipe.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for kept, new in ((self.averaged, self.unet), (self.inversion.phi, self.phi)):
+                for old, value in zip(kept.parameters(), new.parameters(), strict=True):
+                    old.lerp_(value, 1 - decay)
+        self.step += 1
+        return float(loss)
+
+    def _draw(self, rng: np.random.Generator) -> tuple[Rows, Rows, list[list[str]]]:
+        """Pictures to draw, pictures whose words are read, and prompts in pieces."""
+        recipe = self.recipe
+        kinds = np.cumsum([recipe.different, recipe.worded, recipe.unconditional])
+        kind = np.searchsorted(kinds, rng.random(recipe.batch), side="right")
+        worded = rng.choice(self.inside, recipe.batch)
+        drawn = worded.copy()
+        different = np.flatnonzero(kind == 0)
+        before, after, said = self.pairs.draw(len(different), rng)
+        worded[different], drawn[different] = before, after
+        captions = self.data.draw(drawn, rng)
+        texts = self.data.texts
+        prompts: list[list[str]] = []
+        for place in range(recipe.batch):
+            sentence = str(rng.choice(recipe.sentences))
+            match kind[place]:
+                case 0:
+                    pieces = sentence.replace("{text}", said[int(np.searchsorted(different, place))]).split("{word}")
+                case 1:
+                    words = texts[captions[place]].split()
+                    some = " ".join(word for word in words if rng.random() < 0.4)
+                    pieces = sentence.replace("{text}", some).split("{word}") if some else ["", ""]
+                case 2:
+                    pieces = [""]
+                case _:
+                    pieces = [texts[captions[place]]]
+            prompts.append(pieces)
+        return drawn, worded, prompts
+
+    def _loss(
+        self, unet: Any, phi: Any, drawn: Rows, worded: Rows, prompts: list[list[str]], rng: np.random.Generator
+    ) -> Tensor:
+        import torch
+
+        recipe = self.recipe
+        features = self.features[worded]
+        noise = torch.from_numpy(rng.standard_normal(features.shape).astype(np.float32)).to(self.device)
+        noisy = features + recipe.feature_noise / features.shape[1] ** 0.5 * noise
+        words = phi(torch.nn.functional.normalize(noisy, dim=-1))
+        tokens, places = self.reader.tokenise_pieces(prompts)
+        with self.reader.reading(places.to(self.device), words):
+            states = self.encoder(tokens.to(self.device)).last_hidden_state
+        clean = self.latents[rng.integers(0, VARIANTS, len(drawn)), drawn].to(self.device)
+        level = 1 / (1 + np.exp(-rng.normal(recipe.time_mean, 1.0, len(drawn))))
+        sigma = torch.from_numpy(level.astype(np.float32)).to(self.device)[:, None, None, None]
+        start = torch.from_numpy(rng.standard_normal(clean.shape).astype(np.float32)).to(self.device)
+        mixed = ((1 - sigma) * clean + sigma * start).contiguous(memory_format=torch.channels_last)
+        flow = unet(mixed, sigma.flatten() * TIMESTEPS, encoder_hidden_states=states).sample
+        loss: Tensor = (flow - (start - clean)).square().mean()
+        return loss
+
+    def evaluate(self) -> dict[str, float]:
+        """The loss on held-out pictures, and how often a drawing of a picture's word alone finds the picture again.
+
+        The second is R@10 among all pictures, by the embedder, for 128 pictures of each part.
+        """
+        import torch
+
+        rng = np.random.default_rng([self.recipe.seed, 1])
+        rows = rng.choice(self.held_out, min(256, len(self.held_out)), replace=False)
+        prompts = [["", ""]] * len(rows)
+        with torch.no_grad():
+            loss = self._loss(self.averaged, self.inversion.phi, rows, rows, prompts, rng)
+        measured = {"validation_loss": float(loss)}
+        for label, part in (("train", self.inside), ("validation", self.held_out)):
+            chosen = rng.choice(part, min(128, len(part)), replace=False)
+            drawings = self._generator().draw(
+                [Sketch("", (self.features[row].cpu().numpy(),)) for row in chosen], DrawOptions()
+            )
+            pictures = [drawing.images[0] if drawing.images else None for drawing in drawings]
+            found = []
+            for row, picture in zip(chosen, pictures, strict=True):
+                if picture is None:
+                    found.append(False)
+                    continue
+                scores = torch.from_numpy(self.embedder.encode_query([Item(image=picture)])) @ self.features.T
+                found.append(bool((scores[0] > scores[0, row]).sum() < 10))
+            measured[f"{label}_r10"] = float(np.mean(found))
+        return measured
+
+    def grid(self, file: Path, columns: int = 12) -> None:
+        """Pictures of pairs beside what is drawn: before, after, the drawing of the difference; held-out ones below."""
+        from PIL import Image
+
+        rows = []
+        for part in (self.inside, self.held_out):
+            names = [self.data.names[row] for row in part]
+            try:
+                pairs = Differences(names, part, self.features[part].cpu().numpy(), self.recipe.keep)
+            except CallError:
+                continue
+            before, after, said = pairs.draw(columns, np.random.default_rng(self.recipe.seed))
+            sketches = [
+                Sketch(text, (self.features[row].cpu().numpy(),)) for row, text in zip(before, said, strict=True)
+            ]
+            blank = np.zeros_like(self.data.pixels[0])
+            drawn = [
+                np.asarray(drawing.images[0]) if drawing.images else blank
+                for drawing in self._generator().draw(sketches, DrawOptions())
+            ]
+            for strip in (self.data.pixels[before], self.data.pixels[after], drawn):
+                rows.append(np.concatenate(list(strip), 1))
+        Image.fromarray(np.concatenate(rows)).save(file)
+
+    def _generator(self) -> PseudoTargetGenerator:
+        return PseudoTargetGenerator(
+            self.pipeline(), spec_of(self.recipe), [self.inversion], name="the generator in training", digest=""
+        )
+
+
+def _features(embedder: ClipEmbedder, pixels: npt.NDArray[np.uint8]) -> Tensor:
+    """Unit features of pictures, (n, dim)."""
+    import torch
+    from PIL import Image
+
+    return torch.from_numpy(np.concatenate([
+        embedder.encode_document([Item(image=Image.fromarray(each)) for each in pixels[start : start + 256]])
+        for start in range(0, len(pixels), 256)
+    ]))  # fmt: skip
+
+
+def _shifted(pixels: npt.NDArray[np.uint8], x: int, y: int) -> npt.NDArray[np.uint8]:
+    """All pictures moved by some pixels over white."""
+    size = pixels.shape[1]
+    moved = np.full_like(pixels, 255)
+    moved[:, max(0, y) : size + min(0, y), max(0, x) : size + min(0, x)] = pixels[
+        :, max(0, -y) : size - max(0, y), max(0, -x) : size - max(0, x)
+    ]
+    return moved

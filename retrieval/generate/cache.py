@@ -1,0 +1,112 @@
+"""Drawings kept on disk by what they were made from, so that none is drawn twice.
+
+    KEY-0.png, KEY-1.png ...   the pictures
+    KEY.json                   written last: what was asked, what failed, and the pictures' features by embedder
+
+A key is a digest of everything a drawing depends on. Files are written aside and renamed, so that readers, writers and
+kills at any moment leave whole entries or none; two that draw the same thing write the same thing.
+
+What this module does not know: generators, embedders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.files import atomic_write
+from indexer.types import JsonValue
+from retrieval.fusion import Vector
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def default_folder() -> Path:
+    """`underdrawing/drawings` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "underdrawing" / "drawings"
+
+
+def key_of(reference: str, text: str, identity: Mapping[str, JsonValue]) -> str:
+    """The key of a drawing.
+
+    Args:
+        reference: A digest of the reference.
+        text: The sentence; white space is evened out.
+        identity: What the generator says its drawings depend on.
+    """
+    content = json.dumps([reference, " ".join(text.split()), identity], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A kept drawing.
+
+    Attributes:
+        pictures: The files.
+        failed: Why pictures are missing, or None.
+        features: By an embedder's digest, the mean feature of the pictures.
+    """
+
+    pictures: tuple[Path, ...]
+    failed: str | None
+    features: Mapping[str, Vector]
+
+
+class DrawingCache:
+    """One folder of drawings, shared by any number of processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, key: str) -> Entry | None:
+        """The entry of that key; None where there is none, or a damaged one, which is drawn again."""
+        try:
+            found = json.loads(self._manifest(key).read_text(encoding="utf-8"))
+            pictures = tuple(self._manifest(key).with_name(name) for name in found["pictures"])
+            features = {digest: np.asarray(row, np.float32) for digest, row in found["features"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        if not all(picture.is_file() for picture in pictures):
+            return None
+        return Entry(pictures, found.get("failed"), features)
+
+    def put(self, key: str, images: tuple[Image, ...], failed: str | None, asked: Mapping[str, Any]) -> Entry:
+        """Keep a drawing.
+
+        Raises:
+            StoreError: The folder cannot be written.
+        """
+        names = []
+        for number, image in enumerate(images):
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            name = f"{key}-{number}.png"
+            atomic_write(self._manifest(key).with_name(name), buffer.getvalue())
+            names.append(name)
+        self._write(key, {"asked": asked, "pictures": names, "failed": failed, "features": {}})
+        return Entry(tuple(self._manifest(key).with_name(name) for name in names), failed, {})
+
+    def add_feature(self, key: str, digest: str, feature: Vector) -> None:
+        """Keep the feature of an entry's pictures; nothing happens where the entry is gone."""
+        try:
+            found = json.loads(self._manifest(key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        found["features"][digest] = [float(value) for value in feature]
+        self._write(key, found)
+
+    def _manifest(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+    def _write(self, key: str, content: Mapping[str, Any]) -> None:
+        atomic_write(self._manifest(key), json.dumps(content).encode() + b"\n")

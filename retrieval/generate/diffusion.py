@@ -1,0 +1,344 @@
+"""Pseudo-targets by any diffusers pipeline whose text encoders can read words given as vectors.
+
+Each text encoder of the pipeline has an inversion of its own (CIG: Wang et al., CVPR 2025). The reference's feature
+becomes a word of that encoder; the prompt is read with the word in its place; the pipeline draws. The reference's
+pixels never reach the denoiser.
+
+    StableDiffusionPipeline        one text encoder, its last hidden states
+    StableDiffusionXLPipeline      two text encoders: their penultimate hidden states side by side, and the second's
+                                   projected vector
+    LatentConsistencyModelPipeline as the first, guidance embedded in the denoiser
+
+Turbo and Lightning variants are the same classes with few steps and no guidance.
+
+What this module does not know: collections, caches, how drawings are searched with.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.embed.inversion import PUBLISHED_TEMPLATE, Inversion, WordReader, check_template, load_inversion
+from indexer.errors import CallError, GeneratorError, MissingExtraError, ModelError
+from indexer.files import file_digest
+from indexer.types import JsonValue
+from retrieval.generate.protocol import Drawing, DrawOptions, Sketch
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+SPEC = "underdrawing.json"
+"""Beside `model_index.json`: the inversions, template and defaults of a generator that was made for this."""
+
+BLACK = 10 / 255
+"""CIG's own gate: a picture whose mean is at most this is taken for a failure."""
+
+
+@dataclass(frozen=True)
+class WordSource:
+    """Where the word of one text encoder comes from.
+
+    Attributes:
+        model: The embedder whose picture feature is read, such as `open_clip:ViT-L-14/openai`.
+        inversion: What `load_inversion` takes; relative to the generator's folder when it is a folder in it.
+    """
+
+    model: str
+    inversion: str
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """What a pipeline needs besides itself to draw pseudo-targets.
+
+    Attributes:
+        words: For each text encoder in the pipeline's order.
+        template: The prompt; `{word}` once, and `{text}`.
+        steps: Denoising steps.
+        guidance: Classifier-free guidance scale.
+        size: Pixels; None for the pipeline's own.
+        negative: What the pictures should not show.
+    """
+
+    words: tuple[WordSource, ...]
+    template: str = PUBLISHED_TEMPLATE
+    steps: int = 20
+    guidance: float = 5.0
+    size: int | None = None
+    negative: str | None = None
+
+    def __post_init__(self) -> None:
+        check_template(self.template)
+        settled = tuple(each if isinstance(each, WordSource) else WordSource(**each) for each in self.words)
+        object.__setattr__(self, "words", settled)
+
+    @classmethod
+    def read(cls, folder: Path) -> GeneratorSpec:
+        """The spec in a generator's folder.
+
+        Raises:
+            ModelError: There is none, or it does not parse.
+        """
+        file = folder / SPEC
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise ModelError(
+                f"{folder} has no {SPEC}: it does not say which inversion makes the words of its text encoders.",
+                'Write one: {"words": [{"model": "open_clip:ViT-L-14/openai", "inversion": "phi.pt"}]}.',
+            ) from None
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"{file} cannot be read: {error}.") from error
+
+
+class PseudoTargetGenerator:
+    """A diffusers pipeline that draws what a reference and a sentence mean.
+
+    Args:
+        pipeline: Loaded, with a text encoder.
+        spec: Its inversions and defaults.
+        inversions: One for each text encoder.
+        name: What it was asked for by.
+        digest: Of its weights.
+
+    Raises:
+        ModelError: The pipeline has no text encoder, or an inversion does not fit its encoder.
+    """
+
+    def __init__(
+        self, pipeline: Any, spec: GeneratorSpec, inversions: Sequence[Inversion], *, name: str, digest: str
+    ) -> None:
+        encoders = [(e, t) for e, t in _text_encoders(pipeline) if e is not None]
+        if not encoders:
+            raise ModelError(
+                f"{name} is a {type(pipeline).__name__} without a text encoder, so it cannot read a pseudo-word.",
+                "Use a text-to-image pipeline, such as Stable Diffusion.",
+            )
+        if len(inversions) != len(encoders):
+            raise ModelError(
+                f"{name} has {len(encoders)} text encoders and {len(inversions)} inversions; each needs its own."
+            )
+        self.name = name
+        self._pipeline = pipeline
+        self._spec = spec
+        self._inversions = tuple(inversions)
+        self._encoders = [encoder for encoder, _ in encoders]
+        self._readers = [
+            WordReader(encoder.get_input_embeddings(), tokenizer, int(tokenizer.model_max_length))
+            for encoder, tokenizer in encoders
+        ]
+        for reader, inversion in zip(self._readers, self._inversions, strict=True):
+            if reader.word_dim != inversion.config.word_dim:
+                raise ModelError(
+                    f"An inversion of {name} makes words of {inversion.config.word_dim} numbers; "
+                    f"its text encoder reads {reader.word_dim}."
+                )
+        self._digest = digest
+        pipeline.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def load(
+        cls, source: str | Path, spec: GeneratorSpec | None = None, *, device: str = "cpu", dtype: str = "float32"
+    ) -> PseudoTargetGenerator:
+        """A generator by bundled name, folder or hub id.
+
+        Args:
+            source: `bundled:NAME`, a diffusers folder, or a hub id (fetched on first use).
+            spec: Over the one in the folder; needed where there is none.
+            device: `cpu`, `cuda`, `mps`.
+            dtype: `float32`, `bfloat16` or `float16` (not on a CPU).
+
+        Raises:
+            MissingExtraError: diffusers is not installed.
+            ModelError: There is no pipeline there, or it does not fit.
+            UnknownNameError: No bundled generator of that name.
+        """
+        try:
+            import diffusers
+        except ImportError:
+            raise MissingExtraError("diffusers", "generate", "Drawing pseudo-targets") from None
+        import torch
+
+        if dtype == "float16" and device == "cpu":
+            raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+        if isinstance(source, str) and source.startswith("bundled:"):
+            from indexer.bundled import generator_folder
+
+            place: str | Path = generator_folder(source.removeprefix("bundled:"))
+        else:
+            place = source
+        folder = Path(place)
+        if spec is None:
+            if not folder.is_dir():
+                raise ModelError(
+                    f"{source} needs to be told the inversions of its text encoders.",
+                    f"Name a folder with {SPEC}, or give a GeneratorSpec.",
+                )
+            spec = GeneratorSpec.read(folder)
+        try:
+            loader: Any = diffusers.DiffusionPipeline
+            pipeline = loader.from_pretrained(str(place), torch_dtype=getattr(torch, dtype), use_safetensors=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(
+                f"{source} cannot be loaded as a diffusers pipeline: {str(error).strip().splitlines()[0][:300]}",
+                "Name a folder with model_index.json and safetensors weights; offline, bundled:emoji-generator works.",
+            ) from error
+        inversions = [
+            load_inversion(folder / each.inversion if (folder / each.inversion).exists() else each.inversion)
+            for each in spec.words
+        ]
+        digest = _weights_digest(folder) if folder.is_dir() else str(source)
+        return cls(pipeline.to(device), spec, inversions, name=str(source), digest=digest)
+
+    @property
+    def feature_models(self) -> Sequence[tuple[str, bool]]:
+        """See `Generator.feature_models`."""
+        return [
+            (source.model, inversion.config.normalized)
+            for source, inversion in zip(self._spec.words, self._inversions, strict=True)
+        ]
+
+    @functools.cached_property
+    def defaults(self) -> DrawOptions:
+        """See `Generator.defaults`."""
+        unet_size = int(self._pipeline.unet.config.sample_size * self._pipeline.vae_scale_factor)
+        return DrawOptions(
+            steps=self._spec.steps,
+            guidance=self._spec.guidance,
+            size=self._spec.size or unet_size,
+            negative=self._spec.negative,
+        )
+
+    def identity(self, options: DrawOptions) -> Mapping[str, JsonValue]:
+        """See `Generator.identity`."""
+        settled = options.over(self.defaults)
+        return {
+            "generator": self._digest,
+            "inversions": [each.digest for each in self._inversions],
+            "template": self._spec.template,
+            "scheduler": type(self._pipeline.scheduler).__name__,
+            "dtype": str(self._pipeline.dtype),
+            **asdict(settled),
+        }
+
+    def draw(self, sketches: Sequence[Sketch], options: DrawOptions) -> list[Drawing]:
+        """See `Generator.draw`. All pictures of the call are one batch."""
+        import torch
+
+        if not sketches:
+            return []
+        settled = options.over(self.defaults)
+        guided = (settled.guidance or 0) > 1
+        try:
+            with torch.inference_mode():
+                images = self._pipeline(
+                    **self._conditions(sketches, settled, guided),
+                    num_images_per_prompt=settled.images,
+                    num_inference_steps=settled.steps,
+                    guidance_scale=settled.guidance,
+                    height=settled.size,
+                    width=settled.size,
+                    latents=self._noise(len(sketches), settled),
+                    output_type="np",
+                ).images
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise GeneratorError(
+                f"{self.name} ran out of memory on {len(sketches)} x {settled.images} pictures of "
+                f"{settled.size} pixels: {str(error).splitlines()[0][:200]}",
+                "Draw fewer at once or smaller, or use another device.",
+            ) from error
+        return [_drawing(own) for own in np.split(np.asarray(images, np.float32), len(sketches))]
+
+    def _noise(self, sketches: int, options: DrawOptions) -> torch.Tensor:
+        """The same noise for picture n of every sketch, so that nothing depends on the batch."""
+        import torch
+
+        side = (options.size or 0) // self._pipeline.vae_scale_factor
+        shape = (self._pipeline.unet.config.in_channels, side, side)
+        noise = torch.stack([
+            torch.randn(shape, generator=torch.Generator("cpu").manual_seed(options.seed * 1_000 + number))
+            for number in range(options.images)
+        ])  # fmt: skip
+        return noise.repeat(sketches, 1, 1, 1).to(self._pipeline.device, self._pipeline.dtype)
+
+    def _conditions(self, sketches: Sequence[Sketch], options: DrawOptions, guided: bool) -> dict[str, Any]:
+        """The pipeline's conditioning: prompt embeddings, and those of the negative where it is guided."""
+        words = [
+            inversion.words(np.stack([sketch.features[place] for sketch in sketches]))
+            for place, inversion in enumerate(self._inversions)
+        ]
+        texts = [sketch.text for sketch in sketches]
+        wide = hasattr(self._pipeline, "text_encoder_2")
+        states, pooled = self._read(self._spec.template, texts, words, wide)
+        conditions: dict[str, Any] = {"prompt_embeds": states}
+        if wide:
+            conditions["pooled_prompt_embeds"] = pooled
+        if guided and type(self._pipeline).__name__ != "LatentConsistencyModelPipeline":
+            if wide and not options.negative and self._pipeline.config.get("force_zeros_for_empty_prompt", False):
+                states, pooled = states * 0, pooled * 0
+            else:
+                states, pooled = self._read("{text}", [options.negative or ""] * len(texts), None, wide)
+            conditions["negative_prompt_embeds"] = states
+            if wide:
+                conditions["negative_pooled_prompt_embeds"] = pooled
+        return conditions
+
+    def _read(self, template: str, texts: Sequence[str], words: Any, wide: bool) -> tuple[Any, Any]:
+        """Hidden states (n, length, width) of all encoders side by side, and the last encoder's projected vector."""
+        import torch
+
+        device = self._pipeline.device
+        states, pooled = [], None
+        for place, (encoder, reader) in enumerate(zip(self._encoders, self._readers, strict=True)):
+            tokens, places = reader.tokenise(template, texts)
+            own = torch.from_numpy(words[place]) if words is not None else torch.zeros(len(texts), reader.word_dim)
+            with reader.reading(places.to(device), own.to(device)):
+                output = encoder(tokens.to(device), output_hidden_states=wide)
+            states.append(output.hidden_states[-2] if wide else output.last_hidden_state)
+            pooled = output[0]
+        return torch.cat(states, -1), pooled
+
+
+def _text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:
+    """Each text encoder with its tokenizer, in the pipeline's order."""
+    pairs = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
+    return [(getattr(pipeline, encoder, None), getattr(pipeline, tokenizer, None)) for encoder, tokenizer in pairs]
+
+
+def _drawing(images: Any) -> Drawing:
+    """(n, height, width, 3) floats in [0, 1] as pictures, without those that failed."""
+    from PIL import Image as PillowImage
+
+    kept: list[Image] = []
+    reasons = []
+    for image in images:
+        if not np.isfinite(image).all():
+            reasons.append("not a number")
+        elif image.mean() <= BLACK:
+            reasons.append("black")
+        else:
+            kept.append(PillowImage.fromarray((image * 255).round().astype(np.uint8)))
+    if not reasons:
+        return Drawing(tuple(kept))
+    return Drawing(
+        tuple(kept), f"{len(reasons)} of {len(images)} pictures came out {' or '.join(sorted(set(reasons)))}"
+    )
+
+
+def _weights_digest(folder: Path) -> str:
+    """One digest over all weights and configurations of a pipeline's folder."""
+    import hashlib
+
+    total = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in {".safetensors", ".json"}:
+            total.update(f"{file.relative_to(folder)} {file_digest(file)}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,302 @@
+"""What methods need besides the collection's embedder: an inversion that makes words, a generator that draws.
+
+Both are loaded when a method first asks for them. Drawings are kept in a cache, and are drawn aside, so that a query
+with a deadline can be answered without.
+
+What this module does not know: methods, collections, how answers are found.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indexer.errors import CallError, GeneratorError, StoreError, UnderdrawingError
+from indexer.files import file_digest
+from indexer.types import Item, JsonValue
+from indexer.vectors import unit_rows
+from retrieval.fusion import Matrix, Vector
+from retrieval.generate.cache import DrawingCache, default_folder, key_of
+from retrieval.generate.protocol import Drawing, DrawOptions, Generator, Sketch
+
+if TYPE_CHECKING:
+    from indexer.embed.clip import ClipEmbedder
+    from indexer.embed.inversion import Inversion
+    from indexer.embed.protocol import Embedder
+
+COMPANIONS = {"bundled:emoji-clip": ("bundled:emoji-inversion", "bundled:emoji-generator")}
+"""By embedder, the inversion and the generator that were trained for it and come with the package."""
+
+BATCH = 32
+"""Drawings made at once."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A query's reference, as far as words and drawings need it.
+
+    Attributes:
+        item: The picture, where it is at hand.
+        vector: Its vector in the collection's space, (dim,) float32 of unit length.
+    """
+
+    item: Item | None
+    vector: Vector
+
+    @property
+    def digest(self) -> str:
+        """Of the picture's content; of the vector where a stored document is the reference."""
+        image = None if self.item is None else self.item.image
+        if isinstance(image, Path):
+            return file_digest(image)
+        if isinstance(image, bytes):
+            return hashlib.sha256(image).hexdigest()
+        content = self.vector.astype(np.float16).tobytes() if image is None else image.tobytes()
+        return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(frozen=True)
+class PseudoTarget:
+    """What became of a drawing.
+
+    Attributes:
+        vector: The mean picture vector, (dim,) float32 of unit length, or None where there is no picture.
+        about: `path`, `seed` and `cached`, or None.
+        note: What went wrong, or None.
+    """
+
+    vector: Vector | None
+    about: Mapping[str, JsonValue] | None = None
+    note: str | None = None
+
+
+class Studio:
+    """Makes words and pseudo-targets for queries.
+
+    Args:
+        inversion: What `load_inversion` takes; None for the one that comes with the embedder.
+        generator: A `Generator`, or what `PseudoTargetGenerator.load` takes; None as above.
+        options: How pictures are drawn.
+        cache: The folder where drawings are kept; None for the user's cache folder.
+        regenerate: Draw again what is in the cache.
+        deadline_ms: How long an answer may wait for drawings; None to wait until they are made.
+        device: Where the generator runs.
+    """
+
+    def __init__(
+        self,
+        inversion: str | Path | Inversion | None = None,
+        generator: str | Path | Generator | None = None,
+        options: DrawOptions | None = None,
+        *,
+        cache: Path | None = None,
+        regenerate: bool = False,
+        deadline_ms: float | None = None,
+        device: str = "cpu",
+    ) -> None:
+        if deadline_ms is not None and not deadline_ms >= 0:
+            raise CallError(f"The deadline is {deadline_ms} ms; it must not be negative.")
+        self._inversion = inversion
+        self._generator = generator
+        self._options = options or DrawOptions()
+        self._cache = DrawingCache(cache or default_folder())
+        self._regenerate = regenerate
+        self._deadline_ms = deadline_ms
+        self._device = device
+        self._loaded: dict[str, Embedder] = {}
+
+    def read(self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]) -> Matrix:
+        """The vectors of sentences read with the words of references: (n, dim) float32, rows of unit length.
+
+        Raises:
+            CallError: The model's text tower reads no words, or there is no inversion for it.
+            ModelError: The inversion cannot be loaded, or does not fit.
+        """
+        tower = self._reading(embedder)
+        inversion = self.inversion(embedder)
+        words = inversion.words(self._features(embedder, references, unit=inversion.config.normalized))
+        return tower.encode_worded(inversion.config.template, texts, words)
+
+    def draw(self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]) -> list[PseudoTarget]:
+        """The pseudo-targets of sentences and references, from the cache or drawn. It never fails.
+
+        What cannot be drawn, or not before the deadline, is missing with a note. What is late is finished in the
+        background and kept for the next time.
+        """
+        work: Future[list[PseudoTarget]] = self._pool.submit(self._draw, embedder, list(texts), list(references))
+        try:
+            return work.result(None if self._deadline_ms is None else self._deadline_ms / 1000)
+        except TimeoutError:
+            note = f"No pseudo-target within {self._deadline_ms:.0f} ms; it is finished in the background and kept."
+            return [PseudoTarget(None, note=note)] * len(texts)
+
+    def inversion(self, embedder: Embedder) -> Inversion:
+        """The inversion for an embedder's text tower.
+
+        Raises:
+            CallError: None was given and none comes with the model.
+            ModelError: It does not fit the tower.
+        """
+        from indexer.embed.inversion import Inversion, load_inversion
+
+        if not isinstance(self._inversion, Inversion):
+            source = self._inversion if self._inversion is not None else self._companion(embedder.name, 0)
+            self._inversion = load_inversion(source)
+        width = self._reading(embedder).reader.word_dim
+        config = self._inversion.config
+        if (config.feature_dim, config.word_dim) != (embedder.dim, width):
+            raise CallError(
+                f"The inversion turns {config.feature_dim} numbers into words of {config.word_dim}; "
+                f"{embedder.name} has features of {embedder.dim} and words of {width}.",
+                "Use an inversion that was trained for this model: underdrawing train inversion.",
+            )
+        return self._inversion
+
+    def generator(self, embedder: Embedder) -> Generator:
+        """The generator.
+
+        Raises:
+            CallError: None was given and none comes with the model.
+            ModelError: It cannot be loaded.
+            MissingExtraError: diffusers is not installed.
+        """
+        if self._generator is None or isinstance(self._generator, str | Path):
+            from retrieval.generate.diffusion import PseudoTargetGenerator
+
+            source = self._generator if self._generator is not None else self._companion(embedder.name, 1)
+            self._generator = PseudoTargetGenerator.load(source, device=self._device)
+        return self._generator
+
+    def _companion(self, model: str, which: int) -> str:
+        if model not in COMPANIONS:
+            flag = ("--inversion", "--generator")[which]
+            program = ("inversion", "generator")[which]
+            raise CallError(
+                f"No {program} comes with {model}.",
+                f"Give one with {flag}, or train one: underdrawing train {program} CORPUS --out DIR.",
+            )
+        return COMPANIONS[model][which]
+
+    @functools.cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        # One thread: models are not shared between threads, and drawings of a late call go first.
+        return ThreadPoolExecutor(1, "underdrawing-draw")
+
+    def _draw(self, embedder: Embedder, texts: list[str], references: list[Reference]) -> list[PseudoTarget]:
+        try:
+            generator = self.generator(embedder)
+            options = self._options.over(generator.defaults)
+            identity = generator.identity(options)
+            keys = [key_of(each.digest, text, identity) for each, text in zip(references, texts, strict=True)]
+            drawn = self._ensure_drawn(generator, options, keys, texts, references, embedder)
+            return [self._settled(embedder, options, key, drawn) for key in keys]
+        except UnderdrawingError as error:
+            return [PseudoTarget(None, note=f"No pseudo-target: {error}")] * len(texts)
+
+    def _ensure_drawn(
+        self,
+        generator: Generator,
+        options: DrawOptions,
+        keys: list[str],
+        texts: list[str],
+        references: list[Reference],
+        embedder: Embedder,
+    ) -> dict[str, str | None]:
+        """Draw what the cache does not have; returns the keys that were drawn, each with the error if there was one."""
+        outcome: dict[str, str | None] = {}
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        missing = [place for key, place in first.items() if self._regenerate or self._cache.get(key) is None]
+        for start in range(0, len(missing), BATCH):
+            places = missing[start : start + BATCH]
+            chosen = [references[place] for place in places]
+            features = [
+                self._features(self._embedder(model, embedder), chosen, unit=unit, own=embedder)
+                for model, unit in generator.feature_models
+            ]
+            sketches = [Sketch(texts[place], tuple(rows[row] for rows in features)) for row, place in enumerate(places)]
+            for place, drawing in zip(places, _halving(generator, sketches, options), strict=True):
+                if isinstance(drawing, GeneratorError):  # it may go well another time, so it is not kept
+                    outcome[keys[place]] = str(drawing)
+                    continue
+                asked = {"text": texts[place], **generator.identity(options)}
+                self._cache.put(keys[place], drawing.images, drawing.failed, asked)
+                outcome[keys[place]] = None
+        return outcome
+
+    def _settled(
+        self, embedder: Embedder, options: DrawOptions, key: str, drawn: Mapping[str, str | None]
+    ) -> PseudoTarget:
+        """The vector of a cached drawing, embedded once for each embedder."""
+        error = drawn.get(key)
+        if error is not None:
+            return PseudoTarget(None, note=f"No pseudo-target: {error}")
+        entry = self._cache.get(key)
+        if entry is None:
+            raise StoreError(f"The drawing {key} in {self._cache.folder} vanished.", "Ask again.")
+        if not entry.pictures:
+            return PseudoTarget(None, note=f"No pseudo-target: {entry.failed}.")
+        about: dict[str, JsonValue] = {"path": str(entry.pictures[0]), "seed": options.seed, "cached": key not in drawn}
+        digest = embedder.fingerprint().digest
+        if digest not in entry.features:
+            rows = embedder.encode_query([Item(image=picture) for picture in entry.pictures])
+            vector = unit_rows(rows.mean(0, keepdims=True))[0]
+            self._cache.add_feature(key, digest, vector)
+        else:
+            vector = entry.features[digest]
+        return PseudoTarget(vector, about, None if entry.failed is None else f"Of the pseudo-target, {entry.failed}.")
+
+    def _features(
+        self, embedder: Embedder, references: Sequence[Reference], *, unit: bool, own: Embedder | None = None
+    ) -> Matrix:
+        """The references' features in an embedder's space; their vectors where those are just that."""
+        if unit and (own is None or embedder is own):
+            return np.stack([each.vector for each in references])
+        items = [each.item for each in references]
+        if any(item is None for item in items):
+            raise CallError(
+                "A stored vector stands for the reference, and this inversion reads the picture itself.",
+                "Give the picture with `image` in place of `like`.",
+            )
+        given = [item for item in items if item is not None]
+        if unit:
+            return embedder.encode_query(given)
+        prepare = embedder.preparer()
+        return self._reading(embedder).image_features([prepare(item) for item in given])
+
+    def _embedder(self, model: str, own: Embedder) -> Embedder:
+        from indexer.embed import load_embedder
+
+        if model == own.name:
+            return own
+        if model not in self._loaded:
+            self._loaded[model] = load_embedder(model, device=self._device)
+        return self._loaded[model]
+
+    @staticmethod
+    def _reading(embedder: Embedder) -> ClipEmbedder:
+        from indexer.embed.clip import ClipEmbedder
+
+        if not isinstance(embedder, ClipEmbedder):
+            raise CallError(
+                f"{embedder.name} has no text tower that reads words.",
+                "Use a model of the CLIP family, or another method.",
+            )
+        return embedder
+
+
+def _halving(generator: Generator, sketches: Sequence[Sketch], options: DrawOptions) -> list[Drawing | GeneratorError]:
+    """Draw a batch; where that fails, its halves, down to single drawings, whose failure is their own."""
+    try:
+        return list(generator.draw(sketches, options))
+    except GeneratorError as error:
+        if len(sketches) == 1:
+            return [error]
+    middle = len(sketches) // 2
+    return _halving(generator, sketches[:middle], options) + _halving(generator, sketches[middle:], options)
