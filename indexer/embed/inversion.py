@@ -157,7 +157,8 @@ class WordReader:
                 ids += [self._place, *self._pieces.ids(piece)]
             rows.append(self._pieces.wrapped(ids[:room], self.context))
             masks.append(places)
-        return torch.tensor(rows), torch.tensor(masks)
+        shape = (len(texts), self.context)
+        return torch.tensor(rows, dtype=torch.int64).view(shape), torch.tensor(masks, dtype=torch.bool).view(shape)
 
     @contextmanager
     def reading(self, places: Tensor, words: Tensor) -> Iterator[None]:
@@ -246,8 +247,9 @@ class Inversion:
                 f"this model's have {features.shape[1]}.",
                 "Use an inversion that was trained for this model: underdrawing train inversion.",
             )
+        device = next(self.phi.parameters()).device
         with torch.inference_mode():
-            words: Matrix = self.phi(torch.from_numpy(np.ascontiguousarray(features))).float().numpy()
+            words: Matrix = self.phi(torch.from_numpy(np.ascontiguousarray(features)).to(device)).float().cpu().numpy()
         return words
 
     def save(self, folder: Path) -> None:
@@ -292,7 +294,7 @@ def load_inversion(source: str | Path) -> Inversion:
         )
     tensors = _phi_tensors(path)
     first, last = tensors["layers.0.weight"], tensors["layers.6.weight"]
-    return _loaded(InversionConfig(first.shape[1], first.shape[0], last.shape[0]), tensors, path)
+    return _loaded(InversionConfig(first.shape[-1], first.shape[0], last.shape[0]), tensors, path)
 
 
 def _loaded(config: InversionConfig, tensors: Mapping[str, Tensor], file: Path) -> Inversion:
@@ -325,7 +327,7 @@ def _phi_tensors(file: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, SafetensorError, EOFError) as error:
         raise ModelError(f"{file} cannot be read as weights: {error}") from error
     # SEARLE and LinCIR keep the state under the name of the class; others keep it bare or wrapped once more.
-    while isinstance(found, dict) and not any(key.endswith("layers.0.weight") for key in found):
+    while isinstance(found, dict) and not any(str(key).endswith("layers.0.weight") for key in found):
         nested = [value for value in found.values() if isinstance(value, dict)]
         if not nested:
             raise ModelError(f"{file} holds no Phi: no layers.0.weight among its {len(found)} entries.")
