@@ -89,14 +89,14 @@ def add_drawings(
         for (place, _, _), part in zip(wanted, asked, strict=True)
     ]
     made = studio.draw(embedder(), [part.text for part in asked], references)
-    again = [n for n, (_, _, part) in enumerate(wanted) if isinstance(part, Worded) and made[n].vector is not None]
-    vectors = {n: each.vector for n, each in enumerate(made)}
+    vectors = {n: each.drawn.vector for n, each in enumerate(made) if each.drawn is not None}
+    again = [n for n in vectors if isinstance(wanted[n][2], Worded)]
     if again:
-        pictures = [Reference(None, _there(made[n].vector)) for n in again]
+        pictures = [each.drawn for n in again if (each := made[n]).drawn is not None]
         vectors |= dict(zip(again, studio.read(embedder(), [asked[n].text for n in again], pictures), strict=True))
     answer = list(encoded)
     for n, (place, name, _) in enumerate(wanted):
-        own, vector = answer[place], vectors[n]
+        own, vector = answer[place], vectors.get(n)
         answer[place] = replace(
             own,
             vectors=own.vectors if vector is None else {**own.vectors, name: vector},
@@ -124,12 +124,8 @@ def _worded(
 
 
 def _reference(picture: Item | Stored, vector: Vector) -> Reference:
-    return Reference(picture if isinstance(picture, Item) else None, vector)
-
-
-def _there(vector: Vector | None) -> Vector:
-    assert vector is not None
-    return vector
+    image = picture.image if isinstance(picture, Item) else None
+    return Reference(() if image is None else (image,), vector)
 
 
 def _embedded(parts: Sequence[Part], embedder: Callable[[], Embedder]) -> dict[object, Vector | str]:

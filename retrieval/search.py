@@ -119,8 +119,7 @@ class Retriever:
             FilterError: `where` does not parse.
             CallError: The model has no encoder for a part, or a document that a query names does not exist.
         """
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise QueryError(f"k is {k!r}; it must be a whole number of at least 1.")
+        _check_k(k)
         return self._on_snapshot(lambda snapshot: self._answer(snapshot, queries, k, where, exclude))
 
     def stream(
@@ -130,6 +129,7 @@ class Retriever:
 
         A method that draws nothing, and a query that needs no drawing, has one answer. Raises as `search_batch`.
         """
+        _check_k(k)
         parts = self._composer.parts(query)
         if any(needs_drawing(part) for part in parts.values()):
             yield self._on_snapshot(lambda snapshot: self._answer(snapshot, [query], k, where, exclude, drawing=False))[
@@ -288,6 +288,11 @@ class Retriever:
         except SnapshotGoneError:
             with self._source.snapshot() as snapshot:
                 return work(snapshot)
+
+
+def _check_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise QueryError(f"k is {k!r}; it must be a whole number of at least 1.")
 
 
 def _margin(scores: Scores) -> float:

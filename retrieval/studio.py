@@ -20,7 +20,7 @@ import numpy as np
 
 from indexer.errors import CallError, GeneratorError, StoreError, UnderdrawingError
 from indexer.files import file_digest
-from indexer.types import Item, JsonValue
+from indexer.types import ImageSource, Item, JsonValue
 from indexer.vectors import unit_rows
 from retrieval.fusion import Matrix, Vector
 from retrieval.generate.cache import DrawingCache, default_folder, key_of
@@ -43,23 +43,19 @@ class Reference:
     """A query's reference, as far as words and drawings need it.
 
     Attributes:
-        item: The picture, where it is at hand.
-        vector: Its vector in the collection's space, (dim,) float32 of unit length.
+        images: The picture, or several drawings of one thing; none where they are not at hand.
+        vector: Their mean vector in the collection's space, (dim,) float32 of unit length.
     """
 
-    item: Item | None
+    images: tuple[ImageSource, ...]
     vector: Vector
 
     @property
     def digest(self) -> str:
-        """Of the picture's content; of the vector where a stored document is the reference."""
-        image = None if self.item is None else self.item.image
-        if isinstance(image, Path):
-            return file_digest(image)
-        if isinstance(image, bytes):
-            return hashlib.sha256(image).hexdigest()
-        content = self.vector.astype(np.float16).tobytes() if image is None else image.tobytes()
-        return hashlib.sha256(content).hexdigest()
+        """Of the pictures' content; of the vector where a stored document is the reference."""
+        if not self.images:
+            return hashlib.sha256(self.vector.astype(np.float16).tobytes()).hexdigest()
+        return " ".join(_image_digest(image) for image in self.images)
 
 
 @dataclass(frozen=True)
@@ -67,12 +63,12 @@ class PseudoTarget:
     """What became of a drawing.
 
     Attributes:
-        vector: The mean picture vector, (dim,) float32 of unit length, or None where there is no picture.
+        drawn: The pictures with their mean vector, or None where there are none.
         about: `path`, `seed` and `cached`, or None.
         note: What went wrong, or None.
     """
 
-    vector: Vector | None
+    drawn: Reference | None
     about: Mapping[str, JsonValue] | None = None
     note: str | None = None
 
@@ -250,7 +246,8 @@ class Studio:
             self._cache.add_feature(key, digest, vector)
         else:
             vector = entry.features[digest]
-        return PseudoTarget(vector, about, None if entry.failed is None else f"Of the pseudo-target, {entry.failed}.")
+        note = None if entry.failed is None else f"Of the pseudo-target, {entry.failed}."
+        return PseudoTarget(Reference(entry.pictures, vector), about, note)
 
     def _features(
         self, embedder: Embedder, references: Sequence[Reference], *, unit: bool, own: Embedder | None = None
@@ -258,17 +255,20 @@ class Studio:
         """The references' features in an embedder's space; their vectors where those are just that."""
         if unit and (own is None or embedder is own):
             return np.stack([each.vector for each in references])
-        items = [each.item for each in references]
-        if any(item is None for item in items):
+        if not all(each.images for each in references):
             raise CallError(
                 "A stored vector stands for the reference, and this inversion reads the picture itself.",
                 "Give the picture with `image` in place of `like`.",
             )
-        given = [item for item in items if item is not None]
+        items = [Item(image=image) for each in references for image in each.images]
         if unit:
-            return embedder.encode_query(given)
-        prepare = embedder.preparer()
-        return self._reading(embedder).image_features([prepare(item) for item in given])
+            rows = embedder.encode_query(items)
+        else:
+            prepare = embedder.preparer()
+            rows = self._reading(embedder).image_features([prepare(item) for item in items])
+        ends = np.cumsum([len(each.images) for each in references])
+        means = np.stack([own.mean(0) for own in np.split(rows, ends[:-1])])
+        return unit_rows(means) if unit else means
 
     def _embedder(self, model: str, own: Embedder) -> Embedder:
         from indexer.embed import load_embedder
@@ -289,6 +289,15 @@ class Studio:
                 "Use a model of the CLIP family, or another method.",
             )
         return embedder
+
+
+def _image_digest(image: ImageSource) -> str:
+    if isinstance(image, Path):
+        return file_digest(image)
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    shape = repr((image.mode, image.size, image.getpalette(), image.info.get("transparency")))
+    return hashlib.sha256(shape.encode() + image.tobytes()).hexdigest()
 
 
 def _halving(generator: Generator, sketches: Sequence[Sketch], options: DrawOptions) -> list[Drawing | GeneratorError]:

@@ -13,6 +13,7 @@ What this module does not know: where pictures' features come from, how a Phi is
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -101,7 +102,7 @@ class WordReader:
     """A text tower whose word embeddings can be replaced at chosen places of a text.
 
     It works on the tower's own forward pass: a hook on the token embedding overwrites rows, and nothing else differs.
-    Without a place it is the tower itself, bit for bit.
+    Without a place it is the tower itself, bit for bit; so it is to other threads at any time.
 
     Args:
         embedding: The tower's token embedding, an `nn.Embedding`.
@@ -170,7 +171,11 @@ class WordReader:
         """
         import torch
 
+        reading = threading.get_ident()
+
         def replace(_module: Any, _inputs: Any, embedded: Tensor) -> Tensor:
+            if threading.get_ident() != reading:
+                return embedded
             here = places[:, : embedded.shape[1], None]
             return torch.where(here, words[:, None].to(embedded), embedded)
 

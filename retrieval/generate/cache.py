@@ -1,10 +1,10 @@
 """Drawings kept on disk by what they were made from, so that none is drawn twice.
 
-    KEY-0.png, KEY-1.png ...   the pictures
-    KEY.json                   written last: what was asked, what failed, and the pictures' features by embedder
+    KEY-DIGEST.png ...   the pictures, each named by its content
+    KEY.json             written last: what was asked, what failed, and the pictures' features by embedder
 
-A key is a digest of everything a drawing depends on. Files are written aside and renamed, so that readers, writers and
-kills at any moment leave whole entries or none; two that draw the same thing write the same thing.
+A key is a digest of everything a drawing depends on. Files are written aside and renamed, and none that another entry
+names is overwritten with something else, so that readers, writers and kills at any moment leave whole entries or none.
 
 What this module does not know: generators, embedders.
 """
@@ -22,12 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.files import atomic_write
+from indexer.files import atomic_write, file_digest
 from indexer.types import JsonValue
 from retrieval.fusion import Vector
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+DIGITS = 16
+"""Of a picture's digest, in its name."""
 
 
 def default_folder() -> Path:
@@ -76,7 +80,7 @@ class DrawingCache:
             features = {digest: np.asarray(row, np.float32) for digest, row in found["features"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        if not all(picture.is_file() for picture in pictures):
+        if not all(_is_whole(picture) for picture in pictures):
             return None
         return Entry(pictures, found.get("failed"), features)
 
@@ -87,10 +91,10 @@ class DrawingCache:
             StoreError: The folder cannot be written.
         """
         names = []
-        for number, image in enumerate(images):
+        for image in images:
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
-            name = f"{key}-{number}.png"
+            name = f"{key}-{hashlib.sha256(buffer.getvalue()).hexdigest()[:DIGITS]}.png"
             atomic_write(self._manifest(key).with_name(name), buffer.getvalue())
             names.append(name)
         self._write(key, {"asked": asked, "pictures": names, "failed": failed, "features": {}})
@@ -110,3 +114,10 @@ class DrawingCache:
 
     def _write(self, key: str, content: Mapping[str, Any]) -> None:
         atomic_write(self._manifest(key), json.dumps(content).encode() + b"\n")
+
+
+def _is_whole(picture: Path) -> bool:
+    try:
+        return picture.stem.endswith("-" + file_digest(picture)[:DIGITS])
+    except OSError:
+        return False

@@ -110,7 +110,7 @@ class PseudoTargetGenerator:
         digest: Of its weights.
 
     Raises:
-        ModelError: The pipeline has no text encoder, or an inversion does not fit its encoder.
+        ModelError: The pipeline has no text encoder or no UNet, or an inversion does not fit its encoder.
     """
 
     def __init__(
@@ -122,6 +122,11 @@ class PseudoTargetGenerator:
                 f"{name} is a {type(pipeline).__name__} without a text encoder, so it cannot read a pseudo-word.",
                 "Use a text-to-image pipeline, such as Stable Diffusion.",
             )
+        if getattr(pipeline, "unet", None) is None:
+            raise ModelError(
+                f"{name} is a {type(pipeline).__name__} without a UNet.",
+                "Use a pipeline of the families Stable Diffusion 1, 2 or XL.",
+            )
         if len(inversions) != len(encoders):
             raise ModelError(
                 f"{name} has {len(encoders)} text encoders and {len(inversions)} inversions; each needs its own."
@@ -132,7 +137,12 @@ class PseudoTargetGenerator:
         self._inversions = tuple(inversions)
         self._encoders = [encoder for encoder, _ in encoders]
         self._readers = [
-            WordReader(encoder.get_input_embeddings(), tokenizer, int(tokenizer.model_max_length))
+            # A tokenizer that knows no limit says 10^30.
+            WordReader(
+                encoder.get_input_embeddings(),
+                tokenizer,
+                min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings)),
+            )
             for encoder, tokenizer in encoders
         ]
         for reader, inversion in zip(self._readers, self._inversions, strict=True):
@@ -222,7 +232,7 @@ class PseudoTargetGenerator:
         settled = options.over(self.defaults)
         return {
             "generator": self._digest,
-            "inversions": [each.digest for each in self._inversions],
+            "words": [[each.model, own.digest] for each, own in zip(self._spec.words, self._inversions, strict=True)],
             "template": self._spec.template,
             "scheduler": type(self._pipeline.scheduler).__name__,
             "dtype": str(self._pipeline.dtype),
@@ -237,6 +247,7 @@ class PseudoTargetGenerator:
             return []
         settled = options.over(self.defaults)
         guided = (settled.guidance or 0) > 1
+        noise, sources = self._noise(len(sketches), settled)
         try:
             with torch.inference_mode():
                 images = self._pipeline(
@@ -246,28 +257,34 @@ class PseudoTargetGenerator:
                     guidance_scale=settled.guidance,
                     height=settled.size,
                     width=settled.size,
-                    latents=self._noise(len(sketches), settled),
+                    latents=noise,
+                    generator=sources,
                     output_type="np",
                 ).images
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError, ValueError) as error:  # on a CPU, lack of memory is a plain RuntimeError
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise GeneratorError(
-                f"{self.name} ran out of memory on {len(sketches)} x {settled.images} pictures of "
-                f"{settled.size} pixels: {str(error).splitlines()[0][:200]}",
-                "Draw fewer at once or smaller, or use another device.",
+                f"{self.name} failed on {len(sketches)} x {settled.images} pictures of {settled.size} pixels: {reason}",
+                "For want of memory, draw fewer at once or smaller, or use another device.",
             ) from error
         return [_drawing(own) for own in np.split(np.asarray(images, np.float32), len(sketches))]
 
-    def _noise(self, sketches: int, options: DrawOptions) -> torch.Tensor:
-        """The same noise for picture n of every sketch, so that nothing depends on the batch."""
+    def _noise(self, sketches: int, options: DrawOptions) -> tuple[torch.Tensor, list[torch.Generator]]:
+        """What pictures start from, and where schedulers that add noise on the way (LCM, ancestral) take it from.
+
+        It is the same for picture n of every sketch, so that nothing depends on the batch.
+        """
         import torch
 
         side = (options.size or 0) // self._pipeline.vae_scale_factor
         shape = (self._pipeline.unet.config.in_channels, side, side)
-        noise = torch.stack([
-            torch.randn(shape, generator=torch.Generator("cpu").manual_seed(options.seed * 1_000 + number))
+        sources = [
+            torch.Generator("cpu").manual_seed(options.seed * 1_000 + number)
+            for _ in range(sketches)
             for number in range(options.images)
-        ])  # fmt: skip
-        return noise.repeat(sketches, 1, 1, 1).to(self._pipeline.device, self._pipeline.dtype)
+        ]
+        noise = torch.stack([torch.randn(shape, generator=source) for source in sources])
+        return noise.to(self._pipeline.device, self._pipeline.dtype), sources
 
     def _conditions(self, sketches: Sequence[Sketch], options: DrawOptions, guided: bool) -> dict[str, Any]:
         """The pipeline's conditioning: prompt embeddings, and those of the negative where it is guided."""

@@ -42,8 +42,8 @@ class DrawOptions:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise QueryError(f"{name} is {value!r}; it must be a whole number of at least 1.")
-        if self.seed < 0:
-            raise QueryError(f"The seed is {self.seed}; it must not be negative.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**53:
+            raise QueryError(f"The seed is {self.seed!r}; it must be a whole number from 0 to 2^53.")
 
     def over(self, defaults: DrawOptions) -> DrawOptions:
         """These options, and the defaults' where they say None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,13 @@ def test_the_tower_is_itself_again_after_a_failure(embedder: ClipEmbedder) -> No
     with pytest.raises(KeyboardInterrupt), embedder.reader.reading(places, torch.ones(1, WIDTH)):
         raise KeyboardInterrupt
     np.testing.assert_array_equal(said(embedder, "a red square"), before)
+
+
+def test_another_thread_reads_its_texts_without_the_word(embedder: ClipEmbedder) -> None:
+    before = said(embedder, "a red square")
+    _, places = embedder.reader.tokenise("{word}", [""])
+    with embedder.reader.reading(places, torch.ones(1, WIDTH)), ThreadPoolExecutor(1) as other:
+        np.testing.assert_array_equal(other.submit(said, embedder, "a red square").result(), before)
 
 
 def test_words_are_read_in_bfloat16_as_well(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from indexer.errors import QueryError, UnknownNameError
 from indexer.types import Item, Modality, Role
 from retrieval import Method, Query, Weights
-from retrieval.compose import Encoded, load_composer, load_weights
+from retrieval.compose import Encoded, Merge, load_composer, load_weights
 from retrieval.compose.product import centre_of
 from retrieval.compose.weights import FILE
 from retrieval.fusion import unit
@@ -40,12 +40,12 @@ def test_an_unknown_method_names_the_known_ones():
         load_composer("som")
 
 
-@pytest.mark.parametrize("method", list(Method))
-def test_every_method_has_a_composer_and_all_the_weights_it_reads(method):
-    composer = load_composer(method)
-    assert composer.method is method
+@pytest.mark.parametrize(("method", "merge"), [*((each, Merge.EMBED) for each in Method), *(("cig", m) for m in Merge)])
+def test_every_method_has_a_composer_and_all_the_weights_it_reads(method, merge):
+    composer = load_composer(method, merge)
+    assert composer.method is Method(method)
     for model in json.loads(FILE.read_text(encoding="utf-8")):
-        tuned = load_weights(model, method)
+        tuned = load_weights(model, composer.tuned)
         assert set(tuned.weights.given()) == composer.reads
         assert tuned.source
 
