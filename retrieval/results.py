@@ -49,8 +49,9 @@ class Results:
         model: The embedder's name.
         generation: The collection's state that was searched.
         scale: What a score means, in words.
-        pseudo_target: The generated picture, where a method made one: `path`, `seed`, `cached`.
-        took_ms: Milliseconds by stage: `encode`, `compose`, `search`, `documents`. Queries of one batch share
+        pseudo_target: The generated picture, where a method made one: `path` of the first, `paths` of all, `seed`,
+            `steps`, `guidance`, and `cached`: whether it was drawn before.
+        took_ms: Milliseconds by stage: `encode`, `draw`, `compose`, `search`, `documents`. Queries of one batch share
             them.
         notes: What the user should know: parts left out, fall-backs, an empty collection.
     """

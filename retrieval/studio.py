@@ -64,7 +64,8 @@ class PseudoTarget:
 
     Attributes:
         drawn: The pictures with their mean vector, or None where there are none.
-        about: `path`, `seed` and `cached`, or None.
+        about: `path` of the first picture, `paths` of all, `seed`, `steps`, `guidance`, and `cached`: whether it was
+            drawn before. Or None.
         note: What went wrong, or None.
     """
 
@@ -238,7 +239,14 @@ class Studio:
             raise StoreError(f"The drawing {key} in {self._cache.folder} vanished.", "Ask again.")
         if not entry.pictures:
             return PseudoTarget(None, note=f"No pseudo-target: {entry.failed}.")
-        about: dict[str, JsonValue] = {"path": str(entry.pictures[0]), "seed": options.seed, "cached": key not in drawn}
+        about: dict[str, JsonValue] = {
+            "path": str(entry.pictures[0]),
+            "paths": [str(picture) for picture in entry.pictures],
+            "seed": options.seed,
+            "steps": options.steps,
+            "guidance": options.guidance,
+            "cached": key not in drawn,
+        }
         digest = embedder.fingerprint().digest
         if digest not in entry.features:
             rows = embedder.encode_query([Item(image=picture) for picture in entry.pictures])
