@@ -101,12 +101,12 @@ class DrawingCache:
         return Entry(tuple(self._manifest(key).with_name(name) for name in names), failed, {})
 
     def add_feature(self, key: str, digest: str, feature: Vector) -> None:
-        """Keep the feature of an entry's pictures; nothing happens where the entry is gone."""
+        """Keep the feature of an entry's pictures; nothing happens where the entry is gone or damaged."""
         try:
             found = json.loads(self._manifest(key).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found["features"][digest] = [float(value) for value in feature]
+        except (OSError, ValueError, KeyError, TypeError):
             return
-        found["features"][digest] = [float(value) for value in feature]
         self._write(key, found)
 
     def _manifest(self, key: str) -> Path:
