@@ -33,8 +33,9 @@ from indexer.files import atomic_write, file_digest
 from indexer.types import Parts
 from pipelines.emojicir import Split, read_queries
 from pipelines.evaluate import DEPTH, Evaluation, JudgedQuery, evaluate, sweep, write_run
-from retrieval import Method, Retriever, Weights
+from retrieval import Merge, Method, Retriever, Studio, Weights
 from retrieval.compose.weights import FILE as WEIGHTS
+from retrieval.studio import COMPANIONS
 
 PROTOCOL = {
     "gallery": "the whole corpus: all vendors, all splits",
@@ -42,16 +43,33 @@ PROTOCOL = {
     "reference": "a stored drawing, removed from the ranking",
     "text": "the query's sentence as it stands",
 }
-GRIDS: Mapping[Method, Mapping[str, Sequence[float]]] = {
-    Method.SUM: {"text": tuple(n / 20 for n in range(21))},
-    Method.SLERP: {"alpha": tuple(n / 20 for n in range(21))},
-    Method.SHIFT: {"alpha": tuple(n / 4 for n in range(17))},
-    Method.PRODUCT: {
-        "penalty": (0.0, 0.025, 0.05, 0.1),
-        "text_floor": (-0.2, -0.4, -0.8, -1.6, -3.2),
-        "image_floor": (-0.2, -0.4, -0.8, -1.6, -3.2),
-    },
+VARIANTS: Mapping[str, tuple[Method, Merge]] = {
+    **{method.value: (method, Merge.EMBED) for method in Method if method is not Method.CIG},
+    **{f"{Method.CIG}-{merge}": (Method.CIG, merge) for merge in Merge},
 }
+"""Every method by the name of its weights: `cig` once for each merge. The merge means nothing to the others."""
+
+
+def grids() -> dict[str, list[Weights]]:
+    """What `--sweep` tries, by variant."""
+    share = [n / 20 for n in range(21)]
+    few = [n / 10 for n in range(11)]
+    floors = (-0.2, -0.4, -0.8, -1.6, -3.2)
+    # Of three terms that are added, the shares count alone: they sum to one.
+    thirds = [(a / 10, b / 10) for a in range(11) for b in range(11 - a)]
+    return {
+        "sum": [_weights(image=1 - a, text=a) for a in share],
+        "slerp": [_weights(alpha=a) for a in share],
+        "shift": [_weights(alpha=n / 4) for n in range(17)],
+        "product": [
+            _weights(penalty=a, text_floor=b, image_floor=c)
+            for a, b, c in itertools.product((0.0, 0.025, 0.05, 0.1), floors, floors)
+        ],
+        "inversion": [_weights(inversion=1 - a, image=a) for a in share],
+        "cig-reinvert": [_weights(inversion=1 - a - b, image=a, pseudo_target=b) for a, b in thirds],
+        "cig-embed": [_weights(inversion=1 - a - b, image=a, pseudo_target=b) for a, b in thirds],
+        "cig-product": [_weights(inversion=1 - a, image=a, pseudo_target=b) for a in few for b in few],
+    }
 
 
 @contextmanager
@@ -73,18 +91,26 @@ def gallery(corpus: Path, model: str, folder: Path) -> Iterator[Collection]:
         yield collection
 
 
-def tune(collection: Collection, queries: Sequence[JudgedQuery], command: str) -> dict[str, Any]:
-    """The best weights of every method that has any, as entries of `weights.json`."""
+def possible(inversion: bool, generator: bool) -> list[str]:
+    """The variants that can be run, where there is an inversion or not, and a generator or not."""
+    lacking = {Method.INVERSION: not inversion, Method.CIG: not (inversion and generator)}
+    return [name for name, (method, _) in VARIANTS.items() if not lacking.get(method, False)]
+
+
+def tune(
+    collection: Collection, queries: Sequence[JudgedQuery], command: str, studio: Studio, names: Sequence[str]
+) -> dict[str, Any]:
+    """The best weights of the variants that have any, as entries of `weights.json`."""
     entries = {}
-    for method, axes in GRIDS.items():
-        points = [dict(zip(axes, map(float, values), strict=True)) for values in itertools.product(*axes.values())]
-        if method is Method.SUM:
-            points = [{"image": 1 - point["text"], **point} for point in points]
-        make = partial(Retriever, collection, method)
-        curve = sweep(queries, make, [Weights(**_short(point)) for point in points], progress=sys.stderr.isatty())
+    for name, grid in grids().items():
+        if name not in names:
+            continue
+        method, merge = VARIANTS[name]
+        make = partial(Retriever, collection, method, merge=merge, studio=studio)
+        curve = sweep(queries, make, grid, progress=sys.stderr.isatty())
         best, score = max(curve, key=lambda pair: pair[1])
-        print(f"{method}: {best.given()} at mAP@10 {score:.4f}")
-        entries[method.value] = {
+        print(f"{name}: {best.given()} at mAP@10 {score:.4f}")
+        entries[name] = {
             "weights": best.given() | {"negative": 0.5},
             "source": f"best mAP@10, macro, of {len(curve)} on EmojiCIR validation; negative chosen",
             "split": f"EmojiCIR validation, {len(queries)} queries",
@@ -102,14 +128,16 @@ def write_weights(path: Path, model: str, entries: Mapping[str, Any]) -> None:
     atomic_write(path, _pretty(table).encode())
 
 
-def describe(split: Split, model: str, retriever: Retriever, limit: int | None, found: Evaluation) -> dict[str, Any]:
-    """One method's result with everything that it depends on."""
+def describe(
+    split: Split, model: str, variant: str, retriever: Retriever, limit: int | None, found: Evaluation
+) -> dict[str, Any]:
+    """One variant's result with everything that it depends on."""
     used = retriever.weights()
     return {
         "benchmark": "emojicir",
         "split": split.value,
         "limit": limit,
-        "method": retriever.method.value,
+        "method": variant,
         "model": model,
         "weights": used.weights.given(),
         "weights_source": used.source,
@@ -153,12 +181,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split", choices=[split.value for split in Split], help="default: test, or validation to --sweep"
     )
-    parser.add_argument("--method", choices=[method.value for method in Method], default=Method.SUM.value)
+    parser.add_argument("--method", choices=list(VARIANTS), default=Method.SUM.value)
     parser.add_argument("--model", default="bundled:emoji-clip", help="an embedder's name")
+    parser.add_argument("--inversion", metavar="NAME", help="default: the one that comes with the model")
+    parser.add_argument("--generator", metavar="NAME", help="the same of the generator")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     parser.add_argument("--run", type=Path, metavar="FILE", help="write a TREC run file of 100 documents a query")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N queries, spread evenly over the split")
-    parser.add_argument("--data", type=Path, default=_cache(), metavar="DIR", help="where the indexed gallery is kept")
+    parser.add_argument(
+        "--data", type=Path, default=cache_folder(), metavar="DIR", help="where the indexed gallery is kept"
+    )
     parser.add_argument("--table", action="store_true", help="every method, as a markdown table")
     parser.add_argument("--sweep", action="store_true", help="tune the weights of every method and store them")
     return parser
@@ -171,33 +203,38 @@ def _main(options: argparse.Namespace) -> dict[str, Any]:
     if options.limit is not None and options.limit < 1:
         raise CallError(f"--limit is {options.limit}; it must be at least 1.")
     queries = read_queries(QUERIES, split, options.limit)
+    comes = options.model in COMPANIONS
+    names = possible(bool(options.inversion) or comes, bool(options.generator) or comes)
+    studio = Studio(options.inversion, options.generator, cache=options.data / "drawings")
     with gallery(CORPUS, options.model, options.data) as collection:
         if options.sweep:
             limit = f" --limit {options.limit}" if options.limit else ""
             command = f"python -m benchmarks.emojicir --sweep --model {options.model}{limit}"
-            entries = tune(collection, queries, command)
+            entries = tune(collection, queries, command, studio, names)
             write_weights(WEIGHTS, options.model, entries)
             return {"model": options.model, **{name: entry["weights"] for name, entry in entries.items()}}
         documents = []
-        for method in Method if options.table else [Method(options.method)]:
-            retriever = Retriever(collection, method)
+        for name in names if options.table else [options.method]:
+            method, merge = VARIANTS[name]
+            retriever = Retriever(collection, method, merge=merge, studio=studio)
             found = evaluate(queries, retriever, 100 if options.run else DEPTH, progress=sys.stderr.isatty())
-            documents.append(describe(split, options.model, retriever, options.limit, found))
-            if options.run and method.value == options.method:
-                write_run(options.run, found.rankings, f"{options.model}/{method}")
+            documents.append(describe(split, options.model, name, retriever, options.limit, found))
+            if options.run and name == options.method:
+                write_run(options.run, found.rankings, f"{options.model}/{name}")
         if not options.table:
             return documents[0]
         print(markdown(documents))
         return {"benchmark": "emojicir", "results": documents}
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where the indexed gallery and drawings are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "underdrawing" / "emojicir"
 
 
-def _short(point: Mapping[str, float]) -> dict[str, float]:
+def _weights(**point: float) -> Weights:
     """Without the crumbs of binary fractions, which would be stored and shown."""
-    return {name: round(value, 4) for name, value in point.items()}
+    return Weights(**{name: round(value, 4) for name, value in point.items()})
 
 
 def _pretty(table: Mapping[str, Any]) -> str:

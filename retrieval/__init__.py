@@ -14,19 +14,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from retrieval.compose import Method
+    from retrieval.compose import Merge, Method
+    from retrieval.generate.protocol import DrawOptions
     from retrieval.query import Query, Weights
     from retrieval.results import Hit, Results
     from retrieval.search import Retriever
+    from retrieval.studio import Studio
 
-__all__ = ["Hit", "Method", "Query", "Results", "Retriever", "Weights"]
+__all__ = ["DrawOptions", "Hit", "Merge", "Method", "Query", "Results", "Retriever", "Studio", "Weights"]
 
 _HOMES = {
+    "DrawOptions": "retrieval.generate.protocol",
     "Hit": "retrieval.results",
+    "Merge": "retrieval.compose",
     "Method": "retrieval.compose",
     "Query": "retrieval.query",
     "Results": "retrieval.results",
     "Retriever": "retrieval.search",
+    "Studio": "retrieval.studio",
     "Weights": "retrieval.query",
 }
 

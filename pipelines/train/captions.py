@@ -44,14 +44,16 @@ class Templates:
         made = {}
         for template in self.weights:
             names = _FIELD.findall(template)
-            choices = [self._said(name, record.get(name)) for name in names]
+            choices = [self.said(name, record) for name in names]
             if all(choices):
                 made[template] = [
                     template.format(**dict(zip(names, chosen, strict=True))) for chosen in itertools.product(*choices)
                 ]
         return made
 
-    def _said(self, name: str, value: Any) -> list[str]:
+    def said(self, name: str, record: Mapping[str, Any]) -> list[str]:
+        """What is said for a field's value, or values: nothing if it has none."""
+        value = record.get(name)
         raw = value if isinstance(value, list | tuple) else [] if value in (None, "") else [value]
         return [word for each in raw for word in self.values.get(name, {}).get(str(each), [str(each)])]
 
@@ -59,16 +61,24 @@ class Templates:
 class Captions:
     """Every caption of the documents of one corpus.
 
+    Args:
+        templates: How captions are made.
+        split_field: The field that names a record's part, or None.
+        look: The field that tells pictures of one text apart, for `Differences`, or None.
+
     Attributes:
-        names: n base captions (the documents' texts).
+        names: n texts of the documents.
+        looks: n lists of what is said for the field `look`, empty where it is None.
         part: n values of the split field.
     """
 
-    def __init__(self, templates: Templates, split_field: str | None) -> None:
+    def __init__(self, templates: Templates, split_field: str | None, look: str | None = None) -> None:
         self.names: list[str] = []
+        self.looks: list[list[str]] = []
         self.part: list[str] = []
         self._templates = templates
         self._split_field = split_field
+        self._look = look
         self._captions: list[dict[str, npt.NDArray[np.int64]]] = []
         self._owned: list[frozenset[int]] = []
         self._numbers: dict[str, int] = {}
@@ -84,7 +94,8 @@ class Captions:
     def add(self, document: Document) -> None:
         """Take in a document that has a text."""
         assert document.text is not None
-        made = self._templates.captions({"text": document.text, **document.fields})
+        record = {"text": document.text, **document.fields}
+        made = self._templates.captions(record)
         by_template = {
             template: np.array([self._numbers.setdefault(text, len(self._numbers)) for text in texts], np.int64)
             for template, texts in made.items()
@@ -92,6 +103,8 @@ class Captions:
         self._captions.append(by_template)
         self._owned.append(frozenset(int(number) for numbers in by_template.values() for number in numbers))
         self.names.append(document.text)
+        if self._look is not None:
+            self.looks.append(self._templates.said(self._look, record))
         self.part.append(str(document.fields.get(self._split_field, "")) if self._split_field else "")
 
     def rows(self, part: str | None) -> npt.NDArray[np.int64]:
@@ -134,8 +147,9 @@ class CaptionedImages(Captions):
         size: int,
         templates: Templates,
         split_field: str | None,
+        look: str | None = None,
     ) -> None:
-        super().__init__(templates, split_field)
+        super().__init__(templates, split_field, look)
         self.rejected: list[Rejected] = []
         pixels: list[npt.NDArray[np.uint8]] = []
         for document in documents_with_both(records, self.rejected):

@@ -3,7 +3,8 @@
     "man firefighter: dark skin tone"  ->  "woman firefighter: dark skin tone"     said: "woman"
 
 Of several pictures with the other caption, the one most like the first is meant, since whatever the words do not speak
-of should stay: the hand that drew it, its style, its side.
+of should stay: the hand that drew it, its style, its side. Where a field tells such hands apart, some pairs have one
+caption and two hands, and the words of the second hand are said.
 
 What this module does not know: models, queries.
 """
@@ -12,11 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import CallError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipelines.train.captions import Captions
 
 Rows = npt.NDArray[np.int64]
 
@@ -31,6 +38,8 @@ class Differences:
         rows: (n,) int64, what the caller calls each picture.
         features: (n, dim) float32 unit rows of the pictures.
         keep: The least share of the longer caption's words that both have, 0 to 1.
+        looks: n lists of what is said for how each picture looks, beside its caption; or none.
+        look_share: The share of pairs that differ in looks alone, where pictures of one caption do.
         most: The most words said.
 
     Raises:
@@ -38,9 +47,16 @@ class Differences:
     """
 
     def __init__(
-        self, captions: Sequence[str], rows: Rows, features: npt.NDArray[np.float32], keep: float, most: int = 4
+        self,
+        captions: Sequence[str],
+        rows: Rows,
+        features: npt.NDArray[np.float32],
+        keep: float,
+        looks: Sequence[Sequence[str]] = (),
+        look_share: float = 0.15,
+        most: int = 4,
     ) -> None:
-        self._rows, self._features = rows, features
+        self._rows, self._features, self._looks = rows, features, looks
         distinct = list(dict.fromkeys(captions))
         number = {text: place for place, text in enumerate(distinct)}
         self._pictures: list[list[int]] = [[] for _ in distinct]
@@ -57,19 +73,44 @@ class Differences:
         share = np.cumsum(times[phrase] ** -0.5)
         self._share = share / share[-1]
 
+        self._varied = [own for own in self._pictures if looks and len({tuple(looks[picture]) for picture in own}) > 1]
+        self._look_share = look_share if self._varied else 0.0
+
     def __len__(self) -> int:
         return len(self._before)
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[Rows, Rows, list[str]]:
-        """Some pairs: the rows before, the rows after, and the words that only the second caption has."""
+        """Some pairs: the rows before, the rows after, and the words that only the second caption or look has."""
         pairs = np.searchsorted(self._share, rng.random(count))
-        before, after = np.empty(count, np.int64), np.empty(count, np.int64)
+        before, after, said = np.empty(count, np.int64), np.empty(count, np.int64), []
         for slot, pair in enumerate(pairs):
+            if rng.random() < self._look_share:
+                before[slot], after[slot] = self._other_look(rng)
+                said.append(str(rng.choice(self._looks[after[slot]])))
+                continue
+            said.append(self._said[pair])
             before[slot] = rng.choice(self._pictures[self._before[pair]])
             candidates = self._pictures[self._after[pair]]
             likeness = self._features[candidates] @ self._features[before[slot]]
             after[slot] = candidates[int(np.argmax(likeness))]
-        return self._rows[before], self._rows[after], [self._said[pair] for pair in pairs]
+        return self._rows[before], self._rows[after], said
+
+    def _other_look(self, rng: np.random.Generator) -> tuple[int, int]:
+        own = self._varied[rng.integers(len(self._varied))]
+        before = int(rng.choice(own))
+        others = [picture for picture in own if tuple(self._looks[picture]) != tuple(self._looks[before])]
+        return before, int(rng.choice(others))
+
+
+def differences(data: Captions, rows: Rows, features: Tensor, keep: float) -> Differences:
+    """The pairs among some rows of a corpus; `features` are those of all its pictures."""
+    return Differences(
+        [data.names[row] for row in rows],
+        rows,
+        features[rows].cpu().numpy(),
+        keep,
+        [data.looks[row] for row in rows] if data.looks else (),
+    )
 
 
 def _pairs(captions: Sequence[str], keep: float, most: int) -> tuple[Rows, Rows, list[str]]:

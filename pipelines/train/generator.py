@@ -32,7 +32,7 @@ from indexer.errors import CallError
 from indexer.types import Item, Rejected
 from pipelines.train.autoencoder import AutoencoderRecipe, encode_latents, train_autoencoder
 from pipelines.train.captions import CaptionedImages, Templates
-from pipelines.train.differences import Differences
+from pipelines.train.differences import differences
 from pipelines.train.generator_model import (
     TIMESTEPS,
     GeneratorRecipe,
@@ -76,7 +76,8 @@ def train_generator(records: Iterable[Record | Rejected], recipe: GeneratorRecip
     if not isinstance(embedder, ClipEmbedder):
         raise CallError(f"{recipe.model} has no text tower that reads words.", "Use a model of the CLIP family.")
     run = RunFolder.start(folder, recipe)
-    data = CaptionedImages(records, recipe.size, Templates(recipe.templates, recipe.values), recipe.split_field)
+    templates = Templates(recipe.templates, recipe.values)
+    data = CaptionedImages(records, recipe.size, templates, recipe.split_field, recipe.look)
     inside = data.rows(recipe.train_part if recipe.split_field else None)
     held_out = data.rows(recipe.validation_part if recipe.split_field else None)
     settings = AutoencoderRecipe(**{"seed": recipe.seed, "device": recipe.device, **recipe.autoencoder})
@@ -123,6 +124,7 @@ class _Trainer:
     ) -> None:
         import diffusers
         import torch
+        from diffusers.models.attention_processor import AttnProcessor
 
         self.data, self.inside, self.held_out, self.recipe, self.step = data, inside, held_out, recipe, 0
         self.embedder, self.device = embedder, torch.device(recipe.device)
@@ -142,15 +144,16 @@ class _Trainer:
         start = load_inversion(recipe.inversion)
         self.inversion = Inversion(start.config, start.phi.to(self.device).requires_grad_(False), "")
         self.phi = load_inversion(recipe.inversion).phi.to(self.device).train()
-        self.pairs = Differences(
-            [data.names[row] for row in inside], inside, self.features[inside].cpu().numpy(), recipe.keep
-        )
+        self.pairs = differences(data, inside, self.features, recipe.keep)
         torch.manual_seed(recipe.seed)
         channels, side = self.latents.shape[2], self.latents.shape[3]
         shape = (recipe, channels, side, self.reader.word_dim)
         self.unet = build_unet(*shape).to(self.device, memory_format=torch.channels_last)
         self.averaged = build_unet(*shape).to(self.device).eval().requires_grad_(False)
         self.averaged.load_state_dict(self.unet.state_dict())
+        if self.device.type == "cpu":
+            # Torch's fused attention is slower there for a few dozen tokens: by a quarter of a whole step.
+            self.unet.set_attn_processor(AttnProcessor())
         trained = [*self.unet.parameters(), *(self.phi.parameters() if recipe.train_inversion else [])]
         self.optimiser = torch.optim.AdamW(
             [
@@ -251,7 +254,8 @@ class _Trainer:
         sigma = torch.from_numpy(level.astype(np.float32)).to(self.device)[:, None, None, None]
         start = torch.from_numpy(rng.standard_normal(clean.shape).astype(np.float32)).to(self.device)
         mixed = ((1 - sigma) * clean + sigma * start).contiguous(memory_format=torch.channels_last)
-        flow = unet(mixed, sigma.flatten() * TIMESTEPS, encoder_hidden_states=states).sample
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bf16):
+            flow = unet(mixed, sigma.flatten() * TIMESTEPS, encoder_hidden_states=states).sample.float()
         loss: Tensor = (flow - (start - clean)).square().mean()
         return loss
 
@@ -290,9 +294,8 @@ class _Trainer:
 
         rows = []
         for part in (self.inside, self.held_out):
-            names = [self.data.names[row] for row in part]
             try:
-                pairs = Differences(names, part, self.features[part].cpu().numpy(), self.recipe.keep)
+                pairs = differences(self.data, part, self.features, self.recipe.keep)
             except CallError:
                 continue
             before, after, said = pairs.draw(columns, np.random.default_rng(self.recipe.seed))

@@ -48,6 +48,7 @@ class GeneratorRecipe:
         different: Share of prompts with the word of another picture and what its caption lacks; see `Differences`.
         unconditional: Share of empty prompts, for classifier-free guidance.
         keep: The least share of words that two captions have in common.
+        look: The field that tells pictures of one text apart, or None; see `Differences`.
         sentences: Texts around a word and what is said of it; the first is what drawings are asked by.
         train_inversion: Whether the words are trained along, from the inversion given.
         feature_noise: Standard deviation, over the whole vector, of noise on the picture's feature.
@@ -61,6 +62,7 @@ class GeneratorRecipe:
         shifts: The most pixels by which a picture is moved for variety.
         draw_steps: Steps that drawings take if not told otherwise.
         draw_guidance: Their guidance.
+        bf16: Autocast to bfloat16 (pays on processors and GPUs with bf16 dot products).
         seed: Of everything random.
         evaluate_every: Steps between evaluations, sample grids and checkpoints.
         device: `cpu` or `cuda`.
@@ -90,6 +92,7 @@ class GeneratorRecipe:
     different: float = 0.4
     unconditional: float = 0.1
     keep: float = 0.4
+    look: str | None = None
     sentences: Sequence[str] = ("{word}, {text}",)
     train_inversion: bool = True
     feature_noise: float = 0.1
@@ -103,6 +106,7 @@ class GeneratorRecipe:
     shifts: int = 2
     draw_steps: int = 8
     draw_guidance: float = 1.0
+    bf16: bool = False
     seed: int = 0
     evaluate_every: int = 500
     device: str = "cpu"

@@ -37,7 +37,7 @@ from indexer.errors import CallError
 from indexer.types import HelpfulEnum, Item, Rejected, Role, Vectors
 from pipelines.train.captions import Captions, Templates, documents_with_both
 from pipelines.train.clip_model import encode_tokens
-from pipelines.train.differences import Differences
+from pipelines.train.differences import Differences, differences
 from pipelines.train.run import RunFolder, cosine_schedule, training_progress
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class InversionRecipe:
         optimise_rate: `searle`: their learning rate.
         temperature: `searle`: of the distillation.
         keep: `difference`: the least share of words that two captions have in common.
+        look: `difference`: the field that tells pictures of one text apart, or None; see `Differences`.
+        image_share: `difference`: the share of the picture's own vector in what searches, beside the sentence's.
         identity: `difference`: the share of a batch in which the word alone should find its own picture.
         seed: Of everything random.
         evaluate_every: Steps between evaluations and checkpoints.
@@ -113,6 +115,8 @@ class InversionRecipe:
     optimise_rate: float = 2e-2
     temperature: float = 0.25
     keep: float = 0.4
+    look: str | None = None
+    image_share: float = 0.0
     identity: float = 0.5
     seed: int = 0
     evaluate_every: int = 250
@@ -174,7 +178,7 @@ def _read_corpus(
     records: Iterable[Record | Rejected], embedder: ClipEmbedder, recipe: InversionRecipe
 ) -> tuple[Captions, Vectors]:
     """Captions and unit features of all documents that have a text and a readable picture."""
-    data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field)
+    data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field, recipe.look)
     features = [np.empty((0, embedder.dim), np.float32)]
     documents = documents_with_both(records, [])
     while chunk := list(itertools.islice(documents, 512)):
@@ -322,14 +326,19 @@ class _Trainer:
     def _difference(self, rng: np.random.Generator) -> Tensor:
         import torch
 
-        alone = round(self.recipe.batch * self.recipe.identity)
-        before, after, said = self._pairs.draw(self.recipe.batch - alone, rng)
+        recipe = self.recipe
+        alone = round(recipe.batch * recipe.identity)
+        before, after, said = self._pairs.draw(recipe.batch - alone, rng)
         own = rng.choice(self.rows, alone, replace=len(self.rows) < alone)
         texts = [
-            [piece.replace("{text}", each) for piece in str(rng.choice(self.recipe.sentences)).split("{word}")]
+            [piece.replace("{text}", each) for piece in str(rng.choice(recipe.sentences)).split("{word}")]
             for each in said
-        ] + [str(rng.choice(self.recipe.prompts)).split("{word}") for _ in own]
-        answers = self._read(texts, self.phi(self._noisy(self.features[np.append(before, own)], rng)))
+        ] + [str(rng.choice(recipe.prompts)).split("{word}") for _ in own]
+        pictures = self._noisy(self.features[np.append(before, own)], rng)
+        answers = self._read(texts, self.phi(pictures))
+        share = torch.full((len(texts), 1), recipe.image_share, device=self.device)
+        share[len(said) :] = 0  # a word on its own has to do without
+        answers = torch.nn.functional.normalize(share * pictures + (1 - share) * answers, dim=-1)
         # The references are among the wrong answers: finding the picture itself again is the easy mistake.
         gallery = np.concatenate([after, own, before])
         same = np.append(after, own)[:, None] == gallery[None]
@@ -337,10 +346,7 @@ class _Trainer:
 
     @cached_property
     def _pairs(self) -> Differences:
-        return Differences(
-            [self.data.names[row] for row in self.rows], self.rows, self.features[self.rows].cpu().numpy(),
-            self.recipe.keep,
-        )  # fmt: skip
+        return differences(self.data, self.rows, self.features, self.recipe.keep)
 
     @cached_property
     def _optimised(self) -> tuple[Tensor, Tensor]:

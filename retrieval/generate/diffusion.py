@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,7 +196,8 @@ class PseudoTargetGenerator:
             spec = GeneratorSpec.read(folder)
         try:
             loader: Any = diffusers.DiffusionPipeline
-            pipeline = loader.from_pretrained(str(place), torch_dtype=getattr(torch, dtype), use_safetensors=True)
+            with _quiet():
+                pipeline = loader.from_pretrained(str(place), use_safetensors=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(
                 f"{source} cannot be loaded as a diffusers pipeline: {str(error).strip().splitlines()[0][:300]}",
@@ -206,7 +208,8 @@ class PseudoTargetGenerator:
             for each in spec.words
         ]
         digest = _weights_digest(folder) if folder.is_dir() else str(source)
-        return cls(pipeline.to(device), spec, inversions, name=str(source), digest=digest)
+        # Moved after loading: what the loader calls its dtype depends on the release.
+        return cls(pipeline.to(device, getattr(torch, dtype)), spec, inversions, name=str(source), digest=digest)
 
     @property
     def feature_models(self) -> Sequence[tuple[str, bool]]:
@@ -322,6 +325,19 @@ class PseudoTargetGenerator:
             states.append(output.hidden_states[-2] if wide else output.last_hidden_state)
             pooled = output[0]
         return torch.cat(states, -1), pooled
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without diffusers' remarks on optional packages and unused configuration, which no user can act on."""
+    from diffusers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:

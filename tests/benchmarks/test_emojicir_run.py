@@ -101,12 +101,30 @@ def test_the_table_has_a_row_for_each_method(data, capsys):
     lines = out.out.splitlines()
     assert code == 0
     assert lines[0] == "| method | R@1 | R@5 | R@10 | mAP@10 | Rsub@1 |"
-    assert [line.split("`")[1] for line in lines[2:-1]] == [method.value for method in Method]
-    assert [each["queries"] for each in json.loads(lines[-1])["results"]] == [4] * len(Method)
+    expected = ["text", "image", "sum", "slerp", "product", "shift"]  # the fake model reads no words
+    assert [line.split("`")[1] for line in lines[2:-1]] == expected
+    assert [each["queries"] for each in json.loads(lines[-1])["results"]] == [4] * len(expected)
+
+
+def test_every_variant_can_be_run_where_nothing_is_lacking():
+    assert emojicir.possible(inversion=True, generator=True) == list(emojicir.VARIANTS)
+    assert {method for method, _ in emojicir.VARIANTS.values()} == set(Method)
+    assert [name for name in emojicir.possible(inversion=True, generator=False) if "-" in name] == []
+    assert "inversion" not in emojicir.possible(inversion=False, generator=True)
+
+
+@pytest.mark.parametrize("name", sorted(emojicir.grids()))
+def test_grids_hold_weights_that_their_method_reads(name):
+    method, merge = emojicir.VARIANTS[name]
+    composer = load_composer(method, merge)
+    for weights in emojicir.grids()[name]:
+        assert set(weights.given()) <= composer.reads
+        assert composer.tuned == name
 
 
 def test_a_sweep_writes_the_best_weights_and_the_curve(data, capsys, monkeypatch):
-    monkeypatch.setattr(emojicir, "GRIDS", {Method.SUM: {"text": (0.0, 0.25)}, Method.SLERP: {"alpha": (0.5,)}})
+    points = {"sum": [Weights(image=1.0, text=0.0), Weights(image=0.75, text=0.25)], "slerp": [Weights(alpha=0.5)]}
+    monkeypatch.setattr(emojicir, "grids", lambda: points)
     code, _ = run(data, capsys, "--sweep")
     table = json.loads((data / "weights.json").read_text())
     assert code == 0
