@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indexer.errors import FilterError
+from pipelines import cli_drawing
 from pipelines.cli_collection import CollectionFolder, DatabaseUrl, open_existing
 from pipelines.console import counted, err, examples, out, plain, shortened, show_json, show_remark
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import JustifyMethod
     from rich.table import Table
 
+    from indexer.collection import Collection
     from retrieval.query import Query
     from retrieval.results import Hit, Results
 
@@ -26,6 +28,7 @@ EPILOG = examples(
     'underdrawing search shop "a red lamp"',
     'underdrawing search shop "at night" --image reference.jpg',
     'underdrawing search shop "in blue" --like lamps/17.jpg --method product -k 5',
+    'underdrawing search shop "at night" --image reference.jpg --method cig --drawings drawn/ --html found.html',
     'underdrawing search shop lamp --not floor --where \'{"price": {"$lt": 50}}\' --html found.html',
 )
 WHERE_EXAMPLE = """Quote it for the shell: --where '{"price": {"$lt": 50}, "style": "flat"}'"""
@@ -72,8 +75,8 @@ def search(
         typer.Option(
             "--method",
             metavar="NAME",
-            help="text, image, sum, slerp, product or shift. If not told: sum for a text with a reference, "
-            "else the part there is.",
+            help="text, image, sum, slerp, product, shift, inversion or cig. If not told: sum for a text with a "
+            "reference, else the part there is; or the method that the options below are for.",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -81,7 +84,7 @@ def search(
     image_weight: Annotated[
         float | None,
         typer.Option(
-            "--image-weight", metavar="X", help="Of the reference in sum, in place of the tuned one.",
+            "--image-weight", metavar="X", help="Of the reference in sum, inversion, cig; in place of the tuned one.",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -94,8 +97,19 @@ def search(
     ] = None,
     device: Annotated[
         str,
-        typer.Option("--device", metavar="NAME", help="Where the model runs.", rich_help_panel=METHOD),
+        typer.Option("--device", metavar="NAME", help="Where the models run.", rich_help_panel=METHOD),
     ] = "cpu",
+    inversion: cli_drawing.InversionName = None,
+    generator: cli_drawing.GeneratorName = None,
+    merge: cli_drawing.MergeName = None,
+    steps: cli_drawing.Steps = None,
+    guidance: cli_drawing.Guidance = None,
+    images: cli_drawing.Images = None,
+    seed: cli_drawing.Seed = None,
+    regenerate: cli_drawing.Regenerate = False,
+    deadline_ms: cli_drawing.DeadlineMs = None,
+    gate: cli_drawing.Gate = None,
+    drawings: cli_drawing.DrawingsFolder = None,
     database: DatabaseUrl = None,
     as_json: Annotated[
         bool,
@@ -114,9 +128,22 @@ def search(
     With both, the text says how the answer differs from the picture: "at night", "with dark skin", "in blue".
     """
     condition = parse_where(where)
+    from retrieval.compose import Method
     from retrieval.query import Query, Weights
-    from retrieval.search import Retriever
 
+    drawing = cli_drawing.DrawingCall(
+        inversion=inversion,
+        generator=generator,
+        merge=merge,
+        steps=steps,
+        guidance=guidance,
+        images=images,
+        seed=seed,
+        regenerate=regenerate,
+        deadline_ms=deadline_ms,
+        gate=gate,
+        drawings=drawings,
+    )
     query = Query(
         text=text,
         image=image,
@@ -125,12 +152,15 @@ def search(
         not_images=tuple(not_images or ()),
         weights=Weights(image=image_weight, text=text_weight),
     )
+    chosen = Method(method or drawing.implied_method() or default_method(query))
+    drawing.check(chosen, query)
     with open_existing(collection, database, device) as opened:
-        retriever = Retriever(opened, method or default_method(query))
+        retriever = drawing.retriever(opened, chosen, device)
         with err.status("Searching"):
             results = retriever.search(query, k, condition)
-    if html is not None:
-        _write_page(html, query, results)
+        if html is not None:
+            _write_page(html, query, results, opened)
+    drawing.save(query, results)
     if as_json:
         show_json(results.to_json())
     else:
@@ -162,11 +192,15 @@ def parse_where(value: str | None) -> Any:
     raise FilterError(f"--where is not JSON: {cause}: {shortened(value, 80)}", WHERE_EXAMPLE)
 
 
-def _write_page(file: Path, query: Query, results: Results) -> None:
+def _write_page(file: Path, query: Query, results: Results, collection: Collection) -> None:
     from indexer.files import atomic_write
     from pipelines.report import search_page
 
-    atomic_write(file, search_page(query, results).encode("utf-8", "backslashreplace"))
+    reference = query.image
+    if query.like is not None and results.hits:
+        with collection.snapshot() as snapshot:
+            reference = snapshot.documents(snapshot.vector_ids([query.like]))[0].image
+    atomic_write(file, search_page(query, results, reference).encode("utf-8", "backslashreplace"))
     show_remark(f"Wrote {file}")
 
 
@@ -177,11 +211,20 @@ def _show(results: Results) -> None:
         out.print("Nothing found.")
     for note in results.notes:
         out.print(f"note: {plain(note)}", markup=False, style="yellow")
+    if results.pseudo_target is not None:
+        out.print(plain(_drawing(results)), markup=False, soft_wrap=True)
     told = [counted(len(results), "hit"), f"method {results.method}", results.model, f"generation {results.generation}"]
     took = [f"{stage} {milliseconds:,.0f} ms" for stage, milliseconds in results.took_ms.items()]
     for line in (" · ".join(told), " · ".join(took), f"score: {results.scale}" if results.hits else ""):
         if line:
             out.print(plain(line), markup=False, style="dim", soft_wrap=True)
+
+
+def _drawing(results: Results) -> str:
+    from pipelines.report import drawings, drawn_how
+
+    first, *others = map(str, drawings(results))
+    return f"pseudo-target: {drawn_how(results)}: {first}" + (f" and {len(others)} more" if others else "")
 
 
 def _table(results: Results, width: int) -> Table:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -58,6 +59,28 @@ def show_pairs(pairs: Sequence[tuple[str, str]], style: str) -> None:
     for name, value in pairs:
         indented = _lines(value).replace("\n", "\n" + " " * (width + 2))
         out.print(Text.assemble("  ", (name.ljust(width), style), indented), soft_wrap=True)
+
+
+@contextmanager
+def hushed_models() -> Iterator[None]:
+    """Within this block the libraries that load generators show no bars and no remarks of their own."""
+    try:
+        from diffusers.utils import logging as diffusers
+        from transformers.utils import logging as transformers
+    except ImportError:
+        yield
+        return
+    verbosity, bars = diffusers.get_verbosity(), transformers.is_progress_bar_enabled()
+    diffusers.set_verbosity_error()
+    diffusers.disable_progress_bar()
+    transformers.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers.set_verbosity(verbosity)
+        diffusers.enable_progress_bar()
+        if bars:
+            transformers.enable_progress_bar()
 
 
 def plain(text: str) -> str:

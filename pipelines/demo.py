@@ -1,13 +1,14 @@
 """The demo: index the bundled corpus, ask composed questions, measure a sample, write a report.
 
-It uses what any user uses: `Collection`, `index_corpus`, `Retriever`, `evaluate`.
+It uses what any user uses: `Collection`, `index_corpus`, `Retriever`, `Studio`, `evaluate`. A method whose models
+are not there is left out with a remark.
 
 What this module does not know: how the page looks (`report.py` and its templates).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,14 +18,17 @@ from typing import TYPE_CHECKING
 from indexer.build import Summary, index_corpus
 from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
+from indexer.errors import UnderdrawingError
 from indexer.files import atomic_write
 from indexer.types import Parts
+from pipelines.console import hushed_models
 from pipelines.emojicir import Split, by_family, read_queries
 from pipelines.evaluate import Evaluation, JudgedQuery, evaluate
-from pipelines.report import Card, MethodRow, demo_page, shown, thumbnail
+from pipelines.report import Card, MethodRow, demo_page, drawings, drawn_how, shown, thumbnail
 from retrieval.compose import Method
 from retrieval.results import Results
 from retrieval.search import STAGES, Retriever
+from retrieval.studio import Studio
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +37,8 @@ MODEL = "bundled:emoji-clip"
 QUESTIONS_PER_FAMILY = 2
 SAMPLE_PER_FAMILY = 40
 FETCHED, SHOWN = 10, 7
+
+Retrievers = Mapping[Method, Retriever]
 
 
 @dataclass(frozen=True)
@@ -47,28 +53,53 @@ class Answered:
         return next((hit.rank for hit in self.results[method].hits if hit.id in self.question.targets), None)
 
 
-def run_demo(out: Path, console: Console, model: str = MODEL) -> Path:
-    """Run the whole demo in a folder; what is already indexed there is kept.
+def run_demo(out: Path, console: Console, model: str = MODEL, studio: Studio | None = None) -> Path:
+    """Run the whole demo in a folder; what is already indexed and drawn there is kept.
 
     Args:
-        out: Receives `collection/` and `report.html`.
+        out: Receives `collection/`, `drawings/` and `report.html`.
         console: Where progress and results are printed.
         model: The embedder.
+        studio: Makes words and drawings; None for what comes with the model.
 
     Returns:
         The report's path.
     """
+    studio = studio or Studio(cache=out / "drawings")
     with Collection.open(out / "collection", model, parts=Parts.IMAGE) as collection:
         summary = _index(collection, console)
+        retrievers, left_out = _retrievers(collection, studio)
+        for remark in left_out:
+            console.print(remark, markup=False, style="yellow")
         queries = read_queries(QUERIES, Split.TEST)
-        answered = _ask(collection, by_family(queries, QUESTIONS_PER_FAMILY), console)
+        # The questions first, one at a time, so that a drawing's time is told; then the sample, in batches.
+        answered = _ask(retrievers, by_family(queries, QUESTIONS_PER_FAMILY), console)
         _print_answers(answered, collection, console)
-        measured = _measure(collection, by_family(queries, SAMPLE_PER_FAMILY), console)
+        measured = _measure(retrievers, by_family(queries, SAMPLE_PER_FAMILY), console)
         _print_measures(measured, console)
         report = out / "report.html"
-        atomic_write(report, _page(collection, summary, answered, measured).encode())
+        atomic_write(report, _page(collection, summary, answered, measured, left_out).encode())
     console.print(f"\nThe report: [bold]{report}[/bold]")
     return report
+
+
+def _retrievers(collection: Collection, studio: Studio) -> tuple[Retrievers, list[str]]:
+    """A retriever for every method whose models load, and remarks on the others."""
+    needs = {
+        Method.INVERSION: (studio.inversion,),
+        Method.CIG: (studio.inversion, studio.generator),
+    }
+    retrievers, left_out = {}, []
+    for method in Method:
+        try:
+            with hushed_models():
+                for load in needs.get(method, ()):
+                    load(collection.embedder)
+        except UnderdrawingError as error:
+            left_out.append(f"The method {method} is left out: {error}")
+        else:
+            retrievers[method] = Retriever(collection, method, studio=studio)
+    return retrievers, left_out
 
 
 def _index(collection: Collection, console: Console) -> Summary:
@@ -91,10 +122,9 @@ def _index(collection: Collection, console: Console) -> Summary:
     return summary
 
 
-def _ask(collection: Collection, questions: Sequence[JudgedQuery], console: Console) -> list[Answered]:
+def _ask(retrievers: Retrievers, questions: Sequence[JudgedQuery], console: Console) -> list[Answered]:
     from rich.progress import track
 
-    retrievers = {method: Retriever(collection, method) for method in Method}
     return [
         Answered(
             question,
@@ -107,12 +137,12 @@ def _ask(collection: Collection, questions: Sequence[JudgedQuery], console: Cons
     ]
 
 
-def _measure(collection: Collection, sample: Sequence[JudgedQuery], console: Console) -> dict[Method, Evaluation]:
+def _measure(retrievers: Retrievers, sample: Sequence[JudgedQuery], console: Console) -> dict[Method, Evaluation]:
     from rich.progress import track
 
     return {
-        method: evaluate(sample, Retriever(collection, method))
-        for method in track(list(Method), "measuring", console=console, transient=True)
+        method: evaluate(sample, retriever)
+        for method, retriever in track(list(retrievers.items()), "measuring", console=console, transient=True)
     }
 
 
@@ -126,11 +156,12 @@ def _print_answers(answered: Sequence[Answered], collection: Collection, console
     table = Table(title="Rank of the right answer (– : not among 10)", title_justify="left", header_style="bold")
     table.add_column("reference")
     table.add_column("sentence", style="italic")
-    for method in Method:
+    methods = list(answered[0].results)
+    for method in methods:
         table.add_column(method.value, justify="right")
     names = _reference_names(collection, answered)
     for each in answered:
-        ranks = [each.rank(method) for method in Method]
+        ranks = [each.rank(method) for method in methods]
         cells = ["–" if rank is None else f"[green]{rank}[/green]" if rank == 1 else str(rank) for rank in ranks]
         table.add_row(names[each.question.query_id][0], each.question.query.text, *cells)
     console.print(table)
@@ -168,7 +199,11 @@ def _reference_names(collection: Collection, answered: Sequence[Answered]) -> di
 
 
 def _page(
-    collection: Collection, summary: Summary, answered: Sequence[Answered], measured: dict[Method, Evaluation]
+    collection: Collection,
+    summary: Summary,
+    answered: Sequence[Answered],
+    measured: dict[Method, Evaluation],
+    left_out: Sequence[str],
 ) -> str:
     references = _reference_names(collection, answered)
     best = _best(measured)
@@ -178,8 +213,9 @@ def _page(
             "method": method.value,
             "ms": [median(each.results[method].took_ms[stage] for each in answered) for stage in STAGES],
         }
-        for method in Method
+        for method in measured
     ]
+    drawn = [told for each in answered for results in each.results.values() if (told := results.pseudo_target)]
     return demo_page({
         "documents": summary.documents,
         "model": collection.space.model,
@@ -203,6 +239,9 @@ def _page(
         ],
         "stages": STAGES,
         "timings": timings,
+        "draws": bool(drawn),
+        "kept": sum(bool(told["cached"]) for told in drawn),
+        "left_out": left_out,
         "version": version("underdrawing"),
     })  # fmt: skip
 
@@ -214,12 +253,16 @@ def _card(answered: Answered, name: str, picture: str) -> Card:
         sentence=question.query.text or "",
         reference=picture,
         reference_name=name,
-        rows=[
-            MethodRow(
-                method.value,
-                [shown(hit, hit.id in question.targets) for hit in results.hits[:SHOWN]],
-                answered.rank(method),
-            )
-            for method, results in answered.results.items()
-        ],
+        rows=[_row(question, method, results, answered.rank(method)) for method, results in answered.results.items()],
+    )
+
+
+def _row(question: JudgedQuery, method: Method, results: Results, rank: int | None) -> MethodRow:
+    drawn = drawings(results)
+    return MethodRow(
+        method.value,
+        [shown(hit, hit.id in question.targets) for hit in results.hits[:SHOWN]],
+        rank,
+        thumbnail(drawn[0]) if drawn else "",
+        drawn_how(results),
     )

@@ -42,11 +42,15 @@ class MethodRow:
         method: Its name.
         hits: The first few.
         rank: Of the first right answer, or None if it is not among those fetched.
+        drawing: The pseudo-target; empty where the method drew none.
+        drawn_how: How it was drawn, in words.
     """
 
     method: str
     hits: Sequence[ShownHit]
     rank: int | None
+    drawing: str = ""
+    drawn_how: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,13 @@ class Card:
     rows: Sequence[MethodRow]
 
 
-def search_page(query: Query, results: Results) -> str:
+def search_page(query: Query, results: Results, reference: Picture | None = None) -> str:
     """The page of one search.
 
     Args:
-        query: What was asked; its reference is shown, if it is a picture.
-        results: What was found.
+        query: What was asked.
+        results: What was found; its pseudo-target is shown beside the reference.
+        reference: The picture asked with; the query's own if not told.
     """
     said = query.text or (f"more like {query.like}" if query.like else "more like this picture")
     if query.not_texts:
@@ -84,9 +89,31 @@ def search_page(query: Query, results: Results) -> str:
     page: str = (
         _environment()
         .get_template("search.html.j2")
-        .render(said=said, results=results, hits=hits, reference=thumbnail(query.image))
+        .render(
+            said=said,
+            results=results,
+            hits=hits,
+            reference=thumbnail(reference or query.image),
+            drawings=[thumbnail(picture) for picture in drawings(results)],
+            drawn_how=drawn_how(results),
+        )
     )
     return page
+
+
+def drawings(results: Results) -> list[Path]:
+    """The files of an answer's pseudo-target; none where nothing was drawn."""
+    paths = (results.pseudo_target or {}).get("paths")
+    return [Path(str(path)) for path in paths] if isinstance(paths, list) else []
+
+
+def drawn_how(results: Results) -> str:
+    """How an answer's pseudo-target was drawn, in words; empty where nothing was."""
+    told = results.pseudo_target
+    if told is None:
+        return ""
+    when = "kept from before" if told["cached"] else f"drawn in {results.took_ms.get('draw', 0):,.0f} ms"
+    return f"{when}, seed {told['seed']}, {told['steps']} steps, guidance {told['guidance']}"
 
 
 def demo_page(values: Mapping[str, Any]) -> str:
