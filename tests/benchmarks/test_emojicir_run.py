@@ -12,7 +12,8 @@ from PIL import Image
 
 from benchmarks import emojicir
 from indexer.bundled import CORPUS, QUERIES
-from retrieval import Method
+from retrieval import Method, Weights
+from retrieval.compose import load_composer
 
 COLOURS = ("red", "green", "blue", "black", "white", "orange")
 
