@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from benchmarks import emojicir
 from indexer.bundled import CORPUS, QUERIES
 from retrieval import Method, Weights
 from retrieval.compose import load_composer
-
-COLOURS = ("red", "green", "blue", "black", "white", "orange")
-
-
-def picture(colour):
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """A corpus of six squares, with queries from each colour to the next; and weights of its own."""
-    corpus, queries, weights = tmp_path / "corpus.parquet", tmp_path / "queries.parquet", tmp_path / "weights.json"
-    rows = [{"id": f"v/{colour}", "text": colour, "image": picture(colour)} for colour in COLOURS]
-    pq.write_table(pa.Table.from_pylist(rows), corpus)
-    pairs = list(zip(COLOURS, COLOURS[1:] + COLOURS[:1], strict=True))
-    rows = [
-        {
-            "query_id": f"{split}/{place}",
-            "split": split,
-            "family": ("warm", "cold")[place % 2],
-            "reference": f"v/{one}",
-            "text": f"in {two}",
-            "targets": [f"v/{two}"],
-            "subset": sorted({f"v/{two}", f"v/{COLOURS[place - 2]}"} - {f"v/{one}"}),
-        }
-        for split in ("validation", "test")
-        for place, (one, two) in enumerate(pairs)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), queries)
-    weights.write_text(json.dumps({"default": {"sum": {"weights": {}, "source": "none"}}}))
-    monkeypatch.setattr(emojicir, "CORPUS", corpus)
-    monkeypatch.setattr(emojicir, "QUERIES", queries)
-    monkeypatch.setattr(emojicir, "WEIGHTS", weights)
-    return tmp_path
 
 
 def run(data, capsys, *arguments):
@@ -71,9 +32,10 @@ def test_one_method(data, capsys):
     assert document["gallery"] == "the whole corpus: all vendors, all splits"
     assert document["weights_source"] == "chosen, not tuned"
     assert document["families"].keys() == {"warm", "cold"}
+    colours = ("red", "green", "blue", "black", "white", "orange")
     lines = [line.split() for line in (data / "o.run").read_text().splitlines()]
     assert len(lines) == 6 * 5
-    assert all(line[2] != f"v/{COLOURS[int(line[0].split('/')[1])]}" for line in lines)
+    assert all(line[2] != f"v/{colours[int(line[0].split('/')[1])]}" for line in lines)
     assert {line[5] for line in lines} == {"fake:32/sum"}
 
 
