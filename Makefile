@@ -20,15 +20,19 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(FAISS)]'
 	@touch $@
 
+$(VENV)/installed-demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$(FAISS),generate]'
+	@touch $@ $(VENV)/installed
+
 $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(FAISS),test]'
-	@touch $@ $(VENV)/installed
+	@touch $@ $(VENV)/installed $(VENV)/installed-demo
 
 install: $(VENV)/installed  ## install the engine and its command into .venv
 
 install-test: $(VENV)/installed-test  ## install what the checks and tests need, too
 
-demo: install  ## index the bundled corpus, ask composed questions, write demo/report.html
+demo: $(VENV)/installed-demo  ## index the bundled corpus, ask composed questions, write demo/report.html
 	$(BIN)/underdrawing demo --out demo
 
 check: install-test  ## lint, format, types, import contracts

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import io
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import drawing_models
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny_models
 from PIL import Image
 from rich.console import Console
 
+from indexer import Collection
 from indexer.bundled import CORPUS, QUERIES
 from pipelines import demo
 from pipelines.emojicir import Split, by_family, read_queries
+from pipelines.evaluate import JudgedQuery
 from pipelines.report import search_page, thumbnail
+from retrieval.compose import Method
 from retrieval.query import Query
 from retrieval.results import Hit, Results
+from retrieval.studio import Studio
 
 
 def results(*hits: Hit) -> Results:
@@ -38,6 +46,22 @@ def test_a_search_page_inlines_pictures_and_escapes_texts(tmp_path: Path) -> Non
     assert not re.search(r'(src|href)="(?!data:)', page)
 
 
+def test_a_search_page_shows_what_was_drawn_beside_the_reference(tmp_path: Path) -> None:
+    for name in ("stored", "one", "two"):
+        Image.new("RGB", (20, 20), "blue").save(tmp_path / f"{name}.png")
+    paths = [str(tmp_path / "one.png"), str(tmp_path / "two.png")]
+    drawn = {"path": paths[0], "paths": paths, "seed": 4, "steps": 8, "guidance": 1.5, "cached": False}
+    found = replace(results(), pseudo_target=drawn, took_ms={"draw": 1234.5})
+    page = search_page(Query(text="x", like="a"), found, tmp_path / "stored.png")
+    assert re.findall('alt="the ([a-z-]+)"', page) == ["reference", "pseudo-target", "pseudo-target"]
+    assert page.count("data:image/webp;base64,") == 3
+    assert "pseudo-target: drawn in 1,234 ms, seed 4, 8 steps, guidance 1.5" in page
+    assert "kept from before" in search_page(
+        Query(text="x", like="a"), replace(found, pseudo_target=drawn | {"cached": True})
+    )
+    assert 'alt="the' not in search_page(Query(text="x"), results())
+
+
 def test_a_page_of_nothing_says_so() -> None:
     assert "Nothing was found." in search_page(Query(text="x"), results())
 
@@ -50,17 +74,33 @@ def test_a_thumbnail_is_small_and_a_broken_picture_is_left_out(tmp_path: Path) -
     assert thumbnail(None) == ""
 
 
-@pytest.fixture
-def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A corpus of just what twenty queries need; returns their ids."""
-    queries = by_family(read_queries(QUERIES, Split.TEST), 2)
+def shrink(queries: list[JudgedQuery], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the demo know these queries and a corpus of just what they need; returns their ids."""
     needed = {id for query in queries for id in (*query.targets, *query.subset, *query.exclude)}
     table = pq.read_table(CORPUS)
     kept = table.filter(pa.compute.is_in(table["id"], pa.array(sorted(needed))))
-    pq.write_table(kept, tmp_path / "few.parquet")
-    monkeypatch.setattr(demo, "CORPUS", tmp_path / "few.parquet")
+    pq.write_table(kept, folder / "few.parquet")
+    monkeypatch.setattr(demo, "CORPUS", folder / "few.parquet")
     monkeypatch.setattr(demo, "read_queries", lambda *_: queries)
     return [query.query_id for query in queries]
+
+
+@pytest.fixture
+def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two queries of every family."""
+    return shrink(by_family(read_queries(QUERIES, Split.TEST), 2), tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def fewest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Three queries of each of two families."""
+    queries = by_family(read_queries(QUERIES, Split.TEST), 3)
+    return shrink(queries[:6], tmp_path, monkeypatch)
+
+
+def named(page: str) -> list[str]:
+    """The methods of the table of measures."""
+    return re.findall(r"<tr[^>]*><td><code>([a-z]+)</code></td>", page.split("How often")[1].split("<h2>")[0])
 
 
 def test_the_demo_runs_twice_and_its_report_holds_every_question(few: list[str], tmp_path: Path) -> None:
@@ -76,8 +116,55 @@ def test_the_demo_runs_twice_and_its_report_holds_every_question(few: list[str],
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "Indexed" in printed.getvalue()
     assert "were indexed before" in printed.getvalue()
+    # A model without text tower: two methods are missing, which is said.
+    assert named(page) == [method.value for method in Method if method not in (Method.INVERSION, Method.CIG)]
+    for method in ("inversion", "cig"):
+        remark = f"The method {method} is left out: No inversion comes with fake:16."
+        assert remark in page
+        assert remark in " ".join(printed.getvalue().split())
+    assert "pseudo-target" not in page
     families = set(re.findall(r"<td>([a-z ]+)</td>", page))
     assert {query.family.replace("_", " ") for query in read_queries(QUERIES, Split.TEST)} <= families
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[str, drawing_models.Painter, Studio]:
+    """A model that reads words, and a studio for it."""
+    model = f"open_clip:{tiny_models.tiny_clip(tmp_path / 'clip')}"
+    painter = drawing_models.Painter(model)
+    return model, painter, Studio(tiny_models.tiny_inversion(), painter, cache=tmp_path / "drawings")
+
+
+def test_the_demo_shows_pseudo_targets_and_draws_its_sample_in_batches(
+    fewest: list[str], made: tuple[str, drawing_models.Painter, Studio], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, painter, studio = made
+    monkeypatch.setattr(demo, "QUESTIONS_PER_FAMILY", 1)
+    printed = io.StringIO()
+    page = demo.run_demo(tmp_path / "out", Console(file=printed, width=140), model, studio).read_text(encoding="utf-8")
+    questions = page.count('<section class="card draws">')
+    assert 0 < questions < len(fewest)
+    assert page.count('alt="the pseudo-target"') == questions
+    assert "seed 0, 2 steps, guidance 1.5" in page
+    assert named(page) == [method.value for method in Method]
+    assert "left out" not in page + printed.getvalue()
+    assert "kept from an earlier run" not in page
+    assert [len(texts) for texts, _ in painter.calls] == [1] * questions + [len(fewest) - questions]
+    again = demo.run_demo(tmp_path / "out", Console(file=printed), model, studio).read_text(encoding="utf-8")
+    assert f"{questions} pseudo-targets were kept from" in again
+    assert len(painter.calls) == questions + 1
+
+
+def test_the_demo_without_diffusers_says_how_to_get_it(
+    made: tuple[str, drawing_models.Painter, Studio], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    studio = Studio(tiny_models.tiny_inversion(), "bundled:emoji-generator", cache=tmp_path / "drawings")
+    with Collection.open(tmp_path / "shop", made[0]) as shop:
+        retrievers, [remark] = demo._retrievers(shop, studio)
+    assert list(retrievers) == [method for method in Method if method is not Method.CIG]
+    assert remark.startswith("The method cig is left out: ")
+    assert "pip install 'underdrawing[generate]'" in remark
 
 
 def test_a_sample_takes_evenly_from_every_family() -> None:
