@@ -26,6 +26,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 FOLDERS = ("indexer", "retrieval", "pipelines", "benchmarks", "docs")
 OTHERS = {
     "benchmarks/recipes/emoji-clip.json": "what `emoji-clip` was trained with",
+    "benchmarks/recipes/emoji-generator.json": "what `emoji-generator` was trained with",
+    "benchmarks/recipes/emoji-inversion.json": "what `emoji-inversion` was trained with",
     "benchmarks/results/emoji-clip.json": "measured: names and synonyms",
     "benchmarks/results/emojicir-test.json": "measured: every method on EmojiCIR's test split",
     "benchmarks/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
@@ -34,6 +36,8 @@ OTHERS = {
     "indexer/bundled/LICENSES.md": "whose drawings and names these are",
     "indexer/bundled/README.md": "the bundled data: columns, split, the ten families of queries",
     "indexer/bundled/emoji-clip": "the trained model, an open_clip folder with its card",
+    "indexer/bundled/emoji-generator": "the generator of pseudo-targets, a diffusers folder with its card",
+    "indexer/bundled/emoji-inversion": "the network that makes words for `emoji-clip`, with its card",
     "indexer/bundled/emoji.parquet": "10,577 drawings of 3,786 emoji with names, keywords and fields",
     "indexer/bundled/emojicir.parquet": "EmojiCIR's queries, targets and subsets",
     "indexer/bundled/generic_texts.txt": "texts about anything: what centring subtracts from a query's text",
@@ -122,6 +126,10 @@ _METHODS = {
     "slerp": "a point on the arc between them",
     "product": "both similarities, centred, then multiplied (BASIC)",
     "shift": "the reference, moved along the change of text (AdaST)",
+    "inversion": "the sentence, read with a word made of the reference (SEARLE, LinCIR)",
+    "cig-reinvert": "`inversion` and a pseudo-target, made a word again (CIG)",
+    "cig-embed": "`inversion` and a pseudo-target's vector, centred",
+    "cig-product": "`inversion` times a pseudo-target's similarity (IP-CIR)",
 }
 
 SECTIONS: dict[str, Callable[[], str]] = {"methods": methods, "model": model, "files": file_list}

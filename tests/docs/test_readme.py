@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tiny_models
+import typer
 from PIL import Image
 from typer.testing import CliRunner
+
+from indexer import Collection, index_corpus
+from indexer.bundled import generator_folder, inversion_folder
+from indexer.errors import UnknownNameError
+from pipelines.cli import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,15 +46,110 @@ def test_the_generated_parts_are_those_of_today() -> None:
     assert checked.returncode == 0, checked.stderr
 
 
+def example(collection: str) -> str:
+    """The Python example that opens a collection."""
+    (found,) = [block for block in blocks("python") if f'Collection.open("{collection}"' in block]
+    return found
+
+
+def console_lines() -> list[list[str]]:
+    """The words of every line of a console block; a line that ends with a backslash goes on in the next."""
+    joined = [line for block in blocks("console") for line in block.replace("\\\n", " ").splitlines()]
+    return [words for line in joined if (words := shlex.split(line, comments=True))]
+
+
+@pytest.fixture
+def emoji(photos: Path) -> Path:
+    """`demo/collection`, as the demo makes it, of three pictures."""
+    for find, name in ((inversion_folder, "emoji-inversion"), (generator_folder, "emoji-generator")):
+        try:
+            find(name)
+        except UnknownNameError:
+            pytest.skip(f"{name} is not bundled")
+    with Collection.open("demo/collection", "bundled:emoji-clip") as collection:
+        index_corpus("photos", collection)
+    return photos
+
+
+@pytest.fixture
+def published(photos: Path) -> str:
+    """Small models where the examples look for published ones; the name of the embedder."""
+    model = f"open_clip:{tiny_models.tiny_clip(photos / 'clip')}"
+    tiny_models.published_phi(photos / "SEARLE_ViT-L14.pt")
+    hub = photos / "stable-diffusion-v1-5" / "stable-diffusion-v1-5"
+    words = [{"model": model, "inversion": "SEARLE_ViT-L14.pt"}]
+    tiny_models.save_generator(hub, "sd15", words=words)
+    shutil.copytree(hub, photos / "sd15")
+    (hub / "underdrawing.json").unlink()
+    return model
+
+
+def run_block(text: str, **names: object) -> dict[str, object]:
+    exec(compile(text, "README.md", "exec"), names)
+    return names
+
+
 def test_the_library_example_runs_as_it_stands(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = blocks("python")
-    exec(compile(example, "README.md", "exec"), {})
+    run_block(example("shop"))
     assert capsys.readouterr().out.startswith("1 ")
 
 
-def test_the_command_lines_on_photos_run_as_they_stand(photos: Path) -> None:
-    from pipelines.cli import app
+# The schedulers of diffusers hand tensors to NumPy in a way that is going out of use.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+class TestWordsAndDrawings:
+    def test_the_example_with_bundled_models_runs_as_it_stands(
+        self, emoji: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run_block(example("demo/collection"))
+        first, second = capsys.readouterr().out.splitlines()
+        assert first.startswith("None ['")
+        assert second.startswith("{'path'") or "background" in second or "clear" in second
 
+    def test_the_command_lines_with_bundled_models_run_as_they_stand(self, emoji: Path) -> None:
+        lines = [words for words in console_lines() if "demo/collection" in words]
+        assert len(lines) == 3
+        for words in lines:
+            result = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+            assert result.exit_code == 0, (words, result.output)
+        assert (emoji / "found.html").exists()
+        assert list((emoji / "drawn").glob("*.png"))
+
+    def test_the_examples_with_published_models_run_with_small_ones(self, published: str) -> None:
+        (block,) = [block for block in blocks("python") if '"street"' in block]
+        assert block.count("open_clip:ViT-L-14/openai") == 1
+        told = run_block(block.replace("open_clip:ViT-L-14/openai", published))
+        found = told["found"]
+        assert found.pseudo_target, found.notes
+        assert found.notes == ()
+        lines = [words for words in console_lines() if "street" in words]
+        assert len(lines) == 2
+        for words in lines:
+            result = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+            assert result.exit_code == 0, (words, result.output)
+            assert "note:" not in result.output
+        assert "pseudo-target: " in result.output
+
+    def test_the_spec_that_the_text_shows_is_one(self) -> None:
+        from json import loads
+
+        from retrieval.generate.diffusion import GeneratorSpec
+
+        (shown,) = re.findall(r'`(\{"words".*?\})`', README)
+        assert GeneratorSpec(**loads(shown)).words[0].model == "open_clip:ViT-L-14/openai"
+
+
+def test_every_line_of_the_program_can_be_parsed() -> None:
+    lines = [words[1:] for words in console_lines() if words[0] == "underdrawing"]
+    assert len(lines) > 15
+    for words in lines:
+        command, context = typer.main.get_command(app), None
+        while hasattr(command, "resolve_command"):
+            context = command.make_context("underdrawing", list(words), parent=context, resilient_parsing=False)
+            _, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        command.make_context("underdrawing", list(words), parent=context)
+
+
+def test_the_command_lines_on_photos_run_as_they_stand(photos: Path) -> None:
     lines = [line for block in blocks("console") for line in block.splitlines() if " shop" in line]
     assert len(lines) == 5
     for line in lines:

@@ -58,11 +58,10 @@ def answer(done):
 
 
 def test_options_of_drawing_choose_cig_and_reach_the_generator(search, asked):
-    told = answer(
-        search(TEXT, "--like", "red.png", "--steps", 3, "--guidance", 2, "--images", 2, "--seed", 7, "--json")
-    )
+    how = ("--steps", 3, "--guidance", 2, "--images", 2, "--seed", 7, "--device", "cpu:0")
+    told = answer(search(TEXT, "--like", "red.png", *how, "--json"))
     assert told["method"] == "cig"
-    assert asked.loaded == [("the-generator", "cpu")]
+    assert asked.loaded == [("the-generator", "cpu:0")]
     [(texts, options)] = asked.painter.calls
     assert texts == [TEXT]
     assert (options.steps, options.guidance, options.images, options.seed) == (3, 2.0, 2, 7)
