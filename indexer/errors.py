@@ -49,7 +49,7 @@ class UnknownNameError(CallError):
     """A name outside a closed set. The message lists the set."""
 
     def __init__(self, kind: str, name: object, known: list[str]) -> None:
-        super().__init__(f"{kind} {str(name)!r} is not known.", f"Known: {', '.join(known)}.")
+        super().__init__(f"{kind} {str(name)!r} is not known.", f"Known: {', '.join(known) or 'none'}.")
         self.known = known
 
 

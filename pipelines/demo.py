@@ -151,11 +151,14 @@ def _best(measured: dict[Method, Evaluation]) -> Method:
 
 
 def _print_answers(answered: Sequence[Answered], collection: Collection, console: Console) -> None:
+    from rich import box
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title="Rank of the right answer (– : not among 10)", title_justify="left", header_style="bold")
-    table.add_column("reference")
-    table.add_column("sentence", style="italic")
+    title = "Rank of the right answer (– : not among 10)"
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("reference and sentence")
     methods = list(answered[0].results)
     for method in methods:
         table.add_column(method.value, justify="right")
@@ -163,7 +166,8 @@ def _print_answers(answered: Sequence[Answered], collection: Collection, console
     for each in answered:
         ranks = [each.rank(method) for method in methods]
         cells = ["–" if rank is None else f"[green]{rank}[/green]" if rank == 1 else str(rank) for rank in ranks]
-        table.add_row(names[each.question.query_id][0], each.question.query.text, *cells)
+        reference = Text(names[each.question.query_id][0], "dim", no_wrap=True, overflow="ellipsis")
+        table.add_row(Group(reference, Text(each.question.query.text or "", "italic")), *cells)
     console.print(table)
 
 

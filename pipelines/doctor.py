@@ -21,7 +21,8 @@ from typing import Any
 from indexer.errors import UnderdrawingError
 
 PACKAGES = (
-    "torch", "open-clip-torch", "transformers", "numpy", "pillow", "pyarrow", "safetensors", "sqlalchemy", "psycopg",
+    "torch", "open-clip-torch", "transformers", "diffusers", "numpy", "pillow", "pyarrow", "safetensors", "sqlalchemy",
+    "psycopg",
 )  # fmt: skip
 BUNDLED = ("emoji-clip",)
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from indexer.errors import CollectionNotFoundError, ModelError
+from indexer.errors import CollectionNotFoundError, ModelError, UnknownNameError
 from pipelines import cli_collection
 from pipelines.cli_search import default_method
 from retrieval import Method, Query
@@ -149,6 +149,11 @@ def test_a_new_collection_without_a_model_takes_the_default_and_says_so(call, ph
     assert stderr.splitlines()[1:] == ["error: The weights could not be fetched.", "  Connect once."]
     assert cli_collection.DEFAULT_MODEL in stderr.splitlines()[0]
     assert not (tmp_path / "new").exists()
+
+
+def test_a_name_that_is_not_known_is_told_with_those_that_are():
+    assert UnknownNameError("colour", "x", ["red", "blue"]).remedy == "Known: red, blue."
+    assert UnknownNameError("colour", "x", []).remedy == "Known: none."
 
 
 def test_the_default_method_goes_by_the_parts():

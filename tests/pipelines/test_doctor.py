@@ -40,9 +40,17 @@ def test_this_machine_is_examined_as_a_whole(run, monkeypatch):
     told = json.loads(done.stdout)
     assert set(told) == KEYS
     assert told["well"] is told["smoke"]["passed"] is True
-    assert {"python", "underdrawing", "torch", "open-clip-torch", "sqlalchemy", "sqlite", "pillow", "numpy"} <= set(
-        told["versions"]
-    )
+    assert {
+        "python",
+        "underdrawing",
+        "torch",
+        "open-clip-torch",
+        "diffusers",
+        "sqlalchemy",
+        "sqlite",
+        "pillow",
+        "numpy",
+    } <= set(told["versions"])
     assert told["versions"]["torch"]
     assert told["processor"]
     assert told["threads"] >= 1
