@@ -224,7 +224,9 @@ def test_libraries_are_hushed_while_models_load_and_then_as_before():
     from diffusers.utils import logging as diffusers
     from transformers.utils import logging as transformers
 
-    before = diffusers.get_verbosity(), transformers.is_progress_bar_enabled()
+    transformers.enable_progress_bar()
+    diffusers.set_verbosity_warning()
+    before = diffusers.WARNING, True
     with hushed_models():
         assert diffusers.get_verbosity() == diffusers.ERROR
         assert not transformers.is_progress_bar_enabled()
