@@ -12,6 +12,7 @@ What this module does not know: where pictures' features come from, how a Phi is
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +116,7 @@ class WordReader:
         self.embedding = embedding
         self.word_dim = int(embedding.weight.shape[1])
         self.context = context
+        self._now = _now_read(embedding)
         self._pieces = _Pieces.of(tokenizer)
         self._place = self._pieces.ids("a")[-1]  # any id: its embedding is overwritten
 
@@ -169,24 +172,36 @@ class WordReader:
             places: (n, context) bool; cut as the token ids are, where those are cut.
             words: (n, word_dim), the word of each text.
         """
-        import torch
-
-        reading = threading.get_ident()
-
-        def replace(_module: Any, _inputs: Any, embedded: Tensor) -> Tensor:
-            if threading.get_ident() != reading:
-                return embedded
-            here = places[:, : embedded.shape[1], None]
-            return torch.where(here, words[:, None].to(embedded), embedded)
-
-        if not bool(places.any()):
-            yield
-            return
-        handle = self.embedding.register_forward_hook(replace)
+        outer = getattr(self._now, "read", None)
+        self._now.read = (places, words) if bool(places.any()) else None
         try:
             yield
         finally:
-            handle.remove()
+            self._now.read = outer
+
+
+_NOW: WeakKeyDictionary[Any, threading.local] = WeakKeyDictionary()
+"""By token embedding, what each thread has it read: places and words."""
+
+
+def _now_read(embedding: Any) -> threading.local:
+    """Where an embedding looks for what to read; set up once, as hooks must not change while other threads run it."""
+    import torch
+
+    if embedding in _NOW:
+        return _NOW[embedding]
+    now = threading.local()
+
+    def replace(_module: Any, _inputs: Any, embedded: Tensor) -> Tensor:
+        read = getattr(now, "read", None)
+        if read is None:
+            return embedded
+        places, words = read
+        here = places[:, : embedded.shape[1], None]
+        return torch.where(here, words[:, None].to(embedded), embedded)
+
+    embedding.register_forward_hook(replace)
+    return _NOW.setdefault(embedding, now)
 
 
 @dataclass(frozen=True)
@@ -204,6 +219,8 @@ class _Pieces:
             return cls(lambda text: tokenizer.encode(text), tokenizer.sot_token_id, tokenizer.eot_token_id, 0)
         inner = getattr(tokenizer, "tokenizer", tokenizer)  # open_clip's HFTokenizer wraps transformers' own
         clean = getattr(tokenizer, "clean_fn", None) or (lambda text: text)
+        # A copy: a tokenizer of transformers remembers how it last padded, so that other threads would get that.
+        inner = copy.deepcopy(inner)
         return cls(
             lambda text: inner.encode(clean(text), add_special_tokens=False),
             inner.bos_token_id,

@@ -145,6 +145,17 @@ def test_another_thread_reads_its_texts_without_the_word(embedder: ClipEmbedder)
         np.testing.assert_array_equal(other.submit(said, embedder, "a red square").result(), before)
 
 
+def test_reading_leaves_the_models_tokenizer_as_it_is(tmp_path: Path) -> None:
+    """It remembers how it last padded, and another thread may be about to use it."""
+    embedder = load_embedder(f"open_clip:{tiny_clip(tmp_path)}")
+    embedder.encode_query([Item(text="a red square")])
+    backend = embedder.tokenizer.tokenizer.backend_tokenizer
+    before = (backend.padding, backend.truncation)
+    assert None not in before
+    embedder.encode_worded("a {word}, {text}", ["$"], np.zeros((1, WIDTH), np.float32))
+    assert (backend.padding, backend.truncation) == before
+
+
 def test_words_are_read_in_bfloat16_as_well(tmp_path: Path) -> None:
     folder = tiny_clip(tmp_path)
     words = 0.3 * np.random.default_rng(0).standard_normal((3, WIDTH)).astype(np.float32)

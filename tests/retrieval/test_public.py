@@ -22,8 +22,11 @@ HEAVY = (
 )
 
 
+NAMES = ["DrawOptions", "Hit", "Merge", "Method", "Query", "Results", "Retriever", "Studio", "Weights"]
+
+
 def test_the_public_names():
-    assert retrieval.__all__ == ["Hit", "Method", "Query", "Results", "Retriever", "Weights"]
+    assert retrieval.__all__ == NAMES
     assert {name: getattr(retrieval, name).__name__ for name in retrieval.__all__} == {
         name: name for name in retrieval.__all__
     }
@@ -45,5 +48,5 @@ def test_importing_the_package_loads_nothing():
 
 
 def test_using_every_public_name_loads_no_model_library():
-    code = "from retrieval import Hit, Method, Query, Results, Retriever, Weights"
+    code = f"from retrieval import {', '.join(NAMES)}"
     assert loaded(code) == "['numpy']"
