@@ -31,6 +31,7 @@ def tiny_clip(folder: Path, seed: int = 0, dim: int = DIM) -> Path:
     model = build(recipe)
     with torch.no_grad():  # open_clip's own start is so small that all texts come out alike
         model.text.token_embedding.weight.mul_(20)
+        model.logit_scale.fill_(np.log(100))  # as trained ones have it
     export(model, recipe, folder / "tokenizer", folder / "model")
     return folder / "model"
 

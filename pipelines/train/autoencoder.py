@@ -186,7 +186,7 @@ class _Trainer:
             for kept, new in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
         self.step += 1
-        return float(loss)
+        return float(loss.detach())
 
     def psnr(self, pixels: Pixels, batch: int = 128) -> float:
         """Mean peak signal-to-noise ratio, in decibels, of at most 512 pictures."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +143,15 @@ class _Trainer:
         self.encoder, self.tokenizer = encoder.to(self.device), tokenizer
         self.reader = WordReader(self.encoder.get_input_embeddings(), tokenizer, recipe.context)
         start = load_inversion(recipe.inversion)
-        self.inversion = Inversion(start.config, start.phi.to(self.device).requires_grad_(False), "")
+        if (start.config.feature_dim, start.config.word_dim) != (embedder.dim, self.reader.word_dim):
+            raise CallError(
+                f"The inversion {recipe.inversion} turns {start.config.feature_dim} numbers into words of "
+                f"{start.config.word_dim}; {recipe.model} has features of {embedder.dim} and words of "
+                f"{self.reader.word_dim}.",
+                "Start from an inversion that was trained for this model: underdrawing train inversion.",
+            )
+        config = replace(start.config, normalized=True)  # what it read before, it is trained on unit features here
+        self.inversion = Inversion(config, start.phi.to(self.device).requires_grad_(False), "")
         self.phi = load_inversion(recipe.inversion).phi.to(self.device).train()
         self.pairs = differences(data, inside, self.features, recipe.keep)
         torch.manual_seed(recipe.seed)
@@ -205,7 +214,7 @@ class _Trainer:
                 for old, value in zip(kept.parameters(), new.parameters(), strict=True):
                     old.lerp_(value, 1 - decay)
         self.step += 1
-        return float(loss)
+        return float(loss.detach())
 
     def _draw(self, rng: np.random.Generator) -> tuple[Rows, Rows, list[list[str]]]:
         """Pictures to draw, pictures whose words are read, and prompts in pieces."""
@@ -224,11 +233,11 @@ class _Trainer:
             sentence = str(rng.choice(recipe.sentences))
             match kind[place]:
                 case 0:
-                    pieces = sentence.replace("{text}", said[int(np.searchsorted(different, place))]).split("{word}")
+                    pieces = _pieces(sentence, said[int(np.searchsorted(different, place))])
                 case 1:
                     words = texts[captions[place]].split()
                     some = " ".join(word for word in words if rng.random() < 0.4)
-                    pieces = sentence.replace("{text}", some).split("{word}") if some else ["", ""]
+                    pieces = _pieces(sentence, some) if some else ["", ""]
                 case 2:
                     pieces = [""]
                 case _:
@@ -242,7 +251,7 @@ class _Trainer:
         import torch
 
         recipe = self.recipe
-        features = self.features[worded]
+        features = self.features[worded].to(self.device)
         noise = torch.from_numpy(rng.standard_normal(features.shape).astype(np.float32)).to(self.device)
         noisy = features + recipe.feature_noise / features.shape[1] ** 0.5 * noise
         words = phi(torch.nn.functional.normalize(noisy, dim=-1))
@@ -315,6 +324,11 @@ class _Trainer:
         return PseudoTargetGenerator(
             self.pipeline(), spec_of(self.recipe), [self.inversion], name="the generator in training", digest=""
         )
+
+
+def _pieces(sentence: str, text: str) -> list[str]:
+    """What stands around the word; a text that says `{word}` itself is no place for one."""
+    return [piece.replace("{text}", text) for piece in sentence.split("{word}")]
 
 
 def _features(embedder: ClipEmbedder, pixels: npt.NDArray[np.uint8]) -> Tensor:

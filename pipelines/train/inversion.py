@@ -34,19 +34,16 @@ from indexer.corpus.records import Record
 from indexer.embed.clip import ClipEmbedder
 from indexer.embed.inversion import Inversion, InversionConfig, build_phi
 from indexer.errors import CallError
+from indexer.files import atomic_path
 from indexer.types import HelpfulEnum, Item, Rejected, Role, Vectors
 from pipelines.train.captions import Captions, Templates, documents_with_both
 from pipelines.train.clip_model import encode_tokens
 from pipelines.train.differences import Differences, differences
+from pipelines.train.inversion_losses import distil, masked, match, match_many
 from pipelines.train.run import RunFolder, cosine_schedule, training_progress
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-FUNCTION_WORDS = frozenset(
-    "a an and are as at be by facing for from in into is it its no not of off on or out over than that the their this "
-    "to under up with without".split()
-)
 
 
 class InversionMethod(HelpfulEnum):
@@ -275,7 +272,7 @@ class _Trainer:
             for kept, new in zip(self.averaged.parameters(), self.phi.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
         self.step += 1
-        return float(loss)
+        return float(loss.detach())
 
     def _draw(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         return rng.choice(self.rows, self.recipe.batch, replace=len(self.rows) < self.recipe.batch)
@@ -301,13 +298,13 @@ class _Trainer:
         pictures = self.features[rows]
         prompts = [str(rng.choice(self.recipe.prompts)).split("{word}") for _ in rows]
         said = self._read(prompts, self.phi(self._noisy(pictures, rng)))
-        return _match(said, pictures, self.scale)
+        return match(said, pictures, self.scale)
 
     def _searle(self, rng: np.random.Generator) -> Tensor:
         rows = rng.choice(len(self._optimised[0]), self.recipe.batch, replace=True)
         inside, taught = self._optimised[0][rows], self._optimised[1][rows]
         given = self.phi(self._noisy(self.features[inside], rng))
-        return _distil(given, taught, self.recipe.temperature)
+        return distil(given, taught, self.recipe.temperature)
 
     def _lincir(self, rng: np.random.Generator) -> Tensor:
         import torch
@@ -342,7 +339,7 @@ class _Trainer:
         # The references are among the wrong answers: finding the picture itself again is the easy mistake.
         gallery = np.concatenate([after, own, before])
         same = np.append(after, own)[:, None] == gallery[None]
-        return _match_many(answers, self.features[gallery], torch.from_numpy(same).to(self.device), self.scale)
+        return match_many(answers, self.features[gallery], torch.from_numpy(same).to(self.device), self.scale)
 
     @cached_property
     def _pairs(self) -> Differences:
@@ -359,7 +356,8 @@ class _Trainer:
                 self._optimise(self.rows[start : start + self.recipe.batch])
                 for start in range(0, len(self.rows), self.recipe.batch)
             ])  # fmt: skip
-            np.savez(file, rows=self.rows, words=words)
+            with atomic_path(file) as temporary:
+                np.savez(temporary, rows=self.rows, words=words)
         with np.load(file) as found:
             return torch.from_numpy(found["rows"]), torch.from_numpy(found["words"]).to(self.device)
 
@@ -400,55 +398,3 @@ class _Trainer:
             own = scores[torch.arange(len(rows)), torch.from_numpy(rows)][:, None]
             measured[f"{label}_r1"] = float(((scores > own).sum(1) == 0).float().mean())
         return measured
-
-
-def masked(caption: str) -> list[str]:
-    """A caption in pieces: where content words stood, a word is to be read.
-
-    Neighbouring content words become one place, as in LinCIR; punctuation and function words stay.
-    """
-    pieces, inside = [""], False
-    for part in re.findall(r"[\w'-]+|[^\w'-]+", caption):
-        if not re.match(r"[\w'-]", part):
-            pieces[-1] += "" if inside and not part.strip() else part
-        elif part.lower() in FUNCTION_WORDS:
-            pieces[-1] += " " + part
-            inside = False
-        elif not inside:
-            pieces.append("")
-            inside = True
-        if part.strip() and not re.match(r"[\w'-]", part):
-            inside = False
-    return pieces if len(pieces) > 1 else ["", ""]
-
-
-def _match(left: Tensor, right: Tensor, scale: float) -> Tensor:
-    """Symmetric cross entropy of a batch of pairs (n, dim) of unit rows."""
-    import torch
-
-    logits = scale * left @ right.T
-    own = torch.arange(len(logits), device=logits.device)
-    entropy = torch.nn.functional.cross_entropy
-    return (entropy(logits, own) + entropy(logits.T, own)) / 2
-
-
-def _match_many(answers: Tensor, gallery: Tensor, same: Tensor, scale: float) -> Tensor:
-    """Cross entropy of answers (n, dim) against a gallery (m, dim) whose first n rows are theirs.
-
-    Others of the gallery that are right as well, (n, m) bool, are neither right nor wrong.
-    """
-    import torch
-
-    logits = scale * answers @ gallery.T
-    own = torch.arange(len(logits), device=logits.device)
-    ignored = same.clone()
-    ignored[own, own] = False
-    return torch.nn.functional.cross_entropy(logits.masked_fill(ignored, float("-inf")), own)
-
-
-def _distil(given: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    """SEARLE's loss: each given word finds its teacher among the batch's, and the other way round (cosine)."""
-    import torch
-
-    left, right = (torch.nn.functional.normalize(each, dim=-1) for each in (given, taught))
-    return _match(left, right, 1 / temperature)
