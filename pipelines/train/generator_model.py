@@ -196,7 +196,11 @@ def build_pipeline(encoder: Any, tokenizer: Any, autoencoder: Any, unet: Any) ->
 
     scheduler_kind: Any = diffusers.DPMSolverMultistepScheduler
     scheduler = scheduler_kind(
-        num_train_timesteps=TIMESTEPS, prediction_type="flow_prediction", use_flow_sigmas=True, final_sigmas_type="zero"
+        num_train_timesteps=TIMESTEPS,
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        final_sigmas_type="zero",
+        steps_offset=1,  # a flow does not read it, and the pipeline warns of another
     )
     kind: Any = diffusers.StableDiffusionPipeline
     pipeline = kind(

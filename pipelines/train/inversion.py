@@ -19,7 +19,6 @@ What this module does not know: collections, queries, the benchmark.
 from __future__ import annotations
 
 import itertools
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,0 +1,69 @@
+"""The losses that inversions are trained by, and LinCIR's masked captions.
+
+What this module does not know: models, corpora, steps.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FUNCTION_WORDS = frozenset(
+    "a an and are as at be by facing for from in into is it its no not of off on or out over than that the their this "
+    "to under up with without".split()
+)
+
+
+def masked(caption: str) -> list[str]:
+    """A caption in pieces: where content words stood, a word is to be read.
+
+    Neighbouring content words become one place, as in LinCIR; punctuation and function words stay.
+    """
+    pieces, inside = [""], False
+    for part in re.findall(r"[\w'-]+|[^\w'-]+", caption):
+        if not re.match(r"[\w'-]", part):
+            pieces[-1] += "" if inside and not part.strip() else part
+        elif part.lower() in FUNCTION_WORDS:
+            pieces[-1] += " " + part
+            inside = False
+        elif not inside:
+            pieces.append("")
+            inside = True
+        if part.strip() and not re.match(r"[\w'-]", part):
+            inside = False
+    return pieces if len(pieces) > 1 else ["", ""]
+
+
+def match(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """Symmetric cross entropy of a batch of pairs (n, dim) of unit rows."""
+    import torch
+
+    logits = scale * left @ right.T
+    own = torch.arange(len(logits), device=logits.device)
+    entropy = torch.nn.functional.cross_entropy
+    return (entropy(logits, own) + entropy(logits.T, own)) / 2
+
+
+def match_many(answers: Tensor, gallery: Tensor, same: Tensor, scale: float) -> Tensor:
+    """Cross entropy of answers (n, dim) against a gallery (m, dim) whose first n rows are theirs.
+
+    Others of the gallery that are right as well, (n, m) bool, are neither right nor wrong.
+    """
+    import torch
+
+    logits = scale * answers @ gallery.T
+    own = torch.arange(len(logits), device=logits.device)
+    ignored = same.clone()
+    ignored[own, own] = False
+    return torch.nn.functional.cross_entropy(logits.masked_fill(ignored, float("-inf")), own)
+
+
+def distil(given: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """SEARLE's loss: each given word finds its teacher among the batch's, and the other way round (cosine)."""
+    import torch
+
+    left, right = (torch.nn.functional.normalize(each, dim=-1) for each in (given, taught))
+    return match(left, right, 1 / temperature)
