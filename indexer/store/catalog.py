@@ -154,7 +154,9 @@ class Catalog:
         missing = [each for each in ids if each not in found]
         if missing:
             raise CallError(
-                f"{len(missing)} of {len(ids)} document ids are not in the collection; the first is {missing[0]!r}."
+                f"The document {missing[0]!r} is not in the collection."
+                if len(missing) == 1
+                else f"{len(missing)} of {len(ids)} documents are not in the collection; the first is {missing[0]!r}."
             )
         return np.array([found[each] for each in ids], np.int64)
 

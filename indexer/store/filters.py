@@ -59,6 +59,8 @@ def _compile(where: Any, fields: _Fields, depth: int) -> Condition:
             f"A filter is an object, not {_shown(where)}.",
             'Write for example {"style": "flat", "price": {"$lt": 50}}.',
         )
+    if not where:
+        fields.count(1)
     conditions: list[Condition] = []
     for name, operand in where.items():
         if not isinstance(name, str):
@@ -90,7 +92,10 @@ def _compile_field(name: str, operand: Any, fields: _Fields) -> Condition:
     fields.count(len(operand))
     for operator, value in operand.items():
         if operator not in _OPERATORS:
-            raise FilterError(f"The operator {operator!r} is not known.", f"Known: {', '.join(_OPERATORS)}.")
+            raise FilterError(
+                f"The operator {operator!r} is not known here.",
+                f"Known: {', '.join(_OPERATORS)}; around whole filters: $and, $or, $not.",
+            )
         conditions.append(_OPERATORS[operator](fields, keys, value))
     return and_(*conditions)
 

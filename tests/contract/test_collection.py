@@ -141,7 +141,7 @@ class TestDeleting:
         for where in None, {}, {"x": None}:
             assert found(shop, "cat", where=where) == ["dog"]
         assert len(shop.snapshot()) == 1
-        with pytest.raises(CallError, match="the first is 'bird'"):
+        with pytest.raises(CallError, match="The document 'bird' is not in"):
             shop.snapshot().vector_ids(["dog", "bird"])
         assert shop.delete(["cat"]) == 0
 
@@ -165,8 +165,10 @@ class TestDeleting:
         odd = ["a\0b", "a\ud800b", ""]
         assert shop.delete(odd) == 0
         assert found(shop, "cat", exclude=odd) == ["cat"]
-        with pytest.raises(CallError, match="3 of 4 document ids are not in the collection"):
+        with pytest.raises(CallError, match="3 of 4 documents are not in the collection"):
             shop.snapshot().vector_ids(["cat", *odd])
+        with pytest.raises(CallError, match="The document 'dog' is not in the collection"):
+            shop.snapshot().vector_ids(["cat", "dog"])
 
 
 class TestWhatIsRefused:
