@@ -53,10 +53,11 @@ VARIANTS: Mapping[str, tuple[Method, Merge]] = {
 def grids() -> dict[str, list[Weights]]:
     """What `--sweep` tries, by variant."""
     share = [n / 20 for n in range(21)]
-    few = [n / 10 for n in range(11)]
-    floors = (-0.2, -0.4, -0.8, -1.6, -3.2)
+    coarse = [n / 10 for n in range(11)]
+    small = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8)
     # Of three terms that are added, the shares count alone: they sum to one.
-    thirds = [(a / 10, b / 10) for a in range(11) for b in range(11 - a)]
+    thirds = [((1 - a) * (1 - b), a * (1 - b), b) for a in coarse for b in small]
+    floors = (-0.2, -0.4, -0.8, -1.6, -3.2)
     return {
         "sum": [_weights(image=1 - a, text=a) for a in share],
         "slerp": [_weights(alpha=a) for a in share],
@@ -66,9 +67,9 @@ def grids() -> dict[str, list[Weights]]:
             for a, b, c in itertools.product((0.0, 0.025, 0.05, 0.1), floors, floors)
         ],
         "inversion": [_weights(inversion=1 - a, image=a) for a in share],
-        "cig-reinvert": [_weights(inversion=1 - a - b, image=a, pseudo_target=b) for a, b in thirds],
-        "cig-embed": [_weights(inversion=1 - a - b, image=a, pseudo_target=b) for a, b in thirds],
-        "cig-product": [_weights(inversion=1 - a, image=a, pseudo_target=b) for a in few for b in few],
+        "cig-reinvert": [_weights(inversion=a, image=b, pseudo_target=c) for a, b, c in thirds],
+        "cig-embed": [_weights(inversion=a, image=b, pseudo_target=c) for a, b, c in thirds],
+        "cig-product": [_weights(inversion=1 - a, image=a, pseudo_target=b) for a in coarse for b in small],
     }
 
 

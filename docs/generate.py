@@ -28,10 +28,13 @@ OTHERS = {
     "benchmarks/recipes/emoji-clip.json": "what `emoji-clip` was trained with",
     "benchmarks/recipes/emoji-generator.json": "what `emoji-generator` was trained with",
     "benchmarks/recipes/emoji-inversion.json": "what `emoji-inversion` was trained with",
+    "benchmarks/results/compose.json": "measured: what pseudo-targets bring and cost",
     "benchmarks/results/emoji-clip.json": "measured: names and synonyms",
     "benchmarks/results/emojicir-test.json": "measured: every method on EmojiCIR's test split",
     "benchmarks/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
     "docs/cli.md": "the help of every command, generated",
+    "docs/fixed-and-broken.png": "queries that a pseudo-target puts right, and wrong",
+    "docs/pseudo-targets.png": "references, sentences and what is drawn",
     "docs/report.png": "the demo's report",
     "indexer/bundled/LICENSES.md": "whose drawings and names these are",
     "indexer/bundled/README.md": "the bundled data: columns, split, the ten families of queries",
@@ -119,6 +122,86 @@ def model() -> str:
     return "\n".join(lines)
 
 
+def drawings() -> str:
+    """What pseudo-targets bring and cost, and how to repeat it."""
+    told = json.loads((RESULTS / "compose.json").read_text(encoding="utf-8"))
+    rows = {part: own["rows"] for part, own in told.items()}
+    merge = told["families"]["cig"]
+    spoilt = [name for name in rows["references"][0] if name != "reference"]
+    return "\n".join([
+        f"Differences between methods on the same {told['differences']['queries']:,} queries, in points, with the 95 % "
+        "bootstrap interval of the difference:",
+        "",
+        *_table(
+            ["method", "over", "R@1", "R@10"],
+            [
+                [f"`{row['of']}`", f"`{row['over']}`", _difference(row["R@1"]), _difference(row["R@10"])]
+                for row in rows["differences"]
+            ],
+        ),
+        "",
+        f"What a drawing costs, `{merge}`, {told['steps']['queries']:,} queries in batches of 32 on two CPU cores:",
+        "",
+        *_table(
+            ["steps", "guidance", "pictures", "evaluations", "ms a query", "R@1", "R@10"],
+            [
+                [*(f"{row[name]:g}" for name in ("steps", "guidance", "images", "evaluations")),
+                 f"{row['ms_per_query']:.0f}", f"{row['R@1']:.1f}", f"{row['R@10']:.1f}"]
+                for row in rows["steps"]
+            ],
+        ),
+        "",
+        "Drawing only where the first two scores are close (`gate`):",
+        "",
+        *_table(
+            ["drawn for", "R@1", "R@10"],
+            [[f"{100 * row['share']:.0f} %", f"{row['R@1']:.1f}", f"{row['R@10']:.1f}"] for row in rows["gate"]],
+        ),
+        "",
+        f"References spoilt, R@1 / R@10, {told['references']['queries']:,} queries:",
+        "",
+        *_table(
+            ["reference", *(f"`{name}`" for name in spoilt)],
+            [[row["reference"], *(_both(row[name], "") for name in spoilt)] for row in rows["references"]],
+        ),
+        "",
+        "What a drawing puts right at the first place, and what it puts wrong; R@1 / R@10:",
+        "",
+        *_table(
+            ["family", "queries", "fixed", "broken", "`sum`", "`inversion`", f"`{merge}`"],
+            [
+                [row["family"].replace("_", " "), *(str(row[name]) for name in ("queries", "fixed", "broken")),
+                 *(_both(row, f"{name} ") for name in ("sum", "inversion", merge))]
+                for row in rows["families"]
+            ],
+        ),
+        "",
+        "Milliseconds of one query at a time, medians: "
+        + "; ".join(
+            f"`{name}` " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in own.items())
+            for name, own in rows["stages"].items()
+        )
+        + ".",
+        "",
+        "```console",
+        "python -m benchmarks.speed_compose --json benchmarks/results/compose.json --pictures docs",
+        "```",
+    ])  # fmt: skip
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
+
+
+def _difference(told: dict[str, Any]) -> str:
+    low, high = told["interval_95"]
+    return f"{told['points']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _both(told: dict[str, Any], prefix: str) -> str:
+    return f"{told[f'{prefix}R@1']:.1f} / {told[f'{prefix}R@10']:.1f}"
+
+
 _METHODS = {
     "text": "the sentence alone",
     "image": "the reference alone",
@@ -132,7 +215,7 @@ _METHODS = {
     "cig-product": "`inversion` times a pseudo-target's similarity (IP-CIR)",
 }
 
-SECTIONS: dict[str, Callable[[], str]] = {"methods": methods, "model": model, "files": file_list}
+SECTIONS: dict[str, Callable[[], str]] = {"methods": methods, "drawings": drawings, "model": model, "files": file_list}
 
 
 def generated(readme: str) -> str:

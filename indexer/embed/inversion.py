@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +115,7 @@ class WordReader:
         self.embedding = embedding
         self.word_dim = int(embedding.weight.shape[1])
         self.context = context
-        self._now = _now_read(embedding)
+        self._now = _reads_words(embedding)
         self._pieces = _Pieces.of(tokenizer)
         self._place = self._pieces.ids("a")[-1]  # any id: its embedding is overwritten
 
@@ -180,16 +179,13 @@ class WordReader:
             self._now.read = outer
 
 
-_NOW: WeakKeyDictionary[Any, threading.local] = WeakKeyDictionary()
-"""By token embedding, what each thread has it read: places and words."""
+def _reads_words(embedding: Any) -> threading.local:
+    """Have an embedding read words; `read`, of each thread its own, says which and where.
 
-
-def _now_read(embedding: Any) -> threading.local:
-    """Where an embedding looks for what to read; set up once, as hooks must not change while other threads run it."""
+    For good: hooks must not change while other threads run the module.
+    """
     import torch
 
-    if embedding in _NOW:
-        return _NOW[embedding]
     now = threading.local()
 
     def replace(_module: Any, _inputs: Any, embedded: Tensor) -> Tensor:
@@ -201,7 +197,7 @@ def _now_read(embedding: Any) -> threading.local:
         return torch.where(here, words[:, None].to(embedded), embedded)
 
     embedding.register_forward_hook(replace)
-    return _NOW.setdefault(embedding, now)
+    return now
 
 
 @dataclass(frozen=True)

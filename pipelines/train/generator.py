@@ -20,6 +20,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ from pipelines.train.generator_model import (
     build_unet,
     export,
     spec_of,
+    start_folder,
     text_encoder_of,
 )
 from pipelines.train.run import RunFolder, cosine_schedule, training_progress
@@ -81,8 +83,11 @@ def train_generator(records: Iterable[Record | Rejected], recipe: GeneratorRecip
     data = CaptionedImages(records, recipe.size, templates, recipe.split_field, recipe.look)
     inside = data.rows(recipe.train_part if recipe.split_field else None)
     held_out = data.rows(recipe.validation_part if recipe.split_field else None)
-    settings = AutoencoderRecipe(**{"seed": recipe.seed, "device": recipe.device, **recipe.autoencoder})
-    codec = train_autoencoder(data.pixels[inside], data.pixels[held_out], settings, folder / "autoencoder")
+    if recipe.start is None:
+        settings = AutoencoderRecipe(**{"seed": recipe.seed, "device": recipe.device, **recipe.autoencoder})
+        codec = train_autoencoder(data.pixels[inside], data.pixels[held_out], settings, folder / "autoencoder")
+    else:
+        codec = start_folder(recipe.start) / "vae"
     trainer = _Trainer(data, inside, held_out, recipe, embedder, codec)
     state = run.load()
     if state is not None:
@@ -131,7 +136,9 @@ class _Trainer:
         self.embedder, self.device = embedder, torch.device(recipe.device)
         self.features = _features(embedder, data.pixels)
         codec_kind: Any = diffusers.AutoencoderTiny
-        self.autoencoder = codec_kind.from_pretrained(codec).to(self.device).eval().requires_grad_(False)
+        self.autoencoder = (
+            codec_kind.from_pretrained(codec, torch_dtype=torch.float32).to(self.device).eval().requires_grad_(False)
+        )
         scale = self.autoencoder.config.scaling_factor
         shifts = np.random.default_rng([recipe.seed, 0]).integers(-recipe.shifts, recipe.shifts + 1, (VARIANTS, 2))
         shifts[0] = 0
@@ -283,7 +290,7 @@ class _Trainer:
         measured = {"validation_loss": float(loss)}
         for label, part in (("train", self.inside), ("validation", self.held_out)):
             chosen = rng.choice(part, min(128, len(part)), replace=False)
-            drawings = self._generator().draw(
+            drawings = self._generator.draw(
                 [Sketch("", (self.features[row].cpu().numpy(),)) for row in chosen], DrawOptions()
             )
             pictures = [drawing.images[0] if drawing.images else None for drawing in drawings]
@@ -314,12 +321,13 @@ class _Trainer:
             blank = np.zeros_like(self.data.pixels[0])
             drawn = [
                 np.asarray(drawing.images[0]) if drawing.images else blank
-                for drawing in self._generator().draw(sketches, DrawOptions())
+                for drawing in self._generator.draw(sketches, DrawOptions())
             ]
             for strip in (self.data.pixels[before], self.data.pixels[after], drawn):
                 rows.append(np.concatenate(list(strip), 1))
         Image.fromarray(np.concatenate(rows)).save(file)
 
+    @cached_property
     def _generator(self) -> PseudoTargetGenerator:
         return PseudoTargetGenerator(
             self.pipeline(), spec_of(self.recipe), [self.inversion], name="the generator in training", digest=""

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexer.bundled import generator_folder
 from indexer.embed.clip import ClipEmbedder
 from indexer.embed.inversion import Inversion
 from indexer.errors import CallError
@@ -37,6 +38,8 @@ class GeneratorRecipe:
         unet: The configuration of diffusers' `UNet2DConditionModel`, without sample size, channels and text width.
         model: The embedder whose text tower is read and whose picture features become words; of the CLIP family.
         inversion: Its inversion, where training of the generator's own starts.
+        start: A generator's folder, or `bundled:NAME`, whose autoencoder is kept and whose denoiser is trained on;
+            `autoencoder` and `unet` are not read then. None for a random start.
         size: Pixels.
         context: Tokens of a prompt.
         templates: Caption template to its share; see `Templates`.
@@ -81,6 +84,7 @@ class GeneratorRecipe:
     )
     model: str = "bundled:emoji-clip"
     inversion: str = "bundled:emoji-inversion"
+    start: str | None = None
     size: int = 64
     context: int = 24
     templates: Mapping[str, float] = field(default_factory=lambda: {"{text}": 1.0})
@@ -176,18 +180,47 @@ def _layer(state: Mapping[str, Tensor], theirs: str, ours: str) -> dict[str, Ten
 
 
 def build_unet(recipe: GeneratorRecipe, channels: int, side: int, width: int) -> Any:
-    """The denoiser, freshly initialised.
+    """The denoiser, freshly initialised, or that of `recipe.start`.
 
     Args:
         recipe: Its configuration.
         channels: Of the latents.
         side: Of the latents.
         width: Of the text encoder's hidden states.
+
+    Raises:
+        CallError: The denoiser to start from reads other hidden states.
     """
     import diffusers
 
     kind: Any = diffusers.UNet2DConditionModel
-    return kind(sample_size=side, in_channels=channels, out_channels=channels, cross_attention_dim=width, **recipe.unet)
+    if recipe.start is None:
+        return kind(
+            sample_size=side, in_channels=channels, out_channels=channels, cross_attention_dim=width, **recipe.unet
+        )
+    unet = kind.from_pretrained(start_folder(recipe.start) / "unet").float()
+    if unet.config.cross_attention_dim != width:
+        raise CallError(
+            f"The denoiser of {recipe.start} reads hidden states of {unet.config.cross_attention_dim} numbers; "
+            f"those of {recipe.model} have {width}.",
+            "Start from a generator that was trained for this model, or from none.",
+        )
+    return unet
+
+
+def start_folder(start: str) -> Path:
+    """The folder of a generator to start from.
+
+    Raises:
+        CallError: There is none.
+        UnknownNameError: No bundled generator of that name.
+    """
+    folder = generator_folder(start.removeprefix("bundled:")) if start.startswith("bundled:") else Path(start)
+    if not (folder / "model_index.json").exists():
+        raise CallError(
+            f"There is no generator at {start} to start from.", "Name a folder that `train generator` made."
+        )
+    return folder
 
 
 def build_pipeline(encoder: Any, tokenizer: Any, autoencoder: Any, unet: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_corpus import corpus, draw, dying
 from tiny_models import DIM, WIDTH, native_clip, published_phi, tiny_clip, tiny_inversion
 from typer.testing import CliRunner
@@ -23,7 +24,7 @@ from pipelines.train import autoencoder, generator
 from pipelines.train.autoencoder import AutoencoderRecipe, encode_latents, reconstruction, train_autoencoder
 from pipelines.train.captions import square
 from pipelines.train.generator import train_generator
-from pipelines.train.generator_model import GeneratorRecipe, text_encoder_of
+from pipelines.train.generator_model import GeneratorRecipe, build_unet, text_encoder_of
 from pipelines.train.run import RunFolder
 from retrieval.generate import DrawOptions, Sketch
 from retrieval.generate.diffusion import PseudoTargetGenerator
@@ -226,7 +227,7 @@ def test_our_generator_loads_the_folder_and_draws_as_the_trainer_did(trained: Pa
     rows = (data.rows("train"), data.rows("validation"))
     trainer = generator._Trainer(data, *rows, recipe, embedder, trained / "autoencoder" / "model")
     trainer.load_state(torch.load(trained / "checkpoint.pt", weights_only=True))
-    [expected] = trainer._generator().draw([Sketch("blue", (features[0],))], DrawOptions())
+    [expected] = trainer._generator.draw([Sketch("blue", (features[0],))], DrawOptions())
     np.testing.assert_allclose(
         np.asarray(drawing.images[0]).astype(int), np.asarray(expected.images[0]).astype(int), atol=3
     )
@@ -279,3 +280,23 @@ def test_the_command_trains_from_a_published_inversion_and_says_where_the_genera
     assert "validation_r10" in done.output
     loaded = PseudoTargetGenerator.load(tmp_path / "run" / "model")
     assert loaded.feature_models == [(recipe.model, True)]  # trained on unit features, whatever it read before
+
+
+def test_training_goes_on_from_a_finished_generator(recipe: GeneratorRecipe, trained: Path, tmp_path: Path) -> None:
+    goes_on = replace(recipe, start=str(trained / "model"), peak=0.0, weight_decay=0.0, steps=2)
+    train_generator(corpus(), goes_on, tmp_path)
+    assert not (tmp_path / "autoencoder").exists()
+    for part in ("unet", "vae"):
+        before, after = (
+            load_file(run / "model" / part / "diffusion_pytorch_model.safetensors") for run in (trained, tmp_path)
+        )
+        assert before.keys() == after.keys()
+        for name in before:
+            torch.testing.assert_close(after[name], before[name], atol=1e-3, rtol=1e-3)
+
+
+def test_a_start_that_cannot_be_used_is_refused(recipe: GeneratorRecipe, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(CallError, match="There is no generator at nowhere"):
+        train_generator(corpus(), replace(recipe, start="nowhere"), tmp_path / "a")
+    with pytest.raises(CallError, match=f"reads hidden states of {WIDTH} numbers; .* have {WIDTH + 1}"):
+        build_unet(replace(recipe, start=str(trained / "model")), 4, 8, WIDTH + 1)

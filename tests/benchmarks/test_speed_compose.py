@@ -1,0 +1,117 @@
+"""The benchmark of pseudo-targets: bundled models, six squares, few steps."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import speed_compose
+from benchmarks.compose_pictures import Panel, draw_panels
+from retrieval import DrawOptions
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture
+def run(data, monkeypatch, capsys):
+    """Run parts of it; the last line of what it prints, and what was printed to standard error."""
+    monkeypatch.setattr(speed_compose, "STEPS", (1, 2))
+    monkeypatch.setattr(speed_compose, "SHARES", (0.0, 0.5, 1.0))
+
+    def call(*arguments):
+        code = speed_compose.main(["--data", str(data / "cache"), *arguments])
+        out = capsys.readouterr()
+        return code, json.loads(out.out.splitlines()[-1]) if code == 0 else None, out.err
+
+    return call
+
+
+def test_differences_are_those_of_the_recalls(run):
+    _, told, _ = run("--part", "differences", "families")
+    assert told["differences"]["queries"] == 6
+    by_family = {row["family"]: row for row in told["families"]["rows"]}
+    macro = {name: np.mean([row[f"{name} R@1"] for row in by_family.values()]) for name in ("inversion", "sum")}
+    row = told["differences"]["rows"][0]
+    assert (row["of"], row["over"]) == ("inversion", "sum")
+    assert row["R@1"]["points"] == pytest.approx(macro["inversion"] - macro["sum"], abs=0.02)
+    low, high = row["R@1"]["interval_95"]
+    assert low <= row["R@1"]["points"] <= high
+    for own in by_family.values():
+        name = told["families"]["cig"]
+        gained = (own["fixed"] - own["broken"]) / own["queries"]
+        assert 100 * gained == pytest.approx(own[f"{name} R@1"] - own["inversion R@1"], abs=0.02)
+
+
+def test_steps_count_evaluations_of_the_network(run):
+    _, told, _ = run("--part", "steps", "--limit", "2")
+    rows = {(row["steps"], row["guidance"], row["images"]): row for row in told["steps"]["rows"]}
+    assert rows[2, 1.0, 1]["evaluations"] == 2
+    assert rows[2, 2.0, 1]["evaluations"] == 4
+    assert rows[2, 1.0, 4]["evaluations"] == 8
+    assert all(row["ms_per_query"] > 0 for row in rows.values())
+
+
+def test_a_gate_lets_through_none_some_and_all(run, data):
+    _, told, _ = run("--part", "gate")
+    none, some, every = told["gate"]["rows"]
+    assert (none["share"], some["share"], every["share"]) == (0.0, 0.5, 1.0)
+    assert none["gate"] == 0.0
+    assert every["gate"] is None
+    assert some["gate"] > 0
+
+
+def test_stages_take_time_where_there_is_work(run):
+    _, told, _ = run("--part", "stages")
+    rows = told["stages"]["rows"]
+    assert rows["sum"]["draw"] == 0 or rows["sum"]["draw"] < rows[told["stages"]["cig"]]["draw"]
+    assert rows[told["stages"]["cig"]]["draw"] > 1
+
+
+def test_references_are_spoilt_and_results_kept(run, data):
+    file = data / "told.json"
+    run("--part", "stages", "--json", str(file))
+    _, told, _ = run("--part", "references", "--json", str(file))
+    assert [row["reference"] for row in told["references"]["rows"]] == list(speed_compose.SPOILT)
+    assert set(json.loads(file.read_text())) == {"stages", "references"}
+
+
+def test_spoiling_changes_a_picture_and_keeps_its_size():
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8))
+    for label, spoil in speed_compose.SPOILT.items():
+        spoilt = spoil(picture)
+        assert (spoilt.size, spoilt.mode) == (picture.size, "RGB")
+        assert (np.asarray(spoilt) == np.asarray(picture)).all() == (label == "as stored")
+
+
+def test_pictures_are_drawn(run, data):
+    run("--part", "stages", "--pictures", str(data / "pictures"))
+    for name in ("pseudo-targets.png", "fixed-and-broken.png"):
+        with Image.open(data / "pictures" / name) as picture:
+            assert picture.width > 300
+
+
+def test_a_panel_with_fewer_pictures_leaves_its_place_empty(tmp_path):
+    square = Image.new("RGB", (8, 8), "red")
+    draw_panels([Panel("one", {"a": square, "b": square}), Panel("two", {"a": square})], tmp_path / "p.png", columns=2)
+    pixels = np.asarray(Image.open(tmp_path / "p.png").convert("RGB")).astype(int)
+    red = (abs(pixels - [255, 0, 0]).sum(-1) < 30).any(0)
+    thirds = [red[start : start + len(red) // 4].any() for start in range(0, len(red) - 3, len(red) // 4)]
+    assert thirds == [True, True, True, False]
+
+
+def test_a_wrong_limit_is_told(run):
+    code, _, err = run("--limit", "0")
+    assert code == 2
+    assert "--limit is 0" in err
+
+
+def test_options_go_to_the_drawings(data):
+    with speed_compose.gallery(speed_compose.CORPUS, speed_compose.MODEL, data / "cache") as collection:
+        queries = speed_compose.read_queries(speed_compose.QUERIES, speed_compose.Split.TEST, 2)
+        bench = speed_compose.Bench(collection, queries, data / "cache")
+        bench.run(bench.cig, options=DrawOptions(steps=1, images=2))
+    assert len(list((data / "cache" / "drawings").rglob("*.png"))) == 4
