@@ -28,10 +28,13 @@ OTHERS = {
     "benchmarks/recipes/emoji-clip.json": "what `emoji-clip` was trained with",
     "benchmarks/recipes/emoji-generator.json": "what `emoji-generator` was trained with",
     "benchmarks/recipes/emoji-inversion.json": "what `emoji-inversion` was trained with",
+    "benchmarks/results/compose.json": "measured: what pseudo-targets bring and cost",
     "benchmarks/results/emoji-clip.json": "measured: names and synonyms",
     "benchmarks/results/emojicir-test.json": "measured: every method on EmojiCIR's test split",
     "benchmarks/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
     "docs/cli.md": "the help of every command, generated",
+    "docs/fixed-and-broken.png": "queries that a pseudo-target puts right, and wrong",
+    "docs/pseudo-targets.png": "references, sentences and what is drawn",
     "docs/report.png": "the demo's report",
     "indexer/bundled/LICENSES.md": "whose drawings and names these are",
     "indexer/bundled/README.md": "the bundled data: columns, split, the ten families of queries",
@@ -181,7 +184,7 @@ def drawings() -> str:
         + ".",
         "",
         "```console",
-        "python -m benchmarks.speed_compose --json benchmarks/results/compose.json --pictures docs",
+        "python -m benchmarks.speed_compose --limit 400 --json benchmarks/results/compose.json --pictures docs",
         "```",
     ])  # fmt: skip
 
@@ -212,7 +215,7 @@ _METHODS = {
     "cig-product": "`inversion` times a pseudo-target's similarity (IP-CIR)",
 }
 
-SECTIONS: dict[str, Callable[[], str]] = {"methods": methods, "model": model, "files": file_list}
+SECTIONS: dict[str, Callable[[], str]] = {"methods": methods, "drawings": drawings, "model": model, "files": file_list}
 
 
 def generated(readme: str) -> str:
