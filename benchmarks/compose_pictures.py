@@ -51,4 +51,4 @@ def draw_panels(panels: Sequence[Panel], file: Path, columns: int) -> None:
             if column == 0:
                 sentence = textwrap.shorten(panel.sentence, 22 * width, placeholder="…")
                 axes.text(0, 1.34, sentence, transform=axes.transAxes, fontsize=8, weight="bold", ha="left")
-    figure.savefig(file)
+    figure.savefig(file, bbox_inches="tight")

@@ -208,8 +208,9 @@ class PseudoTargetGenerator:
             for each in spec.words
         ]
         digest = _weights_digest(folder) if folder.is_dir() else str(source)
-        # Moved after loading: what the loader calls its dtype depends on the release.
-        return cls(pipeline.to(device, getattr(torch, dtype)), spec, inversions, name=str(source), digest=digest)
+        with _quiet():  # moved after loading: what the loader calls its dtype depends on the release
+            pipeline = pipeline.to(device, getattr(torch, dtype))
+        return cls(pipeline, spec, inversions, name=str(source), digest=digest)
 
     @property
     def feature_models(self) -> Sequence[tuple[str, bool]]:

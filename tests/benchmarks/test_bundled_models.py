@@ -73,7 +73,8 @@ def test_a_drawing_is_nearer_to_what_is_meant_than_chance(embedder, pictures):
 def test_the_studio_takes_them_by_itself(embedder, pictures, tmp_path):
     vector = embedder.encode_query([Item(image=pictures[0])])[0]
     [made] = Studio(cache=tmp_path, options=DrawOptions(steps=1)).draw(
-        embedder, ["in blue"], [Reference(Item(image=pictures[0]), vector)]
+        embedder, ["in blue"], [Reference((pictures[0],), vector)]
     )
     assert made.note is None
-    assert made.vector is not None
+    assert made.drawn is not None
+    assert np.isfinite(made.drawn.vector).all()
