@@ -38,8 +38,9 @@ def draw_panels(panels: Sequence[Panel], file: Path, columns: int) -> None:
 
     width = max(len(panel.pictures) for panel in panels)
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(columns * width * 0.92, rows * 1.42), dpi=110)
-    grid = figure.add_gridspec(rows, columns, left=0.01, right=0.99, top=1 - 0.25 / (rows * 1.42), bottom=0.01,
+    height = rows * 1.42 + 0.3  # inches: the first sentence stands above the first row
+    figure = Figure(figsize=(columns * width * 0.92, height), dpi=110)
+    grid = figure.add_gridspec(rows, columns, left=0.01, right=0.99, top=1 - 0.55 / height, bottom=0.01,
                                wspace=0.08, hspace=0.62)  # fmt: skip
     for place, panel in enumerate(panels):
         inner = grid[divmod(place, columns)].subgridspec(1, width, wspace=0.06)
@@ -51,4 +52,4 @@ def draw_panels(panels: Sequence[Panel], file: Path, columns: int) -> None:
             if column == 0:
                 sentence = textwrap.shorten(panel.sentence, 22 * width, placeholder="…")
                 axes.text(0, 1.34, sentence, transform=axes.transAxes, fontsize=8, weight="bold", ha="left")
-    figure.savefig(file, bbox_inches="tight")
+    figure.savefig(file)
