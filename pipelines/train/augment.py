@@ -15,13 +15,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def augment(pixels: npt.NDArray[np.uint8], rng: np.random.Generator, device: torch.device) -> Tensor:
+def augment(
+    pixels: npt.NDArray[np.uint8], rng: np.random.Generator, device: torch.device, spoil: float = 0.0
+) -> Tensor:
     """Shift, scale, tilt and light a batch a little; never mirror it, since left and right are meanings.
+
+    Some pictures are also spoilt, as references and drawings are outside a corpus: blurred, posterised, or with a patch
+    of them missing.
 
     Args:
         pixels: (n, size, size, 3) uint8.
         rng: Of the step.
         device: Where the result lies.
+        spoil: The share of pictures for each of the three; they fall independently.
 
     Returns:
         (n, 3, size, size) float32 in [-1, 1], channels last in memory.
@@ -41,4 +47,44 @@ def augment(pixels: npt.NDArray[np.uint8], rng: np.random.Generator, device: tor
     moved = torch.nn.functional.grid_sample(images - 1, grid, align_corners=False) + 1
     gain = torch.from_numpy(rng.normal(1, 0.06, (n, 1, 1, 1)).astype(np.float32)).to(device)
     lift = torch.from_numpy(rng.normal(0, 0.04, (n, 1, 1, 1)).astype(np.float32)).to(device)
-    return (moved * gain + lift).contiguous(memory_format=torch.channels_last)
+    lit = moved * gain + lift
+    if spoil:
+        _blur(lit, rng, spoil)
+        _posterise(lit, rng, spoil)
+        _cover(lit, rng, spoil)
+    return lit.contiguous(memory_format=torch.channels_last)
+
+
+def _some(count: int, rng: np.random.Generator, share: float) -> npt.NDArray[np.int64]:
+    return np.flatnonzero(rng.random(count) < share)
+
+
+def _blur(images: Tensor, rng: np.random.Generator, share: float) -> None:
+    """Shrink by a factor of 1.5 to 5 and enlarge again, in place: what a drawing of too few steps looks like."""
+    import torch
+
+    chosen, size = _some(len(images), rng, share), images.shape[-1]
+    if len(chosen):
+        small = max(int(size / rng.uniform(1.5, 5)), 4)
+        resize = torch.nn.functional.interpolate
+        less = resize(images[chosen], size=(small, small), mode="area")
+        images[chosen] = resize(less, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _posterise(images: Tensor, rng: np.random.Generator, share: float) -> None:
+    """Leave 3 to 6 levels of each channel, in place."""
+    chosen = _some(len(images), rng, share)
+    steps = int(rng.integers(2, 6)) / 2
+    images[chosen] = (images[chosen] * steps).round() / steps
+
+
+def _cover(images: Tensor, rng: np.random.Generator, share: float) -> None:
+    """Cover a rectangle of a tenth to a third of the side with paper or any colour, in place."""
+    import torch
+
+    size = images.shape[-1]
+    for place in _some(len(images), rng, share):
+        height, width = rng.integers(size // 10, size // 3, 2)
+        top, left = rng.integers(0, size - height), rng.integers(0, size - width)
+        colour = torch.from_numpy(rng.uniform(-1, 1, 3).astype(np.float32)) if rng.random() < 0.5 else torch.ones(3)
+        images[place, :, top : top + height, left : left + width] = colour[:, None, None].to(images.device)

@@ -82,6 +82,7 @@ class Captions:
         self._captions: list[dict[str, npt.NDArray[np.int64]]] = []
         self._owned: list[frozenset[int]] = []
         self._numbers: dict[str, int] = {}
+        self._texts: list[str] = []
 
     def __len__(self) -> int:
         return len(self.names)
@@ -89,7 +90,9 @@ class Captions:
     @property
     def texts(self) -> list[str]:
         """All distinct captions."""
-        return list(self._numbers)
+        if len(self._texts) < len(self._numbers):
+            self._texts = list(self._numbers)
+        return self._texts
 
     def add(self, document: Document) -> None:
         """Take in a document that has a text."""
@@ -124,6 +127,19 @@ class Captions:
             template = list(options)[rng.choice(len(options), p=weights / weights.sum())]
             drawn[slot] = rng.choice(options[template])
         return drawn
+
+    def tags(self, row: int) -> frozenset[str]:
+        """The captions of a record in which its own text does not occur: keywords, properties."""
+        texts = self.texts
+        return frozenset(texts[number] for number in self._owned[row] if self.names[row] not in texts[number])
+
+    def true_of(self, rows: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int64]]:
+        """For each caption that the given records can have, the places in `rows` of those that it is true of."""
+        places: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            for number in self._owned[row]:
+                places.setdefault(number, []).append(place)
+        return {number: np.array(own, np.int64) for number, own in places.items()}
 
     def positives(self, rows: npt.NDArray[np.int64], captions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which drawn captions are true of which images: (len(rows), len(captions)) bool."""

@@ -1,18 +1,17 @@
-"""Train an open_clip model from scratch on a captioned corpus, with or without a text teacher.
+"""Train an open_clip model on a captioned corpus, from scratch or from a model of its own kind.
 
 The first stage trains both towers, by losses that are each a mean over the batch:
 
 * contrast: images against captions, both ways (Radford et al. 2021, arXiv:2103.00020), where every caption that is
   true of an image counts as its positive (UniCL's targets: Yang et al. 2022, arXiv:2204.03610);
 * with a teacher, contrast of the images against a linear image of the teacher's caption vectors, which ties the
-  picture space to what the teacher knows.
+  picture space to what the teacher knows; captions that the teacher finds alike may be half right (`kinship`).
 
-The second stage, with a teacher only, goes on with the text tower alone, against the finished picture vectors: the
-same contrast, and distillation (Hinton et al. 2015, arXiv:1503.02531): any word's similarities to the concepts' mean
-pictures follow the teacher's similarities of the word to the concepts' names. So words that no caption holds land among
-the pictures they mean. It needs no images and is quick.
+The second stage goes on with the text tower alone; see `clip_text.py`. It is there to teach words that no caption
+holds, by a teacher, and sentences with words made of pictures in them.
 
-Only the student is kept. The result is an open_clip folder: `open_clip.create_model("local-dir:FOLDER")` loads it.
+Only the student is kept. The result is an open_clip folder: `open_clip.create_model("local-dir:FOLDER")` loads it; and,
+where the recipe has sentences, the network that makes words, a folder that `search --inversion` takes.
 
 What this module does not know: collections, queries, how a corpus is stored.
 """
@@ -30,17 +29,34 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.corpus.records import Record
+from indexer.embed.inversion import Inversion, WordReader
+from indexer.files import file_digest
 from indexer.types import Rejected
-from indexer.vectors import unit_rows
 from pipelines.train.augment import augment
+from pipelines.train.batches import Batches
 from pipelines.train.captions import CaptionedImages, Templates
-from pipelines.train.clip_model import ClipRecipe, build, encode_pixels, encode_texts, encode_tokens, export
+from pipelines.train.clip_model import (
+    WEIGHTS,
+    ClipRecipe,
+    build,
+    copy_start,
+    encode_pixels,
+    encode_texts,
+    encode_tokens,
+    export,
+    load_start,
+)
+from pipelines.train.clip_text import Distilled, TextStage, concept_means, word_config, word_network
 from pipelines.train.run import RunFolder, cosine_schedule, training_progress
 from pipelines.train.teacher import MINILM_DIM, teacher_vectors, teacher_words
 from pipelines.train.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+KINSHIP_TEMPERATURE = 0.07
+"""Of the teacher's cosines between captions: at 0.07 a caption's next of kin get a few percent each."""
 
 
 def train_clip(records: Iterable[Record | Rejected], recipe: ClipRecipe, folder: Path) -> dict[str, float]:
@@ -59,9 +75,8 @@ def train_clip(records: Iterable[Record | Rejected], recipe: ClipRecipe, folder:
         MissingExtraError: An optional package that the recipe needs is missing.
     """
     run = RunFolder.start(folder, recipe)
-    data = CaptionedImages(
-        records, recipe.vision["image_size"], Templates(recipe.templates, recipe.values), recipe.split_field
-    )
+    templates = Templates(recipe.templates, recipe.values)
+    data = CaptionedImages(records, recipe.vision["image_size"], templates, recipe.split_field, recipe.look)
     trainer = _Trainer(data, recipe, run)
     state = run.load()
     if state is not None:
@@ -78,12 +93,15 @@ def train_clip(records: Iterable[Record | Rejected], recipe: ClipRecipe, folder:
         if (step + 1) % recipe.evaluate_every == 0 or step + 1 in (recipe.steps, steps):
             rate = images / (time.perf_counter() - clock)
             measured = trainer.evaluate()
+            trainer.mine()
             run.log(step + 1, images_per_second=rate, **losses, **measured)
             run.save(trainer.state())
             clock, images = time.perf_counter(), 0
     export(trainer.averaged, recipe, folder / "tokenizer", folder / "model")
+    if recipe.sentences:
+        trainer.inversion(file_digest(folder / "model" / WEIGHTS)).save(folder / "inversion")
     run.plot({
-        "loss": ["loss", "contrast", "teacher_contrast", "distillation"],
+        "loss": ["loss", "contrast", "teacher_contrast", "distillation", "composed"],
         "image to text, R@10": ["train_r10", "validation_r10"],
         "images per second": ["images_per_second"],
     })  # fmt: skip
@@ -100,38 +118,50 @@ class _Trainer:
         self.device = torch.device(recipe.device)
         self.train_rows = data.rows(recipe.train_part if recipe.split_field else None)
         captions = data.captions_of(self.train_rows)
-        words = teacher_words() if recipe.text_steps else []
-        tokenizer_folder = run.path / "tokenizer"
-        if not (tokenizer_folder / "tokenizer_config.json").exists():
-            train_tokenizer(
-                [data.texts[number] for number in captions] + words,
-                recipe.text["vocab_size"], recipe.text["context_length"], tokenizer_folder,
-            )  # fmt: skip
-        self.tokens = _tokenize(tokenizer_folder, data.texts, recipe.text["context_length"])
+        words = teacher_words() if recipe.taught else []
+        folder, context = run.path / "tokenizer", recipe.text["context_length"]
+        if not (folder / "tokenizer_config.json").exists():
+            if recipe.start is None:
+                texts = [data.texts[number] for number in captions] + words
+                train_tokenizer(texts, recipe.text["vocab_size"], context, folder)
+            else:
+                copy_start(recipe.start, folder)
+        self.tokens = _tokenize(folder, data.texts, context)
         self.names = sorted(set(data.names))
-        self.name_tokens = _tokenize(tokenizer_folder, self.names, recipe.text["context_length"])
+        self.name_tokens = _tokenize(folder, self.names, context)
         torch.manual_seed(recipe.seed)
         self.model = build(recipe).to(self.device).to(memory_format=torch.channels_last)
+        if recipe.start is not None:
+            load_start(self.model, recipe.start)
         self.averaged = build(recipe).to(self.device)
         self.averaged.load_state_dict(self.model.state_dict())
         self.teacher: nn.Module | None = None
-        if recipe.text_steps:
-            self.word_tokens = _tokenize(tokenizer_folder, words, recipe.text["context_length"])
+        if recipe.taught:
+            self.word_tokens = _tokenize(folder, words, context)
             vectors = teacher_vectors([data.texts[number] for number in captions] + words, run.path / "teacher")
             self.caption_row = {int(number): row for row, number in enumerate(captions)}
             self.teacher_captions = vectors[: len(captions)]
             self.teacher_words = vectors[len(captions) :]
             self.teacher = torch.nn.Linear(MINILM_DIM, recipe.dim, bias=False).to(self.device)
+        self.phi: nn.Module | None = None
+        if recipe.sentences:
+            self.phi, self.averaged_phi = (word_network(recipe).to(self.device) for _ in range(2))
+            self.averaged_phi.load_state_dict(self.phi.state_dict())
+            self.reader = WordReader(self.model.text.token_embedding, _tokenizer(folder, context), context)
+        self.batches = Batches(self.train_rows, [data.names[row] for row in self.train_rows], recipe.families)
+        if recipe.start is not None:
+            self.mine()
         self.optimiser = torch.optim.AdamW(_groups(self._modules(), recipe.weight_decay), betas=(0.9, 0.98))
 
     def _modules(self) -> list[nn.Module]:
-        return [self.model] + ([self.teacher] if self.teacher is not None else [])
+        return [self.model, *(each for each in (self.teacher, self.phi) if each is not None)]
 
     def state(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "modules": [module.state_dict() for module in self._modules()],
             "averaged": self.averaged.state_dict(),
+            "averaged_phi": self.averaged_phi.state_dict() if self.phi is not None else {},
             "optimiser": self.optimiser.state_dict(),
         }
 
@@ -140,7 +170,21 @@ class _Trainer:
         for module, values in zip(self._modules(), state["modules"], strict=True):
             module.load_state_dict(values)
         self.averaged.load_state_dict(state["averaged"])
+        if self.phi is not None:
+            self.averaged_phi.load_state_dict(state["averaged_phi"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.mine()
+
+    def mine(self) -> None:
+        """Find hard negatives; checkpoints follow it at once, so that a resumed run finds the same."""
+        if self.recipe.families:
+            number = {name: row for row, name in enumerate(self.names)}
+            tokens = self.name_tokens[[number[text] for text in self.batches.texts]]
+            self.batches.mine(encode_texts(self.averaged, tokens, self.device))
+
+    def inversion(self, text_tower: str) -> Inversion:
+        """The network that makes words, for the text tower of the model with these weights."""
+        return Inversion(word_config(self.recipe, text_tower), self.averaged_phi, "")
 
     def advance(self) -> dict[str, float]:
         """One optimiser step; returns its losses."""
@@ -148,16 +192,17 @@ class _Trainer:
 
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, self.step])
-        rows = rng.choice(self.train_rows, recipe.batch, replace=len(self.train_rows) < recipe.batch)
+        rows = self.batches.draw(recipe.batch, rng)
         captions = self.data.draw(rows, rng)
-        targets = torch.from_numpy(self.data.positives(rows, captions)).to(self.device)
-        self.model.train()
+        torch.manual_seed(int(rng.integers(2**62)))  # dropout
+        for module in self._modules():
+            module.train()
         with torch.autocast(self.device.type, torch.bfloat16) if recipe.bf16 else nullcontext():
             if self.step < recipe.steps:
-                losses = self._both_towers(rows, captions, targets, rng)
+                losses = self._both_towers(rows, captions, rng)
                 rate = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak)
             else:
-                losses = self._text_tower(rows, captions, targets, rng)
+                losses = self._text_tower(captions, rng)
                 rate = cosine_schedule(self.step - recipe.steps, recipe.text_steps, recipe.warmup, recipe.text_peak)
         loss = torch.stack([getattr(recipe, name, 1.0) * value for name, value in losses.items()]).sum()
         for group in self.optimiser.param_groups:
@@ -171,71 +216,61 @@ class _Trainer:
         return {name: value.item() for name, value in {"loss": loss, **losses}.items()}
 
     def _both_towers(
-        self,
-        rows: npt.NDArray[np.int64],
-        captions: npt.NDArray[np.int64],
-        targets: Tensor,
-        rng: np.random.Generator,
+        self, rows: npt.NDArray[np.int64], captions: npt.NDArray[np.int64], rng: np.random.Generator
     ) -> dict[str, Tensor]:
         import torch
 
-        images = augment(self.data.pixels[rows], rng, self.device)
+        images = augment(self.data.pixels[rows], rng, self.device, self.recipe.spoil)
+        targets = torch.from_numpy(self.data.positives(rows, captions)).to(self.device)
         picture = self.model.encode_image(images, normalize=True).float()
         said = encode_tokens(self.model, self.tokens[captions].to(self.device)).float()
-        scale = self.model.logit_scale.exp().clamp(max=100)
-        losses = {"contrast": contrast(picture, said, targets, scale)}
+        losses = {"contrast": contrast(picture, said, targets, self._scale)}
         if self.teacher is not None:
             taught = torch.from_numpy(self.teacher_captions[[self.caption_row[int(each)] for each in captions]])
-            projected = torch.nn.functional.normalize(self.teacher(taught.to(self.device)).float(), dim=-1)
-            losses["teacher_contrast"] = contrast(picture, projected, targets, scale)
+            taught = taught.to(self.device)
+            projected = torch.nn.functional.normalize(self.teacher(taught).float(), dim=-1)
+            softened = soften(targets, taught @ taught.T, self.recipe.kinship)
+            losses["teacher_contrast"] = contrast(picture, projected, softened, self._scale)
         return losses
 
-    def _text_tower(
-        self,
-        rows: npt.NDArray[np.int64],
-        captions: npt.NDArray[np.int64],
-        targets: Tensor,
-        rng: np.random.Generator,
-    ) -> dict[str, Tensor]:
-        import torch
+    def _text_tower(self, captions: npt.NDArray[np.int64], rng: np.random.Generator) -> dict[str, Tensor]:
+        stage, distilled = self._text_stage
+        losses = {"contrast": stage.contrast(self.model, captions, self._scale)}
+        if distilled is not None:
+            losses["distillation"] = distilled.loss(self.model, self.recipe.words, self._scale, rng)
+        if self.phi is not None:
+            losses["composed"] = stage.composed(self.model, self.phi, self.reader, self._scale, rng)
+        return losses
 
-        pictures, means, anchors = self._finished_pictures
-        words = rng.choice(len(self.word_tokens), min(self.recipe.words, len(self.word_tokens)), replace=False)
-        said = encode_tokens(self.model, self.tokens[captions].to(self.device)).float()
-        # Words are shorter than captions: on their own they are not padded to a caption's length.
-        spoken = encode_tokens(self.model, self.word_tokens[words].to(self.device)).float()
-        scale = self.model.logit_scale.exp().clamp(max=100)
-        taught = torch.from_numpy(self.teacher_words[words]).to(self.device) @ anchors.T / self.recipe.softness
-        learnt = scale * spoken @ means.T
-        return {
-            "contrast": contrast(pictures[torch.from_numpy(rows)], said, targets, scale),
-            "distillation": -(taught.softmax(1) * learnt.log_softmax(1)).sum(1).mean(),
-        }
+    @property
+    def _scale(self) -> Tensor:
+        scale: Tensor = self.model.logit_scale.exp().clamp(max=100)
+        return scale
 
     @cached_property
-    def _finished_pictures(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Every record's picture vector; every trained concept's mean picture and the teacher's vector of its name.
-
-        The second stage starts here, also when it is resumed: the averaged picture tower is what it goes on with.
-        """
+    def _text_stage(self) -> tuple[TextStage, Distilled | None]:
+        """The second stage's losses. It starts with the averaged picture tower, also when it is resumed."""
         import torch
 
         self.model.visual.load_state_dict(self.averaged.visual.state_dict())
         pictures = encode_pixels(self.averaged, self.data.pixels, self.device)
+        stage = TextStage(self.data, self.train_rows, pictures, self.tokens, self.recipe)
+        if not self.recipe.taught:
+            return stage, None
         number = {text: position for position, text in enumerate(self.data.texts)}
-        inside: dict[str, list[int]] = {}
-        for row in self.train_rows:
-            inside.setdefault(self.data.names[row], []).append(int(row))
-        known = [name for name in inside if number.get(name) in self.caption_row]
-        means = unit_rows(np.stack([pictures[inside[name]].mean(0) for name in known]))
+        names = list(dict.fromkeys(self.data.names[row] for row in self.train_rows))
+        known = [name for name in names if number.get(name) in self.caption_row]
         anchors = self.teacher_captions[[self.caption_row[number[name]] for name in known]]
-        return tuple(torch.from_numpy(np.asarray(each)).to(self.device) for each in (pictures, means, anchors))  # type: ignore[return-value]
+        means = concept_means(self.data, self.train_rows, pictures, known)
+        theirs, ours = (torch.from_numpy(np.asarray(each)).to(self.device) for each in (anchors, means))
+        return stage, Distilled(self.word_tokens, self.teacher_words, theirs, ours, self.recipe.softness)
 
     def _average(self) -> None:
         import torch
 
-        # Early on the average would be dominated by the random start: let it follow quickly at first.
-        decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        # Early in a stage the average would be dominated by its start: let it follow quickly at first.
+        since = self.step if self.step < self.recipe.steps else self.step - self.recipe.steps
+        decay = min(self.recipe.average, (1 + since) / (10 + since))
         with torch.no_grad():
             theirs = self.model.state_dict()
             for name, value in self.averaged.state_dict().items():
@@ -243,6 +278,9 @@ class _Trainer:
                     value.lerp_(theirs[name], 1 - decay)
                 else:
                     value.copy_(theirs[name])
+            if self.phi is not None:
+                for kept, new in zip(self.averaged_phi.parameters(), self.phi.parameters(), strict=True):
+                    kept.lerp_(new, 1 - decay)
 
     def evaluate(self) -> dict[str, float]:
         """Image-to-text R@10 over all distinct base captions of the corpus, for a sample of each part."""
@@ -268,7 +306,7 @@ def contrast(left: Tensor, right: Tensor, positives: Tensor, scale: Tensor) -> T
     Args:
         left: (n, dim) unit rows.
         right: (n, dim) unit rows.
-        positives: (n, n) bool, with at least one True in each row and column.
+        positives: (n, n) bool, or float shares, with something in each row and column.
         scale: The inverse temperature.
     """
     logits = scale * left @ right.T
@@ -278,10 +316,32 @@ def contrast(left: Tensor, right: Tensor, positives: Tensor, scale: Tensor) -> T
     return (forward + backward) / 2
 
 
-def _tokenize(folder: Path, texts: Sequence[str], context: int) -> Tensor:
+def soften(positives: Tensor, likeness: Tensor, share: float) -> Tensor:
+    """Targets that give a share of what is right to what a teacher finds alike.
+
+    Args:
+        positives: (n, n) bool, with at least one True in each row.
+        likeness: (n, n) the teacher's cosines of the captions.
+        share: 0 leaves the targets as they are.
+
+    Returns:
+        (n, n) float32.
+    """
+    hard = positives.float()
+    if not share:
+        return hard
+    near = (likeness / KINSHIP_TEMPERATURE).softmax(1)
+    return (1 - share) * hard / hard.sum(1, keepdim=True) + share * (near + near.T) / 2
+
+
+def _tokenizer(folder: Path, context: int) -> Any:
     from open_clip.tokenizer import HFTokenizer
 
-    tokens: Tensor = HFTokenizer(str(folder), context_length=context)(list(texts))
+    return HFTokenizer(str(folder), context_length=context)
+
+
+def _tokenize(folder: Path, texts: Sequence[str], context: int) -> Tensor:
+    tokens: Tensor = _tokenizer(folder, context)(list(texts))
     return tokens
 
 

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from indexer.errors import ModelError
 from indexer.files import atomic_path, atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+WEIGHTS = "open_clip_model.safetensors"
 PREPROCESS = {
     "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "longest",
     "fill_color": 255,
@@ -39,12 +41,25 @@ class ClipRecipe:
         train_part: The part trained on.
         validation_part: The part that progress is measured on.
         steps: Optimiser steps of the first stage.
-        text_steps: Steps of the second; 0 trains without a teacher.
+        text_steps: Steps of the second, which needs a teacher or sentences.
         batch: Images in a step.
         words: Words in a step of the second stage.
         teacher_contrast: Weight of the contrast with the teacher's captions.
-        distillation: Weight of the distillation.
+        distillation: Weight of the distillation; 0 trains without a teacher.
         softness: Temperature of the teacher's cosines when it compares a word with the names.
+        spoil: The share of pictures that are blurred, that are posterised, and that have a patch covered.
+        kinship: What captions that the teacher finds alike get of the targets of its contrast, 0 to 1.
+        families: The share of a batch that comes in families of look-alikes, 0 to 1; see `Batches`.
+        start: An open_clip folder that `train clip` made, or `bundled:NAME`, to go on from: its weights and its
+            tokenizer. None for a random start.
+        sentences: Texts around a picture's word and what is said of it, for the second stage; each has `{word}` and
+            `{text}`. Without any, the tower does not learn to read words.
+        composed: Weight of the composed queries.
+        look: The field that tells pictures of one text apart, or None; see `Differences`.
+        keep: The least share of words that two captions of a composed query have in common.
+        tag_share: The share of composed queries told by a keyword or property of the answer.
+        identity: The share of composed queries that are a word alone, which finds its own picture.
+        image_share: What the reference's own vector counts beside the sentence's in half of the composed queries.
         peak: AdamW's largest learning rate.
         text_peak: The same in the second stage.
         weight_decay: AdamW's decay, on matrices alone.
@@ -87,6 +102,17 @@ class ClipRecipe:
     teacher_contrast: float = 0.5
     distillation: float = 1.0
     softness: float = 0.04
+    spoil: float = 0.0
+    kinship: float = 0.0
+    families: float = 0.0
+    start: str | None = None
+    sentences: Sequence[str] = ()
+    composed: float = 1.0
+    look: str | None = None
+    keep: float = 0.4
+    tag_share: float = 0.25
+    identity: float = 0.25
+    image_share: float = 0.4
     peak: float = 1e-3
     text_peak: float = 5e-4
     weight_decay: float = 0.1
@@ -97,12 +123,56 @@ class ClipRecipe:
     evaluate_every: int = 250
     device: str = "cpu"
 
+    @property
+    def taught(self) -> bool:
+        """Whether a teacher has a part in it."""
+        return self.text_steps > 0 and self.distillation > 0
+
 
 def build(recipe: ClipRecipe) -> Any:
     """A freshly initialised open_clip model; open_clip's own class, so that its folder loads anywhere."""
     from open_clip.model import CustomTextCLIP
 
     return CustomTextCLIP(recipe.dim, dict(recipe.vision), dict(recipe.text))
+
+
+def start_folder(start: str) -> Path:
+    """The open_clip folder to start from.
+
+    Raises:
+        ModelError: There is none.
+    """
+    from indexer.bundled import model_folder
+
+    folder = model_folder(start.removeprefix("bundled:")) if start.startswith("bundled:") else Path(start)
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(f"There is no model at {start} to start from.", "Name a folder that `train clip` made.")
+    return folder
+
+
+def load_start(model: Any, start: str) -> None:
+    """Put the weights of another model of the same shape into this one.
+
+    Raises:
+        ModelError: There is none, or its shape is another.
+    """
+    from safetensors.torch import load_file
+
+    weights = start_folder(start) / WEIGHTS
+    try:
+        model.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
+    except RuntimeError as error:
+        raise ModelError(
+            f"{start} has another shape than the recipe's `vision`, `text` and `dim`: {str(error).splitlines()[-1]}"
+        ) from error
+
+
+def copy_start(start: str, tokenizer: Path) -> None:
+    """Copy the tokenizer of the model to start from."""
+    tokenizer.mkdir(parents=True, exist_ok=True)
+    # The configuration comes last: a folder that has it is whole.
+    for name in ("special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"):
+        atomic_write(tokenizer / name, (start_folder(start) / name).read_bytes())
 
 
 def encode_pixels(model: Any, pixels: npt.NDArray[np.uint8], device: Any, batch: int = 256) -> npt.NDArray[np.float32]:
@@ -152,7 +222,7 @@ def export(model: Any, recipe: ClipRecipe, tokenizer: Path, folder: Path) -> Non
         name: (value.to(torch.float16) if value.dtype.is_floating_point else value).contiguous().cpu().clone()
         for name, value in model.state_dict().items()
     }
-    with atomic_path(folder / "open_clip_model.safetensors") as temporary:
+    with atomic_path(folder / WEIGHTS) as temporary:
         save_file(halved, temporary)
 
 

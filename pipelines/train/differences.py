@@ -4,7 +4,8 @@
 
 Of several pictures with the other caption, the one most like the first is meant, since whatever the words do not speak
 of should stay: the hand that drew it, its style, its side. Where a field tells such hands apart, some pairs have one
-caption and two hands, and the words of the second hand are said.
+caption and two hands, and the words of the second hand are said. Some pairs are told by another caption, a keyword,
+say, that is true of the second picture alone.
 
 What this module does not know: models, queries.
 """
@@ -41,6 +42,8 @@ class Differences:
         looks: n lists of what is said for how each picture looks, beside its caption; or none.
         look_share: The share of pairs that differ in looks alone, where pictures of one caption do.
         most: The most words said.
+        tags: n sets of shorter texts that are true of each picture; or none.
+        tag_share: The share of pairs told by a tag that only the second picture has, where there is one.
 
     Raises:
         CallError: No two captions are alike enough.
@@ -55,8 +58,11 @@ class Differences:
         looks: Sequence[Sequence[str]] = (),
         look_share: float = 0.15,
         most: int = 4,
+        tags: Sequence[frozenset[str]] = (),
+        tag_share: float = 0.0,
     ) -> None:
         self._rows, self._features, self._looks = rows, features, looks
+        self._tags, self._tag_share = tags, tag_share if tags else 0.0
         distinct = list(dict.fromkeys(captions))
         number = {text: place for place, text in enumerate(distinct)}
         self._pictures: list[list[int]] = [[] for _ in distinct]
@@ -88,12 +94,18 @@ class Differences:
                 before[slot], after[slot] = self._other_look(rng)
                 said.append(str(rng.choice(self._looks[after[slot]])))
                 continue
-            said.append(self._said[pair])
             before[slot] = rng.choice(self._pictures[self._before[pair]])
             candidates = self._pictures[self._after[pair]]
             likeness = self._features[candidates] @ self._features[before[slot]]
             after[slot] = candidates[int(np.argmax(likeness))]
+            said.append(self._tag(before[slot], after[slot], rng) or self._said[pair])
         return self._rows[before], self._rows[after], said
+
+    def _tag(self, before: int, after: int, rng: np.random.Generator) -> str | None:
+        if rng.random() >= self._tag_share:
+            return None
+        only = sorted(self._tags[after] - self._tags[before])
+        return str(rng.choice(only)) if only else None
 
     def _other_look(self, rng: np.random.Generator) -> tuple[int, int]:
         own = self._varied[rng.integers(len(self._varied))]
@@ -102,14 +114,19 @@ class Differences:
         return before, int(rng.choice(others))
 
 
-def differences(data: Captions, rows: Rows, features: Tensor, keep: float) -> Differences:
-    """The pairs among some rows of a corpus; `features` are those of all its pictures."""
+def differences(data: Captions, rows: Rows, features: Tensor, keep: float, tag_share: float = 0.0) -> Differences:
+    """The pairs among some rows of a corpus.
+
+    `features` are those of all its pictures; tags are the captions in which the name does not occur.
+    """
     return Differences(
         [data.names[row] for row in rows],
         rows,
         features[rows].cpu().numpy(),
         keep,
         [data.looks[row] for row in rows] if data.looks else (),
+        tags=[data.tags(row) for row in rows] if tag_share else (),
+        tag_share=tag_share,
     )
 
 

@@ -37,8 +37,9 @@ from indexer.files import atomic_path
 from indexer.types import HelpfulEnum, Item, Rejected, Role, Vectors
 from pipelines.train.captions import Captions, Templates, documents_with_both
 from pipelines.train.clip_model import encode_tokens
+from pipelines.train.composed import composed_loss, draw_composed
 from pipelines.train.differences import Differences, differences
-from pipelines.train.inversion_losses import distil, masked, match, match_many
+from pipelines.train.inversion_losses import distil, masked, match
 from pipelines.train.run import RunFolder, cosine_schedule, training_progress
 
 if TYPE_CHECKING:
@@ -320,25 +321,13 @@ class _Trainer:
         return (again - vectors).square().sum(1).mean()
 
     def _difference(self, rng: np.random.Generator) -> Tensor:
-        import torch
-
         recipe = self.recipe
-        alone = round(recipe.batch * recipe.identity)
-        before, after, said = self._pairs.draw(recipe.batch - alone, rng)
-        own = rng.choice(self.rows, alone, replace=len(self.rows) < alone)
-        texts = [
-            [piece.replace("{text}", each) for piece in str(rng.choice(recipe.sentences)).split("{word}")]
-            for each in said
-        ] + [str(rng.choice(recipe.prompts)).split("{word}") for _ in own]
-        pictures = self._noisy(self.features[np.append(before, own)], rng)
-        answers = self._read(texts, self.phi(pictures))
-        share = torch.full((len(texts), 1), recipe.image_share, device=self.device)
-        share[len(said) :] = 0  # a word on its own has to do without
-        answers = torch.nn.functional.normalize(share * pictures + (1 - share) * answers, dim=-1)
-        # The references are among the wrong answers: finding the picture itself again is the easy mistake.
-        gallery = np.concatenate([after, own, before])
-        same = np.append(after, own)[:, None] == gallery[None]
-        return match_many(answers, self.features[gallery], torch.from_numpy(same).to(self.device), self.scale)
+        batch = draw_composed(
+            self._pairs, self.rows, recipe.batch, recipe.identity, recipe.sentences, recipe.prompts, rng
+        )
+        pictures = self._noisy(self.features[batch.pictures], rng)
+        said = self._read(batch.texts, self.phi(pictures))
+        return composed_loss(said, batch, pictures, self.features, recipe.image_share, self.scale)
 
     @cached_property
     def _pairs(self) -> Differences:

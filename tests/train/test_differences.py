@@ -67,6 +67,13 @@ def test_pictures_of_one_caption_may_differ_in_looks() -> None:
     assert drawn(pairs(looks=[["Noto"]] * 5, look_share=1.0)) == drawn(pairs())
 
 
+def test_some_pairs_are_told_by_what_else_is_true_of_the_second_picture_alone() -> None:
+    tags = [frozenset({"human", "he"}), frozenset({"human", "she"}), frozenset(), frozenset(), frozenset({"human"})]
+    found = {(before, said) for before, _, said in drawn(pairs(tags=tags, tag_share=1.0))}
+    # Where the second has nothing of its own, its caption's words are said.
+    assert found == {(10, "she"), (14, "she"), (11, "man"), (12, "he"), (12, "human")}
+
+
 def test_pairs_of_a_corpus_stay_in_its_part() -> None:
     data = Captions(Templates({"{text}": 1.0}), "split", "maker")
     for record in corpus():
