@@ -29,8 +29,9 @@ from indexer.embed.protocol import Embedder
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files import atomic_write
 from pipelines.evaluate import Evaluation, JudgedQuery, answer, evaluate, sweep, write_run
-from pipelines.judged import Plan, Reference
+from pipelines.judged import Average, Plan, Reference
 from retrieval import Method, Retriever, Studio, Weights
+from retrieval.metrics import mean
 
 WORDED = (Method.INVERSION, Method.CIG)
 FAMILIES_SHOWN = 12
@@ -147,6 +148,8 @@ def _measured(run: Run) -> dict[str, Any]:
     found = evaluate(run.queries, retriever, depth, plan=run.plan, progress=sys.stderr.isatty())
     document = run.described(retriever) | found.to_json()
     document["ms_per_query"] = round(1000 * sum(found.seconds.values()) / found.queries, 3)
+    if len(found.families) > 1 and run.protocol.average is Average.QUERIES:
+        document["macro"] = _macro(found)
     if found.notes:
         document["notes"] = dict(found.notes)
     if options.run:
@@ -236,12 +239,19 @@ def shown(document: Mapping[str, Any], found: Evaluation) -> str:
     rows: list[tuple[str, float, Mapping[str, float]]] = [
         ("all", found.queries, {name: each.value for name, each in found.measures.items()})
     ]
+    if "macro" in document:
+        rows.append(("mean of families", found.queries, document["macro"]))
     if 1 < len(found.families) <= FAMILIES_SHOWN:
         rows += [(family, found.counts[family], own) for family, own in found.families.items()]
     rows += [(aspect, own["queries"], own) for aspect, own in found.aspects.items()]
     for label, count, own in rows:
         lines.append(f"| {label} | {count:,} | " + " | ".join(f"{100 * own[name]:.2f}" for name in names) + " |")
     return "\n".join(lines)
+
+
+def _macro(found: Evaluation) -> dict[str, float]:
+    """The mean of the families' means, where the one number is another."""
+    return {name: round(mean([own[name] for own in found.families.values()]), 4) for name in found.measures}
 
 
 def _meaning(field: str, value: str) -> str:

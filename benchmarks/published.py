@@ -17,7 +17,7 @@ from typing import Any
 FILE = Path(__file__).with_name("expected.json")
 
 
-def rows_for(benchmark: str, split: str, method: str, model: str, file: Path = FILE) -> list[dict[str, Any]]:
+def rows_for(benchmark: str, split: str, method: str, model: str) -> list[dict[str, Any]]:
     """The published rows that a result may be compared with.
 
     Args:
@@ -25,9 +25,8 @@ def rows_for(benchmark: str, split: str, method: str, model: str, file: Path = F
         split: Which.
         method: The variant's name, such as `inversion` or `cig-reinvert`.
         model: The embedder's name; a row is of one backbone, such as `ViT-L-14`.
-        file: The table.
     """
-    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    rows: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))["rows"]
     backbone = model.partition(":")[2].partition("/")[0].removesuffix("-quickgelu")
     return [
         row
