@@ -4,8 +4,9 @@ A benchmark supplies queries, judgments and a collection, and nothing else. All 
 and written to run files here, so that two benchmarks or two methods never differ in the loop.
 
 Measures are those of composed image retrieval: R@K is the share of queries with a target among the first K (a hit
-rate), Rsub@1 the same within a query's subset of hard siblings, mAP@10 the mean of CIRCO's truncated average
-precision. Each is averaged within a family, then over families (macro), with a 95 % bootstrap interval.
+rate), Rsub@K the same within a query's subset of hard siblings, mAP@K the mean of CIRCO's truncated average precision,
+mAP that over a whole ranking. Which, and by which rules, is the benchmark's `Plan`; each is averaged over queries, or
+within families and then over families, with a 95 % bootstrap interval.
 
 What this module does not know: any benchmark, model or method.
 """
@@ -15,17 +16,23 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from indexer.errors import CallError
 from indexer.files import atomic_write
-from retrieval.metrics import average_precision_at, bootstrap_interval, hit_rate_at, macro_mean, mean, subset_recall_at
-from retrieval.query import Query, Weights
+from pipelines.judged import EMOJICIR, Average, JudgedQuery, Plan, Reference, Ties, checked
+from retrieval.compose import Encoded
+from retrieval.metrics import against, bootstrap_interval, macro_mean, mean, places_of
+from retrieval.query import Weights
 from retrieval.search import Ranking, Retriever
 
-CUTOFFS = (1, 5, 10)
+__all__ = [
+    "DEPTH", "Evaluation", "JudgedQuery", "Measure", "Plan", "Ranked", "answer", "checked", "evaluate", "sweep",
+    "write_run",
+]  # fmt: skip
+
 DEPTH = 10
 BATCH = 256
 
@@ -33,33 +40,31 @@ Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
-class JudgedQuery:
-    """A query and what it should find.
-
-    Attributes:
-        query_id: Unique in its benchmark.
-        query: What is asked.
-        targets: Ids of the relevant documents; at least one.
-        subset: Ids of the documents that Rsub@1 chooses from, targets among them; or nothing.
-        family: Queries of a family are averaged first.
-        exclude: Ids of documents left out of the ranking, such as the reference.
-    """
-
-    query_id: str
-    query: Query
-    targets: tuple[str, ...]
-    subset: tuple[str, ...] = ()
-    family: str = "all"
-    exclude: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Measure:
-    """A macro average with its 95 % bootstrap interval, each between 0 and 1."""
+    """An average with its 95 % bootstrap interval, each between 0 and 1."""
 
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What queries found.
+
+    Attributes:
+        rankings: By query id, the best documents.
+        subsets: By query id, the whole of its subset in order, where it has one.
+        places: By query id, where its targets stand in the whole ranking, where the plan asks for that.
+        seconds: Wall time of encoding and of ranking.
+        notes: What went wrong in making a query's vectors without spoiling its answer, and for how many queries.
+    """
+
+    rankings: dict[str, Ranking] = field(default_factory=dict)
+    subsets: dict[str, Ranking] = field(default_factory=dict)
+    places: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: {"encode": 0.0, "rank": 0.0})
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,13 @@ class Evaluation:
 
     Attributes:
         queries: How many there were.
-        measures: By name, the macro average over families.
+        measures: By name, the average that the plan asks for.
         families: By family and name, the average within the family.
         counts: By family, the number of queries.
         rankings: By query id.
         seconds: Wall time of encoding and of ranking.
+        aspects: By aspect and name, the average over the queries that have it; `queries` is their number.
+        notes: As `Ranked`: drawings that are missing, for one.
     """
 
     queries: int
@@ -81,10 +88,12 @@ class Evaluation:
     counts: Mapping[str, int]
     rankings: Mapping[str, Ranking]
     seconds: Mapping[str, float]
+    aspects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The measures without the rankings; `json.dumps` takes it as it is."""
-        return {
+        told: dict[str, Any] = {
             "queries": self.queries,
             "measures": {
                 name: {"value": _short(each.value), "interval_95": [_short(each.low), _short(each.high)]}
@@ -96,40 +105,54 @@ class Evaluation:
             },
             "seconds": {stage: round(seconds, 2) for stage, seconds in self.seconds.items()},
         }
+        if self.aspects:
+            told["aspects"] = {
+                name: {key: _short(value) for key, value in own.items()} for name, own in self.aspects.items()
+            }
+        return told
 
 
 def evaluate(
-    queries: Iterable[JudgedQuery], retriever: Retriever, k: int = DEPTH, *, progress: bool = False
+    queries: Iterable[JudgedQuery],
+    retriever: Retriever,
+    k: int = DEPTH,
+    *,
+    plan: Plan = EMOJICIR,
+    progress: bool = False,
 ) -> Evaluation:
     """Rank every query and measure the rankings.
 
     Args:
         queries: All of a benchmark.
         retriever: What is evaluated.
-        k: How deep rankings go, for run files; the measures need 10.
+        k: How deep rankings go, for run files; the measures look as deep as they must.
+        plan: What is measured.
         progress: Show a bar on standard error.
 
     Raises:
-        CallError: No queries, a query id twice, a query without a target, subsets for some queries only, or a
-            judged document that the collection does not hold.
+        CallError: As `checked`; or a judged document that the collection does not hold.
     """
     judged = checked(queries)
-    retriever.require({document for query in judged for document in (*query.targets, *query.subset)})
-    rankings: dict[str, Ranking] = {}
-    subsets: dict[str, Ranking] = {}
-    seconds = {"encode": 0.0, "rank": 0.0}
-    for start in _shown(range(0, len(judged), BATCH), progress, "evaluate"):
-        batch = judged[start : start + BATCH]
-        names = [query.query_id for query in batch]
-        begin = time.perf_counter()
-        encoded = retriever.encode([query.query for query in batch])
-        middle = time.perf_counter()
-        rankings |= zip(names, retriever.rank(encoded, max(k, DEPTH), [q.exclude for q in batch]), strict=True)
-        seconds["encode"] += middle - begin
-        seconds["rank"] += time.perf_counter() - middle
-        if batch[0].subset:
-            subsets |= zip(names, retriever.rank_among(encoded, [q.subset for q in batch]), strict=True)
-    return _measured(judged, rankings, subsets, seconds)
+    ranked = _ranked(judged, retriever, max(k, plan.depth), plan, progress)
+    return _measured(judged, _values(judged, ranked, plan), ranked, plan)
+
+
+def answer(
+    queries: Iterable[JudgedQuery], retriever: Retriever, k: int, *, plan: Plan = EMOJICIR, progress: bool = False
+) -> Ranked:
+    """Rank queries whose judgments are not public: by the loop that `evaluate` runs, without measuring.
+
+    Args:
+        queries: All of a split; targets are not looked at.
+        retriever: What answers.
+        k: How deep rankings go.
+        plan: For its rule about references.
+        progress: Show a bar on standard error.
+
+    Raises:
+        CallError: As `checked`; or a document that the collection does not hold.
+    """
+    return _ranked(checked(queries, judged=False), retriever, k, Plan(whole=None, references=plan.references), progress)
 
 
 def sweep(
@@ -137,9 +160,11 @@ def sweep(
     retriever: Callable[[Weights], Retriever],
     grid: Sequence[Weights],
     *,
+    plan: Plan = EMOJICIR,
+    measure: str = "mAP@10",
     progress: bool = False,
 ) -> list[tuple[Weights, float]]:
-    """mAP@10, macro over families, at every point of a grid of weights.
+    """One measure, averaged as the plan has it, at every point of a grid of weights.
 
     Queries are encoded once. At each point they are composed and ranked anew, by the code that answers users.
 
@@ -147,22 +172,22 @@ def sweep(
         queries: Of a validation split.
         retriever: Makes the retriever for given weights.
         grid: What to try; at least one.
+        plan: As for `evaluate`.
+        measure: Its name, one of the plan's.
         progress: Show a bar on standard error.
 
     Raises:
         CallError: As `evaluate`.
     """
-    judged = checked(queries)
+    judged, narrow = checked(queries), plan.only(measure)
     encoded = retriever(grid[0]).encode([query.query for query in judged])
-    exclude = [query.exclude for query in judged]
     curve = []
     for weights in _shown(grid, progress, "weights"):
-        ranked = retriever(weights).rank(encoded, DEPTH, exclude)
-        values = [
-            average_precision_at(ranking.ids, query.targets, DEPTH)
-            for query, ranking in zip(judged, ranked, strict=True)
-        ]
-        curve.append((weights, macro_mean(_grouped(values, [query.family for query in judged]))))
+        ranked = Ranked()
+        _rank(judged, encoded, retriever(weights), narrow.depth, narrow, ranked)
+        values = _values(judged, ranked, narrow)[measure]
+        grouped = _grouped(values, [query.family for query in judged])
+        curve.append((weights, macro_mean(grouped) if plan.average is Average.FAMILIES else mean(values)))
     return curve
 
 
@@ -182,51 +207,127 @@ def write_run(path: Path, rankings: Mapping[str, Ranking], tag: str) -> None:
     atomic_write(path, "".join(lines).encode())
 
 
-def checked(queries: Iterable[JudgedQuery]) -> list[JudgedQuery]:
-    """The queries as a list, refused where a measure would be silently wrong; see `evaluate`."""
-    judged = list(queries)
-    if not judged:
-        raise CallError("There are no queries to evaluate.")
-    for query_id, times in Counter(query.query_id for query in judged).items():
-        if times > 1:
-            raise CallError(f"The query {query_id} occurs {times} times.")
+def _ranked(judged: Sequence[JudgedQuery], retriever: Retriever, k: int, plan: Plan, progress: bool) -> Ranked:
+    """The one loop over batches of queries."""
+    retriever.require({document for query in judged for document in (*query.targets, *query.subset)})
+    retriever.require({document for gallery in {query.gallery for query in judged} for document in gallery})
+    ranked = Ranked()
+    for start in _shown(range(0, len(judged), BATCH), progress, "evaluate"):
+        batch = judged[start : start + BATCH]
+        begin = time.perf_counter()
+        encoded = retriever.encode([query.query for query in batch])
+        ranked.seconds["encode"] += time.perf_counter() - begin
+        ranked.notes.update(note for each in encoded for note in each.notes)
+        _rank(batch, encoded, retriever, k, plan, ranked)
+    return ranked
+
+
+def _rank(
+    batch: Sequence[JudgedQuery],
+    encoded: Sequence[Encoded],
+    retriever: Retriever,
+    k: int,
+    plan: Plan,
+    ranked: Ranked,
+) -> None:
+    """Add what a batch finds."""
+    names = [query.query_id for query in batch]
+    begin = time.perf_counter()
+    found, places = _found(batch, encoded, retriever, k, plan)
+    ranked.seconds["rank"] += time.perf_counter() - begin
+    ranked.rankings.update(zip(names, found, strict=True))
+    ranked.places.update(zip(names, places, strict=bool(places)))
+    if plan.subset and batch[0].subset:
+        subsets = retriever.rank_among(encoded, [q.subset for q in batch])
+        ranked.subsets.update(zip(names, _settled(batch, subsets, plan), strict=True))
+
+
+def _found(
+    batch: Sequence[JudgedQuery], encoded: Sequence[Encoded], retriever: Retriever, k: int, plan: Plan
+) -> tuple[list[Ranking], list[tuple[int, ...]]]:
+    """The rankings of a batch, k deep, and the places of targets in the whole rankings where the plan asks for them."""
+    kept = plan.references is Reference.KEPT
+    exclude, targets = [query.exclude for query in batch], [query.targets for query in batch]
+    places: list[tuple[int, ...]] = []
+    if batch[0].gallery:
+        whole = retriever.rank_among(encoded, [query.gallery for query in batch])
+        found = [_without(each, query.exclude) for each, query in zip(whole, batch, strict=True)]
+    else:
+        against_target = plan.ties is Ties.AGAINST_TARGET
+        found = retriever.rank(encoded, k, exclude, keep_references=kept, keep_ties=against_target)
+        if plan.whole is not None:
+            places = retriever.places(encoded, targets, exclude, keep_references=kept)
+    found = _settled(batch, found, plan)
+    if batch[0].gallery and plan.whole is not None:
+        places = [tuple(places_of(each.ids, own)) for each, own in zip(found, targets, strict=True)]
+    return [Ranking(each.ids[:k], each.scores[:k]) for each in found], places
+
+
+def _without(ranking: Ranking, exclude: Sequence[str]) -> Ranking:
+    if not exclude:
+        return ranking
+    left = [pair for pair in zip(ranking.ids, ranking.scores, strict=True) if pair[0] not in exclude]
+    return Ranking(tuple(name for name, _ in left), tuple(score for _, score in left))
+
+
+def _settled(batch: Sequence[JudgedQuery], rankings: Sequence[Ranking], plan: Plan) -> list[Ranking]:
+    """The rankings with ties as the plan has them."""
+    if plan.ties is Ties.BY_ID:
+        return list(rankings)
+    settled = []
+    for query, ranking in zip(batch, rankings, strict=True):
+        order = against(ranking.ids, ranking.scores, query.targets)
+        settled.append(Ranking(tuple(ranking.ids[p] for p in order), tuple(ranking.scores[p] for p in order)))
+    return settled
+
+
+def _values(judged: Sequence[JudgedQuery], ranked: Ranked, plan: Plan) -> dict[str, list[float]]:
+    """By measure, the value of each query."""
+    values: dict[str, list[float]] = {}
     for query in judged:
-        if not query.targets:
-            raise CallError(f"The query {query.query_id} has no judgment.", "Leave queries without targets out.")
-        if bool(query.subset) != bool(judged[0].subset):
-            raise CallError(f"{query.query_id} and {judged[0].query_id}: only one of them has a subset.")
-        if not set(query.targets).isdisjoint(query.exclude):
-            raise CallError(f"The query {query.query_id} excludes its own target.")
-    return judged
+        own = plan.values(
+            query,
+            ranked.rankings[query.query_id].ids,
+            ranked.subsets[query.query_id].ids if plan.subset and query.subset else (),
+            ranked.places.get(query.query_id, ()),
+        )
+        for name, value in own.items():
+            values.setdefault(name, []).append(value)
+    return values
 
 
 def _measured(
-    judged: Sequence[JudgedQuery],
-    rankings: Mapping[str, Ranking],
-    subsets: Mapping[str, Ranking],
-    seconds: Mapping[str, float],
+    judged: Sequence[JudgedQuery], values: Mapping[str, list[float]], ranked: Ranked, plan: Plan
 ) -> Evaluation:
-    values: dict[str, list[float]] = {}
-    for query in judged:
-        ids, targets = rankings[query.query_id].ids, query.targets
-        for k in CUTOFFS:
-            values.setdefault(f"R@{k}", []).append(hit_rate_at(ids, targets, k))
-        values.setdefault("mAP@10", []).append(average_precision_at(ids, targets, 10))
-        if query.subset:
-            hit = subset_recall_at(subsets[query.query_id].ids, targets, query.subset, 1)
-            values.setdefault("Rsub@1", []).append(hit)
     groups = [query.family for query in judged]
     by_family = {name: _grouped(own, groups) for name, own in values.items()}
+    measures = {}
+    for name, own in values.items():
+        if plan.average is Average.FAMILIES:
+            measures[name] = Measure(macro_mean(by_family[name]), *bootstrap_interval(own, groups))
+        else:
+            measures[name] = Measure(mean(own), *bootstrap_interval(own))
     return Evaluation(
         queries=len(judged),
-        measures={
-            name: Measure(macro_mean(by_family[name]), *bootstrap_interval(own, groups)) for name, own in values.items()
-        },
+        measures=measures,
         families={family: {name: mean(by_family[name][family]) for name in values} for family in dict.fromkeys(groups)},
         counts=Counter(groups),
-        rankings=rankings,
-        seconds=seconds,
+        rankings=ranked.rankings,
+        seconds=ranked.seconds,
+        aspects=_by_aspect(judged, values),
+        notes=ranked.notes,
     )
+
+
+def _by_aspect(judged: Sequence[JudgedQuery], values: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
+    members: dict[str, list[int]] = {}
+    for place, query in enumerate(judged):
+        for aspect in query.aspects:
+            members.setdefault(aspect, []).append(place)
+    return {
+        aspect: {"queries": len(places)} | {name: mean([own[p] for p in places]) for name, own in values.items()}
+        for aspect, places in sorted(members.items())
+    }
 
 
 def _grouped(values: Sequence[float], groups: Sequence[str]) -> dict[str, list[float]]:

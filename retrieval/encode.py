@@ -1,7 +1,8 @@
 """From queries to vectors: a batch's texts in one call of the embedder, its pictures in another.
 
 Sentences with words of pictures are read after their pictures, and drawings come last, since an answer without them
-may be enough. What is asked for twice is embedded once. The vector of a stored document is read, not made.
+may be enough. What is asked for twice is embedded once. The vector of a stored document is read, not made; its picture
+is looked at only where something reads pictures themselves.
 
 What this module does not know: methods, weights, how the vectors are used.
 """
@@ -18,8 +19,8 @@ import numpy as np
 from indexer.errors import QueryError
 from indexer.types import Item, Modality, Role
 from retrieval.compose.protocol import Composer, Encoded
-from retrieval.fusion import Vector
-from retrieval.query import Drawn, Part, Query, Stored, Worded, needs_drawing
+from retrieval.fusion import Vector, unit
+from retrieval.query import Drawn, Part, Query, Stored, Worded, leaves, needs_drawing
 from retrieval.studio import Reference, Studio
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def encode_queries(
     wanted = [
         {name: part for name, part in composer.parts(query).items() if not needs_drawing(part)} for query in queries
     ]
-    parts = [part for each in wanted for part in each.values()]
+    parts = [leaf for each in wanted for part in each.values() for leaf in leaves(part)]
     likes = list(dict.fromkeys(query.like for query in queries if query.like is not None))
     ids = snapshot.vector_ids(likes) if likes else np.empty(0, np.int64)
     references = dict(zip(likes, ids.tolist(), strict=True))
@@ -58,7 +59,11 @@ def encode_queries(
     worded = [part for part in parts if isinstance(part, Worded)]
     vectors = stored | _embedded([*parts, *(part.picture for part in worded)], embedder)
     vectors |= _worded(
-        [part for part in worded if not isinstance(vectors[_key(part.picture)], str)], vectors, embedder, studio
+        [part for part in worded if not isinstance(vectors[_key(part.picture)], str)],
+        vectors,
+        embedder,
+        snapshot,
+        studio,
     )
     return [
         Encoded(
@@ -71,7 +76,11 @@ def encode_queries(
 
 
 def add_drawings(
-    encoded: Sequence[Encoded], composer: Composer, embedder: Callable[[], Embedder], studio: Studio
+    encoded: Sequence[Encoded],
+    composer: Composer,
+    embedder: Callable[[], Embedder],
+    snapshot: Snapshot,
+    studio: Studio,
 ) -> list[Encoded]:
     """The same with the vectors of what has to be drawn, where it can be, and notes where it cannot."""
     wanted = [
@@ -82,18 +91,19 @@ def add_drawings(
     ]
     if not wanted:
         return list(encoded)
-    drawn = [part.picture if isinstance(part, Worded) else part for _, _, part in wanted]
-    asked = [part for part in drawn if isinstance(part, Drawn)]
+    asked = [_drawn(part) for _, _, part in wanted]
     references = [
-        _reference(part.picture, encoded[place].vectors["image"])
+        _reference(part.picture, encoded[place].vectors["image"], snapshot)
         for (place, _, _), part in zip(wanted, asked, strict=True)
     ]
     made = studio.draw(embedder(), [part.text for part in asked], references)
-    vectors = {n: each.drawn.vector for n, each in enumerate(made) if each.drawn is not None}
-    again = [n for n in vectors if isinstance(wanted[n][2], Worded)]
+    pictures = {n: each.drawn for n, each in enumerate(made) if each.drawn is not None}
+    vectors = {n: picture.vector for n, picture in pictures.items()}
+    again = [(n, leaf.text) for n in pictures for leaf in leaves(wanted[n][2]) if isinstance(leaf, Worded)]
     if again:
-        pictures = [each.drawn for n in again if (each := made[n]).drawn is not None]
-        vectors |= dict(zip(again, studio.read(embedder(), [asked[n].text for n in again], pictures), strict=True))
+        read = studio.read(embedder(), [text for _, text in again], [pictures[n] for n, _ in again])
+        owners = np.array([n for n, _ in again])
+        vectors |= {n: _mean(list(read[owners == n])) for n in dict(again)}
     answer = list(encoded)
     for n, (place, name, _) in enumerate(wanted):
         own, vector = answer[place], vectors.get(n)
@@ -106,8 +116,25 @@ def add_drawings(
     return answer
 
 
+def _drawn(part: Part) -> Drawn:
+    """What has to be drawn of a part that needs a drawing."""
+    first = leaves(part)[0]
+    drawn = first.picture if isinstance(first, Worded) else first
+    assert isinstance(drawn, Drawn)
+    return drawn
+
+
+def _mean(vectors: Sequence[Vector]) -> Vector:
+    """The only vector as it is, or the mean of several at unit length."""
+    return vectors[0] if len(vectors) == 1 else unit(np.mean(vectors, axis=0, dtype=np.float64))
+
+
 def _worded(
-    parts: Sequence[Worded], vectors: Mapping[object, Vector | str], embedder: Callable[[], Embedder], studio: Studio
+    parts: Sequence[Worded],
+    vectors: Mapping[object, Vector | str],
+    embedder: Callable[[], Embedder],
+    snapshot: Snapshot,
+    studio: Studio,
 ) -> dict[object, Vector | str]:
     distinct = {_key(part): part for part in parts}
     if not distinct:
@@ -117,15 +144,16 @@ def _worded(
         vector = vectors[_key(part.picture)]
         assert not isinstance(vector, str)
         assert not isinstance(part.picture, Drawn)
-        references.append(_reference(part.picture, vector))
+        references.append(_reference(part.picture, vector, snapshot))
     return dict(
         zip(distinct, studio.read(embedder(), [part.text for part in distinct.values()], references), strict=True)
     )
 
 
-def _reference(picture: Item | Stored, vector: Vector) -> Reference:
-    image = picture.image if isinstance(picture, Item) else None
-    return Reference(() if image is None else (image,), vector)
+def _reference(picture: Item | Stored, vector: Vector, snapshot: Snapshot) -> Reference:
+    if isinstance(picture, Stored):
+        return Reference((), vector, lambda: snapshot.documents(snapshot.vector_ids([picture.document]))[0].image)
+    return Reference(() if picture.image is None else (picture.image,), vector)
 
 
 def _embedded(parts: Sequence[Part], embedder: Callable[[], Embedder]) -> dict[object, Vector | str]:
@@ -146,7 +174,7 @@ def _embedded(parts: Sequence[Part], embedder: Callable[[], Embedder]) -> dict[o
     return found
 
 
-def _key(part: Part) -> object:
+def _key(part: Item | Stored | Worded | Drawn) -> object:
     """Equal for parts that surely have the same vector. Decoded pictures are told apart by identity."""
     if isinstance(part, Stored):
         return part
@@ -157,9 +185,12 @@ def _key(part: Part) -> object:
 
 
 def _vector(vectors: Mapping[object, Vector | str], part: Part, name: str, place: int, total: int) -> Vector:
-    # A sentence cannot be read with the word of a picture that cannot be used: the picture's reason is told.
-    vector = vectors.get(_key(part), vectors.get(_key(part.picture) if isinstance(part, Worded) else None, ""))
-    if isinstance(vector, str):
-        which = f"The query's {name}" if total == 1 else f"The {name} of query {place}"
-        raise QueryError(f"{which} cannot be used: {vector}")
-    return vector
+    own = []
+    for leaf in leaves(part):
+        # A sentence cannot be read with the word of a picture that cannot be used: the picture's reason is told.
+        vector = vectors.get(_key(leaf), vectors.get(_key(leaf.picture) if isinstance(leaf, Worded) else None, ""))
+        if isinstance(vector, str):
+            which = f"The query's {name}" if total == 1 else f"The {name} of query {place}"
+            raise QueryError(f"{which} cannot be used: {vector}")
+        own.append(vector)
+    return _mean(own)

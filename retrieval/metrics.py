@@ -14,6 +14,7 @@ What this module does not know: files, benchmarks, how a ranking was made.
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +106,65 @@ def subset_recall_at(
     return hit_rate_at(chosen, inside.intersection(relevant), k)
 
 
+def average_precision_of(places: Sequence[int], relevant: int) -> float:
+    """Average precision over a whole ranking, from the places of what is relevant: the sum of P@place / |relevant|.
+
+    Args:
+        places: Of the relevant ids that were ranked: ascending, 1 for the best.
+        relevant: How many there are, ranked or not.
+
+    Raises:
+        CallError: Places that are no places, or more of them than are relevant.
+    """
+    ranks = _checked_places(places, relevant)
+    return float((np.arange(1, len(ranks) + 1) / ranks).sum()) / relevant
+
+
+def trapezoidal_precision_of(places: Sequence[int], relevant: int) -> float:
+    """The area under the precision-recall curve by trapezoids: between two relevant ids, P just before and P at.
+
+    What the landmark benchmarks (Philbin et al., CVPR 2007) and i-CIR (Psomas et al., NeurIPS 2025) call average
+    precision. It is never above `average_precision_of`, and the same where nothing wrong comes before something right.
+
+    Args:
+        places: As `average_precision_of`.
+        relevant: The same.
+
+    Raises:
+        CallError: As `average_precision_of`.
+    """
+    ranks = _checked_places(places, relevant)
+    before = np.arange(len(ranks))
+    left = np.where(ranks == 1, 1.0, before / np.maximum(ranks - 1, 1))
+    return float((left + (before + 1) / ranks).sum()) / 2 / relevant
+
+
+def places_of(ranked: Sequence[Hashable], relevant: Collection[Hashable]) -> list[int]:
+    """Where in a ranking the relevant ids are: ascending, 1 for the best."""
+    wanted = set(relevant)
+    return [place for place, item in enumerate(ranked, 1) if item in wanted]
+
+
+def against(ranked: Sequence[Hashable], scores: Sequence[float], relevant: Collection[Hashable]) -> list[int]:
+    """The order in which whatever ties with something relevant goes before it: positions in the ranking.
+
+    So no measure profits from the order in which equal scores happen to be listed, such as that of a gallery that
+    begins with its target. Otherwise the order stays.
+
+    Args:
+        ranked: Ids, best first.
+        scores: Of each; they do not rise.
+        relevant: Ids.
+
+    Raises:
+        CallError: Not a score for each, or scores that rise.
+    """
+    if len(ranked) != len(scores) or any(a < b for a, b in pairwise(scores)):
+        raise CallError(f"{len(ranked)} ids need as many scores, and none that rises.")
+    wanted = set(relevant)
+    return sorted(range(len(ranked)), key=lambda place: (-scores[place], ranked[place] in wanted))
+
+
 def mean(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
     """The arithmetic mean, each query weighing the same.
 
@@ -181,6 +241,15 @@ def _gains(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -
         raise CallError("An id is ranked twice.", "Rank each id once, at its best place.")
     wanted = set(relevant)
     return [float(item in wanted) for item in first]
+
+
+def _checked_places(places: Sequence[int], relevant: int) -> npt.NDArray[np.int64]:
+    ranks = np.asarray(places, np.int64)
+    if relevant < 1 or len(ranks) > relevant:
+        raise CallError(f"{len(ranks)} places of {relevant} relevant ids: each has one place at most.")
+    if len(ranks) and (ranks[0] < 1 or (np.diff(ranks) < 1).any()):
+        raise CallError("Places ascend from 1, no two are the same.")
+    return ranks
 
 
 def _discounted(gains: Sequence[float]) -> float:

@@ -6,7 +6,7 @@ What this module does not know: how a query becomes vectors, collections, models
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -95,12 +95,32 @@ class Worded:
     picture: Item | Stored | Drawn
 
 
-Part: TypeAlias = Item | Stored | Worded | Drawn
+@dataclass(frozen=True)
+class Averaged:
+    """Several parts that are one: the mean of their unit vectors, at unit length."""
+
+    parts: tuple[Item | Worded, ...]
+
+
+Part: TypeAlias = Item | Stored | Worded | Drawn | Averaged
+
+
+def leaves(part: Part) -> tuple[Item | Stored | Worded | Drawn, ...]:
+    """What has a vector of its own: the part itself, or those that are averaged."""
+    return part.parts if isinstance(part, Averaged) else (part,)
 
 
 def needs_drawing(part: Part) -> bool:
     """Whether the part is, or is read with, a pseudo-target."""
-    return isinstance(part, Drawn) or (isinstance(part, Worded) and isinstance(part.picture, Drawn))
+    return any(
+        isinstance(each, Drawn) or (isinstance(each, Worded) and isinstance(each.picture, Drawn))
+        for each in leaves(part)
+    )
+
+
+def averaged(parts: Sequence[Item | Worded]) -> Part:
+    """One part of several, or the only one as it is."""
+    return parts[0] if len(parts) == 1 else Averaged(tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -117,6 +137,8 @@ class Query:
             made of, and the document itself is left out of the results.
         not_texts: Sentences that the answer should not match.
         not_images: Pictures that the answer should not resemble.
+        wordings: The sentence said in other words. Their vectors and that of `text` are averaged; what is drawn is
+            drawn from `text` alone.
         caption: What the reference shows; read by `shift` alone.
         weights: Over the retriever's own.
 
@@ -131,6 +153,7 @@ class Query:
     not_images: tuple[Picture, ...] = ()
     caption: str | None = None
     weights: Weights | None = None
+    wordings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.image is not None and self.like is not None:
@@ -140,6 +163,8 @@ class Query:
                 "A query needs something to look for; this one has no text, image or like.",
                 "Negatives alone say only what not to find.",
             )
+        if self.wordings and self.text is None:
+            raise QueryError("A query has `wordings`, and no `text` that they say in other words.")
         if self.like is not None and (not isinstance(self.like, str) or not self.like):
             raise QueryError(f"`like` is {self.like!r}; it is the id of a stored document.")
         if self.weights is not None and not isinstance(self.weights, Weights):
@@ -149,20 +174,26 @@ class Query:
             "caption": None if self.caption is None else _text("caption", self.caption),
             "image": None if self.image is None else _image("image", self.image),
             # A lone negative is easily written without its tuple; a string would fall apart into letters.
+            "wordings": tuple(_text("wordings", text) for text in _several(self.wordings)),
             "not_texts": tuple(_text("not_texts", text) for text in _several(self.not_texts)),
             "not_images": tuple(_image("not_images", image) for image in _several(self.not_images)),
         }
         for name, value in settle.items():
             object.__setattr__(self, name, value)
 
-    def parts(self) -> Mapping[str, Item | Stored]:
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The text and its other wordings; nothing where there is no text."""
+        return () if self.text is None else (self.text, *self.wordings)
+
+    def parts(self) -> Mapping[str, Part]:
         """What the query is made of, by branch name: `text`, `image`, `not_text_1`, ..., `not_image_1`, ...
 
         The reference is the branch `image`, whether it was given or is stored.
         """
-        parts: dict[str, Item | Stored] = {}
+        parts: dict[str, Part] = {}
         if self.text is not None:
-            parts["text"] = Item(text=self.text)
+            parts["text"] = averaged([Item(text=each) for each in self.sentences])
         if self.image is not None:
             parts["image"] = Item(image=_image("image", self.image))
         if self.like is not None:

@@ -33,6 +33,8 @@ DEPTH = 1000
 """Above `SCAN_ROWS`: how many candidates each probe gives, at least."""
 MARGIN = 50
 MOST_TIES = 1000
+ROUNDING = 1e-4
+"""Float32 sums of a scan differ from exact scores by less."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,41 @@ def score(snapshot: Snapshot, rule: Rule, ids: Ids, k: int | None = None) -> Fou
     scores = rule.score(snapshot.scores(rule.probes, ids))
     places = leaders(scores, len(ids) if k is None else k)
     return Found(ids[places], scores[places])
+
+
+def places(snapshot: Snapshot, rules: Sequence[Rule], wanted: Sequence[Ids], scope: Scope) -> list[tuple[int, ...]]:
+    """Where given vectors stand among all, for each rule: ascending, 1 for the best; what ties goes before them.
+
+    Args:
+        snapshot: What is searched.
+        rules: One for each query.
+        wanted: For each rule, (m,) int64 vector ids, none of them hidden.
+        scope: What may be found.
+    """
+    found = []
+    for start in range(0, len(rules), TOGETHER):
+        batch = rules[start : start + TOGETHER]
+        probes = [rule.probes for rule in batch]
+        ids, products = snapshot.scan(np.concatenate(probes), scope.where, scope.exclude)
+        ends = np.cumsum([len(each) for each in probes])
+        for place, (rule, end, each) in enumerate(zip(batch, ends, probes, strict=True), start):
+            own = np.unique(wanted[place])
+            others = ~np.isin(ids, np.append(scope.hidden_from(place), own))
+            scores = rule.score(products[end - len(each) : end, others])
+            found.append(_places(snapshot, rule, own, ids[others], scores))
+    return found
+
+
+def _places(snapshot: Snapshot, rule: Rule, wanted: Ids, others: Ids, scores: Scores) -> tuple[int, ...]:
+    """The places of some vectors, from the inexact scores of all others: those that could tie are scored exactly."""
+    exact = np.sort(rule.score(snapshot.scores(rule.probes, wanted)))
+    bounds = np.concatenate([[-np.inf], exact, [np.inf]]).astype(np.float32)
+    after = np.searchsorted(exact, scores) + 1
+    near = np.minimum(scores - bounds[after - 1], bounds[after] - scores) < ROUNDING
+    settled = scores.copy()
+    settled[near] = rule.score(snapshot.scores(rule.probes, others[near]))
+    before = len(settled) - np.searchsorted(np.sort(settled), exact[::-1], side="left")
+    return tuple((before + np.arange(1, len(exact) + 1)).tolist())
 
 
 def _search(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Found]:

@@ -23,7 +23,7 @@ from retrieval.compose import Composed, Encoded, Merge, Method, Tuned, load_comp
 from retrieval.encode import add_drawings, encode_queries
 from retrieval.fusion import Scores, order
 from retrieval.query import Query, Stored, Weights, needs_drawing
-from retrieval.ranking import Found, Scope, find, score
+from retrieval.ranking import Found, Scope, find, places, score
 from retrieval.results import Hit, Results
 from retrieval.studio import Studio
 
@@ -144,23 +144,60 @@ class Retriever:
         """
         return self._on_snapshot(lambda snapshot: self._draw(snapshot, self._encode(snapshot, queries)))
 
-    def rank(self, encoded: Sequence[Encoded], k: int, exclude: Sequence[Sequence[str]] | None = None) -> list[Ranking]:
+    def rank(
+        self,
+        encoded: Sequence[Encoded],
+        k: int,
+        exclude: Sequence[Sequence[str]] | None = None,
+        *,
+        keep_references: bool = False,
+        keep_ties: bool = False,
+    ) -> list[Ranking]:
         """The k best document ids of each query, and no more than the ids.
 
         Args:
             encoded: What `encode` gave.
             k: At least 1.
-            exclude: For each query, the document ids to leave out. A `like` is left out in any case.
+            exclude: For each query, the document ids to leave out.
+            keep_references: Let a query find its own `like`, which is left out otherwise.
+            keep_ties: Give what ties with the last of the k too, up to 1,000 ids more.
         """
-        left_out = exclude or [()] * len(encoded)
 
         def work(snapshot: Snapshot) -> list[Ranking]:
             if not len(snapshot):
                 return [Ranking((), ())] * len(encoded)
-            others = _vector_ids(snapshot, left_out)
-            hidden = [np.append(own, more) for own, more in zip(_references(encoded), others, strict=True)]
+            hidden = _hidden(snapshot, encoded, exclude, keep_references)
             rules = [each.rule for each in self._compose(snapshot, encoded)]
-            return _rankings(snapshot, find(snapshot, rules, k, Scope(hidden=hidden)), k)
+            return _rankings(snapshot, find(snapshot, rules, k, Scope(hidden=hidden)), None if keep_ties else k)
+
+        return self._on_snapshot(work)
+
+    def places(
+        self,
+        encoded: Sequence[Encoded],
+        documents: Sequence[Sequence[str]],
+        exclude: Sequence[Sequence[str]] | None = None,
+        *,
+        keep_references: bool = False,
+    ) -> list[tuple[int, ...]]:
+        """Where given documents stand in the ranking of all: ascending, 1 for the best.
+
+        Whatever ties with one of them goes before it. Every document is scored; the ranking itself is not made.
+
+        Args:
+            encoded: What `encode` gave.
+            documents: For each query, the ids to place.
+            exclude: As for `rank`.
+            keep_references: As for `rank`.
+
+        Raises:
+            CallError: A document does not exist.
+        """
+
+        def work(snapshot: Snapshot) -> list[tuple[int, ...]]:
+            hidden = _hidden(snapshot, encoded, exclude, keep_references)
+            rules = [each.rule for each in self._compose(snapshot, encoded)]
+            return places(snapshot, rules, _vector_ids(snapshot, documents), Scope(hidden=hidden))
 
         return self._on_snapshot(work)
 
@@ -260,7 +297,11 @@ class Retriever:
                 answer[place] = replace(answer[place], notes=(*answer[place].notes, note))
             places = list(itertools.compress(places, [not each for each in certain]))
         drawn = add_drawings(
-            [encoded[place] for place in places], self._composer, lambda: self._source.embedder, self._studio
+            [encoded[place] for place in places],
+            self._composer,
+            lambda: self._source.embedder,
+            snapshot,
+            self._studio,
         )
         for place, each in zip(places, drawn, strict=True):
             answer[place] = each
@@ -313,6 +354,19 @@ def _vector_ids(snapshot: Snapshot, documents: Sequence[Sequence[str]]) -> list[
     names = list(dict.fromkeys(name for own in documents for name in own))
     ids = dict(zip(names, snapshot.vector_ids(names), strict=True)) if names else {}
     return [np.array([ids[name] for name in own], np.int64) for own in documents]
+
+
+def _hidden(
+    snapshot: Snapshot,
+    encoded: Sequence[Encoded],
+    exclude: Sequence[Sequence[str]] | None,
+    keep_references: bool,
+) -> list[Ids]:
+    """For each query, the vectors that it may not find."""
+    others = _vector_ids(snapshot, exclude or [()] * len(encoded))
+    if keep_references:
+        return others
+    return [np.append(own, more) for own, more in zip(_references(encoded), others, strict=True)]
 
 
 def _references(encoded: Sequence[Encoded]) -> list[Ids]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +45,12 @@ class Reference:
     Attributes:
         images: The picture, or several drawings of one thing; none where they are not at hand.
         vector: Their mean vector in the collection's space, (dim,) float32 of unit length.
+        stored: Of a stored document: finds its picture, or None where it has none.
     """
 
     images: tuple[ImageSource, ...]
     vector: Vector
+    stored: Callable[[], Path | None] | None = None
 
     @property
     def digest(self) -> str:
@@ -56,6 +58,11 @@ class Reference:
         if not self.images:
             return hashlib.sha256(self.vector.astype(np.float16).tobytes()).hexdigest()
         return " ".join(_image_digest(image) for image in self.images)
+
+    def pictures(self) -> tuple[ImageSource, ...]:
+        """The pictures themselves; for a stored document its own, nothing where it has none."""
+        found = None if self.images or self.stored is None else self.stored()
+        return self.images if found is None else (found,)
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class Studio:
         inversion: What `load_inversion` takes; None for the one that comes with the embedder.
         generator: A `Generator`, or what `PseudoTargetGenerator.load` takes; None as above.
         options: How pictures are drawn.
+        template: What sentences are read in, in place of the inversion's own; with `{word}` once, and `{text}`.
         cache: The folder where drawings are kept; None for the user's cache folder.
         regenerate: Draw again what is in the cache.
         deadline_ms: How long an answer may wait for drawings; None to wait until they are made.
@@ -93,6 +101,7 @@ class Studio:
         generator: str | Path | Generator | None = None,
         options: DrawOptions | None = None,
         *,
+        template: str | None = None,
         cache: Path | None = None,
         regenerate: bool = False,
         deadline_ms: float | None = None,
@@ -100,8 +109,13 @@ class Studio:
     ) -> None:
         if deadline_ms is not None and not deadline_ms >= 0:
             raise CallError(f"The deadline is {deadline_ms} ms; it must not be negative.")
+        if template is not None:
+            from indexer.embed.inversion import check_template
+
+            check_template(template)
         self._inversion = inversion
         self._generator = generator
+        self._template = template
         self._options = options or DrawOptions()
         self._cache = DrawingCache(cache or default_folder())
         self._regenerate = regenerate
@@ -119,7 +133,11 @@ class Studio:
         tower = self._reading(embedder)
         inversion = self.inversion(embedder)
         words = inversion.words(self._features(embedder, references, unit=inversion.config.normalized))
-        return tower.encode_worded(inversion.config.template, texts, words)
+        return tower.encode_worded(self.template(embedder), texts, words)
+
+    def template(self, embedder: Embedder) -> str:
+        """What sentences are read in; raises as `inversion`."""
+        return self._template or self.inversion(embedder).config.template
 
     def draw(self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]) -> list[PseudoTarget]:
         """The pseudo-targets of sentences and references, from the cache or drawn. It never fails.
@@ -263,18 +281,20 @@ class Studio:
         """The references' features in an embedder's space; their vectors where those are just that."""
         if unit and (own is None or embedder is own):
             return np.stack([each.vector for each in references])
-        if not all(each.images for each in references):
+        pictures = [each.pictures() for each in references]
+        if not all(pictures):
             raise CallError(
-                "A stored vector stands for the reference, and this inversion reads the picture itself.",
+                "A stored vector stands for the reference, and this inversion reads the picture itself; the document "
+                "has none.",
                 "Give the picture with `image` in place of `like`.",
             )
-        items = [Item(image=image) for each in references for image in each.images]
+        items = [Item(image=image) for own_pictures in pictures for image in own_pictures]
         if unit:
             rows = embedder.encode_query(items)
         else:
             prepare = embedder.preparer()
             rows = self._reading(embedder).image_features([prepare(item) for item in items])
-        ends = np.cumsum([len(each.images) for each in references])
+        ends = np.cumsum([len(each) for each in pictures])
         means = np.stack([own.mean(0) for own in np.split(rows, ends[:-1])])
         return unit_rows(means) if unit else means
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from indexer.embed.preprocess import Preprocessing
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import CallError, ModelError
 from indexer.types import HelpfulEnum
@@ -20,23 +21,40 @@ class ModelFamily(HelpfulEnum):
 EXAMPLES = "bundled:emoji-clip, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:/a/folder, fake:64"
 
 
-def load_embedder(name: str, *, dtype: str | Dtype = Dtype.FLOAT32, device: str = "cpu") -> Embedder:
+def load_embedder(
+    name: str,
+    *,
+    dtype: str | Dtype = Dtype.FLOAT32,
+    device: str = "cpu",
+    preprocessing: str | Preprocessing = Preprocessing.OWN,
+) -> Embedder:
     """The embedder of that name.
 
     Args:
         name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`, `fake:DIM`.
         dtype: Arithmetic of the forward pass.
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
+        preprocessing: What is done to pictures first; part of the fingerprint.
 
     Raises:
-        CallError: The name does not parse.
+        CallError: The name does not parse, or the model's pictures cannot be padded.
         UnknownNameError: An unknown family, bundled model, dtype or architecture.
         ModelError: The weights cannot be found, fetched or read.
     """
     family, colon, rest = name.partition(":")
     if not colon or not rest:
         raise CallError(f"The model name {name!r} has no family.", f"Write FAMILY:NAME, such as {EXAMPLES}.")
-    dtype = Dtype(dtype)
+    model = _load(family, rest, name, Dtype(dtype), device)
+    if Preprocessing(preprocessing) is Preprocessing.OWN:
+        return model
+    from indexer.embed.clip import ClipEmbedder
+
+    if not isinstance(model, ClipEmbedder):
+        raise CallError(f"{name} prepares pictures in its own way only; target-pad is for models of the CLIP family.")
+    return model.target_padded()
+
+
+def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embedder:
     match ModelFamily(family):
         case ModelFamily.FAKE:
             from indexer.embed.fake import FakeEmbedder

@@ -7,19 +7,20 @@ What this module does not know: where vectors go.
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from indexer.embed.inversion import WordReader
-from indexer.embed.preprocess import ImagePreprocess
+from indexer.embed.preprocess import TARGET_RATIO, ImagePreprocess
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
 from indexer.errors import CallError, ModelError, StoreError, UnknownNameError
 from indexer.files import atomic_write, file_digest
@@ -186,6 +187,13 @@ class ClipEmbedder(Embedder):
         tokens, places = self.reader.tokenise(template, cut)
         with torch.inference_mode(), self.reader.reading(places.to(self._device), torch.from_numpy(words)):
             return self._rows(self._model.encode_text(tokens.to(self._device)))
+
+    def target_padded(self) -> ClipEmbedder:
+        """The same model, whose pictures are padded first; see `Preprocessing`. It is another space."""
+        padded = copy.copy(self)
+        padded.__dict__.pop("_fingerprint", None)
+        padded._preprocess = replace(self._preprocess, target_ratio=TARGET_RATIO)
+        return padded
 
     @property
     def model(self) -> Any:

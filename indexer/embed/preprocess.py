@@ -1,7 +1,8 @@
 """Pictures to a CLIP model's input, in PIL and NumPy alone, so that decode workers need no torch.
 
 It repeats open_clip's evaluation transform (its `image_transform_v2` with `is_train=False`) pixel for pixel, for each
-of its three resize modes; a test holds the two together.
+of its three resize modes; a test holds the two together. Target padding, which much of composed retrieval puts before
+it, is here too.
 
 What this module does not know: models, open_clip.
 """
@@ -29,6 +30,21 @@ class ResizeMode(HelpfulEnum):
     SQUASH = "squash"
 
 
+class Preprocessing(HelpfulEnum):
+    """What is done to a picture before a model sees it.
+
+    `own` is the checkpoint's own transform; for CLIP, the short side resized and the middle cut out. `target-pad` pads
+    a long picture with black first, until no side is longer than 1.25 times the other (Baldrati et al., "Effective
+    conditioned and composed image retrieval combining CLIP-based features", CVPR 2022, which SEARLE and CIG follow).
+    """
+
+    OWN = "own"
+    TARGET_PAD = "target-pad"
+
+
+TARGET_RATIO = 1.25
+
+
 @dataclass(frozen=True)
 class ImagePreprocess:
     """open_clip's `preprocess_cfg`.
@@ -40,6 +56,7 @@ class ImagePreprocess:
         interpolation: `bicubic` or `bilinear`, antialiased.
         resize_mode: Cut the sides off (`shortest`), pad to a square (`longest`) or distort (`squash`).
         fill_color: Grey level of the padding.
+        target_ratio: Pad with black first, until the long side is no more than this times the short one; or None.
     """
 
     size: tuple[int, int]
@@ -48,6 +65,7 @@ class ImagePreprocess:
     interpolation: str = "bicubic"
     resize_mode: ResizeMode = ResizeMode.SHORTEST
     fill_color: int = 0
+    target_ratio: float | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ImagePreprocess:
@@ -64,14 +82,28 @@ class ImagePreprocess:
 
     def describe(self) -> str:
         """A stable line for the fingerprint."""
-        return " ".join(f"{key}={value}" for key, value in asdict(self).items())
+        # Without what is not used: a collection made before there was target padding stays as it is.
+        told = {key: value for key, value in asdict(self).items() if (key, value) != ("target_ratio", None)}
+        return " ".join(f"{key}={value}" for key, value in told.items())
 
     def __call__(self, image: Image) -> npt.NDArray[np.float32]:
         """An RGB picture to (3, height, width) float32, normalised."""
-        pixels = np.asarray(self._fit(image), np.float32).transpose(2, 0, 1) / np.float32(255)
+        pixels = np.asarray(self._fit(self._padded(image)), np.float32).transpose(2, 0, 1) / np.float32(255)
         mean = np.asarray(self.mean, np.float32)[:, None, None]
         std = np.asarray(self.std, np.float32)[:, None, None]
         return np.ascontiguousarray((pixels - mean) / std)
+
+    def _padded(self, image: Image) -> Image:
+        """The picture on a black ground that is no longer than the target ratio."""
+        from PIL import Image as pil
+
+        if self.target_ratio is None or max(image.size) / min(image.size) < self.target_ratio:
+            return image
+        shortest = max(image.size) / self.target_ratio
+        left, top = (max(int((shortest - side) / 2), 0) for side in image.size)
+        canvas = pil.new("RGB", (image.width + 2 * left, image.height + 2 * top))
+        canvas.paste(image, (left, top))
+        return canvas
 
     def _fit(self, image: Image) -> Image:
         height, width = self.size

@@ -29,7 +29,7 @@ from indexer.types import HelpfulEnum, Item, Modality, Role
 from retrieval.compose.folding import BOTH, Terms, folded, negatives, one_part
 from retrieval.compose.protocol import Composed, Encoded, Method, mean_of
 from retrieval.fusion import Matrix, Scores, Vector, fold
-from retrieval.query import Drawn, Part, Query, Stored, Weights, Worded
+from retrieval.query import Drawn, Part, Query, Stored, Weights, Worded, averaged
 
 if TYPE_CHECKING:
     from indexer.snapshot import Space
@@ -54,8 +54,8 @@ class Inversion:
         """With both parts, the sentence with the reference's word beside the rest."""
         parts: dict[str, Part] = dict(query.parts())
         if all(name in parts for name in BOTH):
-            assert query.text is not None
-            parts["inversion"] = Worded(query.text, _picture(parts))
+            picture = _picture(parts)
+            parts["inversion"] = averaged([Worded(each, picture) for each in query.sentences])
             del parts["text"]
         return parts
 
@@ -82,7 +82,8 @@ class Cig:
         if "inversion" in parts:
             assert query.text is not None
             drawn = Drawn(query.text, _picture(parts))
-            parts["pseudo_target"] = Worded(query.text, drawn) if self.merge is Merge.REINVERT else drawn
+            read_again = averaged([Worded(each, drawn) for each in query.sentences])
+            parts["pseudo_target"] = read_again if self.merge is Merge.REINVERT else drawn
         return parts
 
     def compose(self, encoded: Encoded, weights: Weights, space: Space) -> Composed:

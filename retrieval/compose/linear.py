@@ -17,7 +17,7 @@ from indexer.types import Item, Modality, Role
 from retrieval.compose.folding import BOTH, Terms, folded, has_both, negatives, one_part
 from retrieval.compose.protocol import Composed, Encoded, Method, mean_of
 from retrieval.fusion import slerp_weights
-from retrieval.query import Part, Query, Weights
+from retrieval.query import Part, Query, Weights, averaged
 
 if TYPE_CHECKING:
     from indexer.snapshot import Space
@@ -122,7 +122,7 @@ class Shift(TwoParts):
         """With a caption: the caption, and the caption with the sentence in place of the sentence."""
         parts = dict(query.parts())
         if query.caption is not None and all(name in parts for name in BOTH):
-            parts["text"] = Item(text=f"{query.caption}, {query.text}")
+            parts["text"] = averaged([Item(text=f"{query.caption}, {each}") for each in query.sentences])
             parts["caption"] = Item(text=query.caption)
         return parts
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks import emojicir, speed_compose
+from benchmarks import composed, emojicir, speed_compose
 
 COLOURS = ("red", "green", "blue", "black", "white", "orange")
 
@@ -48,3 +48,16 @@ def data(tmp_path, monkeypatch):
         monkeypatch.setattr(program, "QUERIES", queries)
     monkeypatch.setattr(emojicir, "WEIGHTS", weights)
     return tmp_path
+
+
+@pytest.fixture
+def run_benchmark(tmp_path, capsys):
+    """Run a published benchmark on `fake:64`: its exit code, its result or None, and what it printed."""
+
+    def call(benchmark, data, *arguments, model="fake:64"):
+        where = ["--data", str(data), "--cache", str(tmp_path / "cache"), "--model", model]
+        code = composed.main(benchmark, [*where, *arguments])
+        told = capsys.readouterr()
+        return code, json.loads(told.out.splitlines()[-1]) if code == 0 else None, told.out + told.err
+
+    return call
