@@ -95,7 +95,22 @@ class Worded:
     picture: Item | Stored | Drawn
 
 
-Part: TypeAlias = Item | Stored | Worded | Drawn
+@dataclass(frozen=True)
+class Written:
+    """A part that has to be written: one sentence that says what a reference and a sentence mean together.
+
+    Attributes:
+        text: How the answer differs from the reference.
+        picture: The reference.
+        caption: What the reference shows; None for a captioner to say.
+    """
+
+    text: str
+    picture: Item | Stored
+    caption: str | None = None
+
+
+Part: TypeAlias = Item | Stored | Worded | Drawn | Written
 
 
 def needs_drawing(part: Part) -> bool:
@@ -117,7 +132,7 @@ class Query:
             made of, and the document itself is left out of the results.
         not_texts: Sentences that the answer should not match.
         not_images: Pictures that the answer should not resemble.
-        caption: What the reference shows; read by `shift` alone.
+        caption: What the reference shows: read by `shift`, and by `caption` in place of a captioner.
         weights: Over the retriever's own.
 
     Raises:
