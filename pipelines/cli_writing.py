@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from indexer.errors import QueryError
-from pipelines.console import err, hushed_models
+from pipelines.console import err
 
 if TYPE_CHECKING:
     from retrieval.compose import Method
@@ -104,7 +104,7 @@ class WritingCall:
         scribe = Scribe(self.captioner, self.rewriter, anew=self.rewrite, device=device)
         # A person waits who has asked for a sentence: what cannot be loaded is said before anything is searched.
         if method.value == "caption":
-            with err.status("Loading"), hushed_models():
+            with err.status("Loading"):
                 if self.caption is None:
                     scribe.captioner()
                 scribe.rewriter()

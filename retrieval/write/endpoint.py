@@ -118,7 +118,10 @@ class Endpoint:
             wait = min(self._wait * 2 ** (self._tries - 1 - left), LONGEST_WAIT)
             try:
                 with _opener().open(self._request(asked), timeout=self._timeout) as response:
-                    return bytes(response.read(LARGEST))
+                    body = bytes(response.read(LARGEST))
+                    if response.length and len(body) < LARGEST:
+                        raise http.client.IncompleteRead(body, response.length)
+                    return body
             except urllib.error.HTTPError as error:
                 told = _told(error)
                 if error.code == 400 and "temperature" in told and asked.pop("temperature", None) is not None:

@@ -104,7 +104,7 @@ def load_model(kind: Any, folder: Path) -> Any:
     Raises:
         ModelError: It cannot be loaded, or weights are missing: those would be random.
     """
-    with loading(folder), _quiet():
+    with loading(folder):
         model, report = kind.from_pretrained(
             str(folder), use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
@@ -119,7 +119,7 @@ def load_model(kind: Any, folder: Path) -> Any:
 
 @contextmanager
 def loading(folder: Path) -> Iterator[None]:
-    """What libraries raise while a checkpoint is read, as one error that names it.
+    """What libraries raise while a checkpoint is read, as one error that names it; what they remark goes unsaid.
 
     Raises:
         ModelError: It cannot be loaded.
@@ -127,7 +127,8 @@ def loading(folder: Path) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        yield
+        with _quiet():
+            yield
     except (
         OSError,
         ValueError,
