@@ -33,7 +33,7 @@ from indexer.files import atomic_write, file_digest
 from indexer.types import Parts
 from pipelines.emojicir import Split, read_queries
 from pipelines.evaluate import DEPTH, Evaluation, JudgedQuery, evaluate, sweep, write_run
-from retrieval import Merge, Method, Retriever, Studio, Weights
+from retrieval import Merge, Method, Retriever, Scribe, Studio, Weights
 from retrieval.compose.weights import FILE as WEIGHTS
 from retrieval.studio import COMPANIONS
 
@@ -92,9 +92,13 @@ def gallery(corpus: Path, model: str, folder: Path) -> Iterator[Collection]:
         yield collection
 
 
-def possible(inversion: bool, generator: bool) -> list[str]:
-    """The variants that can be run, where there is an inversion or not, and a generator or not."""
-    lacking = {Method.INVERSION: not inversion, Method.CIG: not (inversion and generator)}
+def possible(inversion: bool, generator: bool, writers: bool) -> list[str]:
+    """The variants that can be run, where there is an inversion, a generator, a captioner with a rewriter, or not."""
+    lacking = {
+        Method.INVERSION: not inversion,
+        Method.CIG: not (inversion and generator),
+        Method.CAPTION: not writers,
+    }
     return [name for name, (method, _) in VARIANTS.items() if not lacking.get(method, False)]
 
 
@@ -186,6 +190,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="bundled:emoji-clip", help="an embedder's name")
     parser.add_argument("--inversion", metavar="NAME", help="default: the one that comes with the model")
     parser.add_argument("--generator", metavar="NAME", help="the same of the generator")
+    parser.add_argument("--captioner", metavar="NAME", help="for caption: as `underdrawing search --captioner`")
+    parser.add_argument("--rewriter", metavar="NAME", help="the same of the rewriter")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     parser.add_argument("--run", type=Path, metavar="FILE", help="write a TREC run file of 100 documents a query")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N queries, spread evenly over the split")
@@ -205,8 +211,11 @@ def _main(options: argparse.Namespace) -> dict[str, Any]:
         raise CallError(f"--limit is {options.limit}; it must be at least 1.")
     queries = read_queries(QUERIES, split, options.limit)
     comes = options.model in COMPANIONS
-    names = possible(bool(options.inversion) or comes, bool(options.generator) or comes)
+    writers = bool(options.captioner and options.rewriter)
+    names = possible(bool(options.inversion) or comes, bool(options.generator) or comes, writers)
     studio = Studio(options.inversion, options.generator, cache=options.data / "drawings")
+    # Strict: a sentence that could not be written would be a row of another method.
+    scribe = Scribe(options.captioner, options.rewriter, cache=options.data / "sentences", strict=True)
     with gallery(CORPUS, options.model, options.data) as collection:
         if options.sweep:
             limit = f" --limit {options.limit}" if options.limit else ""
@@ -217,9 +226,12 @@ def _main(options: argparse.Namespace) -> dict[str, Any]:
         documents = []
         for name in names if options.table else [options.method]:
             method, merge = VARIANTS[name]
-            retriever = Retriever(collection, method, merge=merge, studio=studio)
+            retriever = Retriever(collection, method, merge=merge, studio=studio, scribe=scribe)
             found = evaluate(queries, retriever, 100 if options.run else DEPTH, progress=sys.stderr.isatty())
-            documents.append(describe(split, options.model, name, retriever, options.limit, found))
+            document = describe(split, options.model, name, retriever, options.limit, found)
+            if method is Method.CAPTION:
+                document |= {"captioner": scribe.captioner().name, "rewriter": scribe.rewriter().name}
+            documents.append(document)
             if options.run and name == options.method:
                 write_run(options.run, found.rankings, f"{options.model}/{name}")
         if not options.table:

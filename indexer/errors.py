@@ -9,6 +9,8 @@
     ├── ItemError                      one item cannot be used; becomes a reject, never stops a job
     ├── ItemsError                     several ItemErrors of one call, with their positions
     ├── ModelError                     a model cannot be found, fetched or loaded
+    ├── GeneratorError                 a pseudo-target could not be drawn
+    ├── WritingError                   a caption or a sentence could not be written
     └── StoreError                     a collection
         ├── CollectionNotFoundError    nothing there
         ├── LockedError                another writer holds it
@@ -107,6 +109,10 @@ class ModelError(UnderdrawingError):
 
 class GeneratorError(UnderdrawingError):
     """A pseudo-target could not be drawn. Retrieval goes on without it and says so."""
+
+
+class WritingError(UnderdrawingError):
+    """A caption or a sentence could not be written. Retrieval goes on without it and says so."""
 
 
 class StoreError(UnderdrawingError):

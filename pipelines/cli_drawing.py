@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from retrieval.compose import Method
     from retrieval.query import Query
     from retrieval.results import Results
+    from retrieval.scribe import Scribe
     from retrieval.search import Retriever
 
 PANEL = "Drawing"
@@ -147,7 +148,7 @@ class DrawingCall:
                 "Say how the answer differs from the reference, or choose --method image.",
             )
 
-    def retriever(self, collection: Collection, method: Method, device: str) -> Retriever:
+    def retriever(self, collection: Collection, method: Method, device: str, scribe: Scribe) -> Retriever:
         """The retriever, with the models loaded that the method needs.
 
         Raises:
@@ -172,7 +173,9 @@ class DrawingCall:
             deadline_ms=self.deadline_ms,
             device=device,
         )
-        made = Retriever(collection, method, merge=self.merge or Merge.EMBED, studio=studio, gate=self.gate)
+        made = Retriever(
+            collection, method, merge=self.merge or Merge.EMBED, studio=studio, scribe=scribe, gate=self.gate
+        )
         # A person waits who has asked for a drawing: what cannot be loaded is said before anything is searched.
         if method.value in ("inversion", "cig"):
             with err.status("Loading"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indexer.errors import FilterError
-from pipelines import cli_drawing
+from pipelines import cli_drawing, cli_writing
 from pipelines.cli_collection import CollectionFolder, DatabaseUrl, open_existing
 from pipelines.console import counted, err, examples, out, plain, shortened, show_json, show_remark
 
@@ -29,6 +29,8 @@ EPILOG = examples(
     'underdrawing search shop "at night" --image reference.jpg',
     'underdrawing search shop "in blue" --like lamps/17.jpg --method product -k 5',
     'underdrawing search shop "at night" --image reference.jpg --method cig --drawings drawn/ --html found.html',
+    'underdrawing search shop "at night" --image reference.jpg --captioner Salesforce/blip-image-captioning-base '
+    "--rewriter Qwen/Qwen2.5-1.5B-Instruct",
     'underdrawing search shop lamp --not floor --where \'{"price": {"$lt": 50}}\' --html found.html',
 )
 WHERE_EXAMPLE = """Quote it for the shell: --where '{"price": {"$lt": 50}, "style": "flat"}'"""
@@ -75,8 +77,8 @@ def search(
         typer.Option(
             "--method",
             metavar="NAME",
-            help="text, image, sum, slerp, product, shift, inversion or cig. If not told: sum for a text with a "
-            "reference, else the part there is; or the method that the options below are for.",
+            help="text, image, sum, slerp, product, shift, inversion, cig or caption. If not told: sum for a text "
+            "with a reference, else the part there is; or the method that the options below are for.",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -110,6 +112,10 @@ def search(
     deadline_ms: cli_drawing.DeadlineMs = None,
     gate: cli_drawing.Gate = None,
     drawings: cli_drawing.DrawingsFolder = None,
+    captioner: cli_writing.CaptionerName = None,
+    rewriter: cli_writing.RewriterName = None,
+    caption: cli_writing.CaptionText = None,
+    rewrite: cli_writing.Rewrite = False,
     database: DatabaseUrl = None,
     as_json: Annotated[
         bool,
@@ -144,18 +150,21 @@ def search(
         gate=gate,
         drawings=drawings,
     )
+    writing = cli_writing.WritingCall(captioner, rewriter, caption, rewrite)
     query = Query(
         text=text,
         image=image,
         like=like,
         not_texts=tuple(not_texts or ()),
         not_images=tuple(not_images or ()),
+        caption=caption,
         weights=Weights(image=image_weight, text=text_weight),
     )
-    chosen = Method(method or drawing.implied_method() or default_method(query))
+    chosen = Method(method or drawing.implied_method() or writing.implied_method() or default_method(query))
     drawing.check(chosen, query)
+    writing.check(chosen, query)
     with open_existing(collection, database, device) as opened:
-        retriever = drawing.retriever(opened, chosen, device)
+        retriever = drawing.retriever(opened, chosen, device, writing.scribe(chosen, device))
         with err.status("Searching"):
             results = retriever.search(query, k, condition)
         if html is not None:
@@ -213,6 +222,8 @@ def _show(results: Results) -> None:
         out.print(f"note: {plain(note)}", markup=False, style="yellow")
     if results.pseudo_target is not None:
         out.print(plain(_drawing(results)), markup=False, soft_wrap=True)
+    if results.written is not None:
+        out.print(plain(_writing(results)), markup=False, soft_wrap=True)
     told = [counted(len(results), "hit"), f"method {results.method}", results.model, f"generation {results.generation}"]
     took = [f"{stage} {milliseconds:,.0f} ms" for stage, milliseconds in results.took_ms.items()]
     for line in (" · ".join(told), " · ".join(took), f"score: {results.scale}" if results.hits else ""):
@@ -225,6 +236,13 @@ def _drawing(results: Results) -> str:
 
     first, *others = map(str, drawings(results))
     return f"pseudo-target: {drawn_how(results)}: {first}" + (f" and {len(others)} more" if others else "")
+
+
+def _writing(results: Results) -> str:
+    from pipelines.report import written_how
+
+    how = written_how(results)
+    return f"searched for: {(results.written or {}).get('sentence')}" + (f" ({how})" if how else "")
 
 
 def _table(results: Results, width: int) -> Table:

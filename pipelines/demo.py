@@ -89,8 +89,11 @@ def _retrievers(collection: Collection, studio: Studio) -> tuple[Retrievers, lis
         Method.INVERSION: (studio.inversion,),
         Method.CIG: (studio.inversion, studio.generator),
     }
-    retrievers, left_out = {}, []
+    retrievers: dict[Method, Retriever] = {}
+    left_out = []
     for method in Method:
+        if method is Method.CAPTION:
+            continue  # its models are the user's choice: none is bundled, and none is fetched for a demo
         try:
             with hushed_models():
                 for load in needs.get(method, ()):

@@ -96,6 +96,7 @@ def search_page(query: Query, results: Results, reference: Picture | None = None
             reference=thumbnail(reference or query.image),
             drawings=[thumbnail(picture) for picture in drawings(results)],
             drawn_how=drawn_how(results),
+            written_how=written_how(results),
         )
     )
     return page
@@ -114,6 +115,17 @@ def drawn_how(results: Results) -> str:
         return ""
     when = "kept from before" if told["cached"] else f"drawn in {results.took_ms.get('draw', 0):,.0f} ms"
     return f"{when}, seed {told['seed']}, {told['steps']} steps, guidance {told['guidance']}"
+
+
+def written_how(results: Results) -> str:
+    """Who wrote an answer's sentence, and of what, in words; empty where nothing was written."""
+    told = results.written
+    if told is None or told["caption"] is None:
+        return ""
+    by = f"by {told['rewriter']}" if told["rewriter"] else "caption and text side by side"
+    of = f"by {told['captioner']}" if told["captioner"] else "as told"
+    kept = "; kept from before" if told["cached"] else ""
+    return f"{by}; the reference, {of}: {told['caption']}{kept}"
 
 
 def demo_page(values: Mapping[str, Any]) -> str:

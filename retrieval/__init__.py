@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from retrieval.generate.protocol import DrawOptions
     from retrieval.query import Query, Weights
     from retrieval.results import Hit, Results
+    from retrieval.scribe import Scribe
     from retrieval.search import Retriever
     from retrieval.studio import Studio
 
-__all__ = ["DrawOptions", "Hit", "Merge", "Method", "Query", "Results", "Retriever", "Studio", "Weights"]
+__all__ = ["DrawOptions", "Hit", "Merge", "Method", "Query", "Results", "Retriever", "Scribe", "Studio", "Weights"]
 
 _HOMES = {
     "DrawOptions": "retrieval.generate.protocol",
@@ -31,6 +32,7 @@ _HOMES = {
     "Query": "retrieval.query",
     "Results": "retrieval.results",
     "Retriever": "retrieval.search",
+    "Scribe": "retrieval.scribe",
     "Studio": "retrieval.studio",
     "Weights": "retrieval.query",
 }

@@ -1,8 +1,9 @@
 """From queries to vectors: a batch's texts in one call of the embedder, its pictures in another.
 
-Sentences with words of pictures are read after their pictures, and drawings come last, since an answer without them
-may be enough. What is asked for twice is embedded once. The vector of a stored document is read, not made; its picture
-is looked at only where something reads pictures themselves.
+What has to be written is written first, and is a text from then on. Sentences with words of pictures are read after
+their pictures, and drawings come last, since an answer without them may be enough. What is asked for twice is embedded
+once. The vector of a stored document is read, not made; its picture is looked at only where something reads pictures
+themselves.
 
 What this module does not know: methods, weights, how the vectors are used.
 """
@@ -12,20 +13,78 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from indexer.errors import QueryError
-from indexer.types import Item, Modality, Role
+from indexer.errors import ItemError, QueryError
+from indexer.types import ImageSource, Item, Modality, Role
 from retrieval.compose.protocol import Composer, Encoded
 from retrieval.fusion import Vector, unit
-from retrieval.query import Drawn, Part, Query, Stored, Worded, leaves, needs_drawing
+from retrieval.query import Averaged, Drawn, Query, Stored, Worded, Written, leaves, needs_drawing
+from retrieval.scribe import Scribe, Sentence, Wanted
 from retrieval.studio import Reference, Studio
 
 if TYPE_CHECKING:
     from indexer.embed.protocol import Embedder
     from indexer.snapshot import Snapshot
+
+Sentences: TypeAlias = Mapping[str, Sentence]
+"""Of one query, by branch name."""
+Embedded: TypeAlias = Item | Stored | Worded | Drawn
+
+
+def write_sentences(
+    queries: Sequence[Query], composer: Composer, snapshot: Snapshot, scribe: Scribe
+) -> list[Sentences]:
+    """What a composer wants written for each query.
+
+    Args:
+        queries: Any number, of any mixture of parts.
+        composer: Says what.
+        snapshot: Holds the pictures of stored references.
+        scribe: Writes.
+
+    Raises:
+        QueryError: A picture cannot be used, or a stored reference has none; it names the query.
+        CallError: A model is needed and was not given, or a document does not exist.
+        ModelError: A model cannot be loaded.
+    """
+    wanted = {
+        (place, name): part
+        for place, query in enumerate(queries)
+        for name, part in composer.parts(query).items()
+        if isinstance(part, Written)
+    }
+    if not wanted:
+        return [{}] * len(queries)
+    stored = _stored_pictures(list(wanted.values()), snapshot)
+    asked = []
+    for part in wanted.values():
+        picture = part.picture.image if isinstance(part.picture, Item) else stored.get(part.picture.document)
+        asked.append(Wanted(part.text, None if part.caption is not None else picture, part.caption))
+    answer: list[dict[str, Sentence]] = [{} for _ in queries]
+    for (place, name), sentence in zip(wanted, scribe.write(asked), strict=True):
+        if isinstance(sentence, ItemError):
+            raise _unusable("image", place, len(queries), sentence.detail)
+        answer[place][name] = sentence
+    return list(answer)
+
+
+def _stored_pictures(parts: Sequence[Written], snapshot: Snapshot) -> dict[str, ImageSource]:
+    """The pictures of stored references that are to be put into words."""
+    likes = {part.picture.document for part in parts if isinstance(part.picture, Stored) and part.caption is None}
+    names = sorted(likes)
+    documents = snapshot.documents(snapshot.vector_ids(names)) if names else []
+    pictures: dict[str, ImageSource] = {}
+    for name, document in zip(names, documents, strict=True):
+        if document.image is None:
+            raise QueryError(
+                f"The stored document {name!r} has no picture that could be put into words.",
+                "Say what it shows with `caption`, or give a picture with `image` in place of `like`.",
+            )
+        pictures[name] = document.image
+    return pictures
 
 
 def encode_queries(
@@ -34,6 +93,7 @@ def encode_queries(
     embedder: Callable[[], Embedder],
     snapshot: Snapshot,
     studio: Studio,
+    sentences: Sequence[Sentences],
 ) -> list[Encoded]:
     """The vectors that a composer needs of each query, those aside that have to be drawn; see `add_drawings`.
 
@@ -43,13 +103,19 @@ def encode_queries(
         embedder: Loads the model; not called where stored vectors suffice.
         snapshot: Holds the stored vectors.
         studio: Makes words.
+        sentences: What `write_sentences` gave.
 
     Raises:
         QueryError: A part that the method needs is missing, or a picture cannot be used; it names the query.
         CallError: The model has no encoder for a part, or a document does not exist.
     """
-    wanted = [
-        {name: part for name, part in composer.parts(query).items() if not needs_drawing(part)} for query in queries
+    wanted: list[dict[str, Embedded]] = [
+        {
+            name: Item(text=own[name].text) if isinstance(part, Written) else part
+            for name, part in composer.parts(query).items()
+            if not needs_drawing(part)
+        }
+        for query, own in zip(queries, sentences, strict=True)
     ]
     parts = [leaf for each in wanted for part in each.values() for leaf in leaves(part)]
     likes = list(dict.fromkeys(query.like for query in queries if query.like is not None))
@@ -70,8 +136,10 @@ def encode_queries(
             query,
             {name: _vector(vectors, part, name, place, len(queries)) for name, part in each.items()},
             None if query.like is None else references[query.like],
+            notes=tuple(note for sentence in own.values() for note in sentence.notes),
+            written=next((sentence.about for sentence in own.values()), None),
         )
-        for place, (query, each) in enumerate(zip(queries, wanted, strict=True))
+        for place, (query, each, own) in enumerate(zip(queries, wanted, sentences, strict=True))
     ]
 
 
@@ -156,7 +224,7 @@ def _reference(picture: Item | Stored, vector: Vector, snapshot: Snapshot) -> Re
     return Reference(() if picture.image is None else (picture.image,), vector)
 
 
-def _embedded(parts: Sequence[Part], embedder: Callable[[], Embedder]) -> dict[object, Vector | str]:
+def _embedded(parts: Sequence[Embedded], embedder: Callable[[], Embedder]) -> dict[object, Vector | str]:
     """By the item's key, its vector or the reason why there is none."""
     items = {_key(part): part for part in parts if isinstance(part, Item)}
     if not items:
@@ -184,13 +252,17 @@ def _key(part: Item | Stored | Worded | Drawn) -> object:
     return part.text, image if image is None or isinstance(image, Path | bytes) else id(image)
 
 
-def _vector(vectors: Mapping[object, Vector | str], part: Part, name: str, place: int, total: int) -> Vector:
+def _vector(vectors: Mapping[object, Vector | str], part: Embedded, name: str, place: int, total: int) -> Vector:
     own = []
     for leaf in leaves(part):
         # A sentence cannot be read with the word of a picture that cannot be used: the picture's reason is told.
         vector = vectors.get(_key(leaf), vectors.get(_key(leaf.picture) if isinstance(leaf, Worded) else None, ""))
         if isinstance(vector, str):
-            which = f"The query's {name}" if total == 1 else f"The {name} of query {place}"
-            raise QueryError(f"{which} cannot be used: {vector}")
+            raise _unusable(name, place, total, vector)
         own.append(vector)
     return _mean(own)
+
+
+def _unusable(name: str, place: int, total: int, reason: str) -> QueryError:
+    which = f"The query's {name}" if total == 1 else f"The {name} of query {place}"
+    return QueryError(f"{which} cannot be used: {reason}")

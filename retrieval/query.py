@@ -102,10 +102,24 @@ class Averaged:
     parts: tuple[Item | Worded, ...]
 
 
-Part: TypeAlias = Item | Stored | Worded | Drawn | Averaged
+class Written:
+    """A part that has to be written: one sentence that says what a reference and a sentence mean together.
+
+    Attributes:
+        text: How the answer differs from the reference.
+        picture: The reference.
+        caption: What the reference shows; None for a captioner to say.
+    """
+
+    text: str
+    picture: Item | Stored
+    caption: str | None = None
 
 
-def leaves(part: Part) -> tuple[Item | Stored | Worded | Drawn, ...]:
+Part: TypeAlias = Item | Stored | Worded | Drawn | Written | Averaged
+
+
+def leaves(part: Part) -> tuple[Item | Stored | Worded | Drawn | Written, ...]:
     """What has a vector of its own: the part itself, or those that are averaged."""
     return part.parts if isinstance(part, Averaged) else (part,)
 
@@ -139,7 +153,7 @@ class Query:
         not_images: Pictures that the answer should not resemble.
         wordings: The sentence said in other words. Their vectors and that of `text` are averaged; what is drawn is
             drawn from `text` alone.
-        caption: What the reference shows; read by `shift` alone.
+        caption: What the reference shows: read by `shift`, and by `caption` in place of a captioner.
         weights: Over the retriever's own.
 
     Raises:

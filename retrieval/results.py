@@ -51,8 +51,11 @@ class Results:
         scale: What a score means, in words.
         pseudo_target: The generated picture, where a method made one: `path` of the first, `paths` of all, `seed`,
             `steps`, `guidance`, and `cached`: whether it was drawn before.
-        took_ms: Milliseconds by stage: `encode`, `draw`, `compose`, `search`, `documents`. Queries of one batch share
-            them.
+        written: The sentence that was searched with, where a method wrote one: `sentence`, the `caption` it was made
+            of, the names of `captioner` and `rewriter` (None for one that was not asked), and `cached`: whether all was
+            written before.
+        took_ms: Milliseconds by stage: `write` (where a method writes), `encode`, `draw`, `compose`, `search`,
+            `documents`. Queries of one batch share them.
         notes: What the user should know: parts left out, fall-backs, an empty collection.
     """
 
@@ -62,6 +65,7 @@ class Results:
     generation: int
     scale: str
     pseudo_target: Mapping[str, JsonValue] | None = None
+    written: Mapping[str, JsonValue] | None = None
     took_ms: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -72,8 +76,11 @@ class Results:
         return len(self.hits)
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `underdrawing search --json` prints; `json.dumps` takes it as it is."""
-        return {
+        """The object that `underdrawing search --json` prints; `json.dumps` takes it as it is.
+
+        It has `written` where a method wrote a sentence; all else is always there.
+        """
+        told: dict[str, Any] = {
             "hits": [
                 {
                     "rank": hit.rank,
@@ -93,3 +100,4 @@ class Results:
             "took_ms": {stage: round(milliseconds, 3) for stage, milliseconds in self.took_ms.items()},
             "notes": list(self.notes),
         }
+        return told if self.written is None else told | {"written": dict(self.written)}

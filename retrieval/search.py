@@ -1,6 +1,6 @@
 """The retriever: queries in, documents out.
 
-    encode -> compose -> search -> documents
+    write -> encode -> draw -> compose -> search -> documents
 
 What this module does not know: models, SQL, files.
 """
@@ -20,11 +20,12 @@ import numpy as np
 from indexer.errors import QueryError, SnapshotGoneError
 from indexer.index.protocol import Ids
 from retrieval.compose import Composed, Encoded, Merge, Method, Tuned, load_composer, load_weights
-from retrieval.encode import add_drawings, encode_queries
+from retrieval.encode import Sentences, add_drawings, encode_queries, write_sentences
 from retrieval.fusion import Scores, order
 from retrieval.query import Query, Stored, Weights, needs_drawing
 from retrieval.ranking import Found, Scope, find, places, score
 from retrieval.results import Hit, Results
+from retrieval.scribe import Scribe
 from retrieval.studio import Studio
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Retriever:
         weights: Over the method's tuned weights; a query's own go over both.
         merge: What `cig` makes of a drawing; one of `Merge`.
         studio: Makes words and drawings for `inversion` and `cig`; None for what comes with the model.
+        scribe: Writes the sentences of `caption`, which cannot do without.
         gate: Draw only where the ranking without the drawing is in doubt: where the first two scores differ by less
             than this. None draws for every query.
 
@@ -84,12 +86,14 @@ class Retriever:
         *,
         merge: str | Merge = Merge.EMBED,
         studio: Studio | None = None,
+        scribe: Scribe | None = None,
         gate: float | None = None,
     ) -> None:
         self.method = Method(method)
         self._source = source
         self._composer = load_composer(self.method, merge)
         self._studio = studio or Studio()
+        self._scribe = scribe or Scribe()
         self._gate = gate
         self._weights = self._readable(weights or Weights())
 
@@ -142,7 +146,11 @@ class Retriever:
 
         Raises as `search_batch`.
         """
-        return self._on_snapshot(lambda snapshot: self._draw(snapshot, self._encode(snapshot, queries)))
+
+        def work(snapshot: Snapshot) -> list[Encoded]:
+            return self._draw(snapshot, self._encode(snapshot, queries, self._write(snapshot, queries)))
+
+        return self._on_snapshot(work)
 
     def rank(
         self,
@@ -245,20 +253,23 @@ class Retriever:
         exclude: Sequence[str],
         drawing: bool = True,
     ) -> list[Results]:
-        took = dict.fromkeys(STAGES, 0.0)
+        took: dict[str, float] = {}
         results = partial(
             Results,
             method=self.method.value,
             model=snapshot.space.model,
             generation=snapshot.generation,
-            took_ms=took,
         )
         if not len(snapshot):
-            return [results((), scale="no scores", notes=("The collection is empty.",))] * len(queries)
+            took = dict.fromkeys(STAGES, 0.0)
+            return [results((), scale="no scores", took_ms=took, notes=("The collection is empty.",))] * len(queries)
         if any(not isinstance(part, Stored) for query in queries for part in self._composer.parts(query).values()):
             _ = self._source.embedder  # loading the model is no part of a query's time
+        with _timed(took, "write"):
+            sentences = self._write(snapshot, queries)
+        took = (took if any(sentences) else {}) | dict.fromkeys(STAGES, 0.0)
         with _timed(took, "encode"):
-            encoded = self._encode(snapshot, queries)
+            encoded = self._encode(snapshot, queries, sentences)
         if drawing:
             with _timed(took, "draw"):
                 encoded = self._draw(snapshot, encoded)
@@ -270,14 +281,24 @@ class Retriever:
         with _timed(took, "documents"):
             hits = _hits(snapshot, composed, found, k)
         return [
-            results(own, scale=each.rule.scale, pseudo_target=each.pseudo_target, notes=each.notes)
-            for each, own in zip(composed, hits, strict=True)
+            results(
+                own,
+                scale=each.rule.scale,
+                pseudo_target=each.pseudo_target,
+                written=query.written,
+                took_ms=took,
+                notes=each.notes,
+            )
+            for query, each, own in zip(encoded, composed, hits, strict=True)
         ]
 
-    def _encode(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Encoded]:
+    def _write(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Sentences]:
         for query in queries:
             self._readable(query.weights or Weights())
-        return encode_queries(queries, self._composer, lambda: self._source.embedder, snapshot, self._studio)
+        return write_sentences(queries, self._composer, snapshot, self._scribe)
+
+    def _encode(self, snapshot: Snapshot, queries: Sequence[Query], sentences: Sequence[Sentences]) -> list[Encoded]:
+        return encode_queries(queries, self._composer, lambda: self._source.embedder, snapshot, self._studio, sentences)
 
     def _draw(self, snapshot: Snapshot, encoded: Sequence[Encoded]) -> list[Encoded]:
         """Add the drawings that the method wants, to those in doubt alone where there is a gate."""

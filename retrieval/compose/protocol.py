@@ -38,6 +38,7 @@ class Method(HelpfulEnum):
     SHIFT = "shift"
     INVERSION = "inversion"
     CIG = "cig"
+    CAPTION = "caption"
 
 
 class Rule(Protocol):
@@ -71,6 +72,7 @@ class Encoded:
         reference: The vector id of a stored reference, which the query itself should not find.
         notes: What went wrong on the way without spoiling the answer.
         pseudo_target: What is known about the generated picture, where there is one.
+        written: What is known about the written sentence, where there is one.
     """
 
     query: Query
@@ -78,6 +80,7 @@ class Encoded:
     reference: int | None = None
     notes: tuple[str, ...] = ()
     pseudo_target: Mapping[str, JsonValue] | None = None
+    written: Mapping[str, JsonValue] | None = None
 
 
 @dataclass(frozen=True)

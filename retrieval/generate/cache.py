@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ import numpy as np
 from indexer.files import atomic_write, file_digest
 from indexer.types import JsonValue
 from retrieval.fusion import Vector
+from retrieval.kept import Entries, cache_folder, digest_of, evened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +35,7 @@ DIGITS = 16
 
 def default_folder() -> Path:
     """`underdrawing/drawings` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "underdrawing" / "drawings"
+    return cache_folder("drawings")
 
 
 def key_of(reference: str, text: str, identity: Mapping[str, JsonValue]) -> str:
@@ -47,8 +46,7 @@ def key_of(reference: str, text: str, identity: Mapping[str, JsonValue]) -> str:
         text: The sentence; white space is evened out.
         identity: What the generator says its drawings depend on.
     """
-    content = json.dumps([reference, " ".join(text.split()), identity], sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
+    return digest_of([reference, evened(text), dict(identity)])
 
 
 @dataclass(frozen=True)
@@ -71,14 +69,17 @@ class DrawingCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._manifests = Entries(folder)
 
     def get(self, key: str) -> Entry | None:
         """The entry of that key; None where there is none, or a damaged one, which is drawn again."""
+        found = self._manifests.get(key)
+        if found is None:
+            return None
         try:
-            found = json.loads(self._manifest(key).read_text(encoding="utf-8"))
-            pictures = tuple(self._manifest(key).with_name(name) for name in found["pictures"])
+            pictures = tuple(self._manifests.path(key).with_name(name) for name in found["pictures"])
             features = {digest: np.asarray(row, np.float32) for digest, row in found["features"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
         if not all(_is_whole(picture) for picture in pictures):
             return None
@@ -95,25 +96,17 @@ class DrawingCache:
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
             name = f"{key}-{hashlib.sha256(buffer.getvalue()).hexdigest()[:DIGITS]}.png"
-            atomic_write(self._manifest(key).with_name(name), buffer.getvalue())
+            atomic_write(self._manifests.path(key).with_name(name), buffer.getvalue())
             names.append(name)
-        self._write(key, {"asked": asked, "pictures": names, "failed": failed, "features": {}})
-        return Entry(tuple(self._manifest(key).with_name(name) for name in names), failed, {})
+        self._manifests.put(key, {"asked": asked, "pictures": names, "failed": failed, "features": {}})
+        return Entry(tuple(self._manifests.path(key).with_name(name) for name in names), failed, {})
 
     def add_feature(self, key: str, digest: str, feature: Vector) -> None:
         """Keep the feature of an entry's pictures; nothing happens where the entry is gone or damaged."""
-        try:
-            found = json.loads(self._manifest(key).read_text(encoding="utf-8"))
+        found = self._manifests.get(key)
+        if found is not None and isinstance(found.get("features"), dict):
             found["features"][digest] = [float(value) for value in feature]
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-        self._write(key, found)
-
-    def _manifest(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.json"
-
-    def _write(self, key: str, content: Mapping[str, Any]) -> None:
-        atomic_write(self._manifest(key), json.dumps(content).encode() + b"\n")
+            self._manifests.put(key, found)
 
 
 def _is_whole(picture: Path) -> bool:

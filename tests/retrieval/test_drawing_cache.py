@@ -84,7 +84,7 @@ def test_a_feature_of_nothing_is_dropped(cache: DrawingCache) -> None:
 @pytest.mark.parametrize("what", ["manifest", "picture"])
 def test_a_torn_file_is_no_entry_and_the_next_put_mends_it(cache: DrawingCache, what: str) -> None:
     entry = cache.put(KEY, drawing(7), None, {})
-    file = entry.pictures[1] if what == "picture" else cache._manifest(KEY)
+    file = entry.pictures[1] if what == "picture" else cache._manifests.path(KEY)
     whole = file.read_bytes()
     for length in (0, 1, len(whole) // 2, len(whole) - 2):
         file.write_bytes(whole[:length])
@@ -100,7 +100,7 @@ def test_a_torn_file_is_no_entry_and_the_next_put_mends_it(cache: DrawingCache, 
 )
 def test_a_manifest_of_another_kind_is_no_entry(cache: DrawingCache, content: str) -> None:
     cache.put(KEY, drawing(7), None, {})
-    cache._manifest(KEY).write_text(content, encoding="latin-1")
+    cache._manifests.path(KEY).write_text(content, encoding="latin-1")
     assert cache.get(KEY) is None
     cache.add_feature(KEY, "a", np.ones(1, np.float32))
     assert cache.get(KEY) is None

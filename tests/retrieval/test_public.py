@@ -22,7 +22,7 @@ HEAVY = (
 )
 
 
-NAMES = ["DrawOptions", "Hit", "Merge", "Method", "Query", "Results", "Retriever", "Studio", "Weights"]
+NAMES = ["DrawOptions", "Hit", "Merge", "Method", "Query", "Results", "Retriever", "Scribe", "Studio", "Weights"]
 
 
 def test_the_public_names():

@@ -42,6 +42,11 @@ def test_a_pseudo_target_is_told():
     assert told["pseudo_target"] == {"path": "p.png", "seed": 1, "cached": True}
 
 
+def test_a_written_sentence_is_told():
+    told = replace(RESULTS, written={"sentence": "a blue cat", "caption": "a cat", "cached": False}).to_json()
+    assert told["written"] == {"sentence": "a blue cat", "caption": "a cat", "cached": False}
+
+
 def test_results_are_their_hits():
     assert list(RESULTS) == [HIT]
     assert len(RESULTS) == 1

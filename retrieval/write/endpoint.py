@@ -1,0 +1,202 @@
+"""Sentences by an endpoint that speaks OpenAI's chat protocol: OpenAI, vLLM, llama.cpp, Ollama and others.
+
+Questions are asked several at a time. What may pass (no connection, no answer in time, 408, 429, 5xx) is tried again,
+after longer and longer waits or when the endpoint says; anything else is that sentence's failure at once. The key is
+read from the environment variable that the field uses, when a question is asked; it is not stored, shown or sent
+elsewhere: redirections are not followed.
+
+What this module does not know: local models, caches, how sentences are used.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+from indexer.errors import CallError, WritingError
+from indexer.types import JsonValue
+from retrieval.write.answers import filled, read_prompt, sentence_in
+from retrieval.write.protocol import Answer, Change
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+URL_VARIABLE = "OPENAI_BASE_URL"
+OPENAI = "https://api.openai.com/v1"
+LARGEST = 1 << 20
+"""Bytes of an answer that are read."""
+LONGEST_WAIT = 30.0
+"""Seconds between two tries, whatever the endpoint asks for."""
+PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+
+
+class Endpoint:
+    """A rewriter at a URL.
+
+    Args:
+        model: As the endpoint calls it.
+        url: Of its API, such as `http://localhost:8000/v1`; None for `OPENAI_BASE_URL`, or OpenAI's own.
+        prompt: With `{caption}` and `{text}`; None for `prompts/rewrite.txt`.
+        timeout: Seconds for one answer.
+        tries: How often a question is asked at most.
+        wait: Seconds before the second try; each further wait is twice as long.
+        together: Questions under way at once.
+
+    Raises:
+        CallError: The URL is none, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        url: str | None = None,
+        *,
+        prompt: str | None = None,
+        timeout: float = 60.0,
+        tries: int = 4,
+        wait: float = 1.0,
+        together: int = 8,
+    ) -> None:
+        settled = (url or os.environ.get(URL_VARIABLE) or OPENAI).rstrip("/")
+        parts = urlsplit(settled)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            raise CallError(
+                f"{parts.scheme}://{parts.hostname or ''} is no address of an API.",
+                "Write one such as http://localhost:8000/v1, without a user or a key in it.",
+            )
+        if not model or timeout <= 0 or tries < 1 or wait < 0 or together < 1:
+            raise CallError(f"An endpoint needs a model, a time and a try; got {model!r}, {timeout} s, {tries} tries.")
+        self.name = f"api:{model}"
+        self._model, self._url = model, settled
+        self._prompt = read_prompt("rewrite.txt") if prompt is None else prompt
+        self._timeout, self._tries, self._wait, self._together = timeout, tries, wait, together
+
+    @classmethod
+    def named(cls, name: str) -> Endpoint:
+        """An endpoint by `MODEL` or `MODEL@URL`.
+
+        Raises:
+            CallError: The name does not parse.
+        """
+        model, _, url = name.partition("@")
+        return cls(model, url or None)
+
+    def identity(self) -> Mapping[str, JsonValue]:
+        """Address, model and prompt. What a provider changes behind a model's name, nobody can know."""
+        return {"rewriter": "api", "url": self._url, "model": self._model, "prompt": self._prompt, "temperature": 0}
+
+    def rewrite(self, changes: Sequence[Change]) -> list[Answer]:
+        """See `Rewriter.rewrite`."""
+        with ThreadPoolExecutor(self._together, "underdrawing-ask") as pool:
+            return list(pool.map(self._one, changes))
+
+    def _one(self, change: Change) -> Answer:
+        question = filled(self._prompt, caption=change.caption, text=change.text)
+        asked: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": question}],
+            "temperature": 0,
+        }
+        try:
+            return sentence_in(self._content(self._ask(asked)))
+        except WritingError as error:
+            return error
+
+    def _ask(self, asked: dict[str, Any]) -> bytes:
+        """The endpoint's answer, after as many tries as it takes.
+
+        Raises:
+            WritingError: There is none.
+        """
+        for left in reversed(range(self._tries)):
+            wait = min(self._wait * 2 ** (self._tries - 1 - left), LONGEST_WAIT)
+            try:
+                with _opener().open(self._request(asked), timeout=self._timeout) as response:
+                    body = bytes(response.read(LARGEST))
+                    if response.length and len(body) < LARGEST:
+                        raise http.client.IncompleteRead(body, response.length)
+                    return body
+            except urllib.error.HTTPError as error:
+                told = _told(error)
+                if error.code == 400 and "temperature" in told and asked.pop("temperature", None) is not None:
+                    continue  # some models think at a temperature of their own, and refuse to be told one
+                if error.code not in PASSING:
+                    raise self._refused(error.code, told) from error
+                failure, wait = f"it answered {error.code}: {told}", _asked_wait(error, wait)
+            except (OSError, http.client.HTTPException) as error:  # no connection, no answer in time, half an answer
+                failure = f"{getattr(error, 'reason', None) or error or type(error).__name__}"
+            if left:
+                time.sleep(wait)
+        raise WritingError(
+            f"{self.name} at {self._url} gave no answer in {self._tries} tries; at last: {failure}.",
+            "Is the endpoint running, and is its URL right?",
+        )
+
+    def _request(self, asked: Mapping[str, Any]) -> urllib.request.Request:
+        headers = {"Content-Type": "application/json", "User-Agent": "underdrawing"}
+        if key := os.environ.get(KEY_VARIABLE):
+            headers["Authorization"] = f"Bearer {key}"
+        # The scheme was looked at when the endpoint was made.
+        return urllib.request.Request(f"{self._url}/chat/completions", json.dumps(asked).encode(), headers)  # noqa: S310
+
+    def _refused(self, code: int, told: str) -> WritingError:
+        remedies = {
+            401: f"Set {KEY_VARIABLE} to a valid key.",
+            403: f"Set {KEY_VARIABLE} to a key that may use this model.",
+            404: "Is the model's name right, and does the URL end where /chat/completions begins?",
+        }
+        return WritingError(f"{self.name} at {self._url} answered {code}: {told}.", remedies.get(code))
+
+    def _content(self, body: bytes) -> str:
+        """What the model said, in the protocol's wrapping.
+
+        Raises:
+            WritingError: It is something else.
+        """
+        try:
+            content = json.loads(body)["choices"][0]["message"]["content"]
+            if isinstance(content, str):
+                return content
+        except (ValueError, KeyError, IndexError, TypeError):
+            pass
+        raise WritingError(
+            f"{self.name} at {self._url} does not speak the chat protocol; it answered {body[:80]!r}.",
+            "Does the URL end where /chat/completions begins, such as http://localhost:8000/v1?",
+        )
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """A redirection is an answer like any other: the key goes where it was meant to go, and nowhere else."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_Stay)
+
+
+def _told(error: urllib.error.HTTPError) -> str:
+    """What an endpoint says about a failure, on one line."""
+    try:
+        body = error.read(LARGEST)
+        found = json.loads(body)
+        inner = found.get("error", found) if isinstance(found, dict) else found
+        said = inner.get("message") if isinstance(inner, dict) else inner
+    except (OSError, ValueError, http.client.HTTPException):
+        said = None
+    return " ".join(str(said or error.reason).split()).rstrip(".")[:200]
+
+
+def _asked_wait(error: urllib.error.HTTPError, otherwise: float) -> float:
+    """The seconds that an endpoint asks to wait, as far as that is sensible."""
+    try:
+        return min(max(float(error.headers.get("Retry-After", "")), 0.0), LONGEST_WAIT)
+    except ValueError:
+        return otherwise

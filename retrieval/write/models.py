@@ -1,0 +1,162 @@
+"""What local captioners and chat models share: loading transformers' own classes, and generating without a choice.
+
+Weights are safetensors, each in its place; no code of a checkpoint is run. Decoding is greedy, and inputs go to the
+model together only where their shapes agree, so that nothing is padded and no answer depends on its neighbours.
+
+What this module does not know: pictures, prompts, what answers mean.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexer.embed.protocol import Dtype
+from indexer.errors import CallError, ModelError, WritingError
+
+if TYPE_CHECKING:
+    import torch
+
+TOKENS = 96
+"""Of an answer; a sentence of 25 words has some 40."""
+
+
+class TextModel:
+    """A model that continues inputs with words.
+
+    Args:
+        model: Any class of transformers that generates.
+        device: Where it runs.
+        dtype: What it computes in.
+        name: What it was asked for by.
+    """
+
+    def __init__(self, model: Any, *, device: str, dtype: Dtype, name: str) -> None:
+        import torch
+
+        self._model = model.to(device, getattr(torch, dtype.value)).eval()
+        self._device, self._name = device, name
+        self._dtype = getattr(torch, dtype.value)
+        # A model is not shared between threads.
+        self._working = threading.Lock()
+
+    def generate(
+        self, inputs: Sequence[Mapping[str, torch.Tensor]], **options: Any
+    ) -> list[torch.Tensor | WritingError]:
+        """The tokens of each answer, with the input's before them where the model repeats those.
+
+        Args:
+            inputs: Each a batch of one, by the model's names.
+            options: For the model's `generate`.
+        """
+        alike: dict[object, list[int]] = {}
+        for place, own in enumerate(inputs):
+            alike.setdefault(tuple((name, tuple(own[name].shape)) for name in sorted(own)), []).append(place)
+        answers: dict[int, torch.Tensor | WritingError] = {}
+        with self._working, _quiet():
+            for places in alike.values():
+                answers |= self._together(places, inputs, options)
+        return [answers[place] for place in range(len(inputs))]
+
+    def _together(
+        self, places: Sequence[int], inputs: Sequence[Mapping[str, torch.Tensor]], options: Mapping[str, Any]
+    ) -> dict[int, torch.Tensor | WritingError]:
+        """One call; where it does not fit, a call for each, whose failure is its own."""
+        import torch
+
+        batch = {name: torch.cat([inputs[place][name] for place in places]) for name in inputs[places[0]]}
+        settled = {
+            name: tensor.to(self._device, self._dtype if tensor.is_floating_point() else None)
+            for name, tensor in batch.items()
+        }
+        try:
+            with torch.inference_mode():
+                tokens = self._model.generate(**settled, do_sample=False, num_beams=1, max_new_tokens=TOKENS, **options)
+            return dict(zip(places, tokens.cpu(), strict=True))
+        except (RuntimeError, MemoryError, ValueError) as error:  # on a CPU, lack of memory is a plain RuntimeError
+            if len(places) > 1:
+                one_by_one: dict[int, torch.Tensor | WritingError] = {}
+                for place in places:
+                    one_by_one |= self._together([place], inputs, options)
+                return one_by_one
+            return {places[0]: WritingError(f"{self._name} failed: {_first_line(error)}")}
+
+
+def settled_dtype(dtype: str | Dtype | None, device: str) -> Dtype:
+    """The arithmetic; if not told, float32 on a CPU and bfloat16 elsewhere.
+
+    Raises:
+        CallError: float16 on a CPU.
+    """
+    if dtype is None:
+        return Dtype.FLOAT32 if device.startswith("cpu") else Dtype.BFLOAT16
+    if Dtype(dtype) is Dtype.FLOAT16 and device.startswith("cpu"):
+        raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+    return Dtype(dtype)
+
+
+def load_model(kind: Any, folder: Path) -> Any:
+    """A model of a class of transformers.
+
+    Raises:
+        ModelError: It cannot be loaded, or weights are missing: those would be random.
+    """
+    with loading(folder):
+        model, report = kind.from_pretrained(
+            str(folder), use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    lost = sorted(str(each) for part in ("missing_keys", "mismatched_keys") for each in report[part])
+    if lost:
+        raise ModelError(
+            f"{len(lost)} weights of the model in {folder} are missing or of another shape, such as {lost[0]}.",
+            "Fetch the checkpoint again, or check that config.json belongs to it.",
+        )
+    return model
+
+
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """What libraries raise while a checkpoint is read, as one error that names it; what they remark goes unsaid.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        with _quiet():
+            yield
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
+        raise ModelError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars and remarks, which no user can act on."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -1,0 +1,278 @@
+"""An endpoint on this machine that answers as it is told: well, late, wrong, with nonsense, or not at all."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from indexer.errors import CallError, WritingError
+from retrieval import Query, Retriever, Scribe
+from retrieval.scribe import Wanted
+from retrieval.write import Change, endpoint, load_rewriter
+from retrieval.write.endpoint import Endpoint
+
+CAT = Change("a cat", "at night")
+
+
+class Server(ThreadingHTTPServer):
+    """See the module.
+
+    Attributes:
+        answers: What to do next: a content, (status, headers, body), or a callable of the connection; the last for ever.
+        asked: Path, headers and body of each request.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers, self.asked = ["a cat at night"], []
+        self.lock = threading.Lock()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.asked.append((self.path, dict(self.headers), body))
+            answer = self.server.answers[0] if len(self.server.answers) == 1 else self.server.answers.pop(0)
+        if callable(answer):
+            answer = answer(body)
+        if isinstance(answer, str):
+            answer = 200, {}, json.dumps({"choices": [{"message": {"content": answer}}]})
+        status, headers, text = answer
+        if status is None:  # hang up
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(text.encode())), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    do_GET = do_POST
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server() as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch):
+    for name in (endpoint.KEY_VARIABLE, endpoint.URL_VARIABLE, "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The seconds between tries, which no test waits."""
+    told = []
+    monkeypatch.setattr(endpoint.time, "sleep", told.append)
+    return told
+
+
+@pytest.fixture
+def asker(server, waits):
+    def make(**options):
+        return Endpoint("tiny", server.url, **options)
+
+    return make
+
+
+def error(status, message="no", headers=None, **more):
+    return status, headers or {}, json.dumps({"error": {"message": message, **more}})
+
+
+def test_a_question_in_the_fields_protocol(asker, server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    rewriter = asker(prompt="{caption} + {text}")
+    assert rewriter.rewrite([CAT]) == ["a cat at night"]
+    [(path, headers, body)] = server.asked
+    assert path == "/v1/chat/completions"
+    assert headers["Authorization"] == "Bearer secret-key"
+    assert headers["Content-Type"] == "application/json"
+    assert body == {
+        "model": "tiny", "messages": [{"role": "user", "content": "a cat + at night"}], "temperature": 0,
+    }  # fmt: skip
+
+
+def test_without_a_key_none_is_sent_and_it_is_shown_nowhere(asker, server, monkeypatch, tmp_path):
+    rewriter = asker()
+    rewriter.rewrite([CAT])
+    assert "Authorization" not in server.asked[0][1]
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    server.answers = [error(401, "who are you")]
+    scribe = Scribe(None, rewriter, cache=tmp_path / "kept")
+    told = [str(each) for each in rewriter.rewrite([CAT])]
+    assert told == [f"api:tiny at {server.url} answered 401: who are you. Set OPENAI_API_KEY to a valid key."]
+    server.answers = ["a cat"]
+    scribe.write([Wanted("red", caption="a cat")])
+    kept = "".join(file.read_text() for file in (tmp_path / "kept").rglob("*.json"))
+    assert kept
+    assert "secret-key" not in "".join(told) + kept + repr(rewriter.identity()) + repr(vars(rewriter))
+
+
+def test_a_name_says_model_and_address(server, monkeypatch):
+    named = load_rewriter(f"api:org/tiny:7b@{server.url}/")
+    assert (named.name, named.identity()["url"], named.identity()["model"]) == (
+        "api:org/tiny:7b",
+        server.url,
+        "org/tiny:7b",
+    )
+    assert load_rewriter("api:tiny").identity()["url"] == "https://api.openai.com/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    assert load_rewriter("api:tiny").rewrite([CAT]) == ["a cat at night"]
+
+
+@pytest.mark.parametrize(
+    "name", ["api:", "api:m@ftp://x", "api:m@file:///etc/passwd", "api:m@localhost", "api:m@http://u:p@h/"]
+)
+def test_names_that_are_none(name):
+    with pytest.raises(CallError) as raised:
+        load_rewriter(name)
+    assert "u:p" not in str(raised.value)
+
+
+def test_questions_are_asked_together_and_answered_in_order(asker, server):
+    gate = threading.Barrier(4, timeout=10)
+
+    def together(body):
+        gate.wait()
+        return body["messages"][0]["content"].splitlines()[-2].removeprefix("Change: ")
+
+    server.answers = [together]
+    changes = [Change("a cat", word) for word in ("red", "blue", "green", "black")]
+    assert asker(together=4).rewrite(changes) == ["red", "blue", "green", "black"]
+
+
+@pytest.mark.parametrize(
+    "first", [error(429), error(503), error(500), (None, {}, ""), (200, {"Content-Length": "99"}, "{}")]
+)
+def test_what_passes_is_tried_again(asker, server, waits, first):
+    server.answers = [first, first, "a cat at night"]
+    assert asker().rewrite([CAT]) == ["a cat at night"]
+    assert waits == [1.0, 2.0]
+
+
+def test_the_endpoint_says_how_long_to_wait(asker, server, waits):
+    answers = [error(429, headers={"Retry-After": after}) for after in ("7", "100000", "soon", "-3")]
+    server.answers = [*answers, "a cat"]
+    assert asker(tries=5).rewrite([CAT]) == ["a cat"]
+    assert waits == [7.0, endpoint.LONGEST_WAIT, 4.0, 0.0]
+
+
+def test_what_does_not_pass_is_an_error_that_names_it(asker, server, waits):
+    server.answers = [error(503, "too many\n cats")]
+    [failed] = asker(tries=3).rewrite([CAT])
+    assert isinstance(failed, WritingError)
+    assert str(failed).startswith(
+        f"api:tiny at {server.url} gave no answer in 3 tries; at last: it answered 503: too many cats."
+    )
+    assert len(server.asked) == 3
+    assert waits == [1.0, 2.0]
+
+
+def test_nobody_there(waits):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        [failed] = Endpoint("tiny", f"http://127.0.0.1:{taken.getsockname()[1]}/v1", tries=2).rewrite([CAT])
+    assert "gave no answer in 2 tries" in str(failed)
+    assert "Is the endpoint running" in str(failed)
+
+
+def test_an_answer_that_does_not_come_in_time(asker, server):
+    late = threading.Event()
+    server.answers = [lambda _: late.wait(5) and "late" or "later"]
+    [failed] = asker(timeout=0.05, tries=2).rewrite([CAT])
+    late.set()
+    assert "timed out" in str(failed)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(400, "answered 400: no"), (401, "OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (404, "Is the model's name right")],
+)
+def test_a_refusal_is_not_tried_again(asker, server, waits, status, said):
+    server.answers = [error(status)]
+    [failed] = asker().rewrite([CAT])
+    assert said in str(failed)
+    assert (len(server.asked), waits) == (1, [])
+
+
+def test_a_redirection_is_not_followed(asker, server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    for status in (301, 302, 303, 307, 308):
+        server.answers = [(status, {"Location": f"{server.url}/elsewhere"}, "")]
+        server.asked.clear()
+        [failed] = asker().rewrite([CAT])
+        assert f"answered {status}" in str(failed)
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "<html>hello",
+        "[]",
+        "{}",
+        '{"choices": []}',
+        '{"choices": [{"message": {"content": null}}]}',
+        '{"choices": 3}',
+    ],
+)
+def test_something_else_than_the_protocol(asker, server, waits, body):
+    server.answers = [(200, {}, body)]
+    [failed] = asker().rewrite([CAT])
+    assert "does not speak the chat protocol" in str(failed)
+    assert len(server.asked) == 1
+
+
+def test_an_error_page_that_is_no_json(asker, server):
+    server.answers = [(404, {}, "<html>")]
+    [failed] = asker().rewrite([CAT])
+    assert "answered 404: Not Found" in str(failed)
+
+
+def test_a_model_that_chooses_its_own_temperature_is_asked_without(asker, server):
+    server.answers = [error(400, "Unsupported value: 'temperature' does not support 0", param="temperature"), "a cat"]
+    assert asker().rewrite([CAT]) == ["a cat"]
+    assert ["temperature" in body for _, _, body in server.asked] == [True, False]
+    server.answers = [error(400, "temperature is wrong in any case")]
+    [failed] = asker().rewrite([CAT])
+    assert "answered 400" in str(failed)
+
+
+def test_nonsense_is_a_note_and_the_search_goes_on(asker, server, collection, tmp_path):
+    server.answers = ["?!", "red cat"]
+    retriever = Retriever(collection, "caption", scribe=Scribe(None, asker(), cache=tmp_path / "sentences"))
+    results = retriever.search(Query(text="red", like="cat", caption="cat"), k=1)
+    assert results.notes == (
+        "Not rewritten: The answer has no words: '?!'. Caption and text are searched side by side.",
+    )
+    assert (results.written["sentence"], results.written["rewriter"]) == ("cat, red", None)
+    again = retriever.search(Query(text="red", like="cat", caption="cat"), k=1)
+    assert (again.written["sentence"], again.notes) == ("red cat", ())
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"tries": 0}, {"wait": -1}, {"together": 0}])
+def test_options_out_of_range(options):
+    with pytest.raises(CallError):
+        Endpoint("tiny", "http://localhost/v1", **options)
