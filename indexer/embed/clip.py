@@ -8,9 +8,6 @@ What this module does not know: where vectors go.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +18,8 @@ import numpy as np
 from indexer.embed.inversion import WordReader
 from indexer.embed.preprocess import ImagePreprocess
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
-from indexer.errors import CallError, ModelError, StoreError, UnknownNameError
-from indexer.files import atomic_write, file_digest
+from indexer.embed.weights import weights_digest
+from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.types import Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
 
@@ -241,25 +238,6 @@ _WEIGHT_NAMES = (
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
-
-
-def weights_digest(file: Path) -> str:
-    """sha256 of a weights file, remembered by path, size and time under the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "underdrawing" / "weights.json"
-    stat = file.stat()
-    key = hashlib.sha256(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
-    try:
-        known = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    if key not in known:
-        known[key] = file_digest(file)
-        try:
-            atomic_write(cache, json.dumps(known).encode())
-        except StoreError:
-            # A read-only home only costs the memory, not the answer.
-            return str(known[key])
-    return str(known[key])
 
 
 def _first_line(error: BaseException) -> str:

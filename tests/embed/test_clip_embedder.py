@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from indexer.embed import load_embedder
-from indexer.embed.clip import weights_digest
+from indexer.embed.weights import weights_digest
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.types import Item
 from pipelines.train.clip_model import ClipRecipe, build, export
