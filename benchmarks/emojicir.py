@@ -92,9 +92,13 @@ def gallery(corpus: Path, model: str, folder: Path) -> Iterator[Collection]:
         yield collection
 
 
-def possible(inversion: bool, generator: bool) -> list[str]:
-    """The variants that can be run, where there is an inversion or not, and a generator or not."""
-    lacking = {Method.INVERSION: not inversion, Method.CIG: not (inversion and generator)}
+def possible(inversion: bool, generator: bool, joint: bool) -> list[str]:
+    """The variants that can be run: with an inversion or not, a generator or not, a model that reads both or not."""
+    lacking = {
+        Method.INVERSION: not inversion,
+        Method.CIG: not (inversion and generator),
+        Method.JOINT: not joint,
+    }
     return [name for name, (method, _) in VARIANTS.items() if not lacking.get(method, False)]
 
 
@@ -205,9 +209,10 @@ def _main(options: argparse.Namespace) -> dict[str, Any]:
         raise CallError(f"--limit is {options.limit}; it must be at least 1.")
     queries = read_queries(QUERIES, split, options.limit)
     comes = options.model in COMPANIONS
-    names = possible(bool(options.inversion) or comes, bool(options.generator) or comes)
     studio = Studio(options.inversion, options.generator, cache=options.data / "drawings")
     with gallery(CORPUS, options.model, options.data) as collection:
+        joint = collection.embedder.fuses_natively
+        names = possible(bool(options.inversion) or comes, bool(options.generator) or comes, joint)
         if options.sweep:
             limit = f" --limit {options.limit}" if options.limit else ""
             command = f"python -m benchmarks.emojicir --sweep --model {options.model}{limit}"

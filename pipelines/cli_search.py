@@ -29,6 +29,7 @@ EPILOG = examples(
     'underdrawing search shop "at night" --image reference.jpg',
     'underdrawing search shop "in blue" --like lamps/17.jpg --method product -k 5',
     'underdrawing search shop "at night" --image reference.jpg --method cig --drawings drawn/ --html found.html',
+    'underdrawing search pages "the same chart by year" --image chart.png --method joint',
     'underdrawing search shop lamp --not floor --where \'{"price": {"$lt": 50}}\' --html found.html',
 )
 WHERE_EXAMPLE = """Quote it for the shell: --where '{"price": {"$lt": 50}, "style": "flat"}'"""
@@ -75,8 +76,15 @@ def search(
         typer.Option(
             "--method",
             metavar="NAME",
-            help="text, image, sum, slerp, product, shift, inversion or cig. If not told: sum for a text with a "
+            help="text, image, sum, slerp, product, shift, inversion, cig or joint. If not told: sum for a text with a "
             "reference, else the part there is; or the method that the options below are for.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    instruction: Annotated[
+        str | None,
+        typer.Option(
+            "--instruction", metavar="TEXT", help="What is to be found, for a model that reads one (mllm:NAME).",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -150,6 +158,7 @@ def search(
         like=like,
         not_texts=tuple(not_texts or ()),
         not_images=tuple(not_images or ()),
+        instruction=instruction,
         weights=Weights(image=image_weight, text=text_weight),
     )
     chosen = Method(method or drawing.implied_method() or default_method(query))

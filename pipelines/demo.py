@@ -91,6 +91,8 @@ def _retrievers(collection: Collection, studio: Studio) -> tuple[Retrievers, lis
     }
     retrievers, left_out = {}, []
     for method in Method:
+        if method is Method.JOINT and not collection.embedder.fuses_natively:
+            continue  # for another kind of model: nothing is missing
         try:
             with hushed_models():
                 for load in needs.get(method, ()):

@@ -95,7 +95,20 @@ class Worded:
     picture: Item | Stored | Drawn
 
 
-Part: TypeAlias = Item | Stored | Worded | Drawn
+@dataclass(frozen=True)
+class Joint:
+    """A sentence and a picture that one model reads at once.
+
+    Attributes:
+        text: The sentence.
+        picture: The reference; of a stored document its picture counts, not its vector.
+    """
+
+    text: str
+    picture: Item | Stored
+
+
+Part: TypeAlias = Item | Stored | Worded | Drawn | Joint
 
 
 def needs_drawing(part: Part) -> bool:
@@ -114,10 +127,12 @@ class Query:
         text: The sentence: what the answer shows, or how it differs from the reference.
         image: The reference: a path (a `str` too), encoded bytes, or a PIL image.
         like: The id of a stored document that is the reference. Its stored vector is used, whatever it was
-            made of, and the document itself is left out of the results.
+            made of (by the method `joint`, its picture), and the document itself is left out of the results.
         not_texts: Sentences that the answer should not match.
         not_images: Pictures that the answer should not resemble.
         caption: What the reference shows; read by `shift` alone.
+        instruction: What is to be found, for models that read one, such as "Find the same thing as it is changed."
+            None for what the model was trained with.
         weights: Over the retriever's own.
 
     Raises:
@@ -130,6 +145,7 @@ class Query:
     not_texts: tuple[str, ...] = ()
     not_images: tuple[Picture, ...] = ()
     caption: str | None = None
+    instruction: str | None = None
     weights: Weights | None = None
 
     def __post_init__(self) -> None:
@@ -147,6 +163,7 @@ class Query:
         settle: dict[str, Any] = {
             "text": None if self.text is None else _text("text", self.text),
             "caption": None if self.caption is None else _text("caption", self.caption),
+            "instruction": None if self.instruction is None else _text("instruction", self.instruction),
             "image": None if self.image is None else _image("image", self.image),
             # A lone negative is easily written without its tuple; a string would fall apart into letters.
             "not_texts": tuple(_text("not_texts", text) for text in _several(self.not_texts)),

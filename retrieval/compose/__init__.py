@@ -48,3 +48,7 @@ def load_composer(method: str | Method, merge: str | Merge = Merge.EMBED) -> Com
             from retrieval.compose.cig import Cig
 
             return Cig(Merge(merge))
+        case Method.JOINT:
+            from retrieval.compose.joint import JointReading
+
+            return JointReading()

@@ -38,6 +38,7 @@ class Method(HelpfulEnum):
     SHIFT = "shift"
     INVERSION = "inversion"
     CIG = "cig"
+    JOINT = "joint"
 
 
 class Rule(Protocol):

@@ -70,10 +70,11 @@ def test_the_table_has_a_row_for_each_method(data, capsys):
 
 
 def test_every_variant_can_be_run_where_nothing_is_lacking():
-    assert emojicir.possible(inversion=True, generator=True) == list(emojicir.VARIANTS)
+    assert emojicir.possible(inversion=True, generator=True, joint=True) == list(emojicir.VARIANTS)
     assert {method for method, _ in emojicir.VARIANTS.values()} == set(Method)
-    assert [name for name in emojicir.possible(inversion=True, generator=False) if "-" in name] == []
-    assert "inversion" not in emojicir.possible(inversion=False, generator=True)
+    assert [name for name in emojicir.possible(True, False, True) if "-" in name] == []
+    assert "inversion" not in emojicir.possible(inversion=False, generator=True, joint=True)
+    assert "joint" not in emojicir.possible(inversion=True, generator=True, joint=False)
 
 
 @pytest.mark.parametrize("name", sorted(emojicir.grids()))

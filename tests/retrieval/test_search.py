@@ -15,8 +15,8 @@ from retrieval.fusion import order
 from retrieval.search import STAGES
 
 PLENTY = 100
-WITHOUT_WORDS = [method for method in Method if method not in (Method.INVERSION, Method.CIG)]
-"""The methods that need no text tower; for the others see test_words_and_drawings.py."""
+WITHOUT_WORDS = [method for method in Method if method not in (Method.INVERSION, Method.CIG, Method.JOINT)]
+"""The methods that any model will do for; for the others see test_words_and_drawings.py and test_joint.py."""
 COMPOSED = Query(text="red", like="cat", not_texts=("blue",))
 
 
