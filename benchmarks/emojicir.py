@@ -92,12 +92,13 @@ def gallery(corpus: Path, model: str, folder: Path) -> Iterator[Collection]:
         yield collection
 
 
-def possible(inversion: bool, generator: bool, writers: bool) -> list[str]:
-    """The variants that can be run, where there is an inversion, a generator, a captioner with a rewriter, or not."""
+def possible(*, inversion: bool, generator: bool, writers: bool, joint: bool) -> list[str]:
+    """The variants that can be run with what is there; `writers` are a captioner and a rewriter."""
     lacking = {
         Method.INVERSION: not inversion,
         Method.CIG: not (inversion and generator),
         Method.CAPTION: not writers,
+        Method.JOINT: not joint,
     }
     return [name for name, (method, _) in VARIANTS.items() if not lacking.get(method, False)]
 
@@ -211,12 +212,16 @@ def _main(options: argparse.Namespace) -> dict[str, Any]:
         raise CallError(f"--limit is {options.limit}; it must be at least 1.")
     queries = read_queries(QUERIES, split, options.limit)
     comes = options.model in COMPANIONS
-    writers = bool(options.captioner and options.rewriter)
-    names = possible(bool(options.inversion) or comes, bool(options.generator) or comes, writers)
     studio = Studio(options.inversion, options.generator, cache=options.data / "drawings")
     # Strict: a sentence that could not be written would be a row of another method.
     scribe = Scribe(options.captioner, options.rewriter, cache=options.data / "sentences", strict=True)
     with gallery(CORPUS, options.model, options.data) as collection:
+        names = possible(
+            inversion=bool(options.inversion) or comes,
+            generator=bool(options.generator) or comes,
+            writers=bool(options.captioner and options.rewriter),
+            joint=collection.embedder.fuses_natively,
+        )
         if options.sweep:
             limit = f" --limit {options.limit}" if options.limit else ""
             command = f"python -m benchmarks.emojicir --sweep --model {options.model}{limit}"

@@ -31,6 +31,7 @@ EPILOG = examples(
     'underdrawing search shop "at night" --image reference.jpg --method cig --drawings drawn/ --html found.html',
     'underdrawing search shop "at night" --image reference.jpg --captioner Salesforce/blip-image-captioning-base '
     "--rewriter Qwen/Qwen2.5-1.5B-Instruct",
+    'underdrawing search pages "the same chart by year" --image chart.png --method joint',
     'underdrawing search shop lamp --not floor --where \'{"price": {"$lt": 50}}\' --html found.html',
 )
 WHERE_EXAMPLE = """Quote it for the shell: --where '{"price": {"$lt": 50}, "style": "flat"}'"""
@@ -77,8 +78,15 @@ def search(
         typer.Option(
             "--method",
             metavar="NAME",
-            help="text, image, sum, slerp, product, shift, inversion, cig or caption. If not told: sum for a text "
-            "with a reference, else the part there is; or the method that the options below are for.",
+            help="text, image, sum, slerp, product, shift, inversion, cig, caption or joint. If not told: sum for a "
+            "text with a reference, else the part there is; or the method that the options below are for.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    instruction: Annotated[
+        str | None,
+        typer.Option(
+            "--instruction", metavar="TEXT", help="What is to be found, for a model that reads one (mllm:NAME).",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -158,6 +166,7 @@ def search(
         not_texts=tuple(not_texts or ()),
         not_images=tuple(not_images or ()),
         caption=caption,
+        instruction=instruction,
         weights=Weights(image=image_weight, text=text_weight),
     )
     chosen = Method(method or drawing.implied_method() or writing.implied_method() or default_method(query))

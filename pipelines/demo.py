@@ -94,6 +94,8 @@ def _retrievers(collection: Collection, studio: Studio) -> tuple[Retrievers, lis
     for method in Method:
         if method is Method.CAPTION:
             continue  # its models are the user's choice: none is bundled, and none is fetched for a demo
+        if method is Method.JOINT and not collection.embedder.fuses_natively:
+            continue  # for another kind of model: nothing is missing
         try:
             with hushed_models():
                 for load in needs.get(method, ()):

@@ -1,9 +1,9 @@
 """From queries to vectors: a batch's texts in one call of the embedder, its pictures in another.
 
-What has to be written is written first, and is a text from then on. Sentences with words of pictures are read after
-their pictures, and drawings come last, since an answer without them may be enough. What is asked for twice is embedded
-once. The vector of a stored document is read, not made; its picture is looked at only where something reads pictures
-themselves.
+What has to be written is written first, and is a text from then on; what is read jointly is one item. Queries with an
+instruction of their own are embedded with it. Sentences with words of pictures are read after their pictures, and
+drawings come last, since an answer without them may be enough. What is asked for twice is embedded once. The vector of
+a stored document is read, not made; its picture is looked at only where something reads pictures themselves.
 
 What this module does not know: methods, weights, how the vectors are used.
 """
@@ -17,11 +17,23 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from indexer.errors import ItemError, QueryError
+from indexer.errors import CallError, ItemError, QueryError
 from indexer.types import ImageSource, Item, Modality, Role
 from retrieval.compose.protocol import Composer, Encoded
 from retrieval.fusion import Vector, unit
-from retrieval.query import Averaged, Drawn, Query, Stored, Worded, Written, leaves, needs_drawing
+from retrieval.query import (
+    Averaged,
+    Drawn,
+    Joint,
+    Leaf,
+    Part,
+    Query,
+    Stored,
+    Worded,
+    Written,
+    leaves,
+    needs_drawing,
+)
 from retrieval.scribe import Scribe, Sentence, Wanted
 from retrieval.studio import Reference, Studio
 
@@ -31,7 +43,8 @@ if TYPE_CHECKING:
 
 Sentences: TypeAlias = Mapping[str, Sentence]
 """Of one query, by branch name."""
-Embedded: TypeAlias = Item | Stored | Worded | Drawn
+Embedded: TypeAlias = Leaf | Averaged
+"""What is left of a query's parts when sentences are written and joint parts are items."""
 
 
 def write_sentences(
@@ -109,7 +122,13 @@ def encode_queries(
         QueryError: A part that the method needs is missing, or a picture cannot be used; it names the query.
         CallError: The model has no encoder for a part, or a document does not exist.
     """
-    wanted: list[dict[str, Embedded]] = [
+    likes = list(dict.fromkeys(query.like for query in queries if query.like is not None))
+    ids = snapshot.vector_ids(likes) if likes else np.empty(0, np.int64)
+    references = dict(zip(likes, ids.tolist(), strict=True))
+    stored: dict[object, Vector | str] = {
+        Stored(name): row for name, row in zip(likes, snapshot.vectors(ids), strict=True)
+    }
+    wanted: list[dict[str, Part]] = [
         {
             name: Item(text=own[name].text) if isinstance(part, Written) else part
             for name, part in composer.parts(query).items()
@@ -117,29 +136,29 @@ def encode_queries(
         }
         for query, own in zip(queries, sentences, strict=True)
     ]
-    parts = [leaf for each in wanted for part in each.values() for leaf in leaves(part)]
-    likes = list(dict.fromkeys(query.like for query in queries if query.like is not None))
-    ids = snapshot.vector_ids(likes) if likes else np.empty(0, np.int64)
-    references = dict(zip(likes, ids.tolist(), strict=True))
-    stored = {Stored(name): row for name, row in zip(likes, snapshot.vectors(ids), strict=True)}
-    worded = [part for part in parts if isinstance(part, Worded)]
-    vectors = stored | _embedded([*parts, *(part.picture for part in worded)], embedder)
-    vectors |= _worded(
-        [part for part in worded if not isinstance(vectors[_key(part.picture)], str)],
-        vectors,
-        embedder,
-        snapshot,
-        studio,
-    )
+    settled = _joint_items(wanted, references, embedder, snapshot)
+    found: dict[str | None, dict[object, Vector | str]] = {}
+    for instruction in dict.fromkeys(query.instruction for query in queries):
+        parts = [
+            leaf
+            for query, each in zip(queries, settled, strict=True)
+            if query.instruction == instruction
+            for part in each.values()
+            for leaf in leaves(part)
+        ]
+        worded = [part for part in parts if isinstance(part, Worded)]
+        vectors = stored | _embedded([*parts, *(part.picture for part in worded)], embedder, instruction)
+        readable = [part for part in worded if not isinstance(vectors[_key(part.picture)], str)]
+        found[instruction] = vectors | _worded(readable, vectors, embedder, snapshot, studio)
     return [
         Encoded(
             query,
-            {name: _vector(vectors, part, name, place, len(queries)) for name, part in each.items()},
+            {name: _vector(found[query.instruction], part, name, place, len(queries)) for name, part in each.items()},
             None if query.like is None else references[query.like],
             notes=tuple(note for sentence in own.values() for note in sentence.notes),
             written=next((sentence.about for sentence in own.values()), None),
         )
-        for place, (query, each, own) in enumerate(zip(queries, wanted, sentences, strict=True))
+        for place, (query, each, own) in enumerate(zip(queries, settled, sentences, strict=True))
     ]
 
 
@@ -197,6 +216,49 @@ def _mean(vectors: Sequence[Vector]) -> Vector:
     return vectors[0] if len(vectors) == 1 else unit(np.mean(vectors, axis=0, dtype=np.float64))
 
 
+def _joint_items(
+    wanted: Sequence[Mapping[str, Part]],
+    references: Mapping[str, int],
+    embedder: Callable[[], Embedder],
+    snapshot: Snapshot,
+) -> list[dict[str, Embedded]]:
+    """The same parts, with a fused item in the place of each that is read jointly.
+
+    Raises:
+        CallError: The model sums what it should read at once.
+        QueryError: A stored reference has no picture.
+    """
+    joint = [part for parts in wanted for part in parts.values() if isinstance(part, Joint)]
+    if joint and not embedder().fuses_natively:
+        raise CallError(
+            f"{embedder().name} does not read a picture and a text at once, so the method joint cannot be used.",
+            "Use the method sum, or a model that does: underdrawing index SOURCE NEW_FOLDER --model mllm:NAME.",
+        )
+    likes = list(dict.fromkeys(part.picture.document for part in joint if isinstance(part.picture, Stored)))
+    documents = snapshot.documents(np.array([references[name] for name in likes], np.int64)) if likes else []
+    pictures = {document.id: document.image for document in documents}
+
+    def item(part: Joint) -> Item:
+        if isinstance(part.picture, Item):
+            return Item(part.text, part.picture.image)
+        image = pictures[part.picture.document]
+        if image is None:
+            raise QueryError(
+                f"The document {part.picture.document!r} has no picture, and the method joint reads the reference's.",
+                "Give a picture with `image`, or use the method sum, which takes the document's vector.",
+            )
+        return Item(part.text, image)
+
+    settled: list[dict[str, Embedded]] = []
+    for parts in wanted:
+        own: dict[str, Embedded] = {}
+        for name, part in parts.items():
+            assert not isinstance(part, Written)
+            own[name] = item(part) if isinstance(part, Joint) else part
+        settled.append(own)
+    return settled
+
+
 def _worded(
     parts: Sequence[Worded],
     vectors: Mapping[object, Vector | str],
@@ -224,25 +286,32 @@ def _reference(picture: Item | Stored, vector: Vector, snapshot: Snapshot) -> Re
     return Reference(() if picture.image is None else (picture.image,), vector)
 
 
-def _embedded(parts: Sequence[Embedded], embedder: Callable[[], Embedder]) -> dict[object, Vector | str]:
+def _embedded(
+    parts: Sequence[Leaf], embedder: Callable[[], Embedder], instruction: str | None
+) -> dict[object, Vector | str]:
     """By the item's key, its vector or the reason why there is none."""
     items = {_key(part): part for part in parts if isinstance(part, Item)}
     if not items:
         return {}
     model = embedder()
     model.require({item.modality for item in items.values()})
+    if instruction is not None and not model.reads_instructions:
+        raise CallError(
+            f"{model.name} reads no instructions; this query has one: {instruction[:80]!r}.",
+            "Leave it out, or use a model that does, such as mllm:NAME.",
+        )
     found: dict[object, Vector | str] = {}
     for modality in Modality:
         batch = {key: item for key, item in items.items() if item.modality is modality}
         if batch:
             keys = list(batch)
-            outcome = model.try_encode(list(batch.values()), Role.QUERY)
+            outcome = model.try_encode(list(batch.values()), Role.QUERY, instruction)
             found |= {keys[row]: vector for row, vector in zip(outcome.rows, outcome.vectors, strict=True)}
             found |= {keys[row]: error.detail for row, error in outcome.errors.items()}
     return found
 
 
-def _key(part: Item | Stored | Worded | Drawn) -> object:
+def _key(part: Leaf) -> object:
     """Equal for parts that surely have the same vector. Decoded pictures are told apart by identity."""
     if isinstance(part, Stored):
         return part

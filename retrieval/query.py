@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 from indexer.errors import QueryError
 from indexer.types import ImageSource, Item
@@ -102,6 +102,7 @@ class Averaged:
     parts: tuple[Item | Worded, ...]
 
 
+@dataclass(frozen=True)
 class Written:
     """A part that has to be written: one sentence that says what a reference and a sentence mean together.
 
@@ -116,11 +117,30 @@ class Written:
     caption: str | None = None
 
 
-Part: TypeAlias = Item | Stored | Worded | Drawn | Written | Averaged
+@dataclass(frozen=True)
+class Joint:
+    """A sentence and a picture that one model reads at once.
+
+    Attributes:
+        text: The sentence.
+        picture: The reference; of a stored document its picture counts, not its vector.
+    """
+
+    text: str
+    picture: Item | Stored
 
 
-def leaves(part: Part) -> tuple[Item | Stored | Worded | Drawn | Written, ...]:
-    """What has a vector of its own: the part itself, or those that are averaged."""
+Leaf: TypeAlias = Item | Stored | Worded | Drawn
+"""What has a vector of its own."""
+Part: TypeAlias = Leaf | Written | Joint | Averaged
+
+
+@overload
+def leaves(part: Leaf | Averaged) -> Sequence[Leaf]: ...
+@overload
+def leaves(part: Part) -> Sequence[Leaf | Written | Joint]: ...
+def leaves(part: Part) -> Sequence[Leaf | Written | Joint]:
+    """The part itself, or those that are averaged."""
     return part.parts if isinstance(part, Averaged) else (part,)
 
 
@@ -148,12 +168,14 @@ class Query:
         text: The sentence: what the answer shows, or how it differs from the reference.
         image: The reference: a path (a `str` too), encoded bytes, or a PIL image.
         like: The id of a stored document that is the reference. Its stored vector is used, whatever it was
-            made of, and the document itself is left out of the results.
+            made of (by the method `joint`, its picture), and the document itself is left out of the results.
         not_texts: Sentences that the answer should not match.
         not_images: Pictures that the answer should not resemble.
         wordings: The sentence said in other words. Their vectors and that of `text` are averaged; what is drawn is
             drawn from `text` alone.
         caption: What the reference shows: read by `shift`, and by `caption` in place of a captioner.
+        instruction: What is to be found, for models that read one, such as "Find the same thing as it is changed."
+            None for what the model was trained with.
         weights: Over the retriever's own.
 
     Raises:
@@ -166,6 +188,7 @@ class Query:
     not_texts: tuple[str, ...] = ()
     not_images: tuple[Picture, ...] = ()
     caption: str | None = None
+    instruction: str | None = None
     weights: Weights | None = None
     wordings: tuple[str, ...] = ()
 
@@ -186,6 +209,7 @@ class Query:
         settle: dict[str, Any] = {
             "text": None if self.text is None else _text("text", self.text),
             "caption": None if self.caption is None else _text("caption", self.caption),
+            "instruction": None if self.instruction is None else _text("instruction", self.instruction),
             "image": None if self.image is None else _image("image", self.image),
             # A lone negative is easily written without its tuple; a string would fall apart into letters.
             "wordings": tuple(_text("wordings", text) for text in _several(self.wordings)),

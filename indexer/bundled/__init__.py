@@ -22,7 +22,7 @@ def model_folder(name: str) -> Path:
     Raises:
         UnknownNameError: There is none of that name; it lists those there are.
     """
-    return _folder("model", name, "open_clip_config.json")
+    return _folder("model", name, "open_clip_config.json", "preprocessor_config.json")
 
 
 def inversion_folder(name: str) -> Path:
@@ -35,8 +35,8 @@ def generator_folder(name: str) -> Path:
     return _folder("generator", name, "model_index.json")
 
 
-def _folder(kind: str, name: str, mark: str) -> Path:
-    known = sorted(path.name for path in FOLDER.iterdir() if (path / mark).exists())
+def _folder(kind: str, name: str, *marks: str) -> Path:
+    known = sorted(path.name for path in FOLDER.iterdir() if any((path / mark).exists() for mark in marks))
     if name not in known:
         raise UnknownNameError(f"bundled {kind}", name, known)
     return FOLDER / name

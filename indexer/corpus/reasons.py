@@ -30,6 +30,7 @@ class Reason(HelpfulEnum):
     UNSUPPORTED_FORMAT = "unsupported-format"  # a picture, of a format that is not read here
     TOO_MANY_PIXELS = "too-many-pixels"
     DECODE_FAILED = "decode-failed"
+    ASPECT = "aspect"  # too long and narrow for the model
 
     # The record
     BAD_JSON = "bad-json"  # no JSON, or no object

@@ -15,10 +15,14 @@ class ModelFamily(HelpfulEnum):
 
     BUNDLED = "bundled"
     OPEN_CLIP = "open_clip"
+    MLLM = "mllm"
     FAKE = "fake"
 
 
-EXAMPLES = "bundled:emoji-clip, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:/a/folder, fake:64"
+EXAMPLES = (
+    "bundled:emoji-clip, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:/a/folder, mllm:Qwen/Qwen3-VL-Embedding-2B, "
+    "mllm:/a/folder, fake:64"
+)
 
 
 def load_embedder(
@@ -31,7 +35,9 @@ def load_embedder(
     """The embedder of that name.
 
     Args:
-        name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`, `fake:DIM`.
+        name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`,
+            `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `fake:DIM`. Options may stand behind the name of an `mllm`, such
+            as `?dim=512`; `indexer/embed/mllm_spec.py` has them.
         dtype: Arithmetic of the forward pass.
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
         preprocessing: What is done to pictures first; part of the fingerprint.
@@ -40,6 +46,7 @@ def load_embedder(
         CallError: The name does not parse, or the model's pictures cannot be padded.
         UnknownNameError: An unknown family, bundled model, dtype or architecture.
         ModelError: The weights cannot be found, fetched or read.
+        MissingExtraError: The model needs a package that is not installed.
     """
     family, colon, rest = name.partition(":")
     if not colon or not rest:
@@ -64,9 +71,19 @@ def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embed
             return FakeEmbedder(int(rest))
         case ModelFamily.BUNDLED:
             from indexer.bundled import model_folder
-            from indexer.embed.clip import ClipEmbedder
 
-            return ClipEmbedder.from_folder(model_folder(rest), name=name, dtype=dtype, device=device)
+            folder = model_folder(rest)
+            if (folder / "open_clip_config.json").exists():
+                from indexer.embed.clip import ClipEmbedder
+
+                return ClipEmbedder.from_folder(folder, name=name, dtype=dtype, device=device)
+            from indexer.embed.mllm import MllmEmbedder
+
+            return MllmEmbedder.load(str(folder), name=name, dtype=dtype, device=device)
+        case ModelFamily.MLLM:
+            from indexer.embed.mllm import MllmEmbedder
+
+            return MllmEmbedder.load(rest, name=name, dtype=dtype, device=device)
         case ModelFamily.OPEN_CLIP:
             from indexer.embed.clip import ClipEmbedder
 

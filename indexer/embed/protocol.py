@@ -87,12 +87,23 @@ class Embedded:
 
 
 class Embedder(ABC):
-    """Base of all embedders. A subclass gives the attributes, `preparer` and `forward`."""
+    """Base of all embedders. A subclass gives the attributes, `preparer` and `forward`.
+
+    Attributes:
+        name: What it is asked for by.
+        dim: Length of a vector.
+        modalities: What it takes.
+        batch_size: Items handed to `forward` at once.
+        fuses_natively: Whether a fused item is read by one model, and not summed from the vectors of its parts.
+        reads_instructions: Whether an instruction changes a query's vector.
+    """
 
     name: str
     dim: int
     modalities: frozenset[Modality]
     batch_size: int = 64
+    fuses_natively: bool = False
+    reads_instructions: bool = False
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:

@@ -6,6 +6,9 @@ would give another tokenizer each time.
 The end token has the largest id, because open_clip's default pooling takes the position of the largest id for the
 end of the text.
 
+Of two kinds: one for a CLIP text tower, with a start and an end, and one in the layout of Qwen2-VL's, whose special
+tokens stand in the prompt itself.
+
 What this module does not know: models.
 """
 
@@ -18,6 +21,13 @@ from pathlib import Path
 from indexer.errors import MissingExtraError
 
 PAD, START, END = "[PAD]", "[START]", "[END]"
+QWEN_SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
+    "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+_QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, context: int, folder: Path) -> None:
@@ -57,4 +67,43 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, context: int, folder:
     names = {"pad_token": PAD, "bos_token": START, "eos_token": END}
     (folder / "special_tokens_map.json").write_text(json.dumps(names, indent=2) + "\n")
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def train_qwen_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> None:
+    """Learn a vocabulary in the layout of Qwen2-VL's tokenizer, but in lower case, and save it to `folder`.
+
+    Args:
+        texts: What to learn from, the instructions among them.
+        vocabulary: Number of tokens, the 256 bytes and the special ones included.
+        folder: Receives `tokenizer.json` and `tokenizer_config.json`.
+
+    Raises:
+        MissingExtraError: The `tokenizers` package is not installed.
+    """
+    try:
+        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    except ImportError:
+        raise MissingExtraError("tokenizers", "train", "Training a tokenizer") from None
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_QWEN_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - len(QWEN_SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    # Behind the words, as in the published ones.
+    tokenizer.add_special_tokens([AddedToken(each, special=True, normalized=False) for each in QWEN_SPECIAL])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"pad_token": QWEN_SPECIAL[0], "eos_token": QWEN_SPECIAL[2]}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 32768, **names}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -52,3 +52,7 @@ def load_composer(method: str | Method, merge: str | Merge = Merge.EMBED) -> Com
             from retrieval.compose.caption import Caption
 
             return Caption()
+        case Method.JOINT:
+            from retrieval.compose.joint import JointReading
+
+            return JointReading()

@@ -39,6 +39,7 @@ class Method(HelpfulEnum):
     INVERSION = "inversion"
     CIG = "cig"
     CAPTION = "caption"
+    JOINT = "joint"
 
 
 class Rule(Protocol):

@@ -70,11 +70,13 @@ def test_the_table_has_a_row_for_each_method(data, capsys):
 
 
 def test_every_variant_can_be_run_where_nothing_is_lacking():
-    assert emojicir.possible(inversion=True, generator=True, writers=True) == list(emojicir.VARIANTS)
+    everything = dict.fromkeys(("inversion", "generator", "writers", "joint"), True)
+    assert emojicir.possible(**everything) == list(emojicir.VARIANTS)
     assert {method for method, _ in emojicir.VARIANTS.values()} == set(Method)
-    assert [name for name in emojicir.possible(inversion=True, generator=False, writers=True) if "-" in name] == []
-    assert "inversion" not in emojicir.possible(inversion=False, generator=True, writers=True)
-    assert "caption" not in emojicir.possible(inversion=True, generator=True, writers=False)
+    assert [name for name in emojicir.possible(**everything | {"generator": False}) if "-" in name] == []
+    assert "inversion" not in emojicir.possible(**everything | {"inversion": False})
+    assert "caption" not in emojicir.possible(**everything | {"writers": False})
+    assert "joint" not in emojicir.possible(**everything | {"joint": False})
 
 
 @pytest.mark.parametrize("name", sorted(emojicir.grids()))

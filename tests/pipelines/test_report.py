@@ -117,7 +117,7 @@ def test_the_demo_runs_twice_and_its_report_holds_every_question(few: list[str],
     assert "Indexed" in printed.getvalue()
     assert "were indexed before" in printed.getvalue()
     # A model without text tower: two methods are missing, which is said.
-    missing = (Method.INVERSION, Method.CIG, Method.CAPTION)
+    missing = (Method.INVERSION, Method.CIG, Method.CAPTION, Method.JOINT)
     assert named(page) == [method.value for method in Method if method not in missing]
     for method in ("inversion", "cig"):
         remark = f"The method {method} is left out: No inversion comes with fake:16."
@@ -147,7 +147,8 @@ def test_the_demo_shows_pseudo_targets_and_draws_its_sample_in_batches(
     assert 0 < questions < len(fewest)
     assert page.count('alt="the pseudo-target"') == questions
     assert "seed 0, 2 steps, guidance 1.5" in page
-    assert named(page) == [method.value for method in Method if method is not Method.CAPTION]
+    others = (Method.CAPTION, Method.JOINT)
+    assert named(page) == [method.value for method in Method if method not in others]
     assert "left out" not in page + printed.getvalue()
     assert "kept from an earlier run" not in page
     assert [len(texts) for texts, _ in painter.calls] == [1] * questions + [len(fewest) - questions]
@@ -163,7 +164,8 @@ def test_the_demo_without_diffusers_says_how_to_get_it(
     studio = Studio(tiny_models.tiny_inversion(), "bundled:emoji-generator", cache=tmp_path / "drawings")
     with Collection.open(tmp_path / "shop", made[0]) as shop:
         retrievers, [remark] = demo._retrievers(shop, studio)
-    assert list(retrievers) == [method for method in Method if method not in (Method.CIG, Method.CAPTION)]
+    others = (Method.CIG, Method.CAPTION, Method.JOINT)
+    assert list(retrievers) == [method for method in Method if method not in others]
     assert remark.startswith("The method cig is left out: ")
     assert "pip install 'underdrawing[generate]'" in remark
 

@@ -15,8 +15,9 @@ from retrieval.fusion import order
 from retrieval.search import STAGES
 
 PLENTY = 100
-WITHOUT_WORDS = [method for method in Method if method not in (Method.INVERSION, Method.CIG, Method.CAPTION)]
-"""The methods that need one model; for the others see test_words_and_drawings.py and test_sentences.py."""
+OTHERS = (Method.INVERSION, Method.CIG, Method.CAPTION, Method.JOINT)
+WITHOUT_WORDS = [method for method in Method if method not in OTHERS]
+"""The methods that any model will do for; the others have tests of their own."""
 COMPOSED = Query(text="red", like="cat", not_texts=("blue",))
 
 

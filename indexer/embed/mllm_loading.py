@@ -1,0 +1,278 @@
+"""A Qwen-VL checkpoint from a hub id or a folder into transformers' own class, every weight in its place.
+
+Checkpoints of one model exist under several names of their weights: as the first releases had them (`visual.`,
+`model.layers.`), as transformers has them since 4.52 (`model.visual.`, `model.language_model.layers.`), and as the
+model without a head is saved (`visual.`, `language_model.layers.`). transformers 5.24 reads the second into the
+headless class as random weights and a warning. So the names are settled here, and a checkpoint that lacks a weight, or
+has one too many, is refused. No code of a checkpoint is run, and nothing is unpickled.
+
+What this module does not know: items, prompts, pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexer.errors import MissingExtraError, ModelError
+from indexer.types import HelpfulEnum
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+FETCHED = ("*.json", "*.safetensors", "*.txt")
+UNUSED = frozenset({"lm_head.weight"})
+"""What a checkpoint may have beyond the model: the head that writes words, which an embedder has no use for."""
+
+
+class Architecture(HelpfulEnum):
+    """The `model_type` of the checkpoints that are read, each by transformers' own class."""
+
+    QWEN2_VL = "qwen2_vl"
+    QWEN2_5_VL = "qwen2_5_vl"
+    QWEN3_VL = "qwen3_vl"
+
+
+def find_checkpoint(source: str, revision: str | None = None) -> Path:
+    """The folder of a checkpoint: the one that is named, or a copy from the hub, fetched on first use.
+
+    Raises:
+        ModelError: There is no such folder, and the hub has it not or cannot be reached.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise ModelError(f"{source} is neither a folder nor a hub id such as Qwen/Qwen3-VL-Embedding-2B.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(FETCHED)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise ModelError(
+            f"{source} is not on this machine and could not be fetched: {_first_line(error)}",
+            "Connect once so that it is cached, or copy its folder here and name that: mllm:/path/to/folder.",
+        ) from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder's model, one or its shards.
+
+    Raises:
+        ModelError: There is none, or a shard is missing.
+    """
+    index = folder / WEIGHTS_INDEX
+    if index.exists():
+        try:
+            files = sorted({folder / Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"{index} cannot be read: {error!r}.") from error
+    else:
+        files = [folder / WEIGHTS]
+    missing = [file.name for file in files if not file.exists()]
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {', '.join(missing)}.",
+            "Copy the whole folder. Weights in other formats than safetensors are not read.",
+        )
+    return files
+
+
+def load_config(folder: Path) -> Any:
+    """The model's configuration, in transformers' own class.
+
+    Raises:
+        ModelError: It is missing, damaged, or of another kind of model.
+    """
+    file = folder / "config.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        kind = values["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{file} is missing or is no model's configuration ({error!r}).") from error
+    if kind not in list(Architecture):
+        raise ModelError(
+            f"{folder} holds a model of the kind {kind!r}; embedders are read of {', '.join(Architecture)}."
+        )
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return _classes(Architecture(kind))[0].from_dict(values)
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"{file} cannot be used: {_first_line(error)}") from error
+
+
+def load_model(folder: Path, dtype: torch.dtype) -> Any:
+    """The model without a head, in evaluation mode, on the CPU.
+
+    Raises:
+        ModelError: Weights are missing, are of other shapes, or are more than the model has.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = load_config(folder)
+    kind = _classes(Architecture(config.model_type))[1]
+    weights: dict[str, Tensor] = {}
+    try:
+        for file in weight_files(folder):
+            weights |= {settled(name): tensor for name, tensor in load_file(file).items()}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The weights in {folder} cannot be read: {_first_line(error)}") from error
+    with _quietly():
+        wanted = _shapes(kind, config)
+        _require_all(folder, wanted, {name: tuple(each.shape) for name, each in weights.items()})
+        model, report = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict={name: weights[name] for name in wanted},
+            dtype=dtype,
+            output_loading_info=True,
+        )
+    left = [each for part in ("missing_keys", "unexpected_keys", "mismatched_keys") for each in report[part]]
+    if left:
+        raise ModelError(f"transformers left {len(left)} weights of {folder} out, such as {left[0]}.")
+    return model.eval()
+
+
+def merge_adapter(model: Any, folder: Path) -> Any:
+    """A model with the LoRA of a folder merged into its weights.
+
+    The layers to adapt are read off the adapter's own weights: the patterns in its configuration are written for the
+    names of the library that trained it.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        ModelError: It is no LoRA, or it does not fit the model.
+    """
+    try:
+        import peft
+    except ImportError:
+        raise MissingExtraError("peft", "mllm", "A checkpoint that is a LoRA") from None
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = peft.PeftConfig.from_pretrained(str(folder))
+        stored = load_file(folder / ADAPTER_WEIGHTS)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ModelError(f"The adapter in {folder} cannot be read: {_first_line(error)}") from error
+    if not isinstance(config, peft.LoraConfig) or config.modules_to_save or config.use_dora:
+        raise ModelError(f"{folder} holds a {config.peft_type} adapter with more than plain LoRA, which is not read.")
+    weights = {settled(name.removeprefix("base_model.model.")): tensor for name, tensor in stored.items()}
+    layers = sorted({name.partition(".lora_")[0] for name in weights})
+    known = dict(model.named_modules())
+    strange = [name for name in layers if name not in known]
+    if strange:
+        raise ModelError(f"The adapter in {folder} changes {strange[0]}, which the model does not have.")
+    config.target_modules = layers
+    config.inference_mode = True
+    config.base_model_name_or_path = None  # else peft warns that the model at hand has no name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers: nothing a user can act on
+        adapted = peft.get_peft_model(model, config)
+    named = {f"base_model.model.{name}": tensor for name, tensor in weights.items()}
+    result = peft.set_peft_model_state_dict(adapted, named)
+    wanted = {name for name, _ in adapted.named_parameters() if ".lora_" in name}
+    missing = [name for name in result.missing_keys if name in wanted]
+    if missing or result.unexpected_keys:
+        raise ModelError(
+            f"The adapter in {folder} does not fit: {len(missing)} of its weights are missing and "
+            f"{len(result.unexpected_keys)} are too many, such as {(missing or result.unexpected_keys)[0]}."
+        )
+    return adapted.merge_and_unload().eval()
+
+
+def adapted_base(folder: Path) -> str | None:
+    """The checkpoint that a folder's adapter belongs to, where the folder has no model of its own.
+
+    Raises:
+        ModelError: The adapter does not name it.
+    """
+    file = folder / ADAPTER_CONFIG
+    if not file.exists() or any((folder / name).exists() for name in (WEIGHTS, WEIGHTS_INDEX)):
+        return None
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{file} does not name the model that it adapts ({error!r}).") from error
+    if not isinstance(base, str) or not base:
+        raise ModelError(f"{file} does not name the model that it adapts.")
+    return base
+
+
+def settled(name: str) -> str:
+    """A weight's name as the headless class has it: `visual...` or `language_model...`."""
+    bare = re.sub(r"^model\.(?=(visual|language_model)\.)", "", name)
+    return re.sub(r"^(model\.)?(?=(embed_tokens|layers|norm)\.)", "language_model.", bare)
+
+
+def _require_all(folder: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    missing = sorted(wanted.keys() - found.keys())
+    extra = sorted(found.keys() - wanted.keys() - UNUSED)
+    misshapen = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
+    told = []
+    if missing:
+        told.append(f"{len(missing)} of {len(wanted)} weights are missing, such as {missing[0]}")
+    if extra:
+        told.append(f"{len(extra)} are not the model's, such as {extra[0]}")
+    if misshapen:
+        name = misshapen[0]
+        told.append(f"{len(misshapen)} have another shape, such as {name}, {found[name]} for {wanted[name]}")
+    if told:
+        raise ModelError(
+            f"The weights in {folder} do not fit its configuration: {'; '.join(told)}.",
+            "Fetch the checkpoint again, or check that config.json belongs to it.",
+        )
+
+
+def _shapes(kind: Any, config: Any) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of all weights of a class, without making any."""
+    import torch
+
+    with torch.device("meta"):
+        return {name: tuple(each.shape) for name, each in kind(config).state_dict().items()}
+
+
+def _classes(architecture: Architecture) -> tuple[Any, Any]:
+    """Configuration and headless model."""
+    import transformers
+
+    names = {
+        Architecture.QWEN2_VL: ("Qwen2VLConfig", "Qwen2VLModel"),
+        Architecture.QWEN2_5_VL: ("Qwen2_5_VLConfig", "Qwen2_5_VLModel"),
+        Architecture.QWEN3_VL: ("Qwen3VLConfig", "Qwen3VLModel"),
+    }[architecture]
+    if not all(hasattr(transformers, name) for name in names) or int(transformers.__version__.split(".")[0]) < 5:
+        raise MissingExtraError("transformers 5", "mllm", f"A model of the kind {architecture}")
+    config, model = (getattr(transformers, name) for name in names)
+    return config, model
+
+
+class _quietly:
+    """transformers without its bars and reports: what is wrong with a checkpoint is an error here."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._bars, self._level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self._level)
+        if self._bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
