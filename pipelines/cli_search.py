@@ -34,6 +34,7 @@ EPILOG = examples(
     'underdrawing search pages "the same chart by year" --image chart.png --method joint',
     'underdrawing search shop lamp --not floor --where \'{"price": {"$lt": 50}}\' --html found.html',
 )
+QUICK = ("sum", "slerp", "product", "shift", "inversion")
 WHERE_EXAMPLE = """Quote it for the shell: --where '{"price": {"$lt": 50}, "style": "flat"}'"""
 
 PARTS = "What to look for"
@@ -78,8 +79,9 @@ def search(
         typer.Option(
             "--method",
             metavar="NAME",
-            help="text, image, sum, slerp, product, shift, inversion, cig, caption or joint. If not told: sum for a "
-            "text with a reference, else the part there is; or the method that the options below are for.",
+            help="text, image, sum, slerp, product, shift, inversion, cig, caption or joint. If not told: for a text "
+            "with a reference what did best with this model where it was tuned, or sum; else the part there is; or the "
+            "method that the options below are for.",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -169,10 +171,11 @@ def search(
         instruction=instruction,
         weights=Weights(image=image_weight, text=text_weight),
     )
-    chosen = Method(method or drawing.implied_method() or writing.implied_method() or default_method(query))
-    drawing.check(chosen, query)
-    writing.check(chosen, query)
     with open_existing(collection, database, device) as opened:
+        implied = method or drawing.implied_method() or writing.implied_method()
+        chosen = Method(implied or default_method(query, opened.space.model))
+        drawing.check(chosen, query)
+        writing.check(chosen, query)
         retriever = drawing.retriever(opened, chosen, device, writing.scribe(chosen, device))
         with err.status("Searching"):
             results = retriever.search(query, k, condition)
@@ -185,11 +188,17 @@ def search(
         _show(results)
 
 
-def default_method(query: Query) -> str:
-    """`text` or `image` for a query of one part, `sum` for a composed one."""
+def default_method(query: Query, model: str) -> str:
+    """`text` or `image` for a query of one part; for a composed one what did best with this model, or `sum`.
+
+    What is chosen among costs no more than an embedding. Weights that a query brings are those of `sum`.
+    """
+    from retrieval.compose.weights import preferred
+
     parts = query.parts()
     if "text" in parts and "image" in parts:
-        return "sum"
+        weighed = query.weights is not None and query.weights.given()
+        return "sum" if weighed else preferred(model, QUICK) or "sum"
     return "text" if "text" in parts else "image"
 
 

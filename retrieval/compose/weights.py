@@ -10,6 +10,7 @@ What this module does not know: how weights are tuned, and what they do.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,21 @@ def load_weights(model: str, name: str) -> Tuned:
     table = _table()
     entry = table.get(model, {}).get(name) or table[DEFAULT][name]
     return Tuned(Weights(**entry["weights"]), entry["source"])
+
+
+def preferred(model: str, among: Collection[str]) -> str | None:
+    """The method that did best where a model's weights were tuned; None where none of them was.
+
+    Args:
+        model: An embedder's name.
+        among: The methods to choose from.
+    """
+    scores = {
+        name: max(score for _, score in entry["curve"])
+        for name, entry in _table().get(model, {}).items()
+        if name in among and "curve" in entry
+    }
+    return max(scores, key=lambda name: scores[name]) if scores else None
 
 
 @cache
