@@ -54,6 +54,7 @@ class Results:
         took_ms: Milliseconds by stage: `encode`, `draw`, `compose`, `search`, `documents`. Queries of one batch share
             them.
         notes: What the user should know: parts left out, fall-backs, an empty collection.
+        plan: How the index was searched, in the words of `Plan`: `scan`, `codes`, `pick`, `hnsw`, `ivf`, or several.
     """
 
     hits: tuple[Hit, ...]
@@ -64,6 +65,7 @@ class Results:
     pseudo_target: Mapping[str, JsonValue] | None = None
     took_ms: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    plan: str = ""
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -92,4 +94,5 @@ class Results:
             "pseudo_target": None if self.pseudo_target is None else dict(self.pseudo_target),
             "took_ms": {stage: round(milliseconds, 3) for stage, milliseconds in self.took_ms.items()},
             "notes": list(self.notes),
+            "plan": self.plan,
         }

@@ -233,8 +233,8 @@ class Retriever:
         with _timed(took, "documents"):
             hits = _hits(snapshot, composed, found, k)
         return [
-            results(own, scale=each.rule.scale, pseudo_target=each.pseudo_target, notes=each.notes)
-            for each, own in zip(composed, hits, strict=True)
+            results(own, scale=each.rule.scale, pseudo_target=each.pseudo_target, notes=each.notes, plan=leaders.plan)
+            for each, own, leaders in zip(composed, hits, found, strict=True)
         ]
 
     def _encode(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Encoded]:
@@ -330,7 +330,7 @@ def _settled(found: Found, documents: Mapping[int, StoredDocument], k: int | Non
     """The k best, ties by document id."""
     names = [documents[number].id for number in found.ids.tolist()]
     places = order(found.scores, names)[:k]
-    return Found(found.ids[places], found.scores[places])
+    return Found(found.ids[places], found.scores[places], found.plan)
 
 
 def _rankings(snapshot: Snapshot, found: Sequence[Found], k: int | None) -> list[Ranking]:

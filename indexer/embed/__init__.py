@@ -25,6 +25,8 @@ def load_embedder(name: str, *, dtype: str | Dtype = Dtype.FLOAT32, device: str 
 
     Args:
         name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`, `fake:DIM`.
+            One of the CLIP family may end in `?draft=N`: JPEGs are decoded at a fraction of their size where the short
+            side stays N times the model's. Large photographs decode several times faster, to vectors a little other.
         dtype: Arithmetic of the forward pass.
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
 
@@ -37,6 +39,8 @@ def load_embedder(name: str, *, dtype: str | Dtype = Dtype.FLOAT32, device: str 
     if not colon or not rest:
         raise CallError(f"The model name {name!r} has no family.", f"Write FAMILY:NAME, such as {EXAMPLES}.")
     dtype = Dtype(dtype)
+    if "?" in rest:
+        return _drafted(name, load_embedder(name.partition("?")[0], dtype=dtype, device=device))
     match ModelFamily(family):
         case ModelFamily.FAKE:
             from indexer.embed.fake import FakeEmbedder
@@ -61,3 +65,18 @@ def load_embedder(name: str, *, dtype: str | Dtype = Dtype.FLOAT32, device: str 
                     f"Write one of: {EXAMPLES}. `underdrawing doctor --models` lists what open_clip knows.",
                 )
             return ClipEmbedder.from_pretrained(architecture, tag, name=name, dtype=dtype, device=device)
+
+
+def _drafted(name: str, embedder: Embedder) -> Embedder:
+    """The embedder with what stands behind the question mark of its name."""
+    from indexer.embed.clip import ClipEmbedder
+
+    option, _, times = name.partition("?")[2].partition("=")
+    if option != "draft" or times not in ("1", "2", "3", "4") or not isinstance(embedder, ClipEmbedder):
+        raise CallError(
+            f"{name!r}: behind a question mark stands draft=N, with N from 1 to 4, for a model of the CLIP family.",
+            f"Write {embedder.name}?draft=2, or {embedder.name}.",
+        )
+    drafted = embedder.with_draft(int(times))
+    drafted.name = name
+    return drafted

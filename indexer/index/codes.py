@@ -177,7 +177,7 @@ class CodedIndex:
         # The sum in float32 (see `rounding_error`) and the product of query and scale; the levels, which a scan may
         # make with one rounding less; and the rounding of true scores.
         rounding = (len(query) + 16) * told["longest"] * scaled + 8 * math.sqrt(len(query)) * scaled + 4 * length
-        return 1.01 * ROUNDING * rounding + (1 + 1e-9) * lost
+        return float(1.01 * ROUNDING * rounding + (1 + 1e-9) * lost)
 
     def _one(self, query: Vectors, k: int, places: Ids | None, look: int) -> Neighbours | None:
         """The answer to one query, or None where too many rows would have to be looked at to be sure of it."""
@@ -227,7 +227,7 @@ def _in_order(exact: ExactIndex) -> Iterator[Vectors]:
 
 
 def _longest(rows: Any) -> float:
-    dim = rows.shape[1]
+    dim = int(rows.shape[1])
     return (1 + dim * ROUNDING) * math.sqrt(float(np.einsum("ij,ij->i", rows, rows).max()))
 
 
