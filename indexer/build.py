@@ -2,6 +2,9 @@
 
     records ─ shards ─► decode (worker processes or threads, ahead) ─► model, in batches ─► commit, a shard at a time
 
+While the model works on a batch the next one is decoded; what waits are a few chunks of pixels and a shard's vectors,
+however large the corpus is.
+
 The corpus is cut into shards of consecutive records. A shard's documents, its rejects and its row in the ledger are
 published by one transaction, so a shard is done or is not. A re-run reads the corpus again, passes over shards whose
 content is the same and whose documents are all there, embeds in the others only what changed, and so ends where an
@@ -28,15 +31,18 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from indexer.collection import Collection
 from indexer.corpus.paths import printable
 from indexer.corpus.readers import open_corpus
 from indexer.corpus.records import Corpus, Record
+from indexer.embed.protocol import Embedder
 from indexer.errors import CallError, UnderdrawingError
 from indexer.ingest import Ingest, Ready, embed
 from indexer.store.ledger import Ledger
-from indexer.store.publish import FinishedShard
-from indexer.types import Rejected
+from indexer.store.publish import FinishedShard, NewDocument
+from indexer.types import Rejected, Vectors
 from indexer.writer import Writer
 
 DUPLICATE = "duplicate-id"
@@ -61,6 +67,8 @@ class Progress:
     added: int = 0
     unchanged: int = 0
     rejected: int = 0
+    waited: float = 0.0
+    """Seconds in which the model had nothing to do but wait for the next records."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ class Summary:
         pruned: Removed, since the corpus no longer has them.
         rejected: Items that could not be used, with their reasons in `reasons` and, some of them, in `rejects`.
         seconds: Wall time.
+        waited: Seconds of it in which the model waited for records to be read and decoded.
         generation: What a search sees now.
     """
 
@@ -86,6 +95,7 @@ class Summary:
     rejected: int
     seconds: float
     generation: int
+    waited: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
     rejects: list[Rejected] = field(default_factory=list)
 
@@ -133,6 +143,7 @@ def index_corpus(
         rejected=job.progress.rejected,
         seconds=time.monotonic() - started,
         generation=generation.number,
+        waited=job.progress.waited,
         reasons=job.ledger.reject_counts(),
         rejects=job.ledger.rejects(limit=1000),
     )
@@ -150,7 +161,18 @@ class _Shard:
     settled_rejects: int | None = None
     """Of a shard that the ledger says is done and that still is: nothing to commit, and so many rejects."""
     ready: list[Ready] = field(default_factory=list)
+    """Decoded, and not yet embedded."""
+    documents: list[NewDocument] = field(default_factory=list)
+    vectors: list[Vectors] = field(default_factory=list)
+    """Of the documents, a batch each."""
     chunks: int = 0
+
+    def embed(self, embedder: Embedder, least: int) -> None:
+        """Embed what is ready, in batches, as long as there are `least` of it."""
+        while len(self.ready) >= least:
+            batch, self.ready = self.ready[: embedder.batch_size], self.ready[embedder.batch_size :]
+            self.vectors.append(embed(embedder, batch))
+            self.documents += [each.document for each in batch]
 
 
 class _Job:
@@ -172,9 +194,10 @@ class _Job:
 
     def run(self, executor: Executor, workers: int) -> None:
         """Take every shard through, decoding ahead by a few chunks a worker."""
-        ingest = self._collection.ingest()
+        ingest, embedder = self._collection.ingest(), self._collection.embedder
         shards = 0
-        for shard, outcome in _ahead(self._work(), executor, ingest, self._corpus.source, depth=4 * workers):
+        depth = max(4 * workers, 2 * embedder.batch_size // CHUNK)  # a batch for the model, and the next one
+        for shard, outcome in self._timed(_ahead(self._work(), executor, ingest, self._corpus.source, depth)):
             shards = max(shards, shard.number + 1)
             for each in outcome:
                 if isinstance(each, Rejected):
@@ -183,10 +206,21 @@ class _Job:
                     shard.ready.append(each)
             shard.chunks -= 1
             self.progress.prepared += len(outcome)
+            shard.embed(embedder, embedder.batch_size if shard.chunks else 1)
             if shard.chunks == 0:
                 self._commit(shard)
             self._on_progress(self.progress)
         self.ledger.finish(shards)
+
+    def _timed(self, things: Iterator[Thing]) -> Iterator[Thing]:
+        """Note how long each thing is waited for."""
+        while True:
+            start = time.monotonic()
+            thing = next(things, None)
+            self.progress.waited += time.monotonic() - start
+            if thing is None:
+                return
+            yield thing
 
     def prune(self) -> int:
         """Delete the documents of this source that this run did not meet."""
@@ -239,21 +273,20 @@ class _Job:
             self.progress.rejected += shard.settled_rejects
             return
         finished = FinishedShard(
-            self.ledger.job, shard.number, shard.digest, len(shard.ready), shard.unchanged, shard.rejects
+            self.ledger.job, shard.number, shard.digest, len(shard.documents), shard.unchanged, shard.rejects
         )
-        if shard.ready:
+        if shard.documents:
             self._writer.commit(
-                [each.document for each in shard.ready],
-                embed(self._collection.embedder, shard.ready),
+                shard.documents,
+                np.concatenate(shard.vectors),
                 shard=finished,
                 extra_sums=self._collection.missing_query_mean(),
                 note=f"indexed {self._corpus.source}, shard {shard.number}",
             )
         else:
             self.ledger.record(finished)
-        self.progress.added += len(shard.ready)
+        self.progress.added += len(shard.documents)
         self.progress.rejected += len(shard.rejects)
-        shard.ready.clear()
 
 
 def _ahead(

@@ -9,6 +9,7 @@ What this module does not know: queries beyond vectors, corpora, how any model w
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -70,6 +71,8 @@ class Collection:
         self.catalog = Catalog(database)
         self.space_id = space.id
         self._lazy = embedder
+        self._opening = threading.Lock()
+        self._newest: Snapshot | None = None
 
     @classmethod
     def open(
@@ -166,7 +169,8 @@ class Collection:
         self.close()
 
     def close(self) -> None:
-        """Give the database connections back."""
+        """Give the database connections and the memory maps back."""
+        self._newest = None
         self.database.close()
 
     @property
@@ -192,19 +196,23 @@ class Collection:
         return embedder
 
     def snapshot(self) -> Snapshot:
-        """The newest generation, pinned.
+        """The newest generation, pinned. As long as it is the newest, every call gives the same object.
 
         Raises:
             CorruptionError: A segment is damaged.
         """
         while True:
             generation = self.catalog.generation()
-            space = next(each for each in self.catalog.spaces(generation.number) if each.id == self.space_id)
-            try:
-                return Snapshot(self.catalog, self.layout, space, generation, self.settings)
-            except SnapshotGoneError:
-                # Compacted between the two reads: the next round sees what it was compacted into.
-                continue
+            with self._opening:  # an index that has to be built is built once, and other threads wait for it
+                if self._newest is not None and self._newest.generation >= generation.number:
+                    return self._newest
+                space = next(each for each in self.catalog.spaces(generation.number) if each.id == self.space_id)
+                try:
+                    self._newest = Snapshot(self.catalog, self.layout, space, generation, self.settings)
+                except SnapshotGoneError:
+                    # Compacted between the two reads: the next round sees what it was compacted into.
+                    continue
+                return self._newest
 
     def writer(self) -> Writer:
         """The one writer; `with` it, the lock is held.

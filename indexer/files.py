@@ -122,3 +122,9 @@ def require_digest(path: Path, expected: str) -> None:
             f"{path} is damaged: its sha256 is {found[:12]}…, recorded was {expected[:12]}….",
             "Restore it from a backup, or run `underdrawing check --repair` and index its documents again.",
         )
+
+
+def file_identity(path: Path) -> str:
+    """What changes when a file's content is written anew: its place on the disk, its size and its time."""
+    stat = path.stat()
+    return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"

@@ -1,7 +1,11 @@
 """Search over the segments of one generation: a built index over most of them, exact search over the rest (the delta).
 
 An index file is named by what it was built from (the segments' checksums and the settings), so that a stale one can
-never be mistaken for a good one. Index files are derived: a missing or damaged one is built again.
+never be mistaken for a good one. Index files are derived: a missing or damaged one is built again. Its checksum is
+compared once for each time it is written: the file's identity (place, size, time) is kept beside it.
+
+Few rows that must not be found (deleted, left out) are fetched with the others and dropped, so that one deletion does
+not make every search a filtered one.
 
 What this module does not know: SQL, documents, generations.
 """
@@ -10,26 +14,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from indexer.errors import StoreError, UnderdrawingError
-from indexer.files import atomic_path, atomic_write, file_digest, require_digest
-from indexer.index.choose import Choice, choose_kind
+from indexer.files import atomic_path, atomic_write, file_digest, file_identity, require_digest
+from indexer.index.choose import Choice, Codes, choose_kind
 from indexer.index.exact import ExactIndex
-from indexer.index.protocol import Device, IndexKind, IndexSettings, Neighbours
+from indexer.index.protocol import NO_ID, Device, IndexKind, IndexSettings, Neighbours
 from indexer.store.segments import SegmentFile, open_segment
 from indexer.types import Ids, Vectors
 
 if TYPE_CHECKING:
+    from indexer.index.codes import CodedIndex
     from indexer.index.faiss_index import FaissIndex
 
 REBUILD_ABOVE = 0.2
 """Share of rows outside the built index above which it is built anew."""
+SPARE = 64
+"""Neighbours fetched beyond k, at most, to make up for those that must not be found."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +71,9 @@ class Searcher:
         self._parts = [_Part(each, *open_segment(folder, each, digest, dim)) for each in segments]
         self.exact = _exact(self._parts)
         self.choice: Choice = choose_kind(self.exact.size, dim, settings, available_memory())
-        self._main: FaissIndex | None = None
+        self._main: FaissIndex | CodedIndex | None = None
         self._delta = self.exact
-        if self.exact.size and (self.choice.kind is not IndexKind.EXACT or settings.device is not Device.CPU):
+        if self.exact.size and self._wants_index():
             self._open_index()
 
     @property
@@ -74,14 +81,50 @@ class Searcher:
         """Rows, the dead included."""
         return self.exact.size
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbours:
-        """The k best of the allowed rows; see `VectorIndex.search`."""
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """How the built index was made, its measured recall among it; empty where there is none."""
+        return {} if self._main is None else self._main.metadata
+
+    def search(self, queries: Vectors, k: int, allowed: Ids | None, hidden: Ids) -> Neighbours:
+        """The k best of the allowed rows that are not hidden; see `VectorIndex.search`.
+
+        Args:
+            queries: (n, dim) float32.
+            k: At least 1.
+            allowed: Ascending ids, or None for all.
+            hidden: Ascending ids, of which none is found.
+        """
+        if len(hidden) == 0:
+            return self._nearest(queries, k, allowed)
+        if allowed is None:
+            found = self._nearest(queries, k + min(len(hidden), SPARE), None)
+            kept, complete = _without(found, hidden, k)
+            if complete:
+                return kept
+            allowed = self.exact.all_ids()
+        return self._nearest(queries, k, np.setdiff1d(allowed, hidden, assume_unique=True))
+
+    def _nearest(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbours:
         if self._main is None:
             return self.exact.search(queries, k, allowed)
         found = [self._main.search(queries, k, allowed)]
         if self._delta.size:
             found.append(self._delta.search(queries, k, allowed))
         return merge(found, k)
+
+    def _wants_index(self) -> bool:
+        if self.choice.kind is not IndexKind.EXACT or self._settings.device is not Device.CPU:
+            return True
+        if self.choice.codes is Codes.FLOAT32:
+            return False
+        try:
+            import indexer.index.codes  # noqa: F401
+        except UnderdrawingError as error:
+            # The one index that answers as well without FAISS, only later.
+            self.choice = replace(self.choice, codes=Codes.FLOAT32, reason=f"{self.choice.reason} {error.message}")
+            return False
+        return True
 
     def _open_index(self) -> None:
         best = max(self._candidates(), key=lambda names: sum(p.file.rows for p in self._covered(names)), default=[])
@@ -123,30 +166,49 @@ class Searcher:
         key = json.dumps([self._digest, sorted(names), self._key_settings()], sort_keys=True)
         return self._indexes / f"{self.choice.kind.value}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.faiss"
 
-    def _load(self, names: Sequence[str]) -> FaissIndex | None:
-        from indexer.index.faiss_index import FaissIndex
-
+    def _load(self, names: Sequence[str]) -> FaissIndex | CodedIndex | None:
         file = self._file(names)
         try:
             told = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-            require_digest(file, told["sha256"])
-            return FaissIndex.load(file, _exact(self._covered(names)), told["metadata"], self._settings.device)
+            if told.get("checked") != file_identity(file):
+                require_digest(file, told["sha256"])
+                self._note(file, told)
+            return self._loaded(file, _exact(self._covered(names)), told["metadata"])
         except (OSError, ValueError, KeyError, TypeError, UnderdrawingError):
             return None
 
-    def _build(self, names: Sequence[str]) -> FaissIndex:
+    def _loaded(self, file: Path, exact: ExactIndex, metadata: Mapping[str, Any]) -> FaissIndex | CodedIndex:
+        from indexer.index.codes import CodedIndex
+        from indexer.index.faiss_index import FaissIndex
+
+        if self._coded:
+            return CodedIndex.load(file, exact, metadata)
+        return FaissIndex.load(file, exact, metadata, self._settings.device)
+
+    def _build(self, names: Sequence[str]) -> FaissIndex | CodedIndex:
+        from indexer.index.codes import CodedIndex
         from indexer.index.faiss_index import FaissIndex
 
         parts = [(part.vectors, part.ids) for part in self._covered(names)]
-        index = FaissIndex.build(self.choice.kind, parts, self._settings, codes=self.choice.codes)
+        index: FaissIndex | CodedIndex
+        if self._coded:
+            index = CodedIndex.build(parts)
+        else:
+            index = FaissIndex.build(self.choice.kind, parts, self._settings, codes=self.choice.codes)
         try:
-            self._save(index, names)
+            file = self._save(index, names)
+            if self._coded:  # mapped, it takes no memory that the system cannot take back
+                return self._loaded(file, _exact(self._covered(names)), index.metadata)
         except (OSError, StoreError):  # OSError: from reading it back
             # A full or read-only disk, or a writer that swept the file away half written: the next opening builds.
             return index
         return index
 
-    def _save(self, index: FaissIndex, names: Sequence[str]) -> None:
+    @property
+    def _coded(self) -> bool:
+        return self.choice.kind is IndexKind.EXACT and self._settings.device is Device.CPU
+
+    def _save(self, index: FaissIndex | CodedIndex, names: Sequence[str]) -> Path:
         file = self._file(names)
         with atomic_path(file) as temporary:
             index.save(temporary)
@@ -159,7 +221,26 @@ class Searcher:
             "sha256": digest,
             "metadata": index.metadata,
         }
-        atomic_write(file.with_suffix(".json"), json.dumps(told, indent=2).encode() + b"\n")
+        self._note(file, told)
+        return file
+
+    @staticmethod
+    def _note(file: Path, told: Mapping[str, Any]) -> None:
+        """Write the sidecar of an index file whose content has just been compared with its checksum."""
+        content = {**told, "checked": file_identity(file)}
+        atomic_write(file.with_suffix(".json"), json.dumps(content, indent=2).encode() + b"\n")
+
+
+def _without(found: Neighbours, hidden: Ids, k: int) -> tuple[Neighbours, bool]:
+    """The k best that are not hidden, and whether each query has all that it can have."""
+    places = np.minimum(np.searchsorted(hidden, found.ids), len(hidden) - 1)
+    kept = (hidden[places] != found.ids) & (found.ids != NO_ID)
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+    first = np.take_along_axis(kept, order, 1)
+    ids = np.where(first, np.take_along_axis(found.ids, order, 1), NO_ID)
+    scores = np.where(first, np.take_along_axis(found.scores, order, 1), np.float32(-np.inf))
+    exhausted = found.ids[:, -1] == NO_ID
+    return Neighbours(ids, scores, found.plan), bool((first.all(axis=1) | exhausted).all())
 
 
 def merge(found: Sequence[Neighbours], k: int) -> Neighbours:
@@ -169,7 +250,8 @@ def merge(found: Sequence[Neighbours], k: int) -> Neighbours:
     # Padding has score -inf and id -1: it must come after every id.
     keys = np.where(ids < 0, np.iinfo(np.int64).max, ids)
     order = np.lexsort((keys, -scores), axis=1)[:, :k]
-    return Neighbours(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1))
+    plan = " and ".join(dict.fromkeys(each.plan for each in found))
+    return Neighbours(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1), plan)
 
 
 def available_memory() -> int:

@@ -9,9 +9,10 @@ What this module does not know: models, how a generation came to be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from indexer.store.segments import damaged
 from indexer.types import Ids, Modality, Scores, Vectors
 
 __all__ = ["Mean", "Snapshot", "Space", "StoredDocument"]
+
+REMEMBERED, REMEMBERED_IDS = 16, 1 << 22
+"""Filters whose matches are remembered, and how many ids in all (32 MB)."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class Snapshot:
                 ) from error
             raise damaged(Path(error.filename), "it is missing") from error
         self._dead = catalog.tombstones(self.generation, space.id)
+        self._lock = threading.Lock()
+        self._filters: dict[str, Ids] = {}
 
     def __enter__(self) -> Snapshot:
         return self
@@ -95,9 +101,10 @@ class Snapshot:
         """The kind of index in use, and why."""
         return self._searcher.choice.reason
 
-    @cached_property
-    def _alive(self) -> Ids:
-        return np.setdiff1d(self._searcher.exact.all_ids(), self._dead, assume_unique=True)
+    @property
+    def index_facts(self) -> Mapping[str, Any]:
+        """How the built index was made, with its recall as measured then; empty where there is none."""
+        return self._searcher.metadata
 
     def search(self, vectors: Vectors, k: int, where: Where | None = None, exclude: Sequence[str] = ()) -> Neighbours:
         """The k nearest living vectors of each query, best first.
@@ -115,7 +122,7 @@ class Snapshot:
             SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
         self._require_dim(vectors)
-        return self._searcher.search(vectors, k, self._allowed(where, exclude))
+        return self._searcher.search(vectors, k, self._allowed(where), self._hidden(exclude))
 
     def scores(self, vectors: Vectors, ids: Ids) -> Scores:
         """Exact inner products with given vectors: (n, len(ids)) float32."""
@@ -126,10 +133,12 @@ class Snapshot:
         """Every living vector that matches: ids ascending (N,), and scores (n, N) float32."""
         self._require_dim(vectors)
         ids, scores = self._searcher.exact.scan(vectors)
-        allowed = self._allowed(where, exclude)
-        if allowed is None:
+        allowed, hidden = self._allowed(where), self._hidden(exclude)
+        if allowed is None and len(hidden) == 0:
             return ids, scores
-        kept = np.isin(ids, allowed, assume_unique=True)
+        kept = ~np.isin(ids, hidden, assume_unique=True)
+        if allowed is not None:
+            kept &= np.isin(ids, allowed, assume_unique=True)
         return ids[kept], scores[:, kept]
 
     def vectors(self, ids: Ids) -> Vectors:
@@ -170,20 +179,33 @@ class Snapshot:
         ]
 
     def matching(self, where: Where) -> Ids:
-        """The living vectors that a filter lets through, ascending."""
-        return self._catalog.matching(where, self.generation, self.space.id)
+        """The living vectors that a filter lets through, ascending. The last few filters are remembered."""
+        try:
+            key = json.dumps(where, sort_keys=True)
+        except (TypeError, ValueError):
+            return self._catalog.matching(where, self.generation, self.space.id)
+        with self._lock:
+            ids = self._filters.pop(key, None)
+        if ids is None:
+            ids = self._catalog.matching(where, self.generation, self.space.id)
+        with self._lock:
+            self._filters[key] = ids
+            while len(self._filters) > REMEMBERED or sum(map(len, self._filters.values())) > REMEMBERED_IDS:
+                del self._filters[next(iter(self._filters))]
+        return ids
 
-    def _allowed(self, where: Where | None, exclude: Sequence[str]) -> Ids | None:
-        """The ids a search may return, or None for all of them."""
+    def _allowed(self, where: Where | None) -> Ids | None:
+        """The ids a search may return, or None for all that are not hidden."""
+        return None if where is None else self.matching(where)
+
+    def _hidden(self, exclude: Sequence[str]) -> Ids:
+        """The ids no search returns: those of dead documents, and of documents to leave out; ascending."""
         if isinstance(exclude, str):
             raise CallError(f"exclude takes a list of ids, not the one text {exclude!r}.", f"Write [{exclude!r}].")
-        if where is None and not exclude and len(self._dead) == 0:
-            return None
-        allowed = self._alive if where is None else self.matching(where)
-        if exclude:
-            left_out = self._catalog.known_vector_ids(exclude, self.generation, self.space.id)
-            allowed = np.setdiff1d(allowed, np.fromiter(left_out.values(), np.int64), assume_unique=True)
-        return allowed
+        if not exclude:
+            return self._dead
+        left_out = self._catalog.known_vector_ids(exclude, self.generation, self.space.id)
+        return np.union1d(self._dead, np.fromiter(left_out.values(), np.int64))
 
     def _require_dim(self, vectors: Vectors) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != self.space.dim:

@@ -327,6 +327,7 @@ def _summary_json(summary: Summary) -> dict[str, Any]:
         "pruned": summary.pruned,
         "rejected": summary.rejected,
         "seconds": round(summary.seconds, 3),
+        "waited": round(summary.waited, 3),
         "generation": summary.generation,
         "reasons": dict(summary.reasons),
         "rejects": [asdict(each) for each in summary.rejects],

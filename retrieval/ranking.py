@@ -13,12 +13,12 @@ What this module does not know: queries, methods, documents.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.index.protocol import NO_ID, Ids
+from indexer.index.protocol import NO_ID, Ids, Plan
 from retrieval.compose.folding import Linear
 from retrieval.compose.protocol import Rule
 from retrieval.fusion import Scores, leaders
@@ -44,10 +44,12 @@ class Found:
     Attributes:
         ids: (m,) int64 vector ids, best first. The k best and what ties with the last of them.
         scores: (m,) float32.
+        plan: How they were found, in the words of `Plan`.
     """
 
     ids: Ids
     scores: Scores
+    plan: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,9 @@ def find(snapshot: Snapshot, rules: Sequence[Rule], k: int, scope: Scope) -> lis
     shortlist = _shortlist_all if len(snapshot) <= SCAN_ROWS else _shortlist_probes
     for start in range(0, len(rest), TOGETHER):
         batch = {place: rules[place] for place in rest[start : start + TOGETHER]}
-        for place, ids in shortlist(snapshot, batch, k, scope).items():
-            found[place] = score(snapshot, rules[place], ids, k)
+        shortlists, plan = shortlist(snapshot, batch, k, scope)
+        for place, ids in shortlists.items():
+            found[place] = replace(score(snapshot, rules[place], ids, k), plan=plan)
     return [found[place] for place in range(len(rules))]
 
 
@@ -153,15 +156,15 @@ def _search(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope)
         for place, ids, scores in zip(pending, neighbours.ids, neighbours.scores, strict=True):
             seen = (ids != NO_ID) & ~np.isin(ids, scope.hidden_from(place))
             places = np.flatnonzero(seen)[leaders(scores[seen], k)]
-            found[place] = Found(ids[places], scores[places])
+            found[place] = Found(ids[places], scores[places], neighbours.plan)
             if depth < min(size, k + MOST_TIES) and ids[-1] != NO_ID and scores[-1] == scores[places[-1]]:
                 open_ended.append(place)
         pending, depth = open_ended, 4 * depth
     return found
 
 
-def _shortlist_all(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Ids]:
-    """The best of all rows, by a scan whose float32 sums differ from exact ones in the last digits only."""
+def _shortlist_all(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> tuple[dict[int, Ids], str]:
+    """The best of all rows, by a scan whose float32 sums differ from exact ones in the last digits only; the plan."""
     probes = [rule.probes for rule in rules.values()]
     ids, products = snapshot.scan(np.concatenate(probes), scope.where, scope.exclude)
     ends = np.cumsum([len(each) for each in probes])
@@ -169,11 +172,13 @@ def _shortlist_all(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope:
     for (place, rule), end, each in zip(rules.items(), ends, probes, strict=True):
         seen = ~np.isin(ids, scope.hidden_from(place))
         shortlists[place] = _shortest(ids[seen], rule.score(products[end - len(each) : end, seen]), k)
-    return shortlists
+    return shortlists, Plan.SCAN.value
 
 
-def _shortlist_probes(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Ids]:
-    """The union of what each probe of a rule finds."""
+def _shortlist_probes(
+    snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope
+) -> tuple[dict[int, Ids], str]:
+    """The union of what each probe of a rule finds, and the plan."""
     probes = [rule.probes for rule in rules.values()]
     depth = min(max(DEPTH, 10 * k), len(snapshot))
     neighbours = snapshot.search(np.concatenate(probes), depth, scope.where, scope.exclude)
@@ -182,7 +187,7 @@ def _shortlist_probes(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, sco
     for place, end, each in zip(rules, ends, probes, strict=True):
         ids = np.unique(neighbours.ids[end - len(each) : end])
         shortlists[place] = np.setdiff1d(ids, np.append(scope.hidden_from(place), NO_ID))
-    return shortlists
+    return shortlists, neighbours.plan
 
 
 def _shortest(ids: Ids, scores: Scores, k: int) -> Ids:

@@ -57,6 +57,7 @@ class Results:
         took_ms: Milliseconds by stage: `write` (where a method writes), `encode`, `draw`, `compose`, `search`,
             `documents`. Queries of one batch share them.
         notes: What the user should know: parts left out, fall-backs, an empty collection.
+        plan: How the index was searched, in the words of `Plan`: `scan`, `codes`, `pick`, `hnsw`, `ivf`, or several.
     """
 
     hits: tuple[Hit, ...]
@@ -68,6 +69,7 @@ class Results:
     written: Mapping[str, JsonValue] | None = None
     took_ms: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    plan: str = ""
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -99,5 +101,6 @@ class Results:
             "pseudo_target": None if self.pseudo_target is None else dict(self.pseudo_target),
             "took_ms": {stage: round(milliseconds, 3) for stage, milliseconds in self.took_ms.items()},
             "notes": list(self.notes),
+            "plan": self.plan,
         }
         return told if self.written is None else told | {"written": dict(self.written)}

@@ -288,8 +288,9 @@ class Retriever:
                 written=query.written,
                 took_ms=took,
                 notes=each.notes,
+                plan=leaders.plan,
             )
-            for query, each, own in zip(encoded, composed, hits, strict=True)
+            for query, each, own, leaders in zip(encoded, composed, hits, found, strict=True)
         ]
 
     def _write(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Sentences]:
@@ -405,7 +406,7 @@ def _settled(found: Found, documents: Mapping[int, StoredDocument], k: int | Non
     """The k best, ties by document id."""
     names = [documents[number].id for number in found.ids.tolist()]
     places = order(found.scores, names)[:k]
-    return Found(found.ids[places], found.scores[places])
+    return Found(found.ids[places], found.scores[places], found.plan)
 
 
 def _rankings(snapshot: Snapshot, found: Sequence[Found], k: int | None) -> list[Ranking]:

@@ -37,7 +37,9 @@ def load_embedder(
     Args:
         name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`,
             `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `fake:DIM`. Options may stand behind the name of an `mllm`, such
-            as `?dim=512`; `indexer/embed/mllm_spec.py` has them.
+            as `?dim=512`; `indexer/embed/mllm_spec.py` has them. One of the CLIP family may end in `?draft=N`: JPEGs
+            are decoded at a fraction of their size where the short side stays N times the model's. Large photographs
+            decode several times faster, to vectors a little other.
         dtype: Arithmetic of the forward pass.
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
         preprocessing: What is done to pictures first; part of the fingerprint.
@@ -62,7 +64,10 @@ def load_embedder(
 
 
 def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embedder:
-    match ModelFamily(family):
+    kind = ModelFamily(family)
+    if "?" in rest and kind in (ModelFamily.BUNDLED, ModelFamily.OPEN_CLIP):
+        return _drafted(name, _load(family, rest.partition("?")[0], name.partition("?")[0], dtype, device))
+    match kind:
         case ModelFamily.FAKE:
             from indexer.embed.fake import FakeEmbedder
 
@@ -96,3 +101,18 @@ def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embed
                     f"Write one of: {EXAMPLES}. `underdrawing doctor --models` lists what open_clip knows.",
                 )
             return ClipEmbedder.from_pretrained(architecture, tag, name=name, dtype=dtype, device=device)
+
+
+def _drafted(name: str, embedder: Embedder) -> Embedder:
+    """The embedder with what stands behind the question mark of its name."""
+    from indexer.embed.clip import ClipEmbedder
+
+    option, _, times = name.partition("?")[2].partition("=")
+    if option != "draft" or times not in ("1", "2", "3", "4") or not isinstance(embedder, ClipEmbedder):
+        raise CallError(
+            f"{name!r}: behind a question mark stands draft=N, with N from 1 to 4, for a model of the CLIP family.",
+            f"Write {embedder.name}?draft=2, or {embedder.name}.",
+        )
+    drafted = embedder.with_draft(int(times))
+    drafted.name = name
+    return drafted

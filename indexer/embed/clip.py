@@ -149,7 +149,8 @@ class ClipEmbedder(Embedder):
         """The picture tower's own output, (n, dim) float32, not of unit length: what published inversions read."""
         import torch
 
-        stacked = torch.from_numpy(np.stack([each.arrays["image"] for each in prepared]))
+        pixels = np.stack([each.arrays["image"] for each in prepared])
+        stacked = torch.from_numpy(self._preprocess.normalise(pixels))
         with torch.inference_mode():
             features: torch.Tensor = self._model.encode_image(stacked.to(self._device, self._torch_dtype))
         return np.asarray(features.float().cpu().numpy())
@@ -191,6 +192,16 @@ class ClipEmbedder(Embedder):
         padded.__dict__.pop("_fingerprint", None)
         padded._preprocess = replace(self._preprocess, target_ratio=TARGET_RATIO)
         return padded
+
+    def with_draft(self, times: int) -> ClipEmbedder:
+        """The same model, for which JPEGs are decoded no larger than they must be; see `ImagePreprocess.draft`.
+
+        It is another space: the pixels differ a little.
+        """
+        drafted = copy.copy(self)
+        drafted.__dict__.pop("_fingerprint", None)
+        drafted._preprocess = replace(self._preprocess, draft=times)
+        return drafted
 
     @property
     def model(self) -> Any:
@@ -234,7 +245,8 @@ class ClipPrepare:
         if item.image is not None:
             from indexer.corpus.images import decode_image
 
-            arrays["image"] = self.preprocess(decode_image(item.image))
+            # As bytes: four of them make one number of the model's input, which `image_features` computes.
+            arrays["image"] = self.preprocess.pixels(decode_image(item.image, hint=self.preprocess.hint))
         if item.text is not None:
             # NumPy drops trailing NULs of its strings, and a tokenizer has no use for any.
             arrays["text"] = np.array(item.text[:CHARACTERS_READ].replace("\0", " "))

@@ -17,12 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import CallError, CorruptionError, QueryError
-from indexer.index.protocol import NO_ID, Ids, Neighbours, Scores
+from indexer.index.protocol import NO_ID, Ids, Neighbours, Plan, Scores
 from indexer.types import Vectors
 
 SCORES_PER_BLOCK = 1 << 22  # 16 MB of float32; selecting from them takes as much again
 QUERIES_PER_BLOCK = 512
 GATHER_BYTES = 1 << 20  # picked rows are scored while they are still in the second-level cache
+FEW_PAIRS = 2048
+"""So many pairs of a query and a row that a filter lets through are scored in float64 at once."""
 GROUP = 16
 CHECK = "Run: underdrawing check COLLECTION"
 
@@ -64,6 +66,9 @@ class ExactIndex:
         self.dim = parts[0][0].shape[-1] if parts else 0
         checked = [_checked_part(place, vectors, ids, self.dim) for place, (vectors, ids) in enumerate(parts)]
         self._parts = sorted((part for part in checked if len(part.ids)), key=lambda part: int(part.ids[0]))
+        self._firsts = np.array([part.ids[0] for part in self._parts], np.int64)
+        lasts = np.array([part.ids[-1] for part in self._parts], np.int64)
+        self._apart = bool((self._firsts[1:] > lasts[:-1]).all())
 
     @property
     def size(self) -> int:
@@ -83,6 +88,11 @@ class ExactIndex:
             CallError: `allowed` does not ascend.
         """
         queries = checked_search(queries, k, self, allowed)
+        if allowed is not None and len(allowed) * len(queries) <= FEW_PAIRS:
+            held = self.held(allowed)
+            owner = np.repeat(np.arange(len(queries)), len(held))
+            best = self._best(queries, owner, np.tile(held, len(queries)), k)
+            return Neighbours(best.ids, best.scores, Plan.PICK.value)
         found = no_neighbours(len(queries), k)
         for start in range(0, len(queries), QUERIES_PER_BLOCK):
             batch = slice(start, start + QUERIES_PER_BLOCK)
@@ -91,7 +101,7 @@ class ExactIndex:
                 finalists.offer(scores, ids)
             best = self._best(queries[batch], *finalists.all(), k)
             found.ids[batch], found.scores[batch] = best.ids, best.scores
-        return found
+        return found if allowed is None else Neighbours(found.ids, found.scores, Plan.PICK.value)
 
     def rerank(self, queries: Vectors, candidates: Ids, k: int) -> Neighbours:
         """The k best of each query among its own candidates, with the scores that `search` gives.
@@ -145,7 +155,7 @@ class ExactIndex:
         """
         out = np.empty((len(ids), self.dim), np.float32)
         missing = np.ones(len(ids), np.bool_)
-        for part in self._parts:
+        for part in self._near(ids):
             held, rows = part.rows(ids)
             if len(rows):
                 out[held] = part.vectors[rows]
@@ -161,7 +171,7 @@ class ExactIndex:
     def held(self, ids: Ids) -> Ids:
         """Those of the given ids that are held, in their order."""
         mask = np.zeros(len(ids), np.bool_)
-        for part in self._parts:
+        for part in self._near(ids):
             mask |= part.rows(ids)[0]
         return ids[mask]
 
@@ -169,6 +179,13 @@ class ExactIndex:
         """Every id, ascending: (size,) int64."""
         ids = self._stored_ids()
         return ids if _ascend(ids) else np.sort(ids)
+
+    def _near(self, ids: Ids) -> Sequence[_Part]:
+        """The parts that may hold some of the ids: a few of many, where their ranges do not overlap."""
+        if len(self._parts) == 1 or not self._apart:
+            return self._parts
+        places = np.unique(np.searchsorted(self._firsts, ids, "right") - 1)
+        return [self._parts[place] for place in places if place >= 0]
 
     @property
     def _rows_in_cache(self) -> int:

@@ -25,7 +25,7 @@ import numpy as np
 from indexer.errors import CallError, CorruptionError, MissingExtraError, StoreError, UnderdrawingError
 from indexer.index.choose import EXACT_ROWS, HNSW_LINKS, Codes, ivf_lists
 from indexer.index.exact import ExactIndex, checked_search, no_neighbours, rounding_error
-from indexer.index.protocol import NO_ID, Device, Ids, IndexKind, IndexSettings, Neighbours, Scores
+from indexer.index.protocol import NO_ID, Device, Ids, IndexKind, IndexSettings, Neighbours, Plan, Scores
 from indexer.types import JsonValue, Vectors
 from indexer.vectors import unit_rows
 
@@ -44,6 +44,7 @@ SQ8_SPARE = 4  # times k: 8-bit codes find the right neighbours, but in a rough 
 GPU_MOST = 2048  # the largest k and nprobe of FAISS's own GPU kernels
 GROWTH = 4
 EFFORT = {IndexKind.IVF: "nprobe", IndexKind.HNSW: "ef_search"}
+_PLANS = {IndexKind.EXACT: Plan.SCAN, IndexKind.HNSW: Plan.HNSW, IndexKind.IVF: Plan.IVF}
 
 
 def installed() -> dict[str, str]:
@@ -229,22 +230,24 @@ class FaissIndex:
         if eligible == 0 or (held is not None and eligible <= EXACT_ROWS):
             return self._exact.search(queries, k, held)
         wanted = min(k, eligible)
-        found = no_neighbours(len(queries), k)
+        found, plans = no_neighbours(len(queries), k), set()
         todo, growth = np.arange(len(queries)), 1
         while len(todo):
             batch = queries[todo]
             plan = self._plan(wanted, eligible / self.size, growth)
             if plan is None:
                 answer, complete = self._exact.search(batch, k, held), np.ones(len(todo), np.bool_)
+                plans.add(answer.plan)
             else:
                 candidates, unseen = self._propose(batch, *plan, held)
                 answer = self._exact.rerank(batch, candidates, k)
                 complete = answer.scores[:, wanted - 1] > unseen
+                plans.add(_PLANS[self._kind].value)
             found.ids[todo[complete]] = answer.ids[complete]
             found.scores[todo[complete]] = answer.scores[complete]
             todo = todo[~complete]
             growth *= GROWTH
-        return found
+        return Neighbours(found.ids, found.scores, " and ".join(sorted(plans)))
 
     def _plan(self, wanted: int, share: float, growth: int) -> tuple[int, int] | None:
         """How many neighbours to fetch and with which nprobe or efSearch; None where exact search is better.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from indexer.types import HelpfulEnum, Ids, Scores
 
-__all__ = ["NO_ID", "Device", "Ids", "IndexKind", "IndexSettings", "Neighbours", "Scores", "VectorIndex"]
+__all__ = ["NO_ID", "Device", "Ids", "IndexKind", "IndexSettings", "Neighbours", "Plan", "Scores", "VectorIndex"]
 
 NO_ID = -1
 
@@ -36,6 +36,21 @@ class Device(HelpfulEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
+
+
+class Plan(HelpfulEnum):
+    """How an answer was found; the first three are exact."""
+
+    SCAN = "scan"
+    """Every row, in full."""
+    CODES = "codes"
+    """8-bit codes of every row, or of every row that matches a filter; what may win, in full."""
+    PICK = "pick"
+    """The rows that match a filter, in full."""
+    HNSW = "hnsw"
+    """A graph."""
+    IVF = "ivf"
+    """The nearest lists of an inverted file."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +72,17 @@ class IndexSettings:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The answer to a batch of n queries: ids (n, k) int64 and scores (n, k) float32, padded with -1 and -inf."""
+    """The answer to a batch of n queries.
+
+    Attributes:
+        ids: (n, k) int64, padded with -1.
+        scores: (n, k) float32, padded with -inf.
+        plan: How they were found: a `Plan`, or several joined by " and ".
+    """
 
     ids: Ids
     scores: Scores
+    plan: str = Plan.SCAN.value
 
 
 class VectorIndex(Protocol):

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from indexer.errors import CallError, SnapshotGoneError
@@ -133,7 +133,14 @@ class Catalog:
     def tombstones(self, generation: int, space: int) -> Ids:
         """Vectors in living segments whose document is dead in a generation: (n,) int64, ascending."""
         dead = and_(DocumentRow.died.is_not(None), DocumentRow.died <= generation)
-        return self._vector_ids(generation, space, dead, _alive(SegmentRow, generation))
+        # The segments are compared here: asked to join them, SQLite starts from there and reads every vector's row.
+        living = select(SegmentRow.id).where(_alive(SegmentRow, generation))
+        with self._pinned(generation) as connection:
+            segments = set(connection.execute(living).scalars())
+            rows = connection.execute(_vectors_of(space, VectorRow.id, VectorRow.segment).where(dead))
+            ids = np.fromiter((row[0] for row in rows if row[1] in segments), np.int64)
+        ids.sort()
+        return ids
 
     def matching(self, where: Where, generation: int, space: int) -> Ids:
         """Vectors of living documents that a filter lets through: (n,) int64, ascending.
@@ -142,7 +149,11 @@ class Catalog:
             FilterError: The filter does not parse.
         """
         condition = compile_where(where, self.database.engine.dialect.name)
-        return self._vector_ids(generation, space, condition, _alive(DocumentRow, generation))
+        query = _vectors_of(space, VectorRow.id).where(condition, _alive(DocumentRow, generation))
+        with self._pinned(generation) as connection:
+            ids = np.fromiter(connection.execute(query).scalars(), np.int64)
+        ids.sort()
+        return ids
 
     def vector_ids(self, ids: Sequence[str], generation: int, space: int) -> Ids:
         """The vectors of documents, in the order of their ids.
@@ -242,17 +253,10 @@ class Catalog:
                 raise SnapshotGoneError(f"Generation {generation} was compacted away.", "Open a new snapshot.")
             yield connection
 
-    def _vector_ids(self, generation: int, space: int, *conditions: ColumnElement[bool]) -> Ids:
-        query = (
-            select(VectorRow.id)
-            .join(DocumentRow, VectorRow.document == DocumentRow.key)
-            .join(SegmentRow, VectorRow.segment == SegmentRow.id)
-            .where(VectorRow.space == space, *conditions)
-        )
-        with self._pinned(generation) as connection:
-            ids = np.fromiter(connection.execute(query).scalars(), np.int64)
-        ids.sort()
-        return ids
+
+def _vectors_of(space: int, *columns: Any) -> Select[Any]:
+    """Columns of a space's vectors, beside their documents."""
+    return select(*columns).join(DocumentRow, VectorRow.document == DocumentRow.key).where(VectorRow.space == space)
 
 
 def _alive(row: type[DocumentRow] | type[SegmentRow], generation: int) -> ColumnElement[bool]:

@@ -6,7 +6,9 @@ What this module does not know: any table.
 from __future__ import annotations
 
 import json
+import os
 import re
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +16,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DisconnectionError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.pool import QueuePool
 
 from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
 from indexer.store.migrations import upgrade
@@ -56,15 +65,17 @@ class Database:
         self.url = parse_url(url)
         self.schema = schema
         if self.url.get_backend_name() == "sqlite":
-            # NullPool: a connection costs 0.2 ms, and a pooled one would outlive forks and threads.
-            self.engine = create_engine(self.url, poolclass=NullPool, json_serializer=to_json)
+            # A new connection costs as much as a search; one for each thread that reads at this moment is kept.
+            self.engine = create_engine(self.url, poolclass=QueuePool, max_overflow=-1, json_serializer=to_json)
             self._reading = self.engine
             event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "checkout", _refuse_inherited)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             self.engine = _postgres_engine(self.url, schema)
             # PostgreSQL's default gives each statement a state of its own.
             self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
+        weakref.finalize(self, self.engine.dispose)
 
     @classmethod
     def in_file(cls, path: Path) -> Database:
@@ -193,7 +204,8 @@ def _postgres_engine(url: URL, schema: str | None) -> Engine:
         raise MissingExtraError("psycopg", "postgres", "A PostgreSQL collection") from None
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    record.info["pid"] = os.getpid()
     # Transactions are begun by hand below: the driver's own would start a read transaction and upgrade it later,
     # which fails at once, without waiting, when another process writes meanwhile.
     connection.isolation_level = None
@@ -206,6 +218,13 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _refuse_inherited(_connection: Any, record: Any, proxy: Any) -> None:
+    """SQLite's connections must not cross a fork: a child leaves its parent's alone and opens its own."""
+    if record.info["pid"] != os.getpid():
+        record.dbapi_connection = proxy.dbapi_connection = None
+        raise DisconnectionError("The connection belongs to another process.")
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from answers import asked, contents
 
-from indexer import IndexKind, IndexSettings
+from indexer import IndexKind, IndexSettings, searcher
 from indexer.files import file_digest
 from indexer.store.publish import NewDocument
 from indexer.types import Modality
@@ -87,13 +87,35 @@ def test_what_is_missing_or_damaged_is_built_again_without_a_word(shop, exact):
     index, sidecar = (shop.layout.indexes / name for name in files(shop))
     for name, damage in DAMAGE.items():
         damage(index, sidecar)
+        shop._newest = None  # what is mapped already is not looked at again
         assert recall(shop, exact) >= 0.95, name
         assert [index.name, sidecar.name] == files(shop), name
         told = json.loads(sidecar.read_text())
         assert (told["metadata"]["rows"], told["sha256"]) == (500, file_digest(index)), name
         before = index.stat().st_mtime_ns
+        shop._newest = None
         shop.snapshot()
         assert index.stat().st_mtime_ns == before, name
+
+
+def test_a_checksum_is_compared_once_for_each_time_a_file_is_written(shop, monkeypatch):
+    compared = []
+    monkeypatch.setattr(searcher, "require_digest", lambda file, expected: compared.append(file))
+    index, _ = (shop.layout.indexes / name for name in files(shop))
+    for content in (None, None, index.read_bytes(), None):
+        if content is not None:
+            index.write_bytes(content)
+        shop._newest = None
+        shop.snapshot()
+    assert compared == [index]
+
+
+def test_as_long_as_nothing_is_written_every_call_gives_the_same_snapshot(shop, open_shop):
+    first = shop.snapshot()
+    assert shop.snapshot() is first
+    commit(open_shop(), range(500, 510))
+    assert len(shop.snapshot()) == len(first) + 10
+    assert shop.snapshot() is shop.snapshot()
 
 
 def test_a_folder_that_cannot_be_written_costs_no_answer(exact, open_shop):
@@ -127,6 +149,33 @@ def test_if_k_documents_match_k_come_back(shop, exact):
         assert recall(shop, exact, where=where) >= 0.95
         answer = shop.snapshot().search(QUERIES, 30, where=where)
         assert np.all((answer.ids >= 0).sum(axis=1) == min(30, matching))
+
+
+@pytest.mark.parametrize("deleted", [3, 200])
+def test_the_dead_are_not_found_and_others_fill_their_places(deleted, shop, exact):
+    # 3 are fetched and dropped; of 200 so many may be near that a filter takes their place.
+    shop.delete([str(row) for row in range(deleted)])
+    out = [str(row) for row in range(300, 305)]
+    for options in ({}, {"exclude": out}):
+        assert recall(shop, exact, **options) >= 0.95
+        assert recall(shop, exact, 450, **options) >= 0.95
+        found = shop.snapshot().search(QUERIES, 450, **options)
+        names = {document.id for row in found.ids for document in shop.snapshot().documents(row[row >= 0])}
+        assert not names & {str(row) for row in range(deleted)}
+        assert bool(names & set(out)) == (not options)
+
+
+def test_a_filter_is_asked_of_the_database_once(shop, monkeypatch):
+    snapshot, calls = shop.snapshot(), []
+    matching = snapshot._catalog.matching
+    monkeypatch.setattr(snapshot._catalog, "matching", lambda *args: calls.append(args) or matching(*args))
+    for n in (10, 10, 20, 10):
+        answer = snapshot.search(QUERIES, 30, where={"n": {"$lt": n}})
+        assert np.all((answer.ids >= 0).sum(axis=1) == n)
+    assert len(calls) == 2
+    for n in range(40):
+        snapshot.matching({"n": n})
+    assert len(snapshot._filters) <= 16
 
 
 def test_compaction_leaves_no_stale_file(shop, exact):

@@ -4,13 +4,15 @@ Exact kinds must give the truth itself. Approximate ones must give only eligible
 score, in order, and as many as exist; and they must find 95 % of the nearest.
 """
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from indexer.index import faiss_index
+from indexer.index import codes, faiss_index
 from indexer.index.choose import Codes
+from indexer.index.codes import CodedIndex
 from indexer.index.exact import ExactIndex
 from indexer.index.faiss_index import FaissIndex
 from indexer.index.protocol import IndexKind, IndexSettings
@@ -20,12 +22,14 @@ ROWS, DIM, QUERIES = 5_000, 32, 40
 SHARES = [0.5, 0.1, 0.01, 0.001]
 MAKERS = {
     "exact": lambda parts: ExactIndex(parts),
+    "codes": lambda parts: CodedIndex.build(parts),
     "faiss-exact": lambda parts: FaissIndex.build(IndexKind.EXACT, parts, IndexSettings()),
     "hnsw": lambda parts: FaissIndex.build(IndexKind.HNSW, parts, IndexSettings()),
     "ivf": lambda parts: FaissIndex.build(IndexKind.IVF, parts, IndexSettings()),
     "ivf-sq8": lambda parts: FaissIndex.build(IndexKind.IVF, parts, IndexSettings(), codes=Codes.SQ8),
 }
-EXACT = {"exact", "faiss-exact"}
+EXACT = {"exact", "codes", "faiss-exact"}
+LOADERS = {"codes": CodedIndex.load}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +55,11 @@ def indexes(data):
 
 @pytest.fixture(autouse=True)
 def no_shortcut(monkeypatch):
-    """At this size every filter would be answered by exact search, and FAISS never asked."""
+    """At this size every filter and batch would be answered by exact search, and FAISS never asked."""
     monkeypatch.setattr(faiss_index, "EXACT_ROWS", 0)
+    monkeypatch.setattr(codes, "SPARSE", 0)
+    monkeypatch.setattr(codes, "FEW_QUERIES", QUERIES)
+    monkeypatch.setattr(codes, "LOOKED_AT", 16)
 
 
 def naive(data, k, allowed=None, queries=None):
@@ -157,7 +164,8 @@ def test_threads_with_filters_of_their_own_do_not_disturb_each_other(name, index
 def test_saved_and_loaded(name, indexes, data, tmp_path):
     index = indexes[name]
     index.save(tmp_path / "index")
-    loaded = FaissIndex.load(tmp_path / "index", ExactIndex(data[2]), index.metadata)
+    told = json.loads(json.dumps(index.metadata))
+    loaded = LOADERS.get(name, FaissIndex.load)(tmp_path / "index", ExactIndex(data[2]), told)
     for k, allowed in ((10, None), (10, data[1][::4]), (1, data[1][::500])):
         before, after = (each.search(data[3], k, allowed) for each in (index, loaded))
         np.testing.assert_array_equal(before.ids, after.ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,39 @@ def test_bfloat16_keeps_parity_and_has_its_own_fingerprint(folder: Path) -> None
     assert full.fingerprint().digest != half.fingerprint().digest
     with pytest.raises(CallError, match="float16 is slow"):
         load_embedder(f"open_clip:{folder}", dtype="float16")
+
+
+def photograph(seed: int, size: tuple[int, int]) -> bytes:
+    """A JPEG with detail of all sizes, as photographs have."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((size[1], size[0], 3), np.float32)
+    for step in (64, 32, 16, 8, 4, 2):
+        small = Image.fromarray(rng.integers(0, 256, (size[1] // step, size[0] // step, 3), np.uint8))
+        total += np.asarray(small.resize(size, Image.Resampling.BICUBIC), np.float32) * step
+    file = BytesIO()
+    Image.fromarray((total / 126).clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def test_a_draft_decodes_less_keeps_the_vectors_near_and_is_another_space(folder: Path) -> None:
+    full, draft = load_embedder(f"open_clip:{folder}"), load_embedder(f"open_clip:{folder}?draft=2")
+    items = [Item(image=photograph(seed, (320, 256))) for seed in range(6)]
+    cosines = (full.encode_document(items) * draft.encode_document(items)).sum(1)
+    assert 0.999 <= cosines.min() < 1 - 1e-9  # the pixels differ, so it did decode less
+    small = [Item(image=photograph(0, (62, 62)))]  # half of it would be too little
+    np.testing.assert_array_equal(full.encode_document(small), draft.encode_document(small))
+    assert draft.name.endswith("?draft=2")
+    assert full.fingerprint().digest != draft.fingerprint().digest
+    assert "draft" not in full.fingerprint().preprocessing
+    for wrong in (f"open_clip:{folder}?draft=9", f"open_clip:{folder}?fast=1", "fake:16?draft=2"):
+        with pytest.raises(CallError, match="behind a question mark stands draft=N"):
+            load_embedder(wrong)
+
+
+def test_what_travels_from_a_worker_is_bytes(folder: Path) -> None:
+    prepared = load_embedder(f"open_clip:{folder}").preparer()(Item(image=pictures(1)[0]))
+    assert prepared.arrays["image"].dtype == np.uint8
+    assert prepared.arrays["image"].shape == (16, 16, 3)
 
 
 def test_the_fingerprint_follows_the_weights_and_the_preprocessing_and_not_the_name(

@@ -1,7 +1,7 @@
 import pytest
 
 from indexer.errors import CallError, UnknownNameError
-from indexer.index.choose import EXACT_ROWS, Codes, choose_kind, estimate_bytes, ivf_lists
+from indexer.index.choose import CODED_ROWS, EXACT_ROWS, Codes, choose_kind, estimate_bytes, ivf_lists
 from indexer.index.protocol import Device, IndexKind, IndexSettings
 
 GB = 10**9
@@ -10,6 +10,7 @@ AUTO = IndexSettings()
 
 def test_bytes_follow_the_formulas():
     assert estimate_bytes(IndexKind.EXACT, 1_000, 512) == 1_000 * 512 * 4
+    assert estimate_bytes(IndexKind.EXACT, 1_000, 512, Codes.SQ8) == 1_000 * 512
     assert estimate_bytes(IndexKind.HNSW, 1_000, 512) == 1_000 * (512 * 4 + 32 * 2 * 4 + 24)
     assert estimate_bytes(IndexKind.IVF, 10_000, 512) == 10_000 * (512 * 4 + 8) + 256 * 512 * 4
     assert estimate_bytes(IndexKind.IVF, 10_000, 512, Codes.SQ8) == 10_000 * (512 + 8) + 256 * 512 * 4
@@ -28,7 +29,10 @@ def test_each_ivf_list_can_be_trained(rows, lists):
     ("rows", "memory", "kind", "codes"),
     [
         (0, 0, IndexKind.EXACT, Codes.FLOAT32),
-        (EXACT_ROWS, 16 * GB, IndexKind.EXACT, Codes.FLOAT32),
+        (CODED_ROWS - 1, 16 * GB, IndexKind.EXACT, Codes.FLOAT32),
+        (CODED_ROWS, 16 * GB, IndexKind.EXACT, Codes.SQ8),
+        (EXACT_ROWS, 16 * GB, IndexKind.EXACT, Codes.SQ8),
+        (EXACT_ROWS, GB // 8, IndexKind.EXACT, Codes.FLOAT32),
         (EXACT_ROWS + 1, 16 * GB, IndexKind.HNSW, Codes.FLOAT32),
         (10_000_000, 64 * GB, IndexKind.HNSW, Codes.FLOAT32),
         (10_000_000, 44 * GB, IndexKind.IVF, Codes.FLOAT32),

@@ -11,7 +11,7 @@ import pytest
 from indexer import Collection, Document
 
 HIT = {"rank", "id", "score", "branches", "text", "uri", "fields"}
-ANSWER = {"hits", "method", "model", "generation", "pseudo_target", "took_ms", "notes"}
+ANSWER = {"hits", "method", "model", "generation", "pseudo_target", "took_ms", "notes", "plan"}
 
 
 @pytest.fixture

@@ -1,0 +1,72 @@
+"""Collections of made-up vectors for measuring speed: as large as asked for, made once, the same every time.
+
+Vectors are a mixture of 64 directions with noise, so that neighbours exist, as in a real embedding; a field `bucket` of
+0 to 999 lets filters choose any share. They are committed the way every document is.
+
+What this module does not know: what is measured.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from indexer.collection import Collection
+from indexer.embed.fake import FakeEmbedder
+from indexer.index.protocol import IndexSettings
+from indexer.store.publish import NewDocument
+from indexer.types import Modality, Vectors
+from indexer.vectors import unit_rows
+
+DIRECTIONS = 64
+NOISE = 2.0
+COMMIT = 1 << 15
+
+
+class Maker:
+    """Vectors and queries of one distribution.
+
+    Args:
+        dim: Their length.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self._basis = np.random.default_rng(0).standard_normal((DIRECTIONS, dim), np.float32)
+
+    def vectors(self, count: int, seed: int) -> Vectors:
+        """(count, dim) float32, of unit length."""
+        rng = np.random.default_rng(seed)
+        mixture = rng.standard_normal((count, DIRECTIONS), np.float32) @ self._basis
+        return unit_rows(mixture + NOISE * rng.standard_normal(mixture.shape, np.float32))
+
+    def queries(self, count: int) -> Vectors:
+        """As `vectors`, of a seed that no collection uses: none of them is stored."""
+        return self.vectors(count, 1 << 40)
+
+
+def synthetic(folder: Path, rows: int, dim: int, settings: IndexSettings | None = None) -> Collection:
+    """Open a collection of made-up documents; make it first if it is not there yet, or not finished."""
+    name = folder / f"speed-{rows}x{dim}"
+    collection = Collection.open(name, FakeEmbedder(dim), index=settings)
+    maker, start = Maker(dim), collection.catalog.generation().documents
+    buckets = np.random.default_rng(1).integers(0, 1000, rows).tolist()
+    while start < rows:
+        count = min(COMMIT, rows - start)
+        documents = [_document(number, buckets[number]) for number in range(start, start + count)]
+        with collection.writer() as writer:
+            writer.commit(documents, maker.vectors(count, start))
+        start += count
+    return collection
+
+
+def _document(number: int, bucket: int) -> NewDocument:
+    return NewDocument(
+        id=f"document-{number}",
+        text=f"the text of document {number}",
+        uri=f"file:///pictures/{number}.jpg",
+        image=None,
+        image_sha256=None,
+        modality=Modality.TEXT,
+        fields={"bucket": bucket, "name": f"number {number}"},
+    )

@@ -1,0 +1,126 @@
+"""`CodedIndex`: its bound holds, it is used, and where it proves nothing the answer is still the exact one."""
+
+import numpy as np
+import pytest
+
+from indexer.errors import CorruptionError, QueryError
+from indexer.index import codes
+from indexer.index.codes import CodedIndex
+from indexer.index.exact import ExactIndex
+from indexer.index.protocol import Plan
+from indexer.vectors import unit_rows
+
+ROWS, DIM = 4_000, 48
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+def spread(rng, rows=ROWS, dim=DIM):
+    return unit_rows(rng.standard_normal((rows, dim)))
+
+
+def uneven(rng, rows=ROWS, dim=DIM):
+    """As CLIP's vectors are: a few dimensions hold most of the length."""
+    return unit_rows(rng.standard_normal((rows, dim)) * np.where(np.arange(dim) < 3, 40, 1) + (np.arange(dim) < 2) * 60)
+
+
+def crowded(rng, rows=ROWS, dim=DIM):
+    """All within less than a step of the codes: they cannot tell these apart."""
+    return unit_rows(spread(rng, 1, dim) + 1e-4 * rng.standard_normal((rows, dim)))
+
+
+def agree(index, vectors, queries, k, allowed=None):
+    truth = ExactIndex([(vectors, np.arange(len(vectors)))]).search(queries, k, allowed)
+    found = index.search(queries, k, allowed)
+    np.testing.assert_array_equal(found.ids, truth.ids)
+    np.testing.assert_array_equal(found.scores, truth.scores)
+    return found.plan
+
+
+@pytest.mark.parametrize("make", [spread, uneven, crowded])
+def test_no_code_is_farther_from_its_vector_than_the_bound_says(make, rng):
+    vectors = make(rng)
+    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    worst = 0.0
+    for query in (*vectors[:20], *unit_rows(rng.standard_normal((20, DIM))), 7 * vectors[0]):
+        scores, rows = index._scan((query * index._scale)[None], ROWS, None)
+        far = np.abs(scores - vectors[rows].astype(np.float64) @ query.astype(np.float64)).max()
+        assert far <= index.error(query)
+        worst = max(worst, far / index.error(query))
+    assert worst > 0.05  # a bound that is always met by far would make every search slow
+
+
+@pytest.mark.parametrize("make", [spread, uneven])
+@pytest.mark.parametrize("k", [1, 10, 60])
+def test_codes_are_enough_and_the_answer_is_exact(make, k, rng):
+    vectors = make(rng)
+    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    queries = unit_rows(vectors[:6] + 0.05 * rng.standard_normal((6, DIM)))
+    for query in queries:
+        assert agree(index, vectors, query[None], k) == Plan.CODES.value
+    assert agree(index, vectors, queries, k, np.arange(0, ROWS, 2)) == Plan.CODES.value
+
+
+def test_where_codes_tell_nothing_apart_every_row_is_scored(rng, monkeypatch):
+    monkeypatch.setattr(codes, "MOST", 2_000)
+    vectors = crowded(rng)
+    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    assert agree(index, vectors, vectors[:2], 10) == Plan.SCAN.value
+
+
+def test_copies_tie_by_id_whatever_the_number_looked_at(rng, monkeypatch):
+    monkeypatch.setattr(codes, "LOOKED_AT", 4)
+    monkeypatch.setattr(codes, "LOOKED_AT_PER_K", 1)
+    vectors = spread(rng, 20)[rng.integers(0, 20, 2_000)]
+    index = CodedIndex.build([(vectors, np.arange(2_000))])
+    for k in (1, 5, 130):
+        agree(index, vectors, vectors[:4], k)
+
+
+def test_few_matches_are_fetched_and_large_batches_are_a_matrix_product(rng, monkeypatch):
+    vectors = spread(rng)
+    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    monkeypatch.setattr(index, "_scan", None)  # anything that asks for the codes fails
+    assert agree(index, vectors, vectors[:1], 3, np.arange(70)) == Plan.PICK.value
+    assert agree(index, vectors, vectors[: codes.FEW_QUERIES + 1], 3) == Plan.SCAN.value
+    assert agree(index, vectors, vectors[:1], ROWS) == Plan.SCAN.value
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_ids_are_not_rows(gaps, rng):
+    vectors = spread(rng)
+    ids = np.arange(ROWS) * (3 if gaps else 1) + 17
+    index = CodedIndex.build([(vectors[2_000:], ids[2_000:]), (vectors[:2_000], ids[:2_000])])
+    truth = ExactIndex([(vectors, ids)])
+    allowed = np.union1d(ids[::3], [0, 16, 18, 10**6])
+    for query in vectors[5:8]:
+        for some in (None, allowed):
+            found, expected = index.search(query[None], 9, some), truth.search(query[None], 9, some)
+            assert found.plan == Plan.CODES.value
+            np.testing.assert_array_equal(found.ids, expected.ids)
+
+
+def test_dimensions_that_are_zero_everywhere(rng):
+    vectors = spread(rng)
+    vectors[:, 5:20] = 0
+    vectors = unit_rows(vectors)
+    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    query = unit_rows(rng.standard_normal((1, DIM)))
+    assert agree(index, vectors, query, 5) == Plan.CODES.value
+    agree(index, vectors, np.zeros((1, DIM), np.float32), 5)
+
+
+def test_other_vectors_and_calls_are_refused(rng, tmp_path):
+    vectors = spread(rng)
+    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    index.save(tmp_path / "codes")
+    with pytest.raises(CorruptionError, match="holds codes of 4000 vectors"):
+        CodedIndex.load(tmp_path / "codes", ExactIndex([(vectors[1:], np.arange(ROWS - 1))]), index.metadata)
+    with pytest.raises(QueryError, match="k is 0"):
+        index.search(vectors[:1], 0)
+    (tmp_path / "codes").write_bytes(b"none")
+    with pytest.raises(CorruptionError, match="cannot read"):
+        CodedIndex.load(tmp_path / "codes", ExactIndex([(vectors, np.arange(ROWS))]), index.metadata)
