@@ -27,6 +27,7 @@ FOLDERS = ("indexer", "retrieval", "pipelines", "benchmarks", "docs")
 OTHERS = {
     "benchmarks/recipes/emoji-clip.json": "what `emoji-clip` was trained with",
     "benchmarks/recipes/emoji-generator.json": "what `emoji-generator` was trained with",
+    "benchmarks/recipes/emoji-gme.json": "what `emoji-gme` is trained with",
     "benchmarks/recipes/emoji-inversion.json": "what `emoji-inversion` was trained with",
     "benchmarks/results/compose.json": "measured: what pseudo-targets bring and cost",
     "benchmarks/results/emoji-clip.json": "measured: names and synonyms",
@@ -213,6 +214,7 @@ _METHODS = {
     "cig-reinvert": "`inversion` and a pseudo-target, made a word again (CIG)",
     "cig-embed": "`inversion` and a pseudo-target's vector, centred",
     "cig-product": "`inversion` times a pseudo-target's similarity (IP-CIR)",
+    "joint": "reference and sentence read at once by one model (GME)",
 }
 
 SECTIONS: dict[str, Callable[[], str]] = {"methods": methods, "drawings": drawings, "model": model, "files": file_list}

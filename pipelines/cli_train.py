@@ -202,3 +202,80 @@ def generator(
     out.print(f"The generator is in {folder / 'model'}", markup=False, soft_wrap=True)
     show_facts({name: f"{value:.4g}" for name, value in measured.items()})
     show_remark(f"Next: underdrawing search COLLECTION TEXT --image FILE --method cig --generator {folder / 'model'}")
+
+
+UNIFIED_EPILOG = examples(
+    "underdrawing train unified captions.parquet --out runs/unified",
+    "underdrawing train unified photos/ --out runs/gme --start Alibaba-NLP/gme-Qwen2-VL-2B-Instruct --lora-rank 8 "
+    "--device cuda --cache-gradients",
+    "# Use what was trained:",
+    "underdrawing index photos/ shop --model mllm:runs/unified/model",
+    'underdrawing search shop "at night" --image street.jpg --method joint',
+)
+
+
+@app.command(epilog=UNIFIED_EPILOG)
+def unified(
+    corpus: Corpus,
+    folder: RunFolder,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start", metavar="NAME", help="A checkpoint to go on from, hub id or folder. By default a new model."
+        ),
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option("--lora-rank", metavar="N", min=0, help="Train a LoRA of it. By default all weights.")
+    ] = None,
+    recipe_file: RecipeFile = None,
+    steps: Steps = None,
+    hard_steps: Annotated[
+        int | None,
+        typer.Option("--hard-steps", metavar="N", min=0, help="Steps with mined negatives, after the others."),
+    ] = None,
+    batch: Batch = None,
+    cache_gradients: Annotated[
+        bool | None,
+        typer.Option(
+            "--cache-gradients/--no-cache-gradients", help="Let the batch exceed the memory.", show_default=False
+        ),
+    ] = None,
+    peak: LearningRate = None,
+    split_field: SplitField = None,
+    evaluate_every: EvaluateEvery = None,
+    bf16: Bf16 = None,
+    seed: Seed = None,
+    device: Device = None,
+) -> None:
+    """Train one model that reads texts, pictures, and both at once: GME's way, from captioned pictures alone.
+
+    Run the same command again to continue at the last checkpoint.
+
+    What is not told is as the recipe says, and else as pipelines.train.unified_model.UnifiedRecipe has it.
+
+    The result is a folder that transformers loads, or a LoRA of the checkpoint.
+    """
+    from indexer.corpus.readers import open_corpus
+    from pipelines.train.run import load_recipe
+    from pipelines.train.unified import train_unified
+    from pipelines.train.unified_model import UnifiedRecipe
+
+    overrides = {
+        "start": start,
+        "lora_rank": lora_rank,
+        "steps": steps,
+        "hard_steps": hard_steps,
+        "batch": batch,
+        "cache_gradients": cache_gradients,
+        "peak": peak,
+        "split_field": split_field,
+        "evaluate_every": evaluate_every,
+        "bf16": bf16,
+        "seed": seed,
+        "device": device,
+    }
+    recipe = load_recipe(UnifiedRecipe, recipe_file, overrides)
+    measured = train_unified(open_corpus(corpus), recipe, folder)
+    out.print(f"The model is in {folder / 'model'}", markup=False, soft_wrap=True)
+    show_facts({name: f"{value:.4g}" for name, value in measured.items()})
+    show_remark(f"Next: underdrawing index SOURCE COLLECTION --model mllm:{folder / 'model'}")

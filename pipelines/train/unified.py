@@ -1,0 +1,400 @@
+"""Train one model that reads texts, pictures and both into one space: GME's way, from captioned pictures alone.
+
+The loss is InfoNCE at a fixed temperature, from query to document and back, over batches that mix all directions of a
+search (`unified_tasks.py`); queries are told what to find, documents never. It has two stages, as GME's (Zhang et al.,
+arXiv:2412.16855, after ANCE): with the negatives that a batch has, and then with wrong answers that the model of the
+first stage gives besides. The model is new, or a checkpoint, all of it or a LoRA. With `cache_gradients` the batch may
+exceed the memory.
+
+GME's own: LoRA of rank 8, learning rate 1e-4, temperature 0.03, 8 hard negatives, batches of 128 with pictures.
+
+The result is a folder that `mllm:FOLDER` loads.
+
+What this module does not know: collections, queries, how a corpus is stored.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.corpus.images import decode_image
+from indexer.corpus.records import Record
+from indexer.embed.mllm import image_tokens, last_hidden, pad_token
+from indexer.embed.mllm_batches import by_tokens
+from indexer.embed.mllm_prompt import Prompt, collate
+from indexer.errors import CallError, ItemError
+from indexer.types import Item, Rejected, Role
+from pipelines.train.augment import augment
+from pipelines.train.captions import Captions, Templates, documents_with_both
+from pipelines.train.differences import Differences
+from pipelines.train.gradient_cache import backward
+from pipelines.train.run import RunFolder, cosine_schedule, training_progress
+from pipelines.train.unified_model import UnifiedRecipe, export, normalised, start_model, thumbnails
+from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
+SAMPLE = 1000
+"""Records of a part, and queries with both parts, that an evaluation looks at."""
+
+
+def train_unified(records: Iterable[Record | Rejected], recipe: UnifiedRecipe, folder: Path) -> dict[str, float]:
+    """Train, or go on training, in `folder`; the finished model lies in `folder/model`.
+
+    Args:
+        records: The corpus.
+        recipe: What to train.
+        folder: The run's folder; a checkpoint in it is resumed.
+
+    Returns:
+        The last evaluation: metric name to value.
+
+    Raises:
+        CallError: The corpus has nothing to train on, or the folder holds another run.
+        UnknownNameError: A task that does not exist.
+        ModelError: The checkpoint to start from cannot be used.
+        MissingExtraError: An optional package that the recipe needs is missing.
+    """
+    run = RunFolder.start(folder, recipe)
+    trainer = _Trainer(records, recipe, run)
+    state = run.load()
+    if state is not None:
+        trainer.load_state(state)
+    note: dict[str, str] = {}
+    measured: dict[str, float] = {}
+    clock, seen = time.perf_counter(), 0
+    steps = recipe.steps + recipe.hard_steps
+    for step in training_progress(trainer.step, steps, note):
+        loss = trainer.advance()
+        seen += recipe.batch
+        note["loss"] = f"{loss:.3f}"
+        note["pairs/s"] = f"{seen / (time.perf_counter() - clock):.0f}"
+        if (step + 1) % recipe.evaluate_every == 0 or step + 1 in (recipe.steps, steps):
+            rate = seen / (time.perf_counter() - clock)
+            measured = trainer.evaluate()
+            run.log(step + 1, loss=loss, pairs_per_second=rate, **measured)
+            run.save(trainer.state())
+            clock, seen = time.perf_counter(), 0
+    with trainer.averaged():
+        export(trainer.unified, recipe, folder / "model")
+    run.plot({
+        "loss": ["loss"],
+        "picture to text, R@10": ["train_r10", "validation_r10"],
+        "picture and text to picture, R@10": ["train_fused_r10", "validation_fused_r10"],
+        "pairs per second": ["pairs_per_second"],
+    })  # fmt: skip
+    return measured or trainer.evaluate()
+
+
+class _Trainer:
+    """The state of a run and one step of it."""
+
+    def __init__(self, records: Iterable[Record | Rejected], recipe: UnifiedRecipe, run: RunFolder) -> None:
+        import torch
+
+        self.recipe, self.step = recipe, 0
+        self.device = torch.device(recipe.device)
+        self.data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field, recipe.look)
+        documents = list(documents_with_both(records, []))
+        for document in documents:
+            self.data.add(document)
+        self.rows = self.data.rows(recipe.train_part if recipe.split_field else None)
+        told = [recipe.query_instruction, recipe.fused_instruction or "", recipe.document_instruction]
+        said = [recipe.template.replace("{instruction}", each) for each in told]
+        said += [each for own in recipe.instructions.values() for each in own]
+        said += [each.replace("{text}", "") for each in recipe.sentences]
+        self._require_rows()
+        captions = [self.data.texts[number] for number in self.data.captions_of(self.rows)]
+        self.unified = start_model(recipe, run.path / "reading", [*captions, *said])
+        self.pictures = self._read(documents)
+        self._require_rows()
+        self.sampler = TaskSampler(
+            self.data,
+            self.rows,
+            self._differences(self.rows) if any(name.startswith("fused") for name in recipe.tasks) else None,
+            shares=recipe.tasks,
+            instructions=recipe.instructions,
+            told=recipe.told,
+            sentences=recipe.sentences,
+        )
+        self.unified.model.to(self.device).train()
+        self.weights = {name: each for name, each in self.unified.model.named_parameters() if each.requires_grad}
+        self.kept = {name: each.detach().clone() for name, each in self.weights.items()}
+        self.mined: Tensor | None = None
+        self._asked: dict[str, Differences | None] = {}
+        matrices = [each for name, each in self.weights.items() if each.ndim >= 2 and "embed_tokens" not in name]
+        rest = [each for name, each in self.weights.items() if not (each.ndim >= 2 and "embed_tokens" not in name)]
+        groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+
+    def _require_rows(self) -> None:
+        if not len(self.rows):
+            raise CallError("The corpus has no document with both a text and an image to train on.")
+
+    def _read(self, documents: Sequence[Any]) -> list[Pixels]:
+        """Pictures at the model's size; records whose picture cannot be used are trained on no more."""
+        pictures, bad = [], []
+        for row, document in enumerate(documents):
+            try:
+                pictures.append(self.unified.shaper(decode_image(document.image)))
+            except ItemError:
+                bad.append(row)
+                pictures.append(np.zeros((1, 1, 3), np.uint8))
+        self.rows = np.setdiff1d(self.rows, bad)
+        self._unusable = frozenset(bad)
+        return pictures
+
+    def _differences(self, rows: npt.NDArray[np.int64]) -> Differences:
+        recipe, pictures = self.recipe, [self.pictures[row] for row in rows]
+        if recipe.likeness is None:
+            features = thumbnails(pictures)
+        else:
+            from PIL import Image
+
+            from indexer.embed import load_embedder
+
+            embedder = load_embedder(recipe.likeness, device=recipe.device)
+            features = embedder.encode_document([Item(image=Image.fromarray(each)) for each in pictures])
+        looks = [self.data.looks[row] for row in rows] if self.data.looks else ()
+        return Differences([self.data.names[row] for row in rows], rows, features, recipe.keep, looks)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "weights": {name: each.detach() for name, each in self.weights.items()},
+            "averaged": self.kept,
+            "optimiser": self.optimiser.state_dict(),
+            "mined": self.mined,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        import torch
+
+        self.step, self.mined = state["step"], state["mined"]
+        with torch.no_grad():
+            for name, each in self.weights.items():
+                each.copy_(state["weights"][name])
+                self.kept[name].copy_(state["averaged"][name])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The moving average in the place of the weights."""
+        import torch
+
+        own = {name: each.detach().clone() for name, each in self.weights.items()}
+        with torch.no_grad():
+            for name, each in self.weights.items():
+                each.copy_(self.kept[name])
+        self.unified.model.eval()
+        try:
+            yield
+        finally:
+            self.unified.model.train()
+            with torch.no_grad():
+                for name, each in self.weights.items():
+                    each.copy_(own[name])
+
+    def advance(self) -> float:
+        """One optimiser step; returns its loss."""
+        import torch
+
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, self.step])
+        torch.manual_seed(int(rng.integers(2**62)))  # dropout of a LoRA
+        if self.step < recipe.steps:
+            rate, mined = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak), None
+        else:
+            if self.mined is None:
+                self.mined = torch.from_numpy(self._mine())
+            mined = self.mined.numpy()
+            rate = cosine_schedule(self.step - recipe.steps, recipe.hard_steps, recipe.warmup, recipe.hard_peak)
+        pairs = self.sampler.draw(recipe.batch, rng, mined, recipe.hard)
+        readings = [*pairs.queries, *pairs.documents]
+        prompts = self._prompts(readings, len(pairs.queries))
+        parts = by_tokens([len(each) for each in prompts], recipe.tokens)
+        order = torch.from_numpy(np.argsort(np.concatenate([np.array(part, np.int64) for part in parts])))
+        right = torch.from_numpy(pairs.right).to(self.device)
+
+        def encode(number: int) -> Tensor:
+            part, noise = parts[number], np.random.default_rng([recipe.seed, self.step, number])
+            return self._encode([readings[each] for each in part], [prompts[each] for each in part], noise)
+
+        def loss(vectors: Tensor) -> Tensor:
+            unsorted = vectors[order.to(vectors.device)]
+            count = len(pairs.queries)
+            return contrast(unsorted[:count], unsorted[count:], right, recipe.temperature)
+
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        value = backward(encode, range(len(parts)), loss, cached=recipe.cache_gradients)
+        torch.nn.utils.clip_grad_norm_(list(self.weights.values()), 1.0)
+        self.optimiser.step()
+        decay = min(recipe.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, each in self.weights.items():
+                self.kept[name].lerp_(each, 1 - decay)
+        self.step += 1
+        return value
+
+    def _prompts(self, readings: Sequence[Reading], queries: int) -> list[Prompt]:
+        """The prompts of queries, and of the documents behind them."""
+        unified = self.unified
+        prompts = []
+        for place, each in enumerate(readings):
+            role = Role.QUERY if place < queries else Role.DOCUMENT
+            grid = None if each.picture == NONE else unified.shaper.grid(self.pictures[each.picture])
+            told = unified.spec.instruction(role, each.modality, each.instruction)
+            prompts.append(unified.writer.write(told, each.text, grid))
+        return prompts
+
+    def _encode(
+        self, readings: Sequence[Reading], prompts: Sequence[Prompt], noise: np.random.Generator | None
+    ) -> Tensor:
+        """Unit vectors (n, dim) float32, with gradients; pictures are changed a little where there is noise."""
+        import torch
+
+        unified = self.unified
+        rows = [each.picture for each in readings if each.picture != NONE]
+        batch = collate(
+            prompts, pad_token(self._config), image_tokens(self._config), unified.shaper.merge, unified.spec
+        )
+        with torch.autocast(self.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():
+            patches = self._patches(rows, noise) if rows else None
+            hidden = last_hidden(unified.model, batch, patches, self.device)
+        return torch.nn.functional.normalize(hidden.float(), dim=-1)
+
+    def _patches(self, rows: Sequence[int], noise: np.random.Generator | None) -> Tensor:
+        import torch
+
+        shaper = self.unified.shaper
+        pictures = [self.pictures[row] for row in rows]
+        if noise is None or not self.recipe.augment:
+            return shaper.patches(pictures, self.device)
+        if len({each.shape for each in pictures}) == 1:
+            return shaper.cut(normalised(augment(np.stack(pictures), noise, self.device), shaper))
+        return torch.cat([shaper.cut(normalised(augment(each[None], noise, self.device), shaper)) for each in pictures])
+
+    @functools.cached_property
+    def _config(self) -> Any:
+        return self.unified.model.config
+
+    def _vectors(self, readings: Sequence[Reading], role: Role) -> npt.NDArray[np.float32]:
+        """Vectors of the weights as they are, without noise and gradients."""
+        import torch
+
+        prompts = self._prompts(readings, len(readings) if role is Role.QUERY else 0)
+        found = np.empty((len(readings), self._config.text_config.hidden_size), np.float32)
+        with torch.inference_mode():
+            for part in by_tokens([len(each) for each in prompts], self.recipe.tokens):
+                own = self._encode([readings[each] for each in part], [prompts[each] for each in part], None)
+                found[part] = own.cpu().numpy()
+        return found
+
+    def _mine(self) -> npt.NDArray[np.int64]:
+        """For each record, those whose pictures its text finds and that are no right answers: (records, k) int64."""
+        depth = self.recipe.mine_depth
+        mined = np.full((len(self.data), depth), NONE, np.int64)
+        names = list(dict.fromkeys(self.data.names[row] for row in self.rows))
+        with self.averaged():
+            asked = self._vectors([Reading(None, name, 0) for name in names], Role.QUERY)
+            pictures = self._vectors(
+                [Reading(None, None, int(row), picture=int(row)) for row in self.rows], Role.DOCUMENT
+            )
+        own: dict[str, list[int]] = {}
+        for place, row in enumerate(self.rows):
+            own.setdefault(self.data.names[row], []).append(place)
+        for name, query in zip(names, asked, strict=True):
+            scores = pictures @ query
+            scores[own[name]] = -np.inf
+            best = np.argsort(-scores, kind="stable")[: min(depth, len(scores) - len(own[name]))]
+            mined[self.rows[own[name]], : len(best)] = self.rows[best]
+        return mined
+
+    def evaluate(self) -> dict[str, float]:
+        """R@10 of pictures among all base captions, and of pictures with words among the pictures of their part."""
+        rng = np.random.default_rng(self.recipe.seed)
+        parts = {"train": self.recipe.train_part, "validation": self.recipe.validation_part}
+        measured: dict[str, float] = {}
+        names = list(dict.fromkeys(self.data.names))
+        number = {name: place for place, name in enumerate(names)}
+        with self.averaged():
+            gallery = self._vectors([Reading(None, name, 0) for name in names], Role.DOCUMENT)
+            for label, part in parts.items() if self.recipe.split_field else [("train", None)]:
+                rows = np.array([row for row in self.data.rows(part) if int(row) not in self._unusable], np.int64)
+                if not len(rows):
+                    continue
+                some = rng.choice(rows, min(SAMPLE, len(rows)), replace=False)
+                asked = self._vectors([Reading(None, None, 0, picture=int(row)) for row in some], Role.QUERY)
+                right = np.array([number[self.data.names[row]] for row in some])
+                measured[f"{label}_r10"] = _share_within(asked @ gallery.T, right, 10)
+                measured |= self._composed(label, rows, rng)
+        return measured
+
+    def _composed(self, label: str, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> dict[str, float]:
+        """How often a picture and the words that differ find the other picture, among up to so many of its part."""
+        if not any(name.startswith("fused") for name in self.recipe.tasks):
+            return {}
+        if label not in self._asked:
+            self._asked[label] = self._differences_or_none(rows)
+        pairs = self._asked[label]
+        if pairs is None:
+            return {}
+        before, after, said = pairs.draw(min(SAMPLE, 4 * len(rows)), rng)
+        gallery = np.unique(np.concatenate([before, after, rng.choice(rows, min(SAMPLE, len(rows)), replace=False)]))
+        sentence = self.recipe.sentences[0]
+        asked = self._vectors(
+            [
+                Reading(None, sentence.replace("{text}", words), int(target), picture=int(picture))
+                for picture, target, words in zip(before, after, said, strict=True)
+            ],
+            Role.QUERY,
+        )
+        found = self._vectors([Reading(None, None, int(row), picture=int(row)) for row in gallery], Role.DOCUMENT)
+        scores = asked @ found.T
+        scores[np.arange(len(before)), np.searchsorted(gallery, before)] = -np.inf
+        right = np.searchsorted(gallery, after)
+        return {f"{label}_fused_r{k}": _share_within(scores, right, k) for k in (1, 10)}
+
+    def _differences_or_none(self, rows: npt.NDArray[np.int64]) -> Differences | None:
+        try:
+            return self._differences(rows)
+        except CallError:  # a small part may have no two captions alike
+            return None
+
+
+def contrast(queries: Tensor, documents: Tensor, right: Tensor, temperature: float) -> Tensor:
+    """InfoNCE both ways, mean over the pairs; what would be right too counts neither for nor against.
+
+    Args:
+        queries: (n, dim) unit rows.
+        documents: (n or more, dim) unit rows; the first n are the right answers, in order.
+        right: (n, documents) bool: all right answers.
+        temperature: Cosines are divided by it.
+    """
+    import torch
+
+    count = len(queries)
+    own = torch.arange(count, device=queries.device)
+    also = right.clone()
+    also[own, own] = False
+    logits = (queries @ documents.T / temperature).masked_fill(also, -torch.inf)
+    forward = torch.nn.functional.cross_entropy(logits, own)
+    back = torch.nn.functional.cross_entropy(logits[:, :count].T, own)
+    return (forward + back) / 2
+
+
+def _share_within(scores: npt.NDArray[np.float32], right: npt.NDArray[np.int64], k: int) -> float:
+    rank = (scores > scores[np.arange(len(right)), right][:, None]).sum(1)
+    return float((rank < k).mean())
