@@ -150,8 +150,9 @@ def _measured(run: Run) -> dict[str, Any]:
     document["ms_per_query"] = round(1000 * sum(found.seconds.values()) / found.queries, 3)
     if len(found.families) > 1 and run.protocol.average is Average.QUERIES:
         document["macro"] = _macro(found)
-    if found.notes:
-        document["notes"] = dict(found.notes)
+    for name, counts in (("notes", found.notes), ("drawings", found.drawings)):
+        if counts:
+            document[name] = dict(counts)
     if options.run:
         write_run(options.run, found.rankings, f"{run.embedder.name}/{options.method}")
     rows = published.rows_for(run.benchmark.name, run.split, options.method, run.embedder.name)

@@ -25,6 +25,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 FOLDERS = ("indexer", "retrieval", "pipelines", "benchmarks", "docs")
 OTHERS = {
+    "benchmarks/expected.json": "published rows with their sources, shown beside what is measured",
     "benchmarks/recipes/emoji-clip.json": "what `emoji-clip` was trained with",
     "benchmarks/recipes/emoji-generator.json": "what `emoji-generator` was trained with",
     "benchmarks/recipes/emoji-gme.json": "what `emoji-gme` is trained with",

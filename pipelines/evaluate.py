@@ -58,6 +58,7 @@ class Ranked:
         places: By query id, where its targets stand in the whole ranking, where the plan asks for that.
         seconds: Wall time of encoding and of ranking.
         notes: What went wrong in making a query's vectors without spoiling its answer, and for how many queries.
+        drawings: How many pseudo-targets were `drawn`, and how many `cached`, which cost no time.
     """
 
     rankings: dict[str, Ranking] = field(default_factory=dict)
@@ -65,6 +66,7 @@ class Ranked:
     places: dict[str, tuple[int, ...]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"encode": 0.0, "rank": 0.0})
     notes: Counter[str] = field(default_factory=Counter)
+    drawings: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Evaluation:
         seconds: Wall time of encoding and of ranking.
         aspects: By aspect and name, the average over the queries that have it; `queries` is their number.
         notes: As `Ranked`: drawings that are missing, for one.
+        drawings: As `Ranked`.
     """
 
     queries: int
@@ -90,6 +93,7 @@ class Evaluation:
     seconds: Mapping[str, float]
     aspects: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)
+    drawings: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The measures without the rankings; `json.dumps` takes it as it is."""
@@ -218,6 +222,8 @@ def _ranked(judged: Sequence[JudgedQuery], retriever: Retriever, k: int, plan: P
         encoded = retriever.encode([query.query for query in batch])
         ranked.seconds["encode"] += time.perf_counter() - begin
         ranked.notes.update(note for each in encoded for note in each.notes)
+        about = [each.pseudo_target for each in encoded if each.pseudo_target is not None]
+        ranked.drawings.update("cached" if each["cached"] else "drawn" for each in about)
         _rank(batch, encoded, retriever, k, plan, ranked)
     return ranked
 
@@ -316,6 +322,7 @@ def _measured(
         seconds=ranked.seconds,
         aspects=_by_aspect(judged, values),
         notes=ranked.notes,
+        drawings=ranked.drawings,
     )
 
 

@@ -9,7 +9,8 @@ import pytest
 from indexer.collection import Collection
 from indexer.errors import CallError
 from indexer.types import Document
-from pipelines.evaluate import JudgedQuery, evaluate, sweep, write_run
+from pipelines.evaluate import JudgedQuery, answer, evaluate, sweep, write_run
+from pipelines.judged import Average, Plan, Precision, Reference, Ties
 from retrieval import Query, Retriever, Weights
 from retrieval.metrics import average_precision_at, mean
 from retrieval.search import Ranking
@@ -147,3 +148,113 @@ def test_a_run_file_holds_no_white_space(tmp_path, document, tag):
     with pytest.raises(CallError, match="white space"):
         write_run(tmp_path / "run", {"q": Ranking((document,), (1.0,))}, tag)
     assert not (tmp_path / "run").exists()
+
+
+# Plans other than EmojiCIR's
+
+
+def test_a_plan_names_its_measures():
+    plan = Plan(recall=(1, 50), precision=(5,), subset=(2,), whole=Precision.TRAPEZOID)
+    assert plan.names == ("R@1", "R@50", "mAP@5", "Rsub@2", "mAP")
+    assert plan.depth == 50
+    assert plan.only("R@50") == Plan(recall=(50,), precision=(), subset=())
+    assert plan.only("Rsub@2").names == ("Rsub@2",)
+    assert plan.only("mAP").whole is Precision.TRAPEZOID
+    with pytest.raises(CallError, match=r"measure 'R@5' is not known. Known: R@1, R@50, mAP@5, Rsub@2, mAP"):
+        plan.only("R@5")
+    with pytest.raises(CallError, match="truncated is no average precision of a whole ranking"):
+        Plan(whole=Precision.TRUNCATED)
+
+
+def test_the_measures_are_the_plans(collection):
+    plan = Plan(recall=(2,), precision=(3,), subset=(1, 2), whole=Precision.STANDARD)
+    found = evaluate(QUERIES, Retriever(collection, "sum"), plan=plan)
+    assert list(found.measures) == ["R@2", "mAP@3", "mAP", "Rsub@1", "Rsub@2"]
+    assert found.measures["Rsub@2"].value == 1.0
+    whole = evaluate(QUERIES, Retriever(collection, "sum"), 100)
+    expected = [average_precision_at(whole.rankings[q.query_id].ids, q.targets, 100) for q in QUERIES]
+    assert found.measures["mAP"].value == pytest.approx(mean(expected))
+
+
+def test_a_gallery_is_all_that_is_ranked(collection):
+    one = JudgedQuery("q", Query(text="red cat"), ("dog",), gallery=("dog", "night dog", "red dog"))
+    plan = Plan(recall=(1, 3), precision=(), whole=Precision.TRAPEZOID)
+    found = evaluate([one], Retriever(collection, "text"), plan=plan)
+    assert found.rankings["q"].ids[0] == "red dog"
+    assert set(found.rankings["q"].ids) == set(one.gallery)
+    assert found.measures["R@3"].value == 1.0
+    less = JudgedQuery(**{**vars(one), "exclude": ("red dog",)})
+    assert set(evaluate([less], Retriever(collection, "text"), plan=plan).rankings["q"].ids) == {"dog", "night dog"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gallery": ("red cat",)}, "only one of them has a gallery"),
+        ({"gallery": ("blue cat", "dog")}, "The target red cat of the query q1 is not in the query's gallery"),
+    ],
+)
+def test_galleries_that_would_mislead_are_refused(collection, change, message):
+    first = JudgedQuery(**{**vars(QUERIES[0]), **change})
+    rest = [JudgedQuery(**{**vars(q), "gallery": q.targets}) for q in QUERIES[1:]]
+    with pytest.raises(CallError, match=message):
+        evaluate([first, *(QUERIES[1:] if len(change["gallery"]) == 1 else rest)], Retriever(collection))
+
+
+def test_ties_go_by_id_or_against_the_target(tmp_path):
+    with Collection.open(tmp_path / "c", "fake:64") as same:
+        same.add(Document(name, text="cat") for name in ("a", "b", "c"))
+        queries = [JudgedQuery(name, Query(text="cat"), (name,)) for name in ("a", "b", "c")]
+        for ties, r1, r2 in ((Ties.BY_ID, 1 / 3, 2 / 3), (Ties.AGAINST_TARGET, 0.0, 0.0)):
+            plan = Plan(recall=(1, 2, 3), precision=(), ties=ties, whole=Precision.STANDARD)
+            found = evaluate(queries, Retriever(same, "text"), plan=plan)
+            assert found.measures["R@1"].value == pytest.approx(r1)
+            assert found.measures["R@2"].value == pytest.approx(r2)
+            assert found.measures["R@3"].value == 1.0
+            # Over whole rankings what ties goes before, by either rule.
+            assert found.measures["mAP"].value == pytest.approx(1 / 3)
+
+
+def test_a_stored_reference_may_be_kept(collection):
+    asked = JudgedQuery("q", Query(like="cat"), ("red cat",))
+    kept = Plan(references=Reference.KEPT, recall=(1,))
+    assert evaluate([asked], Retriever(collection, "image"), plan=kept).rankings["q"].ids[0] == "cat"
+    assert "cat" not in evaluate([asked], Retriever(collection, "image")).rankings["q"].ids
+
+
+def test_aspects_are_reported_and_not_averaged_over(collection):
+    queries = [
+        JudgedQuery(**{**vars(query), "aspects": ("hard", "odd") if query.query_id == "q4" else ("hard",)})
+        for query in QUERIES
+    ]
+    found = evaluate(queries, Retriever(collection, "sum"))
+    assert found.measures == evaluate(QUERIES, Retriever(collection, "sum")).measures
+    assert found.aspects["odd"]["queries"] == 1
+    assert found.aspects["odd"]["R@1"] == 0.0
+    assert found.aspects["hard"]["R@1"] == 0.75
+    assert found.to_json()["aspects"]["odd"]["R@1"] == 0.0
+
+
+def test_queries_may_weigh_the_same(collection):
+    more = [judged(f"x{n}", "red", "cat", "red cat", "colour", subset=("red cat",)) for n in range(20)]
+    found = evaluate(QUERIES + more, Retriever(collection, "sum"), plan=Plan(average=Average.QUERIES))
+    assert found.measures["R@1"].value == pytest.approx(23 / 24)
+
+
+def test_a_sweep_looks_at_any_measure_of_the_plan(collection):
+    plan = Plan(average=Average.QUERIES, whole=Precision.TRAPEZOID)
+    grid = [Weights(text=weight, image=1 - weight) for weight in (0.3, 1.0)]
+    for measure in ("Rsub@1", "mAP", "R@5"):
+        curve = sweep(QUERIES, lambda weights: Retriever(collection, "sum", weights), grid, plan=plan, measure=measure)
+        for weights, value in curve:
+            found = evaluate(QUERIES, Retriever(collection, "sum", weights), plan=plan)
+            assert value == pytest.approx(found.measures[measure].value)
+
+
+def test_queries_without_public_judgments_are_answered(collection):
+    hidden = [JudgedQuery(**{**vars(query), "targets": ()}) for query in QUERIES]
+    ranked = answer(hidden, Retriever(collection, "sum"), 3)
+    judged_too = evaluate(QUERIES, Retriever(collection, "sum"), 3)
+    for name, ranking in ranked.rankings.items():
+        assert ranking.ids == judged_too.rankings[name].ids[:3]
+    assert set(ranked.subsets["q1"].ids) == set(QUERIES[0].subset)

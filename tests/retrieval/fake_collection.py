@@ -51,7 +51,8 @@ class FakeSnapshot:
         allowed = self._allowed(where, exclude)
         ids = np.full((len(vectors), k), -1, np.int64)
         scores = np.full((len(vectors), k), -np.inf, np.float32)
-        for row, products in enumerate(vectors @ self._vectors.T):
+        exact = (vectors.astype(np.float64) @ self._vectors.T.astype(np.float64)).astype(np.float32)
+        for row, products in enumerate(exact):
             places = [p for p in np.argsort(-products, kind="stable") if allowed[p]][:k]
             ids[row, : len(places)] = np.array(places, np.int64) + self.FIRST
             scores[row, : len(places)] = products[places]

@@ -6,11 +6,13 @@ import pytest
 from indexer.errors import CallError
 from retrieval.metrics import (
     average_precision_at,
+    average_precision_of,
     bootstrap_interval,
     hit_rate_at,
     macro_mean,
     mean,
     ndcg_at,
+    places_of,
     recall_at,
     reciprocal_rank,
     subset_recall_at,
@@ -168,3 +170,5 @@ def test_measures_agree_with_ranx(monkeypatch):
             theirs = evaluate(qrels, run, f"{name}@{k}", return_mean=False)
             mine = [measure(rankings[query], targets[query], k) for query in sorted(rankings)]
             np.testing.assert_allclose(mine, theirs, err_msg=f"{name}@{k}")
+    mine = [average_precision_of(places_of(rankings[q], targets[q]), len(targets[q])) for q in sorted(rankings)]
+    np.testing.assert_allclose(mine, evaluate(qrels, run, "map", return_mean=False))

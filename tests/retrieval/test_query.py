@@ -11,7 +11,7 @@ from PIL import Image
 from indexer.errors import QueryError
 from indexer.types import Item
 from retrieval import Query, Weights
-from retrieval.query import Stored
+from retrieval.query import Averaged, Stored
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,15 @@ def test_weights_fill_in_what_they_say_nothing_about():
 def test_weights_travel_as_json():
     weights = Weights(alpha=0.8, negative=0.0)
     assert Weights(**json.loads(json.dumps(weights.given()))) == weights
+
+
+def test_other_wordings_are_one_part_with_the_text():
+    query = Query(text=" a and b ", wordings="b and a")
+    assert query.sentences == ("a and b", "b and a")
+    assert query.parts()["text"] == Averaged((Item(text="a and b"), Item(text="b and a")))
+    assert Query(text="a").parts()["text"] == Item(text="a")
+    assert Query(like="x").sentences == ()
+    with pytest.raises(QueryError, match="no `text` that they say"):
+        Query(like="x", wordings=("b",))
+    with pytest.raises(QueryError, match="`wordings` is empty"):
+        Query(text="a", wordings=("",))

@@ -539,3 +539,85 @@ def test_threads_may_search_at_once(retriever, references):
         for worded, plain in found[number]:
             same(worded, alone[number])
             same(plain, texts)
+
+
+# Other wordings, other templates, pictures of stored references
+
+
+def average(*rows):
+    return unit(np.mean(rows, axis=0, dtype=np.float64))
+
+
+def test_other_wordings_are_averaged_in_every_branch(retriever, references, model, source):
+    inversion, wordings = tiny_inversion(), ("red and blue", "blue and red")
+    query = Query(text=wordings[0], wordings=wordings[1:], image=references[9])
+    word = vector(model, references[9])
+    expected = average(*(read(model, inversion, text, word) for text in wordings))
+    [encoded] = retriever("inversion").encode([query])
+    np.testing.assert_allclose(encoded.vectors["inversion"], expected, atol=1e-5)
+
+    [encoded] = retriever("cig", Merge.REINVERT).encode([query])
+    feature = average(*(vector(model, picture) for picture in drawn_of(encoded)))
+    expected = average(*(read(model, inversion, text, feature) for text in wordings))
+    np.testing.assert_allclose(encoded.vectors["pseudo_target"], expected, atol=1e-5)
+
+    [encoded] = retriever("text").encode([query])
+    expected = average(*model.encode_query([Item(text=text) for text in wordings]))
+    np.testing.assert_allclose(encoded.vectors["text"], expected, atol=1e-5)
+
+    [encoded] = retriever("shift").encode([replace(query, caption="a cat")])
+    expected = average(*model.encode_query([Item(text=f"a cat, {text}") for text in wordings]))
+    np.testing.assert_allclose(encoded.vectors["text"], expected, atol=1e-5)
+
+
+def drawn_of(encoded):
+    return [opened(file) for file in encoded.pseudo_target["paths"]]
+
+
+def test_what_is_drawn_is_drawn_from_the_text_alone(retriever, references, generator):
+    query = Query(text="red and blue", wordings=("blue and red",), image=references[9])
+    retriever("cig", Merge.REINVERT).encode([query, Query(text="plain", image=references[8])])
+    assert sorted(generator.calls[0]) == ["plain", "red and blue"]
+    assert len(generator.calls) == 1
+
+
+def test_a_batch_with_wordings_is_its_queries_one_by_one(retriever, references):
+    queries = [
+        Query(text="red", wordings=("blue", "green"), image=references[9]),
+        Query(text="red", image=references[9]),
+        Query(text="at night", wordings=("by day",), image=references[8]),
+    ]
+    for method, merge in METHODS:
+        several = retriever(method, merge)
+        for batched, one in zip(several.encode(queries), queries, strict=True):
+            [alone] = several.encode([one])
+            assert batched.vectors.keys() == alone.vectors.keys()
+            for name, row in batched.vectors.items():
+                np.testing.assert_allclose(row, alone.vectors[name], atol=1e-5)
+
+
+def test_another_template_is_read_in_place_of_the_inversions_own(retriever, query, model, studio):
+    template = "a thing, {word}, which {text}"
+    [encoded] = retriever("inversion", template=template).encode([query])
+    words = tiny_inversion().words(vector(model, query.image)[None])
+    np.testing.assert_allclose(
+        encoded.vectors["inversion"], model.encode_worded(template, ["at night"], words)[0], atol=1e-5
+    )
+    assert studio(template=template).template(model) == template
+    assert studio().template(model) == tiny_inversion().config.template
+    with pytest.raises(CallError, match="0 times"):
+        studio(template="no place for it")
+
+
+def test_an_inversion_of_raw_features_reads_a_stored_documents_picture(
+    retriever, references, model, source, tmp_path, monkeypatch
+):
+    references[3].save(tmp_path / "d3.png")
+    source.pinned._documents[3] = replace(source.pinned._documents[3], image=tmp_path / "d3.png")
+    inversion = tiny_inversion(normalized=False)
+    [encoded] = retriever("inversion", inversion=inversion).encode([Query(text="at night", like="d3")])
+    raw = model.image_features([model.preparer()(Item(image=references[3]))])[0]
+    np.testing.assert_allclose(encoded.vectors["inversion"], read(model, inversion, "at night", raw), atol=1e-5)
+    # An inversion of unit vectors does not ask for it.
+    monkeypatch.setattr(source.pinned, "documents", None)
+    retriever("inversion").encode([Query(text="at night", like="d3")])
