@@ -1,0 +1,1 @@
+"""Our models in the hands of other libraries: mteb, sentence-transformers."""
