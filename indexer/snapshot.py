@@ -9,23 +9,24 @@ What this module does not know: models, how a generation came to be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
-from indexer.index.protocol import IndexSettings, Neighbours
+from indexer.index.protocol import Device, IndexKind, IndexSettings, Neighbours
 from indexer.layout import Layout
 from indexer.media import image_path
 from indexer.searcher import Searcher
-from indexer.store.catalog import Catalog, Generation, Mean, Space
+from indexer.store.catalog import Catalog, Generation, Space
 from indexer.store.filters import Where
 from indexer.store.segments import damaged
-from indexer.types import Ids, Modality, Scores, Vectors
+from indexer.types import MODALITIES, UNKNOWN, Ids, Mean, Modality, Scores, Vectors
 
 __all__ = ["Mean", "Snapshot", "Space", "StoredDocument"]
 
@@ -57,7 +58,7 @@ class Snapshot:
     def __init__(
         self, catalog: Catalog, layout: Layout, space: Space, generation: Generation, settings: IndexSettings
     ) -> None:
-        self._catalog, self._layout = catalog, layout
+        self._catalog, self._layout, self._settings = catalog, layout, settings
         self.space = space
         self.generation = generation.number
         self.published = generation
@@ -95,11 +96,42 @@ class Snapshot:
         """The kind of index in use, and why."""
         return self._searcher.choice.reason
 
+    @property
+    def scans(self) -> bool:
+        """Whether a search looks at every row; otherwise an index proposes some."""
+        return self._searcher.choice.kind is IndexKind.EXACT and self._settings.device is Device.CPU
+
+    @cached_property
+    def modality_codes(self) -> npt.NDArray[np.uint8]:
+        """What each vector is made of, by vector id, as its place in `MODALITIES`: (next vector id or more,) uint8."""
+        return self._catalog.modalities(self.space.id, self.published.next_vector)
+
+    @cached_property
+    def living(self) -> dict[Modality, int]:
+        """How many living vectors there are of each modality that has any.
+
+        Raises:
+            SnapshotGoneError: The generation was compacted away before its modalities were read.
+        """
+        codes, kinds = self.modality_codes, len(MODALITIES) + 1
+        stored = np.bincount(codes[self._searcher.exact.all_ids()], minlength=kinds)
+        counts = stored - np.bincount(codes[self._dead], minlength=kinds)
+        if counts[UNKNOWN]:
+            raise SnapshotGoneError(f"Generation {self.generation} was compacted away.", "Open a new snapshot.")
+        return {modality: int(counts[code]) for code, modality in enumerate(MODALITIES) if counts[code]}
+
     @cached_property
     def _alive(self) -> Ids:
         return np.setdiff1d(self._searcher.exact.all_ids(), self._dead, assume_unique=True)
 
-    def search(self, vectors: Vectors, k: int, where: Where | None = None, exclude: Sequence[str] = ()) -> Neighbours:
+    def search(
+        self,
+        vectors: Vectors,
+        k: int,
+        where: Where | None = None,
+        exclude: Sequence[str] = (),
+        modalities: Collection[Modality] = (),
+    ) -> Neighbours:
         """The k nearest living vectors of each query, best first.
 
         Args:
@@ -107,6 +139,7 @@ class Snapshot:
             k: At least 1; if k documents match, k come back, else all that match, padded with -1 and -inf.
             where: A filter on the documents' fields.
             exclude: Document ids left out; ids not in the collection are passed over.
+            modalities: Only documents whose vector is made of one of these; none for all.
 
         Raises:
             FilterError: The filter does not parse.
@@ -114,22 +147,35 @@ class Snapshot:
             SpaceMismatchError: The vectors have another dimension.
             SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
+        return self.search_among(vectors, k, self.eligible(where, exclude, modalities))
+
+    def search_among(self, vectors: Vectors, k: int, ids: Ids | None) -> Neighbours:
+        """`search` among what `eligible` gave."""
         self._require_dim(vectors)
-        return self._searcher.search(vectors, k, self._allowed(where, exclude))
+        return self._searcher.search(vectors, k, ids)
 
     def scores(self, vectors: Vectors, ids: Ids) -> Scores:
         """Exact inner products with given vectors: (n, len(ids)) float32."""
         self._require_dim(vectors)
         return self._searcher.exact.scores(vectors, ids)
 
-    def scan(self, vectors: Vectors, where: Where | None = None, exclude: Sequence[str] = ()) -> tuple[Ids, Scores]:
+    def scan(
+        self,
+        vectors: Vectors,
+        where: Where | None = None,
+        exclude: Sequence[str] = (),
+        modalities: Collection[Modality] = (),
+    ) -> tuple[Ids, Scores]:
         """Every living vector that matches: ids ascending (N,), and scores (n, N) float32."""
+        return self.scan_among(vectors, self.eligible(where, exclude, modalities))
+
+    def scan_among(self, vectors: Vectors, among: Ids | None) -> tuple[Ids, Scores]:
+        """`scan` of what `eligible` gave."""
         self._require_dim(vectors)
         ids, scores = self._searcher.exact.scan(vectors)
-        allowed = self._allowed(where, exclude)
-        if allowed is None:
+        if among is None:
             return ids, scores
-        kept = np.isin(ids, allowed, assume_unique=True)
+        kept = np.isin(ids, among, assume_unique=True)
         return ids[kept], scores[:, kept]
 
     def vectors(self, ids: Ids) -> Vectors:
@@ -173,13 +219,18 @@ class Snapshot:
         """The living vectors that a filter lets through, ascending."""
         return self._catalog.matching(where, self.generation, self.space.id)
 
-    def _allowed(self, where: Where | None, exclude: Sequence[str]) -> Ids | None:
-        """The ids a search may return, or None for all of them."""
+    def eligible(
+        self, where: Where | None = None, exclude: Sequence[str] = (), modalities: Collection[Modality] = ()
+    ) -> Ids | None:
+        """The vectors that a search with these conditions may return, ascending, or None for all; raises as it."""
         if isinstance(exclude, str):
             raise CallError(f"exclude takes a list of ids, not the one text {exclude!r}.", f"Write [{exclude!r}].")
-        if where is None and not exclude and len(self._dead) == 0:
+        if where is None and not exclude and not modalities and len(self._dead) == 0:
             return None
         allowed = self._alive if where is None else self.matching(where)
+        if modalities:
+            wanted = [MODALITIES.index(Modality(each)) for each in modalities]
+            allowed = allowed[np.isin(self.modality_codes[allowed], wanted)]
         if exclude:
             left_out = self._catalog.known_vector_ids(exclude, self.generation, self.space.id)
             allowed = np.setdiff1d(allowed, np.fromiter(left_out.values(), np.int64), assume_unique=True)

@@ -147,7 +147,7 @@ class DrawingCall:
                 "Say how the answer differs from the reference, or choose --method image.",
             )
 
-    def retriever(self, collection: Collection, method: Method, device: str) -> Retriever:
+    def retriever(self, collection: Collection, method: Method, device: str, centre: str) -> Retriever:
         """The retriever, with the models loaded that the method needs.
 
         Raises:
@@ -172,7 +172,9 @@ class DrawingCall:
             deadline_ms=self.deadline_ms,
             device=device,
         )
-        made = Retriever(collection, method, merge=self.merge or Merge.EMBED, studio=studio, gate=self.gate)
+        made = Retriever(
+            collection, method, merge=self.merge or Merge.EMBED, studio=studio, gate=self.gate, centre=centre
+        )
         # A person waits who has asked for a drawing: what cannot be loaded is said before anything is searched.
         if method.value in ("inversion", "cig"):
             with err.status("Loading"):

@@ -29,6 +29,7 @@ EPILOG = examples(
     'underdrawing search shop "at night" --image reference.jpg',
     'underdrawing search shop "in blue" --like lamps/17.jpg --method product -k 5',
     'underdrawing search shop "at night" --image reference.jpg --method cig --drawings drawn/ --html found.html',
+    'underdrawing search shop "how to fit a lamp" --modality text --modality image+text',
     'underdrawing search shop lamp --not floor --where \'{"price": {"$lt": 50}}\' --html found.html',
 )
 WHERE_EXAMPLE = """Quote it for the shell: --where '{"price": {"$lt": 50}, "style": "flat"}'"""
@@ -70,6 +71,13 @@ def search(
             rich_help_panel=PARTS,
         ),
     ] = None,
+    modalities: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--modality", metavar="NAME",
+            help="Only documents that are a text, an image or image+text; repeatable.", rich_help_panel=PARTS,
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -95,6 +103,15 @@ def search(
             rich_help_panel=METHOD,
         ),
     ] = None,
+    centre: Annotated[
+        str,
+        typer.Option(
+            "--centre", metavar="NAME",
+            help="Compare texts, pictures and both without what sets them apart: auto (where a collection mixes them), "
+            "on, means or off.",
+            rich_help_panel=METHOD,
+        ),
+    ] = "auto",
     device: Annotated[
         str,
         typer.Option("--device", metavar="NAME", help="Where the models run.", rich_help_panel=METHOD),
@@ -155,9 +172,9 @@ def search(
     chosen = Method(method or drawing.implied_method() or default_method(query))
     drawing.check(chosen, query)
     with open_existing(collection, database, device) as opened:
-        retriever = drawing.retriever(opened, chosen, device)
+        retriever = drawing.retriever(opened, chosen, device, centre)
         with err.status("Searching"):
-            results = retriever.search(query, k, condition)
+            results = retriever.search(query, k, condition, modalities=modalities or ())
         if html is not None:
             _write_page(html, query, results, opened)
     drawing.save(query, results)

@@ -14,17 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from indexer.index.protocol import NO_ID, Ids
+from indexer.types import Modality
 from retrieval.compose.folding import Linear
 from retrieval.compose.protocol import Rule
 from retrieval.fusion import Scores, leaders
 
 if TYPE_CHECKING:
+    from indexer.centred import CentredSnapshot
     from indexer.snapshot import Snapshot
+
+    View: TypeAlias = Snapshot | CentredSnapshot
 
 SCAN_ROWS = 100_000
 """Up to this many vectors a product looks at every row: the work of an exact search by two vectors."""
@@ -55,19 +59,26 @@ class Scope:
     Attributes:
         where: A filter over fields, or None.
         exclude: Document ids that no query may find.
+        modalities: What a document's vector may be made of; none for anything.
         hidden: For each query, the vector ids that it may not find; or nothing for all.
     """
 
     where: Mapping[str, Any] | None = None
     exclude: Sequence[str] = ()
+    modalities: Sequence[Modality] = ()
     hidden: Sequence[Ids] = ()
+
+    @property
+    def conditions(self) -> tuple[Mapping[str, Any] | None, Sequence[str], Sequence[Modality]]:
+        """What holds for all queries, as a snapshot takes it."""
+        return self.where, self.exclude, self.modalities
 
     def hidden_from(self, place: int) -> Ids:
         """The vector ids that one query may not find."""
         return self.hidden[place] if self.hidden else np.empty(0, np.int64)
 
 
-def find(snapshot: Snapshot, rules: Sequence[Rule], k: int, scope: Scope) -> list[Found]:
+def find(snapshot: View, rules: Sequence[Rule], k: int, scope: Scope) -> list[Found]:
     """The leaders of each rule: the k best documents and those that tie with the last of them.
 
     Args:
@@ -89,7 +100,7 @@ def find(snapshot: Snapshot, rules: Sequence[Rule], k: int, scope: Scope) -> lis
     return [found[place] for place in range(len(rules))]
 
 
-def score(snapshot: Snapshot, rule: Rule, ids: Ids, k: int | None = None) -> Found:
+def score(snapshot: View, rule: Rule, ids: Ids, k: int | None = None) -> Found:
     """The leaders among given vectors, by their exact scores.
 
     Args:
@@ -103,7 +114,7 @@ def score(snapshot: Snapshot, rule: Rule, ids: Ids, k: int | None = None) -> Fou
     return Found(ids[places], scores[places])
 
 
-def _search(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Found]:
+def _search(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Found]:
     """One search for all rules of one vector, repeated deeper for those whose ties reach the end."""
     size, found = len(snapshot), {}
     depth = k + 1 + max(len(scope.hidden_from(place)) for place in rules)
@@ -111,7 +122,7 @@ def _search(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope)
     while pending:
         depth = min(depth, size)
         vectors = np.concatenate([rules[place].probes for place in pending])
-        neighbours = snapshot.search(vectors, depth, scope.where, scope.exclude)
+        neighbours = snapshot.search(vectors, depth, *scope.conditions)
         open_ended = []
         for place, ids, scores in zip(pending, neighbours.ids, neighbours.scores, strict=True):
             seen = (ids != NO_ID) & ~np.isin(ids, scope.hidden_from(place))
@@ -123,10 +134,10 @@ def _search(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope)
     return found
 
 
-def _shortlist_all(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Ids]:
+def _shortlist_all(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Ids]:
     """The best of all rows, by a scan whose float32 sums differ from exact ones in the last digits only."""
     probes = [rule.probes for rule in rules.values()]
-    ids, products = snapshot.scan(np.concatenate(probes), scope.where, scope.exclude)
+    ids, products = snapshot.scan(np.concatenate(probes), *scope.conditions)
     ends = np.cumsum([len(each) for each in probes])
     shortlists = {}
     for (place, rule), end, each in zip(rules.items(), ends, probes, strict=True):
@@ -135,11 +146,11 @@ def _shortlist_all(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope:
     return shortlists
 
 
-def _shortlist_probes(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Ids]:
+def _shortlist_probes(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Ids]:
     """The union of what each probe of a rule finds."""
     probes = [rule.probes for rule in rules.values()]
     depth = min(max(DEPTH, 10 * k), len(snapshot))
-    neighbours = snapshot.search(np.concatenate(probes), depth, scope.where, scope.exclude)
+    neighbours = snapshot.search(np.concatenate(probes), depth, *scope.conditions)
     ends = np.cumsum([len(each) for each in probes])
     shortlists = {}
     for place, end, each in zip(rules, ends, probes, strict=True):
