@@ -33,6 +33,7 @@ OTHERS = {
     "benchmarks/results/compose.json": "measured: what pseudo-targets bring and cost",
     "benchmarks/results/emoji-clip.json": "measured: names and synonyms",
     "benchmarks/results/emojicir-test.json": "measured: every method on EmojiCIR's test split",
+    "benchmarks/results/mixed.json": "measured: a mixed collection, centred and not",
     "benchmarks/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
     "docs/cli.md": "the help of every command, generated",
     "docs/fixed-and-broken.png": "queries that a pseudo-target puts right, and wrong",

@@ -11,27 +11,30 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
-from indexer.index.protocol import IndexSettings, Neighbours
+from indexer.index.protocol import Device, IndexKind, IndexSettings, Neighbours
 from indexer.layout import Layout
 from indexer.media import image_path
 from indexer.searcher import Searcher
-from indexer.store.catalog import Catalog, Generation, Mean, Space
+from indexer.store.catalog import Catalog, Generation, Space
 from indexer.store.filters import Where
 from indexer.store.segments import damaged
-from indexer.types import Ids, Modality, Scores, Vectors
+from indexer.types import MODALITIES, UNKNOWN, Ids, Mean, Modality, Scores, Vectors
 
 __all__ = ["Mean", "Snapshot", "Space", "StoredDocument"]
 
 REMEMBERED, REMEMBERED_IDS = 16, 1 << 22
 """Filters whose matches are remembered, and how many ids in all (32 MB)."""
+NOTHING: Ids = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Snapshot:
     def __init__(
         self, catalog: Catalog, layout: Layout, space: Space, generation: Generation, settings: IndexSettings
     ) -> None:
-        self._catalog, self._layout = catalog, layout
+        self._catalog, self._layout, self._settings = catalog, layout, settings
         self.space = space
         self.generation = generation.number
         self.published = generation
@@ -106,7 +109,38 @@ class Snapshot:
         """How the built index was made, with its recall as measured then; empty where there is none."""
         return self._searcher.metadata
 
-    def search(self, vectors: Vectors, k: int, where: Where | None = None, exclude: Sequence[str] = ()) -> Neighbours:
+    @property
+    def scans(self) -> bool:
+        """Whether a search looks at every row; otherwise an index proposes some."""
+        return self._searcher.choice.kind is IndexKind.EXACT and self._settings.device is Device.CPU
+
+    @cached_property
+    def modality_codes(self) -> npt.NDArray[np.uint8]:
+        """What each vector is made of, by vector id, as its place in `MODALITIES`: (next vector id or more,) uint8."""
+        return self._catalog.modalities(self.space.id, self.published.next_vector)
+
+    @cached_property
+    def living(self) -> dict[Modality, int]:
+        """How many living vectors there are of each modality that has any.
+
+        Raises:
+            SnapshotGoneError: The generation was compacted away before its modalities were read.
+        """
+        codes, kinds = self.modality_codes, len(MODALITIES) + 1
+        stored = np.bincount(codes[self._searcher.exact.all_ids()], minlength=kinds)
+        counts = stored - np.bincount(codes[self._dead], minlength=kinds)
+        if counts[UNKNOWN]:
+            raise SnapshotGoneError(f"Generation {self.generation} was compacted away.", "Open a new snapshot.")
+        return {modality: int(counts[code]) for code, modality in enumerate(MODALITIES) if counts[code]}
+
+    def search(
+        self,
+        vectors: Vectors,
+        k: int,
+        where: Where | None = None,
+        exclude: Sequence[str] = (),
+        modalities: Collection[Modality] = (),
+    ) -> Neighbours:
         """The k nearest living vectors of each query, best first.
 
         Args:
@@ -114,6 +148,7 @@ class Snapshot:
             k: At least 1; if k documents match, k come back, else all that match, padded with -1 and -inf.
             where: A filter on the documents' fields.
             exclude: Document ids left out; ids not in the collection are passed over.
+            modalities: Only documents whose vector is made of one of these; none for all.
 
         Raises:
             FilterError: The filter does not parse.
@@ -122,23 +157,35 @@ class Snapshot:
             SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
         self._require_dim(vectors)
-        return self._searcher.search(vectors, k, self._allowed(where), self._hidden(exclude))
+        return self._searcher.search(vectors, k, self._allowed(where, modalities), self._hidden(exclude))
+
+    def search_among(self, vectors: Vectors, k: int, ids: Ids | None) -> Neighbours:
+        """`search` among what `eligible` gave."""
+        self._require_dim(vectors)
+        return self._searcher.search(vectors, k, ids, NOTHING)
 
     def scores(self, vectors: Vectors, ids: Ids) -> Scores:
         """Exact inner products with given vectors: (n, len(ids)) float32."""
         self._require_dim(vectors)
         return self._searcher.exact.scores(vectors, ids)
 
-    def scan(self, vectors: Vectors, where: Where | None = None, exclude: Sequence[str] = ()) -> tuple[Ids, Scores]:
+    def scan(
+        self,
+        vectors: Vectors,
+        where: Where | None = None,
+        exclude: Sequence[str] = (),
+        modalities: Collection[Modality] = (),
+    ) -> tuple[Ids, Scores]:
         """Every living vector that matches: ids ascending (N,), and scores (n, N) float32."""
+        return self.scan_among(vectors, self.eligible(where, exclude, modalities))
+
+    def scan_among(self, vectors: Vectors, among: Ids | None) -> tuple[Ids, Scores]:
+        """`scan` of what `eligible` gave."""
         self._require_dim(vectors)
         ids, scores = self._searcher.exact.scan(vectors)
-        allowed, hidden = self._allowed(where), self._hidden(exclude)
-        if allowed is None and len(hidden) == 0:
+        if among is None:
             return ids, scores
-        kept = ~np.isin(ids, hidden, assume_unique=True)
-        if allowed is not None:
-            kept &= np.isin(ids, allowed, assume_unique=True)
+        kept = np.isin(ids, among, assume_unique=True)
         return ids[kept], scores[:, kept]
 
     def vectors(self, ids: Ids) -> Vectors:
@@ -194,9 +241,22 @@ class Snapshot:
                 del self._filters[next(iter(self._filters))]
         return ids
 
-    def _allowed(self, where: Where | None) -> Ids | None:
+    def eligible(
+        self, where: Where | None = None, exclude: Sequence[str] = (), modalities: Collection[Modality] = ()
+    ) -> Ids | None:
+        """The vectors that a search with these conditions may return, ascending, or None for all; raises as it."""
+        allowed, hidden = self._allowed(where, modalities), self._hidden(exclude)
+        if len(hidden) == 0:
+            return allowed
+        return np.setdiff1d(self._searcher.exact.all_ids() if allowed is None else allowed, hidden, assume_unique=True)
+
+    def _allowed(self, where: Where | None, modalities: Collection[Modality]) -> Ids | None:
         """The ids a search may return, or None for all that are not hidden."""
-        return None if where is None else self.matching(where)
+        if not modalities:
+            return None if where is None else self.matching(where)
+        wanted = [MODALITIES.index(Modality(each)) for each in modalities]
+        ids = self._searcher.exact.all_ids() if where is None else self.matching(where)
+        return ids[np.isin(self.modality_codes[ids], wanted)]
 
     def _hidden(self, exclude: Sequence[str]) -> Ids:
         """The ids no search returns: those of dead documents, and of documents to leave out; ascending."""

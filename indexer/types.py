@@ -49,6 +49,24 @@ class Modality(HelpfulEnum):
     FUSED = "image+text"
 
 
+MODALITIES = tuple(Modality)
+"""A vector's modality as a small number is its place here; see `Catalog.modalities`."""
+UNKNOWN = len(MODALITIES)
+
+
+class Centre(HelpfulEnum):
+    """Whether what a modality's vectors have in common is taken off before they are compared; `indexer/centring.py`.
+
+    `auto` is `on` where documents of several modalities live and their means lie apart, else `off`; `means` takes the
+    means off and leaves the spreads as they are.
+    """
+
+    AUTO = "auto"
+    ON = "on"
+    MEANS = "means"
+    OFF = "off"
+
+
 class Role(HelpfulEnum):
     """The side of a search a vector stands on: encoders and modality means differ between the two."""
 
@@ -68,6 +86,19 @@ class Metric(HelpfulEnum):
     """How two vectors compare. Rows are of unit length, so cosine is the inner product."""
 
     COSINE = "cosine"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of the unit vectors of one role and modality.
+
+    Attributes:
+        count: How many there were.
+        vector: (dim,) float32; shorter than unit length, the more so the more they differ.
+    """
+
+    count: int
+    vector: Vectors
 
 
 @dataclass(frozen=True)

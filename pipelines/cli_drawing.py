@@ -148,7 +148,7 @@ class DrawingCall:
                 "Say how the answer differs from the reference, or choose --method image.",
             )
 
-    def retriever(self, collection: Collection, method: Method, device: str, scribe: Scribe) -> Retriever:
+    def retriever(self, collection: Collection, method: Method, device: str, scribe: Scribe, centre: str) -> Retriever:
         """The retriever, with the models loaded that the method needs.
 
         Raises:
@@ -174,7 +174,13 @@ class DrawingCall:
             device=device,
         )
         made = Retriever(
-            collection, method, merge=self.merge or Merge.EMBED, studio=studio, scribe=scribe, gate=self.gate
+            collection,
+            method,
+            merge=self.merge or Merge.EMBED,
+            studio=studio,
+            scribe=scribe,
+            gate=self.gate,
+            centre=centre,
         )
         # A person waits who has asked for a drawing: what cannot be loaded is said before anything is searched.
         if method.value in ("inversion", "cig"):

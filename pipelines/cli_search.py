@@ -32,6 +32,7 @@ EPILOG = examples(
     'underdrawing search shop "at night" --image reference.jpg --captioner Salesforce/blip-image-captioning-base '
     "--rewriter Qwen/Qwen2.5-1.5B-Instruct",
     'underdrawing search pages "the same chart by year" --image chart.png --method joint',
+    'underdrawing search shop "how to fit a lamp" --modality text --modality image+text',
     'underdrawing search shop lamp --not floor --where \'{"price": {"$lt": 50}}\' --html found.html',
 )
 QUICK = ("sum", "slerp", "product", "shift", "inversion")
@@ -74,6 +75,13 @@ def search(
             rich_help_panel=PARTS,
         ),
     ] = None,
+    modalities: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--modality", metavar="NAME",
+            help="Only documents that are a text, an image or image+text; repeatable.", rich_help_panel=PARTS,
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -107,6 +115,15 @@ def search(
             rich_help_panel=METHOD,
         ),
     ] = None,
+    centre: Annotated[
+        str,
+        typer.Option(
+            "--centre", metavar="NAME",
+            help="Compare texts, pictures and both without what sets them apart: auto (where a collection mixes them), "
+            "on, means or off.",
+            rich_help_panel=METHOD,
+        ),
+    ] = "auto",
     device: Annotated[
         str,
         typer.Option("--device", metavar="NAME", help="Where the models run.", rich_help_panel=METHOD),
@@ -176,9 +193,9 @@ def search(
         chosen = Method(implied or default_method(query, opened.space.model))
         drawing.check(chosen, query)
         writing.check(chosen, query)
-        retriever = drawing.retriever(opened, chosen, device, writing.scribe(chosen, device))
+        retriever = drawing.retriever(opened, chosen, device, writing.scribe(chosen, device), centre)
         with err.status("Searching"):
-            results = retriever.search(query, k, condition)
+            results = retriever.search(query, k, condition, modalities=modalities or ())
         if html is not None:
             _write_page(html, query, results, opened)
     drawing.save(query, results)

@@ -14,17 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from indexer.index.protocol import NO_ID, Ids, Plan
+from indexer.types import Modality
 from retrieval.compose.folding import Linear
 from retrieval.compose.protocol import Rule
 from retrieval.fusion import Scores, leaders
 
 if TYPE_CHECKING:
+    from indexer.centred import CentredSnapshot
     from indexer.snapshot import Snapshot
+
+    View: TypeAlias = Snapshot | CentredSnapshot
 
 SCAN_ROWS = 100_000
 """Up to this many vectors a product looks at every row: the work of an exact search by two vectors."""
@@ -59,19 +63,26 @@ class Scope:
     Attributes:
         where: A filter over fields, or None.
         exclude: Document ids that no query may find.
+        modalities: What a document's vector may be made of; none for anything.
         hidden: For each query, the vector ids that it may not find; or nothing for all.
     """
 
     where: Mapping[str, Any] | None = None
     exclude: Sequence[str] = ()
+    modalities: Sequence[Modality] = ()
     hidden: Sequence[Ids] = ()
+
+    @property
+    def conditions(self) -> tuple[Mapping[str, Any] | None, Sequence[str], Sequence[Modality]]:
+        """What holds for all queries, as a snapshot takes it."""
+        return self.where, self.exclude, self.modalities
 
     def hidden_from(self, place: int) -> Ids:
         """The vector ids that one query may not find."""
         return self.hidden[place] if self.hidden else np.empty(0, np.int64)
 
 
-def find(snapshot: Snapshot, rules: Sequence[Rule], k: int, scope: Scope) -> list[Found]:
+def find(snapshot: View, rules: Sequence[Rule], k: int, scope: Scope) -> list[Found]:
     """The leaders of each rule: the k best documents and those that tie with the last of them.
 
     Args:
@@ -94,7 +105,7 @@ def find(snapshot: Snapshot, rules: Sequence[Rule], k: int, scope: Scope) -> lis
     return [found[place] for place in range(len(rules))]
 
 
-def score(snapshot: Snapshot, rule: Rule, ids: Ids, k: int | None = None) -> Found:
+def score(snapshot: View, rule: Rule, ids: Ids, k: int | None = None) -> Found:
     """The leaders among given vectors, by their exact scores.
 
     Args:
@@ -108,7 +119,7 @@ def score(snapshot: Snapshot, rule: Rule, ids: Ids, k: int | None = None) -> Fou
     return Found(ids[places], scores[places])
 
 
-def places(snapshot: Snapshot, rules: Sequence[Rule], wanted: Sequence[Ids], scope: Scope) -> list[tuple[int, ...]]:
+def places(snapshot: View, rules: Sequence[Rule], wanted: Sequence[Ids], scope: Scope) -> list[tuple[int, ...]]:
     """Where given vectors stand among all, for each rule: ascending, 1 for the best; what ties goes before them.
 
     Args:
@@ -121,7 +132,7 @@ def places(snapshot: Snapshot, rules: Sequence[Rule], wanted: Sequence[Ids], sco
     for start in range(0, len(rules), TOGETHER):
         batch = rules[start : start + TOGETHER]
         probes = [rule.probes for rule in batch]
-        ids, products = snapshot.scan(np.concatenate(probes), scope.where, scope.exclude)
+        ids, products = snapshot.scan(np.concatenate(probes), *scope.conditions)
         ends = np.cumsum([len(each) for each in probes])
         for place, (rule, end, each) in enumerate(zip(batch, ends, probes, strict=True), start):
             own = np.unique(wanted[place])
@@ -131,7 +142,7 @@ def places(snapshot: Snapshot, rules: Sequence[Rule], wanted: Sequence[Ids], sco
     return found
 
 
-def _places(snapshot: Snapshot, rule: Rule, wanted: Ids, others: Ids, scores: Scores) -> tuple[int, ...]:
+def _places(snapshot: View, rule: Rule, wanted: Ids, others: Ids, scores: Scores) -> tuple[int, ...]:
     """The places of some vectors, from the inexact scores of all others: those that could tie are scored exactly."""
     exact = np.sort(rule.score(snapshot.scores(rule.probes, wanted)))
     bounds = np.concatenate([[-np.inf], exact, [np.inf]]).astype(np.float32)
@@ -143,7 +154,7 @@ def _places(snapshot: Snapshot, rule: Rule, wanted: Ids, others: Ids, scores: Sc
     return tuple((before + np.arange(1, len(exact) + 1)).tolist())
 
 
-def _search(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Found]:
+def _search(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Found]:
     """One search for all rules of one vector, repeated deeper for those whose ties reach the end."""
     size, found = len(snapshot), {}
     depth = k + 1 + max(len(scope.hidden_from(place)) for place in rules)
@@ -151,7 +162,7 @@ def _search(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope)
     while pending:
         depth = min(depth, size)
         vectors = np.concatenate([rules[place].probes for place in pending])
-        neighbours = snapshot.search(vectors, depth, scope.where, scope.exclude)
+        neighbours = snapshot.search(vectors, depth, *scope.conditions)
         open_ended = []
         for place, ids, scores in zip(pending, neighbours.ids, neighbours.scores, strict=True):
             seen = (ids != NO_ID) & ~np.isin(ids, scope.hidden_from(place))
@@ -163,10 +174,10 @@ def _search(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope)
     return found
 
 
-def _shortlist_all(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> tuple[dict[int, Ids], str]:
+def _shortlist_all(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> tuple[dict[int, Ids], str]:
     """The best of all rows, by a scan whose float32 sums differ from exact ones in the last digits only; the plan."""
     probes = [rule.probes for rule in rules.values()]
-    ids, products = snapshot.scan(np.concatenate(probes), scope.where, scope.exclude)
+    ids, products = snapshot.scan(np.concatenate(probes), *scope.conditions)
     ends = np.cumsum([len(each) for each in probes])
     shortlists = {}
     for (place, rule), end, each in zip(rules.items(), ends, probes, strict=True):
@@ -175,13 +186,11 @@ def _shortlist_all(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope:
     return shortlists, Plan.SCAN.value
 
 
-def _shortlist_probes(
-    snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope
-) -> tuple[dict[int, Ids], str]:
+def _shortlist_probes(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> tuple[dict[int, Ids], str]:
     """The union of what each probe of a rule finds, and the plan."""
     probes = [rule.probes for rule in rules.values()]
     depth = min(max(DEPTH, 10 * k), len(snapshot))
-    neighbours = snapshot.search(np.concatenate(probes), depth, scope.where, scope.exclude)
+    neighbours = snapshot.search(np.concatenate(probes), depth, *scope.conditions)
     ends = np.cumsum([len(each) for each in probes])
     shortlists = {}
     for place, end, each in zip(rules, ends, probes, strict=True):

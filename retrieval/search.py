@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
+from indexer.centred import CentredSnapshot, centred
 from indexer.errors import QueryError, SnapshotGoneError
 from indexer.index.protocol import Ids
+from indexer.types import Centre, Modality
+from retrieval.centring import centre_queries
 from retrieval.compose import Composed, Encoded, Merge, Method, Tuned, load_composer, load_weights
 from retrieval.encode import Sentences, add_drawings, encode_queries, write_sentences
 from retrieval.fusion import Scores, order
@@ -31,10 +34,14 @@ from retrieval.studio import Studio
 if TYPE_CHECKING:
     from indexer.embed.protocol import Embedder
     from indexer.snapshot import Snapshot, StoredDocument
+    from indexer.store.filters import Where
+    from retrieval.ranking import View
 
 STAGES = ("encode", "draw", "compose", "search", "documents")
 
 Answer = TypeVar("Answer")
+Names: TypeAlias = Sequence[str]
+Kinds: TypeAlias = Sequence[Modality | str]
 
 
 class Source(Protocol):
@@ -72,9 +79,11 @@ class Retriever:
         scribe: Writes the sentences of `caption`, which cannot do without.
         gate: Draw only where the ranking without the drawing is in doubt: where the first two scores differ by less
             than this. None draws for every query.
+        centre: Whether texts, pictures and documents of both are compared without what sets their kinds apart; one of
+            `Centre`. `auto` does so where a collection mixes them.
 
     Raises:
-        UnknownNameError: No such method.
+        UnknownNameError: No such method, merge or centring.
         QueryError: A weight that the method does not read.
     """
 
@@ -88,28 +97,26 @@ class Retriever:
         studio: Studio | None = None,
         scribe: Scribe | None = None,
         gate: float | None = None,
+        centre: str | Centre = Centre.AUTO,
     ) -> None:
         self.method = Method(method)
         self._source = source
         self._composer = load_composer(self.method, merge)
         self._studio = studio or Studio()
         self._scribe = scribe or Scribe()
-        self._gate = gate
+        self._gate, self._centre = gate, Centre(centre)
         self._weights = self._readable(weights or Weights())
 
     def search(
-        self, query: Query, k: int = 10, where: Mapping[str, Any] | None = None, exclude: Sequence[str] = ()
+        self, query: Query, k: int = 10, where: Where | None = None, exclude: Names = (), modalities: Kinds = ()
     ) -> Results:
         """The k best documents; all that match where there are fewer. A batch of one; see `search_batch`."""
-        return self.search_batch([query], k, where, exclude)[0]
+        return self.search_batch([query], k, where, exclude, modalities)[0]
 
     def search_batch(
-        self,
-        queries: Sequence[Query],
-        k: int = 10,
-        where: Mapping[str, Any] | None = None,
-        exclude: Sequence[str] = (),
-    ) -> list[Results]:
+        self, queries: Sequence[Query], k: int = 10, where: Where | None = None, exclude: Names = (),
+        modalities: Kinds = (),
+    ) -> list[Results]:  # fmt: skip
         """The k best documents of each query.
 
         Args:
@@ -117,6 +124,7 @@ class Retriever:
             k: At least 1.
             where: A filter over fields.
             exclude: Document ids to leave out.
+            modalities: What found documents are embedded by, of `Modality`; none for anything.
 
         Raises:
             QueryError: k is below 1, or a query cannot be asked.
@@ -124,10 +132,11 @@ class Retriever:
             CallError: The model has no encoder for a part, or a document that a query names does not exist.
         """
         _check_k(k)
-        return self._on_snapshot(lambda snapshot: self._answer(snapshot, queries, k, where, exclude))
+        scope = _scope(where, exclude, modalities)
+        return self._on_snapshot(lambda snapshot: self._answer(snapshot, queries, k, scope))
 
     def stream(
-        self, query: Query, k: int = 10, where: Mapping[str, Any] | None = None, exclude: Sequence[str] = ()
+        self, query: Query, k: int = 10, where: Where | None = None, exclude: Names = (), modalities: Kinds = ()
     ) -> Iterator[Results]:
         """The answer in the time it takes: at once without a pseudo-target, and again when that is drawn.
 
@@ -136,10 +145,9 @@ class Retriever:
         _check_k(k)
         parts = self._composer.parts(query)
         if any(needs_drawing(part) for part in parts.values()):
-            yield self._on_snapshot(lambda snapshot: self._answer(snapshot, [query], k, where, exclude, drawing=False))[
-                0
-            ]
-        yield self.search(query, k, where, exclude)
+            scope = _scope(where, exclude, modalities)
+            yield self._on_snapshot(lambda snapshot: self._answer(snapshot, [query], k, scope, drawing=False))[0]
+        yield self.search(query, k, where, exclude, modalities)
 
     def encode(self, queries: Sequence[Query]) -> list[Encoded]:
         """The vectors of the queries' parts, drawings among them; weights play no role but at a gate.
@@ -171,7 +179,7 @@ class Retriever:
             keep_ties: Give what ties with the last of the k too, up to 1,000 ids more.
         """
 
-        def work(snapshot: Snapshot) -> list[Ranking]:
+        def work(snapshot: View) -> list[Ranking]:
             if not len(snapshot):
                 return [Ranking((), ())] * len(encoded)
             hidden = _hidden(snapshot, encoded, exclude, keep_references)
@@ -207,7 +215,7 @@ class Retriever:
             rules = [each.rule for each in self._compose(snapshot, encoded)]
             return places(snapshot, rules, _vector_ids(snapshot, documents), Scope(hidden=hidden))
 
-        return self._on_snapshot(work)
+        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
 
     def rank_among(self, encoded: Sequence[Encoded], documents: Sequence[Sequence[str]]) -> list[Ranking]:
         """Order given documents for each query: the whole of the list, nothing left out.
@@ -220,13 +228,13 @@ class Retriever:
             CallError: A document does not exist.
         """
 
-        def work(snapshot: Snapshot) -> list[Ranking]:
+        def work(snapshot: View) -> list[Ranking]:
             ids = _vector_ids(snapshot, documents)
             composed = self._compose(snapshot, encoded)
             found = [score(snapshot, each.rule, own) for each, own in zip(composed, ids, strict=True)]
             return _rankings(snapshot, found, None)
 
-        return self._on_snapshot(work)
+        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
 
     def require(self, documents: Iterable[str]) -> None:
         """See that documents are there.
@@ -249,8 +257,7 @@ class Retriever:
         snapshot: Snapshot,
         queries: Sequence[Query],
         k: int,
-        where: Mapping[str, Any] | None,
-        exclude: Sequence[str],
+        scope: Scope,
         drawing: bool = True,
     ) -> list[Results]:
         took: dict[str, float] = {}
@@ -274,12 +281,14 @@ class Retriever:
             with _timed(took, "draw"):
                 encoded = self._draw(snapshot, encoded)
         with _timed(took, "compose"):
-            composed = self._compose(snapshot, encoded)
+            view = centred(snapshot, self._centre)
+            composed = self._compose(view, encoded)
         with _timed(took, "search"):
-            scope = Scope(where, exclude, _references(encoded))
-            found = find(snapshot, [each.rule for each in composed], k, scope)
+            scope = replace(scope, hidden=_references(encoded))
+            found = find(view, [each.rule for each in composed], k, scope)
         with _timed(took, "documents"):
-            hits = _hits(snapshot, composed, found, k)
+            hits = _hits(view, composed, found, k)
+        remark = (view.remark,) if isinstance(view, CentredSnapshot) else ()
         return [
             results(
                 own,
@@ -287,7 +296,7 @@ class Retriever:
                 pseudo_target=each.pseudo_target,
                 written=query.written,
                 took_ms=took,
-                notes=each.notes,
+                notes=each.notes + remark,
                 plan=leaders.plan,
             )
             for query, each, own, leaders in zip(encoded, composed, hits, found, strict=True)
@@ -310,9 +319,10 @@ class Retriever:
             if any(needs_drawing(part) for part in self._composer.parts(each.query).values())
         ]
         if self._gate is not None and places:
-            rules = [each.rule for each in self._compose(snapshot, [encoded[place] for place in places])]
+            view = centred(snapshot, self._centre)
+            rules = [each.rule for each in self._compose(view, [encoded[place] for place in places])]
             hidden = _references([encoded[place] for place in places])
-            found = find(snapshot, rules, 2, Scope(hidden=hidden))
+            found = find(view, rules, 2, Scope(hidden=hidden))
             certain = [len(each.scores) < 2 or _margin(each.scores) >= self._gate for each in found]
             for place in itertools.compress(places, certain):
                 note = "The ranking is clear without a pseudo-target, so none was drawn."
@@ -329,10 +339,12 @@ class Retriever:
             answer[place] = each
         return answer
 
-    def _compose(self, snapshot: Snapshot, encoded: Sequence[Encoded]) -> list[Composed]:
-        weights = self._weights.over(load_weights(snapshot.space.model, self._composer.tuned).weights)
+    def _compose(self, view: View, encoded: Sequence[Encoded]) -> list[Composed]:
+        weights = self._weights.over(load_weights(view.space.model, self._composer.tuned).weights)
+        if isinstance(view, CentredSnapshot):
+            encoded = centre_queries(encoded, self._composer, view)
         return [
-            self._composer.compose(each, (each.query.weights or Weights()).over(weights), snapshot.space)
+            self._composer.compose(each, (each.query.weights or Weights()).over(weights), view.space)
             for each in encoded
         ]
 
@@ -371,7 +383,12 @@ def _timed(took: dict[str, float], stage: str) -> Iterator[None]:
     took[stage] = (time.perf_counter() - start) * 1000
 
 
-def _vector_ids(snapshot: Snapshot, documents: Sequence[Sequence[str]]) -> list[Ids]:
+def _scope(where: Where | None, exclude: Sequence[str], modalities: Kinds) -> Scope:
+    names = (modalities,) if isinstance(modalities, str) else modalities
+    return Scope(where, exclude, tuple(Modality(name) for name in names))
+
+
+def _vector_ids(snapshot: View, documents: Sequence[Sequence[str]]) -> list[Ids]:
     """The vector ids of lists of documents, looked up in one go."""
     names = list(dict.fromkeys(name for own in documents for name in own))
     ids = dict(zip(names, snapshot.vector_ids(names), strict=True)) if names else {}
@@ -396,7 +413,7 @@ def _references(encoded: Sequence[Encoded]) -> list[Ids]:
     return [np.array([] if each.reference is None else [each.reference], np.int64) for each in encoded]
 
 
-def _fetched(snapshot: Snapshot, found: Sequence[Found]) -> dict[int, StoredDocument]:
+def _fetched(snapshot: View, found: Sequence[Found]) -> dict[int, StoredDocument]:
     """The documents of all leaders, each fetched once, by vector id."""
     ids = np.unique(np.concatenate([each.ids for each in found] or [np.empty(0, np.int64)]))
     return dict(zip(ids.tolist(), snapshot.documents(ids), strict=True))
@@ -409,7 +426,7 @@ def _settled(found: Found, documents: Mapping[int, StoredDocument], k: int | Non
     return Found(found.ids[places], found.scores[places], found.plan)
 
 
-def _rankings(snapshot: Snapshot, found: Sequence[Found], k: int | None) -> list[Ranking]:
+def _rankings(snapshot: View, found: Sequence[Found], k: int | None) -> list[Ranking]:
     documents = _fetched(snapshot, found)
     settled = [_settled(each, documents, k) for each in found]
     return [
@@ -418,7 +435,7 @@ def _rankings(snapshot: Snapshot, found: Sequence[Found], k: int | None) -> list
     ]
 
 
-def _hits(snapshot: Snapshot, composed: Sequence[Composed], found: Sequence[Found], k: int) -> list[tuple[Hit, ...]]:
+def _hits(snapshot: View, composed: Sequence[Composed], found: Sequence[Found], k: int) -> list[tuple[Hit, ...]]:
     documents = _fetched(snapshot, found)
     settled = [_settled(each, documents, k) for each in found]
     ids = np.unique(np.concatenate([each.ids for each in settled] or [np.empty(0, np.int64)]))

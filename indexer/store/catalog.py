@@ -5,6 +5,7 @@ What this module does not know: vectors, models, how rows got here (`publish.py`
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -20,25 +22,12 @@ from indexer.store.database import Database, storable
 from indexer.store.filters import Where, compile_where
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, SpaceRow, VectorRow
 from indexer.store.segments import SegmentFile
-from indexer.types import Ids, Metric, Modality, Parts, Role, Vectors
+from indexer.types import MODALITIES, UNKNOWN, Ids, Mean, Metric, Modality, Parts, Role
 
 MAX_PARAMETERS = 500
 """Values in one IN list: old SQLite builds take 999 in a statement."""
 
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Mean:
-    """The mean of the unit vectors of one role and modality.
-
-    Attributes:
-        count: How many there were.
-        vector: (dim,) float32; shorter than unit length, the more so the more they differ.
-    """
-
-    count: int
-    vector: Vectors
 
 
 @dataclass(frozen=True)
@@ -85,6 +74,8 @@ class Catalog:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._modalities: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._modalities_lock = threading.Lock()
 
     def generation(self) -> Generation:
         """The newest published state."""
@@ -229,6 +220,34 @@ class Catalog:
         with self.database.read() as connection:
             query = select(DocumentRow.id).where(DocumentRow.source == source, DocumentRow.died.is_(None))
             return set(connection.execute(query).scalars())
+
+    def modalities(self, space: int, below: int) -> npt.NDArray[np.uint8]:
+        """What each vector is made of, as its place in `MODALITIES`; `UNKNOWN` where no row is left.
+
+        A vector id is never given out twice, so what was read once holds for ever, and only new ids are read.
+
+        Args:
+            space: Whose vectors.
+            below: All ids up to this one, exclusive; a generation's `next_vector`.
+
+        Returns:
+            (below or more,) uint8, by vector id.
+        """
+        with self._modalities_lock:
+            known = len(self._modalities)
+            if known < below:
+                query = (
+                    select(VectorRow.id, DocumentRow.modality)
+                    .join(DocumentRow, VectorRow.document == DocumentRow.key)
+                    .where(VectorRow.space == space, VectorRow.id >= known, VectorRow.id < below)
+                )
+                codes = {modality.value: code for code, modality in enumerate(MODALITIES)}
+                fresh = np.full(below - known, UNKNOWN, np.uint8)
+                with self.database.read() as connection:
+                    for identifier, modality in connection.execution_options(yield_per=10_000).execute(query):
+                        fresh[identifier - known] = codes[modality]
+                self._modalities = np.concatenate([self._modalities, fresh])
+            return self._modalities
 
     def counts(self, generation: int) -> dict[str, int]:
         """Living documents by modality."""

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import multiprocessing
 import os
+import random
 from collections import Counter
 from importlib import import_module
 
 import numpy as np
 from answers import png
 
-from indexer import Collection, Document, files, index_corpus
+from indexer import Collection, Document, IndexKind, IndexSettings, files, index_corpus
 from indexer.ingest import embed
 
 DIED = 42
 """Exit code of a process that died where it was told to."""
 
+GRAPH = IndexSettings(kind=IndexKind.HNSW)
+
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
-    ["indexer.build", "indexer.embed.fake", "indexer.corpus.images", "alembic.command", "psycopg"]
+    [
+        "indexer.build",
+        "indexer.embed.fake",
+        "indexer.corpus.images",
+        "alembic.command",
+        "psycopg",
+        "indexer.index.faiss_index",
+    ]
 )
 
 
@@ -73,16 +85,16 @@ class After(Before):
 
 
 class Half:
-    """Die with a file in this folder written aside, half of it, and not renamed."""
+    """Die with a file in this folder written aside, half of it, and not renamed; the first such file, or a later one."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, call=1):
+        self.folder, self.call = folder, call
 
     def arm(self):
-        sync = files._sync_file
+        sync, left = files._sync_file, itertools.count(1 - self.call)
 
         def fatal(path):
-            if path.parent.name == self.folder or path.parent.parent.name == self.folder:
+            if (path.parent.name == self.folder or path.parent.parent.name == self.folder) and next(left) == 0:
                 path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
                 die()
             sync(path)
@@ -105,6 +117,49 @@ def commit(shop):
 
 def compact(shop):
     return shop.compact()
+
+
+def delete(shop):
+    return shop.delete(["a", "c", "nobody"])
+
+
+def build_index(shop):
+    """Search through a graph, which is built and saved first."""
+    with Collection.open(shop.path, database=shop_url(shop), index=GRAPH) as indexed:
+        return len(indexed.snapshot())
+
+
+def shop_url(shop):
+    """The URL that opens a collection again."""
+    return None if shop.layout.backend == "sqlite" else shop.database.url
+
+
+NAMES = [f"d{number}" for number in range(12)]
+
+
+def at_random(folder, database, seed, story):
+    """Add, replace, delete, compact and index until killed; each deed is told before it and after it.
+
+    A line of the story is `{"do": what, "documents": {id: text}}`, and then `{"done": generation}`. The lines are in
+    the kernel's hands when they are written: a kill of the process does not lose them.
+    """
+    chance = random.Random(seed)
+    with story.open("a", encoding="utf-8", buffering=1) as told, Collection.open(folder, database=database) as shop:
+        for deed in itertools.count():
+            what = chance.choices(["add", "delete", "compact", "index"], [6, 3, 1, 1])[0]
+            names = chance.sample(NAMES, chance.randint(1, 5))
+            texts = {name: f"{name} {seed} {deed}" for name in names} if what == "add" else dict.fromkeys(names)
+            told.write(json.dumps({"do": what, "documents": texts if what in ("add", "delete") else {}}) + "\n")
+            if what == "add":
+                image = png(seed % 256, deed % 256, 3)
+                shop.add([Document(name, text=text, image=image) for name, text in texts.items()])
+            elif what == "delete":
+                shop.delete(names)
+            elif what == "compact":
+                shop.compact()
+            else:
+                build_index(shop)
+            told.write(json.dumps({"done": what}) + "\n")
 
 
 def rewrite(folder, database, versions):

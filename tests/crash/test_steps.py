@@ -41,6 +41,22 @@ COMPACT_STEPS = {
     "after the old media": After("indexer.maintenance:_sweep_media"),
 }
 
+DELETE_STEPS = {
+    "before the transaction": Before("indexer.writer:publish"),
+    "in the transaction": After("indexer.store.publish:_bury"),
+    "before COMMIT": After("indexer.store.publish:_publish"),
+    "after COMMIT": After("indexer.writer:publish"),
+}
+
+INDEX_STEPS = {
+    "before it is built": Before("indexer.searcher/Searcher:_build"),
+    "before it is saved": Before("indexer.searcher/Searcher:_save"),
+    "half the index": Half("indexes"),
+    "after the index, before its sidecar": Before("indexer.searcher:atomic_write"),
+    "half the sidecar": Half("indexes", call=2),
+    "after the sidecar": After("indexer.searcher:atomic_write"),
+}
+
 START_STEPS = {
     "with the lock": Before("indexer.layout/Layout:clear"),
     "in the schema": After("indexer.store.database:upgrade"),
@@ -98,6 +114,40 @@ def test_commit(stocked, after, database_url, step):
     assert contents(stocked) == after
     fresh = stocked.snapshot().vector_ids(["a", "d"])
     assert min(fresh) >= used + (2 if done else 0)
+    assert stocked.check().findings == []
+
+
+@pytest.mark.parametrize("step", DELETE_STEPS)
+def test_delete(stocked, database_url, step):
+    before = contents(stocked)
+    assert doomed.run(doomed.doomed_work, doomed.delete, DELETE_STEPS[step], stocked.path, database_url) == DIED
+    gone = {"a", "c"} if step == "after COMMIT" else set()
+    assert contents(stocked) == {name: told for name, told in before.items() if name not in gone}
+    assert stocked.check().findings == []
+    stocked.delete(["a", "c"])
+    stocked.compact()
+    assert set(contents(stocked)) == {"b"}
+    assert stocked.check().findings == []
+
+
+@pytest.mark.parametrize("step", INDEX_STEPS)
+def test_index(stocked, database_url, open_shop, step):
+    before, layout = contents(stocked), stocked.layout
+    assert doomed.run(doomed.doomed_work, doomed.build_index, INDEX_STEPS[step], stocked.path, database_url) == DIED
+    assert contents(stocked) == before
+    assert stocked.check().clean
+    left = {path.name for path in layout.indexes.rglob("*")} if layout.indexes.exists() else set()
+    assert len(left) == {
+        "before it is built": 0,
+        "before it is saved": 0,
+        "half the sidecar": 2,
+        "after the sidecar": 2,
+    }.get(step, 1)
+    with stocked.writer():
+        assert not list(stocked.path.rglob(".tmp-*"))
+        assert all(path.with_suffix(".json").exists() for path in layout.indexes.glob("*.faiss"))
+    assert contents(open_shop(index=doomed.GRAPH)) == before
+    assert sorted(path.suffix for path in layout.indexes.iterdir()) == [".faiss", ".json"]
     assert stocked.check().findings == []
 
 

@@ -47,7 +47,7 @@ class FakeSnapshot:
             bool,
         )
 
-    def search(self, vectors, k, where=None, exclude=()):
+    def search(self, vectors, k, where=None, exclude=(), modalities=()):
         allowed = self._allowed(where, exclude)
         ids = np.full((len(vectors), k), -1, np.int64)
         scores = np.full((len(vectors), k), -np.inf, np.float32)
@@ -61,7 +61,7 @@ class FakeSnapshot:
     def scores(self, vectors, ids):
         return (vectors.astype(np.float64) @ self._vectors[ids - self.FIRST].astype(np.float64).T).astype(np.float32)
 
-    def scan(self, vectors, where=None, exclude=()):
+    def scan(self, vectors, where=None, exclude=(), modalities=()):
         places = np.flatnonzero(self._allowed(where, exclude))
         return places + self.FIRST, (vectors @ self._vectors[places].T).astype(np.float32)
 
