@@ -186,7 +186,7 @@ class Retriever:
             rules = [each.rule for each in self._compose(snapshot, encoded)]
             return _rankings(snapshot, find(snapshot, rules, k, Scope(hidden=hidden)), None if keep_ties else k)
 
-        return self._on_snapshot(work)
+        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
 
     def places(
         self,
@@ -210,7 +210,7 @@ class Retriever:
             CallError: A document does not exist.
         """
 
-        def work(snapshot: Snapshot) -> list[tuple[int, ...]]:
+        def work(snapshot: View) -> list[tuple[int, ...]]:
             hidden = _hidden(snapshot, encoded, exclude, keep_references)
             rules = [each.rule for each in self._compose(snapshot, encoded)]
             return places(snapshot, rules, _vector_ids(snapshot, documents), Scope(hidden=hidden))
@@ -396,7 +396,7 @@ def _vector_ids(snapshot: View, documents: Sequence[Sequence[str]]) -> list[Ids]
 
 
 def _hidden(
-    snapshot: Snapshot,
+    snapshot: View,
     encoded: Sequence[Encoded],
     exclude: Sequence[Sequence[str]] | None,
     keep_references: bool,
