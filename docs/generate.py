@@ -26,10 +26,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 FOLDERS = ("indexer", "retrieval", "pipelines", "benchmarks", "docs")
 OTHERS = {
     "benchmarks/expected.json": "published rows with their sources, shown beside what is measured",
-    "benchmarks/recipes/emoji-clip.json": "what `emoji-clip` was trained with",
+    "benchmarks/recipes/emoji-clip-first.json": "the model that `emoji-clip` started from",
+    "benchmarks/recipes/emoji-clip.json": "what `emoji-clip` and `emoji-inversion` were trained with",
+    "benchmarks/recipes/emoji-generator-first.json": "the generator that `emoji-generator` started from",
     "benchmarks/recipes/emoji-generator.json": "what `emoji-generator` was trained with",
     "benchmarks/recipes/emoji-gme.json": "what `emoji-gme` is trained with",
-    "benchmarks/recipes/emoji-inversion.json": "what `emoji-inversion` was trained with",
+    "benchmarks/recipes/emoji-inversion-first.json": "the inversion that the first generator started from",
     "benchmarks/results/compose.json": "measured: what pseudo-targets bring and cost",
     "benchmarks/results/emoji-clip.json": "measured: names and synonyms",
     "benchmarks/results/emojicir-test.json": "measured: every method on EmojiCIR's test split",
@@ -38,6 +40,7 @@ OTHERS = {
     "docs/cli.md": "the help of every command, generated",
     "docs/fixed-and-broken.png": "queries that a pseudo-target puts right, and wrong",
     "docs/pseudo-targets.png": "references, sentences and what is drawn",
+    "docs/weights.png": "how good each weight was on the validation split",
     "docs/report.png": "the demo's report",
     "indexer/bundled/LICENSES.md": "whose drawings and names these are",
     "indexer/bundled/README.md": "the bundled data: columns, split, the ten families of queries",
