@@ -242,6 +242,10 @@ def test_a_picture_that_cannot_be_read_is_named(run, tmp_path):
         (lambda records: records[1].update(reference="nobody"), "the reference nobody of the query 12064"),
         (lambda records: records[1]["img_set"]["members"].append("nobody"), "the group member nobody of the query"),
         (lambda records: records[1].pop("caption"), "entry 1 of"),
+        (lambda records: records[1].update(caption=" "), "the query 12064 cannot be asked: `text` is empty"),
+        (lambda records: records[1].update(caption=3), "the query 12064 cannot be asked: `text` is a int"),
+        (lambda records: records[1].update(img_set=3), "the annotations of val are not of the published shape"),
+        (lambda records: records[1]["img_set"].pop("members"), "not of the published shape (KeyError: 'members')"),
         (lambda records: records[1].update(reference=records[0]["reference"]), "19 references"),
     ],
 )
