@@ -204,6 +204,13 @@ def test_a_wrong_call_is_told_before_anything_is_done(run, tmp_path, arguments, 
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_choice_that_is_none_is_told_without_a_traceback(run, capsys):
+    for wrong in (("--asked", "guess"), ("--dtype", "int8"), ("--method", "magic")):
+        with pytest.raises(SystemExit, match="2"):
+            run(*wrong)
+        assert "invalid choice" in capsys.readouterr().err
+
+
 def test_missing_files_are_named_with_where_to_get_them(run, tmp_path):
     code, told = run()
     assert code == 2
