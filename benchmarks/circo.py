@@ -22,7 +22,6 @@ from benchmarks.submission import write_circo
 from indexer.corpus.paths import scan_folder
 from indexer.embed.preprocess import Preprocessing
 from pipelines.judged import JudgedQuery, Plan, Precision, Reference, Ties
-from retrieval.query import Query
 
 QUERIES: Mapping[str, int] = {"val": 220, "test": 800}
 PICTURES = 123_403
@@ -39,17 +38,17 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
     data.require_count(f"queries in {file}", len(records), QUERIES[split])
     pictures = {str(number): Place(f"{number:012}.jpg") for number in _numbers(data)}
     data.require_count("pictures", len(pictures), PICTURES)
-    return Task([_query(each, split, protocol) for each in records], pictures, FOLDERS)
+    return Task([_query(data, each, split, protocol) for each in records], pictures, FOLDERS)
 
 
-def _query(record: Mapping[str, Any], split: str, protocol: Protocol) -> JudgedQuery:
+def _query(data: DataSet, record: Mapping[str, Any], split: str, protocol: Protocol) -> JudgedQuery:
     text = record["relative_caption"]
     if protocol.shared_concept is SharedConcept.BEFORE:
         text = f"{record['shared_concept']}, {text}"
     hidden = split != "val"
     return JudgedQuery(
         query_id=str(record["id"]),
-        query=Query(text=text, like=str(record["reference_img_id"])),
+        query=data.query(str(record["id"]), [text], str(record["reference_img_id"])),
         targets=() if hidden else tuple(str(number) for number in record["gt_img_ids"]),
         intended=None if hidden else str(record["target_img_id"]),
         aspects=() if hidden else tuple(record["semantic_aspects"]),

@@ -21,7 +21,6 @@ from benchmarks.protocol import Choices, Gallery, Protocol
 from benchmarks.submission import write_cirr
 from indexer.embed.preprocess import Preprocessing
 from pipelines.judged import JudgedQuery, Plan, Reference, Ties
-from retrieval.query import Query
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
     queries = [
         JudgedQuery(
             query_id=str(each["pairid"]),
-            query=Query(text=each["caption"], like=each["reference"]),
+            query=data.query(each["pairid"], [each["caption"]], each["reference"]),
             targets=(each["target_hard"],) if split == "val" else (),
             subset=tuple(name for name in each["img_set"]["members"] if name != each["reference"]),
         )

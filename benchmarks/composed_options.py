@@ -64,10 +64,11 @@ def parser(benchmark: Benchmark) -> argparse.ArgumentParser:
                         if benchmark.hidden else argparse.SUPPRESS)  # fmt: skip
     made.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR",
                         help="where indexed galleries and drawings are kept")  # fmt: skip
-    made.add_argument("--asked", type=Asked, choices=list(Asked), default=Asked.STORED,
+    made.add_argument("--asked", choices=[each.value for each in Asked], default=Asked.STORED.value,
                         help="the reference as its stored vector (default), or as its picture")  # fmt: skip
     made.add_argument("--device", default="cpu", metavar="NAME", help="where models run: cpu, cuda, mps")
-    made.add_argument("--dtype", choices=list(Dtype), default=Dtype.FLOAT32, help="default: float32")
+    made.add_argument("--dtype", choices=[each.value for each in Dtype], default=Dtype.FLOAT32.value,
+                        help="default: float32")  # fmt: skip
     made.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode ahead")
     made.add_argument("--protocol", action="store_true", help="print every choice of the protocol, and exit")
     group = made.add_argument_group("protocol", "Choices that published numbers differ by; --protocol explains them.")
@@ -86,12 +87,12 @@ def cache_folder() -> Path:
 
 
 def check(benchmark: Benchmark, options: argparse.Namespace) -> None:
-    """Refuse options that do not go together; the weights become `Weights`.
+    """Refuse options that do not go together; weights and how the reference is asked for get their types.
 
     Raises:
         CallError: They do not.
     """
-    options.weights = _weights(options.weights)
+    options.weights, options.asked = _weights(options.weights), Asked(options.asked)
     hidden = options.split in benchmark.hidden
     if options.limit is not None and options.limit < 1:
         raise CallError(f"--limit is {options.limit}; it must be at least 1.")

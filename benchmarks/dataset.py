@@ -19,9 +19,10 @@ from typing import Any
 
 from benchmarks.protocol import Choices, Protocol
 from indexer.corpus.paths import MAX_BYTES, read_file
-from indexer.errors import CallError, ItemError
+from indexer.errors import CallError, ItemError, QueryError
 from pipelines.evaluate import Ranked
 from pipelines.judged import JudgedQuery, Plan, Precision
+from retrieval.query import Query
 
 Box = tuple[float, float, float, float]
 
@@ -95,6 +96,17 @@ class DataSet:
             if len(row) != columns:
                 raise self.wrong(f"row {number} of {path} has {len(row)} columns, not {columns}.", "Get it anew from")
         return rows
+
+    def query(self, query_id: str, sentences: Sequence[str], reference: str) -> Query:
+        """A query by its sentence, said in one wording or several, and the id of its reference.
+
+        Raises:
+            CallError: It cannot be asked; it is named.
+        """
+        try:
+            return Query(text=sentences[0], like=reference, wordings=tuple(sentences[1:]))
+        except QueryError as error:
+            raise self.wrong(f"the query {query_id} cannot be asked: {error.message}", "Get it anew from") from error
 
     def require_count(self, what: str, found: int, published: int | None) -> None:
         """See that there are as many as were published; None where no number is known.
@@ -219,7 +231,11 @@ class Benchmark:
         Raises:
             CallError: The files are not as published, or a query names a picture that its gallery lacks.
         """
-        task = self.read(data, split, protocol)
+        try:
+            task = self.read(data, split, protocol)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # of annotations that are JSON, and another
+            what = f"the annotations of {split} are not of the published shape ({type(error).__name__}: {error})."
+            raise data.wrong(what, "Get them anew from") from error
         data.require_unique("query", [query.query_id for query in task.queries])
         galleries = {id(query.gallery): set(query.gallery) for query in task.queries if query.gallery}
         data.require_known("candidate", [("", name) for own in galleries.values() for name in own], task.pictures)

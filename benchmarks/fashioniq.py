@@ -22,7 +22,6 @@ from benchmarks.dataset import Benchmark, DataSet, Place, Task
 from benchmarks.protocol import Captions, Choices, Gallery, Protocol
 from indexer.embed.preprocess import Preprocessing
 from pipelines.judged import Average, JudgedQuery, Plan, Reference, Ties
-from retrieval.query import Query
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def _category(data: DataSet, category: str, protocol: Protocol) -> list[JudgedQu
     return [
         JudgedQuery(
             query_id=f"{category}-{number}",
-            query=Query(text=sentences[0], like=each["candidate"], wordings=tuple(sentences[1:])),
+            query=data.query(f"{category}-{number}", sentences, each["candidate"]),
             targets=(each["target"],),
             family=category,
             gallery=gallery,

@@ -22,6 +22,7 @@ from indexer.corpus.records import Record, make_record, record_or_rejected
 from indexer.embed.protocol import Embedder
 from indexer.errors import ItemError
 from indexer.files import atomic_write
+from indexer.index.protocol import IndexKind, IndexSettings
 from indexer.types import Parts, Rejected
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ def gallery(
     """
     listed = hashlib.sha256("\0".join(f"{key} {path}" for key, path in sorted(pictures.items())).encode())
     state = f"{embedder.fingerprint().digest}-{listed.hexdigest()[:16]}"
-    with Collection.open(folder / state, embedder, parts=Parts.IMAGE) as collection:
+    exact = IndexSettings(kind=IndexKind.EXACT)  # a published number is of whole rankings, whatever the size
+    with Collection.open(folder / state, embedder, parts=Parts.IMAGE, index=exact) as collection:
         corpus = PictureCorpus(f"{name} {listed.hexdigest()[:16]}", pictures)
         with _shown(len(pictures)) as on_progress:
             summary = index_corpus(corpus, collection, workers=workers, on_progress=on_progress)

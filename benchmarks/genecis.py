@@ -21,7 +21,6 @@ from benchmarks.dataset import Benchmark, DataSet, Place, Task
 from benchmarks.protocol import Choices, Gallery, Protocol
 from indexer.embed.preprocess import Preprocessing
 from pipelines.judged import Average, JudgedQuery, Plan, Reference, Ties
-from retrieval.query import Query
 
 QUERIES: Mapping[str, int | None] = {
     "focus_attribute": None,
@@ -57,7 +56,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
             queries.append(
                 JudgedQuery(
                     query_id=f"{task}-{number}",
-                    query=Query(text=record["condition"], like=reference),
+                    query=data.query(f"{task}-{number}", [record["condition"]], reference),
                     targets=(target,),
                     family=task,
                     # A picture that is listed twice is one candidate.

@@ -22,7 +22,6 @@ from benchmarks.dataset import Benchmark, DataSet, Place, Task
 from benchmarks.protocol import Choices, Gallery, Protocol
 from indexer.embed.preprocess import Preprocessing
 from pipelines.judged import Average, JudgedQuery, Plan, Precision, Reference, Ties
-from retrieval.query import Query
 
 QUERIES, INSTANCES = 1883, 202
 HEADS = frozenset({"image_path", "path", "image"})
@@ -53,7 +52,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
         judged.append(
             JudgedQuery(
                 query_id=f"q{number + 1:04}",
-                query=Query(text=text, like=_name(path)),
+                query=data.query(f"q{number + 1:04}", [text], _name(path)),
                 targets=tuple(shows[instance, text]),
                 family=instance,
                 gallery=whole[instance],

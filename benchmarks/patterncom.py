@@ -25,7 +25,6 @@ from indexer.corpus.paths import scan_folder
 from indexer.corpus.records import IMAGE_SUFFIXES
 from indexer.embed.preprocess import Preprocessing
 from pipelines.judged import Average, JudgedQuery, Plan, Precision, Reference, Ties
-from retrieval.query import Query
 
 ATTRIBUTES = ("color", "context", "density", "existence", "quantity", "shape")
 PICTURES = 38 * 800
@@ -81,7 +80,7 @@ def _queries(data: DataSet, attribute: str) -> list[JudgedQuery]:
     return [
         JudgedQuery(
             query_id=f"{attribute}-{number}-{place}",
-            query=Query(text=wanted, like=name),
+            query=data.query(f"{attribute}-{number}-{place}", [wanted], name),
             targets=tuple(shows[_merged(name), wanted]),
             family=attribute,
         )

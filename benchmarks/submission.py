@@ -187,7 +187,7 @@ def _main(options: argparse.Namespace) -> None:
     data = DataSet(benchmark.title, options.data, benchmark.home)
     [split] = benchmark.hidden
     task = benchmark.task(data, split, benchmark.choices.default)
-    text = options.file.read_text(encoding="utf-8")
+    text = options.file.read_text(encoding="utf-8", errors="replace")
     wanted = circo(task)
     if options.benchmark == "cirr":
         wanted = cirr_subset(task) if '"recall_subset"' in text else cirr_recall(task)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -187,8 +187,10 @@ def sweep(
     encoded = retriever(grid[0]).encode([query.query for query in judged])
     curve = []
     for weights in _shown(grid, progress, "weights"):
-        ranked = Ranked()
-        _rank(judged, encoded, retriever(weights), narrow.depth, narrow, ranked)
+        ranked, weighted = Ranked(), retriever(weights)
+        for start in range(0, len(judged), BATCH):
+            batch = slice(start, start + BATCH)
+            _rank(judged[batch], encoded[batch], weighted, narrow.depth, narrow, ranked)
         values = _values(judged, ranked, narrow)[measure]
         grouped = _grouped(values, [query.family for query in judged])
         curve.append((weights, macro_mean(grouped) if plan.average is Average.FAMILIES else mean(values)))
@@ -263,9 +265,10 @@ def _found(
         found = retriever.rank(encoded, k, exclude, keep_references=kept, keep_ties=against_target)
         if plan.whole is not None:
             places = retriever.places(encoded, targets, exclude, keep_references=kept)
-    found = _settled(batch, found, plan)
     if batch[0].gallery and plan.whole is not None:
-        places = [tuple(places_of(each.ids, own)) for each, own in zip(found, targets, strict=True)]
+        worst = _settled(batch, found, replace(plan, ties=Ties.AGAINST_TARGET))
+        places = [tuple(places_of(each.ids, own)) for each, own in zip(worst, targets, strict=True)]
+    found = _settled(batch, found, plan)
     return [Ranking(each.ids[:k], each.scores[:k]) for each in found], places
 
 

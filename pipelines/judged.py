@@ -90,7 +90,8 @@ class Plan:
         recall: The K of R@K: whether a target is among the first K.
         precision: The K of mAP@K, truncated as CIRCO's is.
         subset: The K of Rsub@K, for queries that have a subset.
-        whole: Average precision over the whole ranking, `standard` or `trapezoid`; its mean is called mAP.
+        whole: Average precision over the whole ranking, `standard` or `trapezoid`; its mean is called mAP. What ties
+            with a target goes before it there, whatever `ties` says.
         average: What is averaged.
         ties: Which of equal scores goes first.
         references: Whether a query may find its own `like`.

@@ -204,6 +204,13 @@ def test_a_wrong_call_is_told_before_anything_is_done(run, tmp_path, arguments, 
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_choice_that_is_none_is_told_without_a_traceback(run, capsys):
+    for wrong in (("--asked", "guess"), ("--dtype", "int8"), ("--method", "magic")):
+        with pytest.raises(SystemExit, match="2"):
+            run(*wrong)
+        assert "invalid choice" in capsys.readouterr().err
+
+
 def test_missing_files_are_named_with_where_to_get_them(run, tmp_path):
     code, told = run()
     assert code == 2
@@ -242,6 +249,10 @@ def test_a_picture_that_cannot_be_read_is_named(run, tmp_path):
         (lambda records: records[1].update(reference="nobody"), "the reference nobody of the query 12064"),
         (lambda records: records[1]["img_set"]["members"].append("nobody"), "the group member nobody of the query"),
         (lambda records: records[1].pop("caption"), "entry 1 of"),
+        (lambda records: records[1].update(caption=" "), "the query 12064 cannot be asked: `text` is empty"),
+        (lambda records: records[1].update(caption=3), "the query 12064 cannot be asked: `text` is a int"),
+        (lambda records: records[1].update(img_set=3), "the annotations of val are not of the published shape"),
+        (lambda records: records[1]["img_set"].pop("members"), "not of the published shape (KeyError: 'members')"),
         (lambda records: records[1].update(reference=records[0]["reference"]), "19 references"),
     ],
 )
