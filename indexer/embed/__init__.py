@@ -14,17 +14,19 @@ class ModelFamily(HelpfulEnum):
 
     BUNDLED = "bundled"
     OPEN_CLIP = "open_clip"
+    ST = "st"
     FAKE = "fake"
 
 
-EXAMPLES = "bundled:emoji-clip, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:/a/folder, fake:64"
+EXAMPLES = "bundled:emoji-clip, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:/a/folder, st:/a/folder, fake:64"
 
 
 def load_embedder(name: str, *, dtype: str | Dtype = Dtype.FLOAT32, device: str = "cpu") -> Embedder:
     """The embedder of that name.
 
     Args:
-        name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`, `fake:DIM`.
+        name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`,
+            `st:FOLDER` or `st:HUB_ID` (sentence-transformers), `fake:DIM`.
         dtype: Arithmetic of the forward pass.
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
 
@@ -32,6 +34,7 @@ def load_embedder(name: str, *, dtype: str | Dtype = Dtype.FLOAT32, device: str 
         CallError: The name does not parse.
         UnknownNameError: An unknown family, bundled model, dtype or architecture.
         ModelError: The weights cannot be found, fetched or read.
+        MissingExtraError: The model needs a package that is not installed.
     """
     family, colon, rest = name.partition(":")
     if not colon or not rest:
@@ -49,6 +52,10 @@ def load_embedder(name: str, *, dtype: str | Dtype = Dtype.FLOAT32, device: str 
             from indexer.embed.clip import ClipEmbedder
 
             return ClipEmbedder.from_folder(model_folder(rest), name=name, dtype=dtype, device=device)
+        case ModelFamily.ST:
+            from indexer.embed.st import SentenceTransformersEmbedder
+
+            return SentenceTransformersEmbedder.load(rest, name=name, dtype=dtype, device=device)
         case ModelFamily.OPEN_CLIP:
             from indexer.embed.clip import ClipEmbedder
 
