@@ -16,12 +16,13 @@ class ModelFamily(HelpfulEnum):
     BUNDLED = "bundled"
     OPEN_CLIP = "open_clip"
     MLLM = "mllm"
+    ST = "st"
     FAKE = "fake"
 
 
 EXAMPLES = (
     "bundled:emoji-clip, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:/a/folder, mllm:Qwen/Qwen3-VL-Embedding-2B, "
-    "mllm:/a/folder, fake:64"
+    "mllm:/a/folder, st:/a/folder, fake:64"
 )
 
 
@@ -36,8 +37,8 @@ def load_embedder(
 
     Args:
         name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`,
-            `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `fake:DIM`. Options may stand behind the name of an `mllm`, such
-            as `?dim=512`; `indexer/embed/mllm_spec.py` has them. One of the CLIP family may end in `?draft=N`: JPEGs
+            `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `st:FOLDER` or `st:HUB_ID` (sentence-transformers), `fake:DIM`.
+            Options may stand behind the name of an `mllm`, such as `?dim=512`; `indexer/embed/mllm_spec.py` has them. One of the CLIP family may end in `?draft=N`: JPEGs
             are decoded at a fraction of their size where the short side stays N times the model's. Large photographs
             decode several times faster, to vectors a little other.
         dtype: Arithmetic of the forward pass.
@@ -89,6 +90,10 @@ def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embed
             from indexer.embed.mllm import MllmEmbedder
 
             return MllmEmbedder.load(rest, name=name, dtype=dtype, device=device)
+        case ModelFamily.ST:
+            from indexer.embed.st import SentenceTransformersEmbedder
+
+            return SentenceTransformersEmbedder.load(rest, name=name, dtype=dtype, device=device)
         case ModelFamily.OPEN_CLIP:
             from indexer.embed.clip import ClipEmbedder
 

@@ -20,7 +20,7 @@ from indexer.embed.protocol import Dtype
 from indexer.errors import ItemError, ModelError
 from indexer.types import ImageSource, JsonValue
 from retrieval.write.answers import read_prompt, sentence_in
-from retrieval.write.models import TOKENS, TextModel, load_model, loading, settled_dtype
+from retrieval.write.models import TOKENS, TextModel, load_model, loading, settled_dtype, transformers_5
 from retrieval.write.protocol import Answer
 
 if TYPE_CHECKING:
@@ -106,10 +106,10 @@ class ImageToText:
             dtype: None for float32 on a CPU and bfloat16 elsewhere.
 
         Raises:
+            MissingExtraError: transformers is too old.
             ModelError: There is no such model there, or one of another kind.
         """
-        import transformers
-
+        transformers = transformers_5("A captioner")
         folder = checkpoint_folder(source)
         file = folder / "config.json"
         try:
@@ -121,10 +121,6 @@ class ImageToText:
             raise ModelError(
                 f"{source} is a model of the kind {kind!r}; captions are written by {', '.join(SPECS)}.",
                 "Captions made elsewhere are read with table:FILE.",
-            )
-        if not hasattr(transformers, spec.model):
-            raise ModelError(
-                f"transformers {transformers.__version__} has no {spec.model}.", "Run: pip install -U transformers"
             )
         digest = checkpoint_digest(folder)
         with loading(folder):

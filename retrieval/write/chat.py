@@ -14,7 +14,7 @@ from indexer.embed.protocol import Dtype
 from indexer.errors import ModelError
 from indexer.types import JsonValue
 from retrieval.write.answers import filled, read_prompt, sentence_in
-from retrieval.write.models import TOKENS, TextModel, load_model, loading, settled_dtype
+from retrieval.write.models import TOKENS, TextModel, load_model, loading, settled_dtype, transformers_5
 from retrieval.write.protocol import Answer, Change
 
 
@@ -74,10 +74,10 @@ class ChatModel:
             dtype: None for float32 on a CPU and bfloat16 elsewhere.
 
         Raises:
+            MissingExtraError: transformers is too old.
             ModelError: There is no such model there, or it cannot chat.
         """
-        import transformers
-
+        transformers = transformers_5("A chat model")
         folder = checkpoint_folder(source)
         digest = checkpoint_digest(folder)
         with loading(folder):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.embed.protocol import Dtype
-from indexer.errors import CallError, ModelError, WritingError
+from indexer.errors import CallError, MissingExtraError, ModelError, WritingError
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +83,19 @@ class TextModel:
                     one_by_one |= self._together([place], inputs, options)
                 return one_by_one
             return {places[0]: WritingError(f"{self._name} failed: {_first_line(error)}")}
+
+
+def transformers_5(purpose: str) -> Any:
+    """The library, of the releases whose classes are read here.
+
+    Raises:
+        MissingExtraError: It is older.
+    """
+    import transformers
+
+    if int(transformers.__version__.split(".")[0]) < 5:
+        raise MissingExtraError("transformers 5", "caption", purpose)
+    return transformers
 
 
 def settled_dtype(dtype: str | Dtype | None, device: str) -> Dtype:

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from indexer.embed.protocol import Dtype
-from indexer.errors import CallError, ItemError, ModelError, WritingError
+from indexer.errors import CallError, ItemError, MissingExtraError, ModelError, WritingError
 from indexer.types import Item
 from retrieval import Query, Retriever, Scribe
 from retrieval.write import Change, load_captioner, load_rewriter, models
@@ -216,6 +216,16 @@ def test_other_kinds_of_models_are_refused(folder, tmp_path):
         load_rewriter(folder("blip"))
     with pytest.raises(ModelError, match="has no chat template"):
         load_rewriter(folder("chat", template=None))
+
+
+def test_old_releases_of_transformers_are_refused(folder, monkeypatch):
+    import transformers
+
+    places = {load_captioner: folder("blip"), load_rewriter: folder("chat")}
+    monkeypatch.setattr(transformers, "__version__", "4.57.1")
+    for load, place in places.items():
+        with pytest.raises(MissingExtraError, match=r"pip install 'underdrawing\[caption\]'"):
+            load(place)
 
 
 def test_without_a_network_a_hub_id_says_how(monkeypatch, tmp_path):
