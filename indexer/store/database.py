@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,11 +66,14 @@ class Database:
         self.url = parse_url(url)
         self.schema = schema
         if self.url.get_backend_name() == "sqlite":
-            # A new connection costs as much as a search; one for each thread that reads at this moment is kept.
-            self.engine = create_engine(self.url, poolclass=QueuePool, max_overflow=-1, json_serializer=to_json)
+            if _only_readable(self.url):
+                self.engine = _read_only_engine(Path(str(self.url.database)))
+            else:
+                # A new connection costs as much as a search; one for each thread that reads at this moment is kept.
+                self.engine = create_engine(self.url, poolclass=QueuePool, max_overflow=-1, json_serializer=to_json)
+                event.listen(self.engine, "connect", _prepare_sqlite)
+                event.listen(self.engine, "checkout", _refuse_inherited)
             self._reading = self.engine
-            event.listen(self.engine, "connect", _prepare_sqlite)
-            event.listen(self.engine, "checkout", _refuse_inherited)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             self.engine = _postgres_engine(self.url, schema)
@@ -202,6 +206,32 @@ def _postgres_engine(url: URL, schema: str | None) -> Engine:
         return create_engine(url, connect_args=options, pool_pre_ping=True, json_serializer=to_json)
     except (ImportError, NoSuchModuleError):
         raise MissingExtraError("psycopg", "postgres", "A PostgreSQL collection") from None
+
+
+def _only_readable(url: URL) -> bool:
+    """Whether this user may read SQLite's file, but write nothing beside it."""
+    return (
+        url.database is not None and Path(url.database).exists() and not os.access(Path(url.database).parent, os.W_OK)
+    )
+
+
+def _read_only_engine(path: Path) -> Engine:
+    """An engine for a file in a folder that may only be read.
+
+    Where a log lies beside the file, SQLite reads both. Where none does, all is in the file, and SQLite must be told
+    not to want one. Which it is has to be looked at for each connection, so none is kept: a writer with more rights
+    may start at any time.
+    """
+
+    def connect() -> sqlite3.Connection:
+        log = path.with_name(f"{path.name}-wal")
+        alone = not log.exists() or log.stat().st_size == 0
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True)
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
+        return connection
+
+    return create_engine("sqlite://", creator=connect, poolclass=NullPool, json_serializer=to_json)
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from indexer.errors import LockedError
+from indexer.errors import LockedError, StoreError
 from indexer.files import make_folder
 
 
@@ -26,6 +26,7 @@ class WriterLock:
 
     Raises:
         LockedError: On entering, when another writer holds it; names the holder.
+        StoreError: On entering, when the folder may not be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,9 +34,15 @@ class WriterLock:
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> WriterLock:
-        make_folder(self.path.parent)
-        # Opened without truncation: until the lock is ours, the content is the holder's name.
-        file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+        try:
+            make_folder(self.path.parent)
+            # Opened without truncation: until the lock is ours, the content is the holder's name.
+            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+        except OSError as error:
+            raise StoreError(
+                f"{self.path.parent} cannot be written: {error.strerror or error}.",
+                "Is the disk full, or the folder read-only?",
+            ) from error
         try:
             _lock(file)
         except OSError:

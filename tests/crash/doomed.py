@@ -7,13 +7,15 @@ import json
 import multiprocessing
 import os
 import random
+import tempfile
 from collections import Counter
 from importlib import import_module
 
 import numpy as np
-from answers import png
+from answers import found, png
 
 from indexer import Collection, Document, IndexKind, IndexSettings, files, index_corpus
+from indexer.errors import LockedError, StoreError
 from indexer.ingest import embed
 
 DIED = 42
@@ -160,6 +162,28 @@ def at_random(folder, database, seed, story):
             else:
                 build_index(shop)
             told.write(json.dumps({"done": what}) + "\n")
+
+
+def read_as_nobody(folder, told):
+    """Search, then try to write, as a user who may only read; what happened goes into a file."""
+    with tempfile.TemporaryDirectory() as rehearsal, Collection.open(f"{rehearsal}/shop", "fake:16") as shop:
+        # Whoever may read nothing of ours cannot import any more, either.
+        shop.add(FIRST)
+        found(shop, "cat", k=1)
+        shop.compact()
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    lines = []
+    with Collection.open(folder) as shop:
+        lines.append(",".join(found(shop, "cat", k=1)))
+        for write in (lambda: shop.delete(["a"]), shop.compact):
+            try:
+                write()
+            except (StoreError, LockedError) as error:
+                lines.append(f"{type(error).__name__}: {error}")
+    told.write_text("\n".join(lines))
 
 
 def rewrite(folder, database, versions):
