@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indexer.errors import FilterError
-from pipelines import cli_drawing
+from pipelines import cli_drawing, cli_index
 from pipelines.cli_collection import CollectionFolder, DatabaseUrl, open_existing
 from pipelines.console import counted, err, examples, out, plain, shortened, show_json, show_remark
 
@@ -110,6 +110,8 @@ def search(
     deadline_ms: cli_drawing.DeadlineMs = None,
     gate: cli_drawing.Gate = None,
     drawings: cli_drawing.DrawingsFolder = None,
+    memory: cli_index.Memory = None,
+    index: cli_index.Kind = None,
     database: DatabaseUrl = None,
     as_json: Annotated[
         bool,
@@ -154,7 +156,8 @@ def search(
     )
     chosen = Method(method or drawing.implied_method() or default_method(query))
     drawing.check(chosen, query)
-    with open_existing(collection, database, device) as opened:
+    settings = cli_index.index_settings(memory, index)
+    with open_existing(collection, database, device, settings) as opened:
         retriever = drawing.retriever(opened, chosen, device)
         with err.status("Searching"):
             results = retriever.search(query, k, condition)

@@ -84,6 +84,18 @@ def test_an_empty_source_is_no_mystery(run, tmp_path):
     assert "Nothing was found there" in done.stderr
 
 
+def test_info_explains_the_index_and_builds_nothing(run, told, call, shop):
+    known = told("info", shop, "--explain", "--memory", "1kB", "--index", "ivf")
+    assert (known["kind"], known["codes"], known["allowed_bytes"]) == ("ivf", "sq8", 1000)
+    assert not (shop / "indexes").exists()
+    shown = run("info", shop, "--explain").stdout
+    assert "quick to scan" in shown
+    assert shown.count("approximate") == 3
+    code, _, error = call("info", shop, "--explain", "--memory", "much")
+    assert code == 2
+    assert "'much' is no amount of memory" in error
+
+
 def test_info_says_what_the_collection_is(run, told, shop, originals):
     known = told("info", shop)
     assert (known["documents"], known["model"], known["dim"]) == (4, "fake:64", 64)
