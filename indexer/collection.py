@@ -204,10 +204,11 @@ class Collection:
             CorruptionError: A segment is damaged.
         """
         while True:
-            generation = self.catalog.generation()
+            number = self.catalog.newest()
             with self._opening:  # an index that has to be built is built once, and other threads wait for it
-                if self._newest is not None and self._newest.generation >= generation.number:
+                if self._newest is not None and self._newest.generation >= number:
                     return self._newest
+                generation = self.catalog.generation()
                 space = next(each for each in self.catalog.spaces(generation.number) if each.id == self.space_id)
                 try:
                     self._newest = Snapshot(self.catalog, self.layout, space, generation, self.settings)

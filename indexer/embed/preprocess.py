@@ -73,7 +73,8 @@ class ImagePreprocess:
 
     def __call__(self, image: Image) -> npt.NDArray[np.float32]:
         """An RGB picture to (3, height, width) float32, normalised."""
-        return self.normalise(self.pixels(image)[None])[0]
+        only: npt.NDArray[np.float32] = self.normalise(self.pixels(image)[None])[0]
+        return only
 
     def pixels(self, image: Image) -> npt.NDArray[np.uint8]:
         """An RGB picture to (height, width, 3) uint8: what travels from worker processes, a quarter of the input."""
@@ -81,7 +82,7 @@ class ImagePreprocess:
 
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """A batch of `pixels`, (n, height, width, 3), to the model's input, (n, 3, height, width) float32."""
-        scaled = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
+        scaled: npt.NDArray[np.float32] = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
         scaled /= np.float32(255)
         scaled -= np.asarray(self.mean, np.float32)[:, None, None]
         scaled /= np.asarray(self.std, np.float32)[:, None, None]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 SUMMARY = {
-    "source", "documents", "added", "unchanged", "pruned", "rejected", "seconds", "generation", "reasons", "rejects",
+    "source", "documents", "added", "unchanged", "pruned", "rejected", "seconds", "waited", "generation", "reasons", "rejects",
 }  # fmt: skip
 REPORT = {"generation", "documents", "segments", "clean", "findings", "repaired"}
 REASONS = {"truncated": 1, "not-an-image": 1, "empty": 1}
