@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 FAISS ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test demo check test test-slow lowest fix clean
+.PHONY: help install install-test demo check test test-slow bench lowest fix clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,10 @@ test: install-test  ## the tests, without the slow ones and those that need a GP
 
 test-slow: install-test  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+bench: install-test  ## speed of searching and indexing beside raw FAISS and the raw encoder; half an hour
+	$(BIN)/python -m benchmarks.speed_search --json benchmarks/results/speed-search.json --plot docs/speed.png
+	$(BIN)/python -m benchmarks.speed_index --json benchmarks/results/speed-index.json
 
 lowest: $(BIN)/python  ## the tests on the oldest releases that pyproject.toml admits
 	$(BIN)/python -m pip install --quiet uv

@@ -3,8 +3,8 @@
     python -m benchmarks.speed_index [--json FILE] [--photographs N] [--dtype TYPE ...] [--workers N ...]
 
 An encoder of the size of ViT-B/32 (random weights cost the same time) indexes JPEGs of made-up photographs, from a
-folder to a durable commit. In the same turn it embeds as many ready tensors, and the simple loop (open, transform, embed,
-one batch after the other) does the same work without a store. Ratios are medians over the turns.
+folder to a durable commit. In the same turn it embeds as many ready tensors, and the simple loop (decode a batch, embed
+it, take the next) does the same work without a store. Ratios are medians over the turns.
 
 What this module does not know: how indexing is done.
 """

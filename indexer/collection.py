@@ -31,9 +31,11 @@ from indexer.errors import (
     SnapshotGoneError,
     SpaceMismatchError,
 )
+from indexer.index.choose import allowed_bytes, alternatives, choose_kind
 from indexer.index.protocol import IndexSettings
 from indexer.ingest import Ingest, embed
 from indexer.layout import Layout
+from indexer.searcher import available_memory
 from indexer.snapshot import Snapshot
 from indexer.store.catalog import Catalog, Space
 from indexer.store.database import Database, parse_url
@@ -202,10 +204,11 @@ class Collection:
             CorruptionError: A segment is damaged.
         """
         while True:
-            generation = self.catalog.generation()
+            number = self.catalog.newest()
             with self._opening:  # an index that has to be built is built once, and other threads wait for it
-                if self._newest is not None and self._newest.generation >= generation.number:
+                if self._newest is not None and self._newest.generation >= number:
                     return self._newest
+                generation = self.catalog.generation()
                 space = next(each for each in self.catalog.spaces(generation.number) if each.id == self.space_id)
                 try:
                     self._newest = Snapshot(self.catalog, self.layout, space, generation, self.settings)
@@ -298,7 +301,24 @@ class Collection:
             "vector_bytes": sum(each.size for each in segments),
             "tombstones": sum(each.rows for each in segments) - len(snapshot),
             "index": snapshot.index,
+            "recall_at_10": snapshot.index_facts.get("recall_at_10"),
             "jobs": jobs(self.database),
+        }
+
+    def explain(self) -> dict[str, Any]:
+        """Which index a search will use and why, and what the others would take, as plain JSON. Builds nothing."""
+        rows = sum(each.rows for each in self.catalog.segments(self.catalog.generation().number, self.space_id))
+        dim, available = self.space.dim, available_memory()
+        chosen = choose_kind(rows, dim, self.settings, available)
+        return {
+            "vectors": rows,
+            "dim": dim,
+            "allowed_bytes": allowed_bytes(self.settings, available),
+            "kind": chosen.kind.value,
+            "codes": chosen.codes.value,
+            "bytes": chosen.bytes,
+            "reason": chosen.reason,
+            "alternatives": [asdict(each) for each in alternatives(rows, dim, self.settings, available)],
         }
 
     def _require_same_space(self, embedder: Embedder, space: Space) -> None:

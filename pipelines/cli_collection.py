@@ -15,6 +15,7 @@ import typer
 
 from indexer.layout import Layout
 from indexer.types import Parts, Rejected
+from pipelines import cli_index
 from pipelines.console import (
     amount,
     counted,
@@ -34,6 +35,7 @@ from pipelines.console import (
 if TYPE_CHECKING:
     from indexer.build import Summary
     from indexer.collection import Collection
+    from indexer.index.protocol import IndexSettings
     from indexer.maintenance import Report
 
 DEFAULT_MODEL = "open_clip:ViT-B-32/laion2b_s34b_b79k"
@@ -61,7 +63,12 @@ INDEX_EPILOG = examples(
     "# Run it again after a kill or a change: it continues, and embeds only what is new.",
     "underdrawing index photos/ shop --prune",
 )
-INFO_EPILOG = examples("underdrawing info shop", "underdrawing info shop --json")
+INFO_EPILOG = examples(
+    "underdrawing info shop",
+    "underdrawing info shop --json",
+    "# Before an index is built: which one, and what it takes.",
+    "underdrawing info shop --explain --memory 4GB",
+)
 DELETE_EPILOG = examples("underdrawing delete shop cats/tom.jpg dogs/rex.jpg")
 CHECK_EPILOG = examples(
     "underdrawing check shop",
@@ -72,7 +79,9 @@ CHECK_EPILOG = examples(
 COMPACT_EPILOG = examples("underdrawing compact shop")
 
 
-def open_existing(folder: Path, database: str | None, device: str = "cpu") -> Collection:
+def open_existing(
+    folder: Path, database: str | None, device: str = "cpu", index: IndexSettings | None = None
+) -> Collection:
     """The collection in a folder.
 
     Raises:
@@ -81,7 +90,7 @@ def open_existing(folder: Path, database: str | None, device: str = "cpu") -> Co
     layout = Layout.read(folder)
     from indexer.collection import Collection
 
-    return Collection.open(folder, create=False, database=_fitting(layout, database), device=device)
+    return Collection.open(folder, create=False, database=_fitting(layout, database), device=device, index=index)
 
 
 def _fitting(layout: Layout, database: str | None) -> str | None:
@@ -162,12 +171,23 @@ def index(
         _show_summary(summary, collection, rejects)
 
 
-def info(collection: CollectionFolder, database: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Say what a collection is and holds."""
-    with open_existing(collection, database) as opened:
-        told = opened.info()
+def info(
+    collection: CollectionFolder,
+    explain: cli_index.Explain = False,
+    memory: cli_index.Memory = None,
+    index: cli_index.Kind = None,
+    database: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a collection is and holds, or with --explain how it will be searched."""
+    settings = cli_index.index_settings(memory, index)
+    with open_existing(collection, database, index=settings) as opened:
+        told = opened.explain() if explain else opened.info()
     if as_json:
         show_json(told)
+        return
+    if explain:
+        cli_index.show_explained(told)
         return
     show_facts({
         "collection": told["path"],
@@ -175,7 +195,8 @@ def info(collection: CollectionFolder, database: DatabaseUrl = None, as_json: As
         "model": f"{told['model']}, {told['dim']} dimensions, {told['fingerprint']['dtype']}",
         "embedded": {"auto": "all parts that a document has"}.get(told["parts"], f"{told['parts']} alone"),
         "generation": f"{told['generation']}, published {told['published']}",
-        "index": told["index"],
+        "index": told["index"]
+        + (f" Recall@10 when it was built: {told['recall_at_10']:.3f}." if told["recall_at_10"] is not None else ""),
         "vectors": f"{amount(told['vector_bytes'])} in {counted(told['segments'], 'segment')}"
         + (f", {counted(told['tombstones'], 'deleted row')} (compact drops them)" if told["tombstones"] else ""),
         "metadata": told["metadata"],

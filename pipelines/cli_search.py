@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indexer.errors import FilterError
-from pipelines import cli_drawing, cli_writing
+from pipelines import cli_drawing, cli_index, cli_writing
 from pipelines.cli_collection import CollectionFolder, DatabaseUrl, open_existing
 from pipelines.console import counted, err, examples, out, plain, shortened, show_json, show_remark
 
@@ -143,6 +143,8 @@ def search(
     rewriter: cli_writing.RewriterName = None,
     caption: cli_writing.CaptionText = None,
     rewrite: cli_writing.Rewrite = False,
+    memory: cli_index.Memory = None,
+    index: cli_index.Kind = None,
     database: DatabaseUrl = None,
     as_json: Annotated[
         bool,
@@ -188,7 +190,8 @@ def search(
         instruction=instruction,
         weights=Weights(image=image_weight, text=text_weight),
     )
-    with open_existing(collection, database, device) as opened:
+    settings = cli_index.index_settings(memory, index)
+    with open_existing(collection, database, device, settings) as opened:
         implied = method or drawing.implied_method() or writing.implied_method()
         chosen = Method(implied or default_method(query, opened.space.model))
         drawing.check(chosen, query)

@@ -38,9 +38,10 @@ def load_embedder(
     Args:
         name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`,
             `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `st:FOLDER` or `st:HUB_ID` (sentence-transformers), `fake:DIM`.
-            Options may stand behind the name of an `mllm`, such as `?dim=512`; `indexer/embed/mllm_spec.py` has them. One of the CLIP family may end in `?draft=N`: JPEGs
-            are decoded at a fraction of their size where the short side stays N times the model's. Large photographs
-            decode several times faster, to vectors a little other.
+            Options may stand behind the name of an `mllm`, such as `?dim=512`; `indexer/embed/mllm_spec.py` has
+            them. One of the CLIP family may end in `?draft=N`: JPEGs are decoded at a fraction of their size where the
+            short side stays N times the model's. Large photographs decode several times faster, to vectors a little
+            other.
         dtype: Arithmetic of the forward pass.
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
         preprocessing: What is done to pictures first; part of the fingerprint.

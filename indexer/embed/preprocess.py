@@ -92,7 +92,8 @@ class ImagePreprocess:
 
     def __call__(self, image: Image) -> npt.NDArray[np.float32]:
         """An RGB picture to (3, height, width) float32, normalised."""
-        return self.normalise(self.pixels(image)[None])[0]
+        only: npt.NDArray[np.float32] = self.normalise(self.pixels(image)[None])[0]
+        return only
 
     def pixels(self, image: Image) -> npt.NDArray[np.uint8]:
         """An RGB picture to (height, width, 3) uint8: what travels from worker processes, a quarter of the input."""

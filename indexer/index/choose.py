@@ -107,7 +107,7 @@ def choose_kind(
     Raises:
         CallError: The settings say `cuda`, and nothing fits the GPU.
     """
-    budget = available_bytes // 2 if settings.memory_budget is None else settings.memory_budget
+    budget = allowed_bytes(settings, available_bytes)
     vectors = f"{rows:,} vectors of {dim} dimensions"
 
     on_gpu = settings.device is Device.CUDA
@@ -145,6 +145,40 @@ def choose_kind(
     if on_gpu:
         raise CallError(f"{reason}.", "Search on the CPU (device='cpu'), or allow more with memory_budget.")
     return choice(IndexKind.EXACT, Codes.FLOAT32, f"{reason}; so they are scanned from disk.")
+
+
+def allowed_bytes(settings: IndexSettings, available_bytes: int) -> int:
+    """What an index may take: what the settings say, or half of what there is."""
+    return available_bytes // 2 if settings.budget is None else settings.budget
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """An index that a collection could have.
+
+    Attributes:
+        kind: Which.
+        codes: What it stores of the vectors.
+        bytes: Estimated memory.
+        fits: Whether that is allowed.
+        exact: Whether its answers are those of exact search; otherwise it is tuned to the recall of the settings.
+    """
+
+    kind: IndexKind
+    codes: Codes
+    bytes: int
+    fits: bool
+    exact: bool
+
+
+def alternatives(rows: int, dim: int, settings: IndexSettings, available_bytes: int) -> list[Alternative]:
+    """All there are for a collection, smallest first; `choose_kind` takes one of them."""
+    budget = allowed_bytes(settings, available_bytes)
+    sizes = {pair: estimate_bytes(pair[0], rows, dim, pair[1]) for pair in _NAMES}
+    return [
+        Alternative(kind, codes, size, size <= budget, kind is IndexKind.EXACT)
+        for (kind, codes), size in sorted(sizes.items(), key=lambda each: each[1])
+    ]
 
 
 def _amount(count: int) -> str:

@@ -24,7 +24,9 @@ SCORES_PER_BLOCK = 1 << 22  # 16 MB of float32; selecting from them takes as muc
 QUERIES_PER_BLOCK = 512
 GATHER_BYTES = 1 << 20  # picked rows are scored while they are still in the second-level cache
 FEW_PAIRS = 2048
-"""So many pairs of a query and a row that a filter lets through are scored in float64 at once."""
+"""So many pairs of a query and a row that a filter lets through are scored at once, without going block by block."""
+FEW_PARTS = 8
+"""Of so many, looking into each costs less than finding out into which to look."""
 GROUP = 16
 CHECK = "Run: underdrawing check COLLECTION"
 
@@ -89,9 +91,7 @@ class ExactIndex:
         """
         queries = checked_search(queries, k, self, allowed)
         if allowed is not None and len(allowed) * len(queries) <= FEW_PAIRS:
-            held = self.held(allowed)
-            owner = np.repeat(np.arange(len(queries)), len(held))
-            best = self._best(queries, owner, np.tile(held, len(queries)), k)
+            best = self._best(queries, *self._few(queries, allowed, k), k)
             return Neighbours(best.ids, best.scores, Plan.PICK.value)
         found = no_neighbours(len(queries), k)
         for start in range(0, len(queries), QUERIES_PER_BLOCK):
@@ -182,10 +182,10 @@ class ExactIndex:
 
     def _near(self, ids: Ids) -> Sequence[_Part]:
         """The parts that may hold some of the ids: a few of many, where their ranges do not overlap."""
-        if len(self._parts) == 1 or not self._apart:
+        if len(self._parts) <= FEW_PARTS or not self._apart:
             return self._parts
-        places = np.unique(np.searchsorted(self._firsts, ids, "right") - 1)
-        return [self._parts[place] for place in places if place >= 0]
+        counts = np.bincount(np.searchsorted(self._firsts, ids, "right"), minlength=len(self._parts) + 1)
+        return [self._parts[place] for place in np.flatnonzero(counts[1:])]
 
     @property
     def _rows_in_cache(self) -> int:
@@ -224,6 +224,16 @@ class ExactIndex:
             np.take(vectors, rows[chunk], axis=0, out=picked, mode="clip")
             out[:, chunk] = queries @ picked.T
         return out
+
+    def _few(self, queries: Vectors, allowed: Ids, k: int) -> tuple[Ids, Ids]:
+        """Pairs of a query's row and an id that can be among its k best, of few allowed ones."""
+        held = self.held(allowed)
+        if len(held) <= k:
+            return np.repeat(np.arange(len(queries)), len(held)), np.tile(held, len(queries))
+        scores = queries @ self.vectors(held).T
+        floor = np.partition(scores, -k, axis=1)[:, -k] - 2 * rounding_error(queries)
+        owner, column = np.nonzero(scores >= floor[:, None])
+        return owner, held[column]
 
     def _best(self, queries: Vectors, owner: Ids, ids: Ids, k: int) -> Neighbours:
         """Score pairs of a query's row (`owner`) and an id in float64; the k best of each query, in order."""

@@ -9,15 +9,28 @@ What this module does not know: documents, SQL, models, where vectors are kept.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from indexer.errors import CallError
 from indexer.types import HelpfulEnum, Ids, Scores
 
-__all__ = ["NO_ID", "Device", "Ids", "IndexKind", "IndexSettings", "Neighbours", "Plan", "Scores", "VectorIndex"]
+__all__ = [
+    "NO_ID",
+    "Device",
+    "Ids",
+    "IndexKind",
+    "IndexSettings",
+    "Neighbours",
+    "Plan",
+    "Scores",
+    "VectorIndex",
+    "parse_bytes",
+]
 
 NO_ID = -1
 
@@ -59,15 +72,47 @@ class IndexSettings:
 
     Attributes:
         kind: The index to use; `auto` follows the size rule.
-        memory_budget: Bytes that the index may take in memory, or None for half of the machine's.
+        memory_budget: Bytes that the index may take in memory, a number or a text such as "4GB"; None for half of what
+            the machine has free.
         recall: The recall@10 against exact search that approximate kinds are tuned to.
         device: Where to search.
     """
 
     kind: IndexKind = IndexKind.AUTO
-    memory_budget: int | None = None
+    memory_budget: int | str | None = None
     recall: float = 0.95
     device: Device = Device.CPU
+
+    def __post_init__(self) -> None:
+        if not 0 < self.recall <= 1:
+            raise CallError(f"An index is tuned to a recall of more than 0 and at most 1, not {self.recall}.")
+        _ = self.budget
+
+    @property
+    def budget(self) -> int | None:
+        """`memory_budget` in bytes.
+
+        Raises:
+            CallError: It is a text that says no amount, or below 0.
+        """
+        return None if self.memory_budget is None else parse_bytes(self.memory_budget)
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(amount: int | str) -> int:
+    """Bytes from a number, or from a text such as "4GB", "500 MB" or "1.5GiB".
+
+    Raises:
+        CallError: It is neither, or below 0.
+    """
+    if isinstance(amount, int) and amount >= 0:
+        return amount
+    said = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(amount))
+    if said is None or said[2].upper() not in _UNITS:
+        raise CallError(f"{amount!r} is no amount of memory.", "Write a number of bytes, or such as 4GB or 500MB.")
+    return int(float(said[1]) * _UNITS[said[2].upper()])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ What this module does not know: vectors, models, how rows got here (`publish.py`
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,13 @@ from indexer.types import MODALITIES, UNKNOWN, Ids, Mean, Metric, Modality, Part
 
 MAX_PARAMETERS = 500
 """Values in one IN list: old SQLite builds take 999 in a statement."""
+
+_DOCUMENTS = """
+SELECT v.id, d.id, d.text, d.uri, d.image, d.image_sha256, d.modality, d.fields
+FROM vectors v JOIN documents d ON v.document = d.key
+WHERE v.id IN ({}) AND d.born <= ? AND (d.died IS NULL OR d.died > ?)
+"""
+"""What `_document_rows` selects, for SQLite's driver; the braces take as many `?` as there are vectors."""
 
 Value = TypeVar("Value")
 
@@ -84,6 +92,11 @@ class Catalog:
                 select(GenerationRow.__table__).order_by(GenerationRow.number.desc()).limit(1)
             ).one()
         return Generation(*row)
+
+    def newest(self) -> int:
+        """The number of the newest published state: what every search asks first."""
+        rows = self.database.read_directly("SELECT max(number) FROM generations", ())
+        return self.generation().number if rows is None else int(rows[0][0])
 
     def spaces(self, generation: int) -> list[Space]:
         """All spaces, with their means as of a generation."""
@@ -178,20 +191,27 @@ class Catalog:
     def documents(self, vectors: Sequence[int], generation: int) -> dict[int, DocumentRecord]:
         """The living documents of vectors, by vector id; dead and unknown ones are left out."""
         found: dict[int, DocumentRecord] = {}
+        for some in _batches(vectors):
+            for row in self._document_rows(some, generation):
+                record = DocumentRecord(row[0], row[1], row[2], row[3], row[4], row[5], Modality(row[6]), row[7])
+                found[record.vector] = record
+        return found
+
+    def _document_rows(self, vectors: Sequence[int], generation: int) -> Sequence[Any]:
+        marks = ",".join("?" * len(vectors))
+        rows = self.database.read_directly(_DOCUMENTS.format(marks), (*vectors, generation, generation))
+        if rows is not None:
+            return [(*row[:7], json.loads(row[7])) for row in rows]
         columns = (
             VectorRow.id, DocumentRow.id, DocumentRow.text, DocumentRow.uri, DocumentRow.image,
             DocumentRow.image_sha256, DocumentRow.modality, DocumentRow.fields,
         )  # fmt: skip
         with self.database.read() as connection:
-            for some in _batches(vectors):
-                for row in connection.execute(
-                    select(*columns)
-                    .join(DocumentRow, VectorRow.document == DocumentRow.key)
-                    .where(VectorRow.id.in_(some), _alive(DocumentRow, generation))
-                ):
-                    record = DocumentRecord(row[0], row[1], row[2], row[3], row[4], row[5], Modality(row[6]), row[7])
-                    found[record.vector] = record
-        return found
+            return connection.execute(
+                select(*columns)
+                .join(DocumentRow, VectorRow.document == DocumentRow.key)
+                .where(VectorRow.id.in_(vectors), _alive(DocumentRow, generation))
+            ).all()
 
     def living_images(self, generation: int) -> Iterator[tuple[str, str, str | None]]:
         """(document id, image, sha256) of every living document that has an image."""

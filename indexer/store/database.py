@@ -10,7 +10,7 @@ import os
 import re
 import sqlite3
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,15 @@ from sqlalchemy.exc import (
     OperationalError,
     SQLAlchemyError,
 )
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
 from indexer.store.migrations import upgrade
 from indexer.store.schema import SCHEMA_VERSION
 
 BUSY_MILLISECONDS = 30_000
+_SQLALCHEMY = {sqlite3.OperationalError: OperationalError}
+"""Which of its errors SQLAlchemy would have made of one of the driver's."""
 
 
 def storable(text: str) -> bool:
@@ -96,6 +98,26 @@ class Database:
         """A connection for reading; what it sees is as of its first statement."""
         with _mapped(self.shown), self._reading.connect() as connection, connection.begin():
             yield connection
+
+    def read_directly(self, statement: str, values: Sequence[Any]) -> list[Any] | None:
+        """Rows of one statement straight from SQLite's driver, for what every search asks; None on PostgreSQL.
+
+        A connection's transaction and SQLAlchemy's rows cost more than such a statement does.
+
+        Args:
+            statement: With `?` for each value.
+            values: In that order.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return None
+        with _mapped(self.shown):
+            connection = self.engine.raw_connection()
+            try:
+                return list(connection.cursor().execute(statement, values).fetchall())
+            except sqlite3.Error as error:
+                raise _SQLALCHEMY.get(type(error), DatabaseError)(statement, values, error) from error
+            finally:
+                connection.close()  # back to the pool
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

@@ -330,9 +330,9 @@ class TestOneMeaning:
     def test_processes_give_what_threads_give_and_one_that_dies_is_told_of(self, tmp_path, closing):
         source = tmp_path / "photos"
         source.mkdir()
-        for number in range(60):
-            (source / f"{number:02}.png").write_bytes(png(number * 4, 0, 0))
-        (source / "99.png").write_bytes(b"no picture")
+        for number in range(240):  # more than are ever decoded ahead
+            (source / f"{number:03}.png").write_bytes(png(number, 0, 0))
+        (source / "999.png").write_bytes(b"no picture")
         here, there = (closing(Collection.open(tmp_path / name, "fake:16")) for name in ("here", "there"))
         index_corpus(source, here, workers=0)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from indexer.errors import CallError, UnknownNameError
-from indexer.index.choose import CODED_ROWS, EXACT_ROWS, Codes, choose_kind, estimate_bytes, ivf_lists
+from indexer.index.choose import CODED_ROWS, EXACT_ROWS, Codes, alternatives, choose_kind, estimate_bytes, ivf_lists
 from indexer.index.protocol import Device, IndexKind, IndexSettings
 
 GB = 10**9
@@ -49,6 +49,38 @@ def test_auto_takes_the_first_that_fits_half_the_memory(rows, memory, kind, code
 def test_a_named_budget_replaces_half_the_memory():
     choice = choose_kind(1_000_000, 512, IndexSettings(memory_budget=GB), 64 * GB)
     assert (choice.kind, choice.codes) == (IndexKind.IVF, Codes.SQ8)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [(5, 5), ("5", 5), ("4GB", 4 * GB), ("500 mb", 5 * 10**8), ("1.5GiB", 3 * 2**29), ("0", 0), ("2kB", 2_000)],
+)
+def test_a_budget_may_be_said_in_words(said, meant):
+    assert IndexSettings(memory_budget=said).budget == meant
+    assert choose_kind(10**6, 512, IndexSettings(memory_budget=said), GB).bytes <= meant or meant < 512 * 10**6
+
+
+@pytest.mark.parametrize("said", [-1, "four", "4 G B", "4XB", "-4GB", ""])
+def test_what_is_no_amount_is_refused(said):
+    with pytest.raises(CallError, match="is no amount of memory.*4GB"):
+        IndexSettings(memory_budget=said)
+
+
+@pytest.mark.parametrize("recall", [0, -1, 1.1])
+def test_a_recall_is_a_share(recall):
+    with pytest.raises(CallError, match="at most 1"):
+        IndexSettings(recall=recall)
+
+
+def test_the_chosen_one_is_among_the_alternatives_and_fits():
+    settings = IndexSettings(memory_budget="2.2GB")
+    others = alternatives(1_000_000, 512, settings, GB)
+    assert [each.bytes for each in others] == sorted(each.bytes for each in others)
+    assert [each.fits for each in others] == [True, True, True, True, False]
+    chosen = choose_kind(1_000_000, 512, settings, GB)
+    [same] = [each for each in others if (each.kind, each.codes) == (chosen.kind, chosen.codes)]
+    assert (same.bytes, same.fits) == (chosen.bytes, True)
+    assert {each.kind for each in others if each.exact} == {IndexKind.EXACT}
 
 
 def test_few_searches_do_not_pay_for_a_build():

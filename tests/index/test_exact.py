@@ -77,6 +77,21 @@ def test_a_filter_chooses_among_the_held_only(messy, rng, tiny_blocks, count):
     np.testing.assert_array_equal(ExactIndex(parts).held(allowed), np.intersect1d(allowed, ids))
 
 
+@pytest.mark.parametrize("few", [1, 5, 10_000])
+@pytest.mark.parametrize("parts", [1, 30])
+def test_few_rows_and_many_parts_are_short_cuts_to_the_same(few, parts, rng, monkeypatch):
+    monkeypatch.setattr(exact, "FEW_PAIRS", few)
+    vectors, ids = unit(rng, 600, 16)[rng.integers(0, 60, 600)], np.arange(600) * 2 + 7
+    edges = np.linspace(0, 600, parts + 1).astype(int)
+    index = ExactIndex([(vectors[a:b], ids[a:b]) for a, b in zip(edges, edges[1:], strict=False)])
+    queries = unit(rng, 2, 16)
+    for count in (0, 1, 9, 200, 600):
+        allowed = np.union1d(rng.choice(ids, count, replace=False), [0, 8, 5_000])
+        agree(index.search(queries, 10, allowed), truth(vectors, ids, queries, 10, allowed))
+    some = rng.permutation(ids)[:50]
+    np.testing.assert_array_equal(index.vectors(some), vectors[(some - 7) // 2])
+
+
 def test_equal_vectors_tie_and_the_smallest_ids_win(rng, tiny_blocks):
     # 40 distinct vectors, 25 copies each, scattered: each k-th place below falls among copies.
     vectors = unit(rng, 40, 16)[rng.permutation(np.arange(1_000) % 40)]

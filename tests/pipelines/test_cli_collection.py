@@ -7,7 +7,7 @@ import json
 import pytest
 
 SUMMARY = {
-    "source", "documents", "added", "unchanged", "pruned", "rejected", "seconds", "generation", "reasons", "rejects",
+    "source", "documents", "added", "unchanged", "pruned", "rejected", "seconds", "waited", "generation", "reasons", "rejects",
 }  # fmt: skip
 REPORT = {"generation", "documents", "segments", "clean", "findings", "repaired"}
 REASONS = {"truncated": 1, "not-an-image": 1, "empty": 1}
@@ -82,6 +82,18 @@ def test_an_empty_source_is_no_mystery(run, tmp_path):
     done = run("index", tmp_path / "empty", tmp_path / "new", "--model", "fake:64")
     assert done.exit_code == 0
     assert "Nothing was found there" in done.stderr
+
+
+def test_info_explains_the_index_and_builds_nothing(run, told, call, shop):
+    known = told("info", shop, "--explain", "--memory", "1kB", "--index", "ivf")
+    assert (known["kind"], known["codes"], known["allowed_bytes"]) == ("ivf", "sq8", 1000)
+    assert not (shop / "indexes").exists()
+    shown = run("info", shop, "--explain").stdout
+    assert "quick to scan" in shown
+    assert shown.count("approximate") == 3
+    code, _, error = call("info", shop, "--explain", "--memory", "much")
+    assert code == 2
+    assert "'much' is no amount of memory" in error
 
 
 def test_info_says_what_the_collection_is(run, told, shop, originals):
