@@ -32,7 +32,7 @@ from indexer.store.migrations import upgrade
 from indexer.store.schema import SCHEMA_VERSION
 
 BUSY_MILLISECONDS = 30_000
-_SQLALCHEMY = {sqlite3.OperationalError: OperationalError}
+_SQLALCHEMY: dict[type[sqlite3.Error], type[DatabaseError]] = {sqlite3.OperationalError: OperationalError}
 """Which of its errors SQLAlchemy would have made of one of the driver's."""
 
 
