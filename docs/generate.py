@@ -36,12 +36,15 @@ OTHERS = {
     "benchmarks/results/emoji-clip.json": "measured: names and synonyms",
     "benchmarks/results/emojicir-test.json": "measured: every method on EmojiCIR's test split",
     "benchmarks/results/mixed.json": "measured: a mixed collection, centred and not",
+    "benchmarks/results/speed-index.json": "measured: indexing beside the raw encoder",
+    "benchmarks/results/speed-search.json": "measured: searching beside raw FAISS and NumPy",
     "benchmarks/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
     "docs/cli.md": "the help of every command, generated",
     "docs/fixed-and-broken.png": "queries that a pseudo-target puts right, and wrong",
     "docs/pseudo-targets.png": "references, sentences and what is drawn",
     "docs/weights.png": "how good each weight was on the validation split",
     "docs/report.png": "the demo's report",
+    "docs/speed.png": "how cost grows with the number of vectors",
     "indexer/bundled/LICENSES.md": "whose drawings and names these are",
     "indexer/bundled/README.md": "the bundled data: columns, split, the ten families of queries",
     "indexer/bundled/emoji-clip": "the trained model, an open_clip folder with its card",
@@ -208,6 +211,53 @@ def _both(told: dict[str, Any], prefix: str) -> str:
     return f"{told[f'{prefix}R@1']:.1f} / {told[f'{prefix}R@10']:.1f}"
 
 
+def speed() -> str:
+    """Every bar of speed beside what was measured, and how to repeat it."""
+    search = json.loads((RESULTS / "speed-search.json").read_text(encoding="utf-8"))
+    index = json.loads((RESULTS / "speed-index.json").read_text(encoding="utf-8"))
+    rows = [
+        [line["work"], line["bar"], _reached(line["value"], line["unit"], line["reached"]), line["told"]]
+        for part in search.values()
+        for line in part["lines"]
+    ]
+    rows += [_indexing(row, index["architecture"]) for row in index["rows"]]
+    peaks = [f"{mb:.0f} MB for {int(count):,} texts" for count, mb in index["memory_mb"].items()]
+    facts = search["exact"]["machine"]
+    return "\n".join([
+        f"On {facts['cores']} cores of an {facts['processor']} that other work was using (load {facts['load'][0]:g}): "
+        "milliseconds are far above those of an idle machine. Contenders take turns, and a ratio is the median of the "
+        "turns' ratios. **Bold** reaches its bar.",
+        "",
+        *_table(["work", "bar", "measured", "behind it"], rows),
+        "",
+        f"Indexing holds at most {' and '.join(peaks)}.",
+        "",
+        "![How the cost of a query and of a commit grows with the number of vectors](docs/speed.png)",
+        "",
+        "```console",
+        "make bench",
+        "python -m benchmarks.speed_search --runs 3 --json benchmarks/results/speed-search.json --plot docs/speed.png",
+        "python -m benchmarks.speed_index --json benchmarks/results/speed-index.json",
+        "```",
+    ])  # fmt: skip
+
+
+def _indexing(row: dict[str, Any], architecture: str) -> list[str]:
+    speed, waits = row["images_per_second"], f"the model waits {100 * row['waiting_share']:.0f} % of the time"
+    drafted = f", draft {row['draft']}" if row["draft"] else ""
+    return [
+        f"indexing photographs, {architecture}, {row['dtype']}{drafted}",
+        "≥ 0.95 of the raw forward rate",
+        _reached(row["of_raw"]["median"], "", row["reached"]),
+        f"{speed['index']:g} of {speed['raw']:g} images/s; simple loop {row['loop_of_raw']['median']:.2f}; {waits}",
+    ]
+
+
+def _reached(value: float, unit: str, reached: bool) -> str:
+    shown = f"{value:.3g}" + {"x": " ×", "": ""}.get(unit, f" {unit}")
+    return f"**{shown}**" if reached else shown
+
+
 _METHODS = {
     "text": "the sentence alone",
     "image": "the reference alone",
@@ -222,7 +272,13 @@ _METHODS = {
     "joint": "reference and sentence read at once by one model (GME)",
 }
 
-SECTIONS: dict[str, Callable[[], str]] = {"methods": methods, "drawings": drawings, "model": model, "files": file_list}
+SECTIONS: dict[str, Callable[[], str]] = {
+    "methods": methods,
+    "drawings": drawings,
+    "model": model,
+    "speed": speed,
+    "files": file_list,
+}
 
 
 def generated(readme: str) -> str:
