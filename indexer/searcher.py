@@ -264,7 +264,7 @@ def available_memory() -> int:
 def remove_stale(indexes: Path, living: Sequence[SegmentFile]) -> None:
     """Delete index files that name a segment which is gone; call it while holding the writer's lock."""
     names = {each.sha256 for each in living}
-    for sidecar in indexes.glob("*.json"):
+    for sidecar in indexes.glob("[!.]*.json"):  # a reader may be writing one aside at this moment
         try:
             stale = not names.issuperset(json.loads(sidecar.read_text(encoding="utf-8"))["segments"])
         except (ValueError, KeyError, TypeError):
@@ -272,6 +272,6 @@ def remove_stale(indexes: Path, living: Sequence[SegmentFile]) -> None:
         if stale:
             sidecar.unlink(missing_ok=True)
             sidecar.with_suffix(".faiss").unlink(missing_ok=True)
-    for file in indexes.glob("*.faiss"):
+    for file in indexes.glob("[!.]*.faiss"):
         if not file.with_suffix(".json").exists():
             file.unlink(missing_ok=True)

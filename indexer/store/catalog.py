@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from indexer.errors import CallError, SnapshotGoneError
+from indexer.errors import CallError, CorruptionError, SnapshotGoneError
 from indexer.store.database import Database, storable
 from indexer.store.filters import Where, compile_where
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, SpaceRow, VectorRow
@@ -99,7 +99,11 @@ class Catalog:
         return self.generation().number if rows is None else int(rows[0][0])
 
     def spaces(self, generation: int) -> list[Space]:
-        """All spaces, with their means as of a generation."""
+        """All spaces, with their means as of a generation.
+
+        Raises:
+            CorruptionError: A mean is of no space, or is not as long as its space has dimensions.
+        """
         with self.database.read() as connection:
             rows = connection.execute(select(SpaceRow.__table__).order_by(SpaceRow.id)).all()
             sums = connection.execute(
@@ -108,6 +112,12 @@ class Catalog:
         means: dict[int, dict[tuple[Role, Modality], Mean]] = {row.id: {} for row in rows}
         for row in sums:
             # In order of generation: the last one written stays.
+            dim = next((each.dim for each in rows if each.id == row.space), None)
+            if dim is None or not isinstance(row.total, bytes) or len(row.total) != 8 * dim:
+                raise CorruptionError(
+                    f"{self.database.shown} is damaged: a mean of the space {row.space} does not fit it.",
+                    "Restore it from a backup, or index again into a new folder.",
+                )
             total = np.frombuffer(row.total, "<f8")
             mean = Mean(row.rows, np.asarray(total / max(1, row.rows), np.float32))
             means[row.space][Role(row.role), Modality(row.modality)] = mean

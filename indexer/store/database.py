@@ -284,21 +284,29 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
+_DAMAGE = ("malformed", "not a database", "disk image", "Could not decode to UTF-8")
+"""What SQLite and its driver say of a damaged file."""
+
+
 @contextmanager
 def _mapped(shown: str) -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
-        raise StoreError(f"{shown}: {_cause(error)}.", "Is the database reachable, writable and not full?") from error
     except DatabaseError as error:
-        if any(sign in str(error) for sign in ("malformed", "not a database", "disk image")):
+        if any(sign in str(error) for sign in _DAMAGE):
             raise CorruptionError(
                 f"{shown} is damaged: {_cause(error)}.",
                 "Restore it from a backup, or index again into a new folder.",
             ) from error
-        raise StoreError(f"{shown}: {_cause(error)}.") from error
+        remedy = "Is the database reachable, writable and not full?" if isinstance(error, OperationalError) else None
+        raise StoreError(f"{shown}: {_cause(error)}.", remedy) from error
     except SQLAlchemyError as error:
         raise StoreError(f"{shown}: {_cause(error)}.") from error
+    except ValueError as error:
+        # What comes from the driver or a column is no text, no JSON or no time: found by flipping bits of the file.
+        raise CorruptionError(
+            f"{shown} is damaged: {error}.", "Restore it from a backup, or index again into a new folder."
+        ) from error
 
 
 def _cause(error: SQLAlchemyError) -> str:

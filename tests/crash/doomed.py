@@ -15,8 +15,10 @@ import numpy as np
 from answers import found, png
 
 from indexer import Collection, Document, IndexKind, IndexSettings, files, index_corpus
-from indexer.errors import LockedError, StoreError
+from indexer.centred import centred
+from indexer.errors import LockedError, SnapshotGoneError, StoreError
 from indexer.ingest import embed
+from indexer.types import Centre
 
 DIED = 42
 """Exit code of a process that died where it was told to."""
@@ -184,6 +186,55 @@ def read_as_nobody(folder, told):
             except (StoreError, LockedError) as error:
                 lines.append(f"{type(error).__name__}: {error}")
     told.write_text("\n".join(lines))
+
+
+KINDS = {"a": "text", "b": "text", "c": "image", "d": "image", "e": "image+text"}
+"""Documents of several modalities, which are all replaced at once."""
+
+
+def replace_all(shop, version):
+    """One commit: every document's next version."""
+    told, image = f"v{version}", png(version % 256, version // 256, 9)
+    shop.add([
+        Document(
+            name,
+            text=None if kind == "image" else told,
+            image=None if kind == "text" else image,
+            fields={"v": version},
+        )
+        for name, kind in KINDS.items()
+    ])  # fmt: skip
+
+
+def look(shop):
+    """Read a snapshot in several ways: what is wrong with it, or None; and its version, or None if it is gone."""
+    try:
+        plain = shop.snapshot()
+        for snapshot in (plain, centred(plain, Centre.ON)):
+            found = snapshot.search(np.eye(1, 16, dtype=np.float32), 9)
+            documents = snapshot.documents(found.ids[found.ids >= 0])
+            versions = {each.fields["v"] for each in documents}
+            kinds = {each.id: each.modality.value for each in documents}
+            if len(versions) != 1 or kinds != KINDS:
+                return f"generation {plain.generation} holds versions {versions} of {sorted(kinds)}", None
+            [version] = versions
+            texts = snapshot.search(np.eye(1, 16, dtype=np.float32), 9, where={"v": version}, modalities=["text"])
+            if (texts.ids >= 0).sum() != 2:
+                return f"of version {version} the filter finds {texts.ids}", None
+    except SnapshotGoneError:
+        return None, None
+    return None, version
+
+
+def look_until(folder, database, stop):
+    """Read in a process of its own until told to stop; it fails where something is wrong."""
+    newest = 0
+    with Collection.open(folder, database=database) as shop:
+        while not stop.is_set():
+            problem, version = look(shop)
+            assert problem is None, problem
+            assert version is None or version >= newest
+            newest = newest if version is None else version
 
 
 def rewrite(folder, database, versions):

@@ -7,9 +7,18 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from indexer import Collection
 from indexer.errors import SnapshotGoneError
@@ -37,15 +46,19 @@ class Store(RuleBasedStateMachine):
     """The model maps an id to (vector id, which vector, value of the field n)."""
 
     pins = Bundle("pins")
+    database = None
+    """SQLite in the folder, or a PostgreSQL URL."""
 
     @initialize()
     def start(self):
         self.folder = Path(tempfile.mkdtemp())
-        self.shop = Collection.open(self.folder / "shop", f"fake:{DIM}")
+        self.shop = Collection.open(self.folder / "shop", f"fake:{DIM}", database=self.database)
+        self.opened = [self.shop]
         self.state, self.next, self.generation, self.compactions = {}, 0, 0, 0
 
     def teardown(self):
-        self.shop.close()
+        for shop in self.opened:  # pinned snapshots connect again to what was closed
+            shop.close()
         shutil.rmtree(self.folder)
 
     @rule(documents=documents, deleted=st.lists(names, max_size=2))
@@ -77,7 +90,8 @@ class Store(RuleBasedStateMachine):
     @rule()
     def reopen(self):
         self.shop.close()
-        self.shop = Collection.open(self.folder / "shop")
+        self.shop = Collection.open(self.folder / "shop", database=self.database)
+        self.opened.append(self.shop)
 
     @rule()
     def check(self):
@@ -139,7 +153,28 @@ def agree(answer, state, k):
         np.testing.assert_allclose(scores, [brute[query, place] for place in order] + [-np.inf] * padding, atol=1e-6)
 
 
-Store.TestCase.settings = settings(
-    max_examples=10, stateful_step_count=16, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestStore = Store.TestCase
+SETTINGS = settings(max_examples=10, stateful_step_count=16, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def histories(database, count):
+    """Play so many random histories."""
+
+    class OnThis(Store):
+        pass
+
+    OnThis.database = database
+    run_state_machine_as_test(OnThis, settings=settings(SETTINGS, max_examples=count))
+
+
+def test_on_sqlite():
+    histories(None, 10)
+
+
+def test_on_postgresql(postgres):
+    histories(postgres, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_longer_histories(request, backend):
+    histories(None if backend == "sqlite" else request.getfixturevalue("postgres"), 150)

@@ -1,0 +1,39 @@
+"""Rows that flipped bits left behind: what fuzzing the database file found, each an error of ours since."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from indexer import Collection, Document
+from indexer.errors import CorruptionError
+
+DAMAGE = {
+    "a mean of no space": "UPDATE means SET space = 99",
+    "a mean cut short": "UPDATE means SET total = x'00'",
+    "a mean that is a text": "UPDATE means SET total = 'abc'",
+    "a fingerprint that is no JSON": "UPDATE spaces SET fingerprint = '{\"a'",
+    "fields that are no JSON": "UPDATE documents SET fields = '{'",
+    "a time that is none": "UPDATE generations SET created = 'yesterday'",
+    "a text that is no UTF-8": "UPDATE documents SET text = CAST(x'c3' AS TEXT)",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_is_damaged_is_named(tmp_path, damage):
+    with Collection.open(tmp_path / "shop", "fake:16") as shop:
+        shop.add([Document("a", text="cat", fields={"n": 1})])
+        shop.database.tidy()
+    with sqlite3.connect(shop.layout.database) as connection:
+        connection.execute("PRAGMA foreign_keys=OFF")
+        connection.execute(DAMAGE[damage])
+    connection.close()
+    with pytest.raises(CorruptionError, match=r"metadata\.db is damaged"):
+        read(tmp_path / "shop")
+
+
+def read(folder):
+    with Collection.open(folder) as shop:
+        snapshot = shop.snapshot()
+        snapshot.documents(snapshot.vector_ids(["a"]))
