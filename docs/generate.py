@@ -48,6 +48,8 @@ OTHERS = {
     "pipelines/templates/demo.html.j2": "the demo's report",
     "pipelines/templates/search.html.j2": "the page of one search",
     "retrieval/compose/weights.json": "each method's weights, with the split and the curve they come from",
+    "retrieval/write/prompts/caption.txt": "what captioners that can be asked are asked",
+    "retrieval/write/prompts/rewrite.txt": "what language models are told to make of a caption and a change",
 }
 
 
@@ -213,6 +215,7 @@ _METHODS = {
     "cig-reinvert": "`inversion` and a pseudo-target, made a word again (CIG)",
     "cig-embed": "`inversion` and a pseudo-target's vector, centred",
     "cig-product": "`inversion` times a pseudo-target's similarity (IP-CIR)",
+    "caption": "the reference's caption, rewritten by a language model, as a text (CIReVL)",
 }
 
 SECTIONS: dict[str, Callable[[], str]] = {"methods": methods, "drawings": drawings, "model": model, "files": file_list}

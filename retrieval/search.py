@@ -222,15 +222,18 @@ class Retriever:
             method=self.method.value,
             model=snapshot.space.model,
             generation=snapshot.generation,
+            took_ms=took,
         )
         if not len(snapshot):
-            took = dict.fromkeys(STAGES, 0.0)
-            return [results((), scale="no scores", took_ms=took, notes=("The collection is empty.",))] * len(queries)
+            took.update(dict.fromkeys(STAGES, 0.0))
+            return [results((), scale="no scores", notes=("The collection is empty.",))] * len(queries)
         if any(not isinstance(part, Stored) for query in queries for part in self._composer.parts(query).values()):
             _ = self._source.embedder  # loading the model is no part of a query's time
         with _timed(took, "write"):
             sentences = self._write(snapshot, queries)
-        took = (took if any(sentences) else {}) | dict.fromkeys(STAGES, 0.0)
+        if not any(sentences):
+            took.clear()
+        took.update(dict.fromkeys(STAGES, 0.0))
         with _timed(took, "encode"):
             encoded = self._encode(snapshot, queries, sentences)
         if drawing:
@@ -245,14 +248,9 @@ class Retriever:
             hits = _hits(snapshot, composed, found, k)
         return [
             results(
-                own,
-                scale=each.rule.scale,
-                pseudo_target=each.pseudo_target,
-                written=query.written,
-                took_ms=took,
-                notes=each.notes,
+                own, scale=each.rule.scale, pseudo_target=each.pseudo_target, written=asked.written, notes=each.notes
             )
-            for query, each, own in zip(encoded, composed, hits, strict=True)
+            for asked, each, own in zip(encoded, composed, hits, strict=True)
         ]
 
     def _write(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Sentences]:
