@@ -57,6 +57,8 @@ OTHERS = {
     "pipelines/templates/demo.html.j2": "the demo's report",
     "pipelines/templates/search.html.j2": "the page of one search",
     "retrieval/compose/weights.json": "each method's weights, with the split and the curve they come from",
+    "retrieval/write/prompts/caption.txt": "what captioners that can be asked are asked",
+    "retrieval/write/prompts/rewrite.txt": "what language models are told to make of a caption and a change",
 }
 
 
@@ -270,6 +272,7 @@ _METHODS = {
     "cig-embed": "`inversion` and a pseudo-target's vector, centred",
     "cig-product": "`inversion` times a pseudo-target's similarity (IP-CIR)",
     "joint": "reference and sentence read at once by one model (GME)",
+    "caption": "the reference's caption, rewritten by a language model, as a text (CIReVL)",
 }
 
 SECTIONS: dict[str, Callable[[], str]] = {

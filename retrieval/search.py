@@ -266,15 +266,18 @@ class Retriever:
             method=self.method.value,
             model=snapshot.space.model,
             generation=snapshot.generation,
+            took_ms=took,
         )
         if not len(snapshot):
-            took = dict.fromkeys(STAGES, 0.0)
-            return [results((), scale="no scores", took_ms=took, notes=("The collection is empty.",))] * len(queries)
+            took.update(dict.fromkeys(STAGES, 0.0))
+            return [results((), scale="no scores", notes=("The collection is empty.",))] * len(queries)
         if any(not isinstance(part, Stored) for query in queries for part in self._composer.parts(query).values()):
             _ = self._source.embedder  # loading the model is no part of a query's time
         with _timed(took, "write"):
             sentences = self._write(snapshot, queries)
-        took = (took if any(sentences) else {}) | dict.fromkeys(STAGES, 0.0)
+        if not any(sentences):
+            took.clear()
+        took.update(dict.fromkeys(STAGES, 0.0))
         with _timed(took, "encode"):
             encoded = self._encode(snapshot, queries, sentences)
         if drawing:
@@ -294,12 +297,12 @@ class Retriever:
                 own,
                 scale=each.rule.scale,
                 pseudo_target=each.pseudo_target,
-                written=query.written,
+                written=asked.written,
                 took_ms=took,
                 notes=each.notes + remark,
                 plan=leaders.plan,
             )
-            for query, each, own, leaders in zip(encoded, composed, hits, found, strict=True)
+            for asked, each, own, leaders in zip(encoded, composed, hits, found, strict=True)
         ]
 
     def _write(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Sentences]:

@@ -33,6 +33,9 @@ class Server(ThreadingHTTPServer):
         self.answers, self.asked = ["a cat at night"], []
         self.lock = threading.Lock()
 
+    def handle_error(self, *_):
+        """Of an asker that has hung up: it is meant to."""
+
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_port}/v1"
