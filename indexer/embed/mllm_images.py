@@ -101,7 +101,7 @@ class ImageShaper:
         for least, most in self.resizes:
             width, height = fit(image.width, image.height, self.patch * self.merge, least, most, self.aspect_limit)
             image = self._resize(image, width, height)
-        return np.asarray(image, np.uint8)
+        return np.array(image, np.uint8)
 
     def grid(self, pixels: Pixels) -> tuple[int, int, int]:
         """Frames, rows and columns of patches."""
