@@ -298,7 +298,6 @@ class Retriever:
                 scale=each.rule.scale,
                 pseudo_target=each.pseudo_target,
                 written=asked.written,
-                took_ms=took,
                 notes=each.notes + remark,
                 plan=leaders.plan,
             )
