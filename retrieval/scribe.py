@@ -151,22 +151,21 @@ class Scribe:
     def _captions(self, wanted: Sequence[Wanted]) -> dict[int, _Made]:
         from indexer.corpus.images import image_digest
 
-        made: dict[int, _Made] = {}
-        pictures: dict[int, ImageSource] = {}
-        keys: dict[int, str] = {}
-        for place, each in enumerate(wanted):
-            if each.picture is None:
-                made[place] = _Made(each.caption or "", cached=True)
-                continue
+        made = {
+            place: _Made(each.caption or "", cached=True) for place, each in enumerate(wanted) if each.picture is None
+        }
+        pictures = {place: each.picture for place, each in enumerate(wanted) if each.picture is not None}
+        if not pictures:
+            return made
+        captioner = self.captioner()
+        identity = dict(captioner.identity())
+        keys = {}
+        for place, picture in pictures.items():
             try:
-                keys[place] = digest_of(["caption", image_digest(each.picture), dict(self.captioner().identity())])
-                pictures[place] = each.picture
+                keys[place] = digest_of(["caption", image_digest(picture), identity])
             except ItemError as error:
                 made[place] = _Made(error)
-        if keys:
-            captioner = self.captioner()
-            made |= self._answers(keys, lambda places: captioner.caption([pictures[place] for place in places]))
-        return made
+        return made | self._answers(keys, lambda places: captioner.caption([pictures[place] for place in places]))
 
     def _rewritten(self, changes: Mapping[int, Change]) -> dict[int, _Made]:
         if not changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pyarrow.parquet as pq
@@ -37,6 +38,26 @@ def test_one_method(data, capsys):
     assert len(lines) == 6 * 5
     assert all(line[2] != f"v/{colours[int(line[0].split('/')[1])]}" for line in lines)
     assert {line[5] for line in lines} == {"fake:32/sum"}
+
+
+def test_a_sentence_of_each_reference_and_none_that_could_not_be_written(data, capsys):
+    """Captions by content, as the corpus keeps its pictures."""
+    rows = pq.read_table(emojicir.CORPUS).to_pylist()
+    table = {hashlib.sha256(row["image"]).hexdigest(): f"a {row['text']} square" for row in rows}
+    (data / "captions.json").write_text(json.dumps(table))
+    models = ("--captioner", f"table:{data / 'captions.json'}", "--rewriter", "join")
+    code, out = run(data, capsys, "--method", "caption", *models)
+    document = json.loads(out.out.splitlines()[-1])
+    assert (code, document["method"], document["queries"]) == (0, "caption", 6)
+    assert (document["captioner"], document["rewriter"]) == (f"table:{data / 'captions.json'}", "join")
+    assert len(list((data / "cache" / "sentences").rglob("*.json"))) == 12
+    (data / "captions.json").write_text("{}")
+    code, out = run(data, capsys, "--method", "caption", *models)
+    assert (code, out.out) == (1, "")
+    assert "has no caption of" in out.err
+    code, out = run(data, capsys, "--method", "caption")
+    assert code == 2
+    assert "needs a captioner" in out.err
 
 
 def test_the_gallery_is_indexed_once(data, capsys):
