@@ -101,7 +101,7 @@ def _cut(path: Path, box: Box, crops: Path, data: DataSet) -> Path:
     """The part of a picture in a file of its own, made once."""
     state = path.stat()
     key = hashlib.sha256(f"{path} {state.st_size} {state.st_mtime_ns} {box} {DILATION}".encode()).hexdigest()[:24]
-    part = crops / key[:2] / f"{key}.png"
+    part = (crops / key[:2] / f"{key}.png").absolute()
     if not part.exists():  # written whole or not at all
         try:
             content, _ = encode_for_storage(crop_of(decode_image(path), box))

@@ -44,8 +44,10 @@ def test_ties_go_against_the_target_though_it_is_listed_first(data, run_benchmar
     assert result["measures"]["R@3"]["value"] > 0.0
 
 
-def test_parts_are_cut_out_once(data, run_benchmark, tmp_path):
-    assert run_benchmark(BENCHMARK, data, "--split", "focus_attribute", "--method", "image")[0] == 0
+def test_parts_are_cut_out_once(data, run_benchmark, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # folders may be given relative to where one is
+    arguments = ("--split", "focus_attribute", "--method", "image", "--cache", "cache")
+    assert run_benchmark(BENCHMARK, "genecis", *arguments)[0] == 0
     parts = sorted((tmp_path / "cache/genecis/crops").rglob("*.png"))
     assert len(parts) == 4 * 6
     before = {part: part.stat().st_mtime_ns for part in parts}
