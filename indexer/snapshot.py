@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,10 @@ from indexer.searcher import Searcher
 from indexer.store.catalog import Catalog, Generation, Space
 from indexer.store.filters import Where
 from indexer.store.segments import damaged
-from indexer.types import MODALITIES, UNKNOWN, Ids, Mean, Modality, Scores, Vectors
+from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scores, Vectors
+
+if TYPE_CHECKING:
+    from indexer.centred import CentredSnapshot
 
 __all__ = ["Mean", "Snapshot", "Space", "StoredDocument"]
 
@@ -78,6 +81,8 @@ class Snapshot:
                 ) from error
             raise damaged(Path(error.filename), "it is missing") from error
         self._dead = catalog.tombstones(self.generation, space.id)
+        self.views: dict[Centre, CentredSnapshot] = {}
+        """Kept by `indexer.centred.centred`."""
 
     def __enter__(self) -> Snapshot:
         return self

@@ -101,10 +101,7 @@ class Catalog:
             # In order of generation: the last one written stays.
             dim = next((each.dim for each in rows if each.id == row.space), None)
             if dim is None or not isinstance(row.total, bytes) or len(row.total) != 8 * dim:
-                raise CorruptionError(
-                    f"{self.database.shown} is damaged: a mean of the space {row.space} does not fit it.",
-                    "Restore it from a backup, or index again into a new folder.",
-                )
+                raise self._damaged(f"a mean of the space {row.space} does not fit it")
             total = np.frombuffer(row.total, "<f8")
             mean = Mean(row.rows, np.asarray(total / max(1, row.rows), np.float32))
             means[row.space][Role(row.role), Modality(row.modality)] = mean
@@ -231,6 +228,9 @@ class Catalog:
 
         Returns:
             (below or more,) uint8, by vector id.
+
+        Raises:
+            CorruptionError: A row names a modality that there is not.
         """
         with self._modalities_lock:
             known = len(self._modalities)
@@ -244,6 +244,8 @@ class Catalog:
                 fresh = np.full(below - known, UNKNOWN, np.uint8)
                 with self.database.read() as connection:
                     for identifier, modality in connection.execution_options(yield_per=10_000).execute(query):
+                        if modality not in codes:
+                            raise self._damaged(f"the vector {identifier} is of the modality {modality!r}")
                         fresh[identifier - known] = codes[modality]
                 self._modalities = np.concatenate([self._modalities, fresh])
             return self._modalities
@@ -257,6 +259,11 @@ class Catalog:
                 .group_by(DocumentRow.modality)
             ).all()
         return {row[0]: row[1] for row in rows}
+
+    def _damaged(self, how: str) -> CorruptionError:
+        return CorruptionError(
+            f"{self.database.shown} is damaged: {how}.", "Restore it from a backup, or index again into a new folder."
+        )
 
     @contextmanager
     def _pinned(self, generation: int) -> Iterator[Connection]:
@@ -279,7 +286,10 @@ class Catalog:
             .where(VectorRow.space == space, *conditions)
         )
         with self._pinned(generation) as connection:
-            ids = np.fromiter(connection.execute(query).scalars(), np.int64)
+            try:
+                ids = np.fromiter(connection.execute(query).scalars(), np.int64)
+            except TypeError as error:
+                raise self._damaged("the id of a vector is no number") from error
         ids.sort()
         return ids
 
