@@ -71,7 +71,12 @@ def centred(snapshot: Snapshot, centre: Centre) -> Snapshot | CentredSnapshot:
         SnapshotGoneError: The generation was compacted away before its modalities were read.
     """
     centre = settled(centre, snapshot.space, lambda: snapshot.living)
-    return snapshot if centre is Centre.OFF else CentredSnapshot(snapshot, centre)
+    if centre is Centre.OFF:
+        return snapshot
+    # Kept with the snapshot: samples and modalities are the same for all that is asked of a generation.
+    if centre not in snapshot.views:
+        snapshot.views[centre] = CentredSnapshot(snapshot, centre)
+    return snapshot.views[centre]
 
 
 class CentredSnapshot:
@@ -208,8 +213,7 @@ class CentredSnapshot:
         every = self.plain.eligible() if eligible is None else eligible
         found = [no_neighbours(len(vectors), k)]
         for code in self._kinds:
-            own = self.plain.eligible(modalities=[MODALITIES[code]]) if every is None else every[self._is(code, every)]
-            assert own is not None
+            own = self._own[code] if every is None else every[self._is(code, every)]
             if len(own) <= FEW_ROWS:
                 scores = self.scores(vectors, own)
                 found.append(_best(np.broadcast_to(own, scores.shape), scores, k))
@@ -223,7 +227,7 @@ class CentredSnapshot:
         mean, wide = self._means[code], vectors.astype(np.float64)
         factors, offsets = self._factors(wide)[:, code], wide @ mean
         slope = 1 / math.sqrt(max(1 - float(self._squares[code]), SMALLEST))
-        places = self._range(code)
+        places = self._ranges[code]
         curve = np.sqrt(np.maximum(1 + self._squares[code] - 2 * places, 0))
         found, reach = no_neighbours(len(vectors), k), np.zeros(len(vectors))
         todo, depth = np.arange(len(vectors)), min(2 * k + SPARE, len(own))
@@ -274,12 +278,20 @@ class CentredSnapshot:
     @cached_property
     def _sampled(self) -> dict[int, Ids]:
         """Living documents of each modality, spread evenly over their ids."""
-        sampled = {}
-        for code in self._kinds:
-            own = self.plain.eligible(modalities=[MODALITIES[code]])
-            assert own is not None
-            sampled[code] = own[np.linspace(0, len(own) - 1, min(SAMPLE, len(own))).astype(np.int64)]
-        return sampled
+        return {
+            code: own[np.linspace(0, len(own) - 1, min(SAMPLE, len(own))).astype(np.int64)]
+            for code, own in self._own.items()
+        }
+
+    @cached_property
+    def _own(self) -> dict[int, Ids]:
+        """All living documents of each modality."""
+        owned = {code: self.plain.eligible(modalities=[MODALITIES[code]]) for code in self._kinds}
+        return {code: own for code, own in owned.items() if own is not None}
+
+    @cached_property
+    def _ranges(self) -> dict[int, Wide]:
+        return {code: self._range(code) for code in self._kinds}
 
     def _range(self, code: int) -> Wide:
         """Where b lies for all but the rarest documents of a modality, in steps: (9,) float64."""

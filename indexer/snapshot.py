@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,10 @@ from indexer.searcher import Searcher
 from indexer.store.catalog import Catalog, Generation, Space
 from indexer.store.filters import Where
 from indexer.store.segments import damaged
-from indexer.types import MODALITIES, UNKNOWN, Ids, Mean, Modality, Scores, Vectors
+from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scores, Vectors
+
+if TYPE_CHECKING:
+    from indexer.centred import CentredSnapshot
 
 __all__ = ["Mean", "Snapshot", "Space", "StoredDocument"]
 
@@ -86,6 +89,8 @@ class Snapshot:
         self._dead = catalog.tombstones(self.generation, space.id)
         self._lock = threading.Lock()
         self._filters: dict[str, Ids] = {}
+        self.views: dict[Centre, CentredSnapshot] = {}
+        """Kept by `indexer.centred.centred`."""
 
     def __enter__(self) -> Snapshot:
         return self

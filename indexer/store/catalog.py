@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -114,10 +114,7 @@ class Catalog:
             # In order of generation: the last one written stays.
             dim = next((each.dim for each in rows if each.id == row.space), None)
             if dim is None or not isinstance(row.total, bytes) or len(row.total) != 8 * dim:
-                raise CorruptionError(
-                    f"{self.database.shown} is damaged: a mean of the space {row.space} does not fit it.",
-                    "Restore it from a backup, or index again into a new folder.",
-                )
+                raise self._damaged(f"a mean of the space {row.space} does not fit it")
             total = np.frombuffer(row.total, "<f8")
             mean = Mean(row.rows, np.asarray(total / max(1, row.rows), np.float32))
             means[row.space][Role(row.role), Modality(row.modality)] = mean
@@ -152,9 +149,7 @@ class Catalog:
         with self._pinned(generation) as connection:
             segments = set(connection.execute(living).scalars())
             rows = connection.execute(_vectors_of(space, VectorRow.id, VectorRow.segment).where(dead))
-            ids = np.fromiter((row[0] for row in rows if row[1] in segments), np.int64)
-        ids.sort()
-        return ids
+            return self._ids(row[0] for row in rows if row[1] in segments)
 
     def matching(self, where: Where, generation: int, space: int) -> Ids:
         """Vectors of living documents that a filter lets through: (n,) int64, ascending.
@@ -165,9 +160,7 @@ class Catalog:
         condition = compile_where(where, self.database.engine.dialect.name)
         query = _vectors_of(space, VectorRow.id).where(condition, _alive(DocumentRow, generation))
         with self._pinned(generation) as connection:
-            ids = np.fromiter(connection.execute(query).scalars(), np.int64)
-        ids.sort()
-        return ids
+            return self._ids(connection.execute(query).scalars())
 
     def vector_ids(self, ids: Sequence[str], generation: int, space: int) -> Ids:
         """The vectors of documents, in the order of their ids.
@@ -262,6 +255,9 @@ class Catalog:
 
         Returns:
             (below or more,) uint8, by vector id.
+
+        Raises:
+            CorruptionError: A row names a modality that there is not.
         """
         with self._modalities_lock:
             known = len(self._modalities)
@@ -275,6 +271,8 @@ class Catalog:
                 fresh = np.full(below - known, UNKNOWN, np.uint8)
                 with self.database.read() as connection:
                     for identifier, modality in connection.execution_options(yield_per=10_000).execute(query):
+                        if modality not in codes:
+                            raise self._damaged(f"the vector {identifier} is of the modality {modality!r}")
                         fresh[identifier - known] = codes[modality]
                 self._modalities = np.concatenate([self._modalities, fresh])
             return self._modalities
@@ -289,6 +287,11 @@ class Catalog:
             ).all()
         return {row[0]: row[1] for row in rows}
 
+    def _damaged(self, how: str) -> CorruptionError:
+        return CorruptionError(
+            f"{self.database.shown} is damaged: {how}.", "Restore it from a backup, or index again into a new folder."
+        )
+
     @contextmanager
     def _pinned(self, generation: int) -> Iterator[Connection]:
         """A connection for reading that sees all of a generation.
@@ -301,6 +304,15 @@ class Catalog:
             if connection.execute(known).first() is None:
                 raise SnapshotGoneError(f"Generation {generation} was compacted away.", "Open a new snapshot.")
             yield connection
+
+    def _ids(self, values: Iterable[Any]) -> Ids:
+        """Vector ids, ascending."""
+        try:
+            ids = np.fromiter(values, np.int64)
+        except TypeError as error:
+            raise self._damaged("the id of a vector is no number") from error
+        ids.sort()
+        return ids
 
 
 def _vectors_of(space: int, *columns: Any) -> Select[Any]:

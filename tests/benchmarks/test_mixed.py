@@ -56,7 +56,7 @@ def test_nothing_is_asked_for_by_its_name_or_by_its_own_drawing(rows):
 
 
 def test_the_three_ways_are_measured(rows):
-    concepts = sorted({row["concept"] for row in rows})[:90]
+    concepts = sorted({row["concept"] for row in rows})[:45]
     pool = mixed.build([row for row in rows if row["concept"] in concepts])
     told = mixed.measure(load_embedder("fake:32"), pool)
     assert list(told) == ["off", "means", "on"]
@@ -80,11 +80,11 @@ def test_shares_are_of_the_found_over_the_stored():
 
 
 def test_the_last_line_is_one_json_document(capsys, tmp_path):
-    assert mixed.main(["--model", "fake:16", "--limit", "40", "--json", str(tmp_path / "out.json")]) == 0
+    assert mixed.main(["--model", "fake:16", "--limit", "20", "--json", str(tmp_path / "out.json")]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     told = json.loads(line)
     assert (tmp_path / "out.json").read_text() == line + "\n"
-    assert sum(told["documents"].values()) == 40
+    assert sum(told["documents"].values()) == 20
     assert told["measures"]["on"]["all"]["worst_share"] >= 1
     assert mixed.main(["--limit", "0"]) == 2
     assert "--limit is 0" in capsys.readouterr().err

@@ -15,6 +15,7 @@ DAMAGE = {
     "a mean that is a text": "UPDATE means SET total = 'abc'",
     "a fingerprint that is no JSON": "UPDATE spaces SET fingerprint = '{\"a'",
     "fields that are no JSON": "UPDATE documents SET fields = '{'",
+    "a modality that there is not": "UPDATE documents SET modality = 'tdxt'",
     "a time that is none": "UPDATE generations SET created = 'yesterday'",
     "a text that is no UTF-8": "UPDATE documents SET text = CAST(x'c3' AS TEXT)",
 }
@@ -36,4 +37,5 @@ def test_what_is_damaged_is_named(tmp_path, damage):
 def read(folder):
     with Collection.open(folder) as shop:
         snapshot = shop.snapshot()
+        assert snapshot.living
         snapshot.documents(snapshot.vector_ids(["a"]))

@@ -25,7 +25,7 @@ from indexer.errors import StoreError, UnderdrawingError
 from indexer.store import database, ledger, lock, publish
 
 DOCUMENTS = [Document("a", text="cat"), Document("b", text="dog", image=png(1, 2, 3)), Document("c", text="bird")]
-FLIPS = 20
+FLIPS = 12
 """Bits that are flipped by each test. Raise it to look longer."""
 MORE = Document("d", text="fish", image=png(4, 5, 6))
 
@@ -39,12 +39,19 @@ def fails(monkeypatch, place, code):
     monkeypatch.setattr(place, fail)
 
 
+@pytest.fixture
+def on_sqlite(tmp_path, closing):
+    """Files are the same with either database."""
+    return closing(Collection.open(tmp_path / "shop", "fake:16"))
+
+
 class TestADiskThatRefuses:
     PLACES = ("tempfile.mkstemp", "os.fsync", "pathlib.Path.write_bytes", "pathlib.Path.replace", "pathlib.Path.mkdir")
 
-    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT])
+    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
     @pytest.mark.parametrize("place", PLACES)
-    def test_costs_the_commit_and_no_more(self, shop, monkeypatch, place, code):
+    def test_costs_the_commit_and_no_more(self, on_sqlite, monkeypatch, place, code):
+        shop = on_sqlite
         shop.add(DOCUMENTS)
         before, generation = contents(shop), shop.info()["generation"]
         with monkeypatch.context() as patch:

@@ -18,8 +18,8 @@ from answers import contents
 from indexer import IndexKind, IndexSettings
 from indexer.errors import LockedError
 
-VERSIONS, MINUTES = 8, 3
-READERS = 3
+VERSIONS, MINUTES = 5, 3
+READERS = 2
 PATIENCE = 600
 """Seconds after which what has not ended is taken for a deadlock."""
 

@@ -21,7 +21,7 @@ from answers import contents, png
 from indexer.embed.fake import FakeEmbedder
 from indexer.types import Item
 
-FEW, MANY = 6, 500
+FEW, MANY = 4, 500
 DEEDS = 6
 """After so many deeds, at most, and some way into the next, a process is killed."""
 

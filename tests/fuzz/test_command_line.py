@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from indexer import Collection, Document
 from pipelines.cli import app
 
-LINES, MANY = 25, 2_000
+LINES, MANY = 12, 2_000
 COMMANDS = ["search", "info", "check", "compact", "delete", "index", "doctor", "diagnose", "train", "", "nonsense"]
 OPTIONS = [
     "--image", "--like", "--not", "--not-image", "--where", "--method", "-k", "--json", "--html", "--modality", "--centre",

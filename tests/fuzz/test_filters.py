@@ -12,7 +12,7 @@ from indexer.store.publish import NewDocument
 from indexer.types import Modality
 from indexer.vectors import unit_rows
 
-EXAMPLES, MANY = 60, 5_000
+EXAMPLES, MANY = 30, 5_000
 OPERATORS = ["$eq", "$ne", "$lt", "$lte", "$gt", "$gte", "$in", "$nin", "$exists", "$contains", "$like", "$", ""]
 scalars = (
     st.none()

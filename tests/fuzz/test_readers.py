@@ -24,7 +24,7 @@ from indexer.corpus.records import Record
 from indexer.errors import ItemError, UnderdrawingError
 from indexer.types import Rejected
 
-ROUNDS, MANY = 40, 20_000
+ROUNDS, MANY = 25, 20_000
 
 
 def picture(kind, mode="RGB", **options):

@@ -171,7 +171,7 @@ def test_on_sqlite():
 
 
 def test_on_postgresql(postgres):
-    histories(postgres, 5)
+    histories(postgres, 4)
 
 
 @pytest.mark.slow
