@@ -26,8 +26,8 @@ from indexer.errors import CallError, CorruptionError, MissingExtraError, StoreE
 from indexer.index.choose import EXACT_ROWS, HNSW_LINKS, Codes, ivf_lists
 from indexer.index.exact import ExactIndex, checked_search, no_neighbours, rounding_error
 from indexer.index.protocol import NO_ID, Device, Ids, IndexKind, IndexSettings, Neighbours, Plan, Scores
+from indexer.index.tuning import DEPTH, TuningQueries
 from indexer.types import JsonValue, Vectors
-from indexer.vectors import unit_rows
 
 # They all install the same folder `faiss`: one of them works, two overwrite each other's files.
 DISTRIBUTIONS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu12", "faiss-gpu-cu11", "faiss-cuda")
@@ -37,8 +37,7 @@ ADD_ROWS = 1 << 16
 TRAIN_ROWS_PER_LIST = 64  # FAISS wants 39 at least, and uses no more than 256
 EF_CONSTRUCTION = 80
 EF_MOST = 4096  # where the graph is so broken that this is not enough, metadata tells of the recall
-TUNE_QUERIES = 200
-TUNE_K = 10
+TUNE_K = 10  # neighbours that the tuned effort is for
 FLAT_SPARE = 32  # neighbours fetched beyond k, to prove that float32 has not swapped any of the k
 SQ8_SPARE = 4  # times k: 8-bit codes find the right neighbours, but in a rough order
 GPU_MOST = 2048  # the largest k and nprobe of FAISS's own GPU kernels
@@ -362,25 +361,17 @@ def _trained(kind: IndexKind, codes: Codes, exact: ExactIndex, seed: int, rng: n
 def _tuned(
     index: Any, exact: ExactIndex, facts: dict[str, Any], target: float, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """The facts, with the least effort whose recall@10 reaches the target, or with the most there is.
-
-    Queries are sums of two vectors each, as composed queries are. Stored vectors would be too easy: on
-    clustered data a graph whose efSearch of 10 finds 99 % of their neighbours finds 58 % of those of sums.
-    """
+    """The facts, with the least effort at which recall@10 is sure to reach the target, or with the most there is."""
     kind = IndexKind(facts["kind"])
     if kind is IndexKind.EXACT or exact.size == 0:
         return facts | {"recall_at_10": 1.0}
-    pairs = exact.vectors(rng.choice(exact.all_ids(), 2 * TUNE_QUERIES))
-    queries = unit_rows(pairs[:TUNE_QUERIES] + pairs[TUNE_QUERIES:])
-    tenth = exact.search(queries, TUNE_K).scores[:, -1:]
+    queries = TuningQueries(exact, rng)
     effort, most = (1, facts["lists"]) if kind is IndexKind.IVF else (TUNE_K, EF_MOST)
     while True:
         tuned = facts | {EFFORT[kind]: effort}
-        # By score, not by id: of equal vectors any will do.
-        found = FaissIndex(index, exact, tuned).search(queries, TUNE_K).scores >= tenth
-        recall = float(found.mean())
-        if recall >= target or effort == most:
-            return tuned | {"recall_at_10": round(recall, 4)}
+        recall = queries.recall(FaissIndex(index, exact, tuned).search(queries.vectors, DEPTH))
+        if recall.low >= target or recall.mean == 1 or effort == most:
+            return tuned | {"recall_at_10": round(recall.mean, 4), "recall_at_10_low": round(recall.low, 4)}
         effort = min(math.ceil(effort * 1.2), most)
 
 
