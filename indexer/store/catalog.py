@@ -204,7 +204,10 @@ class Catalog:
         marks = ",".join("?" * len(vectors))
         rows = self.database.read_directly(_DOCUMENTS.format(marks), (*vectors, generation, generation))
         if rows is not None:
-            return [(*row[:7], json.loads(row[7])) for row in rows]
+            try:
+                return [(*row[:7], json.loads(row[7])) for row in rows]
+            except ValueError as error:
+                raise self._damaged(f"fields of a document are no JSON ({error})") from error
         columns = (
             VectorRow.id, DocumentRow.id, DocumentRow.text, DocumentRow.uri, DocumentRow.image,
             DocumentRow.image_sha256, DocumentRow.modality, DocumentRow.fields,

@@ -89,6 +89,7 @@ class TestADiskThatRefuses:
                 connection.execute(f"PRAGMA max_page_count={pages + 1}")
 
             event.listen(shop.database.engine, "connect", small)
+            shop.database.engine.dispose()  # connections are kept, and the bound is set as one is made
             many = [Document(f"m{n}", text=f"a long text {n} " * 100) for n in range(300)]
             with pytest.raises(StoreError, match=r"metadata\.db: database or disk is full.*not full\?"):
                 shop.add(many)
