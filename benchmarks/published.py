@@ -1,8 +1,8 @@
 """Published numbers beside measured ones: only where the protocol agrees, and with the difference.
 
 `expected.json` holds rows of papers, each with its source. A row is compared with a result of the same benchmark,
-split, method and backbone; where a choice of the protocol differs that the row is known to depend on, the difference
-is named in place of numbers.
+split, method and backbone; where a choice of the protocol or a weight differs that the row is known to depend on, the
+difference is named in place of numbers.
 
 What this module does not know: how anything was measured.
 """
@@ -50,6 +50,11 @@ def compared(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any
         for field, value in row["protocol"].items()
         if mine[field] != value
     }
+    differs |= {
+        f"weight {name}": {"published": value, "here": result["weights"].get(name)}
+        for name, value in row.get("weights", {}).items()
+        if result["weights"].get(name) != value
+    }
     if result["limit"] is not None:
         differs["limit"] = {"published": None, "here": result["limit"]}
     if differs:
@@ -85,6 +90,7 @@ def announced(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for row in rows:
         numbers = ", ".join(f"{name} {value:.2f}" for name, value in row["measures"].items())
-        choices = ", ".join(f"{field} {value}" for field, value in row["protocol"].items())
+        needed = {**row["protocol"], **{f"weight {name}": value for name, value in row.get("weights", {}).items()}}
+        choices = ", ".join(f"{field} {value}" for field, value in needed.items())
         lines.append(f"published: {row['label']}: {numbers}" + (f" [{choices}]" if choices else ""))
     return "\n".join(lines)

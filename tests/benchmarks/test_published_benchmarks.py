@@ -14,6 +14,7 @@ from benchmarks.cirr import Counts
 from benchmarks.emojicir import VARIANTS
 from benchmarks.protocol import MEANINGS, Protocol
 from pipelines.judged import Plan
+from retrieval.compose import load_composer
 
 BENCHMARKS = [each.BENCHMARK for each in (cirr, fashioniq, circo, genecis, patterncom, icir)]
 ROWS = json.loads(published.FILE.read_text(encoding="utf-8"))["rows"]
@@ -89,6 +90,8 @@ def test_a_published_row_can_be_measured_and_has_a_source(row):
         {name: value for name, value in row["protocol"].items() if name != "pretrained"}
     )
     assert set(row["measures"]) <= set(benchmark.plan(protocol).names)
+    for method in row["methods"]:
+        assert set(row.get("weights", {})) <= load_composer(*VARIANTS[method]).reads
 
 
 def test_rows_are_found_by_backbone_and_compared_only_with_the_same_weights():
@@ -96,12 +99,17 @@ def test_rows_are_found_by_backbone_and_compared_only_with_the_same_weights():
     assert {row["label"] for row in found} == {
         "Pic2Word, L/14", "SEARLE-XL, L/14", "LinCIR, L/14", "LinCIR, demo network, L/14",
     }  # fmt: skip
-    result = {"protocol": {"reference": "removed", "preprocessing": "own"}, "limit": None, "measures": {}}
+    result = {
+        "protocol": {"reference": "removed", "preprocessing": "own"}, "limit": None, "measures": {},
+        "weights": {"inversion": 1.0, "image": 0.0},
+    }  # fmt: skip
     [lincir] = [row for row in found if row["label"] == "LinCIR, L/14"]
     same = published.compared(lincir, result | {"model": "open_clip:ViT-L-14/openai"})
     assert "differs" not in same
     other = published.compared(lincir, result | {"model": "open_clip:ViT-L-14/laion2b_s32b_b82k"})
     assert other["differs"] == {"pretrained": {"published": "openai", "here": "laion2b_s32b_b82k"}}
+    mixed = published.compared(lincir, result | {"model": "open_clip:ViT-L-14/openai", "weights": {"inversion": 0.5}})
+    assert mixed["differs"]["weight inversion"] == {"published": 1.0, "here": 0.5}
     assert published.rows_for("cirr", "val", "inversion", "open_clip:ViT-L-14/openai") == []
 
 
