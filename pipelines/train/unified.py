@@ -37,7 +37,7 @@ from pipelines.train.captions import Captions, Templates, documents_with_both
 from pipelines.train.differences import Differences
 from pipelines.train.gradient_cache import backward
 from pipelines.train.run import RunFolder, cosine_schedule, training_progress
-from pipelines.train.unified_model import UnifiedRecipe, export, normalised, start_model, thumbnails
+from pipelines.train.unified_model import Attention, UnifiedRecipe, export, normalised, start_model, thumbnails
 from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
 
 if TYPE_CHECKING:
@@ -103,14 +103,14 @@ class _Trainer:
         import torch
 
         self.recipe, self.step = recipe, 0
+        attention = Attention(recipe.attention)
         self.device = torch.device(recipe.device)
         self.data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field, recipe.look)
         documents = list(documents_with_both(records, []))
         for document in documents:
             self.data.add(document)
         self.rows = self.data.rows(recipe.train_part if recipe.split_field else None)
-        told = [recipe.query_instruction, recipe.fused_instruction or "", recipe.document_instruction]
-        said = [recipe.template.replace("{instruction}", each) for each in told]
+        said = [recipe.query_instruction, recipe.fused_instruction or "", recipe.document_instruction]
         said += [each for own in recipe.instructions.values() for each in own]
         said += [each.replace("{text}", "") for each in recipe.sentences]
         self._require_rows()
@@ -127,6 +127,7 @@ class _Trainer:
             told=recipe.told,
             sentences=recipe.sentences,
         )
+        self.unified.model.set_attn_implementation(attention.value)
         self.unified.model.to(self.device).train()
         self.weights = {name: each for name, each in self.unified.model.named_parameters() if each.requires_grad}
         self.kept = {name: each.detach().clone() for name, each in self.weights.items()}
@@ -149,7 +150,7 @@ class _Trainer:
                 pictures.append(self.unified.shaper(decode_image(document.image)))
             except ItemError:
                 bad.append(row)
-                pictures.append(np.zeros((1, 1, 3), np.uint8))
+                pictures.append(np.zeros((1, 1, 3), np.uint8))  # keeps the others' places
         self.rows = np.setdiff1d(self.rows, bad)
         self._unusable = frozenset(bad)
         return pictures
@@ -212,9 +213,8 @@ class _Trainer:
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, self.step])
         torch.manual_seed(int(rng.integers(2**62)))  # dropout of a LoRA
-        if self.step < recipe.steps:
-            rate, mined = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak), None
-        else:
+        rate, mined = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak), None
+        if self.step >= recipe.steps:
             if self.mined is None:
                 self.mined = torch.from_numpy(self._mine())
             mined = self.mined.numpy()

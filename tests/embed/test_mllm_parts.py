@@ -18,7 +18,7 @@ from indexer.embed.mllm import MllmEmbedder, image_tokens
 from indexer.embed.mllm_batches import by_tokens, halving
 from indexer.embed.mllm_images import ImageShaper, fit
 from indexer.embed.mllm_loading import load_model
-from indexer.embed.mllm_prompt import ImageTokens, PromptWriter, load_tokenizer, positions
+from indexer.embed.mllm_prompt import ImageTokens, PromptWriter, collate, load_tokenizer, positions
 from indexer.embed.mllm_spec import ImageBackend, MllmSpec, Positions
 from indexer.errors import CallError, ItemError, ModelError
 from indexer.types import Item, Role
@@ -110,6 +110,21 @@ def test_a_tokenizer_that_cannot_be_read_is_refused(tmp_path: Path, content: str
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ModelError, match="cannot be read"):
         load_tokenizer(tmp_path)
+
+
+def test_a_batch_is_padded_on_the_side_that_is_asked_for(folder: Path, image_ids: ImageTokens) -> None:
+    made = writer(folder, image_ids)
+    prompts = [made.write("Find.", text, grid) for text, grid in (("a star", None), ("a", (1, 4, 4)))]
+    short, long = map(len, prompts)
+    for side, start in (("right", 0), ("left", long - short)):
+        batch = collate(prompts, 7, image_ids, 2, replace(SPEC, padding=side))
+        own = slice(start, start + short)
+        assert batch.ids[0, own].tolist() == list(prompts[0].ids)
+        assert batch.mask[0].sum() == batch.mask[0, own].sum() == short
+        assert (np.delete(batch.ids[0], range(start, start + short)) == 7).all()
+        assert batch.places[:, 0, own].tolist() == [list(range(short))] * 3
+        assert batch.last.tolist() == [start + short - 1, long - 1]
+        assert batch.grids.tolist() == [[1, 4, 4]]
 
 
 # -- Positions

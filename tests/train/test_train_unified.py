@@ -120,6 +120,25 @@ def test_what_is_right_too_is_no_wrong_answer(sampler: TaskSampler) -> None:
             assert pairs.right[i, j] == same, (query, document)
 
 
+def test_a_caption_that_is_true_of_both_is_right_for_both() -> None:
+    data = Captions(Templates({"{text}": 0.5, "{kind}": 0.5}), None)
+    for name, kind in (("cat", "animal"), ("dog", "animal"), ("car", "thing")):
+        data.add(Document(name, name, Image.new("RGB", (4, 4)), {"kind": kind}))
+    sampler = TaskSampler(
+        data, np.arange(3), None, shares={"image-text": 1, "text-image": 1}, instructions={}, told=0, sentences=[]
+    )
+    seen = set()
+    for seed in range(10):
+        pairs = sampler.draw(12, np.random.default_rng(seed))
+        for i, query in enumerate(pairs.queries):
+            for j, document in enumerate(pairs.documents):
+                rows, said = {query.row, document.row}, {query.text, document.text}
+                right = len(rows) == 1 or (rows == {0, 1} and "animal" in said)
+                assert pairs.right[i, j] == right, (query, document)
+                seen.add((query.modality, document.modality, len(rows), right))
+    assert {(Modality.IMAGE, Modality.TEXT, 2, True), (Modality.TEXT, Modality.IMAGE, 2, True)} <= seen
+
+
 def test_another_drawing_of_the_same_is_right_but_for_a_strict_query() -> None:
     data = Captions(Templates({"{text}": 1.0}), None)
     for name in ("a star", "a star", "a moon"):
@@ -307,6 +326,16 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
+def test_arithmetic_and_attention_may_be_chosen_and_the_step_stays_near(tmp_path: Path) -> None:
+    losses = []
+    for number, changes in enumerate(({}, {"attention": "eager"}, {"attention": "eager", "bf16": True})):
+        recipe = replace(RECIPE, **changes)
+        losses.append(_Trainer(corpus(), recipe, RunFolder.start(tmp_path / str(number), recipe)).advance())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[0], rel=0.1)
+    assert losses[2] != losses[1]
+
+
 def test_mined_negatives_are_what_texts_find_and_should_not(trained: Path) -> None:
     trainer = _Trainer(corpus(), RECIPE, RunFolder(trained))
     mined = trainer._mine()
@@ -371,6 +400,8 @@ def test_a_lora_is_trained_and_merged_when_it_is_used(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, trained: Path) -> None:
+    with pytest.raises(UnknownNameError, match="attention 'fast' is not known. Known: sdpa, eager"):
+        train_unified(corpus(), replace(RECIPE, attention="fast"), tmp_path / "e")
     silent = [Record(Document("silent", None, Image.new("RGB", (4, 4))), "")]
     with pytest.raises(CallError, match="no document with both"):
         train_unified(silent, RECIPE, tmp_path / "a")
