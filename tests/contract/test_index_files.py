@@ -10,6 +10,7 @@ from answers import asked, contents
 
 from indexer import IndexKind, IndexSettings, searcher
 from indexer.files import file_digest
+from indexer.searcher import remove_stale
 from indexer.store.publish import NewDocument
 from indexer.types import Modality
 from indexer.vectors import unit_rows
@@ -187,6 +188,15 @@ def test_compaction_leaves_no_stale_file(shop, exact):
     assert recall(shop, exact) >= 0.95
     assert not set(stale) & set(files(shop))
     assert contents(shop) == told
+
+
+def test_what_a_reader_is_writing_at_this_moment_is_not_taken_for_stale(shop):
+    living = shop.catalog.segments(shop.catalog.generation().number)
+    aside = [shop.layout.indexes / name for name in (".tmp-a.json", ".tmp-b.faiss")]
+    for path in aside:
+        path.write_text("{")
+    remove_stale(shop.layout.indexes, living)
+    assert all(path.exists() for path in aside)
 
 
 def test_other_settings_have_files_of_their_own(shop, open_shop):
