@@ -94,6 +94,7 @@ class TestADiskThatRefuses:
             with pytest.raises(StoreError, match=r"metadata\.db: database or disk is full.*not full\?"):
                 shop.add(many)
             event.remove(shop.database.engine, "connect", small)
+            shop.database.engine.dispose()
             assert contents(shop) == before
             assert shop.check().clean
             assert shop.add(many).added == 300
