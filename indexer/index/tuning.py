@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from indexer.index.exact import ExactIndex
 from indexer.index.protocol import NO_ID, Ids, Neighbours, Scores
@@ -70,5 +71,5 @@ class TuningQueries:
         mean = float(shares.mean())
         return Recall(mean, mean - 1.96 * float(shares.std()) / math.sqrt(len(shares)))
 
-    def _counted(self, ids: Ids) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-        return (ids != NO_ID) & (ids != self._parents[0][:, None]) & (ids != self._parents[1][:, None])
+    def _counted(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        return np.asarray((ids != NO_ID) & (ids != self._parents[0][:, None]) & (ids != self._parents[1][:, None]))
