@@ -216,13 +216,15 @@ def _both(told: dict[str, Any], prefix: str) -> str:
 def speed() -> str:
     """Every bar of speed beside what was measured, and how to repeat it."""
     search = json.loads((RESULTS / "speed-search.json").read_text(encoding="utf-8"))
-    index = json.loads((RESULTS / "speed-index.json").read_text(encoding="utf-8"))
+    file = RESULTS / "speed-index.json"
+    index = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rows": [], "memory_mb": {}}
     rows = [
         [line["work"], line["bar"], _reached(line["value"], line["unit"], line["reached"]), line["told"]]
         for part in search.values()
         for line in part["lines"]
     ]
     rows += [_indexing(row, index["architecture"]) for row in index["rows"]]
+    plot = "![How the cost of a query and of a commit grows with the number of vectors](docs/speed.png)"
     peaks = [f"{mb:.0f} MB for {int(count):,} texts" for count, mb in index["memory_mb"].items()]
     facts = search["exact"]["machine"]
     return "\n".join([
@@ -232,10 +234,8 @@ def speed() -> str:
         "",
         *_table(["work", "bar", "measured", "behind it"], rows),
         "",
-        f"Indexing holds at most {' and '.join(peaks)}.",
-        "",
-        "![How the cost of a query and of a commit grows with the number of vectors](docs/speed.png)",
-        "",
+        *([f"Indexing holds at most {' and '.join(peaks)}.", ""] if peaks else []),
+        *([plot, ""] if "growth" in search else []),
         "```console",
         "make bench",
         "python -m benchmarks.speed_search --runs 3 --json benchmarks/results/speed-search.json --plot docs/speed.png",

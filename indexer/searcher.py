@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,7 +173,8 @@ class Searcher:
             told = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
             if told.get("checked") != file_identity(file):
                 require_digest(file, told["sha256"])
-                self._note(file, told)
+                with suppress(StoreError):  # where nothing can be written, it is compared every time
+                    self._note(file, told)
             return self._loaded(file, _exact(self._covered(names)), told["metadata"])
         except (OSError, ValueError, KeyError, TypeError, UnderdrawingError):
             return None

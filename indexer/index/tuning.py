@@ -72,5 +72,4 @@ class TuningQueries:
         return Recall(mean, mean - 1.96 * float(shares.std()) / math.sqrt(len(shares)))
 
     def _counted(self, ids: Ids) -> npt.NDArray[np.bool_]:
-        counted: npt.NDArray[np.bool_] = ids != NO_ID
-        return counted & (ids != self._parents[0][:, None]) & (ids != self._parents[1][:, None])
+        return np.asarray((ids != NO_ID) & (ids != self._parents[0][:, None]) & (ids != self._parents[1][:, None]))

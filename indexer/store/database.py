@@ -32,8 +32,6 @@ from indexer.store.migrations import upgrade
 from indexer.store.schema import SCHEMA_VERSION
 
 BUSY_MILLISECONDS = 30_000
-_SQLALCHEMY: dict[type[sqlite3.Error], type[DatabaseError]] = {sqlite3.OperationalError: OperationalError}
-"""Which of its errors SQLAlchemy would have made of one of the driver's."""
 
 
 def storable(text: str) -> bool:
@@ -115,7 +113,9 @@ class Database:
             try:
                 return list(connection.cursor().execute(statement, values).fetchall())
             except sqlite3.Error as error:
-                raise _SQLALCHEMY.get(type(error), DatabaseError)(statement, values, error) from error
+                # As SQLAlchemy would have told it.
+                told = OperationalError if isinstance(error, sqlite3.OperationalError) else DatabaseError
+                raise told(statement, values, error) from error
             finally:
                 connection.close()  # back to the pool
 

@@ -9,6 +9,7 @@ import pytest
 from answers import asked, contents
 
 from indexer import IndexKind, IndexSettings, searcher
+from indexer.errors import StoreError
 from indexer.files import file_digest
 from indexer.searcher import remove_stale
 from indexer.store.publish import NewDocument
@@ -109,6 +110,18 @@ def test_a_checksum_is_compared_once_for_each_time_a_file_is_written(shop, monke
         shop._newest = None
         shop.snapshot()
     assert compared == [index]
+
+
+def test_a_good_file_is_used_where_nothing_can_be_written(shop, exact, monkeypatch):
+    def refuse(*_):
+        raise StoreError("read-only")
+
+    index, _ = (shop.layout.indexes / name for name in files(shop))
+    index.write_bytes(index.read_bytes())
+    monkeypatch.setattr(searcher, "atomic_write", refuse)
+    monkeypatch.setattr(searcher.Searcher, "_build", None)  # building would fail
+    shop._newest = None
+    assert recall(shop, exact) >= 0.95
 
 
 def test_as_long_as_nothing_is_written_every_call_gives_the_same_snapshot(shop, open_shop):
