@@ -70,7 +70,9 @@ def file_list() -> str:
             name = path.relative_to(ROOT).as_posix()
             lines.append(f"{name:44} {OTHERS.get(name) or _phrase(path)}")
         lines.append("")
-    lines.append("tests/" + " " * 39 + "mirrors the packages; compat/ contract/ crash/ differential/ docs/ fuzz/ stateful/")
+    lines.append(
+        "tests/" + " " * 39 + "mirrors the packages; compat/ contract/ crash/ differential/ docs/ fuzz/ stateful/"
+    )
     return "\n".join([*lines, "```"])
 
 

@@ -24,16 +24,17 @@ from indexer.types import Centre, Modality
 from retrieval.centring import centre_queries
 from retrieval.compose import Composed, Encoded, Merge, Method, Tuned, load_composer, load_weights
 from retrieval.encode import Sentences, add_drawings, encode_queries, write_sentences
-from retrieval.fusion import Scores, order
+from retrieval.fusion import Scores
+from retrieval.hits import fetched, hits_of, settled
 from retrieval.query import Query, Stored, Weights, needs_drawing
 from retrieval.ranking import Found, Scope, find, places, score
-from retrieval.results import Hit, Results
+from retrieval.results import Results
 from retrieval.scribe import Scribe
 from retrieval.studio import Studio
 
 if TYPE_CHECKING:
     from indexer.embed.protocol import Embedder
-    from indexer.snapshot import Snapshot, StoredDocument
+    from indexer.snapshot import Snapshot
     from indexer.store.filters import Where
     from retrieval.ranking import View
 
@@ -290,7 +291,7 @@ class Retriever:
             scope = replace(scope, hidden=_references(encoded))
             found = find(view, [each.rule for each in composed], k, scope)
         with _timed(took, "documents"):
-            hits = _hits(view, composed, found, k)
+            hits = hits_of(view, composed, found, k)
         remark = (view.remark,) if isinstance(view, CentredSnapshot) else ()
         return [
             results(
@@ -415,61 +416,10 @@ def _references(encoded: Sequence[Encoded]) -> list[Ids]:
     return [np.array([] if each.reference is None else [each.reference], np.int64) for each in encoded]
 
 
-def _fetched(snapshot: View, found: Sequence[Found]) -> dict[int, StoredDocument]:
-    """The documents of all leaders, each fetched once, by vector id."""
-    ids = np.unique(np.concatenate([each.ids for each in found] or [np.empty(0, np.int64)]))
-    return dict(zip(ids.tolist(), snapshot.documents(ids), strict=True))
-
-
-def _settled(found: Found, documents: Mapping[int, StoredDocument], k: int | None) -> Found:
-    """The k best, ties by document id."""
-    names = [documents[number].id for number in found.ids.tolist()]
-    places = order(found.scores, names)[:k]
-    return Found(found.ids[places], found.scores[places], found.plan)
-
-
 def _rankings(snapshot: View, found: Sequence[Found], k: int | None) -> list[Ranking]:
-    documents = _fetched(snapshot, found)
-    settled = [_settled(each, documents, k) for each in found]
+    documents = fetched(snapshot, found)
+    chosen = [settled(each, documents, k) for each in found]
     return [
         Ranking(tuple(documents[number].id for number in each.ids.tolist()), tuple(each.scores.tolist()))
-        for each in settled
+        for each in chosen
     ]
-
-
-def _hits(snapshot: View, composed: Sequence[Composed], found: Sequence[Found], k: int) -> list[tuple[Hit, ...]]:
-    documents = _fetched(snapshot, found)
-    settled = [_settled(each, documents, k) for each in found]
-    ids = np.unique(np.concatenate([each.ids for each in settled] or [np.empty(0, np.int64)]))
-    vectors = snapshot.vectors(ids)
-    answers = []
-    for each, query in zip(settled, composed, strict=True):
-        rows = vectors[np.searchsorted(ids, each.ids)]
-        cosines = {name: (rows @ vector).tolist() for name, vector in query.branches.items()}
-        answers.append(
-            tuple(
-                _hit(place, number, value, documents, cosines)
-                for place, (number, value) in enumerate(zip(each.ids.tolist(), each.scores.tolist(), strict=True))
-            )
-        )
-    return answers
-
-
-def _hit(
-    place: int,
-    number: int,
-    value: float,
-    documents: Mapping[int, StoredDocument],
-    cosines: Mapping[str, Sequence[float]],
-) -> Hit:
-    document = documents[number]
-    return Hit(
-        rank=place + 1,
-        score=value,
-        id=document.id,
-        text=document.text,
-        uri=document.uri,
-        image=document.image,
-        fields=document.fields,
-        branches={name: own[place] for name, own in cosines.items()},
-    )

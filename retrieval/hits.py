@@ -1,0 +1,72 @@
+"""From leaders to hits: documents fetched, ties settled by their ids, branches explained.
+
+What this module does not know: how leaders are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval.compose import Composed
+from retrieval.fusion import order
+from retrieval.ranking import Found
+from retrieval.results import Hit
+
+if TYPE_CHECKING:
+    from indexer.snapshot import StoredDocument
+    from retrieval.ranking import View
+
+
+def fetched(snapshot: View, found: Sequence[Found]) -> dict[int, StoredDocument]:
+    """The documents of all leaders, each fetched once, by vector id."""
+    ids = np.unique(np.concatenate([each.ids for each in found] or [np.empty(0, np.int64)]))
+    return dict(zip(ids.tolist(), snapshot.documents(ids), strict=True))
+
+
+def settled(found: Found, documents: Mapping[int, StoredDocument], k: int | None) -> Found:
+    """The k best, ties by document id."""
+    names = [documents[number].id for number in found.ids.tolist()]
+    places = order(found.scores, names)[:k]
+    return Found(found.ids[places], found.scores[places], found.plan)
+
+
+def hits_of(snapshot: View, composed: Sequence[Composed], found: Sequence[Found], k: int) -> list[tuple[Hit, ...]]:
+    """The k best of each query as hits, best first."""
+    documents = fetched(snapshot, found)
+    chosen = [settled(each, documents, k) for each in found]
+    ids = np.unique(np.concatenate([each.ids for each in chosen] or [np.empty(0, np.int64)]))
+    vectors = snapshot.vectors(ids)
+    answers = []
+    for each, query in zip(chosen, composed, strict=True):
+        rows = vectors[np.searchsorted(ids, each.ids)]
+        cosines = {name: (rows @ vector).tolist() for name, vector in query.branches.items()}
+        answers.append(
+            tuple(
+                _hit(place, number, value, documents, cosines)
+                for place, (number, value) in enumerate(zip(each.ids.tolist(), each.scores.tolist(), strict=True))
+            )
+        )
+    return answers
+
+
+def _hit(
+    place: int,
+    number: int,
+    value: float,
+    documents: Mapping[int, StoredDocument],
+    cosines: Mapping[str, Sequence[float]],
+) -> Hit:
+    document = documents[number]
+    return Hit(
+        rank=place + 1,
+        score=value,
+        id=document.id,
+        text=document.text,
+        uri=document.uri,
+        image=document.image,
+        fields=document.fields,
+        branches={name: own[place] for name, own in cosines.items()},
+    )
