@@ -102,13 +102,16 @@ class Catalog:
         """All spaces, with their means as of a generation.
 
         Raises:
-            CorruptionError: A mean is of no space, or is not as long as its space has dimensions.
+            CorruptionError: A fingerprint is not whole, a mean is of no space, or is not as long as its space has dimensions.
         """
         with self.database.read() as connection:
             rows = connection.execute(select(SpaceRow.__table__).order_by(SpaceRow.id)).all()
             sums = connection.execute(
                 select(MeanRow.__table__).where(MeanRow.generation <= generation).order_by(MeanRow.generation)
             ).all()
+        for row in rows:
+            if not isinstance(row.fingerprint, dict) or "dtype" not in row.fingerprint:
+                raise self._damaged(f"the fingerprint of the space {row.id} is not whole")
         means: dict[int, dict[tuple[Role, Modality], Mean]] = {row.id: {} for row in rows}
         for row in sums:
             # In order of generation: the last one written stays.
