@@ -34,6 +34,7 @@ def test_the_json_is_as_promised():
         "pseudo_target": None,
         "took_ms": {"encode": 1.235},
         "notes": ["so"],
+        "plan": "",
     }
 
 
