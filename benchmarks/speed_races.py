@@ -40,6 +40,7 @@ class Line:
         limit: The largest value that reaches the bar.
         unit: Of both: `x` (times the contender), `s`, `ms`.
         told: The times behind it, in words.
+        good: Whether the answers were as good as the bar wants; without that no time reaches it.
     """
 
     work: str
@@ -48,10 +49,11 @@ class Line:
     limit: float
     unit: str
     told: str
+    good: bool = True
 
     def json(self) -> dict[str, Any]:
         """As JSON, with whether the bar was reached."""
-        return {**asdict(self), "reached": self.value <= self.limit}
+        return {**asdict(self), "reached": self.good and self.value <= self.limit}
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,9 @@ def approximate(bench: Bench) -> dict[str, Any]:
         # Either bar will do; the one it is nearer to, as a share of it, is told.
         by_ratio = ratio / 1.3 <= beyond / 0.3
         value, limit, unit = (ratio, 1.3, "x") if by_ratio else (beyond, 0.3, "ms")
-        bar = "≤ 1.3 × raw FAISS at the same recall, or ≤ 0.3 ms over it"
-        lines.append(Line(f"one query by {kind.value}, {size(bench)}", bar, value, limit, unit, words).json())
+        bar = "recall ≥ 0.95; ≤ 1.3 × raw FAISS at the same recall, or ≤ 0.3 ms over it"
+        work, good = f"one query by {kind.value}, {size(bench)}", recall >= RECALL
+        lines.append(Line(work, bar, value, limit, unit, words, good).json())
         told[kind.value] = {"ms": found.told(), "recall": recall, "faiss_recall": raw_recall, "built": dict(facts)}
     return {"lines": lines, **told}
 

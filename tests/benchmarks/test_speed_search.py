@@ -39,7 +39,9 @@ def test_every_line_has_its_bar_and_says_whether_it_was_reached(run):
     assert code == 0
     lines = [line for part in told.values() for line in part["lines"]]
     assert len(lines) == 1 + 2 + 1 + 4
-    assert all(line["reached"] == (line["value"] <= line["limit"]) and line["value"] > 0 for line in lines)
+    assert all(line["reached"] == (line["good"] and line["value"] <= line["limit"]) for line in lines)
+    assert speed_races.Line("w", "b", 1, 2, "x", "t").json()["reached"]
+    assert not speed_races.Line("w", "b", 1, 2, "x", "t", good=False).json()["reached"]
     assert printed.out.count("reached") + printed.out.count("MISSED") >= len(lines)
     assert told["exact"]["recall"] == 1
     for kind in ("hnsw", "ivf"):

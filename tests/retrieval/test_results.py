@@ -35,6 +35,7 @@ def test_the_json_is_as_promised():
         "plan": "",
         "took_ms": {"encode": 1.235},
         "notes": ["so"],
+        "plan": "",
     }
 
 
