@@ -94,6 +94,28 @@ def test_the_library_example_runs_as_it_stands(photos: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.startswith("1 ")
 
 
+def test_the_lines_about_sentences_run_with_small_models(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tiny_writers
+
+    from retrieval.write.endpoint import Endpoint
+
+    for name, kind in (("Salesforce/blip-image-captioning-base", "blip"), ("Qwen/Qwen2-VL-2B-Instruct", "qwen2_vl")):
+        tiny_writers.tiny_captioner(photos / name, kind)
+    tiny_writers.tiny_chat(photos / "Qwen" / "Qwen2.5-1.5B-Instruct")
+    answer = b'{"choices": [{"message": {"content": "a street at night"}}]}'
+    monkeypatch.setattr(Endpoint, "_ask", lambda *_: answer)
+    with Collection.open("album", "bundled:emoji-clip") as album:
+        index_corpus("photos", album)
+    lines = [words for words in console_lines() if "album" in words]
+    assert len(lines) == 3
+    for words in lines:
+        result = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+        assert result.exit_code == 0, (words, result.output)
+        assert "searched for: " in result.output
+    assert "a street with cars, at night" in result.output
+    run_block(example("album"))
+
+
 # The schedulers of diffusers hand tensors to NumPy in a way that is going out of use.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 class TestWordsAndDrawings:
