@@ -102,7 +102,8 @@ class Catalog:
         """All spaces, with their means as of a generation.
 
         Raises:
-            CorruptionError: A fingerprint is not whole, a mean is of no space, or is not as long as its space has dimensions.
+            CorruptionError: A fingerprint is not whole, or a mean is of no space, of another dimension, or longer than
+                unit vectors can make it.
         """
         with self.database.read() as connection:
             rows = connection.execute(select(SpaceRow.__table__).order_by(SpaceRow.id)).all()
@@ -119,6 +120,8 @@ class Catalog:
             if dim is None or not isinstance(row.total, bytes) or len(row.total) != 8 * dim:
                 raise self._damaged(f"a mean of the space {row.space} does not fit it")
             total = np.frombuffer(row.total, "<f8")
+            if not (np.abs(total) <= 1.01 * row.rows + 1).all():  # so written, NaN is damage too
+                raise self._damaged(f"a mean of the space {row.space} is longer than its vectors")
             mean = Mean(row.rows, np.asarray(total / max(1, row.rows), np.float32))
             means[row.space][Role(row.role), Modality(row.modality)] = mean
         return [

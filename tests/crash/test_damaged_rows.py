@@ -12,6 +12,7 @@ from indexer.errors import CorruptionError
 DAMAGE = {
     "a mean of no space": "UPDATE means SET space = 99",
     "a mean cut short": "UPDATE means SET total = x'00'",
+    "a mean that is beyond all bounds": "UPDATE means SET total = CAST(zeroblob(120) || x'000000000000f07f' AS BLOB)",
     "a mean that is a text": "UPDATE means SET total = 'abc'",
     "a fingerprint that is no JSON": "UPDATE spaces SET fingerprint = '{\"a'",
     "a fingerprint with a damaged name": "UPDATE spaces SET fingerprint = replace(fingerprint, 'dtype', 'dtypd')",
