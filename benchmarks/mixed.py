@@ -36,8 +36,8 @@ from indexer.errors import CallError, UnderdrawingError
 from indexer.files import atomic_write, file_digest
 from indexer.types import Centre, Document, Modality
 from retrieval import Query, Retriever
+from retrieval.hits import Ranking
 from retrieval.metrics import bootstrap_interval, hit_rate_at, mean, ndcg_at
-from retrieval.search import Ranking
 
 KINDS = (Modality.TEXT, Modality.IMAGE, Modality.FUSED)
 WAYS = (Centre.OFF, Centre.MEANS, Centre.ON)

@@ -24,9 +24,10 @@ from indexer.errors import CallError
 from indexer.files import atomic_write
 from pipelines.judged import EMOJICIR, Average, JudgedQuery, Plan, Reference, Ties, checked
 from retrieval.compose import Encoded
+from retrieval.hits import Ranking
 from retrieval.metrics import against, bootstrap_interval, macro_mean, mean, places_of
 from retrieval.query import Weights
-from retrieval.search import Ranking, Retriever
+from retrieval.search import Retriever
 
 __all__ = [
     "DEPTH", "Evaluation", "JudgedQuery", "Measure", "Plan", "Ranked", "answer", "checked", "evaluate", "sweep",

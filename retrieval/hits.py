@@ -1,4 +1,6 @@
-"""From leaders to hits: documents fetched, ties settled by their ids, branches explained.
+"""From documents to vector ids and back: what a query may not find, and leaders as hits or as a ranking of ids.
+
+Documents are fetched once, ties settled by their ids, branches explained.
 
 What this module does not know: how leaders are found.
 """
@@ -6,11 +8,13 @@ What this module does not know: how leaders are found.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval.compose import Composed
+from indexer.index.protocol import Ids
+from retrieval.compose import Composed, Encoded
 from retrieval.fusion import order
 from retrieval.ranking import Found
 from retrieval.results import Hit
@@ -18,6 +22,14 @@ from retrieval.results import Hit
 if TYPE_CHECKING:
     from indexer.snapshot import StoredDocument
     from retrieval.ranking import View
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Document ids and scores of one query, best first; what a benchmark needs of a search."""
+
+    ids: tuple[str, ...]
+    scores: tuple[float, ...]
 
 
 def fetched(snapshot: View, found: Sequence[Found]) -> dict[int, StoredDocument]:
@@ -70,3 +82,37 @@ def _hit(
         fields=document.fields,
         branches={name: own[place] for name, own in cosines.items()},
     )
+
+
+def vector_ids_of(snapshot: View, documents: Sequence[Sequence[str]]) -> list[Ids]:
+    """The vector ids of lists of documents, looked up in one go."""
+    names = list(dict.fromkeys(name for own in documents for name in own))
+    ids = dict(zip(names, snapshot.vector_ids(names), strict=True)) if names else {}
+    return [np.array([ids[name] for name in own], np.int64) for own in documents]
+
+
+def hidden_from(
+    snapshot: View,
+    encoded: Sequence[Encoded],
+    exclude: Sequence[Sequence[str]] | None,
+    keep_references: bool,
+) -> list[Ids]:
+    """For each query, the vectors that it may not find."""
+    others = vector_ids_of(snapshot, exclude or [()] * len(encoded))
+    if keep_references:
+        return others
+    return [np.append(own, more) for own, more in zip(references_of(encoded), others, strict=True)]
+
+
+def references_of(encoded: Sequence[Encoded]) -> list[Ids]:
+    """For each query, the vector of its own stored reference, if it has one: (0,) or (1,) int64."""
+    return [np.array([] if each.reference is None else [each.reference], np.int64) for each in encoded]
+
+
+def rankings_of(snapshot: View, found: Sequence[Found], k: int | None) -> list[Ranking]:
+    documents = fetched(snapshot, found)
+    chosen = [settled(each, documents, k) for each in found]
+    return [
+        Ranking(tuple(documents[number].id for number in each.ids.tolist()), tuple(each.scores.tolist()))
+        for each in chosen
+    ]

@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
@@ -19,15 +19,14 @@ import numpy as np
 
 from indexer.centred import CentredSnapshot, centred
 from indexer.errors import QueryError, SnapshotGoneError
-from indexer.index.protocol import Ids
 from indexer.types import Centre, Modality
 from retrieval.centring import centre_queries
 from retrieval.compose import Composed, Encoded, Merge, Method, Tuned, load_composer, load_weights
 from retrieval.encode import Sentences, add_drawings, encode_queries, write_sentences
 from retrieval.fusion import Scores
-from retrieval.hits import fetched, hits_of, settled
+from retrieval.hits import Ranking, hidden_from, hits_of, rankings_of, references_of, vector_ids_of
 from retrieval.query import Query, Stored, Weights, needs_drawing
-from retrieval.ranking import Found, Scope, find, places, score
+from retrieval.ranking import Scope, find, places, score
 from retrieval.results import Results
 from retrieval.scribe import Scribe
 from retrieval.studio import Studio
@@ -56,14 +55,6 @@ class Source(Protocol):
     def snapshot(self) -> Snapshot:
         """The newest generation."""
         ...
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Document ids and scores of one query, best first; what a benchmark needs of a search."""
-
-    ids: tuple[str, ...]
-    scores: tuple[float, ...]
 
 
 class Retriever:
@@ -183,9 +174,9 @@ class Retriever:
         def work(snapshot: View) -> list[Ranking]:
             if not len(snapshot):
                 return [Ranking((), ())] * len(encoded)
-            hidden = _hidden(snapshot, encoded, exclude, keep_references)
+            hidden = hidden_from(snapshot, encoded, exclude, keep_references)
             rules = [each.rule for each in self._compose(snapshot, encoded)]
-            return _rankings(snapshot, find(snapshot, rules, k, Scope(hidden=hidden)), None if keep_ties else k)
+            return rankings_of(snapshot, find(snapshot, rules, k, Scope(hidden=hidden)), None if keep_ties else k)
 
         return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
 
@@ -212,9 +203,9 @@ class Retriever:
         """
 
         def work(snapshot: View) -> list[tuple[int, ...]]:
-            hidden = _hidden(snapshot, encoded, exclude, keep_references)
+            hidden = hidden_from(snapshot, encoded, exclude, keep_references)
             rules = [each.rule for each in self._compose(snapshot, encoded)]
-            return places(snapshot, rules, _vector_ids(snapshot, documents), Scope(hidden=hidden))
+            return places(snapshot, rules, vector_ids_of(snapshot, documents), Scope(hidden=hidden))
 
         return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
 
@@ -230,10 +221,10 @@ class Retriever:
         """
 
         def work(snapshot: View) -> list[Ranking]:
-            ids = _vector_ids(snapshot, documents)
+            ids = vector_ids_of(snapshot, documents)
             composed = self._compose(snapshot, encoded)
             found = [score(snapshot, each.rule, own) for each, own in zip(composed, ids, strict=True)]
-            return _rankings(snapshot, found, None)
+            return rankings_of(snapshot, found, None)
 
         return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
 
@@ -288,7 +279,7 @@ class Retriever:
             view = centred(snapshot, self._centre)
             composed = self._compose(view, encoded)
         with _timed(took, "search"):
-            scope = replace(scope, hidden=_references(encoded))
+            scope = replace(scope, hidden=references_of(encoded))
             found = find(view, [each.rule for each in composed], k, scope)
         with _timed(took, "documents"):
             hits = hits_of(view, composed, found, k)
@@ -324,7 +315,7 @@ class Retriever:
         if self._gate is not None and places:
             view = centred(snapshot, self._centre)
             rules = [each.rule for each in self._compose(view, [encoded[place] for place in places])]
-            hidden = _references([encoded[place] for place in places])
+            hidden = references_of([encoded[place] for place in places])
             found = find(view, rules, 2, Scope(hidden=hidden))
             certain = [len(each.scores) < 2 or _margin(each.scores) >= self._gate for each in found]
             for place in itertools.compress(places, certain):
@@ -389,37 +380,3 @@ def _timed(took: dict[str, float], stage: str) -> Iterator[None]:
 def _scope(where: Where | None, exclude: Sequence[str], modalities: Kinds) -> Scope:
     names = (modalities,) if isinstance(modalities, str) else modalities
     return Scope(where, exclude, tuple(Modality(name) for name in names))
-
-
-def _vector_ids(snapshot: View, documents: Sequence[Sequence[str]]) -> list[Ids]:
-    """The vector ids of lists of documents, looked up in one go."""
-    names = list(dict.fromkeys(name for own in documents for name in own))
-    ids = dict(zip(names, snapshot.vector_ids(names), strict=True)) if names else {}
-    return [np.array([ids[name] for name in own], np.int64) for own in documents]
-
-
-def _hidden(
-    snapshot: View,
-    encoded: Sequence[Encoded],
-    exclude: Sequence[Sequence[str]] | None,
-    keep_references: bool,
-) -> list[Ids]:
-    """For each query, the vectors that it may not find."""
-    others = _vector_ids(snapshot, exclude or [()] * len(encoded))
-    if keep_references:
-        return others
-    return [np.append(own, more) for own, more in zip(_references(encoded), others, strict=True)]
-
-
-def _references(encoded: Sequence[Encoded]) -> list[Ids]:
-    """For each query, the vector of its own stored reference, if it has one: (0,) or (1,) int64."""
-    return [np.array([] if each.reference is None else [each.reference], np.int64) for each in encoded]
-
-
-def _rankings(snapshot: View, found: Sequence[Found], k: int | None) -> list[Ranking]:
-    documents = fetched(snapshot, found)
-    chosen = [settled(each, documents, k) for each in found]
-    return [
-        Ranking(tuple(documents[number].id for number in each.ids.tolist()), tuple(each.scores.tolist()))
-        for each in chosen
-    ]

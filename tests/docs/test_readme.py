@@ -15,7 +15,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from indexer import Collection, index_corpus
+from indexer import Collection, Document, index_corpus
 from indexer.bundled import generator_folder, inversion_folder
 from indexer.errors import UnknownNameError
 from pipelines.cli import app
@@ -92,6 +92,20 @@ def run_block(text: str, **names: object) -> dict[str, object]:
 def test_the_library_example_runs_as_it_stands(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_block(example("shop"))
     assert capsys.readouterr().out.startswith("1 ")
+
+
+def test_the_lines_about_mixed_collections_run(photos: Path) -> None:
+    with Collection.open("lamps", "bundled:emoji-clip") as lamps:
+        index_corpus("photos", lamps)
+        lamps.add([Document("how", text="how to fit a lamp"), Document("both", "a red lamp", photos / "ref.png")])
+    told = run_block(example("lamps"))
+    assert sorted(hit.id for hit in told["found"]) == ["a.jpg", "b.jpg", "c.jpg"]
+    lines = [words for words in console_lines() if "lamps" in words]
+    assert len(lines) == 3
+    for words in lines:
+        result = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+        assert result.exit_code == 0, (words, result.output)
+    assert (photos / "gap.png").exists()
 
 
 def test_the_lines_about_sentences_run_with_small_models(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +187,7 @@ def test_every_line_of_the_program_can_be_parsed() -> None:
 
 def test_the_command_lines_on_photos_run_as_they_stand(photos: Path) -> None:
     lines = [line for block in blocks("console") for line in block.splitlines() if " shop" in line]
-    assert len(lines) == 5
+    assert len(lines) == 7
     for line in lines:
         words = shlex.split(line, comments=True)
         if words[1] == "index":

@@ -12,8 +12,8 @@ from indexer.types import Document
 from pipelines.evaluate import JudgedQuery, answer, evaluate, sweep, write_run
 from pipelines.judged import Average, Plan, Precision, Reference, Ties
 from retrieval import Query, Retriever, Weights
+from retrieval.hits import Ranking
 from retrieval.metrics import average_precision_at, mean
-from retrieval.search import Ranking
 
 WORDS = ("cat", "dog", "red cat", "red dog", "blue cat", "blue dog", "night cat", "night dog")
 

@@ -32,7 +32,6 @@ def test_the_json_is_as_promised():
         "model": "fake:64",
         "generation": 3,
         "pseudo_target": None,
-        "plan": "",
         "took_ms": {"encode": 1.235},
         "notes": ["so"],
         "plan": "",
