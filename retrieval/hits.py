@@ -85,7 +85,11 @@ def _hit(
 
 
 def vector_ids_of(snapshot: View, documents: Sequence[Sequence[str]]) -> list[Ids]:
-    """The vector ids of lists of documents, looked up in one go."""
+    """The vector ids of lists of documents, looked up in one go.
+
+    Raises:
+        CallError: A document does not exist.
+    """
     names = list(dict.fromkeys(name for own in documents for name in own))
     ids = dict(zip(names, snapshot.vector_ids(names), strict=True)) if names else {}
     return [np.array([ids[name] for name in own], np.int64) for own in documents]
@@ -110,6 +114,7 @@ def references_of(encoded: Sequence[Encoded]) -> list[Ids]:
 
 
 def rankings_of(snapshot: View, found: Sequence[Found], k: int | None) -> list[Ranking]:
+    """The k best of each query, or all of them, as ids with scores."""
     documents = fetched(snapshot, found)
     chosen = [settled(each, documents, k) for each in found]
     return [
