@@ -30,7 +30,7 @@ from indexer.errors import CallError, UnderdrawingError
 from indexer.files import atomic_write
 from pipelines.evaluate import Evaluation, JudgedQuery, answer, evaluate, sweep, write_run
 from pipelines.judged import Average, Plan, Reference
-from retrieval import Method, Retriever, Studio, Weights
+from retrieval import Method, Retriever, Scribe, Studio, Weights
 from retrieval.metrics import mean
 
 WORDED = (Method.INVERSION, Method.CIG)
@@ -50,6 +50,7 @@ class Run:
         collection: The pictures, indexed.
         embedder: Its model.
         studio: Makes words and drawings.
+        scribe: Writes sentences.
         options: The call's options.
     """
 
@@ -61,6 +62,7 @@ class Run:
     collection: Collection
     embedder: Embedder
     studio: Studio
+    scribe: Scribe
     options: argparse.Namespace
 
     @property
@@ -71,7 +73,14 @@ class Run:
     def retriever(self, weights: Weights | None = None) -> Retriever:
         """What answers."""
         method, merge = VARIANTS[self.options.method]
-        return Retriever(self.collection, method, weights or self.options.weights, merge=merge, studio=self.studio)
+        return Retriever(
+            self.collection,
+            method,
+            weights or self.options.weights,
+            merge=merge,
+            studio=self.studio,
+            scribe=self.scribe,
+        )
 
     def described(self, retriever: Retriever) -> dict[str, Any]:
         """All that a result depends on."""
@@ -90,6 +99,8 @@ class Run:
             "inversion": self.options.inversion if worded else None,
             "template": self.studio.template(self.embedder) if worded else None,
             "generator": self.options.generator if method is Method.CIG else None,
+            "captioner": self.options.captioner if method is Method.CAPTION else None,
+            "rewriter": self.options.rewriter if method is Method.CAPTION else None,
             "weights": used.weights.given(),
             "weights_source": source,
             "protocol": self.protocol.to_json(),
@@ -135,8 +146,10 @@ def _main(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]:
         options.model, dtype=options.dtype, device=options.device, preprocessing=protocol.preprocessing
     )
     studio = _studio(options, embedder)
+    # Strict: a sentence that could not be written would make a row of another method.
+    scribe = Scribe(options.captioner, options.rewriter, cache=options.cache / "sentences", strict=True)
     with gallery(benchmark.name, data, files, embedder, cache, options.workers) as collection:
-        run = Run(benchmark, options.split, protocol, task, queries, collection, embedder, studio, options)
+        run = Run(benchmark, options.split, protocol, task, queries, collection, embedder, studio, scribe, options)
         if options.split in benchmark.hidden:
             return _submitted(run)
         return _tuned(run) if options.sweep else _measured(run)

@@ -51,6 +51,8 @@ def parser(benchmark: Benchmark) -> argparse.ArgumentParser:
     made.add_argument("--method", choices=list(VARIANTS), default=Method.SUM.value, help="default: sum")
     made.add_argument("--inversion", metavar="NAME", help="for inversion and cig: a folder, or a published Phi")
     made.add_argument("--generator", metavar="NAME", help="for cig: a folder or a hub id")
+    made.add_argument("--captioner", metavar="NAME", help="for caption: an image-to-text model, or table:FILE")
+    made.add_argument("--rewriter", metavar="NAME", help="for caption: a chat model, api:MODEL, or join")
     made.add_argument("--template", metavar="TEXT", help="what inversion reads sentences in, such as "
                         "'a photo of {word} that {text}'; default: the inversion's own")  # fmt: skip
     made.add_argument("--weights", metavar="JSON", help="""over the tuned ones, such as '{"text": 0.7}'""")

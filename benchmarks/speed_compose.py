@@ -32,7 +32,7 @@ from PIL import ImageFilter, ImageOps
 from PIL.Image import Image
 
 from benchmarks.compose_pictures import Panel, draw_panels
-from benchmarks.emojicir import VARIANTS, cache_folder, gallery
+from benchmarks.emojicir import VARIANTS, cache_folder, gallery, possible
 from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
 from indexer.corpus.images import decode_image
@@ -110,8 +110,10 @@ class Bench:
 
     @cached_property
     def plain(self) -> dict[str, Evaluation]:
-        """Every variant as it is by default."""
-        return {name: self.run(name) for name in VARIANTS}
+        """Every variant that needs no other models, as it is by default."""
+        joint = self.collection.embedder.fuses_natively
+        names = possible(inversion=True, generator=True, writers=False, joint=joint)
+        return {name: self.run(name) for name in names}
 
 
 def hits(found: Evaluation, queries: Sequence[JudgedQuery], k: int) -> list[float]:
@@ -217,7 +219,7 @@ def families(bench: Bench) -> list[dict[str, Any]]:
 
 
 def show_pictures(bench: Bench, folder: Path) -> None:
-    """Write `pseudo-targets.png`, evenly chosen, and `fixed-and-broken.png`, chosen for what they show."""
+    """Write `pseudo-targets.png`, evenly chosen, and `fixed-and-broken.png`, where a drawing changed anything."""
     before, after = (hits(bench.plain[name], bench.queries, 1) for name in ("inversion", bench.cig))
     rng = np.random.default_rng(0)
     fixed = [query for query, a, b in zip(bench.queries, before, after, strict=True) if b > a]
@@ -229,7 +231,8 @@ def show_pictures(bench: Bench, folder: Path) -> None:
         ("fixed-and-broken.png", {"fixed": some[0], "broken": some[1]}),
     ):
         panels = [_panel(bench, query, label) for label, own in groups.items() for query in own]
-        draw_panels(panels, folder / name, columns=3)
+        if panels:
+            draw_panels(panels, folder / name, columns=3)
 
 
 def _panel(bench: Bench, query: JudgedQuery, label: str) -> Panel:

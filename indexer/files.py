@@ -91,7 +91,8 @@ def _sync_file(path: Path) -> None:
 
 def sweep_temporary(folder: Path) -> list[Path]:
     """Remove what crashed writers left under `folder`; call it only while holding the writer's lock."""
-    leftovers = list(folder.rglob(f"{TEMPORARY_PREFIX}*")) if folder.exists() else []
+    # Without the hyphen: safetensors, too, writes aside before it renames, under names such as `.tmpV1zCxM`.
+    leftovers = list(folder.rglob(".tmp*")) if folder.exists() else []
     for path in leftovers:
         path.unlink(missing_ok=True)
     return leftovers

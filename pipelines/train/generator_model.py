@@ -261,6 +261,10 @@ def export(pipeline: Any, inversion: Inversion, recipe: GeneratorRecipe, folder:
     import torch
 
     halved = copy.deepcopy(pipeline).to(dtype=torch.float16)
+    for part in halved.components.values():
+        # Where a part was loaded from is a path of this machine, and nobody else's business.
+        if hasattr(part, "register_to_config") and part.config.get("_name_or_path"):
+            part.register_to_config(_name_or_path="")
     halved.save_pretrained(folder, safe_serialization=True)
     inversion.save(folder / "inversion")
     atomic_write(folder / SPEC, json.dumps(asdict(spec_of(recipe)), indent=2).encode() + b"\n")

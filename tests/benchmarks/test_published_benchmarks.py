@@ -8,6 +8,7 @@ from dataclasses import fields
 
 import miniatures
 import pytest
+from tiny_mllm import tiny_mllm
 
 from benchmarks import circo, cirr, composed, fashioniq, genecis, icir, patterncom, published
 from benchmarks.cirr import Counts
@@ -27,8 +28,15 @@ def test_every_method_runs_through_the_bundled_models(method, run_benchmark, tmp
     folder = tmp_path_factory.getbasetemp() / "shared-cirr"
     if not folder.exists():
         miniatures.cirr(folder, "val", pictures=12, queries=4, references=4)
+    more, model = [], "bundled:emoji-clip"
+    if method == "caption":
+        names = {picture.name: f"a square, the {n}th" for n, picture in enumerate(sorted(folder.rglob("*.png")))}
+        (folder / "captions.json").write_text(json.dumps(names))
+        more = ["--captioner", f"table:{folder / 'captions.json'}", "--rewriter", "join"]
+    if method == "joint":
+        model = f"mllm:{tiny_mllm(folder / 'model')}"
     code, result, out = run_benchmark(
-        cirr.BENCHMARK, folder, "--method", method, "--cache", str(folder / "cache"), model="bundled:emoji-clip"
+        cirr.BENCHMARK, folder, "--method", method, "--cache", str(folder / "cache"), *more, model=model
     )
     assert code == 0, out
     assert result["method"] == method

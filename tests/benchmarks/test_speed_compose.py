@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -87,7 +88,11 @@ def test_spoiling_changes_a_picture_and_keeps_its_size():
         assert (np.asarray(spoilt) == np.asarray(picture)).all() == (label == "as stored")
 
 
-def test_pictures_are_drawn(run, data):
+def test_pictures_are_drawn(run, data, monkeypatch):
+    run("--part", "stages", "--pictures", str(data / "none changed"))
+    assert (data / "none changed" / "pseudo-targets.png").exists()
+    outcomes = itertools.cycle([[1, 0, 1, 0, 1, 0], [0, 1, 1, 0, 1, 0]])  # by turns without drawings and with
+    monkeypatch.setattr(speed_compose, "hits", lambda *_: next(outcomes))
     run("--part", "stages", "--pictures", str(data / "pictures"))
     for name in ("pseudo-targets.png", "fixed-and-broken.png"):
         with Image.open(data / "pictures" / name) as picture:

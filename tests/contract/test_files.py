@@ -69,9 +69,9 @@ def test_a_failure_leaves_what_was_there(tmp_path):
 
 def test_what_a_crash_left_is_swept_and_nothing_else(tmp_path):
     (tmp_path / "in").mkdir()
-    for name in (".tmp-a", "in/.tmp-b.png", "in/file", "tmp-c"):
+    for name in (".tmp-a", "in/.tmp-b.png", "in/.tmpV1zCxM", "in/file", "tmp-c"):
         (tmp_path / name).write_bytes(b"x")
-    assert {path.name for path in sweep_temporary(tmp_path)} == {".tmp-a", ".tmp-b.png"}
+    assert {path.name for path in sweep_temporary(tmp_path)} == {".tmp-a", ".tmp-b.png", ".tmpV1zCxM"}
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"file", "tmp-c"}
     assert sweep_temporary(tmp_path / "not there") == []
 
