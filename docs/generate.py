@@ -197,7 +197,9 @@ def drawings() -> str:
         + ".",
         "",
         "```console",
-        "python -m benchmarks.speed_compose --limit 400 --json benchmarks/results/compose.json --pictures docs",
+        "python -m benchmarks.speed_compose --part differences stages gate references families --limit 400 \\",
+        "    --json benchmarks/results/compose.json --pictures docs",
+        "python -m benchmarks.speed_compose --part steps --limit 100 --json benchmarks/results/compose.json",
         "```",
     ])  # fmt: skip
 
@@ -230,7 +232,7 @@ def speed() -> str:
     peaks = [f"{mb:.0f} MB for {int(count):,} texts" for count, mb in index["memory_mb"].items()]
     facts = search["exact"]["machine"]
     return "\n".join([
-        f"On {facts['cores']} cores of an {facts['processor']} that other work was using (load {facts['load'][0]:g}): "
+        f"On {facts['cores']} cores of an {facts['processor']} under load (load average {facts['load'][0]:g}): "
         "milliseconds are far above those of an idle machine. Contenders take turns, and a ratio is the median of the "
         "turns' ratios. **Bold** reaches its bar.",
         "",

@@ -39,7 +39,7 @@ import numpy.typing as npt
 from indexer.centring import Wide, document_means, settled
 from indexer.errors import QueryError
 from indexer.index.exact import no_neighbours, rounding_error
-from indexer.index.protocol import NO_ID, Neighbours
+from indexer.index.protocol import NO_ID, Neighbours, Plan
 from indexer.types import MODALITIES, Centre, Ids, Mean, Modality, Role, Scores, Vectors
 
 if TYPE_CHECKING:
@@ -169,14 +169,15 @@ class CentredSnapshot:
             raise QueryError("A query vector holds a value that is not a finite number.")
         eligible = self.plain.eligible(where, exclude, modalities)
         if eligible is not None and len(eligible) <= FEW_ROWS:
-            return _best(np.broadcast_to(eligible, (len(vectors), len(eligible))), self.scores(vectors, eligible), k)
-        found = no_neighbours(len(vectors), k)
+            every = np.broadcast_to(eligible, (len(vectors), len(eligible)))
+            return replace(_best(every, self.scores(vectors, eligible), k), plan=Plan.PICK.value)
+        found, plan = no_neighbours(len(vectors), k), Plan.SCAN.value
         step = max(SCORES_AT_ONCE // max(len(self), 1), 1)
         for start in range(0, len(vectors), step):
             part = slice(start, start + step)
             answer = (self._by_scan if self.plain.scans else self._by_index)(vectors[part], k, eligible)
-            found.ids[part], found.scores[part] = answer.ids, answer.scores
-        return found
+            found.ids[part], found.scores[part], plan = answer.ids, answer.scores, answer.plan
+        return replace(found, plan=plan)
 
     def _by_scan(self, vectors: Vectors, k: int, eligible: Ids | None) -> Neighbours:
         """Keep every row that can be among the k best, given how far float32 may round; score those exactly."""
@@ -216,11 +217,13 @@ class CentredSnapshot:
             own = self._own[code] if every is None else every[self._is(code, every)]
             if len(own) <= FEW_ROWS:
                 scores = self.scores(vectors, own)
-                found.append(_best(np.broadcast_to(own, scores.shape), scores, k))
+                picked = _best(np.broadcast_to(own, scores.shape), scores, k)
+                found.append(replace(picked, plan=Plan.PICK.value))
             else:
                 found.append(self._probe(vectors, k, code, own))
         ids = np.concatenate([each.ids for each in found], axis=1)
-        return _best(ids, np.concatenate([each.scores for each in found], axis=1), k)
+        best = _best(ids, np.concatenate([each.scores for each in found], axis=1), k)
+        return replace(best, plan=" and ".join(dict.fromkeys(each.plan for each in found[1:])))
 
     def _probe(self, vectors: Vectors, k: int, code: int, own: Ids) -> Neighbours:
         """The k best documents of one modality, of which `own` are eligible; see the module."""
@@ -245,7 +248,7 @@ class CentredSnapshot:
             needed = offsets[todo] + (reach[todo, None] * curve + used[:, None] * places).min(axis=1)
             complete = (near.scores[:, -1] < needed) | (depth >= min(len(own), DEEPEST))
             todo, depth = todo[~complete], min(DEEPER * depth, len(own))
-        return found
+        return replace(found, plan=near.plan)
 
     def _rows(self, ids: Ids) -> Wide:
         rows = self.plain.vectors(ids).astype(np.float64) - self._means[self.plain.modality_codes[ids]]

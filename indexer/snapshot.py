@@ -9,7 +9,6 @@ What this module does not know: models, how a generation came to be.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -232,14 +231,12 @@ class Snapshot:
 
     def matching(self, where: Where) -> Ids:
         """The living vectors that a filter lets through, ascending. The last few filters are remembered."""
-        try:
-            key = json.dumps(where, sort_keys=True)
-        except (TypeError, ValueError):
-            return self._catalog.matching(where, self.generation, self.space.id)
+        key = repr(where)  # not JSON, in which 1 and "1" are one name
         with self._lock:
             ids = self._filters.pop(key, None)
         if ids is None:
             ids = self._catalog.matching(where, self.generation, self.space.id)
+            ids.setflags(write=False)  # others get the same array
         with self._lock:
             self._filters[key] = ids
             while len(self._filters) > REMEMBERED or sum(map(len, self._filters.values())) > REMEMBERED_IDS:
@@ -259,6 +256,7 @@ class Snapshot:
         """The ids a search may return, or None for all that are not hidden."""
         if not modalities:
             return None if where is None else self.matching(where)
+        _ = self.living  # refuses a generation whose modalities are gone, where a mask would drop them in silence
         wanted = [MODALITIES.index(Modality(each)) for each in modalities]
         ids = self._searcher.exact.all_ids() if where is None else self.matching(where)
         return ids[np.isin(self.modality_codes[ids], wanted)]

@@ -15,7 +15,7 @@ from indexer.centring import query_mean
 from indexer.types import Item, Modality
 from retrieval.compose.protocol import Composer, Encoded
 from retrieval.fusion import Vector, fold
-from retrieval.query import Drawn, Part, Stored
+from retrieval.query import Drawn, Joint, Part, Stored
 
 if TYPE_CHECKING:
     from indexer.centred import CentredSnapshot
@@ -47,6 +47,8 @@ def _modality(part: Part) -> Modality:
     """What a part is the vector of: a sentence with a word of a picture in it is a text, a drawing a picture."""
     if isinstance(part, Item):
         return part.modality
+    if isinstance(part, Joint):
+        return Modality.FUSED
     return Modality.IMAGE if isinstance(part, Drawn) else Modality.TEXT
 
 

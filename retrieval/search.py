@@ -148,7 +148,7 @@ class Retriever:
         """
 
         def work(snapshot: Snapshot) -> list[Encoded]:
-            return self._draw(snapshot, self._encode(snapshot, queries, self._write(snapshot, queries)))
+            return self._draw(snapshot, self._encode(snapshot, queries, self._write(snapshot, queries)), Scope())
 
         return self._on_snapshot(work)
 
@@ -274,7 +274,7 @@ class Retriever:
             encoded = self._encode(snapshot, queries, sentences)
         if drawing:
             with _timed(took, "draw"):
-                encoded = self._draw(snapshot, encoded)
+                encoded = self._draw(snapshot, encoded, scope)
         with _timed(took, "compose"):
             view = centred(snapshot, self._centre)
             composed = self._compose(view, encoded)
@@ -304,7 +304,7 @@ class Retriever:
     def _encode(self, snapshot: Snapshot, queries: Sequence[Query], sentences: Sequence[Sentences]) -> list[Encoded]:
         return encode_queries(queries, self._composer, lambda: self._source.embedder, snapshot, self._studio, sentences)
 
-    def _draw(self, snapshot: Snapshot, encoded: Sequence[Encoded]) -> list[Encoded]:
+    def _draw(self, snapshot: Snapshot, encoded: Sequence[Encoded], scope: Scope) -> list[Encoded]:
         """Add the drawings that the method wants, to those in doubt alone where there is a gate."""
         answer = list(encoded)
         places = [
@@ -316,7 +316,7 @@ class Retriever:
             view = centred(snapshot, self._centre)
             rules = [each.rule for each in self._compose(view, [encoded[place] for place in places])]
             hidden = references_of([encoded[place] for place in places])
-            found = find(view, rules, 2, Scope(hidden=hidden))
+            found = find(view, rules, 2, replace(scope, hidden=hidden))
             certain = [len(each.scores) < 2 or _margin(each.scores) >= self._gate for each in found]
             for place in itertools.compress(places, certain):
                 note = "The ranking is clear without a pseudo-target, so none was drawn."

@@ -67,7 +67,7 @@ def load_embedder(
 
 def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embedder:
     kind = ModelFamily(family)
-    if "?" in rest and kind not in (ModelFamily.MLLM, ModelFamily.ST):
+    if "?" in rest and not Path(rest).is_dir() and kind not in (ModelFamily.MLLM, ModelFamily.ST):
         return _drafted(name, _load(family, rest.partition("?")[0], name.partition("?")[0], dtype, device))
     match kind:
         case ModelFamily.FAKE:

@@ -63,8 +63,11 @@ class CodedIndex:
         self._ids = exact.all_ids()
         self._scale = np.asarray(metadata["scale"], np.float32)
         self._workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._pool, self._pid = self._scanners(), os.getpid()
+
+    def _scanners(self) -> ThreadPoolExecutor:
         # FAISS searches one query on one core. Each thread takes a range of rows, and starts none of its own.
-        self._pool = ThreadPoolExecutor(self._workers, "scan", initializer=faiss.omp_set_num_threads, initargs=(1,))
+        return ThreadPoolExecutor(self._workers, "scan", initializer=faiss.omp_set_num_threads, initargs=(1,))
 
     @classmethod
     def build(cls, parts: Sequence[tuple[Vectors, Ids]]) -> CodedIndex:
@@ -202,6 +205,8 @@ class CodedIndex:
             scores, rows = self._index.search(query, look, params=faiss.SearchParameters(sel=selector))
             return scores[0], rows[0]
 
+        if self._pid != os.getpid():  # threads do not cross a fork
+            self._pool, self._pid = self._scanners(), os.getpid()
         found = list(self._pool.map(work, _ranges(self.size if places is None else len(places), self._workers)))
         scores, rows = (np.concatenate(column) for column in zip(*found, strict=True))
         scores, rows = scores[rows >= 0], rows[rows >= 0]

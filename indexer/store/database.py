@@ -32,6 +32,7 @@ from indexer.store.migrations import upgrade
 from indexer.store.schema import SCHEMA_VERSION
 
 BUSY_MILLISECONDS = 30_000
+POOLED = 32
 
 
 def storable(text: str) -> bool:
@@ -69,10 +70,13 @@ class Database:
             if _only_readable(self.url):
                 self.engine = _read_only_engine(Path(str(self.url.database)))
             else:
-                # A new connection costs as much as a search; one for each thread that reads at this moment is kept.
-                self.engine = create_engine(self.url, poolclass=QueuePool, max_overflow=-1, json_serializer=to_json)
+                # A new connection costs as much as a search; as many as POOLED threads need at once are kept.
+                self.engine = create_engine(
+                    self.url, poolclass=QueuePool, pool_size=POOLED, max_overflow=-1, json_serializer=to_json
+                )
                 event.listen(self.engine, "connect", _prepare_sqlite)
                 event.listen(self.engine, "checkout", _refuse_inherited)
+                _close_before_forks(self.engine)
             self._reading = self.engine
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
@@ -273,10 +277,27 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
 
 
 def _refuse_inherited(_connection: Any, record: Any, proxy: Any) -> None:
-    """SQLite's connections must not cross a fork: a child leaves its parent's alone and opens its own."""
+    """A connection that was in use at a fork is not the child's; the idle ones were closed before it."""
     if record.info["pid"] != os.getpid():
         record.dbapi_connection = proxy.dbapi_connection = None
         raise DisconnectionError("The connection belongs to another process.")
+
+
+def _close_before_forks(engine: Engine) -> None:
+    """Have idle connections closed before this process forks.
+
+    SQLite counts the locks of a file within a process, and that count crosses the fork: a child whose parent had idle
+    connections believes in locks that only the parent holds, and what it commits can be lost.
+    """
+    if not hasattr(os, "register_at_fork"):
+        return
+    known = weakref.ref(engine)
+
+    def close() -> None:
+        if (own := known()) is not None:
+            own.dispose()
+
+    os.register_at_fork(before=close)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -36,7 +36,8 @@ class Batches:
         self.texts = sorted(set(texts))
         number = {text: place for place, text in enumerate(self.texts)}
         self._text_of = np.array([number[text] for text in texts], np.int64)
-        self._holders = [rows[self._text_of == place] for place in range(len(self.texts))]
+        by_text = np.argsort(self._text_of, kind="stable")
+        self._holders = np.split(rows[by_text], np.cumsum(np.bincount(self._text_of))[:-1])
         self._near: npt.NDArray[np.int64] | None = None
 
     def mine(self, vectors: npt.NDArray[np.float32]) -> None:

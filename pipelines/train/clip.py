@@ -47,6 +47,7 @@ from pipelines.train.clip_model import (
     load_start,
 )
 from pipelines.train.clip_text import Distilled, TextStage, concept_means, word_config, word_network
+from pipelines.train.inversion_losses import similarities
 from pipelines.train.run import RunFolder, cosine_schedule, training_progress
 from pipelines.train.teacher import MINILM_DIM, teacher_vectors, teacher_words
 from pipelines.train.tokenizer import train_tokenizer
@@ -309,7 +310,7 @@ def contrast(left: Tensor, right: Tensor, positives: Tensor, scale: Tensor) -> T
         positives: (n, n) bool, or float shares, with something in each row and column.
         scale: The inverse temperature.
     """
-    logits = scale * left @ right.T
+    logits = similarities(left, right, scale)
     targets = positives.float()
     forward = -(targets / targets.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
     backward = -(targets / targets.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()

@@ -27,6 +27,7 @@ from pipelines.train.captions import Captions
 from pipelines.train.clip_model import ClipRecipe, encode_tokens
 from pipelines.train.composed import draw_composed, queries_of
 from pipelines.train.differences import differences
+from pipelines.train.inversion_losses import similarities
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,7 +81,7 @@ class Distilled:
         # Words are shorter than captions: on their own they are not padded to a caption's length.
         spoken = encode_tokens(model, self._tokens[chosen].to(device)).float()
         taught = torch.from_numpy(self._vectors[chosen]).to(device) @ self._names.T / self._softness
-        learnt = scale * spoken @ self._means.T
+        learnt = similarities(spoken, self._means, scale)
         return -(taught.softmax(1) * learnt.log_softmax(1)).sum(1).mean()
 
 
@@ -116,7 +117,7 @@ class TextStage:
         import torch
 
         said = encode_tokens(model, self._tokens[captions].to(self._device)).float()
-        found = (scale * said @ self._gallery.T).log_softmax(1)
+        found = similarities(said, self._gallery, scale).log_softmax(1)
         owned = [self._true_of[caption] for caption in captions]
         lengths = [len(own) for own in owned]
         text = torch.from_numpy(np.repeat(np.arange(len(owned)), lengths)).to(self._device)
@@ -142,7 +143,7 @@ class TextStage:
         shares = torch.from_numpy(recipe.image_share * (rng.random((len(said), 1)) < 0.5).astype(np.float32))
         queries = queries_of(said, batch, pictures, shares.to(self._device))
         answers = torch.from_numpy(self._place[batch.answers]).to(self._device)
-        return torch.nn.functional.cross_entropy(scale * queries @ self._gallery.T, answers)
+        return torch.nn.functional.cross_entropy(similarities(queries, self._gallery, scale), answers)
 
 
 def concept_means(

@@ -37,11 +37,22 @@ def masked(caption: str) -> list[str]:
     return pieces if len(pieces) > 1 else ["", ""]
 
 
+def similarities(left: Tensor, right: Tensor, scale: Tensor | float) -> Tensor:
+    """Scaled inner products (n, m) of rows (n, dim) and (m, dim), in float32 whatever autocast says.
+
+    At a scale of 50 to 100, neighbouring bfloat16 numbers are half a unit apart, which is what look-alikes differ by.
+    """
+    import torch
+
+    with torch.autocast(left.device.type, enabled=False):
+        return scale * left.float() @ right.float().T
+
+
 def match(left: Tensor, right: Tensor, scale: float) -> Tensor:
     """Symmetric cross entropy of a batch of pairs (n, dim) of unit rows."""
     import torch
 
-    logits = scale * left @ right.T
+    logits = similarities(left, right, scale)
     own = torch.arange(len(logits), device=logits.device)
     entropy = torch.nn.functional.cross_entropy
     return (entropy(logits, own) + entropy(logits.T, own)) / 2
@@ -54,7 +65,7 @@ def match_many(answers: Tensor, gallery: Tensor, same: Tensor, scale: float) -> 
     """
     import torch
 
-    logits = scale * answers @ gallery.T
+    logits = similarities(answers, gallery, scale)
     own = torch.arange(len(logits), device=logits.device)
     ignored = same.clone()
     ignored[own, own] = False
