@@ -88,7 +88,9 @@ def methods() -> str:
             value, (low, high) = each["measures"][name]["value"], each["measures"][name]["interval_95"]
             cell = f"{100 * value:.1f} ± {50 * (high - low):.1f}"
             cells.append(f"**{cell}**" if value == best[name] else cell)
-        lines.append(f"| `{each['method']}` | {_METHODS[each['method']]} | " + " | ".join(cells) + " |")
+        idle = each["weights"].get("pseudo_target") == 0
+        what = _METHODS[each["method"]] + ("; its best weight here is 0, so it is `inversion`" if idle else "")
+        lines.append(f"| `{each['method']}` | {what} | " + " | ".join(cells) + " |")
     first = told[0]
     return "\n".join([
         f"EmojiCIR's test split: {first['queries']:,} queries of ten families (skin tone, gender, hair, role, "
