@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -10,6 +12,13 @@ from indexer import Document
 from indexer.errors import StoreError
 from indexer.store.database import Database
 from retrieval import Query, Retriever
+
+OPENS = """
+import sys
+from indexer import Collection
+with Collection.open(sys.argv[1]) as shop:
+    print(len(shop.snapshot()))
+"""
 
 
 def words(*texts):
@@ -68,3 +77,28 @@ def test_results_say_how_they_were_found(shop):
     assert Retriever(shop, "text").search(Query(text="cat")).plan == "scan"
     assert Retriever(shop, "text").search(Query(text="cat"), where={"n": 1}).to_json()["plan"] == "pick"
     assert Retriever(shop, "product").search(Query(text="cat", like="dog")).plan == "scan"
+
+
+def test_what_a_forked_child_commits_is_there_for_all(tmp_path, open_shop):
+    shop = open_shop()
+    if shop.database.engine.dialect.name != "sqlite":
+        return  # PostgreSQL's are SQLAlchemy's own affair
+    shop.add(words("cat"))
+    with shop.database.read() as one, shop.database.read() as other:  # two idle connections, once these are back
+        one.exec_driver_sql("SELECT 1")
+        other.exec_driver_sql("SELECT 1")
+    ready, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.read(ready, 1)
+            code = 0 if shop.add(words("dog")).generation == 2 and shop.catalog.newest() == 2 else 2
+        finally:
+            os._exit(code)
+    shop.close()
+    # Another process opens and closes: the last one that SQLite knows of removes its log.
+    assert subprocess.run([sys.executable, "-c", OPENS, str(shop.path)], capture_output=True, text=True).stdout == "1\n"
+    os.write(told, b"!")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert subprocess.run([sys.executable, "-c", OPENS, str(shop.path)], capture_output=True, text=True).stdout == "2\n"
