@@ -201,6 +201,14 @@ def test_types_are_kept_apart_and_what_is_missing_is_null(stocked):
         assert answer(shop, where) == [str(each) for each in expected], where
 
 
+def test_what_was_asked_before_lets_no_invalid_filter_through(stocked):
+    snapshot = stocked({"1": 2}).snapshot()
+    kept = snapshot.matching({"1": 2})
+    assert not kept.flags.writeable
+    with pytest.raises(FilterError):
+        snapshot.matching({1: 2})
+
+
 def test_any_name_is_found(stocked):
     shop = stocked({name: {name: number} for number, name in enumerate(NAMES)}, {})
     for number, name in enumerate(NAMES):

@@ -14,6 +14,7 @@ from indexer.centred import PRIOR, SAMPLE, CentredSnapshot, centred
 from indexer.centring import document_means, shrunk_means
 from indexer.errors import QueryError, SnapshotGoneError, UnknownNameError
 from indexer.index import faiss_index
+from indexer.index.protocol import Plan
 from indexer.store.publish import NewDocument
 from indexer.types import Centre, Mean, Modality, Role
 from indexer.vectors import unit_rows
@@ -141,6 +142,8 @@ def test_an_index_finds_it(mixed, vectors, open_shop, monkeypatch, kind, conditi
     expected = truth(mixed, vectors, keep=keep)
     view = centred(open_shop(index=IndexSettings(kind=kind, recall=0.99)).snapshot(), Centre.ON)
     assert not view.plain.scans
+    if conditions == "everything":
+        assert view.search(vectors[2], 10).plan != Plan.SCAN
     found = right = 0
     for k in (1, 10, 700) if conditions == "everything" else (10,):
         ids, scores = answers(view, vectors, k, **asked)

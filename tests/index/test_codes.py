@@ -1,5 +1,8 @@
 """`CodedIndex`: its bound holds, it is used, and where it proves nothing the answer is still the exact one."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
@@ -124,3 +127,19 @@ def test_other_vectors_and_calls_are_refused(rng, tmp_path):
     (tmp_path / "codes").write_bytes(b"none")
     with pytest.raises(CorruptionError, match="cannot read"):
         CodedIndex.load(tmp_path / "codes", ExactIndex([(vectors, np.arange(ROWS))]), index.metadata)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are of POSIX systems")
+def test_a_forked_child_searches_with_threads_of_its_own(rng):
+    vectors = spread(rng)
+    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    index.search(vectors[:1], 5, None)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(20)  # a hang would be one for good
+            code = int(index.search(vectors[1:2], 5, None).ids[0, 0] != 1)
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

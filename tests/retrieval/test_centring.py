@@ -12,6 +12,8 @@ from indexer.store.publish import NewDocument
 from indexer.types import Centre, Item, Modality, Role
 from indexer.vectors import unit_rows
 from retrieval import Query, Retriever
+from retrieval.centring import _modality
+from retrieval.query import Drawn, Joint
 
 METHODS = ["text", "image", "sum", "slerp", "product", "shift"]
 QUERY = Query(text="a red cat", like="d003", not_texts=("a dog",))
@@ -79,3 +81,10 @@ def test_a_modality_filters_every_method(mixed):
         numbers = {int(hit.id[1:]) % 3 for hit in found}
         assert numbers == {1, 2}
         assert len(found) == 50
+
+
+def test_what_is_read_jointly_is_centred_as_a_document_of_both():
+    picture = Item(image=b"x")
+    assert [_modality(part) for part in (Joint("in blue", picture), Item("blue"), picture, Drawn("blue", picture))] == [
+        Modality.FUSED, Modality.TEXT, Modality.IMAGE, Modality.IMAGE,
+    ]  # fmt: skip
