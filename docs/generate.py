@@ -237,8 +237,8 @@ def speed() -> str:
     loaded = [f"{load:g} (`{name}`)" for name, load in loads.items() if load > facts["cores"]]
     remark = f" Milliseconds are of a loaded machine in {', '.join(loaded)} (load average)." if loaded else ""
     return "\n".join([
-        f"On {facts['cores']} cores of an {facts['processor']}. Contenders take turns, and a ratio is the median of their "
-        f"turns' ratios. **Bold** reaches its bar.{remark}",
+        f"On {facts['cores']} cores of an {facts['processor']}. Contenders take turns, and a ratio is a median of the "
+        f"turns'. **Bold** reaches its bar.{remark}",
         "",
         *_table(["work", "bar", "measured", "behind it"], rows),
         "",
