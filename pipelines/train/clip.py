@@ -48,7 +48,7 @@ from pipelines.train.clip_model import (
 )
 from pipelines.train.clip_text import Distilled, TextStage, concept_means, word_config, word_network
 from pipelines.train.inversion_losses import similarities
-from pipelines.train.run import RunFolder, cosine_schedule, training_progress
+from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, training_progress
 from pipelines.train.teacher import MINILM_DIM, teacher_vectors, teacher_words
 from pipelines.train.tokenizer import train_tokenizer
 
@@ -152,7 +152,8 @@ class _Trainer:
         self.batches = Batches(self.train_rows, [data.names[row] for row in self.train_rows], recipe.families)
         if recipe.start is not None:
             self.mine()
-        self.optimiser = torch.optim.AdamW(_groups(self._modules(), recipe.weight_decay), betas=(0.9, 0.98))
+        named = [each for module in self._modules() for each in module.named_parameters()]
+        self.optimiser = torch.optim.AdamW(decay_groups(named, recipe.weight_decay, "embedding"), betas=(0.9, 0.98))
 
     def _modules(self) -> list[nn.Module]:
         return [self.model, *(each for each in (self.teacher, self.phi) if each is not None)]
@@ -344,10 +345,3 @@ def _tokenizer(folder: Path, context: int) -> Any:
 def _tokenize(folder: Path, texts: Sequence[str], context: int) -> Tensor:
     tokens: Tensor = _tokenizer(folder, context)(list(texts))
     return tokens
-
-
-def _groups(modules: list[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
-    named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in named if p.ndim >= 2 and "embedding" not in name]
-    rest = [p for name, p in named if not (p.ndim >= 2 and "embedding" not in name)]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]

@@ -21,9 +21,10 @@ from indexer.errors import CallError, MissingExtraError, UnknownNameError
 from indexer.files import atomic_write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from _typeshed import DataclassInstance
+    from torch import nn
 
 Recipe = TypeVar("Recipe", bound="DataclassInstance")
 
@@ -154,6 +155,18 @@ def cosine_schedule(step: int, steps: int, warmup: int, peak: float, floor: floa
         return peak * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def decay_groups(
+    named: Iterable[tuple[str, nn.Parameter]], weight_decay: float, spared: str | None = None
+) -> list[dict[str, Any]]:
+    """AdamW's two groups: matrices decay, vectors and scalars do not, nor matrices whose name holds `spared`."""
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, value in named:
+        if value.requires_grad:
+            (matrices if value.ndim >= 2 and (spared is None or spared not in name) else rest).append(value)
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
 def training_progress(start: int, steps: int, describe: dict[str, str], label: str = "step") -> Iterator[int]:

@@ -36,7 +36,7 @@ from pipelines.train.augment import augment
 from pipelines.train.captions import Captions, Templates, documents_with_both
 from pipelines.train.differences import Differences
 from pipelines.train.gradient_cache import backward
-from pipelines.train.run import RunFolder, cosine_schedule, training_progress
+from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, training_progress
 from pipelines.train.unified_model import Attention, UnifiedRecipe, export, normalised, start_model, thumbnails
 from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
 
@@ -133,9 +133,7 @@ class _Trainer:
         self.kept = {name: each.detach().clone() for name, each in self.weights.items()}
         self.mined: Tensor | None = None
         self._asked: dict[str, Differences | None] = {}
-        matrices = [each for name, each in self.weights.items() if each.ndim >= 2 and "embed_tokens" not in name]
-        rest = [each for name, each in self.weights.items() if not (each.ndim >= 2 and "embed_tokens" not in name)]
-        groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        groups = decay_groups(self.weights.items(), recipe.weight_decay, "embed_tokens")
         self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
     def _require_rows(self) -> None:
