@@ -45,7 +45,7 @@ from pipelines.train.generator_model import (
     start_folder,
     text_encoder_of,
 )
-from pipelines.train.run import RunFolder, cosine_schedule, training_progress
+from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, training_progress
 from retrieval.generate.diffusion import PseudoTargetGenerator
 from retrieval.generate.protocol import DrawOptions, Sketch
 
@@ -170,14 +170,8 @@ class _Trainer:
         if self.device.type == "cpu":
             # Torch's fused attention is slower there for a few dozen tokens: by a quarter of a whole step.
             self.unet.set_attn_processor(AttnProcessor())
-        trained = [*self.unet.parameters(), *(self.phi.parameters() if recipe.train_inversion else [])]
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-                {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.99),
-        )
+        trained = [*self.unet.named_parameters(), *(self.phi.named_parameters() if recipe.train_inversion else [])]
+        self.optimiser = torch.optim.AdamW(decay_groups(trained, recipe.weight_decay), betas=(0.9, 0.99))
 
     def state(self) -> dict[str, Any]:
         return {
