@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md: the file list and the tables of measured results.
+"""Write the generated parts of README.md and of docs/: the file list and the tables of measured results.
 
     python docs/generate.py            rewrite
     python docs/generate.py --check    fail where the file differs
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
 FOLDERS = ("indexer", "retrieval", "pipelines", "benchmarks", "docs")
@@ -39,7 +38,15 @@ OTHERS = {
     "benchmarks/results/speed-index.json": "measured: indexing beside the raw encoder",
     "benchmarks/results/speed-search.json": "measured: searching beside raw FAISS and NumPy",
     "benchmarks/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
+    "docs/benchmarks.md": "published benchmarks: how to run them, their protocols, submissions",
     "docs/cli.md": "the help of every command, generated",
+    "docs/drawing.md": "words and pseudo-targets: options, published models, your own",
+    "docs/files.md": "this list, generated",
+    "docs/joint.md": "one model for text, picture and both",
+    "docs/libraries.md": "adapters for mteb and sentence-transformers",
+    "docs/measured.md": "what drawings bring and cost, what the bundled models know; tables generated",
+    "docs/mixed.md": "collections that mix texts and pictures",
+    "docs/sentences.md": "captioners and rewriters",
     "docs/fixed-and-broken.png": "queries that a pseudo-target puts right, and wrong",
     "docs/pseudo-targets.png": "references, sentences and what is drawn",
     "docs/weights.png": "how good each weight was on the validation split",
@@ -292,16 +299,27 @@ SECTIONS: dict[str, Callable[[], str]] = {
 }
 
 
-def generated(readme: str) -> str:
-    """The README with its generated parts made anew."""
+def pages() -> list[Path]:
+    """The documents that have generated parts, or may have; `docs/cli.md` is generated whole, by the program."""
+    return [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "cli.md")]
+
+
+def generated() -> dict[Path, str]:
+    """Every page with its generated parts made anew.
+
+    Raises:
+        SystemExit: A part stands on no page, or on two.
+    """
+    texts = {path: path.read_text(encoding="utf-8") for path in pages()}
     for name, make in SECTIONS.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         pattern = re.compile(re.escape(start) + r".*?" + re.escape(end), re.DOTALL)
-        if not pattern.search(readme):
-            raise SystemExit(f"README.md lacks {start} … {end}.")
+        having = [path for path, text in texts.items() if pattern.search(text)]
+        if len(having) != 1:
+            raise SystemExit(f"{start} … {end} must stand on one page; it stands on {[path.name for path in having]}.")
         section = f"{start}\n{make()}\n{end}"
-        readme = pattern.sub(lambda _, section=section: section, readme)  # type: ignore[misc]
-    return readme
+        texts[having[0]] = pattern.sub(lambda _, section=section: section, texts[having[0]])  # type: ignore[misc]
+    return texts
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -326,14 +344,14 @@ def _phrase(path: Path) -> str:
 
 def main() -> int:
     """Rewrite, or with `--check` compare."""
-    before = README.read_text(encoding="utf-8")
-    after = generated(before)
+    stale = {path: text for path, text in generated().items() if text != path.read_text(encoding="utf-8")}
     if "--check" in sys.argv[1:]:
-        if before != after:
-            sys.stderr.write("README.md is out of date: run python docs/generate.py\n")
-            return 1
-        return 0
-    README.write_text(after, encoding="utf-8")
+        if stale:
+            names = ", ".join(path.relative_to(ROOT).as_posix() for path in stale)
+            sys.stderr.write(f"{names}: out of date; run python docs/generate.py\n")
+        return 1 if stale else 0
+    for path, text in stale.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

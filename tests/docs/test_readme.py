@@ -1,4 +1,4 @@
-"""The README is true: its file list and tables are those of today, its lines run."""
+"""The README and the pages of docs/ are true: their file list and tables are those of today, their lines run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from indexer.errors import UnknownNameError
 from pipelines.cli import app
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = "\n".join(page.read_text(encoding="utf-8") for page in PAGES if page.name != "cli.md")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
@@ -85,7 +86,7 @@ def published(photos: Path) -> str:
 
 
 def run_block(text: str, **names: object) -> dict[str, object]:
-    exec(compile(text, "README.md", "exec"), names)
+    exec(compile(text, "documentation", "exec"), names)
     return names
 
 
@@ -232,3 +233,13 @@ def test_nothing_in_a_source_file_is_longer_than_it_should_be() -> None:
         if (length := len(path.read_text(encoding="utf-8").splitlines())) > 400
     }
     assert long == {}
+
+
+def test_every_link_of_a_page_leads_somewhere() -> None:
+    broken = [
+        (page.name, target)
+        for page in PAGES
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
