@@ -28,6 +28,8 @@ from indexer.errors import (
     CallError,
     CollectionNotFoundError,
     CorruptionError,
+    MissingExtraError,
+    ModelError,
     SnapshotGoneError,
     SpaceMismatchError,
 )
@@ -134,7 +136,7 @@ class Collection:
             lazy = _LazyEmbedder(model if model is not None else space.model, kept, device)
             collection = cls(layout, base, space, index or IndexSettings(), lazy)
             if model is not None:
-                collection._require_same_space(lazy.get(), space)
+                collection._require_same_space(_to_compare(lazy, model, space, folder), space)
         except BaseException:
             base.close()
             raise
@@ -347,6 +349,19 @@ class _LazyEmbedder:
         if isinstance(self._model, str):
             self._model = load_embedder(self._model, dtype=self._dtype, device=self._device)
         return self._model
+
+
+def _to_compare(lazy: _LazyEmbedder, model: str | Embedder, space: Space, folder: Path) -> Embedder:
+    """The model that an opening names; where it is another's name and cannot be loaded, that is what is wrong."""
+    try:
+        return lazy.get()
+    except (ModelError, MissingExtraError) as error:
+        if model == space.model:
+            raise
+        raise SpaceMismatchError(
+            f"{folder} was made with {space.model}; {model} could not be loaded to compare: {error}",
+            f"Leave the model out, or open it with {space.model}.",
+        ) from error
 
 
 def _connect(layout: Layout, database: str | None) -> Database:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from indexer.corpus.paths import printable
 from indexer.errors import CallError, ItemError, QueryError
 from indexer.types import ImageSource, Item, Modality, Role
 from retrieval.compose.protocol import Composer, Encoded
@@ -45,6 +46,28 @@ Sentences: TypeAlias = Mapping[str, Sentence]
 """Of one query, by branch name."""
 Embedded: TypeAlias = Leaf | Averaged
 """What is left of a query's parts when sentences are written and joint parts are items."""
+
+
+def require_pictures(queries: Sequence[Query]) -> None:
+    """See that the files of pictures are there, which costs less than a model.
+
+    Raises:
+        QueryError: One is not; it names the query.
+    """
+    for place, query in enumerate(queries):
+        for name, part in query.parts().items():
+            if isinstance(part, Item) and isinstance(part.image, Path) and _missing(part.image):
+                raise _unusable(name, place, len(queries), f"{printable(part.image)} does not exist.")
+
+
+def _missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return True
+    except OSError:
+        return False  # decoding will say what is wrong
+    return False
 
 
 def write_sentences(
@@ -334,4 +357,4 @@ def _vector(vectors: Mapping[object, Vector | str], part: Embedded, name: str, p
 
 def _unusable(name: str, place: int, total: int, reason: str) -> QueryError:
     which = f"The query's {name}" if total == 1 else f"The {name} of query {place}"
-    return QueryError(f"{which} cannot be used: {reason}")
+    return QueryError(f"{which} cannot be used: {reason}", None if "text" in name else "Give another picture.")

@@ -22,7 +22,7 @@ from indexer.errors import QueryError, SnapshotGoneError
 from indexer.types import Centre, Modality
 from retrieval.centring import centre_queries
 from retrieval.compose import Composed, Encoded, Merge, Method, Tuned, load_composer, load_weights
-from retrieval.encode import Sentences, add_drawings, encode_queries, write_sentences
+from retrieval.encode import Sentences, add_drawings, encode_queries, require_pictures, write_sentences
 from retrieval.fusion import Scores
 from retrieval.hits import Ranking, hidden_from, hits_of, rankings_of, references_of, vector_ids_of
 from retrieval.query import Query, Stored, Weights, needs_drawing
@@ -263,6 +263,10 @@ class Retriever:
         if not len(snapshot):
             took.update(dict.fromkeys(STAGES, 0.0))
             return [results((), scale="no scores", notes=("The collection is empty.",))] * len(queries)
+        # What costs nothing to find out is found out before a model is loaded; the matches are remembered.
+        require_pictures(queries)
+        if scope.where is not None:
+            snapshot.matching(scope.where)
         if any(not isinstance(part, Stored) for query in queries for part in self._composer.parts(query).values()):
             _ = self._source.embedder  # loading the model is no part of a query's time
         with _timed(took, "write"):

@@ -503,3 +503,10 @@ class TestWhichDatabase:
         with pytest.raises(StoreError) as refused:
             Collection.open(tmp_path / "x", "fake:16", database=secret.replace("/postgres?", "/nothing?"))
         assert "hunter2" not in str(refused.value)
+
+
+def test_another_model_that_cannot_be_loaded_is_told_as_another_model(tmp_path):
+    with Collection.open(tmp_path / "c", "fake:8") as made:
+        made.add(words("a cat"))
+    with pytest.raises(SpaceMismatchError, match=r"made with fake:8; open_clip:.*Leave the model out"):
+        Collection.open(tmp_path / "c", f"open_clip:{tmp_path / 'nothing'}")

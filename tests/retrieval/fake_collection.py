@@ -47,6 +47,9 @@ class FakeSnapshot:
             bool,
         )
 
+    def matching(self, where):
+        return np.flatnonzero(self._allowed(where, ()))
+
     def search(self, vectors, k, where=None, exclude=(), modalities=()):
         allowed = self._allowed(where, exclude)
         ids = np.full((len(vectors), k), -1, np.int64)

@@ -7,7 +7,9 @@ import pytest
 from fake_collection import FakeSnapshot, FakeSource, stored
 from PIL import Image
 
-from indexer.errors import CallError, QueryError, SnapshotGoneError, UnknownNameError
+from indexer import Collection, Document
+from indexer.embed.fake import FakeEmbedder
+from indexer.errors import CallError, FilterError, QueryError, SnapshotGoneError, UnknownNameError
 from indexer.types import Item, Modality
 from retrieval import Method, Query, Retriever, Weights, ranking
 from retrieval.compose import load_weights
@@ -222,6 +224,21 @@ def test_a_picture_that_cannot_be_read_is_a_query_error_with_the_reason(collecti
     queries = [Query(text="cat"), Query(text="cat", not_images=b"no picture")]
     with pytest.raises(QueryError, match="The not_image_1 of query 1 cannot be used"):
         Retriever(collection).search_batch(queries)
+
+
+def test_a_missing_file_and_a_bad_filter_are_told_before_the_model_is_loaded(tmp_path):
+    class Unloaded(Collection):
+        @property
+        def embedder(self):
+            raise AssertionError("the model was loaded")
+
+    with Collection.open(tmp_path / "c", FakeEmbedder(8)) as made:
+        made.add([Document("a", text="a cat")])
+    with Unloaded.open(tmp_path / "c") as shop:
+        with pytest.raises(QueryError, match=r"none\.png does not exist\. Give another picture"):
+            Retriever(shop).search(Query(text="cat", image=tmp_path / "none.png"))
+        with pytest.raises(FilterError, match=r"\$near"):
+            Retriever(shop).search(Query(text="cat"), where={"price": {"$near": 5}})
 
 
 def test_an_unknown_document_is_named(collection):
