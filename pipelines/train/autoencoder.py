@@ -9,7 +9,6 @@ What this module does not know: texts, the generator.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import MissingExtraError
-from pipelines.train.run import RunFolder, cosine_schedule, training_progress
+from pipelines.train.run import RunFolder, cosine_schedule, drive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,22 +83,8 @@ def train_autoencoder(pixels: Pixels, held_out: Pixels, recipe: AutoencoderRecip
         MissingExtraError: diffusers is not installed.
     """
     run = RunFolder.start(folder, recipe)
-    trainer = _Trainer(pixels, recipe)
-    state = run.load()
-    if state is not None:
-        trainer.load_state(state)
-    note: dict[str, str] = {}
-    clock, seen = time.perf_counter(), 0
-    for step in training_progress(trainer.step, recipe.steps, note, "autoencoder"):
-        loss = trainer.advance()
-        seen += recipe.batch
-        note["loss"] = f"{loss:.4f}"
-        note["images/s"] = f"{seen / (time.perf_counter() - clock):.0f}"
-        if (step + 1) % recipe.evaluate_every == 0 or step + 1 == recipe.steps:
-            rate = seen / (time.perf_counter() - clock)
-            run.log(step + 1, loss=loss, images_per_second=rate, psnr=trainer.psnr(held_out))
-            run.save(trainer.state())
-            clock, seen = time.perf_counter(), 0
+    trainer = _Trainer(pixels, held_out, recipe)
+    drive(run, trainer, (recipe.steps,), batch=recipe.batch, every=recipe.evaluate_every, label="autoencoder")
     target = folder / "model"
     if not (target / "diffusion_pytorch_model.safetensors").exists():
         averaged = trainer.averaged
@@ -133,14 +118,14 @@ def as_tensor(pixels: Pixels) -> Tensor:
 class _Trainer:
     """The state of a run and one step of it."""
 
-    def __init__(self, pixels: Pixels, recipe: AutoencoderRecipe) -> None:
+    def __init__(self, pixels: Pixels, held_out: Pixels, recipe: AutoencoderRecipe) -> None:
         import torch
 
         try:
             import diffusers
         except ImportError:
             raise MissingExtraError("diffusers", "generate", "Training a generator") from None
-        self.pixels, self.recipe, self.step = pixels, recipe, 0
+        self.pixels, self.held_out, self.recipe, self.step = pixels, held_out, recipe, 0
         torch.manual_seed(recipe.seed)
         kind: Any = diffusers.AutoencoderTiny
         self.model = kind(**recipe.model).to(recipe.device, memory_format=torch.channels_last)
@@ -162,7 +147,7 @@ class _Trainer:
         self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
 
-    def advance(self) -> float:
+    def advance(self) -> dict[str, float]:
         """One optimiser step; returns its loss."""
         import torch
 
@@ -186,7 +171,11 @@ class _Trainer:
             for kept, new in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
         self.step += 1
-        return float(loss.detach())
+        return {"loss": float(loss.detach())}
+
+    def evaluate(self) -> dict[str, float]:
+        """The PSNR of held-out pictures, dB."""
+        return {"psnr": self.psnr(self.held_out)}
 
     def psnr(self, pixels: Pixels, batch: int = 128) -> float:
         """Mean peak signal-to-noise ratio, in decibels, of at most 512 pictures."""

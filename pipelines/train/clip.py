@@ -18,7 +18,6 @@ What this module does not know: collections, queries, how a corpus is stored.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -48,7 +47,7 @@ from pipelines.train.clip_model import (
 )
 from pipelines.train.clip_text import Distilled, TextStage, concept_means, word_config, word_network
 from pipelines.train.inversion_losses import similarities
-from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, training_progress
+from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
 from pipelines.train.teacher import MINILM_DIM, teacher_vectors, teacher_words
 from pipelines.train.tokenizer import train_tokenizer
 
@@ -79,25 +78,8 @@ def train_clip(records: Iterable[Record | Rejected], recipe: ClipRecipe, folder:
     templates = Templates(recipe.templates, recipe.values)
     data = CaptionedImages(records, recipe.vision["image_size"], templates, recipe.split_field, recipe.look)
     trainer = _Trainer(data, recipe, run)
-    state = run.load()
-    if state is not None:
-        trainer.load_state(state)
-    note: dict[str, str] = {}
-    measured: dict[str, float] = {}
-    clock, images = time.perf_counter(), 0
-    steps = recipe.steps + recipe.text_steps
-    for step in training_progress(trainer.step, steps, note):
-        losses = trainer.advance()
-        images += recipe.batch
-        note["loss"] = f"{losses['loss']:.3f}"
-        note["images/s"] = f"{images / (time.perf_counter() - clock):.0f}"
-        if (step + 1) % recipe.evaluate_every == 0 or step + 1 in (recipe.steps, steps):
-            rate = images / (time.perf_counter() - clock)
-            measured = trainer.evaluate()
-            trainer.mine()
-            run.log(step + 1, images_per_second=rate, **losses, **measured)
-            run.save(trainer.state())
-            clock, images = time.perf_counter(), 0
+    ends = (recipe.steps, recipe.steps + recipe.text_steps)
+    measured = drive(run, trainer, ends, batch=recipe.batch, every=recipe.evaluate_every)
     export(trainer.averaged, recipe, folder / "tokenizer", folder / "model")
     if recipe.sentences:
         trainer.inversion(file_digest(folder / "model" / WEIGHTS)).save(folder / "inversion")
@@ -106,7 +88,7 @@ def train_clip(records: Iterable[Record | Rejected], recipe: ClipRecipe, folder:
         "image to text, R@10": ["train_r10", "validation_r10"],
         "images per second": ["images_per_second"],
     })  # fmt: skip
-    return measured or trainer.evaluate()
+    return measured
 
 
 class _Trainer:
@@ -150,8 +132,7 @@ class _Trainer:
             self.averaged_phi.load_state_dict(self.phi.state_dict())
             self.reader = WordReader(self.model.text.token_embedding, _tokenizer(folder, context), context)
         self.batches = Batches(self.train_rows, [data.names[row] for row in self.train_rows], recipe.families)
-        if recipe.start is not None:
-            self.mine()
+        self.stale = recipe.start is not None  # whether hard negatives have to be found before the next step
         named = [each for module in self._modules() for each in module.named_parameters()]
         self.optimiser = torch.optim.AdamW(decay_groups(named, recipe.weight_decay, "embedding"), betas=(0.9, 0.98))
 
@@ -175,10 +156,11 @@ class _Trainer:
         if self.phi is not None:
             self.averaged_phi.load_state_dict(state["averaged_phi"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.mine()
+        self.stale = True
 
     def mine(self) -> None:
-        """Find hard negatives; checkpoints follow it at once, so that a resumed run finds the same."""
+        """Find hard negatives, after every evaluation: a checkpoint follows it, so that a resumed run finds the same."""
+        self.stale = False
         if self.recipe.families:
             number = {name: row for row, name in enumerate(self.names)}
             tokens = self.name_tokens[[number[text] for text in self.batches.texts]]
@@ -192,6 +174,8 @@ class _Trainer:
         """One optimiser step; returns its losses."""
         import torch
 
+        if self.stale:
+            self.mine()
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, self.step])
         rows = self.batches.draw(recipe.batch, rng)
@@ -299,6 +283,7 @@ class _Trainer:
                 right = np.array([row_of[self.data.names[row]] for row in rows])
                 rank = (scores > scores[np.arange(len(rows)), right][:, None]).sum(1)
                 measured |= {f"{label}_r{k}": float((rank < k).mean()) for k in (1, 10)}
+        self.stale = True
         return measured
 
 

@@ -17,7 +17,6 @@ What this module does not know: queries, the benchmark.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
@@ -45,7 +44,7 @@ from pipelines.train.generator_model import (
     start_folder,
     text_encoder_of,
 )
-from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, training_progress
+from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
 from retrieval.generate.diffusion import PseudoTargetGenerator
 from retrieval.generate.protocol import DrawOptions, Sketch
 
@@ -89,31 +88,22 @@ def train_generator(records: Iterable[Record | Rejected], recipe: GeneratorRecip
     else:
         codec = start_folder(recipe.start) / "vae"
     trainer = _Trainer(data, inside, held_out, recipe, embedder, codec)
-    state = run.load()
-    if state is not None:
-        trainer.load_state(state)
-    note: dict[str, str] = {}
-    measured: dict[str, float] = {}
-    clock, seen, total = time.perf_counter(), 0, 0.0
-    for step in training_progress(trainer.step, recipe.steps, note, "generator"):
-        total += trainer.advance()
-        seen += recipe.batch
-        note["loss"] = f"{total * recipe.batch / seen:.4f}"
-        note["images/s"] = f"{seen / (time.perf_counter() - clock):.0f}"
-        if (step + 1) % recipe.evaluate_every == 0 or step + 1 == recipe.steps:
-            rate = seen / (time.perf_counter() - clock)
-            measured = trainer.evaluate()
-            run.log(step + 1, loss=total * recipe.batch / seen, images_per_second=rate, **measured)
-            run.save(trainer.state())
-            trainer.grid(folder / f"samples-{step + 1:06d}.png")
-            clock, seen, total = time.perf_counter(), 0, 0.0
+    measured = drive(
+        run,
+        trainer,
+        (recipe.steps,),
+        batch=recipe.batch,
+        every=recipe.evaluate_every,
+        label="generator",
+        saved=lambda step: trainer.grid(folder / f"samples-{step:06d}.png"),
+    )
     export(trainer.pipeline(), trainer.inversion, recipe, folder / "model")
     run.plot({
         "loss": ["loss", "validation_loss"],
         "drawing to its picture, R@10": ["train_r10", "validation_r10"],
         "images per second": ["images_per_second"],
     })  # fmt: skip
-    return measured or trainer.evaluate()
+    return measured
 
 
 class _Trainer:
@@ -195,7 +185,7 @@ class _Trainer:
         """What has been trained so far, as diffusers has it."""
         return build_pipeline(self.encoder, self.tokenizer, self.autoencoder, self.averaged)
 
-    def advance(self) -> float:
+    def advance(self) -> dict[str, float]:
         """One optimiser step; returns its loss."""
         import torch
 
@@ -215,7 +205,7 @@ class _Trainer:
                 for old, value in zip(kept.parameters(), new.parameters(), strict=True):
                     old.lerp_(value, 1 - decay)
         self.step += 1
-        return float(loss.detach())
+        return {"loss": float(loss.detach())}
 
     def _draw(self, rng: np.random.Generator) -> tuple[Rows, Rows, list[list[str]]]:
         """Pictures to draw, pictures whose words are read, and prompts in pieces."""

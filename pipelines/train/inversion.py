@@ -19,7 +19,6 @@ What this module does not know: collections, queries, the benchmark.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,7 +39,7 @@ from pipelines.train.clip_model import encode_tokens
 from pipelines.train.composed import composed_loss, draw_composed
 from pipelines.train.differences import Differences, differences
 from pipelines.train.inversion_losses import distil, masked, match
-from pipelines.train.run import RunFolder, cosine_schedule, training_progress
+from pipelines.train.run import RunFolder, cosine_schedule, drive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,30 +144,14 @@ def train_inversion(records: Iterable[Record | Rejected], recipe: InversionRecip
     run = RunFolder.start(folder, recipe)
     data, features = _read_corpus(records, embedder, recipe)
     trainer = _Trainer(data, features, recipe, method, embedder, run)
-    state = run.load()
-    if state is not None:
-        trainer.load_state(state)
-    note: dict[str, str] = {}
-    measured: dict[str, float] = {}
-    clock, seen = time.perf_counter(), 0
-    for step in training_progress(trainer.step, recipe.steps, note):
-        loss = trainer.advance()
-        seen += recipe.batch
-        note["loss"] = f"{loss:.4f}"
-        note["words/s"] = f"{seen / (time.perf_counter() - clock):.0f}"
-        if (step + 1) % recipe.evaluate_every == 0 or step + 1 == recipe.steps:
-            rate = seen / (time.perf_counter() - clock)
-            measured = trainer.evaluate()
-            run.log(step + 1, loss=loss, words_per_second=rate, **measured)
-            run.save(trainer.state())
-            clock, seen = time.perf_counter(), 0
+    measured = drive(run, trainer, (recipe.steps,), batch=recipe.batch, every=recipe.evaluate_every, unit="words")
     trainer.inversion().save(folder / "model")
     run.plot({
         "loss": ["loss"],
         "word to its picture, R@1": ["train_r1", "validation_r1"],
         "words per second": ["words_per_second"],
     })  # fmt: skip
-    return measured or trainer.evaluate()
+    return measured
 
 
 def _read_corpus(
@@ -244,7 +227,7 @@ class _Trainer:
         """What has been trained so far."""
         return Inversion(self.config, self.averaged, "")
 
-    def advance(self) -> float:
+    def advance(self) -> dict[str, float]:
         """One optimiser step; returns its loss."""
         import torch
 
@@ -272,7 +255,7 @@ class _Trainer:
             for kept, new in zip(self.averaged.parameters(), self.phi.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
         self.step += 1
-        return float(loss.detach())
+        return {"loss": float(loss.detach())}
 
     def _draw(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         return rng.choice(self.rows, self.recipe.batch, replace=len(self.rows) < self.recipe.batch)

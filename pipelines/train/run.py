@@ -12,16 +12,16 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from indexer.errors import CallError, MissingExtraError, UnknownNameError
 from indexer.files import atomic_write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from _typeshed import DataclassInstance
     from torch import nn
@@ -147,6 +147,81 @@ class RunFolder:
         target = self.path / "metrics.png"
         figure.savefig(target, dpi=130)
         return target
+
+
+class Trainer(Protocol):
+    """What `drive` drives: a model in training, and where it stands."""
+
+    step: int
+
+    def advance(self) -> Mapping[str, float]:
+        """One optimiser step; returns its losses, `loss` among them."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Metric name to value."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that `load_state` needs, in tensors and plain values."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Stand where `state` was taken."""
+        ...
+
+
+def drive(
+    run: RunFolder,
+    trainer: Trainer,
+    ends: Sequence[int],
+    *,
+    batch: int,
+    every: int,
+    unit: str = "images",
+    label: str = "step",
+    saved: Callable[[int], None] | None = None,
+) -> dict[str, float]:
+    """Train from where the run stands to its end, with evaluations and checkpoints on the way.
+
+    Logged are the means of the losses and the rate since the last evaluation.
+
+    Args:
+        run: Holds the checkpoint, if there is one, and receives the next ones.
+        trainer: As made for a new run.
+        ends: The steps at which a stage ends, ascending; the last one ends the run. Each is evaluated.
+        batch: Samples in a step.
+        every: Steps between evaluations.
+        unit: What a sample is called.
+        label: What the progress bar is called.
+        saved: Called after each checkpoint, with its step.
+
+    Returns:
+        The last evaluation.
+    """
+    state = run.load()
+    if state is not None:
+        trainer.load_state(state)
+    note: dict[str, str] = {}
+    measured: dict[str, float] | None = None
+    sums: dict[str, list[float]] = {}
+    clock, seen = time.perf_counter(), 0
+    for step in training_progress(trainer.step, ends[-1], note, label):
+        for name, value in trainer.advance().items():
+            sums.setdefault(name, []).append(value)
+        seen += batch
+        means = {name: sum(values) / len(values) for name, values in sums.items()}
+        rate = seen / (time.perf_counter() - clock)
+        note["loss"], note[f"{unit}/s"] = f"{means['loss']:.4f}", f"{rate:.0f}"
+        if (step + 1) % every == 0 or step + 1 in ends:
+            measured = trainer.evaluate()
+            run.log(step + 1, **means, **{f"{unit}_per_second": rate}, **measured)
+            run.save(trainer.state())
+            if saved is not None:
+                saved(step + 1)
+            sums.clear()
+            clock, seen = time.perf_counter(), 0
+    return trainer.evaluate() if measured is None else measured
 
 
 def cosine_schedule(step: int, steps: int, warmup: int, peak: float, floor: float = 0.0) -> float:

@@ -16,7 +16,6 @@ What this module does not know: collections, queries, how a corpus is stored.
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -36,7 +35,7 @@ from pipelines.train.augment import augment
 from pipelines.train.captions import Captions, Templates, documents_with_both
 from pipelines.train.differences import Differences
 from pipelines.train.gradient_cache import backward
-from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, training_progress
+from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
 from pipelines.train.unified_model import Attention, UnifiedRecipe, export, normalised, start_model, thumbnails
 from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
 
@@ -67,24 +66,8 @@ def train_unified(records: Iterable[Record | Rejected], recipe: UnifiedRecipe, f
     """
     run = RunFolder.start(folder, recipe)
     trainer = _Trainer(records, recipe, run)
-    state = run.load()
-    if state is not None:
-        trainer.load_state(state)
-    note: dict[str, str] = {}
-    measured: dict[str, float] = {}
-    clock, seen = time.perf_counter(), 0
-    steps = recipe.steps + recipe.hard_steps
-    for step in training_progress(trainer.step, steps, note):
-        loss = trainer.advance()
-        seen += recipe.batch
-        note["loss"] = f"{loss:.3f}"
-        note["pairs/s"] = f"{seen / (time.perf_counter() - clock):.0f}"
-        if (step + 1) % recipe.evaluate_every == 0 or step + 1 in (recipe.steps, steps):
-            rate = seen / (time.perf_counter() - clock)
-            measured = trainer.evaluate()
-            run.log(step + 1, loss=loss, pairs_per_second=rate, **measured)
-            run.save(trainer.state())
-            clock, seen = time.perf_counter(), 0
+    ends = (recipe.steps, recipe.steps + recipe.hard_steps)
+    measured = drive(run, trainer, ends, batch=recipe.batch, every=recipe.evaluate_every, unit="pairs")
     with trainer.averaged():
         export(trainer.unified, recipe, folder / "model")
     run.plot({
@@ -93,7 +76,7 @@ def train_unified(records: Iterable[Record | Rejected], recipe: UnifiedRecipe, f
         "picture and text to picture, R@10": ["train_fused_r10", "validation_fused_r10"],
         "pairs per second": ["pairs_per_second"],
     })  # fmt: skip
-    return measured or trainer.evaluate()
+    return measured
 
 
 class _Trainer:
@@ -204,7 +187,7 @@ class _Trainer:
                 for name, each in self.weights.items():
                     each.copy_(own[name])
 
-    def advance(self) -> float:
+    def advance(self) -> dict[str, float]:
         """One optimiser step; returns its loss."""
         import torch
 
@@ -244,7 +227,7 @@ class _Trainer:
             for name, each in self.weights.items():
                 self.kept[name].lerp_(each, 1 - decay)
         self.step += 1
-        return value
+        return {"loss": value}
 
     def _prompts(self, readings: Sequence[Reading], queries: int) -> list[Prompt]:
         """The prompts of queries, and of the documents behind them."""

@@ -322,7 +322,7 @@ def test_a_run_that_was_stopped_ends_where_an_unstopped_one_does_bit_for_bit(
 def test_the_loss_falls(tmp_path: Path) -> None:
     recipe = replace(RECIPE, steps=30, hard_steps=0, evaluate_every=100, augment=False, temperature=0.1, tokens=4096)
     trainer = _Trainer(corpus(), recipe, RunFolder.start(tmp_path, recipe))
-    losses = [trainer.advance() for _ in range(30)]
+    losses = [trainer.advance()["loss"] for _ in range(30)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
@@ -330,7 +330,7 @@ def test_arithmetic_and_attention_may_be_chosen_and_the_step_stays_near(tmp_path
     losses = []
     for number, changes in enumerate(({}, {"attention": "eager"}, {"attention": "eager", "bf16": True})):
         recipe = replace(RECIPE, **changes)
-        losses.append(_Trainer(corpus(), recipe, RunFolder.start(tmp_path / str(number), recipe)).advance())
+        losses.append(_Trainer(corpus(), recipe, RunFolder.start(tmp_path / str(number), recipe)).advance()["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert losses[2] == pytest.approx(losses[0], rel=0.1)
     assert losses[2] != losses[1]
@@ -370,7 +370,7 @@ def test_pictures_keep_their_shape_and_a_bad_one_is_left_out(tmp_path: Path) -> 
     trainer = _Trainer(records, recipe, RunFolder.start(tmp_path, recipe))
     assert 1 not in trainer.rows
     assert trainer.pictures[0].shape == (32, 48, 3)
-    assert np.isfinite(trainer.advance())
+    assert np.isfinite(trainer.advance()["loss"])
     assert trainer.evaluate().keys() >= {"train_r10"}
 
 
