@@ -159,7 +159,7 @@ class _Trainer:
         self.stale = True
 
     def mine(self) -> None:
-        """Find hard negatives, after every evaluation: a checkpoint follows it, so that a resumed run finds the same."""
+        """Find hard negatives, after every evaluation: a checkpoint follows it, so a resumed run finds the same."""
         self.stale = False
         if self.recipe.families:
             number = {name: row for row, name in enumerate(self.names)}
