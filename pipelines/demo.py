@@ -8,8 +8,10 @@ What this module does not know: how the page looks (`report.py` and its template
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -22,9 +24,11 @@ from indexer.errors import UnderdrawingError
 from indexer.files import atomic_write
 from indexer.types import Parts
 from pipelines.console import hushed_models
+from pipelines.demo_pages import Answered as PagesAnswered
+from pipelines.demo_pages import ask_pages, index_pages
 from pipelines.emojicir import Split, by_family, read_queries
 from pipelines.evaluate import Evaluation, JudgedQuery, evaluate
-from pipelines.report import Card, MethodRow, demo_page, drawings, drawn_how, shown, thumbnail
+from pipelines.report import Card, MethodRow, PageCard, demo_page, drawings, drawn_how, shown, thumbnail
 from retrieval.compose import Method
 from retrieval.results import Results
 from retrieval.search import STAGES, Retriever
@@ -34,11 +38,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MODEL = "bundled:emoji-clip"
+JOINT_MODEL = "bundled:emoji-gme"
 QUESTIONS_PER_FAMILY = 2
 SAMPLE_PER_FAMILY = 40
 FETCHED, SHOWN = 10, 7
 
-Retrievers = Mapping[Method, Retriever]
+Retrievers = dict[Method, Retriever]
+Fill = Callable[..., Summary]
+"""Fills a collection, and tells its progress."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +60,38 @@ class Answered:
         return next((hit.rank for hit in self.results[method].hits if hit.id in self.question.targets), None)
 
 
-def run_demo(out: Path, console: Console, model: str = MODEL, studio: Studio | None = None) -> Path:
+def run_demo(
+    out: Path, console: Console, model: str = MODEL, studio: Studio | None = None, joint: str | None = JOINT_MODEL
+) -> Path:
     """Run the whole demo in a folder; what is already indexed and drawn there is kept.
 
     Args:
-        out: Receives `collection/`, `drawings/` and `report.html`.
+        out: Receives `collection/`, `joint/`, `pages/`, `drawings/` and `report.html`.
         console: Where progress and results are printed.
         model: The embedder.
         studio: Makes words and drawings; None for what comes with the model.
+        joint: The embedder that reads text and picture at once, of the method `joint` and the pages; None for none.
 
     Returns:
         The report's path.
     """
     studio = studio or Studio(cache=out / "drawings")
-    with Collection.open(out / "collection", model, parts=Parts.IMAGE) as collection:
-        summary = _index(collection, console)
+    with ExitStack() as stack:
+        collection = stack.enter_context(Collection.open(out / "collection", model, parts=Parts.IMAGE))
+        summary = _index(partial(index_corpus, CORPUS), collection, "drawings", console)
         retrievers, left_out = _retrievers(collection, studio)
+        pages: Sequence[PagesAnswered] = ()
+        if joint is not None:
+            try:
+                drawn = stack.enter_context(Collection.open(out / "joint", joint, parts=Parts.IMAGE))
+                mixed = stack.enter_context(Collection.open(out / "pages", joint))
+            except UnderdrawingError as error:
+                left_out.append(f"The method {Method.JOINT} is left out: {error}")
+            else:
+                _index(partial(index_corpus, CORPUS), drawn, "drawings", console)
+                _index(partial(index_pages, CORPUS), mixed, "pages", console)
+                retrievers[Method.JOINT] = Retriever(drawn, Method.JOINT)
+                pages = ask_pages(CORPUS, mixed)
         for remark in left_out:
             console.print(remark, markup=False, style="yellow")
         queries = read_queries(QUERIES, Split.TEST)
@@ -78,7 +101,7 @@ def run_demo(out: Path, console: Console, model: str = MODEL, studio: Studio | N
         measured = _measure(retrievers, by_family(queries, SAMPLE_PER_FAMILY), console)
         _print_measures(measured, console)
         report = out / "report.html"
-        atomic_write(report, _page(collection, summary, answered, measured, left_out).encode())
+        atomic_write(report, _page(collection, summary, answered, measured, pages, left_out).encode())
     console.print(f"\nThe report: [bold]{report}[/bold]")
     return report
 
@@ -89,13 +112,13 @@ def _retrievers(collection: Collection, studio: Studio) -> tuple[Retrievers, lis
         Method.INVERSION: (studio.inversion,),
         Method.CIG: (studio.inversion, studio.generator),
     }
-    retrievers: dict[Method, Retriever] = {}
+    retrievers: Retrievers = {}
     left_out = []
     for method in Method:
         if method is Method.CAPTION:
             continue  # its models are the user's choice: none is bundled, and none is fetched for a demo
-        if method is Method.JOINT and not collection.embedder.fuses_natively:
-            continue  # for another kind of model: nothing is missing
+        if method is Method.JOINT:
+            continue  # another kind of model, with a collection of its own
         try:
             with hushed_models():
                 for load in needs.get(method, ()):
@@ -107,23 +130,24 @@ def _retrievers(collection: Collection, studio: Studio) -> tuple[Retrievers, lis
     return retrievers, left_out
 
 
-def _index(collection: Collection, console: Console) -> Summary:
+def _index(fill: Fill, collection: Collection, what: str, console: Console) -> Summary:
     import pyarrow.parquet as pq
     from rich.progress import Progress
 
-    total = pq.read_metadata(CORPUS).num_rows
+    model, total = collection.space.model, pq.read_metadata(CORPUS).num_rows
+    if not console.is_terminal:
+        console.print(f"Indexing {what} with {model} ...")  # where no bar can be drawn
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("indexing the emoji corpus", total=total)
-        summary = index_corpus(
-            CORPUS,
+        task = progress.add_task(f"indexing {what} with {model}", total=total)
+        summary = fill(
             collection,
             on_progress=lambda now: progress.update(task, completed=now.prepared + now.unchanged + now.rejected),
         )
     if summary.added:
         rate = summary.added / summary.seconds
-        console.print(f"Indexed {summary.added:,} drawings in {summary.seconds:.1f} s ({rate:,.0f} a second).")
+        console.print(f"Indexed {summary.added:,} {what} in {summary.seconds:.1f} s ({rate:,.0f} a second).")
     else:
-        console.print(f"{summary.unchanged:,} drawings were indexed before.")
+        console.print(f"{summary.unchanged:,} {what} were indexed before.")
     return summary
 
 
@@ -149,10 +173,6 @@ def _measure(retrievers: Retrievers, sample: Sequence[JudgedQuery], console: Con
         method: evaluate(sample, retriever)
         for method, retriever in track(list(retrievers.items()), "measuring", console=console, transient=True)
     }
-
-
-def _best(measured: dict[Method, Evaluation]) -> Method:
-    return max(measured, key=lambda method: measured[method].measures["mAP@10"].value)
 
 
 def _print_answers(answered: Sequence[Answered], collection: Collection, console: Console) -> None:
@@ -189,10 +209,11 @@ def _print_measures(measured: dict[Method, Evaluation], console: Console) -> Non
     names = list(next(iter(measured.values())).measures)
     for name in names:
         table.add_column(name, justify="right")
-    best = _best(measured)
+    best = {name: max(found.measures[name].value for found in measured.values()) for name in names}
     for method, found in measured.items():
-        cells = [f"{100 * found.measures[name].value:.1f}" for name in names]
-        table.add_row(method.value, *cells, style="bold green" if method is best else "")
+        values = [(found.measures[name].value, best[name]) for name in names]
+        cells = [f"[bold green]{100 * value:.1f}[/]" if value == top else f"{100 * value:.1f}" for value, top in values]
+        table.add_row(method.value, *cells)
     console.print(table)
 
 
@@ -212,10 +233,10 @@ def _page(
     summary: Summary,
     answered: Sequence[Answered],
     measured: dict[Method, Evaluation],
+    pages: Sequence[PagesAnswered],
     left_out: Sequence[str],
 ) -> str:
     references = _reference_names(collection, answered)
-    best = _best(measured)
     first = next(iter(measured.values()))
     timings = [
         {
@@ -231,13 +252,14 @@ def _page(
         "rate": summary.added / summary.seconds if summary.added else 0,
         "query_ms": median(sum(results.took_ms.values()) for each in answered for results in each.results.values()),
         "cards": [_card(each, *references[each.question.query_id]) for each in answered],
+        "pages": [_page_card(each) for each in pages],
         "sample": first.queries,
         "families": len(first.families),
         "measures": list(first.measures),
         "table": [
-            {"method": method.value, "best": method is best, "cells": list(found.measures.values())}
-            for method, found in measured.items()
+            {"method": method.value, "cells": list(found.measures.values())} for method, found in measured.items()
         ],
+        "best": [max(found.measures[name].value for found in measured.values()) for name in first.measures],
         "by_family": [
             {
                 "name": family,
@@ -263,6 +285,16 @@ def _card(answered: Answered, name: str, picture: str) -> Card:
         reference=picture,
         reference_name=name,
         rows=[_row(question, method, results, answered.rank(method)) for method, results in answered.results.items()],
+    )
+
+
+def _page_card(answered: PagesAnswered) -> PageCard:
+    reference = answered.reference
+    return PageCard(
+        sentence=answered.question.text or "",
+        reference="" if reference is None else thumbnail(reference.image),
+        reference_name="" if reference is None else reference.text or reference.id,
+        pages=[(thumbnail(hit.image), hit.text or "", hit.id, hit.score) for hit in answered.hits],
     )
 
 

@@ -64,6 +64,23 @@ class Card:
     rows: Sequence[MethodRow]
 
 
+@dataclass(frozen=True)
+class PageCard:
+    """One question to a collection of pages.
+
+    Attributes:
+        sentence: What was said; may be empty.
+        reference: The picture asked with; may be empty.
+        reference_name: Its name.
+        pages: Picture, text, id and score of each page found; a page of one part has the other one empty.
+    """
+
+    sentence: str
+    reference: str
+    reference_name: str
+    pages: Sequence[tuple[str, str, str, float]]
+
+
 def search_page(query: Query, results: Results, reference: Picture | None = None) -> str:
     """The page of one search.
 

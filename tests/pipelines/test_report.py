@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,16 @@ import drawing_models
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny_mllm
 import tiny_models
 from PIL import Image
 from rich.console import Console
 
 from indexer import Collection
 from indexer.bundled import CORPUS, QUERIES
-from pipelines import demo
+from indexer.corpus.readers import open_corpus
+from indexer.types import Modality
+from pipelines import demo, demo_pages
 from pipelines.emojicir import Split, by_family, read_queries
 from pipelines.evaluate import JudgedQuery
 from pipelines.report import search_page, thumbnail
@@ -106,8 +110,8 @@ def named(page: str) -> list[str]:
 def test_the_demo_runs_twice_and_its_report_holds_every_question(few: list[str], tmp_path: Path) -> None:
     printed = io.StringIO()
     console = Console(file=printed, width=140)
-    report = demo.run_demo(tmp_path / "out", console, model="fake:16")
-    again = demo.run_demo(tmp_path / "out", console, model="fake:16")
+    report = demo.run_demo(tmp_path / "out", console, model="fake:16", joint=None)
+    again = demo.run_demo(tmp_path / "out", console, model="fake:16", joint=None)
     page = report.read_text(encoding="utf-8")
     assert again == report
     assert len(few) >= 12
@@ -142,7 +146,9 @@ def test_the_demo_shows_pseudo_targets_and_draws_its_sample_in_batches(
     model, painter, studio = made
     monkeypatch.setattr(demo, "QUESTIONS_PER_FAMILY", 1)
     printed = io.StringIO()
-    page = demo.run_demo(tmp_path / "out", Console(file=printed, width=140), model, studio).read_text(encoding="utf-8")
+    page = demo.run_demo(tmp_path / "out", Console(file=printed, width=140), model, studio, None).read_text(
+        encoding="utf-8"
+    )
     questions = page.count('<section class="card draws">')
     assert 0 < questions < len(fewest)
     assert page.count('alt="the pseudo-target"') == questions
@@ -152,9 +158,34 @@ def test_the_demo_shows_pseudo_targets_and_draws_its_sample_in_batches(
     assert "left out" not in page + printed.getvalue()
     assert "kept from an earlier run" not in page
     assert [len(texts) for texts, _ in painter.calls] == [1] * questions + [len(fewest) - questions]
-    again = demo.run_demo(tmp_path / "out", Console(file=printed), model, studio).read_text(encoding="utf-8")
+    again = demo.run_demo(tmp_path / "out", Console(file=printed), model, studio, None).read_text(encoding="utf-8")
     assert f"{questions} pseudo-targets were kept from" in again
     assert len(painter.calls) == questions + 1
+
+
+def test_the_demo_asks_pages_and_joins_what_one_model_reads(fewest: list[str], tmp_path: Path) -> None:
+    joint = f"mllm:{tiny_mllm.tiny_mllm(tmp_path / 'gme')}"
+    printed = io.StringIO()
+    console = Console(file=printed, width=140)
+    page = demo.run_demo(tmp_path / "out", console, "fake:16", joint=joint).read_text(encoding="utf-8")
+    assert "joint" in named(page)
+    assert page.count('<section class="card pages">') == 2  # the questions whose drawings are in the corpus, or of text
+    assert f"pages with {joint}" in " ".join(printed.getvalue().split())
+    with Collection.open(tmp_path / "out" / "pages") as pages:
+        assert set(pages.snapshot().living) == {Modality.TEXT, Modality.IMAGE, Modality.FUSED}
+    missing = demo.run_demo(tmp_path / "out", console, "fake:16", joint="mllm:gone").read_text(encoding="utf-8")
+    assert "The method joint is left out: " in missing
+    assert "joint" not in named(missing)
+    assert '<section class="card pages">' not in missing
+
+
+def test_pages_are_the_same_in_every_run_and_one_a_concept(few: list[str]) -> None:
+    first, again = ([each.document for each in demo_pages.Pages(open_corpus(demo.CORPUS))] for _ in range(2))
+    assert first == again
+    concepts = [document.fields["concept"] for document in first]
+    assert len(set(concepts)) == len(concepts)
+    parts = Counter((document.text is None, document.image is None) for document in first)
+    assert parts.keys() == {(False, False), (True, False), (False, True)}
 
 
 def test_the_demo_without_diffusers_says_how_to_get_it(
