@@ -5,6 +5,7 @@ What this module does not know: files, SQL, models. Nothing here does work.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -38,7 +39,8 @@ class HelpfulEnum(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
-        raise UnknownNameError(cls.__name__.lower(), value, [member.value for member in cls])
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()
+        raise UnknownNameError(words, value, [member.value for member in cls])
 
 
 class Modality(HelpfulEnum):

@@ -45,9 +45,9 @@ def doctor(
 
 
 def _models(as_json: bool) -> None:
-    from pipelines.doctor import bundled_models, open_clip_models
+    from pipelines.doctor import EMBEDDERS, bundled_models, open_clip_models
 
-    bundled = [f"bundled:{name}" for name, present in bundled_models().items() if present]
+    bundled = [f"bundled:{name}" for name, there in bundled_models().items() if there and name in EMBEDDERS]
     published = open_clip_models()
     if as_json:
         show_json({"bundled": bundled, "open_clip": published})

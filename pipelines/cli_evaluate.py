@@ -55,6 +55,12 @@ def evaluate(
     from pipelines.comparison import grouped, read_results, told
 
     groups = grouped(read_results(files), apart=apart)
+    if plot is not None:
+        from pipelines.comparison_plot import plot as draw
+
+        with err.status("Drawing"):
+            name = draw(groups, plot, measure)
+        show_remark(f"Wrote {plot}: {name}")
     if to is not None:
         from indexer.files import atomic_write
 
@@ -64,12 +70,6 @@ def evaluate(
         _show(groups)
     else:
         typer.echo(told(groups, how), nl=False)
-    if plot is not None:
-        from pipelines.comparison_plot import plot as draw
-
-        with err.status("Drawing"):
-            name = draw(groups, plot, measure)
-        show_remark(f"Wrote {plot}: {name}")
 
 
 def _show(groups: Sequence[Group]) -> None:

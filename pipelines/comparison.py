@@ -194,8 +194,8 @@ def _row(file: Path, document: Any) -> Row:
     if not isinstance(document, dict) or any(name not in document for name in needed):
         absent = next((name for name in needed if not isinstance(document, dict) or name not in document), "")
         raise CallError(
-            f"{file} holds no result of a benchmark: it has no {absent}.",
-            "Submissions and sweeps have no measures; give files of evaluations.",
+            f"{file} is not the result of an evaluation: it lacks {absent}.",
+            "Sweeps, submissions and measurements of speed have files of their own; leave them out.",
         )
     protocol = document.get("protocol") or {name: document[name] for name in FLAT if name in document}
     setting = {name: _text(document.get(name)) for name in SETTING}

@@ -24,7 +24,7 @@ PACKAGES = (
     "torch", "open-clip-torch", "transformers", "diffusers", "numpy", "pillow", "pyarrow", "safetensors", "sqlalchemy",
     "psycopg",
 )  # fmt: skip
-BUNDLED = ("emoji-clip",)
+EMBEDDERS, COMPANIONS = ("emoji-clip", "emoji-gme"), ("emoji-inversion", "emoji-generator")
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 BF16_PAYS = 1.3
 """Times as fast as float32 from which bfloat16 is worth its coarser arithmetic."""
@@ -197,17 +197,10 @@ def faiss_facts() -> dict[str, Any]:
 
 
 def bundled_models() -> dict[str, bool]:
-    """The bundled models, and whether this installation has them."""
-    from indexer.bundled import model_folder
-    from indexer.errors import UnknownNameError
+    """The bundled models by name, embedders first, and whether this installation has them."""
+    from indexer.bundled import FOLDER
 
-    found = {}
-    for name in BUNDLED:
-        try:
-            found[name] = model_folder(name).is_dir()
-        except UnknownNameError as error:
-            found |= {name: False} | dict.fromkeys(error.known, True)
-    return found
+    return {name: (FOLDER / name).is_dir() for name in (*EMBEDDERS, *COMPANIONS)}
 
 
 def open_clip_models() -> dict[str, list[str]]:

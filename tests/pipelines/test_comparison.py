@@ -159,8 +159,8 @@ def test_emojicirs_results_are_read(write):
     ("content", "message"),
     [
         ("{", "a.json is no JSON"),
-        ("[1, 2]", "a.json holds no result of a benchmark"),
-        (json.dumps({"benchmark": "cirr", "split": "test1", "submission": []}), "it has no method"),
+        ("[1, 2]", "a.json is not the result of an evaluation"),
+        (json.dumps({"benchmark": "cirr", "split": "test1", "submission": []}), "it lacks method"),
         (json.dumps(result("sum", 0.1) | {"measures": {"R@1": 3}}), "a.json is damaged"),
     ],
 )
