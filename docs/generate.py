@@ -86,6 +86,7 @@ def file_list() -> str:
 def methods() -> str:
     """EmojiCIR's table and how to repeat it."""
     told = json.loads((RESULTS / "emojicir-test.json").read_text(encoding="utf-8"))["results"]
+    told.append(json.loads((RESULTS / "emojicir-joint.json").read_text(encoding="utf-8")))
     names = list(told[0]["measures"])
     best = {name: max(each["measures"][name]["value"] for each in told) for name in names}
     lines = ["| method | what it does | " + " | ".join(names) + " |", "| --- | --- |" + " ---: |" * len(names)]
@@ -103,13 +104,45 @@ def methods() -> str:
         f"EmojiCIR's test split: {first['queries']:,} queries of ten families (skin tone, gender, hair, role, "
         "expression, colour, clock, direction, moon phase, style) against all 10,577 drawings, by pixels alone; the "
         "reference is removed; no target was trained on. Percent, macro over families, with half the 95 % bootstrap "
-        "interval. Weights were tuned on the validation split and are stored with their curves.",
+        "interval. Weights were tuned on the validation split and are stored with their curves. `joint` is "
+        f"`{told[-1]['model']}`, all others are `{first['model']}`; both were trained on the same drawings.",
         "",
         *lines,
         "",
         "```console",
         "python -m benchmarks.emojicir --sweep                                   # tunes the weights, on validation",
         "python -m benchmarks.emojicir --split test --table --json benchmarks/results/emojicir-test.json",
+        "python -m benchmarks.emojicir --split test --method joint --model bundled:emoji-gme \\",
+        "    --json benchmarks/results/emojicir-joint.json",
+        "```",
+    ])  # fmt: skip
+
+
+def mixed() -> str:
+    """A mixed collection, by model and by way of comparing, and how to repeat it."""
+    lines = [
+        "| model | `--centre` | nDCG@10 | text queries | picture queries | held-out concepts | R@10 | "
+        "share of text / image / both, asked by text | asked by a picture |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for file in sorted(RESULTS.glob("mixed*.json"), key=lambda each: (len(each.name), each.name)):
+        told = json.loads(file.read_text(encoding="utf-8"))
+        for way, parts in told["measures"].items():
+            everything = parts["all"]["nDCG@10"]
+            half = 50 * (everything["interval_95"][1] - everything["interval_95"][0])
+            cells = [f"{100 * everything['value']:.1f} ± {half:.1f}"]
+            for part in ("text queries", "image queries", "held-out concepts"):
+                cells.append(f"{100 * parts[part]['nDCG@10']['value']:.1f}")
+            cells.append(f"{100 * parts['all']['R@10']:.1f}")
+            for part in ("text queries", "image queries"):
+                cells.append(" / ".join(f"{share:.2f}" for share in parts[part]["share"].values()))
+            lines.append(f"| `{told['model']}` | `{way}` | {' | '.join(cells)} |")
+    return "\n".join([
+        *lines,
+        "",
+        "```console",
+        "python -m benchmarks.mixed --json benchmarks/results/mixed.json",
+        "python -m benchmarks.mixed --model bundled:emoji-gme --json benchmarks/results/mixed-emoji-gme.json",
         "```",
     ])  # fmt: skip
 
@@ -292,6 +325,7 @@ _METHODS = {
 
 SECTIONS: dict[str, Callable[[], str]] = {
     "methods": methods,
+    "mixed": mixed,
     "drawings": drawings,
     "model": model,
     "speed": speed,
