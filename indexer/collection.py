@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +33,11 @@ from indexer.errors import (
     SnapshotGoneError,
     SpaceMismatchError,
 )
-from indexer.index.choose import allowed_bytes, alternatives, choose_kind
-from indexer.index.protocol import IndexSettings
+from indexer.index.choose import allowed_bytes, alternatives
+from indexer.index.protocol import Device, IndexSettings
 from indexer.ingest import Ingest, embed
 from indexer.layout import Layout
-from indexer.searcher import available_memory
+from indexer.searcher import available_memory, choose
 from indexer.snapshot import Snapshot
 from indexer.store.catalog import Catalog, Space
 from indexer.store.database import Database, parse_url
@@ -46,6 +46,9 @@ from indexer.store.lock import WriterLock
 from indexer.store.publish import create_first_generation, create_space
 from indexer.types import Document, Item, Modality, Parts, Rejected, Role
 from indexer.writer import Writer
+
+if TYPE_CHECKING:
+    from indexer.index.cards import Cards
 
 Sums = dict[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]]
 
@@ -199,6 +202,18 @@ class Collection:
         self._require_same_space(embedder, self.space)
         return embedder
 
+    @cached_property
+    def cards(self) -> Cards:
+        """The graphics cards that hold copies of its indexes, for settings that say `cuda`.
+
+        Raises:
+            DeviceError: There is none, or FAISS is a build for the CPU.
+            MissingExtraError: There is no FAISS.
+        """
+        from indexer.index import cards
+
+        return cards.Cards(cards.cuda_cards())
+
     def snapshot(self) -> Snapshot:
         """The newest generation, pinned. As long as it is the newest, every call gives the same object.
 
@@ -213,7 +228,9 @@ class Collection:
                 generation = self.catalog.generation()
                 space = next(each for each in self.catalog.spaces(generation.number) if each.id == self.space_id)
                 try:
-                    self._newest = Snapshot(self.catalog, self.layout, space, generation, self.settings)
+                    self._newest = Snapshot(
+                        self.catalog, self.layout, space, generation, self.settings, lambda: self.cards
+                    )
                 except SnapshotGoneError:
                     # Compacted between the two reads: the next round sees what it was compacted into.
                     continue
@@ -302,7 +319,7 @@ class Collection:
             "segments": len(segments),
             "vector_bytes": sum(each.size for each in segments),
             "tombstones": sum(each.rows for each in segments) - len(snapshot),
-            "index": snapshot.index,
+            "index": " ".join((*snapshot.remarks, snapshot.index)),
             "recall_at_10": snapshot.index_facts.get("recall_at_10"),
             "jobs": jobs(self.database),
         }
@@ -310,17 +327,19 @@ class Collection:
     def explain(self) -> dict[str, Any]:
         """Which index a search will use and why, and what the others would take, as plain JSON. Builds nothing."""
         rows = sum(each.rows for each in self.catalog.segments(self.catalog.generation().number, self.space_id))
-        dim, available = self.space.dim, available_memory()
-        chosen = choose_kind(rows, dim, self.settings, available)
+        dim = self.space.dim
+        chosen, settings, remark = choose(rows, dim, self.settings, lambda: self.cards)
+        available = available_memory() if settings.device is Device.CPU else self.cards.available
         return {
             "vectors": rows,
             "dim": dim,
-            "allowed_bytes": allowed_bytes(self.settings, available),
+            "device": settings.device.value,
+            "allowed_bytes": allowed_bytes(settings, available),
             "kind": chosen.kind.value,
             "codes": chosen.codes.value,
             "bytes": chosen.bytes,
-            "reason": chosen.reason,
-            "alternatives": [asdict(each) for each in alternatives(rows, dim, self.settings, available)],
+            "reason": chosen.reason if remark is None else f"{remark} {chosen.reason}",
+            "alternatives": [asdict(each) for each in alternatives(rows, dim, settings, available)],
         }
 
     def _require_same_space(self, embedder: Embedder, space: Space) -> None:

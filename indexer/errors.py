@@ -9,6 +9,7 @@
     ├── ItemError                      one item cannot be used; becomes a reject, never stops a job
     ├── ItemsError                     several ItemErrors of one call, with their positions
     ├── ModelError                     a model cannot be found, fetched or loaded
+    ├── DeviceError                    a graphics card cannot be had, or failed
     ├── GeneratorError                 a pseudo-target could not be drawn
     ├── WritingError                   a caption or a sentence could not be written
     └── StoreError                     a collection
@@ -105,6 +106,10 @@ class ItemsError(UnderdrawingError):
 
 class ModelError(UnderdrawingError):
     """A model cannot be found, fetched or loaded."""
+
+
+class DeviceError(UnderdrawingError):
+    """A graphics card cannot be had, or failed. The search goes on on the CPU and says so."""
 
 
 class GeneratorError(UnderdrawingError):

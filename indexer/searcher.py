@@ -4,6 +4,9 @@ An index file is named by what it was built from (the segments' checksums and th
 never be mistaken for a good one. Index files are derived: a missing or damaged one is built again. Its checksum is
 compared once for each time it is written: the file's identity (place, size, time) is kept beside it.
 
+On graphics cards, a copy of the index takes its place, and is kept for later generations as long as anyone uses it.
+Where there are no cards, or they fail, the search is on the CPU and `remarks` says so.
+
 Few rows that must not be found (deleted, left out) are fetched with the others and dropped, so that one deletion does
 not make every search a filtered one.
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +34,10 @@ from indexer.store.segments import SegmentFile, open_segment
 from indexer.types import Ids, Vectors
 
 if TYPE_CHECKING:
+    from indexer.index.cards import Cards
     from indexer.index.codes import CodedIndex
     from indexer.index.faiss_index import FaissIndex
+    from indexer.index.gpu_index import GpuIndex
 
 REBUILD_ABOVE = 0.2
 """Share of rows outside the built index above which it is built anew."""
@@ -57,6 +62,15 @@ class Searcher:
     Attributes:
         exact: Exact access to every row.
         choice: The kind of index in use, and why.
+
+    Args:
+        folder: Of the segments.
+        indexes: Of the index files.
+        segments: The generation's.
+        digest: The space's.
+        dim: Length of a vector.
+        settings: How to search.
+        cards: Gives the collection's graphics cards; asked where the settings want them.
     """
 
     def __init__(
@@ -67,15 +81,36 @@ class Searcher:
         digest: str,
         dim: int,
         settings: IndexSettings,
+        cards: Callable[[], Cards],
     ) -> None:
-        self._indexes, self._settings, self._digest = indexes, settings, digest
+        self._indexes, self._digest = indexes, digest
         self._parts = [_Part(each, *open_segment(folder, each, digest, dim)) for each in segments]
         self.exact = _exact(self._parts)
-        self.choice: Choice = choose_kind(self.exact.size, dim, settings, available_memory())
-        self._main: FaissIndex | CodedIndex | None = None
+        self._main: FaissIndex | CodedIndex | GpuIndex | None = None
         self._delta = self.exact
-        if self.exact.size and self._wants_index():
-            self._open_index()
+        self.choice, self._settings, self._remark = choose(self.exact.size, dim, settings, cards)
+        if self._settings.device is Device.CUDA and self.exact.size:
+            try:
+                self._open_on_cards(cards())
+            except UnderdrawingError as error:
+                self._main, self._delta = None, self.exact
+                cpu = replace(settings, device=Device.CPU)
+                self.choice, self._settings, _ = choose(self.exact.size, dim, cpu, cards)
+                self._remark = on_the_cpu(error)
+        if self._settings.device is Device.CPU and self.exact.size and self._wants_index():
+            self._main, names = self._opened()
+            self._delta = self._rest(names)
+
+    @property
+    def scans(self) -> bool:
+        """Whether a search looks at every row, in this process's memory."""
+        return self.choice.kind is IndexKind.EXACT and self._settings.device is Device.CPU
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What who searches should know: that it is not done where the settings say."""
+        failed = getattr(self._main, "remark", None)
+        return tuple(each for each in (self._remark, failed) if each)
 
     @property
     def size(self) -> int:
@@ -115,7 +150,7 @@ class Searcher:
         return merge(found, k)
 
     def _wants_index(self) -> bool:
-        if self.choice.kind is not IndexKind.EXACT or self._settings.device is not Device.CPU:
+        if self.choice.kind is not IndexKind.EXACT:
             return True
         if self.choice.codes is Codes.FLOAT32:
             return False
@@ -127,20 +162,47 @@ class Searcher:
             return False
         return True
 
-    def _open_index(self) -> None:
-        best = max(self._candidates(), key=lambda names: sum(p.file.rows for p in self._covered(names)), default=[])
-        covered = sum(part.file.rows for part in self._covered(best))
-        main = self._load(best) if covered >= (1 - REBUILD_ABOVE) * self.exact.size else None
+    def _opened(self) -> tuple[FaissIndex | CodedIndex, list[str]]:
+        """The index over most of the rows, from its file or built, and the segments it has."""
+        names = self._best(self._candidates())
+        main = self._load(names) if names else None
         if main is None:
-            best = [part.file.sha256 for part in self._parts]
-            main = self._build(best)
-        self._main = main
-        rest = [part for part in self._parts if part.file.sha256 not in best]
-        self._delta = _exact(rest)
+            names = self._every
+            main = self._build(names)
+        return main, names
 
-    def _candidates(self) -> list[list[str]]:
+    def _open_on_cards(self, cards: Cards) -> None:
+        from indexer.index.cards import CopyKey
+        from indexer.index.faiss_index import FaissIndex
+        from indexer.index.gpu_index import GpuIndex
+
+        space = (self._digest, *self._key_settings().values())
+        if self.choice.kind is IndexKind.EXACT:
+            # Nothing is saved, since a file would be a copy of the segments; what a card holds already is used.
+            names = self._best(self._living(held.names for held in cards.keys() if held.space == space)) or self._every
+            key = CopyKey(space, tuple(names))
+            self._main = GpuIndex.flat(cards, key, _exact(self._covered(names)), self.choice.codes)
+        else:
+            main, names = self._opened()
+            assert isinstance(main, FaissIndex)
+            self._main = GpuIndex.inverted(cards, CopyKey(space, tuple(names)), main)
+        self._delta = self._rest(names)
+
+    @property
+    def _every(self) -> list[str]:
+        return [part.file.sha256 for part in self._parts]
+
+    def _best(self, candidates: Iterable[Sequence[str]]) -> list[str]:
+        """The segments of the candidate that has the most rows, if those are enough."""
+        best = max(candidates, key=lambda names: sum(p.file.rows for p in self._covered(names)), default=[])
+        covered = sum(part.file.rows for part in self._covered(best))
+        return list(best) if covered >= (1 - REBUILD_ABOVE) * self.exact.size else []
+
+    def _rest(self, names: Sequence[str]) -> ExactIndex:
+        return _exact([part for part in self._parts if part.file.sha256 not in names])
+
+    def _candidates(self) -> list[Sequence[str]]:
         """The segment lists of the index files that fit the settings and hold no segment that is gone."""
-        living = {part.file.sha256 for part in self._parts}
         found = []
         for sidecar in sorted(self._indexes.glob("*.json")):
             try:
@@ -149,9 +211,14 @@ class Searcher:
                 fits = told["settings"] == self._key_settings() and told["space"] == self._digest
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-            if fits and living.issuperset(names):
+            if fits:
                 found.append(names)
-        return found
+        return self._living(found)
+
+    def _living(self, candidates: Iterable[Sequence[str]]) -> list[Sequence[str]]:
+        """Those that hold no segment that is gone."""
+        living = set(self._every)
+        return [names for names in candidates if living.issuperset(names)]
 
     def _covered(self, names: Sequence[str]) -> list[_Part]:
         return [part for part in self._parts if part.file.sha256 in names]
@@ -185,7 +252,7 @@ class Searcher:
 
         if self._coded:
             return CodedIndex.load(file, exact, metadata)
-        return FaissIndex.load(file, exact, metadata, self._settings.device)
+        return FaissIndex.load(file, exact, metadata)
 
     def _build(self, names: Sequence[str]) -> FaissIndex | CodedIndex:
         from indexer.index.codes import CodedIndex
@@ -254,6 +321,28 @@ def merge(found: Sequence[Neighbours], k: int) -> Neighbours:
     order = np.lexsort((keys, -scores), axis=1)[:, :k]
     plan = " and ".join(dict.fromkeys(each.plan for each in found))
     return Neighbours(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1), plan)
+
+
+def choose(
+    rows: int, dim: int, settings: IndexSettings, cards: Callable[[], Cards]
+) -> tuple[Choice, IndexSettings, str | None]:
+    """The index for a collection, on this machine.
+
+    Returns:
+        The choice; the settings, with the CPU where cards were wanted but cannot be had; and the remark that says so.
+    """
+    remark = None
+    if settings.device is Device.CUDA:
+        try:
+            return choose_kind(rows, dim, settings, cards().available), settings, None
+        except UnderdrawingError as error:
+            remark, settings = on_the_cpu(error), replace(settings, device=Device.CPU)
+    return choose_kind(rows, dim, settings, available_memory()), settings, remark
+
+
+def on_the_cpu(error: UnderdrawingError) -> str:
+    """The remark that cards were wanted and not used."""
+    return f"Searched on the CPU: {error.message}"
 
 
 def available_memory() -> int:

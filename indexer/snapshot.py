@@ -10,7 +10,7 @@ What this module does not know: models, how a generation came to be.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
-from indexer.index.protocol import Device, IndexKind, IndexSettings, Neighbours
+from indexer.index.protocol import IndexSettings, Neighbours
 from indexer.layout import Layout
 from indexer.media import image_path
 from indexer.searcher import Searcher
@@ -31,6 +31,7 @@ from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scor
 
 if TYPE_CHECKING:
     from indexer.centred import CentredSnapshot
+    from indexer.index.cards import Cards
 
 __all__ = ["Mean", "Snapshot", "Space", "StoredDocument"]
 
@@ -64,9 +65,15 @@ class Snapshot:
     """A pinned generation. Threads may share one."""
 
     def __init__(
-        self, catalog: Catalog, layout: Layout, space: Space, generation: Generation, settings: IndexSettings
+        self,
+        catalog: Catalog,
+        layout: Layout,
+        space: Space,
+        generation: Generation,
+        settings: IndexSettings,
+        cards: Callable[[], Cards],
     ) -> None:
-        self._catalog, self._layout, self._settings = catalog, layout, settings
+        self._catalog, self._layout = catalog, layout
         self.space = space
         self.generation = generation.number
         self.published = generation
@@ -78,6 +85,7 @@ class Snapshot:
                 space.digest,
                 space.dim,
                 settings,
+                cards,
             )
         except FileNotFoundError as error:
             if catalog.generation().number != self.generation:
@@ -116,7 +124,12 @@ class Snapshot:
     @property
     def scans(self) -> bool:
         """Whether a search looks at every row; otherwise an index proposes some."""
-        return self._searcher.choice.kind is IndexKind.EXACT and self._settings.device is Device.CPU
+        return self._searcher.scans
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What who searches should know of how it is done; empty where all is as the settings say."""
+        return self._searcher.remarks
 
     @cached_property
     def modality_codes(self) -> npt.NDArray[np.uint8]:

@@ -176,11 +176,12 @@ def info(
     explain: cli_index.Explain = False,
     memory: cli_index.Memory = None,
     index: cli_index.Kind = None,
+    index_device: cli_index.OnDevice = None,
     database: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a collection is and holds, or with --explain how it will be searched."""
-    settings = cli_index.index_settings(memory, index)
+    settings = cli_index.index_settings(memory, index, index_device)
     with open_existing(collection, database, index=settings) as opened:
         told = opened.explain() if explain else opened.info()
     if as_json:

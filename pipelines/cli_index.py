@@ -23,26 +23,32 @@ Kind = Annotated[
     str | None,
     typer.Option("--index", metavar="KIND", help="exact, hnsw or ivf; by size and memory, if not told."),
 ]
+OnDevice = Annotated[
+    str | None,
+    typer.Option("--index-device", metavar="NAME", help="Where vectors are searched: cpu, or cuda for graphics cards."),
+]
 Explain = Annotated[bool, typer.Option("--explain", help="Say which index a search will use, and why. Builds nothing.")]
 
 
-def index_settings(memory: str | None, kind: str | None) -> Any:
+def index_settings(memory: str | None, kind: str | None, device: str | None) -> Any:
     """The `IndexSettings` that the options stand for.
 
     Raises:
         CallError: No amount of memory.
-        UnknownNameError: No such kind.
+        UnknownNameError: No such kind or device.
     """
-    from indexer.index.protocol import IndexKind, IndexSettings
+    from indexer.index.protocol import Device, IndexKind, IndexSettings
 
-    return IndexSettings(kind=IndexKind(kind or IndexKind.AUTO), memory_budget=memory)
+    return IndexSettings(
+        kind=IndexKind(kind or IndexKind.AUTO), memory_budget=memory, device=Device(device or Device.CPU)
+    )
 
 
 def show_explained(told: dict[str, Any]) -> None:
     """Show what `Collection.explain` told."""
     show_facts({
         "vectors": f"{told['vectors']:,} of {told['dim']} dimensions",
-        "index": f"{told['kind']}, {told['codes']}, {amount(told['bytes'])}",
+        "index": f"{told['kind']}, {told['codes']}, {amount(told['bytes'])}, on {told['device']}",
         "because": told["reason"],
     })  # fmt: skip
     out.print(f"What each would take, of {amount(told['allowed_bytes'])} allowed:")

@@ -145,6 +145,7 @@ def search(
     rewrite: cli_writing.Rewrite = False,
     memory: cli_index.Memory = None,
     index: cli_index.Kind = None,
+    index_device: cli_index.OnDevice = None,
     database: DatabaseUrl = None,
     as_json: Annotated[
         bool,
@@ -190,7 +191,7 @@ def search(
         instruction=instruction,
         weights=Weights(image=image_weight, text=text_weight),
     )
-    settings = cli_index.index_settings(memory, index)
+    settings = cli_index.index_settings(memory, index, index_device)
     with open_existing(collection, database, device, settings) as opened:
         implied = method or drawing.implied_method() or writing.implied_method()
         chosen = Method(implied or default_method(query, opened.space.model))

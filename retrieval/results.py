@@ -57,7 +57,8 @@ class Results:
         took_ms: Milliseconds by stage: `write` (where a method writes), `encode`, `draw`, `compose`, `search`,
             `documents`. Queries of one batch share them.
         notes: What the user should know: parts left out, fall-backs, an empty collection.
-        plan: How the index was searched, in the words of `Plan`: `scan`, `codes`, `pick`, `hnsw`, `ivf`, or several.
+        plan: How the index was searched, in the words of `Plan`: `scan`, `codes`, `pick`, `hnsw`, `ivf`,
+            `gpu-scan`, `gpu-ivf`, or several.
     """
 
     hits: tuple[Hit, ...]

@@ -287,14 +287,14 @@ class Retriever:
             found = find(view, [each.rule for each in composed], k, scope)
         with _timed(took, "documents"):
             hits = hits_of(view, composed, found, k)
-        remark = (view.remark,) if isinstance(view, CentredSnapshot) else ()
+        remarks = ((view.remark,) if isinstance(view, CentredSnapshot) else ()) + snapshot.remarks
         return [
             results(
                 own,
                 scale=each.rule.scale,
                 pseudo_target=each.pseudo_target,
                 written=asked.written,
-                notes=each.notes + remark,
+                notes=each.notes + remarks,
                 plan=leaders.plan,
             )
             for asked, each, own, leaders in zip(encoded, composed, hits, found, strict=True)

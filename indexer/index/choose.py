@@ -2,7 +2,8 @@
 
 The rule, after FAISS's guidelines: exact search while it is fast, or when a build would not pay; then a graph
 (HNSW), the fastest at high recall, while it fits; then an inverted file (IVF), with 8 bits a dimension where
-it does not fit as floats. On a GPU, exact search while it fits, then an inverted file. Settings overrule it.
+it does not fit as floats. On a GPU, exact search while it fits, with 16 bits a dimension where only that fits,
+then an inverted file. Settings overrule it.
 Exact search on the CPU reads 8-bit codes of the vectors where there are enough of them to repay making those.
 
 What this module does not know: the machine. Memory is passed in, so that everything here is a pure function.
@@ -26,9 +27,10 @@ GRAPH_BYTES = 16  # of each row of a graph: its offset, its level, and its share
 
 
 class Codes(HelpfulEnum):
-    """What a search reads first: vectors as they are, or 8 bits a dimension, re-scored exactly after the search."""
+    """What a search reads first: vectors as they are, or 16 or 8 bits a dimension, re-scored exactly afterwards."""
 
     FLOAT32 = "float32"
+    FP16 = "fp16"
     SQ8 = "sq8"
 
 
@@ -52,11 +54,23 @@ class Choice:
 
 _NAMES = {
     (IndexKind.EXACT, Codes.FLOAT32): "a flat index",
+    (IndexKind.EXACT, Codes.FP16): "a flat index with 16 bits a dimension",
     (IndexKind.EXACT, Codes.SQ8): "a scan of 8-bit codes",
     (IndexKind.HNSW, Codes.FLOAT32): "a graph",
     (IndexKind.IVF, Codes.FLOAT32): "an inverted file",
+    (IndexKind.IVF, Codes.FP16): "an inverted file with 16 bits a dimension",
     (IndexKind.IVF, Codes.SQ8): "an inverted file with 8 bits a dimension",
 }
+_BYTES = {Codes.FLOAT32: 4, Codes.FP16: 2, Codes.SQ8: 1}
+_ON_CPU = ((IndexKind.HNSW, Codes.FLOAT32), (IndexKind.IVF, Codes.FLOAT32), (IndexKind.IVF, Codes.SQ8))
+_ON_GPU = (
+    (IndexKind.EXACT, Codes.FLOAT32),
+    (IndexKind.EXACT, Codes.FP16),
+    (IndexKind.IVF, Codes.FLOAT32),
+    (IndexKind.IVF, Codes.FP16),
+    (IndexKind.IVF, Codes.SQ8),
+)
+"""In the order of preference, beside the exact search of a CPU."""
 
 
 def ivf_lists(rows: int) -> int:
@@ -76,13 +90,12 @@ def estimate_bytes(kind: IndexKind, rows: int, dim: int, codes: Codes = Codes.FL
     Raises:
         UnknownNameError: `kind` is `auto`, which has no size of its own.
     """
-    flat = rows * dim * 4
+    stored = rows * dim * _BYTES[codes]
     if kind is IndexKind.EXACT:
-        return flat if codes is Codes.FLOAT32 else rows * dim
+        return stored
     if kind is IndexKind.HNSW:
-        return flat + rows * (HNSW_LINKS * 2 * 4 + ID_BYTES + GRAPH_BYTES)
+        return rows * dim * 4 + rows * (HNSW_LINKS * 2 * 4 + ID_BYTES + GRAPH_BYTES)
     if kind is IndexKind.IVF:
-        stored = flat if codes is Codes.FLOAT32 else rows * dim
         return stored + rows * ID_BYTES + ivf_lists(rows) * dim * 4
     raise UnknownNameError("index with a size", kind, ["exact", "hnsw", "ivf"])
 
@@ -105,11 +118,10 @@ def choose_kind(
         expected_queries: How many searches there will be in all, where that is known.
 
     Raises:
-        CallError: The settings say `cuda`, and nothing fits the GPU.
+        CallError: The settings say `cuda`, and nothing fits the GPU, or what they name has no form there.
     """
     budget = allowed_bytes(settings, available_bytes)
     vectors = f"{rows:,} vectors of {dim} dimensions"
-
     on_gpu = settings.device is Device.CUDA
 
     def choice(kind: IndexKind, codes: Codes, reason: str) -> Choice:
@@ -117,25 +129,25 @@ def choose_kind(
 
     def exact(reason: str) -> Choice:
         size = estimate_bytes(IndexKind.EXACT, rows, dim, Codes.SQ8)
-        coded = rows >= CODED_ROWS and size <= budget and not on_gpu
+        coded = rows >= CODED_ROWS and size <= budget
         if coded:
             reason += f" 8-bit codes, {_amount(size)}, are read first."
         return choice(IndexKind.EXACT, Codes.SQ8 if coded else Codes.FLOAT32, reason)
 
-    if settings.kind is IndexKind.EXACT:
-        return exact("The settings ask for it.")
-    if settings.kind is not IndexKind.AUTO:
-        lists = estimate_bytes(IndexKind.IVF, rows, dim)
-        small = settings.kind is IndexKind.IVF and lists > budget
-        return choice(settings.kind, Codes.SQ8 if small else Codes.FLOAT32, "The settings ask for it.")
-    if expected_queries is not None and expected_queries < FEW_QUERIES:
-        reason = f"Building an index does not pay for {expected_queries:,} searches."
-        return choice(IndexKind.EXACT, Codes.FLOAT32, reason)
-    if rows <= EXACT_ROWS and not on_gpu:
-        return exact(f"{vectors} are quick to scan, as up to {EXACT_ROWS:,} are.")
-    first = IndexKind.EXACT if on_gpu else IndexKind.HNSW
+    if not on_gpu:
+        if settings.kind is IndexKind.EXACT:
+            return exact("The settings ask for it.")
+        if settings.kind is not IndexKind.AUTO:
+            lists = estimate_bytes(IndexKind.IVF, rows, dim)
+            small = settings.kind is IndexKind.IVF and lists > budget
+            return choice(settings.kind, Codes.SQ8 if small else Codes.FLOAT32, "The settings ask for it.")
+        if expected_queries is not None and expected_queries < FEW_QUERIES:
+            reason = f"Building an index does not pay for {expected_queries:,} searches."
+            return choice(IndexKind.EXACT, Codes.FLOAT32, reason)
+        if rows <= EXACT_ROWS:
+            return exact(f"{vectors} are quick to scan, as up to {EXACT_ROWS:,} are.")
     too_large = ""
-    for kind, codes in (first, Codes.FLOAT32), (IndexKind.IVF, Codes.FLOAT32), (IndexKind.IVF, Codes.SQ8):
+    for kind, codes in _gpu_candidates(settings) if on_gpu else _ON_CPU:
         name, size = _NAMES[kind, codes], estimate_bytes(kind, rows, dim, codes)
         if size <= budget:
             reason = f"{vectors}: {too_large}{name} takes {_amount(size)} of the {_amount(budget)} allowed."
@@ -145,6 +157,16 @@ def choose_kind(
     if on_gpu:
         raise CallError(f"{reason}.", "Search on the CPU (device='cpu'), or allow more with memory_budget.")
     return choice(IndexKind.EXACT, Codes.FLOAT32, f"{reason}; so they are scanned from disk.")
+
+
+def _gpu_candidates(settings: IndexSettings) -> list[tuple[IndexKind, Codes]]:
+    """What the settings admit of what a GPU can hold, the preferred first."""
+    if settings.kind is IndexKind.HNSW:
+        raise CallError("FAISS has no GPU form of HNSW.", "Choose kind='exact' or 'ivf', or device='cpu'.")
+    kinds = [IndexKind.EXACT, IndexKind.IVF] if settings.kind is IndexKind.AUTO else [settings.kind]
+    return [
+        (kind, codes) for kind, codes in _ON_GPU if kind in kinds and not (settings.half and codes is Codes.FLOAT32)
+    ]
 
 
 def allowed_bytes(settings: IndexSettings, available_bytes: int) -> int:
@@ -174,7 +196,9 @@ class Alternative:
 def alternatives(rows: int, dim: int, settings: IndexSettings, available_bytes: int) -> list[Alternative]:
     """All there are for a collection, smallest first; `choose_kind` takes one of them."""
     budget = allowed_bytes(settings, available_bytes)
-    sizes = {pair: estimate_bytes(pair[0], rows, dim, pair[1]) for pair in _NAMES}
+    exact = (IndexKind.EXACT, Codes.FLOAT32), (IndexKind.EXACT, Codes.SQ8)
+    pairs = _ON_GPU if settings.device is Device.CUDA else (*exact, *_ON_CPU)
+    sizes = {pair: estimate_bytes(pair[0], rows, dim, pair[1]) for pair in pairs}
     return [
         Alternative(kind, codes, size, size <= budget, kind is IndexKind.EXACT)
         for (kind, codes), size in sorted(sizes.items(), key=lambda each: each[1])

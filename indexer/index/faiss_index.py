@@ -1,8 +1,4 @@
-"""Approximate search with FAISS, and exact search on a GPU: the one module that imports faiss.
-
-FAISS proposes, `ExactIndex` disposes. What FAISS finds is scored again from the segments, so that scores are
-those of exact search and ties go by id. Where FAISS cannot promise k neighbours (a selective filter, a large
-k, a GPU, which ignores filters silently), the search is widened, and in the end replaced by an exact one.
+"""Approximate search with FAISS: the one module that imports faiss.
 
 An index file is a cache: made from the segments, and of use only beside the very same ones.
 
@@ -14,18 +10,17 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import math
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from indexer.errors import CallError, CorruptionError, MissingExtraError, StoreError, UnderdrawingError
-from indexer.index.choose import EXACT_ROWS, HNSW_LINKS, Codes, ivf_lists
-from indexer.index.exact import ExactIndex, checked_search, no_neighbours, rounding_error
-from indexer.index.protocol import NO_ID, Device, Ids, IndexKind, IndexSettings, Neighbours, Plan, Scores
+from indexer.index.choose import HNSW_LINKS, Codes, ivf_lists
+from indexer.index.exact import ExactIndex, rounding_error
+from indexer.index.proposals import EFFORT, FLAT_SPARE, SPARE, TUNE_K, ProposingIndex
+from indexer.index.protocol import NO_ID, Ids, IndexKind, IndexSettings, Plan, Scores
 from indexer.index.tuning import DEPTH, TuningQueries
 from indexer.types import JsonValue, Vectors
 
@@ -36,13 +31,8 @@ INSTALL = "Run: pip install 'underdrawing[cpu]'\nor, with a CUDA device: pip ins
 ADD_ROWS = 1 << 16
 TRAIN_ROWS_PER_LIST = 64  # FAISS wants 39 at least, and uses no more than 256
 EF_CONSTRUCTION = 80
+FLAT_MOST = 2048  # neighbours fetched of a flat index before exact search is as good
 EF_MOST = 4096  # where the graph is so broken that this is not enough, metadata tells of the recall
-TUNE_K = 10  # neighbours that the tuned effort is for
-FLAT_SPARE = 32  # neighbours fetched beyond k, to prove that float32 has not swapped any of the k
-SQ8_SPARE = 4  # times k: 8-bit codes find the right neighbours, but in a rough order
-GPU_MOST = 2048  # the largest k and nprobe of FAISS's own GPU kernels
-GROWTH = 4
-EFFORT = {IndexKind.IVF: "nprobe", IndexKind.HNSW: "ef_search"}
 _PLANS = {IndexKind.EXACT: Plan.SCAN, IndexKind.HNSW: Plan.HNSW, IndexKind.IVF: Plan.IVF}
 
 
@@ -94,7 +84,7 @@ def describe() -> dict[str, JsonValue]:
     }
 
 
-class FaissIndex:
+class FaissIndex(ProposingIndex):
     """A FAISS index over the segments of a collection; a `VectorIndex`. Threads may search it together.
 
     Use `build` or `load`.
@@ -102,30 +92,18 @@ class FaissIndex:
     Attributes:
         metadata: How it was made, as JSON: kind, codes, rows, dim, FAISS version, seed, lists or links, the
             chosen nprobe or ef_search, and the recall@10 measured with it. `load` wants it back.
+        index: FAISS's own, with int64 ids.
 
     Args:
-        index: A FAISS index with int64 ids, on the CPU.
+        index: As above.
         exact: Exact search over the same vectors.
         metadata: As above.
-        device: Where to search; a GPU holds a copy of the index.
     """
 
-    def __init__(self, index: Any, exact: ExactIndex, metadata: Mapping[str, Any], device: Device = Device.CPU) -> None:
-        self.metadata = dict(metadata)
-        self._exact = exact
-        self._kind = IndexKind(metadata["kind"])
-        self._codes = Codes(metadata["codes"])
-        self._lists = int(metadata.get("lists", 0))
-        self._effort = int(metadata.get(EFFORT.get(self._kind, ""), 0))
-        self._on_gpu = device is Device.CUDA
-        self._lock: AbstractContextManager[Any] = nullcontext()
-        self._index = index
-        if self._on_gpu:
-            require_device(self._kind, device)
-            # GPU indexes are not safe even for concurrent searches: they share the resources' memory.
-            self._lock = threading.Lock()
-            self._resources = faiss.StandardGpuResources()
-            self._index = faiss.index_cpu_to_gpu(self._resources, 0, index)
+    def __init__(self, index: Any, exact: ExactIndex, metadata: Mapping[str, Any]) -> None:
+        super().__init__(exact, metadata)
+        self.index = index
+        self.plan = _PLANS[self._kind]
 
     @classmethod
     def build(
@@ -143,15 +121,16 @@ class FaissIndex:
         Args:
             kind: `exact`, `hnsw` or `ivf`; the settings' own kind is not read.
             parts: The segments, as `ExactIndex` takes them.
-            settings: The recall to reach, and the device.
+            settings: The recall to reach.
             seed: Of the training sample, the clustering, the graph's levels and the tuning queries.
             codes: How IVF stores vectors.
 
         Raises:
-            CallError: A device or kind that cannot be had.
+            CallError: `auto`, which is no index of its own.
             CorruptionError: The parts do not fit each other.
         """
-        require_device(kind, settings.device)
+        if kind is IndexKind.AUTO:
+            raise CallError("kind='auto' is a rule, not an index.", "Ask choose_kind which index it means.")
         exact = ExactIndex(parts)
         rng = np.random.default_rng(seed)
         facts: dict[str, Any] = {"kind": kind.value, "codes": codes.value, "seed": seed}
@@ -165,25 +144,20 @@ class FaissIndex:
             for start in range(0, len(ids), ADD_ROWS):
                 chunk = slice(start, start + ADD_ROWS)
                 index.add_with_ids(np.ascontiguousarray(vectors[chunk]), np.ascontiguousarray(ids[chunk]))
-        return cls(index, exact, _tuned(index, exact, facts, settings.recall, rng), settings.device)
+        return cls(index, exact, _tuned(index, exact, facts, settings.recall, rng))
 
     @classmethod
-    def load(
-        cls, path: Path, exact: ExactIndex, metadata: Mapping[str, Any], device: Device = Device.CPU
-    ) -> FaissIndex:
-        """Open a file that `save` wrote. On the CPU it is memory-mapped: keep it until the index is gone.
+    def load(cls, path: Path, exact: ExactIndex, metadata: Mapping[str, Any]) -> FaissIndex:
+        """Map a file that `save` wrote; keep it until the index is gone.
 
         FAISS checks such files only in part, so a caller compares the file's checksum first.
 
         Raises:
             CorruptionError: The file cannot be read, or was made from other vectors than `exact` holds.
-            CallError: A device that cannot be had.
         """
-        require_device(IndexKind(metadata["kind"]), device)
-        flags = 0 if device is Device.CUDA else faiss.IO_FLAG_MMAP_IFC
         rebuild = "Delete the file: it is made again from the segments."
         try:
-            index = faiss.read_index(str(path), flags)
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             raise CorruptionError(f"FAISS cannot read the index file {path}: {error}", rebuild) from error
         if (index.ntotal, index.d) != (exact.size, exact.dim):
@@ -192,7 +166,7 @@ class FaissIndex:
                 f"the segments {exact.size} of {exact.dim}.",
                 rebuild,
             )
-        return cls(index, exact, metadata, device)
+        return cls(index, exact, metadata)
 
     def save(self, path: Path) -> None:
         """Write the index to `path`, neither atomically nor durably: pass a temporary name, then rename it.
@@ -200,100 +174,31 @@ class FaissIndex:
         Raises:
             StoreError: The file cannot be written.
         """
-        index = faiss.index_gpu_to_cpu(self._index) if self._on_gpu else self._index
         try:
-            faiss.write_index(index, str(path))
+            faiss.write_index(self.index, str(path))
         except RuntimeError as error:
             raise StoreError(f"The index file {path} cannot be written: {error}") from error
 
-    @property
-    def size(self) -> int:
-        """How many vectors it holds."""
-        return self._exact.size
-
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
-        """Near the k best of each query (kind `exact`: the k best), as `VectorIndex.search` promises.
-
-        Args:
-            queries: (n, dim) float32.
-            k: At least 1; may exceed `size`.
-            allowed: Ascending ids to choose from, or None for all. Ids that are not held are ignored.
-
-        Raises:
-            QueryError: k below 1, another dimension, or a value that is not finite.
-            CallError: `allowed` does not ascend.
-        """
-        queries = checked_search(queries, k, self._exact, allowed)
-        held = None if allowed is None else self._exact.held(allowed)
-        eligible = self.size if held is None else len(held)
-        if eligible == 0 or (held is not None and eligible <= EXACT_ROWS):
-            return self._exact.search(queries, k, held)
-        wanted = min(k, eligible)
-        found, plans = no_neighbours(len(queries), k), set()
-        todo, growth = np.arange(len(queries)), 1
-        while len(todo):
-            batch = queries[todo]
-            plan = self._plan(wanted, eligible / self.size, growth)
-            if plan is None:
-                answer, complete = self._exact.search(batch, k, held), np.ones(len(todo), np.bool_)
-                plans.add(answer.plan)
-            else:
-                candidates, unseen = self._propose(batch, *plan, held)
-                answer = self._exact.rerank(batch, candidates, k)
-                complete = answer.scores[:, wanted - 1] > unseen
-                plans.add(_PLANS[self._kind].value)
-            found.ids[todo[complete]] = answer.ids[complete]
-            found.scores[todo[complete]] = answer.scores[complete]
-            todo = todo[~complete]
-            growth *= GROWTH
-        return Neighbours(found.ids, found.scores, " and ".join(sorted(plans)))
-
     def _plan(self, wanted: int, share: float, growth: int) -> tuple[int, int] | None:
-        """How many neighbours to fetch and with which nprobe or efSearch; None where exact search is better.
-
-        The tuned effort is for 10 neighbours out of all. It is divided by the share that a filter lets pass, so
-        that as many eligible vectors are seen as without a filter, and grows with the square root of k. These
-        are rules of thumb; where neighbours are still missing, the search is repeated with `growth`.
-        """
-        fetch, effort, most = float(wanted), 0.0, 0
-        depth = max(wanted / TUNE_K, 1)
+        fetch, effort, most = float(wanted), self._deeper(wanted, share, growth), 0
         if self._kind is IndexKind.EXACT:
-            fetch = wanted + FLAT_SPARE
+            fetch = (wanted + FLAT_SPARE) * growth
+            if fetch > FLAT_MOST:
+                return None
         elif self._kind is IndexKind.HNSW:
-            effort = max(self._effort * math.sqrt(depth), wanted)
+            effort = max(effort, wanted * growth / share)
             most = max(self._effort, self.size // 16)
         else:
-            fetch = wanted * (SQ8_SPARE if self._codes is Codes.SQ8 else 1)
-            effort = self._effort * math.sqrt(depth)
+            fetch = wanted * SPARE[self._codes]
             most = self._lists
-        effort *= growth / share
-        if self._on_gpu:
-            fetch, most = fetch / share, min(most, GPU_MOST)
-        if self._on_gpu or self._kind is IndexKind.EXACT:
-            fetch *= growth
-            if fetch > GPU_MOST:
-                return None
-        if effort > most:
-            return None
-        return math.ceil(fetch), math.ceil(effort)
+        return None if effort > most else (math.ceil(fetch), math.ceil(effort))
 
     def _propose(self, queries: Vectors, fetch: int, effort: int, held: Ids | None) -> tuple[Ids, Scores]:
-        """One FAISS search.
-
-        Returns:
-            The ids found, (n, fetch), -1 for none; and what the exact score of the last neighbour wanted must
-            exceed for the answer to be complete, (n,): for approximate kinds, only that there is one.
-        """
-        selected = None if self._on_gpu else held
-        with self._lock:
-            scores, ids = self._index.search(queries, fetch, params=self._parameters(effort, selected))
+        scores, ids = self.index.search(queries, fetch, params=self._parameters(effort, held))
         unseen = np.full(len(queries), -np.inf, np.float32)
         if self._kind is IndexKind.EXACT:
             more = ids[:, -1] != NO_ID
             unseen[more] = (scores[:, -1] + rounding_error(queries))[more]
-        if held is not None and self._on_gpu:
-            place = np.minimum(np.searchsorted(held, ids), len(held) - 1)
-            ids = np.where(held[place] == ids, ids, NO_ID)
         return ids, unseen
 
     def _parameters(self, effort: int, selected: Ids | None) -> Any:
@@ -306,28 +211,6 @@ class FaissIndex:
         return faiss.SearchParameters(**options) if options else None
 
 
-def require_device(kind: IndexKind, device: Device) -> None:
-    """Refuse what FAISS cannot do here.
-
-    Raises:
-        CallError: `auto` is no index of its own; or `cuda` with HNSW, without a GPU build, or without a GPU.
-    """
-    if kind is IndexKind.AUTO:
-        raise CallError("kind='auto' is a rule, not an index.", "Ask choose_kind which index it means.")
-    if device is Device.CPU:
-        return
-    if kind is IndexKind.HNSW:
-        raise CallError("FAISS has no GPU form of HNSW.", "Choose kind='exact' or 'ivf', or device='cpu'.")
-    if not hasattr(faiss, "StandardGpuResources"):
-        names = " ".join(installed()) or "faiss"
-        raise CallError(
-            f"device='cuda' needs a GPU build of FAISS; {names} {faiss.__version__} is for the CPU.",
-            f"Run: pip uninstall -y {names}\nthen: pip install 'underdrawing[gpu]'",
-        )
-    if faiss.get_num_gpus() == 0:
-        raise CallError("FAISS sees no CUDA device.", "Choose device='cpu', or see what nvidia-smi says.")
-
-
 def _trained(kind: IndexKind, codes: Codes, exact: ExactIndex, seed: int, rng: np.random.Generator) -> Any:
     """An empty FAISS index that takes `add_with_ids`, trained where its kind needs training."""
     metric = faiss.METRIC_INNER_PRODUCT  # the default of most kinds is L2
@@ -335,10 +218,11 @@ def _trained(kind: IndexKind, codes: Codes, exact: ExactIndex, seed: int, rng: n
     if kind is IndexKind.IVF:
         lists = ivf_lists(exact.size)
         quantizer = faiss.IndexFlat(dim, metric)
-        if codes is Codes.SQ8:
-            index = faiss.IndexIVFScalarQuantizer(quantizer, dim, lists, faiss.ScalarQuantizer.QT_8bit, metric)
-        else:
+        if codes is Codes.FLOAT32:
             index = faiss.IndexIVFFlat(quantizer, dim, lists, metric)
+        else:
+            stored = faiss.ScalarQuantizer.QT_8bit if codes is Codes.SQ8 else faiss.ScalarQuantizer.QT_fp16
+            index = faiss.IndexIVFScalarQuantizer(quantizer, dim, lists, stored, metric)
         index.cp.seed = seed
         index.cp.min_points_per_centroid = 1  # a tiny collection is no reason to print a warning
         if exact.size:

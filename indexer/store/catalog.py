@@ -21,6 +21,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from indexer.errors import CallError, CorruptionError, SnapshotGoneError
 from indexer.store.database import Database, storable
 from indexer.store.filters import Where, compile_where
+from indexer.store.read_only import undisturbed
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, SpaceRow, VectorRow
 from indexer.store.segments import SegmentFile
 from indexer.types import MODALITIES, UNKNOWN, Ids, Mean, Metric, Modality, Parts, Role
@@ -85,6 +86,7 @@ class Catalog:
         self._modalities: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
         self._modalities_lock = threading.Lock()
 
+    @undisturbed
     def generation(self) -> Generation:
         """The newest published state."""
         with self.database.read() as connection:
@@ -98,6 +100,7 @@ class Catalog:
         rows = self.database.read_directly("SELECT max(number) FROM generations", ())
         return self.generation().number if rows is None else int(rows[0][0])
 
+    @undisturbed
     def spaces(self, generation: int) -> list[Space]:
         """All spaces, with their means as of a generation.
 
@@ -138,6 +141,7 @@ class Catalog:
             for row in rows
         ]
 
+    @undisturbed
     def segments(self, generation: int, space: int | None = None) -> list[SegmentFile]:
         """The segments that live in a generation, oldest first."""
         query = select(SegmentRow).where(_alive(SegmentRow, generation)).order_by(SegmentRow.id)
@@ -147,6 +151,7 @@ class Catalog:
             rows = connection.execute(query.with_only_columns(*SegmentRow.__table__.columns)).all()
         return [SegmentFile(row.file, row.sha256, row.size, row.rows) for row in rows]
 
+    @undisturbed
     def tombstones(self, generation: int, space: int) -> Ids:
         """Vectors in living segments whose document is dead in a generation: (n,) int64, ascending."""
         dead = and_(DocumentRow.died.is_not(None), DocumentRow.died <= generation)
@@ -157,6 +162,7 @@ class Catalog:
             rows = connection.execute(_vectors_of(space, VectorRow.id, VectorRow.segment).where(dead))
             return self._ids(row[0] for row in rows if row[1] in segments)
 
+    @undisturbed
     def matching(self, where: Where, generation: int, space: int) -> Ids:
         """Vectors of living documents that a filter lets through: (n,) int64, ascending.
 
@@ -168,6 +174,7 @@ class Catalog:
         with self._pinned(generation) as connection:
             return self._ids(connection.execute(query).scalars())
 
+    @undisturbed
     def vector_ids(self, ids: Sequence[str], generation: int, space: int) -> Ids:
         """The vectors of documents, in the order of their ids.
 
@@ -184,6 +191,7 @@ class Catalog:
             )
         return np.array([found[each] for each in ids], np.int64)
 
+    @undisturbed
     def known_vector_ids(self, ids: Sequence[str], generation: int, space: int) -> dict[str, int]:
         """The vectors of those documents that live in a generation, by document id."""
         found: dict[str, int] = {}
@@ -206,6 +214,7 @@ class Catalog:
                 found[record.vector] = record
         return found
 
+    @undisturbed
     def _document_rows(self, vectors: Sequence[int], generation: int) -> Sequence[Any]:
         marks = ",".join("?" * len(vectors))
         rows = self.database.read_directly(_DOCUMENTS.format(marks), (*vectors, generation, generation))
@@ -234,6 +243,7 @@ class Catalog:
             for row in connection.execution_options(yield_per=1000).execute(query):
                 yield row[0], str(row[1]), row[2]
 
+    @undisturbed
     def stamps(self, ids: Sequence[str], source: str) -> dict[str, str]:
         """The stamps of living documents that came from a source, by id."""
         found: dict[str, str] = {}
@@ -247,12 +257,14 @@ class Catalog:
                 found.update((row[0], row[1]) for row in rows if row[1] is not None)
         return found
 
+    @undisturbed
     def ids_of_source(self, source: str) -> set[str]:
         """The ids of the living documents that came from a source."""
         with self.database.read() as connection:
             query = select(DocumentRow.id).where(DocumentRow.source == source, DocumentRow.died.is_(None))
             return set(connection.execute(query).scalars())
 
+    @undisturbed
     def modalities(self, space: int, below: int) -> npt.NDArray[np.uint8]:
         """What each vector is made of, as its place in `MODALITIES`; `UNKNOWN` where no row is left.
 
@@ -286,6 +298,7 @@ class Catalog:
                 self._modalities = np.concatenate([self._modalities, fresh])
             return self._modalities
 
+    @undisturbed
     def counts(self, generation: int) -> dict[str, int]:
         """Living documents by modality."""
         with self._pinned(generation) as connection:

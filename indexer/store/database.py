@@ -25,10 +25,11 @@ from sqlalchemy.exc import (
     OperationalError,
     SQLAlchemyError,
 )
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import QueuePool
 
 from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
 from indexer.store.migrations import upgrade
+from indexer.store.read_only import LonelyConnection, only_readable, read_only_engine, require_undisturbed, undisturbed
 from indexer.store.schema import SCHEMA_VERSION
 
 BUSY_MILLISECONDS = 30_000
@@ -67,8 +68,8 @@ class Database:
         self.url = parse_url(url)
         self.schema = schema
         if self.url.get_backend_name() == "sqlite":
-            if _only_readable(self.url):
-                self.engine = _read_only_engine(Path(str(self.url.database)))
+            if only_readable(self.url):
+                self.engine = read_only_engine(Path(str(self.url.database)), BUSY_MILLISECONDS, to_json)
             else:
                 # A new connection costs as much as a search; as many as POOLED threads need at once are kept.
                 self.engine = create_engine(
@@ -97,10 +98,24 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection for reading; what it sees is as of its first statement."""
-        with _mapped(self.shown), self._reading.connect() as connection, connection.begin():
-            yield connection
+        """A connection for reading; what it sees is as of its first statement.
 
+        Raises:
+            DisturbedError: It may not be, after all: the method around this is `undisturbed`, and begins again.
+        """
+        with _mapped(self.shown), self._reading.connect() as connection, connection.begin():
+            with self._in_peace(connection.connection.dbapi_connection):
+                yield connection
+
+    @contextmanager
+    def _in_peace(self, connection: Any) -> Iterator[None]:
+        try:
+            yield
+        finally:  # an error may be one more sign of the disturbance
+            if isinstance(connection, LonelyConnection):
+                require_undisturbed(Path(str(self.url.database)), connection)
+
+    @undisturbed
     def read_directly(self, statement: str, values: Sequence[Any]) -> list[Any] | None:
         """Rows of one statement straight from SQLite's driver, for what every search asks; None on PostgreSQL.
 
@@ -115,7 +130,8 @@ class Database:
         with _mapped(self.shown):
             connection = self.engine.raw_connection()
             try:
-                return list(connection.cursor().execute(statement, values).fetchall())
+                with self._in_peace(connection.dbapi_connection):
+                    return list(connection.cursor().execute(statement, values).fetchall())
             except sqlite3.Error as error:
                 # As SQLAlchemy would have told it.
                 told = OperationalError if isinstance(error, sqlite3.OperationalError) else DatabaseError
@@ -168,6 +184,7 @@ class Database:
                 "Open it once for writing (any `underdrawing index`), which upgrades it.",
             )
 
+    @undisturbed
     def version(self) -> str | None:
         """The newest migration applied, or None where there are no tables."""
         with self.read() as connection:
@@ -182,6 +199,7 @@ class Database:
                 "Upgrade: pip install -U underdrawing",
             )
 
+    @undisturbed
     def problems(self) -> list[str]:
         """What the database says is wrong with its own file; PostgreSQL looks after itself.
 
@@ -232,32 +250,6 @@ def _postgres_engine(url: URL, schema: str | None) -> Engine:
         return create_engine(url, connect_args=options, pool_pre_ping=True, json_serializer=to_json)
     except (ImportError, NoSuchModuleError):
         raise MissingExtraError("psycopg", "postgres", "A PostgreSQL collection") from None
-
-
-def _only_readable(url: URL) -> bool:
-    """Whether this user may read SQLite's file, but write nothing beside it."""
-    return (
-        url.database is not None and Path(url.database).exists() and not os.access(Path(url.database).parent, os.W_OK)
-    )
-
-
-def _read_only_engine(path: Path) -> Engine:
-    """An engine for a file in a folder that may only be read.
-
-    Where a log lies beside the file, SQLite reads both. Where none does, all is in the file, and SQLite must be told
-    not to want one. Which it is has to be looked at for each connection, so none is kept: a writer with more rights
-    may start at any time.
-    """
-
-    def connect() -> sqlite3.Connection:
-        log = path.with_name(f"{path.name}-wal")
-        alone = not log.exists() or log.stat().st_size == 0
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro{'&immutable=1' if alone else ''}", uri=True)
-        connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
-        return connection
-
-    return create_engine("sqlite://", creator=connect, poolclass=NullPool, json_serializer=to_json)
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

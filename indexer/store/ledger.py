@@ -13,6 +13,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from indexer.store.database import Database
 from indexer.store.publish import FinishedShard, finish_shard
+from indexer.store.read_only import undisturbed
 from indexer.store.schema import JobRow, JobShardRow, RejectRow
 from indexer.types import HelpfulEnum, Rejected
 
@@ -93,6 +94,7 @@ class Ledger:
             return Counter({row[0]: row[1] for row in connection.execute(query)})
 
 
+@undisturbed
 def jobs(database: Database) -> list[dict[str, Any]]:
     """All jobs with their totals, oldest first, for `info`."""
     totals = (

@@ -13,7 +13,7 @@ from indexer import Document, IndexKind, IndexSettings
 from indexer.centred import PRIOR, SAMPLE, CentredSnapshot, centred
 from indexer.centring import document_means, shrunk_means
 from indexer.errors import QueryError, SnapshotGoneError, UnknownNameError
-from indexer.index import faiss_index
+from indexer.index import proposals
 from indexer.index.protocol import Plan
 from indexer.store.publish import NewDocument
 from indexer.types import Centre, Mean, Modality, Role
@@ -137,7 +137,7 @@ def test_a_scan_is_brute_force(mixed, vectors, monkeypatch, centre, conditions):
 @pytest.mark.parametrize("conditions", CONDITIONS)
 def test_an_index_finds_it(mixed, vectors, open_shop, monkeypatch, kind, conditions):
     monkeypatch.setattr("indexer.centred.FEW_ROWS", 0)
-    monkeypatch.setattr(faiss_index, "EXACT_ROWS", 0)
+    monkeypatch.setattr(proposals, "EXACT_ROWS", 0)
     asked, keep = CONDITIONS[conditions]
     expected = truth(mixed, vectors, keep=keep)
     view = centred(open_shop(index=IndexSettings(kind=kind, recall=0.99)).snapshot(), Centre.ON)

@@ -9,16 +9,36 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cpu_cards import CpuCard
 
-from indexer.index import codes, faiss_index
+from indexer.index import codes, gpu_index, proposals
+from indexer.index.cards import Cards, CopyKey
 from indexer.index.choose import Codes
 from indexer.index.codes import CodedIndex
 from indexer.index.exact import ExactIndex
 from indexer.index.faiss_index import FaissIndex
+from indexer.index.gpu_index import GpuIndex
 from indexer.index.protocol import IndexKind, IndexSettings
 from indexer.vectors import unit_rows
 
 ROWS, DIM, QUERIES = 5_000, 32, 40
+KEY = CopyKey((), ())
+
+
+def two_cards():
+    return Cards([CpuCard(0), CpuCard(1)])
+
+
+def on_cards(parts, codes):
+    exact = ExactIndex(parts)
+    return GpuIndex.flat(two_cards(), KEY, exact, codes) if exact.size else exact
+
+
+def inverted_on_cards(parts):
+    built = FaissIndex.build(IndexKind.IVF, parts, IndexSettings(), codes=Codes.FP16)
+    return GpuIndex.inverted(two_cards(), KEY, built) if built.size else built
+
+
 SHARES = [0.5, 0.1, 0.01, 0.001]
 MAKERS = {
     "exact": lambda parts: ExactIndex(parts),
@@ -27,8 +47,11 @@ MAKERS = {
     "hnsw": lambda parts: FaissIndex.build(IndexKind.HNSW, parts, IndexSettings()),
     "ivf": lambda parts: FaissIndex.build(IndexKind.IVF, parts, IndexSettings()),
     "ivf-sq8": lambda parts: FaissIndex.build(IndexKind.IVF, parts, IndexSettings(), codes=Codes.SQ8),
+    "cards": lambda parts: on_cards(parts, Codes.FLOAT32),
+    "cards-fp16": lambda parts: on_cards(parts, Codes.FP16),
+    "cards-ivf": lambda parts: inverted_on_cards(parts),
 }
-EXACT = {"exact", "codes", "faiss-exact"}
+EXACT = {"exact", "codes", "faiss-exact", "cards", "cards-fp16"}
 LOADERS = {"codes": CodedIndex.load}
 
 
@@ -56,7 +79,8 @@ def indexes(data):
 @pytest.fixture(autouse=True)
 def no_shortcut(monkeypatch):
     """At this size every filter and batch would be answered by exact search, and FAISS never asked."""
-    monkeypatch.setattr(faiss_index, "EXACT_ROWS", 0)
+    monkeypatch.setattr(proposals, "EXACT_ROWS", 0)
+    monkeypatch.setattr(gpu_index, "FEW_ROWS", 0)
     monkeypatch.setattr(codes, "SPARSE", 0)
     monkeypatch.setattr(codes, "FEW_QUERIES", QUERIES)
     monkeypatch.setattr(codes, "LOOKED_AT", 16)
@@ -160,7 +184,7 @@ def test_threads_with_filters_of_their_own_do_not_disturb_each_other(name, index
         np.testing.assert_array_equal(scores_alone, scores_together)
 
 
-@pytest.mark.parametrize("name", [name for name in MAKERS if name != "exact"])
+@pytest.mark.parametrize("name", [name for name in MAKERS if name != "exact" and not name.startswith("cards")])
 def test_saved_and_loaded(name, indexes, data, tmp_path):
     index = indexes[name]
     index.save(tmp_path / "index")

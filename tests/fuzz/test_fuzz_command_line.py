@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 
 import pytest
 from PIL import Image
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from indexer import Collection, Document
 from pipelines.cli import app
 
-LINES, MANY = 12, 2_000
+LINES, MINUTES = 12, 10
 COMMANDS = ["search", "info", "check", "compact", "delete", "index", "doctor", "diagnose", "train", "", "nonsense"]
 OPTIONS = [
     "--image", "--like", "--not", "--not-image", "--where", "--method", "-k", "--json", "--html", "--modality", "--centre",
@@ -67,6 +68,13 @@ def test_some_lines(places, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_many_lines(places, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    try_lines(places, tmp_path, 2, MANY)
+def test_lines_at_length(places, tmp_path, monkeypatch):
+    end, seed = time.monotonic() + 60 * MINUTES, 100
+    while time.monotonic() < end:
+        (folder := tmp_path / str(seed)).mkdir()
+        monkeypatch.chdir(folder)
+        try_lines(places, folder, seed, LINES)
+        monkeypatch.chdir(tmp_path)
+        shutil.rmtree(folder)
+        seed += 1
+    print(f"{LINES * (seed - 100)} lines")  # noqa: T201

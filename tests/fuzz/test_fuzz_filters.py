@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from indexer import Collection
@@ -12,7 +14,7 @@ from indexer.store.publish import NewDocument
 from indexer.types import Modality
 from indexer.vectors import unit_rows
 
-EXAMPLES, MANY = 30, 5_000
+EXAMPLES, MINUTES = 30, 5
 OPERATORS = ["$eq", "$ne", "$lt", "$lte", "$gt", "$gte", "$in", "$nin", "$exists", "$contains", "$like", "$", ""]
 scalars = (
     st.none()
@@ -81,7 +83,17 @@ def test_any_filter(snapshot, where):
 
 
 @pytest.mark.slow
-@settings(max_examples=MANY, deadline=None)
-@given(where=filters)
-def test_many_filters(snapshot, where):
-    ask(snapshot, where)
+def test_any_filter_at_length(snapshot):
+    """For `MINUTES` on each database."""
+    end, rounds = time.monotonic() + 60 * MINUTES, 0
+    while time.monotonic() < end:
+
+        @seed(rounds)
+        @settings(max_examples=500, deadline=None, database=None)
+        @given(where=filters)
+        def some(where):
+            ask(snapshot, where)
+
+        some()
+        rounds += 1
+    print(f"{500 * rounds} filters")  # noqa: T201

@@ -99,13 +99,34 @@ def test_codes_are_chosen_even_where_the_kind_is_not():
     assert choose_kind(10**6, 512, IndexSettings(kind=IndexKind.HNSW), 3 * GB).codes is Codes.FLOAT32
 
 
-def test_on_a_gpu_exact_comes_first_and_nothing_is_left_to_the_disk():
+@pytest.mark.parametrize(
+    ("settings", "memory", "kind", "codes"),
+    [
+        ({}, 42 * GB, IndexKind.EXACT, Codes.FLOAT32),
+        ({}, 18 * GB, IndexKind.EXACT, Codes.FP16),
+        ({"half": True}, 80 * GB, IndexKind.EXACT, Codes.FP16),
+        ({}, 6 * GB, IndexKind.IVF, Codes.SQ8),
+        ({"kind": IndexKind.IVF}, 80 * GB, IndexKind.IVF, Codes.FLOAT32),
+        ({"kind": IndexKind.IVF}, 18 * GB, IndexKind.IVF, Codes.FP16),
+        ({"kind": IndexKind.IVF, "half": True}, 80 * GB, IndexKind.IVF, Codes.FP16),
+    ],
+)
+def test_on_a_gpu_exact_comes_first_and_half_of_it_before_an_inverted_file(settings, memory, kind, codes):
+    rows = 5_000_000
+    choice = choose_kind(rows, 512, IndexSettings(device=Device.CUDA, **settings), memory)
+    assert (choice.kind, choice.codes) == (kind, codes)
+    assert choice.bytes == estimate_bytes(kind, rows, 512, codes)
+
+
+def test_on_a_gpu_nothing_is_left_to_the_disk():
     settings = IndexSettings(device=Device.CUDA)
-    assert choose_kind(1_000_000, 512, settings, 8 * GB).kind is IndexKind.EXACT
-    choice = choose_kind(10_000_000, 512, settings, 12 * GB)
-    assert (choice.kind, choice.codes) == (IndexKind.IVF, Codes.SQ8)
     with pytest.raises(CallError, match=r"inverted file.* would take 5\.2 GB, and 4\.0 GB are allowed"):
         choose_kind(10_000_000, 512, settings, 8 * GB)
+    with pytest.raises(CallError, match=r"no GPU form of HNSW.*'exact' or 'ivf'"):
+        choose_kind(1_000, 512, IndexSettings(IndexKind.HNSW, device=Device.CUDA), 8 * GB)
+    others = alternatives(1_000_000, 512, settings, GB)
+    assert {each.kind for each in others} == {IndexKind.EXACT, IndexKind.IVF}
+    assert {each.codes for each in others if each.exact} == {Codes.FLOAT32, Codes.FP16}
 
 
 def test_the_reason_has_the_numbers():

@@ -3,23 +3,21 @@
 import importlib
 import json
 import sys
-import threading
 
 import numpy as np
 import pytest
 
 from indexer.errors import CallError, CorruptionError, MissingExtraError, StoreError, UnderdrawingError
-from indexer.index import faiss_index
+from indexer.index import faiss_index, proposals
 from indexer.index.choose import Codes, estimate_bytes
 from indexer.index.exact import ExactIndex
 from indexer.index.faiss_index import FaissIndex, describe, faiss
-from indexer.index.protocol import Device, IndexKind, IndexSettings
+from indexer.index.protocol import IndexKind, IndexSettings
 from indexer.vectors import unit_rows
 
 KINDS = [IndexKind.EXACT, IndexKind.HNSW, IndexKind.IVF]
 ROWS, DIM = 2_000, 32
 CPU = IndexSettings()
-CUDA = IndexSettings(device=Device.CUDA)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +47,7 @@ def built(parts):
 @pytest.fixture
 def no_shortcut(monkeypatch):
     """Filters are few rows here, and would all be answered by exact search."""
-    monkeypatch.setattr(faiss_index, "EXACT_ROWS", 0)
+    monkeypatch.setattr(proposals, "EXACT_ROWS", 0)
 
 
 @pytest.fixture
@@ -157,10 +155,10 @@ def test_a_search_leaves_the_shared_index_as_it_was(built, queries, tmp_path, no
 
 def test_a_filter_that_leaves_few_is_answered_exactly(built, queries, exact_calls, monkeypatch):
     allowed = np.arange(100, 600)
-    monkeypatch.setattr(faiss_index, "EXACT_ROWS", 500)
+    monkeypatch.setattr(proposals, "EXACT_ROWS", 500)
     built[IndexKind.IVF].search(queries, 5, allowed)
     assert exact_calls == [20]
-    monkeypatch.setattr(faiss_index, "EXACT_ROWS", 499)
+    monkeypatch.setattr(proposals, "EXACT_ROWS", 499)
     built[IndexKind.IVF].search(queries, 5, allowed)
     assert exact_calls == [20]
 
@@ -255,90 +253,3 @@ def test_a_faiss_that_cannot_be_loaded_says_why(monkeypatch):
     monkeypatch.setattr(faiss_index.importlib, "import_module", broken)
     with pytest.raises(UnderdrawingError, match="cannot be loaded: libcudart"):
         faiss_index.import_faiss()
-
-
-class GpuStandIn:
-    """What matters here of FAISS's GPU indexes, so that the logic around them is tested without a GPU.
-
-    It ignores selectors, refuses k and nprobe above 2,048, and breaks if two threads search it at once.
-    """
-
-    def __init__(self, index):
-        self.index = index
-        self.busy = threading.Lock()
-
-    def search(self, queries, k, params=None):
-        assert k <= 2_048
-        assert getattr(params, "nprobe", 1) <= 2_048
-        if params is not None:
-            params.sel = None
-        assert self.busy.acquire(blocking=False)
-        try:
-            return self.index.search(queries, k, params=params)
-        finally:
-            self.busy.release()
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
-    to_gpu, to_cpu = (lambda _, device, index: GpuStandIn(index)), (lambda held: held.index)
-    monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
-    monkeypatch.setattr(faiss, "index_gpu_to_cpu", to_cpu, raising=False)
-
-
-def test_cuda_without_a_gpu_is_refused_with_the_way_out(parts, built, tmp_path, monkeypatch):
-    with pytest.raises(CallError, match=r"no GPU form of HNSW.*'exact' or 'ivf'"):
-        FaissIndex.build(IndexKind.HNSW, parts, CUDA)
-    monkeypatch.delattr(faiss, "StandardGpuResources", raising=False)
-    built[IndexKind.IVF].save(tmp_path / "index")
-    for refused in (
-        lambda: FaissIndex.build(IndexKind.IVF, parts, CUDA),
-        lambda: FaissIndex.load(tmp_path / "index", ExactIndex(parts), built[IndexKind.IVF].metadata, Device.CUDA),
-    ):
-        with pytest.raises(CallError, match=r"(?s)needs a GPU build.*pip uninstall.*underdrawing\[gpu\]"):
-            refused()
-    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
-    with pytest.raises(CallError, match="sees no CUDA device"):
-        FaissIndex.build(IndexKind.IVF, parts, CUDA)
-
-
-def check_on_gpu(parts, queries, tmp_path):
-    exact = ExactIndex(parts)
-    for kind in (IndexKind.EXACT, IndexKind.IVF):
-        index = FaissIndex.build(kind, parts, CUDA)
-        for allowed in (None, *(np.arange(100, 2_100, step) for step in (2, 10, 100, 1_000))):
-            expected = exact.search(queries, 10, allowed)
-            found = index.search(queries, 10, allowed)
-            np.testing.assert_array_equal(found.ids >= 0, expected.ids >= 0)
-            assert (found.scores >= expected.scores[:, -1:]).mean() >= (1.0 if kind is IndexKind.EXACT else 0.9)
-            if kind is IndexKind.EXACT:
-                np.testing.assert_array_equal(found.ids, expected.ids)
-                np.testing.assert_array_equal(found.scores, expected.scores)
-        index.save(tmp_path / "index")
-        loaded = FaissIndex.load(tmp_path / "index", exact, index.metadata, Device.CUDA)
-        np.testing.assert_array_equal(loaded.search(queries, 10).ids, index.search(queries, 10).ids)
-        threads = [threading.Thread(target=index.search, args=(queries, 10)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-
-def test_on_a_gpu_that_ignores_filters_they_hold_all_the_same(parts, queries, tmp_path, gpu, no_shortcut):
-    check_on_gpu(parts, queries, tmp_path)
-
-
-def test_on_a_gpu_more_is_fetched_than_a_filter_leaves(parts, queries, gpu, no_shortcut, exact_calls):
-    for kind in (IndexKind.EXACT, IndexKind.IVF):
-        index = FaissIndex.build(kind, parts, CUDA)
-        exact_calls.clear()
-        assert (index.search(queries, 10, np.arange(100, 2_100, 2)).ids >= 0).all()
-        assert exact_calls == []
-
-
-@pytest.mark.gpu
-def test_on_a_gpu(parts, queries, tmp_path, no_shortcut):
-    check_on_gpu(parts, queries, tmp_path)

@@ -16,6 +16,7 @@ class FakeSnapshot:
     """Rows in order of their vector ids, which start at 100 so that they are never positions."""
 
     FIRST = 100
+    remarks = ()
 
     def __init__(self, documents, vectors, means=None):
         self._documents, self._vectors = documents, vectors
