@@ -17,7 +17,7 @@ from retrieval.generate import Sketch
 from retrieval.studio import Reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-MODELS = ("emoji-clip", "emoji-inversion", "emoji-generator")
+MODELS = ("emoji-clip", "emoji-inversion", "emoji-generator", "emoji-gme")
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +78,14 @@ def test_the_studio_takes_them_by_itself(embedder, pictures, tmp_path):
     assert made.note is None
     assert made.drawn is not None
     assert np.isfinite(made.drawn.vector).all()
+
+
+def test_one_model_reads_texts_pictures_and_both_into_one_space(pictures):
+    gme = load_embedder("bundled:emoji-gme")
+    assert gme.fuses_natively
+    names = [record.document.text for record in itertools.islice(open_corpus(str(CORPUS)), 0, 3000, 97)]
+    drawn = gme.encode_document([Item(image=picture) for picture in pictures])
+    said = gme.encode_query([Item(name) for name in names])
+    both = gme.encode_document([Item(name, picture) for name, picture in zip(names, pictures, strict=True)])
+    for right in (said @ drawn.T, said @ both.T, drawn @ both.T):
+        assert (right.argmax(1) == np.arange(len(names))).mean() > 0.6

@@ -134,6 +134,19 @@ def test_the_lines_about_sentences_run_with_small_models(photos: Path, monkeypat
     run_block(example("album"))
 
 
+def test_the_lines_about_one_model_for_both_run(photos: Path) -> None:
+    for name, parts in (("joint", "image"), ("pages", "auto")):
+        with Collection.open(f"demo/{name}", "bundled:emoji-gme", parts=parts) as collection:
+            index_corpus("photos", collection)
+            collection.add([Document("rain", text="cloud with lightning and rain")])
+    lines = [words for words in console_lines() if {"demo/joint", "demo/pages"} & set(words)]
+    assert len(lines) == 3
+    for words in lines:
+        result = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+        assert result.exit_code == 0, (words, result.output)
+    assert "<html" in (photos / "found.html").read_text(encoding="utf-8")
+
+
 # The schedulers of diffusers hand tensors to NumPy in a way that is going out of use.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 class TestWordsAndDrawings:
