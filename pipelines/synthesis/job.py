@@ -195,7 +195,7 @@ class _Job:
     ) -> None:
         self._chat, self._ledger, self._prompts, self._recipe = chat, ledger, prompts, recipe
         self._illustrator = illustrator
-        self._seen: set[str] = set()
+        self._seen: set[tuple[str, str]] = set()
         drawing = None if studio is None else studio.generator(illustrator.embedder).name
         self.about: dict[str, JsonValue] = {
             "writer": {"name": chat.name, **chat.chat_identity()},
@@ -272,7 +272,7 @@ class _Job:
         return Drop.GENERIC if least is not None and picture.corrected < least else None
 
     def _recorded(self, outcome: Outcome) -> Outcome:
-        """With its record, if it has come so far and there is none like it."""
+        """With its record, if it has come so far and no other asks the same."""
         if outcome.drop is not None:
             return outcome
         asked, pointing, picture, passage = outcome.asked, outcome.pointing, outcome.picture, outcome.passage
@@ -284,10 +284,10 @@ class _Job:
         if answer is None:
             return replace(outcome, drop=Drop.NO_PICTURE)
         content = [finds.value, pointing.query, picture.drawn or picture.document, answer, passage.text]
-        identity = digest_of(list(content))
-        if identity in self._seen:
+        query = pointing.query, picture.drawn or picture.document
+        if query in self._seen:
             return replace(outcome, drop=Drop.REPEATED)
-        self._seen.add(identity)
+        self._seen.add(query)
         made = self._made | {
             "passage_of": passage.document,
             "question": asked.query,
@@ -300,7 +300,14 @@ class _Job:
         return replace(
             outcome,
             record=SynthesisedRecord(
-                identity, finds, pointing.query, picture.document, picture.drawn, answer, passage.text, made
+                digest_of(list(content)),
+                finds,
+                pointing.query,
+                picture.document,
+                picture.drawn,
+                answer,
+                passage.text,
+                made,
             ),
         )
 

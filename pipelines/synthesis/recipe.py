@@ -43,7 +43,7 @@ class Drop(HelpfulEnum):
     GENERIC = "generic"
     """They are, but the thing is as like many pictures, or the picture many texts."""
     REPEATED = "repeated"
-    """There is a record of the same picture, question and answer."""
+    """A record asks the same of the same picture, and has another answer."""
 
 
 class Pictures(HelpfulEnum):

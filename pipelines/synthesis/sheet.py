@@ -33,7 +33,7 @@ MEANINGS = {
     Drop.NO_PICTURE: "there is no picture, or none but the passage's own",
     Drop.UNLIKE: "picture and thing are not alike",
     Drop.GENERIC: "picture and thing are no more alike than either is to anything",
-    Drop.REPEATED: "there is a record just like it",
+    Drop.REPEATED: "another record asks the same of the same picture",
 }
 
 
