@@ -12,6 +12,7 @@
     ├── DeviceError                    a graphics card cannot be had, or failed
     ├── GeneratorError                 a pseudo-target could not be drawn
     ├── WritingError                   a caption or a sentence could not be written
+    │   └── WriterAwayError            whoever writes cannot be asked at all: nothing else can be written either
     └── StoreError                     a collection
         ├── CollectionNotFoundError    nothing there
         ├── LockedError                another writer holds it
@@ -118,6 +119,10 @@ class GeneratorError(UnderdrawingError):
 
 class WritingError(UnderdrawingError):
     """A caption or a sentence could not be written. Retrieval goes on without it and says so."""
+
+
+class WriterAwayError(WritingError):
+    """Whoever writes cannot be asked at all: an endpoint that is not there, or refuses the key or the model."""
 
 
 class StoreError(UnderdrawingError):

@@ -15,10 +15,10 @@ import typer
 from typer.core import TyperGroup
 
 from indexer.errors import UnderdrawingError
-from pipelines import cli_collection, cli_diagnose, cli_doctor, cli_evaluate, cli_search, cli_train
+from pipelines import cli_collection, cli_diagnose, cli_doctor, cli_evaluate, cli_search, cli_synthesize, cli_train
 from pipelines.console import examples, out, show_error
 
-RESUMABLE = frozenset({"index", "train"})
+RESUMABLE = frozenset({"index", "synthesize", "train"})
 """Commands that a second run continues."""
 
 INTERRUPTED = 130  # as shells count: 128 and the number of SIGINT
@@ -118,6 +118,7 @@ app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.DELETE_EPILOG)(cl
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.CHECK_EPILOG)(cli_collection.check)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.COMPACT_EPILOG)(cli_collection.compact)
 app.add_typer(cli_diagnose.app, name="diagnose", rich_help_panel=COLLECTIONS)
+app.command(rich_help_panel=TRAINING, epilog=cli_synthesize.EPILOG)(cli_synthesize.synthesize)
 app.add_typer(cli_train.app, name="train", rich_help_panel=TRAINING)
 app.command(rich_help_panel=MEASURING, epilog=cli_evaluate.EPILOG)(cli_evaluate.evaluate)
 

@@ -208,6 +208,8 @@ UNIFIED_EPILOG = examples(
     "underdrawing train unified captions.parquet --out runs/unified",
     "underdrawing train unified photos/ --out runs/gme --start Alibaba-NLP/gme-Qwen2-VL-2B-Instruct --lora-rank 8 "
     "--device cuda --cache-gradients",
+    "# With what underdrawing synthesize made, besides:",
+    "underdrawing train unified captions.parquet --out runs/unified --synthesised made/records.jsonl",
     "# Use what was trained:",
     "underdrawing index photos/ shop --model mllm:runs/unified/model",
     'underdrawing search shop "at night" --image street.jpg --method joint',
@@ -234,6 +236,16 @@ def unified(
         typer.Option("--hard-steps", metavar="N", min=0, help="Steps with mined negatives, after the others."),
     ] = None,
     batch: Batch = None,
+    synthesised: Annotated[
+        Path | None,
+        typer.Option("--synthesised", metavar="FILE", help="Records that underdrawing synthesize made of the corpus."),
+    ] = None,
+    synthesised_share: Annotated[
+        float | None,
+        typer.Option(
+            "--synthesised-share", metavar="X", min=0, max=0.9, help="Their share of a batch: 0.1 if not told."
+        ),
+    ] = None,
     cache_gradients: Annotated[
         bool | None,
         typer.Option(
@@ -266,6 +278,8 @@ def unified(
         "steps": steps,
         "hard_steps": hard_steps,
         "batch": batch,
+        "synthesised": None if synthesised is None else str(synthesised),
+        "synthesised_share": synthesised_share,
         "cache_gradients": cache_gradients,
         "peak": peak,
         "split_field": split_field,

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: of one search, and of the demo. Pictures are inlined, so a page can be mailed.
+"""Self-contained HTML pages: of one search, of the demo, of any template. Pictures are inlined, so it can be mailed.
 
 What this module does not know: how anything was found or measured.
 """
@@ -103,7 +103,7 @@ def search_page(query: Query, results: Results, reference: Picture | None = None
         }
         for hit in results.hits
     ]
-    page: str = (
+    made: str = (
         _environment()
         .get_template("search.html.j2")
         .render(
@@ -116,7 +116,7 @@ def search_page(query: Query, results: Results, reference: Picture | None = None
             written_how=written_how(results),
         )
     )
-    return page
+    return made
 
 
 def drawings(results: Results) -> list[Path]:
@@ -147,8 +147,13 @@ def written_how(results: Results) -> str:
 
 def demo_page(values: Mapping[str, Any]) -> str:
     """The demo's report; `values` are those that `demo.html.j2` names."""
-    page: str = _environment().get_template("demo.html.j2").render(values)
-    return page
+    return page("demo.html.j2", values)
+
+
+def page(template: str, values: Mapping[str, Any]) -> str:
+    """A page of a template in `templates/`; `values` are those that it names."""
+    made: str = _environment().get_template(template).render(values)
+    return made
 
 
 def shown(hit: Hit, right: bool) -> ShownHit:

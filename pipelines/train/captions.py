@@ -58,6 +58,20 @@ class Templates:
         return [word for each in raw for word in self.values.get(name, {}).get(str(each), [str(each)])]
 
 
+def fields_in(template: str) -> list[str]:
+    """The fields that a template names."""
+    return _FIELD.findall(template)
+
+
+def filled_with(template: str, values: Mapping[str, Any]) -> str:
+    """The template with values in place of its fields; those of a list side by side, with commas."""
+    return _FIELD.sub(lambda found: _listed(values.get(found[1])), template)
+
+
+def _listed(value: object) -> str:
+    return ", ".join(str(each) for each in value) if isinstance(value, list | tuple) else str(value)
+
+
 class Captions:
     """Every caption of the documents of one corpus.
 

@@ -36,6 +36,7 @@ from pipelines.train.captions import Captions, Templates, documents_with_both
 from pipelines.train.differences import Differences
 from pipelines.train.gradient_cache import backward
 from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
+from pipelines.train.synthesised import SynthesisedRecords
 from pipelines.train.unified_model import Attention, UnifiedRecipe, export, normalised, start_model, thumbnails
 from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
 
@@ -98,9 +99,12 @@ class _Trainer:
         said += [each.replace("{text}", "") for each in recipe.sentences]
         self._require_rows()
         captions = [self.data.texts[number] for number in self.data.captions_of(self.rows)]
-        self.unified = start_model(recipe, run.path / "reading", [*captions, *said])
+        synthesised = SynthesisedRecords.read(recipe.synthesised)
+        self.unified = start_model(recipe, run.path / "reading", [*captions, *said, *synthesised.texts()])
         self.pictures = self._read(documents)
         self._require_rows()
+        rows = {documents[row].id: int(row) for row in self.rows}
+        self.extra = synthesised.pairs(rows, self.pictures, self.unified.shaper, recipe.synthesised_share)
         self.sampler = TaskSampler(
             self.data,
             self.rows,
@@ -200,7 +204,9 @@ class _Trainer:
                 self.mined = torch.from_numpy(self._mine())
             mined = self.mined.numpy()
             rate = cosine_schedule(self.step - recipe.steps, recipe.hard_steps, recipe.warmup, recipe.hard_peak)
-        pairs = self.sampler.draw(recipe.batch, rng, mined, recipe.hard)
+        extra = self.extra.count(recipe.batch)
+        pairs = self.sampler.draw(recipe.batch - extra, rng, mined, recipe.hard)
+        pairs = self.sampler.joined(pairs, *self.extra.draw(extra, rng)) if extra else pairs
         readings = [*pairs.queries, *pairs.documents]
         prompts = self._prompts(readings, len(pairs.queries))
         parts = by_tokens([len(each) for each in prompts], recipe.tokens)

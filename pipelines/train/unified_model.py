@@ -62,6 +62,8 @@ class UnifiedRecipe:
         split_field: The field that names a record's part, or None to train on all.
         train_part: The part trained on.
         validation_part: The part that progress is measured on.
+        synthesised: A file of records that `underdrawing synthesize` made of the corpus, to be trained on besides.
+        synthesised_share: Their share of a batch; None for 0.1.
         keep: The least share of words that two captions have in common to make a query with both parts.
         look: The field that tells pictures of one text apart, or None; see `Differences`.
         likeness: An embedder whose vectors say which of several pictures is meant; None to compare small copies.
@@ -121,6 +123,8 @@ class UnifiedRecipe:
     split_field: str | None = None
     train_part: str = "train"
     validation_part: str = "validation"
+    synthesised: str | None = None
+    synthesised_share: float | None = None
     keep: float = 0.4
     look: str | None = None
     likeness: str | None = None

@@ -164,6 +164,13 @@ class TaskSampler:
             documents += self._mined(documents[:count], mined, hard, rng)
         return Pairs(queries, documents, self._right(queries, documents))
 
+    def joined(self, pairs: Pairs, queries: Sequence[Reading], documents: Sequence[Reading]) -> Pairs:
+        """A batch with more queries and the right answer of each, which are right and wrong ones for its own too."""
+        own = len(pairs.queries)
+        asked = [*pairs.queries, *queries]
+        given = [*pairs.documents[:own], *documents, *pairs.documents[own:]]
+        return Pairs(asked, given, self._right(asked, given))
+
     def _composed(self, task: Task, count: int, rng: np.random.Generator) -> tuple[list[int], list[int], list[Reading]]:
         assert self._differences is not None
         before, after, said = self._differences.draw(count, rng)

@@ -1,15 +1,24 @@
 """Sentences written for queries: what a picture shows, and what a caption and a change mean together.
 
-Captioners and rewriters by name. Each is imported only when it is asked for.
+Captioners, rewriters and chat models by name. Each is imported only when it is asked for.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from retrieval.write.protocol import Answer, Captioner, Change, Rewriter
+from retrieval.write.protocol import Answer, Captioner, Change, Chat, Question, Rewriter
 
-__all__ = ["Answer", "Captioner", "Change", "Rewriter", "load_captioner", "load_rewriter"]
+__all__ = [
+    "Answer", "Captioner", "Change", "Chat", "Question", "Rewriter", "load_captioner", "load_chat", "load_rewriter",
+]  # fmt: skip
+
+
+if TYPE_CHECKING:
+    from indexer.embed.protocol import Dtype
+    from retrieval.write.chat import ChatModel
+    from retrieval.write.endpoint import Endpoint
 
 
 def load_captioner(source: str | Path, *, device: str = "cpu") -> Captioner:
@@ -37,8 +46,7 @@ def load_rewriter(source: str | Path, *, device: str = "cpu") -> Rewriter:
     """The rewriter of that name.
 
     Args:
-        source: The folder or the hub id of a chat model of transformers; `api:MODEL` or `api:MODEL@URL` for an endpoint
-            that speaks OpenAI's protocol; `join` or `join:TEMPLATE` for caption and change side by side.
+        source: What `load_chat` takes; `join` or `join:TEMPLATE` for caption and change side by side.
         device: Where a local model runs.
 
     Raises:
@@ -50,10 +58,32 @@ def load_rewriter(source: str | Path, *, device: str = "cpu") -> Rewriter:
         from retrieval.write.plain import JoinRewriter
 
         return JoinRewriter(rest) if rest else JoinRewriter()
+    return _load(source, device, None)
+
+
+def load_chat(source: str | Path, *, device: str = "cpu", dtype: str | Dtype | None = None) -> Chat:
+    """The chat model of that name.
+
+    Args:
+        source: The folder or the hub id of a chat model of transformers, `chat:` before it or not; a `.gguf` file, or a
+            folder with one alone; `api:MODEL` or `api:MODEL@URL` for an endpoint that speaks OpenAI's protocol.
+        device: Where a local model runs.
+        dtype: Of a local model; None for float32 on a CPU and bfloat16 elsewhere.
+
+    Raises:
+        CallError: The name does not parse.
+        ModelError: There is no such model, or it cannot be loaded.
+        MissingExtraError: A GGUF file needs the package gguf.
+    """
+    return _load(source, device, dtype)
+
+
+def _load(source: str | Path, device: str, dtype: str | Dtype | None) -> ChatModel | Endpoint:
+    family, _, rest = str(source).partition(":")
     if family == "api":
         from retrieval.write.endpoint import Endpoint
 
         return Endpoint.named(rest)
     from retrieval.write.chat import ChatModel
 
-    return ChatModel.load(source, device=device)
+    return ChatModel.load(rest if family == "chat" else source, device=device, dtype=dtype)

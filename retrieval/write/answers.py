@@ -19,6 +19,7 @@ PROMPTS = Path(__file__).with_name("prompts")
 MOST = 400
 """Characters of a sentence. A text tower reads some 300; what is longer is an essay, or a loop."""
 
+_BETWEEN = re.compile(r"^---+[ \t]*$", re.MULTILINE)
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _LABEL = re.compile(r"^\W*(?:edited |new |target )?(?:sentence|caption|description)\W*:\s*", re.IGNORECASE)
 _QUOTES = "\"'`*“”‘’«» "
@@ -37,6 +38,26 @@ def read_prompt(file: str | Path) -> str:
         raise ModelError(f"The prompt {path} cannot be read: {error}.") from error
 
 
+def read_turns(file: Path) -> tuple[str, ...]:
+    """A prompt with examples: what user and model say in turn, with a line of `---` between any two.
+
+    Raises:
+        ModelError: The file cannot be read, or does not end with the user.
+    """
+    turns = tuple(each.strip() for each in _BETWEEN.split(read_prompt(file)))
+    if len(turns) % 2 == 0 or not all(turns):
+        raise ModelError(
+            f"The prompt {file} has {len(turns)} parts, or an empty one.",
+            "Between lines of --- user and model speak in turn; the user speaks first and last.",
+        )
+    return turns
+
+
+def without_thoughts(answer: str) -> str:
+    """An answer without what the model thought aloud."""
+    return _THOUGHT.sub("", answer)
+
+
 def filled(prompt: str, **values: str) -> str:
     """The prompt with values in place of the names in braces."""
     return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), prompt)
@@ -47,7 +68,7 @@ def sentence_in(answer: str) -> Answer:
 
     An answer without words, or one that goes on and on, has none.
     """
-    lines = [_LABEL.sub("", line).strip(_QUOTES) for line in _THOUGHT.sub("", answer).splitlines()]
+    lines = [_LABEL.sub("", line).strip(_QUOTES) for line in without_thoughts(answer).splitlines()]
     sentence = next((evened(line) for line in lines if any(letter.isalpha() for letter in line)), "")
     if not sentence:
         return WritingError(f"The answer has no words: {evened(answer)[:80]!r}.")

@@ -1,4 +1,6 @@
-"""Sentences by a local chat model: any causal language model of transformers with a chat template.
+"""Sentences by a local chat model: any causal language model of transformers with a chat template, or in a GGUF file.
+
+The examples that many questions begin with are read once.
 
 What this module does not know: pictures, caches, how sentences are used.
 """
@@ -11,11 +13,12 @@ from typing import Any
 
 from indexer.embed.checkpoints import checkpoint_digest, checkpoint_folder
 from indexer.embed.protocol import Dtype
-from indexer.errors import ModelError
+from indexer.embed.weights import weights_digest
+from indexer.errors import ModelError, WritingError
 from indexer.types import JsonValue
 from retrieval.write.answers import filled, read_prompt, sentence_in
-from retrieval.write.models import TOKENS, TextModel, load_model, loading, settled_dtype, transformers_5
-from retrieval.write.protocol import Answer, Change
+from retrieval.write.models import TOKENS, TextModel, gguf_in, load_model, loading, settled_dtype, transformers_5
+from retrieval.write.protocol import Answer, Change, Question
 
 
 class ChatModel:
@@ -68,22 +71,24 @@ class ChatModel:
         """A chat model by folder or hub id.
 
         Args:
-            source: A folder in transformers' layout, or a hub id (fetched on first use).
+            source: A folder in transformers' layout, a hub id (fetched on first use), a GGUF file or a folder with one.
             prompt: With `{caption}` and `{text}`; None for `prompts/rewrite.txt`.
             device: `cpu`, `cuda`, `mps`.
             dtype: None for float32 on a CPU and bfloat16 elsewhere.
 
         Raises:
-            MissingExtraError: transformers is too old.
+            MissingExtraError: transformers is too old, or gguf is not installed.
             ModelError: There is no such model there, or it cannot chat.
         """
         transformers = transformers_5("A chat model")
-        folder = checkpoint_folder(source)
-        digest = checkpoint_digest(folder)
+        gguf = gguf_in(source)
+        folder = checkpoint_folder(source) if gguf is None else gguf.parent
+        digest = checkpoint_digest(folder) if gguf is None else weights_digest(gguf)
         with loading(folder):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+            form = {} if gguf is None else {"gguf_file": gguf.name}
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **form, trust_remote_code=False)
         return cls(
-            load_model(transformers.AutoModelForCausalLM, folder),
+            load_model(transformers.AutoModelForCausalLM, folder, gguf),
             tokenizer,
             prompt=read_prompt("rewrite.txt") if prompt is None else prompt,
             name=str(source),
@@ -98,24 +103,64 @@ class ChatModel:
 
     def rewrite(self, changes: Sequence[Change]) -> list[Answer]:
         """See `Rewriter.rewrite`."""
-        asked = [self._inputs(filled(self._prompt, caption=each.caption, text=each.text)) for each in changes]
-        padding = self._tokenizer.pad_token_id
-        options = {"pad_token_id": self._tokenizer.eos_token_id if padding is None else padding}
-        answers: list[Answer] = []
-        for own, tokens in zip(asked, self._model.generate(asked, **options), strict=True):
-            if isinstance(tokens, Exception):
-                answers.append(tokens)
-            else:
-                told = tokens[own["input_ids"].shape[1] :]
-                answers.append(sentence_in(self._tokenizer.decode(told, skip_special_tokens=True)))
-        return answers
+        # One message by the user alone: not every template takes another.
+        asked = [self._inputs((filled(self._prompt, caption=each.caption, text=each.text),)) for each in changes]
+        told = self._model.generate(asked, **self._options())
+        return [
+            tokens if isinstance(tokens, Exception) else sentence_in(self._said(own, tokens))
+            for own, tokens in zip(asked, told, strict=True)
+        ]
 
-    def _inputs(self, question: str) -> Mapping[str, Any]:
-        # One message by the user alone: not every template takes another. Those that can think aloud are told not to.
+    def chat_identity(self) -> Mapping[str, JsonValue]:
+        """The checkpoint's files and the arithmetic."""
+        return {"chat": self._identity["rewriter"], "dtype": self._identity["dtype"]}
+
+    def ask(self, questions: Sequence[Question], *, tokens: int) -> list[str | WritingError]:
+        """See `Chat.ask`."""
+        answers: dict[int, str | WritingError] = {}
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for place, question in enumerate(questions):
+            alike.setdefault(question.turns[:-1], []).append(place)
+        for examples, places in alike.items():
+            asked = [self._inputs(questions[place].turns) for place in places]
+            opening = self._opening(examples, asked)
+            told = self._model.generate(asked, opening=opening, max_new_tokens=tokens, **self._options())
+            for place, own, each in zip(places, asked, told, strict=True):
+                answers[place] = each if isinstance(each, WritingError) else self._whole(own, each, tokens)
+        return [answers[place] for place in range(len(questions))]
+
+    def _options(self) -> dict[str, Any]:
+        padding = self._tokenizer.pad_token_id
+        return {"pad_token_id": self._tokenizer.eos_token_id if padding is None else padding}
+
+    def _said(self, asked: Mapping[str, Any], tokens: Any) -> str:
+        return str(self._tokenizer.decode(tokens[asked["input_ids"].shape[1] :], skip_special_tokens=True))
+
+    def _whole(self, asked: Mapping[str, Any], tokens: Any, most: int) -> str | WritingError:
+        told = tokens[asked["input_ids"].shape[1] :]
+        said = self._said(asked, tokens)
+        if len(told) >= most and not self._model.ends(int(told[-1])):
+            return WritingError(f"The answer has no end within {most} tokens: {said[:80]!r}...")
+        return said
+
+    def _opening(self, examples: tuple[str, ...], asked: Sequence[Mapping[str, Any]]) -> Any:
+        """The tokens of the examples, where every question begins with just these."""
+        if not examples:
+            return None
+        tokens = self._inputs(examples, asks=False)["input_ids"]
+        width = tokens.shape[1]
+        same = all(
+            each["input_ids"].shape[1] > width and bool((each["input_ids"][:, :width] == tokens).all())
+            for each in asked
+        )
+        return tokens if same else None
+
+    def _inputs(self, turns: Sequence[str], *, asks: bool = True) -> Mapping[str, Any]:
+        # Models that can think aloud are told not to.
         return dict(
             self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": question}],
-                add_generation_prompt=True,
+                [{"role": ("user", "assistant")[place % 2], "content": turn} for place, turn in enumerate(turns)],
+                add_generation_prompt=asks,
                 enable_thinking=False,
                 return_dict=True,
                 return_tensors="pt",

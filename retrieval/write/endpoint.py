@@ -21,10 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-from indexer.errors import CallError, WritingError
+from indexer.errors import CallError, WriterAwayError, WritingError
 from indexer.types import JsonValue
 from retrieval.write.answers import filled, read_prompt, sentence_in
-from retrieval.write.protocol import Answer, Change
+from retrieval.write.protocol import Answer, Change, Question
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 URL_VARIABLE = "OPENAI_BASE_URL"
@@ -93,18 +93,40 @@ class Endpoint:
 
     def rewrite(self, changes: Sequence[Change]) -> list[Answer]:
         """See `Rewriter.rewrite`."""
-        with ThreadPoolExecutor(self._together, "underdrawing-ask") as pool:
-            return list(pool.map(self._one, changes))
+        asked = [Question((filled(self._prompt, caption=each.caption, text=each.text),)) for each in changes]
+        return [told if isinstance(told, WritingError) else sentence_in(told) for told in self._answers(asked)]
 
-    def _one(self, change: Change) -> Answer:
-        question = filled(self._prompt, caption=change.caption, text=change.text)
+    def chat_identity(self) -> Mapping[str, JsonValue]:
+        """Address and model; see `identity`."""
+        return {"chat": "api", "url": self._url, "model": self._model, "temperature": 0}
+
+    def ask(self, questions: Sequence[Question], *, tokens: int) -> list[str | WritingError]:
+        """See `Chat.ask`. `tokens` is not passed on: endpoints differ in what they call it.
+
+        Where the endpoint turns out to be away, the questions that were not asked yet have that for an answer.
+        """
+        answers: list[str | WritingError] = []
+        for start in range(0, len(questions), self._together):
+            answers += self._answers(questions[start : start + self._together])
+            away = next((each for each in answers if isinstance(each, WriterAwayError)), None)
+            if away is not None:
+                return [*answers, *[away] * (len(questions) - len(answers))]
+        return answers
+
+    def _answers(self, questions: Sequence[Question]) -> list[str | WritingError]:
+        with ThreadPoolExecutor(self._together, "underdrawing-ask") as pool:
+            return list(pool.map(self._one, questions))
+
+    def _one(self, question: Question) -> str | WritingError:
         asked: dict[str, Any] = {
             "model": self._model,
-            "messages": [{"role": "user", "content": question}],
+            "messages": [
+                {"role": ("user", "assistant")[place % 2], "content": turn} for place, turn in enumerate(question.turns)
+            ],
             "temperature": 0,
         }
         try:
-            return sentence_in(self._content(self._ask(asked)))
+            return self._content(self._ask(asked))
         except WritingError as error:
             return error
 
@@ -112,7 +134,8 @@ class Endpoint:
         """The endpoint's answer, after as many tries as it takes.
 
         Raises:
-            WritingError: There is none.
+            WriterAwayError: There is none.
+            WritingError: The endpoint refuses this question.
         """
         for left in reversed(range(self._tries)):
             wait = min(self._wait * 2 ** (self._tries - 1 - left), LONGEST_WAIT)
@@ -133,7 +156,7 @@ class Endpoint:
                 failure = f"{getattr(error, 'reason', None) or error or type(error).__name__}"
             if left:
                 time.sleep(wait)
-        raise WritingError(
+        raise WriterAwayError(
             f"{self.name} at {self._url} gave no answer in {self._tries} tries; at last: {failure}.",
             "Is the endpoint running, and is its URL right?",
         )
@@ -151,7 +174,8 @@ class Endpoint:
             403: f"Set {KEY_VARIABLE} to a key that may use this model.",
             404: "Is the model's name right, and does the URL end where /chat/completions begins?",
         }
-        return WritingError(f"{self.name} at {self._url} answered {code}: {told}.", remedies.get(code))
+        kind = WriterAwayError if code in remedies else WritingError  # the key, the model or the address is wrong
+        return kind(f"{self.name} at {self._url} answered {code}: {told}.", remedies.get(code))
 
     def _content(self, body: bytes) -> str:
         """What the model said, in the protocol's wrapping.

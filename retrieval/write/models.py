@@ -8,9 +8,13 @@ What this module does not know: pictures, prompts, what answers mean.
 
 from __future__ import annotations
 
+import copy
+import importlib.util
+import inspect
+import io
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,16 +44,20 @@ class TextModel:
         self._model = model.to(device, getattr(torch, dtype.value)).eval()
         self._device, self._name = device, name
         self._dtype = getattr(torch, dtype.value)
+        self._opening: tuple[bytes, Any] | None = None
+        # transformers 5 renames this argument on the way.
+        self._remembered = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
         # A model is not shared between threads.
         self._working = threading.Lock()
 
     def generate(
-        self, inputs: Sequence[Mapping[str, torch.Tensor]], **options: Any
+        self, inputs: Sequence[Mapping[str, torch.Tensor]], *, opening: torch.Tensor | None = None, **options: Any
     ) -> list[torch.Tensor | WritingError]:
         """The tokens of each answer, with the input's before them where the model repeats those.
 
         Args:
             inputs: Each a batch of one, by the model's names.
+            opening: (1, n) int64 tokens that every input begins with, to be read once for all; or None.
             options: For the model's `generate`.
         """
         alike: dict[object, list[int]] = {}
@@ -57,12 +65,35 @@ class TextModel:
             alike.setdefault(tuple((name, tuple(own[name].shape)) for name in sorted(own)), []).append(place)
         answers: dict[int, torch.Tensor | WritingError] = {}
         with self._working, _quiet():
+            read = None if opening is None else self._read(opening)
             for places in alike.values():
-                answers |= self._together(places, inputs, options)
+                answers |= self._together(places, inputs, options, read)
         return [answers[place] for place in range(len(inputs))]
 
+    def ends(self, token: int) -> bool:
+        """Whether an answer ends with that token."""
+        last = self._model.generation_config.eos_token_id
+        return token in (last if isinstance(last, list) else [last])
+
+    def _read(self, opening: torch.Tensor) -> Any:
+        """What the model remembers of an opening; the last one's is kept."""
+        import torch
+        from transformers import DynamicCache
+
+        key = opening.numpy().tobytes()
+        if self._opening is None or self._opening[0] != key:
+            cache = DynamicCache(config=self._model.config)
+            with torch.inference_mode():
+                self._model(input_ids=opening.to(self._device), use_cache=True, **{self._remembered: cache})
+            self._opening = key, cache
+        return self._opening[1]
+
     def _together(
-        self, places: Sequence[int], inputs: Sequence[Mapping[str, torch.Tensor]], options: Mapping[str, Any]
+        self,
+        places: Sequence[int],
+        inputs: Sequence[Mapping[str, torch.Tensor]],
+        options: Mapping[str, Any],
+        read: Any = None,
     ) -> dict[int, torch.Tensor | WritingError]:
         """One call; where it does not fit, a call for each, whose failure is its own."""
         import torch
@@ -72,15 +103,19 @@ class TextModel:
             name: tensor.to(self._device, self._dtype if tensor.is_floating_point() else None)
             for name, tensor in batch.items()
         }
+        own: dict[str, Any] = {"max_new_tokens": TOKENS, **options}
         try:
             with torch.inference_mode():
-                tokens = self._model.generate(**settled, do_sample=False, num_beams=1, max_new_tokens=TOKENS, **options)
+                if read is not None:
+                    own[self._remembered] = copy.deepcopy(read)
+                    own[self._remembered].batch_repeat_interleave(len(places))
+                tokens = self._model.generate(**settled, do_sample=False, num_beams=1, **own)
             return dict(zip(places, tokens.cpu(), strict=True))
         except (RuntimeError, MemoryError, ValueError) as error:  # on a CPU, lack of memory is a plain RuntimeError
             if len(places) > 1:
                 one_by_one: dict[int, torch.Tensor | WritingError] = {}
                 for place in places:
-                    one_by_one |= self._together([place], inputs, options)
+                    one_by_one |= self._together([place], inputs, options, read)
                 return one_by_one
             return {places[0]: WritingError(f"{self._name} failed: {_first_line(error)}")}
 
@@ -111,16 +146,43 @@ def settled_dtype(dtype: str | Dtype | None, device: str) -> Dtype:
     return Dtype(dtype)
 
 
-def load_model(kind: Any, folder: Path) -> Any:
+def gguf_in(source: str | Path) -> Path | None:
+    """The GGUF file that a source is: a file itself, or the only one in a folder that has no other weights.
+
+    Raises:
+        ModelError: The file is not there, or the folder has several.
+        MissingExtraError: There is one, and the package that reads it is not installed.
+    """
+    path = Path(source)
+    found = [path] if path.suffix.lower() == ".gguf" else []
+    if path.is_dir() and not (path / "config.json").exists():
+        found = sorted(path.glob("*.gguf"))
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ModelError(f"{path} has {len(found)} GGUF files.", f"Name one of them, such as {found[0]}.")
+    if not found[0].is_file():
+        raise ModelError(f"There is no file {found[0]}.")
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtraError("gguf", "gguf", "A model in a GGUF file")
+    return found[0]
+
+
+def load_model(kind: Any, folder: Path, gguf: Path | None = None) -> Any:
     """A model of a class of transformers.
+
+    Args:
+        kind: The class.
+        folder: Where its files are.
+        gguf: Of these, the one that holds all of it; its weights are made plain again. None for safetensors.
 
     Raises:
         ModelError: It cannot be loaded, or weights are missing: those would be random.
     """
-    with loading(folder):
-        model, report = kind.from_pretrained(
-            str(folder), use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
+    # The reader of GGUF files has a bar that nothing else can turn off.
+    with loading(folder), nullcontext() if gguf is None else redirect_stderr(io.StringIO()):
+        form = {"use_safetensors": True} if gguf is None else {"gguf_file": gguf.name}
+        model, report = kind.from_pretrained(str(folder), **form, trust_remote_code=False, output_loading_info=True)
     lost = sorted(str(each) for part in ("missing_keys", "mismatched_keys") for each in report[part])
     if lost:
         raise ModelError(

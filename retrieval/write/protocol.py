@@ -1,6 +1,6 @@
-"""What captioners and rewriters promise.
+"""What captioners, rewriters and chat models promise.
 
-Both are deterministic as far as they can be, and tell by `identity` what their answers depend on, so that an answer can
+All are deterministic as far as they can be, and tell by `identity` what their answers depend on, so that an answer can
 be kept. What cannot be written is an answer too, an error in its place: it costs its own item only.
 
 What this module does not know: any model, how sentences are searched with.
@@ -30,6 +30,40 @@ class Change:
 
     caption: str
     text: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a chat model is to go on with.
+
+    Attributes:
+        turns: What the user and the model said in turn, from the user's first to the user's last. All but the last
+            are examples of questions and answers.
+    """
+
+    turns: tuple[str, ...]
+
+
+class Chat(Protocol):
+    """Answers questions, in any words."""
+
+    @property
+    def name(self) -> str:
+        """What it was asked for by."""
+        ...
+
+    def chat_identity(self) -> Mapping[str, JsonValue]:
+        """All that an answer depends on besides its question and `tokens`."""
+        ...
+
+    def ask(self, questions: Sequence[Question], *, tokens: int) -> list[str | WritingError]:
+        """The answers, in order, as they were given. None depends on the others.
+
+        Args:
+            questions: Any number.
+            tokens: Of an answer at most, where the model can be told so; one that is cut off there is an error.
+        """
+        ...
 
 
 class Captioner(Protocol):

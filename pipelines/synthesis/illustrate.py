@@ -1,0 +1,177 @@
+"""The retrieval in a synthesis: whether a question finds its passage, and which picture shows a thing.
+
+Passages and pictures are indexed into two collections in the run's folder, each named by the model that embeds it, and
+searched as any collection is.
+
+What this module does not know: language models, records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indexer.corpus.records import Corpus
+from indexer.errors import CallError
+from indexer.files import atomic_write
+from indexer.types import Centre, Item, Modality, Parts, Vectors
+from pipelines.synthesis.likeness import corrected, cosines
+from pipelines.synthesis.passages import Passage, Texts
+from pipelines.synthesis.recipe import SynthesisRecipe
+
+if TYPE_CHECKING:
+    from indexer.collection import Collection
+    from indexer.embed.protocol import Embedder
+    from retrieval.search import Retriever
+    from retrieval.studio import Studio
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a thing.
+
+    Attributes:
+        document: Whose it is; of a drawn one, whose it was drawn from.
+        file: Where it lies.
+        drawn: Its name within the run's folder, if it was drawn.
+        similarity: Its cosine with the thing.
+        corrected: The same less what is generic; see `likeness.py`.
+    """
+
+    document: str
+    file: Path | None
+    drawn: str | None
+    similarity: float
+    corrected: float
+
+
+class Illustrator:
+    """Passages and pictures of one part of a corpus, ready to be searched.
+
+    Args:
+        corpus: The part's documents.
+        passages: Its passages.
+        recipe: What is asked.
+        folder: Where the collections go; what is there is gone on with.
+        studio: Draws pictures; None where they are found.
+
+    Raises:
+        CallError: The model cannot read what it should, or no document has a picture.
+        ModelError: A model cannot be loaded.
+        StoreError: A collection cannot be used.
+    """
+
+    def __init__(
+        self, corpus: Corpus, passages: Sequence[Passage], recipe: SynthesisRecipe, folder: Path, studio: Studio | None
+    ) -> None:
+        from indexer.embed import load_embedder
+
+        self._recipe, self._folder, self._studio = recipe, folder, studio
+        self.embedder = load_embedder(recipe.model, device=recipe.device)
+        self.embedder.require({Modality.TEXT, Modality.IMAGE})
+        own = recipe.retriever is None or recipe.retriever == recipe.model
+        self.reader = self.embedder if own else load_embedder(str(recipe.retriever), device=recipe.device)
+        self.reader.require({Modality.TEXT})
+        if studio is not None:  # what is missing is said now, and not for each drawing
+            studio.inversion(self.embedder)
+            studio.generator(self.embedder)
+        self._passages = _indexed(Texts(corpus.source, passages), folder / "passages", self.reader, Parts.TEXT)
+        self._pictures = _indexed(corpus, folder / "pictures", self.embedder, Parts.IMAGE)
+        if not len(self._pictures.snapshot()):
+            raise CallError("No document of the corpus has a picture that can be used.")
+        self._ask, self._show = _by_text(self._passages), _by_text(self._pictures)
+        self._among, self._between = self._samples(passages)
+
+    def close(self) -> None:
+        """Close both collections."""
+        self._passages.close()
+        self._pictures.close()
+
+    def ranks(self, queries: Sequence[str], passages: Sequence[Passage]) -> list[int | None]:
+        """The rank at which each query finds the passage in its place; None where it is not among the first."""
+        from retrieval.query import Query
+
+        if not queries:
+            return []
+        found = self._ask.search_batch([Query(text=each) for each in queries], k=self._recipe.top)
+        return [
+            next((hit.rank for hit in results if hit.id == passage.key), None)
+            for results, passage in zip(found, passages, strict=True)
+        ]
+
+    def pictures(self, things: Sequence[str]) -> list[Picture | None]:
+        """The picture most like each thing, or one drawn of it; None where nothing came of that."""
+        from retrieval.query import Query
+
+        if not things:
+            return []
+        found = self._show.search_batch([Query(text=each) for each in things], k=1)
+        hits = [results.hits[0] for results in found]
+        snapshot = self._pictures.snapshot()
+        vectors = snapshot.vectors(snapshot.vector_ids([hit.id for hit in hits]))
+        files: list[Path | None] = [hit.image for hit in hits]
+        drawn: list[str | None] = [None] * len(hits)
+        if self._studio is not None:
+            vectors, files, drawn = self._drawn(self._studio, things, vectors, files)
+        texts = self.embedder.encode_query([Item(text=each) for each in things])
+        raw = cosines(vectors, texts)
+        less = corrected(vectors, texts, self._among, self._between, self._recipe.temperature)
+        return [
+            None if file is None else Picture(hit.id, file, name, round(float(one), 4), round(float(other), 4))
+            for hit, file, name, one, other in zip(hits, files, drawn, raw, less, strict=True)
+        ]
+
+    def _drawn(
+        self, studio: Studio, things: Sequence[str], vectors: Vectors, files: Sequence[Path | None]
+    ) -> tuple[Vectors, list[Path | None], list[str | None]]:
+        """Drawings of things, each after the picture found: their vectors, files and names."""
+        from retrieval.studio import Reference
+
+        places = [place for place, file in enumerate(files) if file is not None]
+        references = [Reference((Path(str(files[place])),), vectors[place]) for place in places]
+        targets = studio.draw(self.embedder, [things[place] for place in places], references)
+        own, kept = vectors.copy(), [None] * len(files)
+        paths: list[Path | None] = list(kept)
+        names: list[str | None] = list(kept)
+        for place, target in zip(places, targets, strict=True):
+            if target.drawn is None:
+                continue
+            content = target.drawn.pictures()[0]
+            assert isinstance(content, Path)
+            picture = content.read_bytes()
+            names[place] = f"drawn/{hashlib.sha256(picture).hexdigest()[:24]}{content.suffix}"
+            paths[place] = self._folder / str(names[place])
+            atomic_write(self._folder / str(names[place]), picture)
+            own[place] = target.drawn.vector
+        return own, paths, names
+
+    def _samples(self, passages: Sequence[Passage]) -> tuple[Vectors, Vectors]:
+        """Vectors of pictures and of passages to compare with, drawn by the seed."""
+        rng, most = np.random.default_rng(self._recipe.seed), self._recipe.sample
+        snapshot = self._pictures.snapshot()
+        ids, _ = snapshot.scan(np.zeros((1, snapshot.space.dim), np.float32))
+        ids = np.sort(ids)
+        pictures = snapshot.vectors(np.sort(rng.choice(ids, min(most, len(ids)), replace=False)))
+        some = np.sort(rng.choice(len(passages), min(most, len(passages)), replace=False))
+        return pictures, self.embedder.encode_query([Item(text=passages[place].text) for place in some])
+
+
+def _indexed(corpus: Corpus, folder: Path, embedder: Embedder, parts: Parts) -> Collection:
+    from indexer.build import index_corpus
+    from indexer.collection import Collection
+
+    collection = Collection.open(folder / embedder.fingerprint().digest, model=embedder, parts=parts)
+    index_corpus(corpus, collection, prune=True)
+    return collection
+
+
+def _by_text(collection: Collection) -> Retriever:
+    from retrieval.compose import Method
+    from retrieval.search import Retriever
+
+    return Retriever(collection, Method.TEXT, centre=Centre.OFF)

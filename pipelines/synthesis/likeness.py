@@ -1,0 +1,49 @@
+"""How like a picture and a text are, less how like they are to everything.
+
+A cosine of a picture and a text says two things at once: that they belong together, and that the one of them goes with
+anything, as "a photo of food" goes with every dish. The correction takes off the second (the negCLIPLoss of Wang et
+al., arXiv:2405.19547): with a temperature t,
+
+    corrected = cosine - t/2 * (log mean exp(cosine(picture, texts) / t) + log mean exp(cosine(pictures, text) / t))
+
+over samples of the corpus's texts and pictures. It is about 0 for a pair no better than chance pairs of its own two.
+
+What this module does not know: where vectors come from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.types import Scores, Vectors
+
+
+def cosines(pictures: Vectors, texts: Vectors) -> Scores:
+    """Of each picture with the text in its place: (n,) float32.
+
+    Args:
+        pictures: (n, dim) unit rows.
+        texts: (n, dim) unit rows.
+    """
+    return np.asarray((pictures * texts).sum(1), np.float32)
+
+
+def corrected(pictures: Vectors, texts: Vectors, among: Vectors, between: Vectors, temperature: float) -> Scores:
+    """The corrected cosines: (n,) float32, in [-2, 2].
+
+    Args:
+        pictures: (n, dim) unit rows.
+        texts: (n, dim) unit rows, each of what the picture in its place should show.
+        among: (m, dim) unit rows, pictures of the corpus.
+        between: (k, dim) unit rows, texts of the corpus.
+        temperature: The lower, the more the nearest few count.
+    """
+    generic = _soft_most(pictures @ between.T, temperature) + _soft_most(texts @ among.T, temperature)
+    return np.asarray(cosines(pictures, texts) - generic / 2, np.float32)
+
+
+def _soft_most(scores: Scores, temperature: float) -> npt.NDArray[np.float64]:
+    """The logarithm of the mean exponential of each row, at a temperature: near its largest where that is low."""
+    most = scores.max(1, keepdims=True).astype(np.float64)
+    return np.asarray(most[:, 0] + temperature * np.log(np.exp((scores - most) / temperature).mean(1)))

@@ -1,0 +1,112 @@
+"""The passages of a corpus: what a model reads of each document, each text once.
+
+What this module does not know: models, questions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from indexer.corpus.records import Corpus, Record
+from indexer.errors import CallError
+from indexer.types import Document, Rejected
+from pipelines.synthesis.recipe import SynthesisRecipe
+from pipelines.train.captions import fields_in, filled_with
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text, and the document that it is of.
+
+    Attributes:
+        text: What the model reads.
+        document: The id of the first document with that text.
+        illustrated: The ids of those with that text that have a picture, in the corpus's order.
+    """
+
+    text: str
+    document: str
+    illustrated: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
+
+
+class Part:
+    """The documents of one part of a corpus: a `Corpus` itself.
+
+    Args:
+        corpus: All of it.
+        field: The field that names a document's part; None for all documents.
+        name: Of the part.
+    """
+
+    def __init__(self, corpus: Corpus, field: str | None, name: str) -> None:
+        self.source = corpus.source
+        self._corpus, self._field, self._name = corpus, field, name
+
+    def __iter__(self) -> Iterator[Record | Rejected]:
+        for record in self._corpus:
+            if isinstance(record, Rejected) or self._field is None or self._is_in(record.document, self._field):
+                yield record
+
+    def _is_in(self, document: Document, field: str) -> bool:
+        return str(document.fields.get(field)) == self._name
+
+
+class Texts:
+    """Passages as a corpus of their own, to be indexed."""
+
+    def __init__(self, source: str, passages: Iterable[Passage]) -> None:
+        self.source, self._passages = source, passages
+
+    def __iter__(self) -> Iterator[Record | Rejected]:
+        for each in self._passages:
+            yield Record(Document(each.key, each.text), each.key)
+
+
+def read_passages(corpus: Iterable[Record | Rejected], template: str, skipped: Counter[str]) -> list[Passage]:
+    """The distinct passages, in the corpus's order.
+
+    Args:
+        corpus: The documents.
+        template: What is read of one, with fields in braces; a field that is a list is said with commas.
+        skipped: Counts the documents without a passage, by reason: a reject's own, or `lacks-FIELD`.
+
+    Raises:
+        CallError: There are none.
+    """
+    names = fields_in(template)
+    found: dict[str, Passage] = {}
+    for record in corpus:
+        if isinstance(record, Rejected):
+            skipped[record.reason] += 1
+            continue
+        document = record.document
+        values = {"text": document.text, **document.fields}
+        lacking = next((name for name in names if not values.get(name)), None)
+        if lacking is not None:
+            skipped[f"lacks-{lacking}"] += 1
+            continue
+        text = " ".join(filled_with(template, values).split())
+        before = found.get(text, Passage(text, document.id, ()))
+        pictured = (*before.illustrated, document.id) if document.image is not None else before.illustrated
+        found[text] = Passage(text, before.document, pictured)
+    if not found:
+        told = ", ".join(f"{reason} {count:,}" for reason, count in skipped.most_common())
+        raise CallError(f"The corpus has no passage of the form {template!r}{f': {told}' if told else ''}.")
+    return list(found.values())
+
+
+def chosen(passages: Iterable[Passage], recipe: SynthesisRecipe) -> list[Passage]:
+    """Those to be asked about: a sample by the seed, of which a larger one has all; the shortest first.
+
+    Passages of one length are asked about together, which is faster; see `retrieval/write/models.py`.
+    """
+    drawn = sorted(passages, key=lambda each: hashlib.sha256(f"{recipe.seed} {each.key}".encode()).digest())
+    return sorted(drawn[: recipe.limit], key=lambda each: (len(each.text), each.key))
