@@ -31,6 +31,7 @@ OTHERS = {
     "benchmarks/recipes/emoji-generator-first.json": "the generator that `emoji-generator` started from",
     "benchmarks/recipes/emoji-generator.json": "what `emoji-generator` was trained with",
     "benchmarks/recipes/emoji-gme.json": "what `emoji-gme` is trained with",
+    "benchmarks/recipes/emoji-bridge.json": "what the bridges of the table are trained with",
     "benchmarks/recipes/emoji-inversion-first.json": "the inversion that the first generator started from",
     "benchmarks/results/compose.json": "measured: what pseudo-targets bring and cost",
     "benchmarks/results/emoji-clip.json": "measured: names and synonyms",

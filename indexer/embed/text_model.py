@@ -81,10 +81,12 @@ class TextModel:
         self.word_width = int(model.get_input_embeddings().weight.shape[1])
         self.limit = int(getattr(model.config, "max_position_embeddings", None) or 2**20)
         self.before, self.after = self._around()
-        if self.pooling is Pooling.LAST and not self.after:
-            if tokenizer.eos_token_id is None:
+        # A token of its own to be read at, and never nothing at all to read.
+        if not self.after and (self.pooling is Pooling.LAST or not self.before):
+            end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+            if end is None:
                 raise ModelError(f"The tokenizer of {name} has no token for the end of a text, which is to be read.")
-            self.after = [int(tokenizer.eos_token_id)]
+            self.after = [int(end)]
 
     @classmethod
     def load(cls, name: str, dtype: torch.dtype, device: str, pooling: Pooling | None = None) -> TextModel:

@@ -39,13 +39,15 @@ from pipelines.train.captions import Captions, Templates, documents_with_both
 from pipelines.train.differences import Differences
 from pipelines.train.gradient_cache import backward
 from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, training_progress
-from pipelines.train.unified import SAMPLE, contrast, share_within
+from pipelines.train.unified import contrast, share_within
 from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Rows = npt.NDArray[np.int64]
+SAMPLE = 300
+"""Pictures of a part, and queries with both parts, that an evaluation looks at."""
 
 
 def train_bridge(records: Iterable[Record | Rejected], recipe: BridgeRecipe, folder: Path) -> dict[str, float]:
