@@ -26,12 +26,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 FOLDERS = ("indexer", "retrieval", "pipelines", "benchmarks", "docs")
 OTHERS = {
     "benchmarks/expected.json": "published rows with their sources, shown beside what is measured",
+    "benchmarks/recipes/emoji-bridge.json": "what the bridges of the table are trained with",
     "benchmarks/recipes/emoji-clip-first.json": "the model that `emoji-clip` started from",
     "benchmarks/recipes/emoji-clip.json": "what `emoji-clip` and `emoji-inversion` were trained with",
     "benchmarks/recipes/emoji-generator-first.json": "the generator that `emoji-generator` started from",
     "benchmarks/recipes/emoji-generator.json": "what `emoji-generator` was trained with",
     "benchmarks/recipes/emoji-gme.json": "what `emoji-gme` is trained with",
-    "benchmarks/recipes/emoji-bridge.json": "what the bridges of the table are trained with",
     "benchmarks/recipes/emoji-inversion-first.json": "the inversion that the first generator started from",
     "benchmarks/results/compose.json": "measured: what pseudo-targets bring and cost",
     "benchmarks/results/emoji-clip.json": "measured: names and synonyms",

@@ -175,7 +175,8 @@ class BridgeEmbedder(Embedder):
             raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
         spec = BridgeSpec.read(folder)
         computed = getattr(torch, dtype.value)
-        bridge = load_parts(folder, spec.connector).to(device, computed)
+        bridge = load_parts(folder, spec.connector).to(device)
+        bridge["connector"].to(computed)  # the projection stays exact: see `save_bridge`
         tower = require_tower(load_tower(spec.tower, dtype=dtype, device=device), spec.tower)
         text = TextModel.load(spec.text, computed, device, spec.pooling)
         spec.require_same(tower.fingerprint(), text.digest)
@@ -222,15 +223,15 @@ class BridgeEmbedder(Embedder):
             with torch.inference_mode():
                 words = self._words(seen) if seen else None
                 read = self._text.read([texts[place] for place in places], words, [shown[place] for place in places])
-                rows = projected(self._bridge, read.to(next(self._bridge.parameters()).dtype))
-            vectors[places] = unit_rows(rows.float().cpu().numpy())
+                rows = projected(self._bridge, read.float())
+            vectors[places] = unit_rows(rows.cpu().numpy())
         return vectors
 
     def _words(self, seen: Sequence[Prepared]) -> Any:
         import torch
 
         features = torch.from_numpy(self._tower.picture_tokens(seen, self.spec.layer))
-        parameter = next(self._bridge.parameters())
+        parameter = next(self._bridge["connector"].parameters())
         return self._bridge["connector"](features.to(parameter.device, parameter.dtype))
 
 
@@ -319,12 +320,14 @@ def load_parts(folder: Path, config: ConnectorConfig) -> Any:
 
 
 def save_bridge(folder: Path, spec: BridgeSpec, parts: Mapping[str, Any]) -> None:
-    """Write a folder that `bridge:FOLDER` loads, in half precision; a folder with the weights is whole."""
-    import torch
+    """Write a folder that `bridge:FOLDER` loads; the weights come last, so one that has them is whole.
+
+    In single precision: a projection that whitens takes off a mean that is many times as long as what remains.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / CONFIG, json.dumps(asdict(spec), indent=2).encode() + b"\n")
-    halved = {name: each.detach().to("cpu", torch.float16).contiguous() for name, each in parts.items()}
+    kept = {name: each.detach().cpu().float().contiguous() for name, each in parts.items()}
     with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(halved, temporary)
+        save_file(kept, temporary)

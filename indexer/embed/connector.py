@@ -108,14 +108,23 @@ def start_bridge(bridge: nn.ModuleDict, table: Tensor) -> None:
     """
     import torch
 
-    last = list(bridge["connector"].children())[-1]
+    last: Any = list(bridge["connector"].children())[-1]
     with torch.no_grad():
         words = table.float()
         last.weight.normal_(std=last.in_features**-0.5).mul_(words.std(0)[:, None])
         last.bias.copy_(words.mean(0))
         if "project" in bridge:
-            bridge["project"].weight.copy_(torch.eye(len(bridge["project"].weight)))
-            bridge["project"].bias.zero_()
+            set_projection(bridge, torch.eye(bridge["project"].get_parameter("weight").shape[0]))
+
+
+def set_projection(bridge: nn.ModuleDict, matrix: Tensor, offset: Tensor | None = None) -> None:
+    """Let the projection be a matrix (width, width) and, added, an offset (width,), in place."""
+    import torch
+
+    with torch.no_grad():
+        bridge["project"].get_parameter("weight").copy_(matrix)
+        own = bridge["project"].get_parameter("bias")
+        own.copy_(torch.zeros_like(own) if offset is None else offset)
 
 
 def _qformer(config: ConnectorConfig) -> nn.Module:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from indexer.corpus.records import Record
 from indexer.embed import load_embedder
 from indexer.embed.bridge import BridgeSpec, projected, require_tower, save_bridge, text_room
-from indexer.embed.connector import Connector, ConnectorConfig, build_bridge, start_bridge
+from indexer.embed.connector import Connector, ConnectorConfig, build_bridge, set_projection, start_bridge
 from indexer.embed.mllm_batches import by_tokens
 from indexer.embed.text_model import Pooling, TextModel
 from indexer.errors import CallError
@@ -155,10 +155,7 @@ class _Trainer:
         bridge = build_bridge(self.spec.connector)
         start_bridge(bridge, self.text.table().cpu())
         if "project" in bridge and self.text.pooling is Pooling.LAST:
-            matrix, offset = whitening(self.read)
-            with torch.no_grad():
-                bridge["project"].weight.copy_(matrix)
-                bridge["project"].bias.copy_(offset)
+            set_projection(bridge, *whitening(self.read))
         return bridge
 
     def _usable(self, part: str) -> Rows:

@@ -209,7 +209,7 @@ def whitening(rows: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor]:
     """The matrix and offset after which rows have mean zero and no correlations, (dim, dim) and (dim,) float32.
 
     The hidden states of a language model point nearly all one way; whitened, cosines tell texts apart. Directions that
-    have hardly any variance are blown up by ten times the middle one's factor at most.
+    have hardly any variance, or none since there are too few rows, are not blown up like the others.
 
     Source: Su et al., "Whitening Sentence Representations for Better Semantics and Faster Retrieval", 2021,
     arXiv:2103.15316.
@@ -222,7 +222,7 @@ def whitening(rows: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor]:
     given = torch.from_numpy(np.array(rows, np.float64))
     mean = given.mean(0)
     values, directions = torch.linalg.eigh((given - mean).T @ (given - mean) / len(given))
-    values = values.clamp(min=values.median().item() / 100 + 1e-12)
+    values = values.clamp(min=max(values.median().item() / 100, values.mean().item() / 1000, 1e-12))
     matrix = directions @ torch.diag(values**-0.5) @ directions.T
     # As long as what is read out, so that learning rates suit both.
     matrix *= given.norm(dim=1).mean() / len(mean) ** 0.5
