@@ -25,6 +25,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 FOLDERS = ("indexer", "retrieval", "pipelines", "benchmarks", "docs")
 OTHERS = {
     "benchmarks/expected.json": "published rows with their sources, shown beside what is measured",
+    "benchmarks/recipes/emoji-bridge.json": "what the bridges of the table are trained with",
     "benchmarks/recipes/emoji-clip-first.json": "the model that `emoji-clip` started from",
     "benchmarks/recipes/emoji-clip.json": "what `emoji-clip` and `emoji-inversion` were trained with",
     "benchmarks/recipes/emoji-generator-first.json": "the generator that `emoji-generator` started from",

@@ -293,3 +293,75 @@ def unified(
     out.print(f"The model is in {folder / 'model'}", markup=False, soft_wrap=True)
     show_facts({name: f"{value:.4g}" for name, value in measured.items()})
     show_remark(f"Next: underdrawing index SOURCE COLLECTION --model mllm:{folder / 'model'}")
+
+
+BRIDGE_EPILOG = examples(
+    "underdrawing train bridge captions.parquet --out runs/bridge --connector mlp",
+    "underdrawing train bridge photos/ --out runs/bridge --connector qformer "
+    "--tower open_clip:ViT-B-32/laion2b_s34b_b79k --text sentence-transformers/all-MiniLM-L6-v2",
+    "# Use what was trained:",
+    "underdrawing index photos/ shop --model bridge:runs/bridge/model",
+    'underdrawing search shop "at night" --image street.jpg --method joint',
+)
+
+
+@app.command(epilog=BRIDGE_EPILOG)
+def bridge(
+    corpus: Corpus,
+    folder: RunFolder,
+    connector: Annotated[
+        str | None, typer.Option("--connector", metavar="NAME", help="linear, mlp or qformer. By default mlp.")
+    ] = None,
+    tower: Annotated[
+        str | None,
+        typer.Option("--tower", metavar="NAME", help="The model whose picture tower sees, of the CLIP family."),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", metavar="NAME", help="The text model that reads: hub id, folder or .gguf file."),
+    ] = None,
+    recipe_file: RecipeFile = None,
+    align_steps: Annotated[
+        int | None, typer.Option("--align-steps", metavar="N", min=0, help="Steps of the first phase, alignment.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", min=0, help="Steps of the second phase, the tasks.")
+    ] = None,
+    batch: Batch = None,
+    peak: LearningRate = None,
+    split_field: SplitField = None,
+    evaluate_every: EvaluateEvery = None,
+    bf16: Bf16 = None,
+    seed: Seed = None,
+    device: Device = None,
+) -> None:
+    """Train a bridge: a small connector by which a text model reads what a picture tower sees. Both stay as they are.
+
+    Run the same command again to continue at the last checkpoint.
+
+    What is not told is as the recipe says, and else as pipelines.train.bridge_parts.BridgeRecipe has it.
+    """
+    from indexer.corpus.readers import open_corpus
+    from pipelines.train.bridge import train_bridge
+    from pipelines.train.bridge_parts import BridgeRecipe
+    from pipelines.train.run import load_recipe
+
+    overrides = {
+        "connector": connector,
+        "tower": tower,
+        "text": text,
+        "align_steps": align_steps,
+        "steps": steps,
+        "batch": batch,
+        "peak": peak,
+        "split_field": split_field,
+        "evaluate_every": evaluate_every,
+        "bf16": bf16,
+        "seed": seed,
+        "device": device,
+    }
+    recipe = load_recipe(BridgeRecipe, recipe_file, overrides)
+    measured = train_bridge(open_corpus(corpus), recipe, folder)
+    out.print(f"The bridge is in {folder / 'model'}", markup=False, soft_wrap=True)
+    show_facts({name: f"{value:.4g}" for name, value in measured.items()})
+    show_remark(f"Next: underdrawing index SOURCE COLLECTION --model bridge:{folder / 'model'}")

@@ -16,13 +16,14 @@ class ModelFamily(HelpfulEnum):
     BUNDLED = "bundled"
     OPEN_CLIP = "open_clip"
     MLLM = "mllm"
+    BRIDGE = "bridge"
     ST = "st"
     FAKE = "fake"
 
 
 EXAMPLES = (
     "bundled:emoji-clip, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:/a/folder, mllm:Qwen/Qwen3-VL-Embedding-2B, "
-    "mllm:/a/folder, st:/a/folder, fake:64"
+    "mllm:/a/folder, bridge:/a/folder, st:/a/folder, fake:64"
 )
 
 
@@ -37,11 +38,11 @@ def load_embedder(
 
     Args:
         name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`,
-            `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `st:FOLDER` or `st:HUB_ID` (sentence-transformers), `fake:DIM`.
-            Options may stand behind the name of an `mllm`, such as `?dim=512`; `indexer/embed/mllm_spec.py` has
-            them. One of the CLIP family may end in `?draft=N`: JPEGs are decoded at a fraction of their size where the
-            short side stays N times the model's. Large photographs decode several times faster, to vectors a little
-            other.
+            `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `bridge:FOLDER` (what `train bridge` made), `st:FOLDER` or
+            `st:HUB_ID` (sentence-transformers), `fake:DIM`. Options may stand behind the name of an `mllm`, such as
+            `?dim=512`; `indexer/embed/mllm_spec.py` has them. One of the CLIP family may end in `?draft=N`: JPEGs are
+            decoded at a fraction of their size where the short side stays N times the model's. Large photographs
+            decode several times faster, to vectors a little other.
         dtype: Arithmetic of the forward pass.
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
         preprocessing: What is done to pictures first; part of the fingerprint.
@@ -67,7 +68,7 @@ def load_embedder(
 
 def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embedder:
     kind = ModelFamily(family)
-    if "?" in rest and not Path(rest).is_dir() and kind not in (ModelFamily.MLLM, ModelFamily.ST):
+    if "?" in rest and not Path(rest).is_dir() and kind not in (ModelFamily.MLLM, ModelFamily.BRIDGE, ModelFamily.ST):
         return _drafted(name, _load(family, rest.partition("?")[0], name.partition("?")[0], dtype, device))
     match kind:
         case ModelFamily.FAKE:
@@ -91,6 +92,10 @@ def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embed
             from indexer.embed.mllm import MllmEmbedder
 
             return MllmEmbedder.load(rest, name=name, dtype=dtype, device=device)
+        case ModelFamily.BRIDGE:
+            from indexer.embed.bridge import BridgeEmbedder
+
+            return BridgeEmbedder.load(Path(rest), load_embedder, name=name, dtype=dtype, device=device)
         case ModelFamily.ST:
             from indexer.embed.st import SentenceTransformersEmbedder
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from indexer.embed.inversion import WordReader
 from indexer.embed.preprocess import TARGET_RATIO, ImagePreprocess
@@ -154,6 +155,33 @@ class ClipEmbedder(Embedder):
         with torch.inference_mode():
             features: torch.Tensor = self._model.encode_image(stacked.to(self._device, self._torch_dtype))
         return np.asarray(features.float().cpu().numpy())
+
+    def picture_tokens(self, prepared: Sequence[Prepared], layer: int = -1) -> npt.NDArray[np.float32]:
+        """What the picture tower has at every place of its grid, before pooling: (n, places, width) float32.
+
+        Args:
+            prepared: n items with a picture.
+            layer: Which of the tower's layers, or stages of a convolutional one; -1 is the last.
+
+        Raises:
+            CallError: The tower has no such layer, or does not show its layers.
+        """
+        import torch
+
+        tower = self._model.visual
+        if not hasattr(tower, "forward_intermediates"):
+            raise CallError(f"The picture tower of {self.name}, a {type(tower).__name__}, does not show its layers.")
+        stacked = torch.from_numpy(self._preprocess.normalise(np.stack([each.arrays["image"] for each in prepared])))
+        try:
+            with torch.inference_mode():
+                found = tower.forward_intermediates(
+                    stacked.to(self._device, self._torch_dtype), indices=[layer], stop_early=True,
+                    intermediates_only=True, output_fmt="NCHW",
+                )  # fmt: skip
+        except AssertionError:  # how both libraries say that an index is out of range
+            raise CallError(f"The picture tower of {self.name} has no layer {layer}; -1 is its last.") from None
+        grid = found["image_intermediates"][0]
+        return np.asarray(grid.flatten(2).transpose(1, 2).float().cpu().numpy(), np.float32)
 
     @functools.cached_property
     def reader(self) -> WordReader:

@@ -126,7 +126,7 @@ def load_model(folder: Path, dtype: torch.dtype) -> Any:
             weights |= {settled(name): tensor for name, tensor in load_file(file).items()}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"The weights in {folder} cannot be read: {_first_line(error)}") from error
-    with _quietly():
+    with quietly():
         wanted = _shapes(kind, config)
         _require_all(folder, wanted, {name: tuple(each.shape) for name, each in weights.items()})
         model, report = kind.from_pretrained(
@@ -256,7 +256,7 @@ def _classes(architecture: Architecture) -> tuple[Any, Any]:
     return config, model
 
 
-class _quietly:
+class quietly:
     """transformers without its bars and reports: what is wrong with a checkpoint is an error here."""
 
     def __enter__(self) -> None:

@@ -325,7 +325,7 @@ class _Trainer:
                 some = rng.choice(rows, min(SAMPLE, len(rows)), replace=False)
                 asked = self._vectors([Reading(None, None, 0, picture=int(row)) for row in some], Role.QUERY)
                 right = np.array([number[self.data.names[row]] for row in some])
-                measured[f"{label}_r10"] = _share_within(asked @ gallery.T, right, 10)
+                measured[f"{label}_r10"] = share_within(asked @ gallery.T, right, 10)
                 measured |= self._composed(label, rows, rng)
         return measured
 
@@ -352,7 +352,7 @@ class _Trainer:
         scores = asked @ found.T
         scores[np.arange(len(before)), np.searchsorted(gallery, before)] = -np.inf
         right = np.searchsorted(gallery, after)
-        return {f"{label}_fused_r{k}": _share_within(scores, right, k) for k in (1, 10)}
+        return {f"{label}_fused_r{k}": share_within(scores, right, k) for k in (1, 10)}
 
     def _differences_or_none(self, rows: npt.NDArray[np.int64]) -> Differences | None:
         try:
@@ -382,6 +382,7 @@ def contrast(queries: Tensor, documents: Tensor, right: Tensor, temperature: flo
     return (forward + back) / 2
 
 
-def _share_within(scores: npt.NDArray[np.float32], right: npt.NDArray[np.int64], k: int) -> float:
+def share_within(scores: npt.NDArray[np.float32], right: npt.NDArray[np.int64], k: int) -> float:
+    """How often the right answer, one a row, is among the first k: scores (n, answers), right (n,)."""
     rank = (scores > scores[np.arange(len(right)), right][:, None]).sum(1)
     return float((rank < k).mean())

@@ -1,0 +1,345 @@
+"""Train a bridge: the connector by which a frozen text model reads what a frozen picture tower sees.
+
+In two phases. *Alignment*: each picture is read alone, and its vector should be the one that the text model has of its
+caption, against those of other captions (InfoNCE with the side of the texts locked: Zhai et al., "LiT", CVPR 2022,
+arXiv:2111.07991; BLIP-2 starts its Q-Former by the same contrast, Li et al. 2023, arXiv:2301.12597). These vectors
+never change, so they are computed once, and hundreds of other captions cost nothing. *Tasks*: batches that mix all
+directions of a search (`unified_tasks.py`), pictures with words among them, with the same contrast as `train unified`;
+the projection of what the text model reads out is trained from here on.
+
+Captioned pictures are all it needs. The result is a folder that `bridge:FOLDER` loads.
+
+What this module does not know: collections, queries, how a corpus is stored.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.corpus.records import Record
+from indexer.embed import load_embedder
+from indexer.embed.bridge import BridgeSpec, projected, require_tower, save_bridge, text_room
+from indexer.embed.connector import Connector, ConnectorConfig, build_bridge, set_projection, start_bridge
+from indexer.embed.mllm_batches import by_tokens
+from indexer.embed.text_model import Pooling, TextModel
+from indexer.errors import CallError
+from indexer.types import Rejected
+from pipelines.train.bridge_parts import BridgeRecipe, read_texts, see, whitening
+from pipelines.train.captions import Captions, Templates, documents_with_both
+from pipelines.train.differences import Differences
+from pipelines.train.gradient_cache import backward
+from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, training_progress
+from pipelines.train.unified import contrast, share_within
+from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rows = npt.NDArray[np.int64]
+SAMPLE = 300
+"""Pictures of a part, and queries with both parts, that an evaluation looks at."""
+
+
+def train_bridge(records: Iterable[Record | Rejected], recipe: BridgeRecipe, folder: Path) -> dict[str, float]:
+    """Train, or go on training, in `folder`; the finished bridge lies in `folder/model`.
+
+    Args:
+        records: The corpus.
+        recipe: What to train.
+        folder: The run's folder; a checkpoint in it is resumed.
+
+    Returns:
+        The last evaluation, and what the run cost: `trained` (parameters), `picture_tokens`, `memory_mb` (the peak of
+        the process, or of the device), `seconds` (of steps alone).
+
+    Raises:
+        CallError: The corpus has nothing to train on, or the folder holds another run.
+        UnknownNameError: A connector or task that does not exist.
+        ModelError: The tower or the text model cannot be used.
+        MissingExtraError: An optional package that the recipe needs is missing.
+    """
+    recipe = replace(recipe, connector=Connector(recipe.connector).value)
+    run = RunFolder.start(folder, recipe)
+    trainer = _Trainer(records, recipe, run)
+    state = run.load()
+    if state is not None:
+        trainer.load_state(state)
+    note: dict[str, str] = {}
+    measured: dict[str, float] = {}
+    ends = recipe.align_steps, recipe.align_steps + recipe.steps
+    for step in training_progress(trainer.step, ends[1], note):
+        clock = time.perf_counter()
+        loss = trainer.advance()
+        trainer.seconds += time.perf_counter() - clock
+        note["loss"] = f"{loss:.3f}"
+        if (step + 1) % recipe.evaluate_every == 0 or step + 1 in ends:
+            measured = trainer.evaluate() | trainer.costs()
+            run.log(step + 1, loss=loss, **measured)
+            run.save(trainer.state())
+    save_bridge(folder / "model", trainer.spec, trainer.bridge.state_dict())
+    run.plot({
+        "loss": ["loss"],
+        "picture to text, R@10": ["train_r10", "validation_r10"],
+        "picture and text to picture, R@10": ["train_fused_r10", "validation_fused_r10"],
+    })  # fmt: skip
+    return measured or trainer.evaluate() | trainer.costs()
+
+
+class _Trainer:
+    """The state of a run and one step of it."""
+
+    def __init__(self, records: Iterable[Record | Rejected], recipe: BridgeRecipe, run: RunFolder) -> None:
+        import torch
+
+        self.recipe, self.step, self.seconds = recipe, 0, 0.0
+        self.device = torch.device(recipe.device)
+        self.data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field, recipe.look)
+        documents = list(documents_with_both(records, []))
+        for document in documents:
+            self.data.add(document)
+        if not documents:
+            raise CallError("The corpus has no document with both a text and an image to train on.")
+        tower = require_tower(load_embedder(recipe.tower, device=recipe.device), recipe.tower)
+        dtype = torch.bfloat16 if recipe.bf16 else torch.float32
+        pooling = None if recipe.pooling is None else Pooling(recipe.pooling)
+        self.text = TextModel.load(recipe.text, dtype, recipe.device, pooling)
+        self.seen = see(tower, [document.image for document in documents], recipe, run.path)
+        self.rows = self._usable(recipe.train_part)
+        if not len(self.rows):
+            raise CallError("The corpus has no document with both a text and an image to train on.")
+        self.spec = self._spec(tower)
+        self._most = text_room(self.text, self.spec.connector, recipe.max_tokens)
+        captions = self.data.captions_of(self.rows)
+        self.pool = captions
+        self.texts = list(dict.fromkeys([*(self.data.texts[number] for number in captions), *self.data.names]))
+        self.place = {text: place for place, text in enumerate(self.texts)}
+        self.read = read_texts(self.text, self.texts, recipe, run.path)
+        self.bridge = self._start().to(self.device).train()
+        self._pairs = {"train": self._differences(self.rows)}
+        composed = any(name.startswith("fused") for name in recipe.tasks)
+        self.sampler = TaskSampler(
+            self.data, self.rows, self._pairs["train"] if composed else None, shares=recipe.tasks, instructions={},
+            told=0.0, sentences=recipe.sentences,
+        )  # fmt: skip
+        groups = decay_groups(self.bridge.named_parameters(), recipe.weight_decay, "project")
+        self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+
+    def _spec(self, tower: Any) -> BridgeSpec:
+        recipe, print_ = self.recipe, tower.fingerprint()
+        places, width = self.seen.features.shape[2:]
+        connector = ConnectorConfig(
+            kind=Connector(recipe.connector), feature_tokens=places, feature_width=width,
+            word_width=self.text.word_width, text_width=self.text.width, project=recipe.project,
+            queries=recipe.queries, qformer=dict(recipe.qformer) if recipe.connector == Connector.QFORMER else {},
+        )  # fmt: skip
+        return BridgeSpec(
+            tower=_lasting(recipe.tower), tower_weights=print_.weights, tower_preprocessing=print_.preprocessing,
+            layer=recipe.layer, text=_lasting(recipe.text), text_digest=self.text.digest, pooling=self.text.pooling,
+            max_tokens=recipe.max_tokens, connector=connector,
+        )  # fmt: skip
+
+    def _start(self) -> Any:
+        import torch
+
+        torch.manual_seed(self.recipe.seed)
+        bridge = build_bridge(self.spec.connector)
+        start_bridge(bridge, self.text.table().cpu())
+        if "project" in bridge and self.text.pooling is Pooling.LAST:
+            set_projection(bridge, *whitening(self.read))
+        return bridge
+
+    def _usable(self, part: str) -> Rows:
+        return np.setdiff1d(self.data.rows(part if self.recipe.split_field else None), self.seen.bad)
+
+    def _differences(self, rows: Rows) -> Differences | None:
+        looks = [self.data.looks[row] for row in rows] if self.data.looks else ()
+        try:
+            names = [self.data.names[row] for row in rows]
+            return Differences(names, rows, self.seen.means(rows), self.recipe.keep, looks)
+        except CallError:  # no two captions alike: the sampler says so if a task needs them
+            return None
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "weights": {name: each.detach() for name, each in self.bridge.state_dict().items()},
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.bridge.load_state_dict(state["weights"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def costs(self) -> dict[str, float]:
+        """What a bridge is chosen by, besides how well it finds."""
+        import torch
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device)
+        return {
+            "trained": sum(each.numel() for each in self.bridge.parameters()),
+            "picture_tokens": self.spec.connector.tokens,
+            "memory_mb": round(peak / 1e6),
+            "seconds": round(self.seconds, 1),
+        }
+
+    def advance(self) -> float:
+        """One optimiser step; returns its loss."""
+        import torch
+
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, self.step])
+        torch.manual_seed(int(rng.integers(2**62)))  # dropout of a Q-Former
+        aligning = self.step < recipe.align_steps
+        if aligning:
+            rate = cosine_schedule(self.step, recipe.align_steps, recipe.warmup, recipe.align_peak)
+        else:
+            rate = cosine_schedule(self.step - recipe.align_steps, recipe.steps, recipe.warmup, recipe.peak)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        if "project" in self.bridge:  # what pictures are aligned with must hold still
+            self.bridge["project"].requires_grad_(not aligning)
+        self.optimiser.zero_grad(set_to_none=True)
+        value = self._align(rng) if aligning else self._tasks(rng)
+        torch.nn.utils.clip_grad_norm_(self.bridge.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        return value
+
+    def _align(self, rng: np.random.Generator) -> float:
+        recipe, count = self.recipe, min(self.recipe.batch, len(self.rows))
+        rows = rng.choice(self.rows, count, replace=False)
+        captions = np.concatenate([self.data.draw(rows, rng), rng.choice(self.pool, recipe.others)])
+        return self._backward(
+            [Reading(None, None, int(row), picture=int(row)) for row in rows],
+            [Reading(None, self.data.texts[number], NONE, caption=int(number)) for number in captions],
+            self.data.positives(rows, captions),
+        )
+
+    def _tasks(self, rng: np.random.Generator) -> float:
+        pairs = self.sampler.draw(self.recipe.batch, rng)
+        return self._backward(pairs.queries, pairs.documents, pairs.right)
+
+    def _backward(
+        self, queries: Sequence[Reading], documents: Sequence[Reading], right: npt.NDArray[np.bool_]
+    ) -> float:
+        import torch
+
+        readings, answers = [*queries, *documents], torch.from_numpy(right).to(self.device)
+        parts = self._parts(readings)
+        order = torch.from_numpy(np.argsort(np.concatenate([np.array(part, np.int64) for part in parts])))
+
+        def encode(number: int) -> Tensor:
+            noise = np.random.default_rng([self.recipe.seed, self.step, number])
+            return self._encode([readings[place] for place in parts[number]], noise)
+
+        def loss(vectors: Tensor) -> Tensor:
+            unsorted = vectors[order.to(vectors.device)]
+            return contrast(unsorted[: len(queries)], unsorted[len(queries) :], answers, self.recipe.temperature)
+
+        return backward(encode, range(len(parts)), loss, cached=self.recipe.cache_gradients)
+
+    def _parts(self, readings: Sequence[Reading]) -> list[list[int]]:
+        """Positions of what is read together: first all texts alone, which are read already."""
+        silent = [place for place, each in enumerate(readings) if each.picture == NONE]
+        shown = [place for place, each in enumerate(readings) if each.picture != NONE]
+        lengths = [self.text.specials + self.spec.connector.tokens + len(self._ids(readings[place])) for place in shown]
+        parts = [[shown[place] for place in part] for part in by_tokens(lengths, self.recipe.tokens)]
+        return [silent, *parts] if silent else parts
+
+    def _ids(self, reading: Reading) -> list[int]:
+        return [] if reading.text is None else self.text.ids(reading.text, self._most)
+
+    def _encode(self, readings: Sequence[Reading], noise: np.random.Generator | None) -> Tensor:
+        """Unit vectors (n, dim) float32, with gradients, of readings that all have a picture, or all none."""
+        import torch
+
+        if readings[0].picture == NONE:
+            places = [self.place[str(each.text)] for each in readings]
+            read = torch.from_numpy(np.array(self.read[places])).to(self.device)
+        else:
+            rows = np.array([each.picture for each in readings])
+            views = (
+                np.zeros(len(rows), np.int64)
+                if noise is None
+                else noise.integers(len(self.seen.features), size=len(rows))
+            )
+            features = torch.from_numpy(self.seen.features[views, rows].astype(np.float32)).to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():
+                words = self.bridge["connector"](features)
+            read = self.text.read([self._ids(each) for each in readings], words, [True] * len(readings)).float()
+        return torch.nn.functional.normalize(projected(self.bridge, read), dim=-1)
+
+    def _vectors(self, readings: Sequence[Reading]) -> npt.NDArray[np.float32]:
+        """Vectors as the finished bridge has them, without changed pictures and gradients."""
+        import torch
+
+        found = np.empty((len(readings), self.text.width), np.float32)
+        self.bridge.eval()
+        with torch.inference_mode():
+            for part in self._parts(readings):
+                found[part] = self._encode([readings[place] for place in part], None).cpu().numpy()
+        self.bridge.train()
+        return found
+
+    def evaluate(self) -> dict[str, float]:
+        """R@10 of pictures among all base captions, and of pictures with words among the pictures of their part."""
+        rng = np.random.default_rng(self.recipe.seed)
+        measured: dict[str, float] = {}
+        names = list(dict.fromkeys(self.data.names))
+        number = {name: place for place, name in enumerate(names)}
+        gallery = self._vectors([Reading(None, name, NONE) for name in names])
+        parts = {"train": self.recipe.train_part}
+        if self.recipe.split_field:
+            parts["validation"] = self.recipe.validation_part
+        for label, part in parts.items():
+            rows = self._usable(part)
+            if not len(rows):
+                continue
+            some = rng.choice(rows, min(SAMPLE, len(rows)), replace=False)
+            asked = self._vectors([Reading(None, None, int(row), picture=int(row)) for row in some])
+            right = np.array([number[self.data.names[row]] for row in some])
+            measured[f"{label}_r10"] = share_within(asked @ gallery.T, right, 10)
+            if label not in self._pairs:
+                self._pairs[label] = self._differences(rows)
+            measured |= self._composed(label, rows, self._pairs[label], rng)
+        return measured
+
+    def _composed(
+        self, label: str, rows: Rows, pairs: Differences | None, rng: np.random.Generator
+    ) -> dict[str, float]:
+        """How often a picture and the words that differ find the other picture, among up to so many of its part."""
+        if pairs is None:
+            return {}
+        before, after, said = pairs.draw(min(SAMPLE, 4 * len(rows)), rng)
+        gallery = np.unique(np.concatenate([before, after, rng.choice(rows, min(SAMPLE, len(rows)), replace=False)]))
+        sentence = self.recipe.sentences[0]
+        asked = self._vectors(
+            [
+                Reading(None, sentence.replace("{text}", words), int(target), picture=int(picture))
+                for picture, target, words in zip(before, after, said, strict=True)
+            ]
+        )
+        scores = asked @ self._vectors([Reading(None, None, int(row), picture=int(row)) for row in gallery]).T
+        scores[np.arange(len(before)), np.searchsorted(gallery, before)] = -np.inf
+        right = np.searchsorted(gallery, after)
+        return {f"{label}_fused_r{k}": share_within(scores, right, k) for k in (1, 10)}
+
+
+def _lasting(name: str) -> str:
+    """A model's name that means the same from another working folder."""
+    family, colon, rest = name.rpartition(":")
+    return f"{family}{colon}{Path(rest).resolve()}" if Path(rest).exists() else name
