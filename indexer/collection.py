@@ -113,8 +113,11 @@ class Collection:
             FormatError: A newer release made it.
             CorruptionError: What identifies it is damaged.
             ModelError: The model cannot be loaded.
+            CallError: `database` is no URL of a database that can be used, or the collection has another.
         """
         folder = Path(path)
+        if database is not None:
+            parse_url(database)  # before a model is fetched
         if not Layout.exists(folder):
             if not create or model is None:
                 raise CollectionNotFoundError(

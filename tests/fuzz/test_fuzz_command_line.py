@@ -42,6 +42,12 @@ def places(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """A line that names a model on the hub is refused at once."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 def line(chance, folder):
     names = {"SHOP": "shop", "PICTURE": "photos/red.png", "FOLDER": "photos", "NEW": "new"}
     words = [chance.choice(COMMANDS), *chance.choices(["SHOP", chance.choice(WORDS)], [4, 1])]
@@ -65,6 +71,15 @@ def try_lines(places, tmp_path, seed, count):
 def test_some_lines(places, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     try_lines(places, tmp_path, 1, LINES)
+
+
+def test_a_database_that_is_none_is_refused_before_a_model_is_fetched(places, tmp_path, monkeypatch):
+    """Found by the lines above: `--database` had taken the next option for its value, and a download began."""
+    monkeypatch.setattr("indexer.collection.load_embedder", lambda *_, **__: pytest.fail("a model was loaded"))
+    result = CliRunner().invoke(app, ["index", str(places / "photos"), str(tmp_path / "new"), "--database", "--json"])
+    assert result.exit_code == 2
+    assert "'--json' is not a database URL" in result.output
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow
