@@ -94,6 +94,16 @@ def describe() -> dict[str, JsonValue]:
     }
 
 
+def scores_of_rows(queries: Vectors, vectors: Vectors, rows: Ids) -> Scores:
+    """Inner products with some rows, (n, len(rows)) float32, read where they lie: NumPy would copy each of them first."""
+    out = np.empty((len(queries), len(rows)), np.float32)
+    rows = np.ascontiguousarray(rows)
+    for query, scores in zip(queries, out, strict=True):
+        pointers = (faiss.swig_ptr(each) for each in (scores, query, vectors, rows))
+        faiss.fvec_inner_products_by_idx(*pointers, vectors.shape[1], 1, len(rows))
+    return out
+
+
 class FaissIndex:
     """A FAISS index over the segments of a collection; a `VectorIndex`. Threads may search it together.
 
