@@ -34,7 +34,11 @@ from indexer.types import Vectors
 FEW_QUERIES = 16
 """More than these at once, and a matrix product is faster than scans of codes one by one."""
 SPARSE = 0.03
-"""Share of the rows up to which those that match are fetched, rather than passed over in a scan of the codes."""
+"""Share of the rows up to which those that match are fetched, rather than passed over in a scan of the codes.
+
+`python -m benchmarks.speed_search --part crossover` measures both plans. On one core they meet at about 10 %; a scan of
+codes takes every core, fetching one.
+"""
 LOOKED_AT = 128
 LOOKED_AT_PER_K = 8
 MORE = 8
@@ -50,6 +54,7 @@ class CodedIndex:
 
     Attributes:
         metadata: How the codes were made, as JSON: the scale of each dimension and the bounds. `load` wants it back.
+        sparse: `SPARSE`, for measuring.
 
     Args:
         index: FAISS's index of the codes, a row for each id of `exact`, in ascending order.
@@ -59,6 +64,7 @@ class CodedIndex:
 
     def __init__(self, index: Any, exact: ExactIndex, metadata: Mapping[str, Any]) -> None:
         self.metadata = dict(metadata)
+        self.sparse = SPARSE
         self._index, self._exact = index, exact.picking_by(scores_of_rows)
         self._ids = exact.all_ids()
         self._scale = np.asarray(metadata["scale"], np.float32)
@@ -154,7 +160,7 @@ class CodedIndex:
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
         """The k best of each query: the ids, scores and ties of `ExactIndex.search`, which says what may be asked."""
         look = max(LOOKED_AT, LOOKED_AT_PER_K * k)
-        eligible, share = (self.size, 0.0) if allowed is None else (len(allowed), SPARSE)
+        eligible, share = (self.size, 0.0) if allowed is None else (len(allowed), self.sparse)
         if len(queries) > FEW_QUERIES or look > MOST or eligible <= max(look, self.size * share):
             return self._exact.search(queries, k, allowed)
         queries = checked_search(queries, k, self._exact, allowed)

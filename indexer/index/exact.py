@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from indexer.errors import CallError, CorruptionError, QueryError
 from indexer.index.protocol import NO_ID, Ids, Neighbours, Plan, Scores
@@ -26,7 +25,7 @@ SCORES_PER_BLOCK = 1 << 22  # 16 MB of float32; selecting from them takes as muc
 QUERIES_PER_BLOCK = 512
 GATHER_BYTES = 1 << 20  # picked rows are scored while they are still in the second-level cache
 FEW_PAIRS = 1 << 18
-"""So many pairs of a query and a row that a filter lets through are scored first and selected from then, all at once."""
+"""So many pairs of a query and a row that a filter lets through are scored first, and all selected from at once."""
 GROUP = 16
 LOWEST = np.finfo(np.float32).min
 CHECK = "Run: underdrawing check COLLECTION"
@@ -76,7 +75,7 @@ class ExactIndex:
         self._score_picked: RowScorer = self._score_rows
 
     def picking_by(self, scorer: RowScorer) -> ExactIndex:
-        """The same index, which scores the rows that a filter picks by another program where it fetches them one by one."""
+        """The same index, which scores few rows that a filter picks, for one query, by another function."""
         other = copy.copy(self)
         other._score_picked = scorer
         return other
@@ -216,7 +215,7 @@ class ExactIndex:
         return np.concatenate([part.ids for part in self._parts] or [np.empty(0, np.int64)])
 
     def _scan(self, queries: Vectors, allowed: Ids | None) -> Iterator[tuple[Scores, Ids]]:
-        """float32 scores (n, b) and ids (b,) of every allowed row, block by block; a block may lie where the last lay."""
+        """float32 scores (n, b) and ids (b,) of every allowed row, block by block; a block may overwrite the last."""
         n = len(queries)
         step = max(SCORES_PER_BLOCK // max(n, 1), 1)
         buffer = np.empty(n * min(step, self.size) if allowed is None else 0, np.float32)

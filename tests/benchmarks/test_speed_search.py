@@ -35,10 +35,10 @@ def run(tmp_path, capsys):
 
 
 def test_every_line_has_its_bar_and_says_whether_it_was_reached(run):
-    code, told, printed = run("--part", "exact", "approximate", "batch", "filters")
+    code, told, printed = run("--part", "exact", "approximate", "batch", "filters", "crossover")
     assert code == 0
     lines = [line for part in told.values() for line in part["lines"]]
-    assert len(lines) == 1 + 2 + 1 + 4
+    assert len(lines) == 1 + 2 + 1 + 4 + 1
     assert all(line["reached"] == (line["good"] and line["value"] <= line["limit"]) for line in lines)
     assert speed_races.Line("w", "b", 1, 2, "x", "t").json()["reached"]
     assert not speed_races.Line("w", "b", 1, 2, "x", "t", good=False).json()["reached"]

@@ -109,11 +109,11 @@ def test_ids_are_not_rows(gaps, rng):
 @pytest.mark.parametrize("gaps", [False, True])
 def test_rows_that_faiss_scores_where_they_lie_are_those_of_the_ids(gaps, rng, monkeypatch):
     monkeypatch.setattr(exact, "GATHER_BYTES", 1)
-    monkeypatch.setattr(codes, "SPARSE", 1)
     vectors = spread(rng)
     ids = np.arange(ROWS) * 3 if gaps else np.arange(ROWS) + 7
     parts = [(vectors[at : at + 500], ids[at : at + 500]) for at in range(0, ROWS, 500)]
     index, plain = CodedIndex.build(parts), ExactIndex(parts)
+    index.sparse = 1
     for count in (1, 300, 900):
         allowed = np.union1d(rng.choice(ids, count, replace=False), [1, 5, 10**6])
         queries = unit_rows(rng.standard_normal((2, DIM)))
