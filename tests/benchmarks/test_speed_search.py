@@ -122,4 +122,7 @@ def test_indexing_is_measured_against_the_model_alone(tmp_path, monkeypatch):
     assert 0 <= told["waiting_share"] <= 1
     assert min(told["images_per_second"].values()) > 0
     assert list(folder.iterdir()) == []  # every collection is made anew, and gone
+    told = speed_index.measure_texts(embedder, 5, 1, folder)
+    assert told["texts"] == 5
+    assert told["of_raw"]["median"] > 0
     assert set(speed_index.memory(tmp_path, [20])) == {"20"}
