@@ -4,7 +4,8 @@
 
 An encoder of the size of ViT-B/32 (random weights cost the same time) indexes JPEGs of made-up photographs, from a
 folder to a durable commit. In the same turn it embeds as many ready tensors, and the simple loop (decode a batch, embed
-it, take the next) does the same work without a store. Ratios are medians over the turns.
+it, take the next) does the same work without a store. Ratios are medians over the turns. Texts alone are indexed, too,
+and the most memory is measured for corpora of several sizes.
 
 What this module does not know: how indexing is done.
 """
@@ -106,6 +107,38 @@ def measure(embedder: ClipEmbedder, source: Path, workers: int, turns: int, fold
     }
 
 
+def measure_texts(embedder: ClipEmbedder, count: int, turns: int, folder: Path) -> dict[str, Any]:
+    """The race of indexing and the raw forward pass on ready tokens, over a corpus of texts alone."""
+    import torch
+
+    texts = [f"a photograph of thing number {number} in a made-up place" for number in range(count)]
+    source = folder / "captions.jsonl"
+    lines = (json.dumps({"id": str(number), "text": text}) + "\n" for number, text in enumerate(texts))
+    source.write_text("".join(lines), encoding="utf-8")
+    tokens = embedder.tokenizer(texts)
+    summaries: list[Summary] = []
+
+    def index(turn: int) -> None:
+        target = folder / f"texts-{turn}"
+        shutil.rmtree(target, ignore_errors=True)
+        with Collection.open(target, embedder) as collection:
+            summaries.append(index_corpus(source, collection))
+        shutil.rmtree(target)
+
+    def raw(_: int) -> None:
+        with torch.inference_mode():
+            for start in range(0, count, embedder.batch_size):
+                embedder.model.encode_text(tokens[start : start + embedder.batch_size])
+
+    found = race({"index": index, "raw": raw}, turns)
+    return {
+        "texts": count,
+        "of_raw": found.ratio("raw", "index"),
+        "waiting_share": round(summaries[-1].waited / summaries[-1].seconds, 4),
+        "seconds": found.told(),
+    }
+
+
 def _raw(embedder: ClipEmbedder, ready: Sequence[Any], count: int) -> Callable[[int], None]:
     """The model alone, on input that is as ready as it can be."""
     import torch
@@ -169,8 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 1], metavar="N", help="decoding processes")
     parser.add_argument("--draft", type=int, default=2, metavar="N", help="see ImagePreprocess.draft; 0 for none")
     parser.add_argument(
-        "--texts", nargs="*", type=int, default=[2_000, 20_000], metavar="N", help="to measure memory by"
+        "--texts", nargs="*", type=int, default=[2_000, 20_000, 200_000], metavar="N", help="to measure memory by"
     )
+    parser.add_argument("--captions", type=int, default=256, metavar="N", help="of the corpus of texts; 0 for none")
     parser.add_argument("--data", type=Path, default=cache_folder(), metavar="DIR", help="for the photographs")
     options = parser.parse_args(arguments)
     try:
@@ -206,10 +240,25 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
                     row["reached"] = row["of_raw"]["median"] >= BAR
                     told["rows"].append(row)
                     print(f"  {_words(row)}")
+                    _kept(told, options.json)
+        if options.captions:
+            plain = encoder(options.architecture, Dtype.FLOAT32, folder)
+            told["texts"] = measure_texts(plain, options.captions, options.turns, folder)
+            row = told["texts"]
+            print(
+                f"  {row['texts']} texts alone: {row['of_raw']['median']:.2f} of raw, waits {row['waiting_share']:.1%}"
+            )
+            _kept(told, options.json)
         told["memory_mb"] = memory(folder, options.texts)
-    if options.json:
-        atomic_write(options.json, json.dumps(told, indent=1).encode() + b"\n")
+        print(f"  most memory, MB, by the number of texts: {told['memory_mb']}")
+    _kept(told, options.json)
     return told
+
+
+def _kept(told: dict[str, Any], file: Path | None) -> None:
+    """Write what is measured so far: a run that is broken off has its finished rows."""
+    if file:
+        atomic_write(file, json.dumps(told, indent=1).encode() + b"\n")
 
 
 def _words(row: dict[str, Any]) -> str:

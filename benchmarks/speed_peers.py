@@ -1,6 +1,7 @@
 """Other libraries on the same vectors, where they are installed, each as its own documentation says.
 
-One query, and one query that 1 % of the rows match, ids and a field returned. `pip install 'underdrawing[peers]'`.
+One query, and one query that 1 % of the rows match, ids and a field returned, all at a recall of 0.95 or more: graphs
+that have an effort to set get the least of a doubling series that reaches it. `pip install 'underdrawing[peers]'`.
 
 What this module does not know: how searching is done here.
 """
@@ -9,29 +10,61 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.speed_races import K, answered, recall_of
+from benchmarks.speed_races import RECALL, K, Line, answered, recall_of
 from benchmarks.timing import race
 from indexer.collection import Collection
+from indexer.index.protocol import IndexKind
 from indexer.types import Vectors
 
 SHARE = 10
 """Of 1,000 buckets, those that a filter lets through."""
+EFFORTS = (64, 128, 256, 512, 1024)
 
 Search = Callable[[Any, bool], Any]
 """A query, (dim,), and whether to filter; the row numbers found."""
 
 
-def measure(vectors: Vectors, queries: Vectors, ours: Collection, folder: Path, turns: int) -> dict[str, Any]:
-    """Race all that are installed; those that are not are named."""
+@dataclass(frozen=True)
+class Peer:
+    """A library with the vectors in it.
+
+    Attributes:
+        search: Its search.
+        filters: Whether it has filters.
+        set_effort: For a graph, sets how many candidates a search keeps.
+    """
+
+    search: Search
+    filters: bool = True
+    set_effort: Callable[[int], None] | None = None
+
+
+def measure(
+    vectors: Vectors, queries: Vectors, ours: Mapping[IndexKind, Collection], folder: Path, turns: int
+) -> dict[str, Any]:
+    """Race all that are installed; those that are not are named.
+
+    Args:
+        vectors: What all of them hold.
+        queries: None of them stored.
+        ours: The collection, searched exactly and through a graph: graphs are compared with that, all else with this.
+        folder: For theirs.
+        turns: Of each race.
+    """
     buckets = np.random.default_rng(1).integers(0, 1000, len(vectors))
-    searches: dict[str, Search] = {"ours": partial(_ours, ours)}
+    peers = {kind.value: Peer(partial(_ours, collection)) for kind, collection in ours.items()}
+    told: dict[str, Any] = {"lines": [], "versions": {}, "build_s": {}, "effort": {}}
+    truth = {filtered: _truth(vectors, queries[:turns], buckets, filtered) for filtered in (False, True)}
     for package, make in PEERS.items():
         try:
             importlib.import_module(package)
@@ -40,28 +73,53 @@ def measure(vectors: Vectors, queries: Vectors, ours: Collection, folder: Path, 
             continue
         target = folder / f"peer-{package}"
         shutil.rmtree(target, ignore_errors=True)
-        searches[package] = make(vectors, buckets, target)
-    told: dict[str, Any] = {"lines": []}
+        start = time.perf_counter()
+        peers[package] = make(vectors, buckets, target)
+        told["build_s"][package] = round(time.perf_counter() - start, 2)
+        told["versions"][package] = version(package)
+        if (effort := _tuned(peers[package], queries[:turns], truth[False])) is not None:
+            told["effort"][package] = effort
     for filtered in (False, True):
-        allowed = np.flatnonzero(buckets < SHARE) if filtered else np.arange(len(vectors))
-        truth = [allowed[np.argsort(-(vectors[allowed] @ query))[:K]] for query in queries[:turns]]
         contenders = {
-            name: partial(_turn, search, queries, filtered)
-            for name, search in searches.items()
-            if not (filtered and name == "usearch")  # from Python it has no filters
+            name: partial(_turn, peer.search, queries, filtered)
+            for name, peer in peers.items()
+            if peer.filters or not filtered
         }
         found = race(contenders, turns)
         rows = {}
         for name in contenders:
-            own = [np.asarray(searches[name](query, filtered)) for query in queries[:turns]]
-            rows[name] = {
-                **found.told()[name],
-                "recall": recall_of(own, truth),
-                "found": min(len(each) for each in own),
-            }
+            own = [np.asarray(peers[name].search(query, filtered)) for query in queries[:turns]]
+            recall, fewest = recall_of(own, truth[filtered]), min(len(each) for each in own)
+            rows[name] = {**found.told()[name], "recall": recall, "found": fewest}
+            if name not in PEERS:
+                continue
+            graph = peers[name].set_effort is not None and not filtered
+            reference = (IndexKind.HNSW if graph else IndexKind.EXACT).value
+            ratio = found.ratio(reference, name)["median"]
+            work = f"one query{', 1 % match' if filtered else ''}, {len(vectors):,} × {vectors.shape[1]}, and {name}"
+            words = (
+                f"{reference} {found.ms(reference)} ms, recall {rows[reference]['recall']:.3f}; "
+                f"{name} {found.ms(name)}, recall {recall:.3f}, at least {fewest} hits"
+            )
+            told["lines"].append(Line(work, f"≤ 1 × {name}", ratio, 1.0, "x", words).json())
         told["filtered" if filtered else "plain"] = rows
-        print(f"  {'1 % match' if filtered else 'one query'}: {rows}")
     return told
+
+
+def _truth(vectors: Vectors, queries: Vectors, buckets: Any, filtered: bool) -> list[Any]:
+    allowed = np.flatnonzero(buckets < SHARE) if filtered else np.arange(len(vectors))
+    return [allowed[np.argsort(-(vectors[allowed] @ query))[:K]] for query in queries]
+
+
+def _tuned(peer: Peer, queries: Vectors, truth: list[Any]) -> int | None:
+    """Set the least effort that reaches the recall, or the most there is; None for a peer without one."""
+    if peer.set_effort is None:
+        return None
+    for effort in EFFORTS:
+        peer.set_effort(effort)
+        if recall_of([np.asarray(peer.search(query, False)) for query in queries], truth) >= RECALL:
+            break
+    return effort
 
 
 def _turn(search: Search, queries: Vectors, filtered: bool, turn: int) -> Any:
@@ -73,31 +131,36 @@ def _ours(collection: Collection, query: Any, filtered: bool) -> Any:
     return answered(collection, query[None], where=where).ids[0]
 
 
-def _usearch(vectors: Vectors, buckets: Any, folder: Path) -> Search:
+def _usearch(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
     index = importlib.import_module("usearch.index").Index(ndim=vectors.shape[1], metric="ip", dtype="f32")
     index.add(np.arange(len(vectors)), vectors)
-    return lambda query, filtered: index.search(query, K).keys.astype(np.int64)
+
+    def set_effort(effort: int) -> None:
+        index.expansion_search = effort
+
+    # From Python it has no filters, and returns keys alone.
+    return Peer(lambda query, filtered: index.search(query, K).keys.astype(np.int64), False, set_effort)
 
 
-def _lancedb(vectors: Vectors, buckets: Any, folder: Path) -> Search:
+def _lancedb(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
     import pyarrow as pa
 
     columns = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
     data = pa.table({"id": np.arange(len(vectors)), "bucket": buckets, "vector": columns})
-    table = importlib.import_module("lancedb").connect(folder).create_table("t", data)
+    table = importlib.import_module("lancedb").connect(folder).create_table("documents", data)
 
     def search(query: Any, filtered: bool) -> Any:
-        asked = table.search(query).metric("dot").select(["id", "bucket"]).limit(K)
+        asked = table.search(query).distance_type("dot").select(["id", "bucket", "_distance"]).limit(K)
         if filtered:
             asked = asked.where(f"bucket < {SHARE}", prefilter=True)
         return asked.to_arrow()["id"].to_numpy()
 
-    return search
+    return Peer(search)
 
 
-def _chroma(vectors: Vectors, buckets: Any, folder: Path) -> Search:
+def _chroma(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
     client = importlib.import_module("chromadb").PersistentClient(str(folder))
-    table = client.create_collection("t", metadata={"hnsw:space": "ip", "hnsw:search_ef": 100})
+    table = client.create_collection("documents", configuration={"hnsw": {"space": "ip"}}, embedding_function=None)
     for start in range(0, len(vectors), 5_000):
         part = range(start, min(start + 5_000, len(vectors)))
         table.add(
@@ -108,28 +171,29 @@ def _chroma(vectors: Vectors, buckets: Any, folder: Path) -> Search:
 
     def search(query: Any, filtered: bool) -> Any:
         where = {"bucket": {"$lt": SHARE}} if filtered else None
-        return np.array([int(each) for each in table.query(query[None], n_results=K, where=where)["ids"][0]], np.int64)
+        found = table.query(query[None], n_results=K, where=where, include=["metadatas", "distances"])
+        return np.array([int(each) for each in found["ids"][0]], np.int64)
 
-    return search
+    return Peer(search, set_effort=lambda effort: table.modify(configuration={"hnsw": {"ef_search": effort}}))
 
 
-def _milvus(vectors: Vectors, buckets: Any, folder: Path) -> Search:
+def _milvus(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
     folder.mkdir(parents=True)
     client = importlib.import_module("pymilvus").MilvusClient(str(folder / "milvus.db"))
-    client.create_collection("t", dimension=vectors.shape[1], metric_type="IP")
+    client.create_collection("documents", dimension=vectors.shape[1], metric_type="IP")
     for start in range(0, len(vectors), 5_000):
         part = range(start, min(start + 5_000, len(vectors)))
-        client.insert("t", [{"id": row, "vector": vectors[row], "bucket": int(buckets[row])} for row in part])
+        client.insert("documents", [{"id": row, "vector": vectors[row], "bucket": int(buckets[row])} for row in part])
 
     def search(query: Any, filtered: bool) -> Any:
         condition = f"bucket < {SHARE}" if filtered else ""
-        [hits] = client.search("t", data=[query.tolist()], limit=K, filter=condition, output_fields=["bucket"])
+        [hits] = client.search("documents", data=[query.tolist()], limit=K, filter=condition, output_fields=["bucket"])
         return np.array([hit["id"] for hit in hits], np.int64)
 
-    return search
+    return Peer(search)
 
 
-PEERS: Mapping[str, Callable[[Vectors, Any, Path], Search]] = {
+PEERS: Mapping[str, Callable[[Vectors, Any, Path], Peer]] = {
     "usearch": _usearch,
     "lancedb": _lancedb,
     "chromadb": _chroma,

@@ -6,6 +6,7 @@
     approximate   the same through HNSW and IVF, against the same FAISS index at the same recall
     batch         500 queries at once
     filters       1 query that 50, 10, 1 and 0.1 % of the documents match, against gathering and scanning those
+    crossover     fetching matching rows against scanning codes, by the share that match
     open          a million vectors: a new process, from opening to the first answer
     startup       `import retrieval` and `underdrawing --help`
     growth        from 1,000 vectors to a million
@@ -28,7 +29,7 @@ from typing import Any
 
 from benchmarks.emojicir import cache_folder
 from benchmarks.speed_processes import growth, opened, startup
-from benchmarks.speed_races import BATCH, Bench, approximate, batch, exact, filters
+from benchmarks.speed_races import BATCH, Bench, approximate, batch, crossover, exact, filters
 from benchmarks.timing import machine
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files import atomic_write
@@ -39,7 +40,8 @@ def peers(bench: Bench) -> dict[str, Any]:
     """Other libraries, each as its own documentation says."""
     from benchmarks.speed_peers import measure
 
-    return measure(bench.flat[0], bench.queries, bench.collection(IndexKind.EXACT), bench.data, bench.turns)
+    ours = {kind: bench.collection(kind) for kind in (IndexKind.EXACT, IndexKind.HNSW)}
+    return measure(bench.flat[0], bench.queries, ours, bench.data, bench.turns)
 
 
 PARTS: Mapping[str, Callable[[Bench], dict[str, Any]]] = {
@@ -47,6 +49,7 @@ PARTS: Mapping[str, Callable[[Bench], dict[str, Any]]] = {
     "approximate": approximate,
     "batch": batch,
     "filters": filters,
+    "crossover": crossover,
     "open": opened,
     "startup": startup,
     "growth": growth,

@@ -1,4 +1,4 @@
-"""The only place that puts bytes on disk for good: write aside, sync, rename, sync the folder.
+"""The only place that puts bytes on disk for good: write aside, sync, rename, sync the folder; one file or many.
 
 POSIX promises that a rename is atomic, not that it is durable, nor that it comes after the data: hence the two syncs.
 A crash leaves the old file or the new one, and at worst a `.tmp-` file beside it, which the next writer sweeps away.
@@ -12,13 +12,15 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from indexer.errors import CorruptionError, StoreError
 
 TEMPORARY_PREFIX = ".tmp-"
+SYNCED_AT_ONCE = 16
 
 
 def atomic_write(path: Path, content: bytes | bytearray | memoryview) -> None:
@@ -55,9 +57,75 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise
         sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written: {error.strerror or error}.", "Is the disk full, or the folder read-only?"
-        ) from error
+        raise _refused(path, error) from error
+
+
+def write_pending(path: Path, content: bytes) -> None:
+    """Put `content` aside, whole, for `settle` to make it `path` durably, together with others; or leave what is aside.
+
+    Raises:
+        StoreError: The disk refuses.
+    """
+    try:
+        make_folder(path.parent)
+        if (pending := _pending(path)).exists():
+            return
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            temporary.write_bytes(content)
+            temporary.chmod(0o644)
+            temporary.replace(pending)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def settle(paths: Iterable[Path]) -> None:
+    """Make each path what was put aside for it, durably; one for which nothing is aside must be there.
+
+    All are synced before the first is renamed, and each folder once, several at a time: a file system's journal then
+    writes many of them together, where one after the other would each wait for the disk.
+
+    Raises:
+        StoreError: The disk refuses, or there is neither a file nor one aside.
+    """
+    pending = {path: _pending(path) for path in sorted(set(paths))}
+    waiting = [path for path, aside in pending.items() if aside.exists()]
+    _at_once(lambda path: _sync_file(pending[path]), waiting)
+    for path in pending:
+        try:
+            if pending[path].exists():
+                pending[path].replace(path)
+            path.stat()
+        except OSError as error:
+            raise _refused(path, error) from error
+    # Also where nothing was renamed: another process may have died before it came to this.
+    _at_once(sync_folder, dict.fromkeys(path.parent for path in pending))
+
+
+def _at_once(sync: Callable[[Path], None], paths: Collection[Path]) -> None:
+    def checked(path: Path) -> None:
+        try:
+            sync(path)
+        except OSError as error:
+            raise _refused(path, error) from error
+
+    with ThreadPoolExecutor(SYNCED_AT_ONCE, "sync") as pool:
+        list(pool.map(checked, paths))
+
+
+def _pending(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+
+
+def _refused(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path} cannot be written: {error.strerror or error}.", "Is the disk full, or the folder read-only?"
+    )
 
 
 def make_folder(folder: Path) -> None:

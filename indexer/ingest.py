@@ -58,17 +58,17 @@ class Ingest:
             text = None if document.text is None else checked_text(document.text, "text")
             fields = checked_fields(document.fields)
             item = embedded_item(document, self.parts)
+            uri = checked_text(document.uri, "uri") if document.uri else None
             prepared = self.prepare(item)
+            # Last: what is refused leaves nothing behind.
             image = None if document.image is None else store_image(self.media, document.image)
-            uri = document.uri or (image.uri if image else None)
-            uri = None if uri is None else checked_text(uri, "uri")
         except ItemError as error:
             return Rejected(printable(document.uri or str(document.id)[:200]), error.reason, error.detail)
         return Ready(
             NewDocument(
                 id=identifier,
                 text=text,
-                uri=uri,
+                uri=uri or (image.uri if image else None),
                 image=image.uri if image else None,
                 image_sha256=image.sha256 if image else None,
                 modality=item.modality,

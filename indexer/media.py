@@ -1,5 +1,7 @@
 """Images of documents: referenced where they are, or kept once by content.
 
+Storing puts bytes aside, and `settle_images` makes them durable, those of a whole commit at once.
+
 An image is recorded as a URI, `file:///…` (percent-encoded, so that any file name survives) or `media:ab/abcd….png`.
 
 What this module does not know: SQL, models.
@@ -8,11 +10,12 @@ What this module does not know: SQL, models.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from indexer.files import atomic_write
+from indexer.files import settle, write_pending
 from indexer.types import ImageSource
 
 MEDIA, FILE = "media:", "file://"
@@ -27,10 +30,11 @@ class StoredImage:
 
 
 def store_image(folder: Path, source: ImageSource) -> StoredImage:
-    """Reference a file, or keep bytes and PIL images under `folder` by content.
+    """Reference a file, or put bytes and PIL images under `folder` by content, where `settle_images` makes them last.
 
     Raises:
         ItemError: The file is gone meanwhile, or the image cannot be encoded.
+        StoreError: The disk refuses.
     """
     from indexer.corpus.images import encode_for_storage, image_digest
 
@@ -40,8 +44,17 @@ def store_image(folder: Path, source: ImageSource) -> StoredImage:
     digest = image_digest(content)
     name = f"{digest[:2]}/{digest}{suffix}"
     if not (folder / name).exists():
-        atomic_write(folder / name, content)
+        write_pending(folder / name, content)
     return StoredImage(MEDIA + name, digest)
+
+
+def settle_images(folder: Path, uris: Iterable[str | None]) -> None:
+    """Make the images behind the `media:` URIs durable; others need nothing.
+
+    Raises:
+        StoreError: The disk refuses, or an image was never stored.
+    """
+    settle(image_path(folder, uri) for uri in uris if uri is not None and uri.startswith(MEDIA))
 
 
 def image_path(folder: Path, uri: str) -> Path:

@@ -144,10 +144,10 @@ class Searcher:
     def _nearest(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbours:
         if self._main is None:
             return self.exact.search(queries, k, allowed)
-        found = [self._main.search(queries, k, allowed)]
-        if self._delta.size:
-            found.append(self._delta.search(queries, k, allowed))
-        return merge(found, k)
+        found = self._main.search(queries, k, allowed)
+        if self._delta.size == 0:
+            return found
+        return merge([found, self._delta.search(queries, k, allowed)], k)
 
     def _wants_index(self) -> bool:
         if self.choice.kind is not IndexKind.EXACT:

@@ -2,8 +2,10 @@
 
 A commit, step by step, and what a crash at each leaves:
 
-1. Images given as bytes go to `media/`, each durably.
-   Crash: images that no row names. Removed by `check --repair` or the next compaction.
+1. Images given as bytes were put aside in `media/` while documents were read, whole and not yet durable. Those of
+   the commit are all synced, then renamed, then their folders synced (`settle_images`).
+   Crash: `.tmp-` files, swept by the next writer on opening; images that no row names, removed by `check --repair` or
+   the next compaction.
 2. Vectors go to a new segment file: written aside, synced, renamed, folder synced.
    Crash: a `.tmp-` file, or a segment that no row names. Swept by the next writer on opening.
 3. One SQL transaction: bury replaced and deleted documents; insert documents, segment, vectors, means, the ledger's
@@ -33,6 +35,7 @@ import numpy.typing as npt
 from indexer.errors import CallError
 from indexer.files import sweep_temporary
 from indexer.layout import Layout
+from indexer.media import settle_images
 from indexer.searcher import remove_stale
 from indexer.store.catalog import Catalog, Space
 from indexer.store.lock import WriterLock
@@ -57,7 +60,11 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.__exit__(kind, error, trace)
+        try:
+            if kind is not None:
+                sweep_temporary(self._layout.media)  # images of a commit that will not be
+        finally:
+            self._lock.__exit__(kind, error, trace)
 
     def sweep(self) -> list[Path]:
         """Remove segments and temporary files that no generation names, and stale indexes; returns what it removed."""
@@ -106,6 +113,7 @@ class Writer:
             note=note,
         )
         if kept:
+            settle_images(self._layout.media, (document.image for document in change.documents))
             first = self._catalog.generation().next_vector
             ids = np.arange(first, first + len(kept), dtype=np.int64)
             segment = write_segment(self._layout.segments, segment_name(first), vectors, ids, self._space.digest)

@@ -27,14 +27,18 @@ import numpy as np
 from indexer.errors import CorruptionError, StoreError
 from indexer.index.choose import Codes
 from indexer.index.exact import ExactIndex, checked_search, no_neighbours
-from indexer.index.faiss_index import faiss
+from indexer.index.faiss_index import faiss, scores_of_rows
 from indexer.index.protocol import Ids, IndexKind, Neighbours, Plan, Scores
 from indexer.types import Vectors
 
 FEW_QUERIES = 16
 """More than these at once, and a matrix product is faster than scans of codes one by one."""
-SPARSE = 0.02
-"""Share of the rows up to which those that match are fetched, rather than passed over in a scan of the codes."""
+SPARSE = 0.03
+"""Share of the rows up to which those that match are fetched, rather than passed over in a scan of the codes.
+
+`python -m benchmarks.speed_search --part crossover` measures both plans. On one core they meet at about 10 %; a scan of
+codes takes every core, fetching one.
+"""
 LOOKED_AT = 128
 LOOKED_AT_PER_K = 8
 MORE = 8
@@ -50,6 +54,7 @@ class CodedIndex:
 
     Attributes:
         metadata: How the codes were made, as JSON: the scale of each dimension and the bounds. `load` wants it back.
+        sparse: `SPARSE`, for measuring.
 
     Args:
         index: FAISS's index of the codes, a row for each id of `exact`, in ascending order.
@@ -59,7 +64,8 @@ class CodedIndex:
 
     def __init__(self, index: Any, exact: ExactIndex, metadata: Mapping[str, Any]) -> None:
         self.metadata = dict(metadata)
-        self._index, self._exact = index, exact
+        self.sparse = SPARSE
+        self._index, self._exact = index, exact.picking_by(scores_of_rows)
         self._ids = exact.all_ids()
         self._scale = np.asarray(metadata["scale"], np.float32)
         self._workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -153,16 +159,12 @@ class CodedIndex:
 
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
         """The k best of each query: the ids, scores and ties of `ExactIndex.search`, which says what may be asked."""
+        look = max(LOOKED_AT, LOOKED_AT_PER_K * k)
+        eligible, share = (self.size, 0.0) if allowed is None else (len(allowed), self.sparse)
+        if len(queries) > FEW_QUERIES or look > MOST or eligible <= max(look, self.size * share):
+            return self._exact.search(queries, k, allowed)
         queries = checked_search(queries, k, self._exact, allowed)
         places = None if allowed is None else self._places(allowed)
-        eligible = self.size if places is None else len(places)
-        look = max(LOOKED_AT, LOOKED_AT_PER_K * k)
-        if (
-            len(queries) > FEW_QUERIES
-            or look > MOST
-            or eligible <= max(look, self.size * SPARSE * (places is not None))
-        ):
-            return self._exact.search(queries, k, allowed)
         found, plans = no_neighbours(len(queries), k), set()
         for place, query in enumerate(queries):
             answer = self._one(query, k, places, look)

@@ -10,11 +10,12 @@ What this module does not know: files, documents, FAISS, which rows are deleted 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from indexer.errors import CallError, CorruptionError, QueryError
 from indexer.index.protocol import NO_ID, Ids, Neighbours, Plan, Scores
@@ -23,14 +24,16 @@ from indexer.types import Vectors
 SCORES_PER_BLOCK = 1 << 22  # 16 MB of float32; selecting from them takes as much again
 QUERIES_PER_BLOCK = 512
 GATHER_BYTES = 1 << 20  # picked rows are scored while they are still in the second-level cache
-FEW_PAIRS = 2048
-"""So many pairs of a query and a row that a filter lets through are scored at once, without going block by block."""
-FEW_PARTS = 8
-"""Of so many, looking into each costs less than finding out into which to look."""
+FEW_PAIRS = 1 << 18
+"""So many pairs of a query and a row that a filter lets through are scored first, and all selected from at once."""
 GROUP = 16
+LOWEST = np.finfo(np.float32).min
 CHECK = "Run: underdrawing check COLLECTION"
 
-Mask = npt.NDArray[np.bool_]
+RowScorer: TypeAlias = "Callable[[Vectors, Vectors, Ids], Scores]"
+"""Of queries (n, dim), vectors, and rows of those: float32 scores (n, len(rows)), each a sum in any order."""
+Places: TypeAlias = "slice | Ids"
+"""Positions in an array, as a slice where they follow each other."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,13 @@ class _Part:
     ids: Ids
     dense: bool
 
-    def rows(self, wanted: Ids) -> tuple[Mask, Ids]:
-        """Which of the `wanted` ids are here, and the rows of those that are."""
+    def rows(self, wanted: Ids) -> tuple[Places, Ids]:
+        """Which of the ascending ids are here, and their rows; none lies beyond the first or the last one here."""
         if self.dense:
-            rows = wanted - self.ids[0]
-            held = (rows >= 0) & (rows < len(self.ids))
-        else:
-            rows = np.searchsorted(self.ids, wanted)
-            held = self.ids[np.minimum(rows, len(self.ids) - 1)] == wanted
-        return held, rows[held]
+            return slice(0, len(wanted)), wanted - self.ids[0]
+        rows = np.searchsorted(self.ids, wanted)
+        held = self.ids[rows] == wanted
+        return held.nonzero()[0], rows[held]
 
 
 class ExactIndex:
@@ -69,13 +70,20 @@ class ExactIndex:
         checked = [_checked_part(place, vectors, ids, self.dim) for place, (vectors, ids) in enumerate(parts)]
         self._parts = sorted((part for part in checked if len(part.ids)), key=lambda part: int(part.ids[0]))
         self._firsts = np.array([part.ids[0] for part in self._parts], np.int64)
-        lasts = np.array([part.ids[-1] for part in self._parts], np.int64)
-        self._apart = bool((self._firsts[1:] > lasts[:-1]).all())
+        self._lasts = np.array([part.ids[-1] for part in self._parts], np.int64)
+        self._size = sum(len(part.ids) for part in self._parts)
+        self._score_picked: RowScorer = self._score_rows
+
+    def picking_by(self, scorer: RowScorer) -> ExactIndex:
+        """The same index, which scores few rows that a filter picks, for one query, by another function."""
+        other = copy.copy(self)
+        other._score_picked = scorer
+        return other
 
     @property
     def size(self) -> int:
         """How many vectors it holds."""
-        return sum(len(part.ids) for part in self._parts)
+        return self._size
 
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
         """The k best of each query, as `VectorIndex.search` promises, ties at the last place included.
@@ -90,8 +98,8 @@ class ExactIndex:
             CallError: `allowed` does not ascend.
         """
         queries = checked_search(queries, k, self, allowed)
-        if allowed is not None and len(allowed) * len(queries) <= FEW_PAIRS:
-            best = self._best(queries, *self._few(queries, allowed, k), k)
+        if allowed is not None and self.size and len(allowed) * len(queries) <= FEW_PAIRS:
+            best = self._few(queries, allowed, k)
             return Neighbours(best.ids, best.scores, Plan.PICK.value)
         found = no_neighbours(len(queries), k)
         for start in range(0, len(queries), QUERIES_PER_BLOCK):
@@ -153,17 +161,12 @@ class ExactIndex:
         Raises:
             CorruptionError: Ids that are not held, by name.
         """
-        out = np.empty((len(ids), self.dim), np.float32)
-        missing = np.ones(len(ids), np.bool_)
-        for part in self._near(ids):
-            held, rows = part.rows(ids)
-            if len(rows):
-                out[held] = part.vectors[rows]
-                missing &= ~held
-        if missing.any():
-            names = ", ".join(map(str, ids[missing][:10])) + (", ..." if missing.sum() > 10 else "")
+        out, found = self._gathered(ids)
+        if found < len(ids):
+            missing = np.setdiff1d(ids, self.held(ids))
+            names = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
             raise CorruptionError(
-                f"No segment holds the vectors {names} ({missing.sum()} of {len(ids)} asked for).",
+                f"No segment holds the vectors {names} ({len(missing)} of {len(ids)} asked for).",
                 CHECK,
             )
         return out
@@ -171,8 +174,8 @@ class ExactIndex:
     def held(self, ids: Ids) -> Ids:
         """Those of the given ids that are held, in their order."""
         mask = np.zeros(len(ids), np.bool_)
-        for part in self._near(ids):
-            mask |= part.rows(ids)[0]
+        for _, places, _ in self._located(ids):
+            mask[places] = True
         return ids[mask]
 
     def all_ids(self) -> Ids:
@@ -180,12 +183,29 @@ class ExactIndex:
         ids = self._stored_ids()
         return ids if _ascend(ids) else np.sort(ids)
 
-    def _near(self, ids: Ids) -> Sequence[_Part]:
-        """The parts that may hold some of the ids: a few of many, where their ranges do not overlap."""
-        if len(self._parts) <= FEW_PARTS or not self._apart:
-            return self._parts
-        counts = np.bincount(np.searchsorted(self._firsts, ids, "right"), minlength=len(self._parts) + 1)
-        return [self._parts[place] for place in np.flatnonzero(counts[1:])]
+    def _gathered(self, ids: Ids) -> tuple[Vectors, int]:
+        """The vectors of those ids that are held, each in its id's row, and how many those are."""
+        out, found = np.empty((len(ids), self.dim), np.float32), 0
+        for part, places, rows in self._located(ids):
+            if isinstance(places, slice):
+                # Any mode but "raise" lets NumPy write straight into `out`; no row is out of range.
+                part.vectors.take(rows, 0, out[places], "clip")
+            else:
+                out[places] = part.vectors[rows]
+            found += len(rows)
+        return out, found
+
+    def _located(self, ids: Ids) -> Iterator[tuple[_Part, Places, Ids]]:
+        """Parts that hold some of the ids, with the places of those in `ids` and their rows in the part."""
+        order = None if _ascend(ids) else np.argsort(ids)
+        ascending = ids if order is None else ids[order]
+        starts, stops = np.searchsorted(ascending, self._firsts), np.searchsorted(ascending, self._lasts, "right")
+        within = (starts < stops).nonzero()[0]
+        for number, start, stop in zip(within.tolist(), starts[within].tolist(), stops[within].tolist(), strict=True):
+            part = self._parts[number]
+            places, rows = part.rows(ascending[start:stop])
+            places = slice(start, stop) if isinstance(places, slice) else start + places
+            yield part, places if order is None else order[places], rows
 
     @property
     def _rows_in_cache(self) -> int:
@@ -195,13 +215,16 @@ class ExactIndex:
         return np.concatenate([part.ids for part in self._parts] or [np.empty(0, np.int64)])
 
     def _scan(self, queries: Vectors, allowed: Ids | None) -> Iterator[tuple[Scores, Ids]]:
-        """float32 scores (n, b) and ids (b,) of every allowed row, block by block."""
-        step = max(SCORES_PER_BLOCK // max(len(queries), 1), 1)
+        """float32 scores (n, b) and ids (b,) of every allowed row, block by block; a block may overwrite the last."""
+        n = len(queries)
+        step = max(SCORES_PER_BLOCK // max(n, 1), 1)
+        buffer = np.empty(n * min(step, self.size) if allowed is None else 0, np.float32)
         for part in self._parts:
             for chunk in _chunks(len(part.ids), step):
                 ids, vectors = part.ids[chunk], part.vectors[chunk]
                 if allowed is None:
-                    yield queries @ vectors.T, ids
+                    block = buffer[: n * len(ids)].reshape(n, len(ids))
+                    yield np.matmul(queries, vectors.T, out=block), ids
                     continue
                 first, last = np.searchsorted(allowed, ids[0]), np.searchsorted(allowed, ids[-1], "right")
                 rows = part.rows(allowed[first:last])[1] - chunk.start
@@ -217,6 +240,8 @@ class ExactIndex:
         if len(rows) * (64 + n) > total * (16 + n):
             return np.take(queries @ vectors.T, rows, axis=1)
         out = np.empty((n, len(rows)), np.float32)
+        if not len(rows):
+            return out
         buffer = np.empty((min(self._rows_in_cache, len(rows)), self.dim), np.float32)
         for chunk in _chunks(len(rows), len(buffer)):
             picked = buffer[: chunk.stop - chunk.start]
@@ -225,24 +250,38 @@ class ExactIndex:
             out[:, chunk] = queries @ picked.T
         return out
 
-    def _few(self, queries: Vectors, allowed: Ids, k: int) -> tuple[Ids, Ids]:
-        """Pairs of a query's row and an id that can be among its k best, of few allowed ones."""
-        held = self.held(allowed)
-        if len(held) <= k:
-            return np.repeat(np.arange(len(queries)), len(held)), np.tile(held, len(queries))
-        scores = queries @ self.vectors(held).T
-        floor = np.partition(scores, -k, axis=1)[:, -k] - 2 * rounding_error(queries)
-        owner, column = np.nonzero(scores >= floor[:, None])
-        return owner, held[column]
+    def _few(self, queries: Vectors, allowed: Ids, k: int) -> Neighbours:
+        """The k best of few allowed ones, of which all scores fit in memory."""
+        picked: Vectors | None = None
+        if len(allowed) <= self._rows_in_cache:
+            picked, found = self._gathered(allowed)
+            if found < len(allowed):
+                allowed = self.held(allowed)
+                picked = self.vectors(allowed)
+            scores = queries @ picked.T
+        else:
+            # Fetched once, rows serve all queries.
+            score = self._score_picked if len(queries) == 1 else self._score_rows
+            scores = np.full((len(queries), len(allowed)), -np.inf, np.float32)
+            for part, places, rows in self._located(allowed):
+                scores[:, places] = score(queries, part.vectors, rows)
+        floor = np.full(len(queries), LOWEST, np.float32)  # above -inf, the score of what is not held
+        if len(allowed) > k:
+            floor = np.maximum(floor, np.partition(scores, -k, axis=1)[:, -k] - 2 * rounding_error(queries))
+        owner, column = (scores >= floor[:, None]).nonzero()
+        return self._best(queries, owner, allowed[column], k, None if picked is None else picked[column])
 
-    def _best(self, queries: Vectors, owner: Ids, ids: Ids, k: int) -> Neighbours:
-        """Score pairs of a query's row (`owner`) and an id in float64; the k best of each query, in order."""
+    def _best(self, queries: Vectors, owner: Ids, ids: Ids, k: int, rows: Vectors | None = None) -> Neighbours:
+        """Score pairs of a query's row (`owner`) and an id in float64; the k best of each query, in order.
+
+        `rows` are the vectors of the ids, where they are at hand.
+        """
         scores = np.empty(len(ids), np.float32)
         wide = queries.astype(np.float64)
         for chunk in _chunks(len(ids), self._rows_in_cache):
-            rows = self.vectors(ids[chunk]).astype(np.float64)
+            these = self.vectors(ids[chunk]) if rows is None else rows[chunk]
             # Not BLAS: einsum sums each row in the same order wherever it lies, so that equal rows tie.
-            scores[chunk] = np.einsum("ij,ij->i", rows, wide[owner[chunk]])
+            scores[chunk] = np.einsum("ij,ij->i", these.astype(np.float64), wide[owner[chunk]])
         order = np.lexsort((ids, -scores, owner))
         owner, ids, scores = owner[order], ids[order], scores[order]
         place = _place_in_group(owner)
@@ -272,13 +311,15 @@ class _Finalists:
         self._roomy = 4 * k * len(error)
 
     def offer(self, scores: Scores, ids: Ids) -> None:
-        """Take in one block: scores (n, b) of ids (b,)."""
+        """Take in one block: contiguous scores (n, b) of ids (b,)."""
         keep = scores >= self._floor[:, None]
         if len(ids) > self._k and np.count_nonzero(keep) > self._roomy:
             self._raise_floor(np.arange(len(scores)), _reached_by_k(scores, self._k))
             keep = scores >= self._floor[:, None]
-        owner, column = np.nonzero(keep)
-        self._kept.append((owner, ids[column], scores[owner, column]))
+        # Flat: in two dimensions, NumPy takes forty times as long to find the few that are left.
+        flat = keep.ravel().nonzero()[0]
+        owner, column = np.divmod(flat, len(ids))
+        self._kept.append((owner, ids[column], scores.ravel()[flat]))
         self._count += len(owner)
         if self._count > self._roomy:
             self._shrink()
@@ -312,7 +353,7 @@ def rounding_error(queries: Vectors) -> Scores:
     Stability of Numerical Algorithms, 2nd ed., section 3.1), with a little room for storing the result and
     for the bound itself.
     """
-    norms = np.linalg.norm(queries, axis=1)
+    norms = np.sqrt(np.einsum("ij,ij->i", queries, queries))
     return np.asarray((queries.shape[1] + 8) * 2.0**-24 * 1.01 * norms, np.float32)
 
 

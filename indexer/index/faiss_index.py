@@ -84,6 +84,16 @@ def describe() -> dict[str, JsonValue]:
     }
 
 
+def scores_of_rows(queries: Vectors, vectors: Vectors, rows: Ids) -> Scores:
+    """Inner products with some rows, (n, len(rows)) float32, read where they lie; NumPy would copy them first."""
+    out = np.empty((len(queries), len(rows)), np.float32)
+    rows = np.ascontiguousarray(rows)
+    for query, scores in zip(queries, out, strict=True):
+        pointers = (faiss.swig_ptr(each) for each in (scores, query, vectors, rows))
+        faiss.fvec_inner_products_by_idx(*pointers, vectors.shape[1], 1, len(rows))
+    return out
+
+
 class FaissIndex(ProposingIndex):
     """A FAISS index over the segments of a collection; a `VectorIndex`. Threads may search it together.
 
@@ -140,11 +150,17 @@ class FaissIndex(ProposingIndex):
         if kind is IndexKind.IVF:
             facts["lists"] = ivf_lists(exact.size)
         index = _trained(kind, codes, exact, seed, rng)
+        queries = TuningQueries(exact, rng) if kind is not IndexKind.EXACT and exact.size else None
+        held_out = np.empty(0, np.int64) if queries is None else queries.held_out
         for vectors, ids in parts:
             for start in range(0, len(ids), ADD_ROWS):
                 chunk = slice(start, start + ADD_ROWS)
-                index.add_with_ids(np.ascontiguousarray(vectors[chunk]), np.ascontiguousarray(ids[chunk]))
-        return cls(index, exact, _tuned(index, exact, facts, settings.recall, rng))
+                kept = ~np.isin(ids[chunk], held_out)
+                index.add_with_ids(np.ascontiguousarray(vectors[chunk][kept]), np.ascontiguousarray(ids[chunk][kept]))
+        facts |= {"recall_at_10": 1.0} if queries is None else _tuned(index, exact, facts, settings.recall, queries)
+        if len(held_out):
+            index.add_with_ids(exact.vectors(held_out), held_out)
+        return cls(index, exact, facts)
 
     @classmethod
     def load(cls, path: Path, exact: ExactIndex, metadata: Mapping[str, Any]) -> FaissIndex:
@@ -243,17 +259,14 @@ def _trained(kind: IndexKind, codes: Codes, exact: ExactIndex, seed: int, rng: n
 
 
 def _tuned(
-    index: Any, exact: ExactIndex, facts: dict[str, Any], target: float, rng: np.random.Generator
+    index: Any, exact: ExactIndex, facts: Mapping[str, Any], target: float, queries: TuningQueries
 ) -> dict[str, Any]:
-    """The facts, with the least effort at which recall@10 is sure to reach the target, or with the most there is."""
+    """The least effort at which recall@10 is sure to reach the target, or the most there is, and the recall with it."""
     kind = IndexKind(facts["kind"])
-    if kind is IndexKind.EXACT or exact.size == 0:
-        return facts | {"recall_at_10": 1.0}
-    queries = TuningQueries(exact, rng)
     effort, most = (1, facts["lists"]) if kind is IndexKind.IVF else (TUNE_K, EF_MOST)
     while True:
-        tuned = facts | {EFFORT[kind]: effort}
-        recall = queries.recall(FaissIndex(index, exact, tuned).search(queries.vectors, DEPTH))
+        tuned = {EFFORT[kind]: effort}
+        recall = queries.recall(FaissIndex(index, exact, {**facts, **tuned}).search(queries.vectors, DEPTH))
         if recall.low >= target or recall.mean == 1 or effort == most:
             return tuned | {"recall_at_10": round(recall.mean, 4), "recall_at_10_low": round(recall.low, 4)}
         effort = min(math.ceil(effort * 1.2), most)

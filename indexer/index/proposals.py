@@ -93,6 +93,8 @@ class ProposingIndex(ABC):
                 answer = self.exact.rerank(batch, candidates, k)
                 complete = answer.scores[:, wanted - 1] > unseen
                 plans.add(self.plan.value)
+            if growth == 1 and complete.all():  # at the first try, as nearly always
+                return Neighbours(answer.ids, answer.scores, " and ".join(plans))
             found.ids[todo[complete]] = answer.ids[complete]
             found.scores[todo[complete]] = answer.scores[complete]
             todo = todo[~complete]

@@ -35,10 +35,10 @@ def run(tmp_path, capsys):
 
 
 def test_every_line_has_its_bar_and_says_whether_it_was_reached(run):
-    code, told, printed = run("--part", "exact", "approximate", "batch", "filters")
+    code, told, printed = run("--part", "exact", "approximate", "batch", "filters", "crossover")
     assert code == 0
     lines = [line for part in told.values() for line in part["lines"]]
-    assert len(lines) == 1 + 2 + 1 + 4
+    assert len(lines) == 1 + 2 + 1 + 4 + 1
     assert all(line["reached"] == (line["good"] and line["value"] <= line["limit"]) for line in lines)
     assert speed_races.Line("w", "b", 1, 2, "x", "t").json()["reached"]
     assert not speed_races.Line("w", "b", 1, 2, "x", "t", good=False).json()["reached"]
@@ -122,4 +122,7 @@ def test_indexing_is_measured_against_the_model_alone(tmp_path, monkeypatch):
     assert 0 <= told["waiting_share"] <= 1
     assert min(told["images_per_second"].values()) > 0
     assert list(folder.iterdir()) == []  # every collection is made anew, and gone
+    told = speed_index.measure_texts(embedder, 5, 1, folder)
+    assert told["texts"] == 5
+    assert told["of_raw"]["median"] > 0
     assert set(speed_index.memory(tmp_path, [20])) == {"20"}

@@ -19,8 +19,12 @@ from doomed import DIED, FIRST, After, Before, Half
 from indexer import Collection
 
 COMMIT_STEPS = {
-    "before the media": Before("indexer.media:atomic_write"),
+    "before the media": Before("indexer.media:write_pending"),
+    "with the media aside": Before("indexer.writer:settle_images"),
     "half a media file": Half("media"),
+    "after the media's sync, before its name": After("indexer.files:_sync_file"),
+    "before the media's folder": Before("indexer.files:sync_folder", call=2),
+    "after the media": After("indexer.writer:settle_images"),
     "before the segment": Before("indexer.writer:write_segment"),
     "half a segment": Half("segments"),
     "after the segment": Before("indexer.writer:publish"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import CorruptionError, QueryError
-from indexer.index import codes
+from indexer.index import codes, exact
 from indexer.index.codes import CodedIndex
 from indexer.index.exact import ExactIndex
 from indexer.index.protocol import Plan
@@ -104,6 +104,24 @@ def test_ids_are_not_rows(gaps, rng):
             found, expected = index.search(query[None], 9, some), truth.search(query[None], 9, some)
             assert found.plan == Plan.CODES.value
             np.testing.assert_array_equal(found.ids, expected.ids)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_rows_that_faiss_scores_where_they_lie_are_those_of_the_ids(gaps, rng, monkeypatch):
+    monkeypatch.setattr(exact, "GATHER_BYTES", 1)
+    vectors = spread(rng)
+    ids = np.arange(ROWS) * 3 if gaps else np.arange(ROWS) + 7
+    parts = [(vectors[at : at + 500], ids[at : at + 500]) for at in range(0, ROWS, 500)]
+    index, plain = CodedIndex.build(parts), ExactIndex(parts)
+    index.sparse = 1
+    for count in (1, 300, 900):
+        allowed = np.union1d(rng.choice(ids, count, replace=False), [1, 5, 10**6])
+        queries = unit_rows(rng.standard_normal((2, DIM)))
+        for few in (queries[:1], queries):
+            found, truth = index.search(few, 10, allowed), plain.search(few, 10, allowed)
+            np.testing.assert_array_equal(found.ids, truth.ids)
+            np.testing.assert_array_equal(found.scores, truth.scores)
+            assert found.plan == Plan.PICK.value
 
 
 def test_dimensions_that_are_zero_everywhere(rng):
