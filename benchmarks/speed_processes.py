@@ -24,6 +24,7 @@ from indexer.index.protocol import IndexKind, IndexSettings, Neighbours
 from indexer.types import Vectors
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
+OPENINGS = 5
 
 OPENING = """
 import resource, sys, time
@@ -49,7 +50,7 @@ def opened(bench: Bench) -> dict[str, Any]:
         settings = IndexSettings(kind=kind)
         synthetic(bench.data, bench.large, bench.large_dim, settings).snapshot()  # builds what is not there
         runs = []
-        for _ in range(5):
+        for _ in range(OPENINGS):
             sizes = [str(bench.data), str(bench.large), str(bench.large_dim), kind.value]
             command = [sys.executable, "-c", OPENING, *sizes]
             done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603

@@ -51,7 +51,8 @@ def test_every_line_has_its_bar_and_says_whether_it_was_reached(run):
 
 def test_growth_and_opening_take_place_in_the_sizes_asked_for(run, tmp_path, monkeypatch):
     monkeypatch.setattr(speed_processes, "SIZES", (500, 700))
-    _, told, _ = run("--part", "growth", "open", "--plot", str(tmp_path / "plot.png"))
+    monkeypatch.setattr(speed_processes, "OPENINGS", 1)
+    _, told, _ = run("--part", "growth", "open", "--turns", "1", "--plot", str(tmp_path / "plot.png"))
     assert [row["vectors"] for row in told["growth"]["rows"]] == [500, 700, 900]
     assert (tmp_path / "plot.png").stat().st_size > 1000
     assert [line["unit"] for line in told["open"]["lines"]] == ["s", "s"]

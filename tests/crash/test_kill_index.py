@@ -18,7 +18,7 @@ from answers import contents, png
 
 from indexer import Collection
 
-COUNT = 300
+COUNT = 200
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,19 @@ def test_a_fused_item_is_the_mean_of_its_unit_parts(folder: Path) -> None:
     np.testing.assert_allclose(fused, (text + image) / np.linalg.norm(text + image), atol=1e-5)
 
 
+@pytest.mark.parametrize("device", ["cpu:0", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_float16_keeps_parity(folder: Path, device: str) -> None:
+    """What runs on a GPU, and here on the CPU by a name that is not warned of: slow, but the same code."""
+    full = load_embedder(f"open_clip:{folder}")
+    half = load_embedder(f"open_clip:{folder}", dtype="float16", device=device)
+    items = [Item(image=picture) for picture in pictures(8)] + [Item(text) for text in CORPUS]
+    one, other = (each.encode_document(items) for each in (full, half))
+    assert other.dtype == np.float32
+    assert np.einsum("ij,ij->i", one, other).min() >= 0.999
+    np.testing.assert_allclose(np.linalg.norm(other, axis=1), 1, atol=1e-6)
+    assert full.fingerprint().digest != half.fingerprint().digest
+
+
 def test_bfloat16_keeps_parity_and_has_its_own_fingerprint(folder: Path) -> None:
     full, half = (load_embedder(f"open_clip:{folder}", dtype=dtype) for dtype in ("float32", "bfloat16"))
     items = [Item(image=picture) for picture in pictures(8)] + [Item(text) for text in CORPUS]
