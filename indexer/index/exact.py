@@ -18,6 +18,7 @@ from typing import TypeAlias
 import numpy as np
 
 from indexer.errors import CallError, CorruptionError, QueryError
+from indexer.index.finalists import Finalists, place_in_group
 from indexer.index.protocol import NO_ID, Ids, Neighbours, Plan, Scores
 from indexer.types import Vectors
 
@@ -26,7 +27,6 @@ QUERIES_PER_BLOCK = 512
 GATHER_BYTES = 1 << 20  # picked rows are scored while they are still in the second-level cache
 FEW_PAIRS = 1 << 18
 """So many pairs of a query and a row that a filter lets through are scored first, and all selected from at once."""
-GROUP = 16
 LOWEST = np.finfo(np.float32).min
 CHECK = "Run: underdrawing check COLLECTION"
 
@@ -104,7 +104,7 @@ class ExactIndex:
         found = no_neighbours(len(queries), k)
         for start in range(0, len(queries), QUERIES_PER_BLOCK):
             batch = slice(start, start + QUERIES_PER_BLOCK)
-            finalists = _Finalists(k, rounding_error(queries[batch]))
+            finalists = Finalists(k, rounding_error(queries[batch]))
             for scores, ids in self._scan(queries[batch], allowed):
                 finalists.offer(scores, ids)
             best = self._best(queries[batch], *finalists.all(), k)
@@ -284,66 +284,11 @@ class ExactIndex:
             scores[chunk] = np.einsum("ij,ij->i", these.astype(np.float64), wide[owner[chunk]])
         order = np.lexsort((ids, -scores, owner))
         owner, ids, scores = owner[order], ids[order], scores[order]
-        place = _place_in_group(owner)
+        place = place_in_group(owner)
         found, first = no_neighbours(len(queries), k), place < k
         found.ids[owner[first], place[first]] = ids[first]
         found.scores[owner[first], place[first]] = scores[first]
         return found
-
-
-class _Finalists:
-    """The rows of a scan that can still be among the k best of each query.
-
-    If at least k rows reach a float32 score s, then each of the k best in exact arithmetic reaches s less
-    twice the rounding error. `_floor` holds that bound, and rises as the scan goes on.
-
-    Args:
-        k: At least 1.
-        error: (n,) float32, the rounding error of each query's float32 scores.
-    """
-
-    def __init__(self, k: int, error: Scores) -> None:
-        self._k = k
-        self._slack = 2 * error
-        self._floor = np.full(len(error), -np.inf, np.float32)
-        self._kept: list[tuple[Ids, Ids, Scores]] = []
-        self._count = 0
-        self._roomy = 4 * k * len(error)
-
-    def offer(self, scores: Scores, ids: Ids) -> None:
-        """Take in one block: contiguous scores (n, b) of ids (b,)."""
-        keep = scores >= self._floor[:, None]
-        if len(ids) > self._k and np.count_nonzero(keep) > self._roomy:
-            self._raise_floor(np.arange(len(scores)), _reached_by_k(scores, self._k))
-            keep = scores >= self._floor[:, None]
-        # Flat: in two dimensions, NumPy takes forty times as long to find the few that are left.
-        flat = keep.ravel().nonzero()[0]
-        owner, column = np.divmod(flat, len(ids))
-        self._kept.append((owner, ids[column], scores.ravel()[flat]))
-        self._count += len(owner)
-        if self._count > self._roomy:
-            self._shrink()
-
-    def all(self) -> tuple[Ids, Ids]:
-        """The query's row and the id of each finalist."""
-        self._shrink()
-        return self._kept[0][0], self._kept[0][1]
-
-    def _raise_floor(self, queries: Ids, reached: Scores) -> None:
-        self._floor[queries] = np.maximum(self._floor[queries], reached - self._slack[queries])
-
-    def _shrink(self) -> None:
-        empty = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-        owner, ids, scores = (np.concatenate(column) for column in zip(empty, *self._kept, strict=True))
-        order = np.lexsort((-scores, owner))
-        owner, ids, scores = owner[order], ids[order], scores[order]
-        kth = _place_in_group(owner) == self._k - 1
-        self._raise_floor(owner[kth], scores[kth])
-        keep = scores >= self._floor[owner]
-        self._kept = [(owner[keep], ids[keep], scores[keep])]
-        self._count = int(np.count_nonzero(keep))
-        # Where thousands of rows tie they all stay; wait for twice as many before sorting again.
-        self._roomy = max(self._roomy, 2 * self._count)
 
 
 def rounding_error(queries: Vectors) -> Scores:
@@ -392,23 +337,6 @@ def _checked_part(place: int, vectors: Vectors, ids: Ids, dim: int) -> _Part:
     if not _ascend(ids):
         raise CorruptionError(f"The ids of segment {place} do not ascend.", CHECK)
     return _Part(vectors, ids, dense=len(ids) > 0 and int(ids[-1] - ids[0]) == len(ids) - 1)
-
-
-def _reached_by_k(scores: Scores, k: int) -> Scores:
-    """For each row of (n, b) scores a value that at least k of them reach, near the k-th largest: (n,).
-
-    In a long row it is the k-th largest of the maxima of groups, a tenth of the cost of partitioning all.
-    """
-    n, width = scores.shape
-    groups = width // GROUP
-    if groups >= 4 * k:
-        scores = scores[:, : groups * GROUP].reshape(n, GROUP, groups).max(axis=1)
-    return np.partition(scores, -k, axis=1)[:, -k]
-
-
-def _place_in_group(owner: Ids) -> Ids:
-    """The place, from 0, of each element among those with its value; `owner` ascends."""
-    return np.arange(len(owner)) - np.searchsorted(owner, owner)
 
 
 def _ascend(ids: Ids) -> bool:
