@@ -60,7 +60,7 @@ def train_bridge(records: Iterable[Record | Rejected], recipe: BridgeRecipe, fol
 
     Returns:
         The last evaluation, and what the run cost: `trained` (parameters), `picture_tokens`, `memory_mb` (the peak of
-        the process, or of the device), `seconds` (of steps alone).
+        the process, or of the device), `seconds` (of steps alone; on a CPU its own, whatever else the machine does).
 
     Raises:
         CallError: The corpus has nothing to train on, or the folder holds another run.
@@ -78,9 +78,9 @@ def train_bridge(records: Iterable[Record | Rejected], recipe: BridgeRecipe, fol
     measured: dict[str, float] = {}
     ends = recipe.align_steps, recipe.align_steps + recipe.steps
     for step in training_progress(trainer.step, ends[1], note):
-        clock = time.perf_counter()
+        clock = trainer.clock()
         loss = trainer.advance()
-        trainer.seconds += time.perf_counter() - clock
+        trainer.seconds += trainer.clock() - clock
         note["loss"] = f"{loss:.3f}"
         if (step + 1) % recipe.evaluate_every == 0 or step + 1 in ends:
             measured = trainer.evaluate() | trainer.costs()
@@ -181,6 +181,9 @@ class _Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         self.bridge.load_state_dict(state["weights"])
         self.optimiser.load_state_dict(state["optimiser"])
+
+    def clock(self) -> float:
+        return time.perf_counter() if self.device.type == "cuda" else time.process_time()
 
     def costs(self) -> dict[str, float]:
         """What a bridge is chosen by, besides how well it finds."""
