@@ -44,6 +44,7 @@ OTHERS = {
     "docs/pseudo-targets.png": "references, sentences and what is drawn",
     "docs/weights.png": "how good each weight was on the validation split",
     "docs/report.png": "the demo's report",
+    "docs/synthesis.png": "a contact sheet: synthesised records, and what was dropped",
     "docs/speed.png": "how cost grows with the number of vectors",
     "indexer/bundled/LICENSES.md": "whose drawings and names these are",
     "indexer/bundled/README.md": "the bundled data: columns, split, the ten families of queries",
