@@ -288,6 +288,7 @@ def test_a_run_that_broke_off_ends_as_one_that_did_not(make, tmp_path, monkeypat
         assert Counter(writer.asked) == Counter(whole.asked)  # nothing twice
         for file in FILES:
             assert (tmp_path / name / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+        assert len(Ledger(tmp_path / name / "asked.jsonl")) == len(set(whole.asked))  # and no line is damaged
         steps += 1
     assert steps == 4
 
