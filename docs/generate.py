@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks" / "results"
 
 FOLDERS = ("indexer", "retrieval", "pipelines", "benchmarks", "docs")
@@ -32,6 +33,9 @@ OTHERS = {
     "benchmarks/recipes/emoji-generator.json": "what `emoji-generator` was trained with",
     "benchmarks/recipes/emoji-gme.json": "what `emoji-gme` is trained with",
     "benchmarks/recipes/emoji-inversion-first.json": "the inversion that the first generator started from",
+    "benchmarks/recipes/emoji-gme-first.json": "the model that `emoji-gme` started from",
+    "benchmarks/recipes/emoji-synthesised.jsonl": "138 records that `synthesize` made of the corpus with SmolLM2-135M",
+    "benchmarks/results/bridges.json": "measured: the connectors of bridges",
     "benchmarks/results/compose.json": "measured: what pseudo-targets bring and cost",
     "benchmarks/results/emoji-clip.json": "measured: names and synonyms",
     "benchmarks/results/emojicir-test.json": "measured: every method on EmojiCIR's test split",
@@ -154,6 +158,22 @@ def mixed() -> str:
         "python -m benchmarks.mixed --json benchmarks/results/mixed.json",
         "python -m benchmarks.mixed --model bundled:emoji-gme --json benchmarks/results/mixed-emoji-gme.json",
         "```",
+    ])  # fmt: skip
+
+
+def bridges() -> str:
+    """The three connectors, and how to repeat it."""
+    from benchmarks.bridges import markdown
+
+    told = json.loads((RESULTS / "bridges.json").read_text(encoding="utf-8"))["results"]
+    return "\n".join([
+        "Trained on the bundled drawings, tower `bundled:emoji-clip`, text model all-MiniLM-L6-v2, the same samples for "
+        "each (`benchmarks/recipes/emoji-bridge.json`); percent; names among 3,786 and drawings among 10,577 for "
+        "concepts of the test part, EmojiCIR's validation split:",
+        "",
+        markdown(told),
+        "",
+        "The commands stand at the top of `benchmarks/bridges.py`.",
     ])  # fmt: skip
 
 
@@ -336,6 +356,7 @@ _METHODS = {
 SECTIONS: dict[str, Callable[[], str]] = {
     "methods": methods,
     "mixed": mixed,
+    "bridges": bridges,
     "drawings": drawings,
     "model": model,
     "speed": speed,

@@ -113,6 +113,7 @@ class _Trainer:
             instructions=recipe.instructions,
             told=recipe.told,
             sentences=recipe.sentences,
+            looks=recipe.looks,
         )
         self.unified.model.set_attn_implementation(attention.value)
         self.unified.model.to(self.device).train()

@@ -66,6 +66,8 @@ class UnifiedRecipe:
         synthesised_share: Their share of a batch; None for 0.1.
         keep: The least share of words that two captions have in common to make a query with both parts.
         look: The field that tells pictures of one text apart, or None; see `Differences`.
+        looks: Put another picture of the same beside each that a query with both parts should find, as a wrong answer:
+            what tells them apart is who drew them.
         likeness: An embedder whose vectors say which of several pictures is meant; None to compare small copies.
         steps: Optimiser steps with the negatives that a batch has.
         hard_steps: Optimiser steps with mined ones besides: the second stage.
@@ -127,6 +129,7 @@ class UnifiedRecipe:
     synthesised_share: float | None = None
     keep: float = 0.4
     look: str | None = None
+    looks: bool = False
     likeness: str | None = None
     steps: int = 5000
     hard_steps: int = 1000

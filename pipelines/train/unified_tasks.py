@@ -103,6 +103,7 @@ class TaskSampler:
         instructions: By task, what its queries are told at times.
         told: The share of queries that are told one.
         sentences: What is said around the words that differ; each has `{text}`.
+        looks: Put another picture of the same beside each that a query with both parts should find, as a wrong answer.
 
     Raises:
         UnknownNameError: No such task.
@@ -119,11 +120,12 @@ class TaskSampler:
         instructions: Mapping[str, Sequence[str]],
         told: float,
         sentences: Sequence[str],
+        looks: bool = False,
     ) -> None:
         self._data, self._rows, self._differences = data, rows, differences
         self._shares = {Task(name): share for name, share in shares.items() if share > 0}
         self._instructions = {Task(name): list(each) for name, each in instructions.items()}
-        self._told, self._sentences = told, list(sentences)
+        self._told, self._sentences, self._looks = told, list(sentences), looks
         if not self._shares:
             raise CallError("No task has a share of the batch.", f"Known tasks: {', '.join(Task)}.")
         if differences is None and any(task.query is Modality.FUSED for task in self._shares):
@@ -160,6 +162,10 @@ class TaskSampler:
                 asked = self._simple(task, after, rng)
             queries += asked
             documents += self._documents(task.document, after, rng)
+        if self._looks:
+            strict = [each.row for each in queries if each.strict]
+            mates = [mate for row in strict if (mate := self._mate(row, rng)) != row]
+            documents += self._documents(Modality.IMAGE, mates, rng)
         if mined is not None and hard:
             documents += self._mined(documents[:count], mined, hard, rng)
         return Pairs(queries, documents, self._right(queries, documents))
