@@ -167,8 +167,8 @@ def bridges() -> str:
 
     told = json.loads((RESULTS / "bridges.json").read_text(encoding="utf-8"))["results"]
     return "\n".join([
-        "Trained on the bundled drawings, tower `bundled:emoji-clip`, text model all-MiniLM-L6-v2, the same samples for "
-        "each (`benchmarks/recipes/emoji-bridge.json`); percent; names among 3,786 and drawings among 10,577 for "
+        "Trained on the bundled drawings, tower `bundled:emoji-clip`, text model all-MiniLM-L6-v2, the same samples "
+        "for each (`benchmarks/recipes/emoji-bridge.json`); percent; names among 3,786 and drawings among 10,577 for "
         "concepts of the test part, EmojiCIR's validation split:",
         "",
         markdown(told),

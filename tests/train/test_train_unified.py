@@ -57,23 +57,27 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
     return {f"{part}.{name}": value for part in ("weights", "averaged") for name, value in found[part].items()}
 
 
-def captions() -> Captions:
+def captions(times: int = 1) -> Captions:
     data = Captions(Templates({"{text}": 0.7, "a {text}": 0.3}), "split", "maker")
-    for record in corpus():
+    for record in corpus() * times:
         data.add(record.document)
     return data
 
 
-@pytest.fixture
-def sampler() -> TaskSampler:
-    data = captions()
+def made_sampler(looks: bool = False) -> TaskSampler:
+    data = captions(1 + looks)
     rows = data.rows("train")
-    features = thumbnails([np.asarray(corpus()[row].document.image) for row in rows])
+    features = thumbnails([np.asarray((2 * corpus())[row].document.image) for row in rows])
     differences = Differences([data.names[row] for row in rows], rows, features, 0.4)
     return TaskSampler(
         data, rows, differences, shares=dict.fromkeys(Task, 1.0), instructions={"fused-image": ["told"]}, told=1.0,
-        sentences=["but {text}"],
+        sentences=["but {text}"], looks=looks,
     )  # fmt: skip
+
+
+@pytest.fixture
+def sampler() -> TaskSampler:
+    return made_sampler()
 
 
 # -- Tasks
@@ -109,6 +113,21 @@ def test_a_query_with_both_parts_is_a_picture_and_the_words_it_lacks(sampler: Ta
         if query.modality is Modality.FUSED:
             before, after = names[query.picture].split(), names[query.row].split()
             assert query.text == "but " + " ".join(word for word in after if word not in before)
+
+
+def test_other_looks_of_what_is_meant_are_wrong_answers() -> None:
+    pairs = made_sampler(looks=True).draw(15, np.random.default_rng(0))
+    names = captions(2).names
+    wanted = [query.row for query in pairs.queries if query.strict]
+    more = pairs.documents[15:]
+    assert more
+    assert {names[document.row] for document in more} <= {names[row] for row in wanted}
+    for place, query in enumerate(pairs.queries):
+        for column, document in enumerate(more, 15):
+            same = names[query.row] == names[document.row]
+            assert document.row != query.row or not query.strict
+            if query.strict and same:
+                assert not pairs.right[place, column]
 
 
 def test_what_is_right_too_is_no_wrong_answer(sampler: TaskSampler) -> None:
