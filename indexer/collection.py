@@ -22,14 +22,11 @@ import numpy.typing as npt
 
 from indexer import maintenance
 from indexer.bundled import generic_texts
-from indexer.embed import load_embedder
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import (
     CallError,
     CollectionNotFoundError,
     CorruptionError,
-    MissingExtraError,
-    ModelError,
     SnapshotGoneError,
     SpaceMismatchError,
 )
@@ -37,6 +34,7 @@ from indexer.index.choose import allowed_bytes, alternatives
 from indexer.index.protocol import Device, IndexSettings
 from indexer.ingest import Ingest, embed
 from indexer.layout import Layout
+from indexer.lazy_embedder import LazyEmbedder
 from indexer.searcher import available_memory, choose
 from indexer.snapshot import Snapshot
 from indexer.store.catalog import Catalog, Space
@@ -72,7 +70,7 @@ class Collection:
         database: Database,
         space: Space,
         settings: IndexSettings,
-        embedder: _LazyEmbedder,
+        embedder: LazyEmbedder,
     ) -> None:
         self.layout, self.database, self.settings = layout, database, settings
         self.catalog = Catalog(database)
@@ -125,7 +123,7 @@ class Collection:
                     "Name the model to start one with, such as model='bundled:emoji-clip'.",
                 )
             parts = Parts(parts or Parts.AUTO)
-            embedder = _LazyEmbedder(model, dtype or Dtype.FLOAT32, device).get()
+            embedder = LazyEmbedder(model, dtype or Dtype.FLOAT32, device).get()
             cls._create(folder, embedder, parts, database)
             model = embedder
         layout = Layout.read(folder)
@@ -139,10 +137,10 @@ class Collection:
                     "Leave parts out, or index into a new folder.",
                 )
             kept = dtype or space.fingerprint["dtype"]
-            lazy = _LazyEmbedder(model if model is not None else space.model, kept, device)
+            lazy = LazyEmbedder(model if model is not None else space.model, kept, device)
             collection = cls(layout, base, space, index or IndexSettings(), lazy)
             if model is not None:
-                collection._require_same_space(_to_compare(lazy, model, space, folder), space)
+                collection._require_same_space(lazy.comparable(space, folder), space)
         except BaseException:
             base.close()
             raise
@@ -357,33 +355,6 @@ class Collection:
             f"Open it with {space.model}, or index again into a new folder: "
             f"underdrawing index SOURCE NEW_FOLDER --model {embedder.name}",
         )
-
-
-class _LazyEmbedder:
-    """A model by name or at hand, loaded at most once."""
-
-    def __init__(self, model: str | Embedder, dtype: Dtype | str, device: str) -> None:
-        self._model, self._device = model, device
-        # An embedder at hand has its arithmetic, which need not be one that can be asked for by name.
-        self._dtype = Dtype(dtype) if isinstance(model, str) else Dtype.FLOAT32
-
-    def get(self) -> Embedder:
-        if isinstance(self._model, str):
-            self._model = load_embedder(self._model, dtype=self._dtype, device=self._device)
-        return self._model
-
-
-def _to_compare(lazy: _LazyEmbedder, model: str | Embedder, space: Space, folder: Path) -> Embedder:
-    """The model that an opening names; where it is another's name and cannot be loaded, that is what is wrong."""
-    try:
-        return lazy.get()
-    except (ModelError, MissingExtraError) as error:
-        if model == space.model:
-            raise
-        raise SpaceMismatchError(
-            f"{folder} was made with {space.model}; {model} could not be loaded to compare: {error}",
-            f"Leave the model out, or open it with {space.model}.",
-        ) from error
 
 
 def _connect(layout: Layout, database: str | None) -> Database:
