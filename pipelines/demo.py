@@ -75,10 +75,13 @@ def run_demo(
     Returns:
         The report's path.
     """
+    import pyarrow.parquet as pq
+
     studio = studio or Studio(cache=out / "drawings")
+    total = pq.read_metadata(CORPUS).num_rows
     with ExitStack() as stack:
         collection = stack.enter_context(Collection.open(out / "collection", model, parts=Parts.IMAGE))
-        summary = _index(partial(index_corpus, CORPUS), collection, "drawings", console)
+        summary = _index(partial(index_corpus, CORPUS), collection, "drawings", total, console)
         retrievers, left_out = _retrievers(collection, studio)
         pages: Sequence[PagesAnswered] = ()
         if joint is not None:
@@ -88,8 +91,8 @@ def run_demo(
             except UnderdrawingError as error:
                 left_out.append(f"The method {Method.JOINT} is left out: {error}")
             else:
-                _index(partial(index_corpus, CORPUS), drawn, "drawings", console)
-                _index(partial(index_pages, CORPUS), mixed, "pages", console)
+                _index(partial(index_corpus, CORPUS), drawn, "drawings", total, console)
+                _index(partial(index_pages, CORPUS), mixed, "pages", None, console)
                 retrievers[Method.JOINT] = Retriever(drawn, Method.JOINT)
                 pages = ask_pages(CORPUS, mixed)
         for remark in left_out:
@@ -130,11 +133,10 @@ def _retrievers(collection: Collection, studio: Studio) -> tuple[Retrievers, lis
     return retrievers, left_out
 
 
-def _index(fill: Fill, collection: Collection, what: str, console: Console) -> Summary:
-    import pyarrow.parquet as pq
+def _index(fill: Fill, collection: Collection, what: str, total: int | None, console: Console) -> Summary:
     from rich.progress import Progress
 
-    model, total = collection.space.model, pq.read_metadata(CORPUS).num_rows
+    model = collection.space.model
     if not console.is_terminal:
         console.print(f"Indexing {what} with {model} ...")  # where no bar can be drawn
     with Progress(console=console, transient=True) as progress:

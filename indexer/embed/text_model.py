@@ -77,9 +77,14 @@ class TextModel:
         backend.no_padding()
         backend.encode_special_tokens = True
         self._backend = backend
+        if not hasattr(model.config, "hidden_size"):
+            raise ModelError(
+                f"{name} holds a {model.config.model_type}, which is no text model.",
+                "Name an encoder or decoder of texts.",
+            )
         self.width = int(model.config.hidden_size)
         self.word_width = int(model.get_input_embeddings().weight.shape[1])
-        self.limit = int(getattr(model.config, "max_position_embeddings", None) or 2**20)
+        self.limit = _positions(model)
         self.before, self.after = self._around()
         # A token of its own to be read at, and never nothing at all to read.
         if not self.after and (self.pooling is Pooling.LAST or not self.before):
@@ -238,6 +243,15 @@ def _load(source: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise CallError(f"The tokenizer in {source} is a slow one, in Python; a tokenizer.json is needed.")
     return model, tokenizer
+
+
+def _positions(model: Any) -> int:
+    """How many tokens it can read; RoBERTa and its kin count them from behind the number of the padding token."""
+    limit = int(getattr(model.config, "max_position_embeddings", None) or 2**20)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return limit - int(module.padding_idx) - 1
+    return limit
 
 
 def _is_encoder(config: Any) -> bool:

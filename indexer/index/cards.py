@@ -197,6 +197,7 @@ class Cards:
         self._cards = list(cards)
         self._locks = [threading.Lock() for _ in cards]
         self._pool = ThreadPoolExecutor(len(self._cards), "card")
+        self._holding = threading.Lock()  # of what is held: a copy is made once, whoever asks for it
         self._copies: WeakValueDictionary[CopyKey, Copies] = WeakValueDictionary()
 
     def __len__(self) -> int:
@@ -226,15 +227,16 @@ class Cards:
         Raises:
             DeviceError: A card has no room, or fails.
         """
-        copies = self._copies.get(key)
-        if copies is None:
-            try:
-                copies = Copies(self, shares(len(self)), size)
-            except DeviceError:
-                gc.collect()  # copies that only a cycle holds are in the way
-                copies = Copies(self, shares(len(self)), size)
-            self._copies[key] = copies
-        return copies
+        with self._holding:
+            copies = self._copies.get(key)
+            if copies is None:
+                try:
+                    copies = Copies(self, shares(len(self)), size)
+                except DeviceError:
+                    gc.collect()  # copies that only a cycle holds are in the way
+                    copies = Copies(self, shares(len(self)), size)
+                self._copies[key] = copies
+            return copies
 
     def copied(self, card: int, index: Any) -> Any:
         """An index in one card's memory; raises as `hold`."""

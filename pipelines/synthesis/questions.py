@@ -32,6 +32,8 @@ KEPT = 0.5
 """The least share of the question's words, those for the thing aside, that the rewritten one has."""
 
 _LABEL = re.compile(r"^\W*(?:question|query|answer|thing|name|entity|rewritten|line \d)\W*:\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"^\W*\d+[.)]\s+")
+_ASKS = ("?", "？", "؟")
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
 _QUOTES = "\"'`*“”‘’«» "
@@ -93,7 +95,7 @@ class Prompts:
         if isinstance(answer, WritingError):
             return Drop.UNWRITTEN
         found = _two(answer, ("question", "query"), ("answer", "reply"))
-        if found is None or not found[0].endswith("?"):
+        if found is None or not found[0].endswith(_ASKS):
             return Drop.UNREADABLE_QUESTION
         examples = {_plain(line) for turn in self.question[1::2] for line in turn.splitlines()}
         return Drop.PARROTED if _plain(found[0]) in examples else Asked(*found)
@@ -103,14 +105,14 @@ class Prompts:
         if isinstance(answer, WritingError):
             return Drop.UNWRITTEN
         found = _two(answer, ("thing", "entity"), ("rewritten", "question", "query"))
-        if found is None or not found[1].endswith("?"):
+        if found is None or not found[1].endswith(_ASKS):
             return Drop.UNREADABLE_REWRITE
         thing, query = _ARTICLE.sub("", found[0]), found[1]
         if not _names(asked.query, thing):
             return Drop.THING_NOT_IN_QUESTION
         if _names(query, thing):
             return Drop.THING_STILL_NAMED
-        if not any(_names(query, word) for word in self.deictic):
+        if not any(_times(query, word) > _times(asked.query, word) for word in self.deictic):
             return Drop.NOT_DEICTIC
         before, after = set(_words(asked.query)), set(_words(query))
         rest = before - set(_words(thing))
@@ -154,7 +156,7 @@ def _two(answer: str, first: Sequence[str], second: Sequence[str]) -> tuple[str,
     if "{" in said:
         found = _members(said[said.index("{") : said.rfind("}") + 1], first, second)
     else:
-        found = tuple(_LABEL.sub("", line) for line in said.splitlines() if line.strip())
+        found = tuple(_LABEL.sub("", _NUMBER.sub("", line)) for line in said.splitlines() if line.strip())
     found = tuple(evened(each.strip(_QUOTES)) for each in found)
     if len(found) != 2 or not all(_words(each) and len(each) <= MOST for each in found):
         return None
@@ -182,4 +184,10 @@ def _plain(text: str) -> str:
 
 def _names(text: str, thing: str) -> bool:
     """Whether a text has the words of another, side by side."""
-    return bool(_words(thing)) and f" {_plain(thing)} " in f" {_plain(text)} "
+    return _times(text, thing) > 0
+
+
+def _times(text: str, thing: str) -> int:
+    """How often."""
+    own, said = _words(thing), _words(text)
+    return sum(said[place : place + len(own)] == own for place in range(len(said) - len(own) + 1)) if own else 0

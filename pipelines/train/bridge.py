@@ -38,7 +38,7 @@ from pipelines.train.bridge_parts import BridgeRecipe, read_texts, see, whitenin
 from pipelines.train.captions import Captions, Templates, documents_with_both
 from pipelines.train.differences import Differences
 from pipelines.train.gradient_cache import backward
-from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, training_progress
+from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
 from pipelines.train.unified import contrast, share_within
 from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
 
@@ -71,28 +71,15 @@ def train_bridge(records: Iterable[Record | Rejected], recipe: BridgeRecipe, fol
     recipe = replace(recipe, connector=Connector(recipe.connector).value)
     run = RunFolder.start(folder, recipe)
     trainer = _Trainer(records, recipe, run)
-    state = run.load()
-    if state is not None:
-        trainer.load_state(state)
-    note: dict[str, str] = {}
-    measured: dict[str, float] = {}
     ends = recipe.align_steps, recipe.align_steps + recipe.steps
-    for step in training_progress(trainer.step, ends[1], note):
-        clock = trainer.clock()
-        loss = trainer.advance()
-        trainer.seconds += trainer.clock() - clock
-        note["loss"] = f"{loss:.3f}"
-        if (step + 1) % recipe.evaluate_every == 0 or step + 1 in ends:
-            measured = trainer.evaluate() | trainer.costs()
-            run.log(step + 1, loss=loss, **measured)
-            run.save(trainer.state())
+    measured = drive(run, trainer, ends, batch=recipe.batch, every=recipe.evaluate_every, unit="pairs")
     save_bridge(folder / "model", trainer.spec, trainer.bridge.state_dict())
     run.plot({
         "loss": ["loss"],
         "picture to text, R@10": ["train_r10", "validation_r10"],
         "picture and text to picture, R@10": ["train_fused_r10", "validation_fused_r10"],
     })  # fmt: skip
-    return measured or trainer.evaluate() | trainer.costs()
+    return measured
 
 
 class _Trainer:
@@ -122,8 +109,9 @@ class _Trainer:
         captions = self.data.captions_of(self.rows)
         self.pool = captions
         self.texts = list(dict.fromkeys([*(self.data.texts[number] for number in captions), *self.data.names]))
+        self._own = len({self.data.texts[number] for number in captions})  # the first ones, of the training part
         self.place = {text: place for place, text in enumerate(self.texts)}
-        self.read = read_texts(self.text, self.texts, recipe, run.path)
+        self.read = read_texts(self.text, self.texts, self._most, run.path)
         self.bridge = self._start().to(self.device).train()
         self._pairs = {"train": self._differences(self.rows)}
         composed = any(name.startswith("fused") for name in recipe.tasks)
@@ -155,7 +143,7 @@ class _Trainer:
         bridge = build_bridge(self.spec.connector)
         start_bridge(bridge, self.text.table().cpu())
         if "project" in bridge and self.text.pooling is Pooling.LAST:
-            set_projection(bridge, *whitening(self.read))
+            set_projection(bridge, *whitening(self.read[: self._own]))
         return bridge
 
     def _usable(self, part: str) -> Rows:
@@ -199,11 +187,11 @@ class _Trainer:
             "seconds": round(self.seconds, 1),
         }
 
-    def advance(self) -> float:
+    def advance(self) -> dict[str, float]:
         """One optimiser step; returns its loss."""
         import torch
 
-        recipe = self.recipe
+        clock, recipe = self.clock(), self.recipe
         rng = np.random.default_rng([recipe.seed, self.step])
         torch.manual_seed(int(rng.integers(2**62)))  # dropout of a Q-Former
         aligning = self.step < recipe.align_steps
@@ -220,7 +208,8 @@ class _Trainer:
         torch.nn.utils.clip_grad_norm_(self.bridge.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
-        return value
+        self.seconds += self.clock() - clock
+        return {"loss": value}
 
     def _align(self, rng: np.random.Generator) -> float:
         recipe, count = self.recipe, min(self.recipe.batch, len(self.rows))
@@ -299,7 +288,7 @@ class _Trainer:
         return found
 
     def evaluate(self) -> dict[str, float]:
-        """R@10 of pictures among all base captions, and of pictures with words among the pictures of their part."""
+        """Costs; R@10 of pictures among all base captions, and of pictures with words among pictures of their part."""
         rng = np.random.default_rng(self.recipe.seed)
         measured: dict[str, float] = {}
         names = list(dict.fromkeys(self.data.names))
@@ -319,7 +308,7 @@ class _Trainer:
             if label not in self._pairs:
                 self._pairs[label] = self._differences(rows)
             measured |= self._composed(label, rows, self._pairs[label], rng)
-        return measured
+        return measured | self.costs()
 
     def _composed(
         self, label: str, rows: Rows, pairs: Differences | None, rng: np.random.Generator
@@ -344,5 +333,8 @@ class _Trainer:
 
 def _lasting(name: str) -> str:
     """A model's name that means the same from another working folder."""
-    family, colon, rest = name.rpartition(":")
-    return f"{family}{colon}{Path(rest).resolve()}" if Path(rest).exists() else name
+    family, colon, rest = name.partition(":") if ":" in name else ("", "", name)
+    folder, mark, options = rest.partition("?")
+    if family in ("bundled", "package") or not Path(folder).exists():
+        return name  # not a place in the file system, whatever lies in the working folder
+    return f"{family}{colon}{Path(folder).resolve()}{mark}{options}"

@@ -161,6 +161,7 @@ def see(tower: PictureTower, images: Sequence[Any], recipe: BridgeRecipe, folder
     if not good:
         return Seen(np.zeros((1, len(images), 1, 1), np.float16), bad)
     digest = hashlib.sha256(repr((tower.fingerprint().digest, recipe.layer, recipe.views, recipe.seed)).encode())
+    digest.update(repr((len(images), [row for row, _ in good])).encode())
     for _, each in good:
         digest.update(each.arrays["image"].tobytes())
     file = folder / f"features-{digest.hexdigest()[:16]}.npy"
@@ -186,15 +187,25 @@ def _changed(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> list[Pr
     return [Prepared(Modality.IMAGE, {"image": each}) for each in moved.permute(0, 2, 3, 1).contiguous().numpy()]
 
 
-def read_texts(text: TextModel, texts: Sequence[str], recipe: BridgeRecipe, folder: Path) -> npt.NDArray[np.float32]:
-    """What the text model reads out of each text alone, (n, width) float32, computed once and kept in the folder."""
+def read_texts(text: TextModel, texts: Sequence[str], most: int, folder: Path) -> npt.NDArray[np.float32]:
+    """What the text model reads out of each text alone, computed once and kept in the folder.
+
+    Args:
+        text: It.
+        texts: n of them.
+        most: Tokens of a text, as the finished bridge cuts it.
+        folder: Where the vectors are kept.
+
+    Returns:
+        (n, width) float32.
+    """
     import torch
 
-    key = repr((text.digest, str(text.pooling), recipe.max_tokens, recipe.bf16, list(texts)))
+    key = repr((text.digest, str(text.pooling), most, str(text.table().dtype), list(texts)))
     file = folder / f"texts-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     if not file.exists():
         found = np.empty((len(texts), text.width), np.float32)
-        ids = [text.ids(each, recipe.max_tokens) for each in texts]
+        ids = [text.ids(each, most) for each in texts]
         order = sorted(range(len(ids)), key=lambda place: len(ids[place]))  # alike in length, so little padding
         with torch.inference_mode():
             for start in range(0, len(order), PART):

@@ -42,7 +42,9 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Mapping[str, A
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise CallError(f"No recipe at {path}.") from None
-        except json.JSONDecodeError as error:
+        except OSError as error:
+            raise CallError(f"The recipe {path} cannot be read: {error.strerror}.", "Give a JSON file.") from None
+        except ValueError as error:  # of JSON, or of UTF-8
             raise CallError(f"The recipe {path} is not JSON: {error}.") from None
         if not isinstance(values, dict):
             raise CallError(f"The recipe {path} holds a {type(values).__name__}, not an object.")
@@ -51,6 +53,11 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Mapping[str, A
     for key in values:
         if key not in known:
             raise UnknownNameError("recipe key", key, known)
+    for field in fields(kind):
+        wanted, value = type(field.default), values.get(field.name)
+        fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        if wanted in (bool, int, float, str) and field.name in values and not fits:
+            raise CallError(f"The recipe's {field.name} is {value!r}; it must be of the type {wanted.__name__}.")
     return kind(**values)
 
 
@@ -71,7 +78,10 @@ class RunFolder:
         asked = json.loads(json.dumps(asdict(recipe)))
         file = path / "recipe.json"
         if file.exists():
-            found = json.loads(file.read_text(encoding="utf-8"))
+            try:
+                found = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise CallError(f"{file} is damaged: {error}.", "Choose another folder.") from None
             differing = sorted(key for key in asked | found if asked.get(key) != found.get(key))
             if differing:
                 raise CallError(

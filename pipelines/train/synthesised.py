@@ -135,11 +135,13 @@ def read_records(file: Path) -> list[SynthesisedRecord]:
         CallError: It cannot be read, or a line is no record.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # not where Unicode, too, ends a line
     except (OSError, ValueError) as error:
         raise CallError(f"The records in {file} cannot be read: {error}.") from error
     records = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             records.append(SynthesisedRecord.from_json(json.loads(line)))
         except (ValueError, TypeError, CallError) as error:

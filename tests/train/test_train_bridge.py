@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 from indexer.corpus.records import Record
 from indexer.embed import load_embedder
-from indexer.embed.bridge import CONFIG, save_bridge
+from indexer.embed.bridge import CONFIG, require_tower, save_bridge
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.types import Document, Item
 from pipelines.cli import app
-from pipelines.train.bridge import _Trainer, train_bridge
-from pipelines.train.bridge_parts import BridgeRecipe, whitening
+from pipelines.train.bridge import _lasting, _Trainer, train_bridge
+from pipelines.train.bridge_parts import BridgeRecipe, see, whitening
 from pipelines.train.run import RunFolder
 from pipelines.train.unified_tasks import NONE, Reading
 
@@ -63,7 +63,7 @@ def test_every_connector_learns_and_is_used(recipe: BridgeRecipe, tmp_path: Path
     )  # fmt: skip
     trainer = _Trainer(corpus(), recipe, RunFolder.start(tmp_path / "run", recipe))
     before = {name: each.clone() for name, each in trainer.text.model.state_dict().items()}
-    losses = [trainer.advance() for _ in range(20)]
+    losses = [trainer.advance()["loss"] for _ in range(20)]
     assert np.mean(losses[-4:]) < 0.95 * np.mean(losses[:4])
     aligned = trainer.bridge["project"].weight.clone()
     for _ in range(8):
@@ -151,7 +151,7 @@ def test_a_bad_picture_is_left_out(recipe: BridgeRecipe, tmp_path: Path) -> None
     records[1] = Record(replace(records[1].document, image=b"no picture"), "")
     trainer = _Trainer(records, recipe, RunFolder.start(tmp_path, recipe))
     assert trainer.rows.tolist() == [0, 2, 3, 4, 5]
-    assert np.isfinite(trainer.advance())
+    assert np.isfinite(trainer.advance()["loss"])
 
 
 def test_a_run_leaves_metrics_and_a_plot(trained: Path) -> None:
@@ -201,3 +201,22 @@ def test_the_command_trains_and_says_where_the_bridge_is(recipe: BridgeRecipe, t
     assert "picture_tokens" in done.output
     spec = json.loads((tmp_path / "run" / "model" / CONFIG).read_text())
     assert (spec["connector"]["kind"], spec["pooling"]) == ("linear", "mean")
+
+
+def test_features_are_kept_by_the_places_of_the_pictures(recipe: BridgeRecipe, tmp_path: Path) -> None:
+    tower = require_tower(load_embedder(recipe.tower), recipe.tower)
+    good = [record.document.image for record in corpus()[:2]]
+    first = see(tower, [good[0], b"no picture", good[1]], recipe, tmp_path)
+    again = see(tower, good, recipe, tmp_path)
+    assert first.bad.tolist() == [1]
+    assert again.features.shape[1] == 2
+    np.testing.assert_array_equal(again.features[0, 1], first.features[0, 2])
+
+
+def test_names_of_models_that_are_no_folders_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "emoji-clip").mkdir()
+    assert _lasting("bundled:emoji-clip") == "bundled:emoji-clip"
+    assert _lasting("open_clip:emoji-clip?draft=2") == f"open_clip:{tmp_path}/emoji-clip?draft=2"
+    assert _lasting("emoji-clip") == f"{tmp_path}/emoji-clip"
+    assert _lasting("sentence-transformers/x") == "sentence-transformers/x"
