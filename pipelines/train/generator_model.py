@@ -21,6 +21,7 @@ from indexer.embed.clip import ClipEmbedder
 from indexer.embed.inversion import Inversion
 from indexer.errors import CallError
 from indexer.files import atomic_write
+from pipelines.train.tokenizer import compact
 from retrieval.generate.diffusion import SPEC, GeneratorSpec, WordSource
 
 if TYPE_CHECKING:
@@ -266,5 +267,7 @@ def export(pipeline: Any, inversion: Inversion, recipe: GeneratorRecipe, folder:
         if hasattr(part, "register_to_config") and part.config.get("_name_or_path"):
             part.register_to_config(_name_or_path="")
     halved.save_pretrained(folder, safe_serialization=True)
+    tokenizer = folder / "tokenizer" / "tokenizer.json"
+    atomic_write(tokenizer, compact(tokenizer))
     inversion.save(folder / "inversion")
     atomic_write(folder / SPEC, json.dumps(asdict(spec_of(recipe)), indent=2).encode() + b"\n")

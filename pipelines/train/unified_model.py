@@ -23,7 +23,7 @@ from indexer.embed.mllm_spec import SPEC_FILE, MllmName, MllmSpec
 from indexer.errors import CallError, MissingExtraError
 from indexer.files import atomic_path, atomic_write
 from indexer.types import HelpfulEnum
-from pipelines.train.tokenizer import train_qwen_tokenizer
+from pipelines.train.tokenizer import compact, train_qwen_tokenizer
 
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The layers of the language model that a LoRA changes."""
@@ -291,7 +291,8 @@ def export(unified: Unified, recipe: UnifiedRecipe, folder: Path) -> None:
     if recipe.lora_rank:
         _export_lora(unified.model, str(recipe.start), folder)
         return
-    for name in (TOKENIZER_FILE, "tokenizer_config.json", PREPROCESSOR_FILE):
+    atomic_write(folder / TOKENIZER_FILE, compact(unified.source / TOKENIZER_FILE))
+    for name in ("tokenizer_config.json", PREPROCESSOR_FILE):
         if (unified.source / name).exists():
             with atomic_path(folder / name) as temporary:
                 shutil.copyfile(unified.source / name, temporary)
