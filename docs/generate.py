@@ -42,6 +42,7 @@ OTHERS = {
     "benchmarks/results/emojicir-joint.json": "measured: the method joint on EmojiCIR's test split",
     "benchmarks/results/emoji-gme.json": "measured: names and synonyms, by the model that reads both",
     "benchmarks/results/mixed.json": "measured: a mixed collection, centred and not",
+    "benchmarks/results/mixed-bridge-mlp.json": "measured: the same by a bridge with an MLP",
     "benchmarks/results/mixed-emoji-gme.json": "measured: the same by emoji-gme",
     "benchmarks/results/speed-index.json": "measured: indexing beside the raw encoder",
     "benchmarks/results/speed-search.json": "measured: searching beside raw FAISS and NumPy",
