@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -99,6 +100,7 @@ def _started(arguments: list[str], seconds: list[float], _turn: int) -> None:
 def growth(bench: Bench) -> dict[str, Any]:
     """Milliseconds of a query, documents returned, and of a commit for each document, by the number of vectors."""
     rows: list[dict[str, Any]] = []
+    shutil.rmtree(bench.data / "growth", ignore_errors=True)  # what was made before would be committed in no time
     queries = Maker(bench.large_dim).queries(bench.turns)
     for count in [each for each in SIZES if each < bench.large] + [bench.large]:
         row: dict[str, Any] = {"vectors": count}

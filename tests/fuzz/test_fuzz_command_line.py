@@ -75,7 +75,7 @@ def test_some_lines(places, tmp_path, monkeypatch):
 
 def test_a_database_that_is_none_is_refused_before_a_model_is_fetched(places, tmp_path, monkeypatch):
     """Found by the lines above: `--database` had taken the next option for its value, and a download began."""
-    monkeypatch.setattr("indexer.collection.load_embedder", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("indexer.lazy_embedder.load_embedder", lambda *_, **__: pytest.fail("a model was loaded"))
     result = CliRunner().invoke(app, ["index", str(places / "photos"), str(tmp_path / "new"), "--database", "--json"])
     assert result.exit_code == 2
     assert "'--json' is not a database URL" in result.output

@@ -143,7 +143,7 @@ def test_a_new_collection_without_a_model_takes_the_default_and_says_so(call, ph
         asked.append(name)
         raise ModelError("The weights could not be fetched.", "Connect once.")
 
-    monkeypatch.setattr("indexer.collection.load_embedder", offline)
+    monkeypatch.setattr("indexer.lazy_embedder.load_embedder", offline)
     left, _, stderr = call("index", photos, tmp_path / "new")
     assert left == 1
     assert asked == [cli_collection.DEFAULT_MODEL]
