@@ -42,6 +42,8 @@ JOINT_MODEL = "bundled:emoji-gme"
 QUESTIONS_PER_FAMILY = 2
 SAMPLE_PER_FAMILY = 40
 FETCHED, SHOWN = 10, 7
+WIDE = 110
+"""Characters of a terminal that has room for every method."""
 
 Retrievers = dict[Method, Retriever]
 Fill = Callable[..., Summary]
@@ -187,6 +189,8 @@ def _print_answers(answered: Sequence[Answered], collection: Collection, console
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("reference and sentence")
     methods = list(answered[0].results)
+    if console.width < WIDE:  # else nothing is left for the sentences; the report has all
+        methods = [method for method in methods if method not in (Method.SLERP, Method.PRODUCT, Method.SHIFT)]
     for method in methods:
         table.add_column(method.value, justify="right")
     names = _reference_names(collection, answered)
