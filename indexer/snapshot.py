@@ -242,6 +242,10 @@ class Snapshot:
             for record in (found[int(each)] for each in ids)
         ]
 
+    def require_filter(self, where: Where) -> None:
+        """See that a filter parses, without asking the database; raises `FilterError`."""
+        self._catalog.compiled(where)
+
     def matching(self, where: Where) -> Ids:
         """The living vectors that a filter lets through, ascending. The last few filters are remembered."""
         key = repr(where)  # not JSON, in which 1 and "1" are one name

@@ -263,10 +263,10 @@ class Retriever:
         if not len(snapshot):
             took.update(dict.fromkeys(STAGES, 0.0))
             return [results((), scale="no scores", notes=("The collection is empty.",))] * len(queries)
-        # What costs nothing to find out is found out before a model is loaded; the matches are remembered.
+        # What costs nothing to find out is found out before a model is loaded.
         require_pictures(queries)
         if scope.where is not None:
-            snapshot.matching(scope.where)
+            snapshot.require_filter(scope.where)
         if any(not isinstance(part, Stored) for query in queries for part in self._composer.parts(query).values()):
             _ = self._source.embedder  # loading the model is no part of a query's time
         with _timed(took, "write"):

@@ -20,7 +20,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from indexer.errors import CallError, CorruptionError, SnapshotGoneError
 from indexer.store.database import Database, storable
-from indexer.store.filters import Where, compile_where
+from indexer.store.filters import Condition, Where, compile_where
 from indexer.store.read_only import undisturbed
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, SpaceRow, VectorRow
 from indexer.store.segments import SegmentFile
@@ -162,6 +162,14 @@ class Catalog:
             rows = connection.execute(_vectors_of(space, VectorRow.id, VectorRow.segment).where(dead))
             return self._ids(row[0] for row in rows if row[1] in segments)
 
+    def compiled(self, where: Where) -> Condition:
+        """A filter as SQL for this database.
+
+        Raises:
+            FilterError: It does not parse.
+        """
+        return compile_where(where, self.database.engine.dialect.name)
+
     @undisturbed
     def matching(self, where: Where, generation: int, space: int) -> Ids:
         """Vectors of living documents that a filter lets through: (n,) int64, ascending.
@@ -169,8 +177,7 @@ class Catalog:
         Raises:
             FilterError: The filter does not parse.
         """
-        condition = compile_where(where, self.database.engine.dialect.name)
-        query = _vectors_of(space, VectorRow.id).where(condition, _alive(DocumentRow, generation))
+        query = _vectors_of(space, VectorRow.id).where(self.compiled(where), _alive(DocumentRow, generation))
         with self._pinned(generation) as connection:
             return self._ids(connection.execute(query).scalars())
 

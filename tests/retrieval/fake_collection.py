@@ -48,8 +48,8 @@ class FakeSnapshot:
             bool,
         )
 
-    def matching(self, where):
-        return np.flatnonzero(self._allowed(where, ()))
+    def require_filter(self, where):
+        pass
 
     def search(self, vectors, k, where=None, exclude=(), modalities=()):
         allowed = self._allowed(where, exclude)
