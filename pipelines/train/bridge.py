@@ -36,10 +36,9 @@ from indexer.errors import CallError
 from indexer.types import Rejected
 from pipelines.train.bridge_parts import BridgeRecipe, read_texts, see, whitening
 from pipelines.train.captions import Captions, Templates, documents_with_both
+from pipelines.train.contrast import composed_recall, contrasted, share_within
 from pipelines.train.differences import Differences
-from pipelines.train.gradient_cache import backward
 from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
-from pipelines.train.unified import contrast, share_within
 from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
 
 if TYPE_CHECKING:
@@ -228,21 +227,16 @@ class _Trainer:
     def _backward(
         self, queries: Sequence[Reading], documents: Sequence[Reading], right: npt.NDArray[np.bool_]
     ) -> float:
-        import torch
-
-        readings, answers = [*queries, *documents], torch.from_numpy(right).to(self.device)
+        readings = [*queries, *documents]
         parts = self._parts(readings)
-        order = torch.from_numpy(np.argsort(np.concatenate([np.array(part, np.int64) for part in parts])))
 
         def encode(number: int) -> Tensor:
             noise = np.random.default_rng([self.recipe.seed, self.step, number])
             return self._encode([readings[place] for place in parts[number]], noise)
 
-        def loss(vectors: Tensor) -> Tensor:
-            unsorted = vectors[order.to(vectors.device)]
-            return contrast(unsorted[: len(queries)], unsorted[len(queries) :], answers, self.recipe.temperature)
-
-        return backward(encode, range(len(parts)), loss, cached=self.recipe.cache_gradients)
+        return contrasted(
+            encode, parts, right, self.recipe.temperature, self.device, cached=self.recipe.cache_gradients
+        )
 
     def _parts(self, readings: Sequence[Reading]) -> list[list[int]]:
         """Positions of what is read together: first all texts alone, which are read already."""
@@ -316,19 +310,8 @@ class _Trainer:
         """How often a picture and the words that differ find the other picture, among up to so many of its part."""
         if pairs is None:
             return {}
-        before, after, said = pairs.draw(min(SAMPLE, 4 * len(rows)), rng)
-        gallery = np.unique(np.concatenate([before, after, rng.choice(rows, min(SAMPLE, len(rows)), replace=False)]))
-        sentence = self.recipe.sentences[0]
-        asked = self._vectors(
-            [
-                Reading(None, sentence.replace("{text}", words), int(target), picture=int(picture))
-                for picture, target, words in zip(before, after, said, strict=True)
-            ]
-        )
-        scores = asked @ self._vectors([Reading(None, None, int(row), picture=int(row)) for row in gallery]).T
-        scores[np.arange(len(before)), np.searchsorted(gallery, before)] = -np.inf
-        right = np.searchsorted(gallery, after)
-        return {f"{label}_fused_r{k}": share_within(scores, right, k) for k in (1, 10)}
+        sentence, vectors = self.recipe.sentences[0], self._vectors
+        return composed_recall(label, rows, pairs, sentence, rng, SAMPLE, asking=vectors, found=vectors)
 
 
 def _lasting(name: str) -> str:

@@ -33,8 +33,8 @@ from indexer.errors import CallError, ItemError
 from indexer.types import Item, Rejected, Role
 from pipelines.train.augment import augment
 from pipelines.train.captions import Captions, Templates, documents_with_both
+from pipelines.train.contrast import composed_recall, contrasted, share_within
 from pipelines.train.differences import Differences
-from pipelines.train.gradient_cache import backward
 from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
 from pipelines.train.synthesised import SynthesisedRecords
 from pipelines.train.unified_model import Attention, UnifiedRecipe, export, normalised, start_model, thumbnails
@@ -211,22 +211,15 @@ class _Trainer:
         readings = [*pairs.queries, *pairs.documents]
         prompts = self._prompts(readings, len(pairs.queries))
         parts = by_tokens([len(each) for each in prompts], recipe.tokens)
-        order = torch.from_numpy(np.argsort(np.concatenate([np.array(part, np.int64) for part in parts])))
-        right = torch.from_numpy(pairs.right).to(self.device)
 
         def encode(number: int) -> Tensor:
             part, noise = parts[number], np.random.default_rng([recipe.seed, self.step, number])
             return self._encode([readings[each] for each in part], [prompts[each] for each in part], noise)
 
-        def loss(vectors: Tensor) -> Tensor:
-            unsorted = vectors[order.to(vectors.device)]
-            count = len(pairs.queries)
-            return contrast(unsorted[:count], unsorted[count:], right, recipe.temperature)
-
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        value = backward(encode, range(len(parts)), loss, cached=recipe.cache_gradients)
+        value = contrasted(encode, parts, pairs.right, recipe.temperature, self.device, cached=recipe.cache_gradients)
         torch.nn.utils.clip_grad_norm_(list(self.weights.values()), 1.0)
         self.optimiser.step()
         decay = min(recipe.average, (1 + self.step) / (10 + self.step))
@@ -339,51 +332,14 @@ class _Trainer:
         pairs = self._asked[label]
         if pairs is None:
             return {}
-        before, after, said = pairs.draw(min(SAMPLE, 4 * len(rows)), rng)
-        gallery = np.unique(np.concatenate([before, after, rng.choice(rows, min(SAMPLE, len(rows)), replace=False)]))
-        sentence = self.recipe.sentences[0]
-        asked = self._vectors(
-            [
-                Reading(None, sentence.replace("{text}", words), int(target), picture=int(picture))
-                for picture, target, words in zip(before, after, said, strict=True)
-            ],
-            Role.QUERY,
-        )
-        found = self._vectors([Reading(None, None, int(row), picture=int(row)) for row in gallery], Role.DOCUMENT)
-        scores = asked @ found.T
-        scores[np.arange(len(before)), np.searchsorted(gallery, before)] = -np.inf
-        right = np.searchsorted(gallery, after)
-        return {f"{label}_fused_r{k}": share_within(scores, right, k) for k in (1, 10)}
+        return composed_recall(
+            label, rows, pairs, self.recipe.sentences[0], rng, SAMPLE,
+            asking=lambda readings: self._vectors(readings, Role.QUERY),
+            found=lambda readings: self._vectors(readings, Role.DOCUMENT),
+        )  # fmt: skip
 
     def _differences_or_none(self, rows: npt.NDArray[np.int64]) -> Differences | None:
         try:
             return self._differences(rows)
         except CallError:  # a small part may have no two captions alike
             return None
-
-
-def contrast(queries: Tensor, documents: Tensor, right: Tensor, temperature: float) -> Tensor:
-    """InfoNCE both ways, mean over the pairs; what would be right too counts neither for nor against.
-
-    Args:
-        queries: (n, dim) unit rows.
-        documents: (n or more, dim) unit rows; the first n are the right answers, in order.
-        right: (n, documents) bool: all right answers.
-        temperature: Cosines are divided by it.
-    """
-    import torch
-
-    count = len(queries)
-    own = torch.arange(count, device=queries.device)
-    also = right.clone()
-    also[own, own] = False
-    logits = (queries @ documents.T / temperature).masked_fill(also, -torch.inf)
-    forward = torch.nn.functional.cross_entropy(logits, own)
-    back = torch.nn.functional.cross_entropy(logits[:, :count].T, own)
-    return (forward + back) / 2
-
-
-def share_within(scores: npt.NDArray[np.float32], right: npt.NDArray[np.int64], k: int) -> float:
-    """How often the right answer, one a row, is among the first k: scores (n, answers), right (n,)."""
-    rank = (scores > scores[np.arange(len(right)), right][:, None]).sum(1)
-    return float((rank < k).mean())

@@ -22,10 +22,11 @@ from indexer.types import Document, Item, Modality
 from pipelines.cli import app
 from pipelines.train import unified as program
 from pipelines.train.captions import Captions, Templates
+from pipelines.train.contrast import contrast
 from pipelines.train.differences import Differences
 from pipelines.train.gradient_cache import backward
 from pipelines.train.run import RunFolder
-from pipelines.train.unified import _Trainer, contrast, train_unified
+from pipelines.train.unified import _Trainer, train_unified
 from pipelines.train.unified_model import UnifiedRecipe, thumbnails
 from pipelines.train.unified_tasks import NONE, Task, TaskSampler
 
