@@ -197,7 +197,6 @@ class Cards:
         self._cards = list(cards)
         self._locks = [threading.Lock() for _ in cards]
         self._pool = ThreadPoolExecutor(len(self._cards), "card")
-        self._holding = threading.Lock()  # of what is held: a copy is made once, whoever asks for it
         self._copies: WeakValueDictionary[CopyKey, Copies] = WeakValueDictionary()
 
     def __len__(self) -> int:
@@ -219,6 +218,8 @@ class Cards:
     def hold(self, key: CopyKey, shares: Callable[[int], Sequence[Share]], size: int) -> Copies:
         """A copy of an index, or the one that is held already.
 
+        One thread at a time may ask: a collection opens its snapshots under a lock.
+
         Args:
             key: What tells it from every other.
             shares: Given the number of cards, what each is to hold, none of it empty; it may give fewer.
@@ -227,16 +228,15 @@ class Cards:
         Raises:
             DeviceError: A card has no room, or fails.
         """
-        with self._holding:
-            copies = self._copies.get(key)
-            if copies is None:
-                try:
-                    copies = Copies(self, shares(len(self)), size)
-                except DeviceError:
-                    gc.collect()  # copies that only a cycle holds are in the way
-                    copies = Copies(self, shares(len(self)), size)
-                self._copies[key] = copies
-            return copies
+        copies = self._copies.get(key)
+        if copies is None:
+            try:
+                copies = Copies(self, shares(len(self)), size)
+            except DeviceError:
+                gc.collect()  # copies that only a cycle holds are in the way
+                copies = Copies(self, shares(len(self)), size)
+            self._copies[key] = copies
+        return copies
 
     def copied(self, card: int, index: Any) -> Any:
         """An index in one card's memory; raises as `hold`."""
