@@ -223,8 +223,9 @@ class Snapshot:
         Raises:
             SnapshotGoneError: Their rows were compacted away.
         """
-        found = self._catalog.documents([int(each) for each in ids], self.generation)
-        missing = [int(each) for each in ids if int(each) not in found]
+        wanted = ids.tolist()
+        found = self._catalog.documents(wanted, self.generation)
+        missing = [each for each in wanted if each not in found]
         if missing:
             raise SnapshotGoneError(
                 f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone.",
@@ -239,7 +240,7 @@ class Snapshot:
                 fields=record.fields,
                 modality=record.modality,
             )
-            for record in (found[int(each)] for each in ids)
+            for record in map(found.__getitem__, wanted)
         ]
 
     def require_filter(self, where: Where) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -64,9 +64,8 @@ class Generation:
     note: str
 
 
-@dataclass(frozen=True)
-class DocumentRecord:
-    """A document as stored, with where its vector is."""
+class DocumentRecord(NamedTuple):
+    """A document as stored, with where its vector is. A tuple, since every search makes some."""
 
     vector: int
     id: str
@@ -179,7 +178,10 @@ class Catalog:
         """
         query = _vectors_of(space, VectorRow.id).where(self.compiled(where), _alive(DocumentRow, generation))
         with self._pinned(generation) as connection:
-            return self._ids(connection.execute(query).scalars())
+            # Past SQLAlchemy's rows: of a filter that most match, they take as long as the database does.
+            cursor = connection.execute(query).cursor
+            assert cursor is not None  # only of a statement that gives no rows
+            return self._ids(row[0] for row in cursor.fetchall())
 
     @undisturbed
     def vector_ids(self, ids: Sequence[str], generation: int, space: int) -> Ids:
@@ -217,8 +219,7 @@ class Catalog:
         found: dict[int, DocumentRecord] = {}
         for some in _batches(vectors):
             for row in self._document_rows(some, generation):
-                record = DocumentRecord(row[0], row[1], row[2], row[3], row[4], row[5], Modality(row[6]), row[7])
-                found[record.vector] = record
+                found[row[0]] = DocumentRecord._make((*row[:6], Modality(row[6]), row[7]))
         return found
 
     @undisturbed
@@ -226,9 +227,10 @@ class Catalog:
         marks = ",".join("?" * len(vectors))
         rows = self.database.read_directly(_DOCUMENTS.format(marks), (*vectors, generation, generation))
         if rows is not None:
-            try:
-                return [(*row[:7], json.loads(row[7])) for row in rows]
-            except ValueError as error:
+            try:  # all in one call: calls for each would take as long as the statement
+                fields = json.loads(f"[{','.join([row[7] for row in rows])}]")
+                return [(*row[:7], own) for row, own in zip(rows, fields, strict=True)]
+            except (TypeError, ValueError) as error:
                 raise self._damaged(f"fields of a document are no JSON ({error})") from error
         columns = (
             VectorRow.id, DocumentRow.id, DocumentRow.text, DocumentRow.uri, DocumentRow.image,

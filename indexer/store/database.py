@@ -132,10 +132,6 @@ class Database:
             try:
                 with self._in_peace(connection.dbapi_connection):
                     return list(connection.cursor().execute(statement, values).fetchall())
-            except sqlite3.Error as error:
-                # As SQLAlchemy would have told it.
-                told = OperationalError if isinstance(error, sqlite3.OperationalError) else DatabaseError
-                raise told(statement, values, error) from error
             finally:
                 connection.close()  # back to the pool
 
@@ -301,17 +297,20 @@ _DAMAGE = ("malformed", "not a database", "disk image", "Could not decode to UTF
 """What SQLite and its driver say of a damaged file."""
 
 
+_OPERATIONAL = (OperationalError, sqlite3.OperationalError)
+
+
 @contextmanager
 def _mapped(shown: str) -> Iterator[None]:
     try:
         yield
-    except DatabaseError as error:
+    except (DatabaseError, sqlite3.Error) as error:  # SQLite's own where its driver is asked without SQLAlchemy
         if any(sign in str(error) for sign in _DAMAGE):
             raise CorruptionError(
                 f"{shown} is damaged: {_cause(error)}.",
                 "Restore it from a backup, or index again into a new folder.",
             ) from error
-        remedy = "Is the database reachable, writable and not full?" if isinstance(error, OperationalError) else None
+        remedy = "Is the database reachable, writable and not full?" if isinstance(error, _OPERATIONAL) else None
         raise StoreError(f"{shown}: {_cause(error)}.", remedy) from error
     except SQLAlchemyError as error:
         raise StoreError(f"{shown}: {_cause(error)}.") from error
@@ -322,6 +321,6 @@ def _mapped(shown: str) -> Iterator[None]:
         ) from error
 
 
-def _cause(error: SQLAlchemyError) -> str:
+def _cause(error: SQLAlchemyError | sqlite3.Error) -> str:
     original = getattr(error, "orig", None) or error
     return (str(original).strip() or type(original).__name__).splitlines()[0]

@@ -217,7 +217,8 @@ class _SqliteFields(_Fields):
         kind = func.coalesce(func.json_type(DocumentRow.fields, path), "null")
         # JSON_EXTRACT gives true and false as 1 and 0: the type test keeps them apart from numbers.
         extracted = func.json_extract(DocumentRow.fields, path)
-        return and_(kind.in_(_sqlite_types(value)), func.coalesce(_SIGNS[sign](extracted, _parsed(value)), false()))
+        # It comes second, being asked of those alone that compare so: SQLite stops at the first that is false.
+        return and_(func.coalesce(_SIGNS[sign](extracted, _parsed(value)), false()), kind.in_(_sqlite_types(value)))
 
     def contains(self, keys: list[str], value: Any) -> Condition:
         path = _path(keys)
@@ -239,7 +240,7 @@ class _SqliteFields(_Fields):
         scalar, listed = [], []
         for types, some in _by_type(values):
             wanted = func.json_each(to_json(some)).table_valued("value")
-            scalar.append(and_(kind.in_(types), func.coalesce(extracted.in_(select(wanted.c.value)), false())))
+            scalar.append(and_(func.coalesce(extracted.in_(select(wanted.c.value)), false()), kind.in_(types)))
             listed.append(and_(element.c.type.in_(types), element.c.value.in_(select(wanted.c.value))))
         inside = exists(select(literal(1)).select_from(element).where(or_(*listed)))
         return or_(*scalar, and_(kind == "array", inside))
