@@ -22,6 +22,7 @@ from indexer.vectors import unit_rows
 DIRECTIONS = 64
 NOISE = 2.0
 COMMIT = 1 << 15
+BUCKETS = 1000
 
 
 class Maker:
@@ -50,7 +51,7 @@ def synthetic(folder: Path, rows: int, dim: int, settings: IndexSettings | None 
     name = folder / f"speed-{rows}x{dim}"
     collection = Collection.open(name, FakeEmbedder(dim), index=settings)
     maker, start = Maker(dim), collection.catalog.generation().documents
-    buckets = np.random.default_rng(1).integers(0, 1000, rows).tolist()
+    buckets = np.random.default_rng(1).integers(0, BUCKETS, rows).tolist()
     while start < rows:
         count = min(COMMIT, rows - start)
         documents = [_document(number, buckets[number]) for number in range(start, start + count)]

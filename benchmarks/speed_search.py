@@ -5,7 +5,7 @@
     exact         one query, exact, documents returned, against raw `IndexFlatIP` and NumPy
     approximate   the same through HNSW and IVF, against the same FAISS index at the same recall
     batch         500 queries at once
-    filters       1 query that 50, 10, 1 and 0.1 % of the documents match, against gathering and scanning those
+    filters       1 query that 50, 10, 1 and 0.1 % of the documents match, against SQL, gather and scan by hand
     crossover     fetching matching rows against scanning codes, by the share that match
     open          a million vectors: a new process, from opening to the first answer
     startup       `import retrieval` and `underdrawing --help`

@@ -137,6 +137,14 @@ class Snapshot:
         return self._catalog.modalities(self.space.id, self.published.next_vector)
 
     @cached_property
+    def _lives(self) -> npt.NDArray[np.bool_]:
+        """Whether each vector's document lives, by vector id: (next vector id,)."""
+        lives = np.zeros(self.published.next_vector, np.bool_)
+        lives[self._searcher.exact.all_ids()] = True
+        lives[self._dead] = False
+        return lives
+
+    @cached_property
     def living(self) -> dict[Modality, int]:
         """How many living vectors there are of each modality that has any.
 
@@ -253,7 +261,12 @@ class Snapshot:
         with self._lock:
             ids = self._filters.pop(key, None)
         if ids is None:
-            ids = self._catalog.matching(where, self.generation, self.space.id)
+            mask = self._catalog.columns.matching(where, self.space.id, self.published.next_vector)
+            if mask is None:
+                ids = self._catalog.matching(where, self.generation, self.space.id)
+            else:
+                self._catalog.require(self.generation)  # last: what is there now was there when columns were read
+                ids = np.flatnonzero(mask & self._lives)
             ids.setflags(write=False)  # others get the same array
         with self._lock:
             self._filters[key] = ids

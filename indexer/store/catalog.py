@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 from sqlalchemy.orm import InstrumentedAttribute
 
 from indexer.errors import CallError, CorruptionError, SnapshotGoneError
+from indexer.store.columns import Columns
 from indexer.store.database import Database, storable
 from indexer.store.filters import Condition, Where, compile_where
 from indexer.store.read_only import undisturbed
@@ -82,6 +83,7 @@ class Catalog:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.columns = Columns(database)
         self._modalities: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
         self._modalities_lock = threading.Lock()
 
@@ -160,6 +162,15 @@ class Catalog:
             segments = set(connection.execute(living).scalars())
             rows = connection.execute(_vectors_of(space, VectorRow.id, VectorRow.segment).where(dead))
             return self._ids(row[0] for row in rows if row[1] in segments)
+
+    def require(self, generation: int) -> None:
+        """Refuse a generation that was compacted away, whose rows may be gone; raises `SnapshotGoneError`."""
+        rows = self.database.read_directly("SELECT 1 FROM generations WHERE number = ?", (generation,))
+        if rows is None:
+            with self._pinned(generation):
+                return
+        if not rows:
+            raise SnapshotGoneError(f"Generation {generation} was compacted away.", "Open a new snapshot.")
 
     def compiled(self, where: Where) -> Condition:
         """A filter as SQL for this database.

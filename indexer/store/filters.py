@@ -9,6 +9,9 @@ Comparisons are between equal types: `$lt: 50` never matches the text "40". `$ne
 documents that lack the field, and a field that is null counts as lacking. Texts are ordered by code point. Names reach
 into objects only, never into lists. Field names and values are always bound parameters.
 
+What a filter means is written once (`evaluate`); how fields are read is a `Fields`: SQL of either database here, and
+columns in memory in `columns.py`.
+
 What this module does not know: anything but the `documents` table.
 """
 
@@ -18,7 +21,8 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from operator import eq, ge, gt, le, lt
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Text, and_, case, cast, exists, false, func, literal, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -29,6 +33,7 @@ from indexer.store.schema import DocumentRow
 
 Where: TypeAlias = Mapping[str, Any]
 Condition: TypeAlias = ColumnElement[bool]
+T = TypeVar("T")
 
 _MAX_DEPTH = 16
 _MAX_OPERANDS = 10_000
@@ -47,11 +52,23 @@ def compile_where(where: Where, dialect: str) -> Condition:
     Raises:
         FilterError: An unknown operator, an operand of the wrong type, a bad field name, or too deep a nesting.
     """
-    fields = _PostgresFields() if dialect == "postgresql" else _SqliteFields()
+    return evaluate(where, _PostgresFields() if dialect == "postgresql" else _SqliteFields())
+
+
+def column(keys: list[str], dialect: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """SQL for what the database calls the type of a field, and for the field's value; NULL where it is missing."""
+    if dialect == "postgresql":
+        found = _PostgresFields().value(keys)
+        return func.jsonb_typeof(found), found
+    return func.json_type(DocumentRow.fields, _path(keys)), func.json_extract(DocumentRow.fields, _path(keys))
+
+
+def evaluate(where: Where, fields: Fields[T]) -> T:
+    """What a `where` comes to over some fields; raises as `compile_where`."""
     return _compile(where, fields, 0)
 
 
-def _compile(where: Any, fields: _Fields, depth: int) -> Condition:
+def _compile(where: Any, fields: Fields[T], depth: int) -> T:
     if depth > _MAX_DEPTH:
         raise FilterError(f"The filter is nested more than {_MAX_DEPTH} deep.")
     if not isinstance(where, Mapping):
@@ -61,7 +78,7 @@ def _compile(where: Any, fields: _Fields, depth: int) -> Condition:
         )
     if not where:
         fields.count(1)
-    conditions: list[Condition] = []
+    conditions: list[T] = []
     for name, operand in where.items():
         if not isinstance(name, str):
             raise FilterError(f"A field's name is a text, not {_shown(name)}.")
@@ -69,17 +86,17 @@ def _compile(where: Any, fields: _Fields, depth: int) -> Condition:
             if not isinstance(operand, Sequence) or isinstance(operand, str) or not operand:
                 raise FilterError(f"{name} takes a list of filters, not {_shown(operand)}.")
             parts = [_compile(each, fields, depth + 1) for each in operand]
-            conditions.append(and_(*parts) if name == "$and" else or_(*parts))
+            conditions.append(fields.all(parts) if name == "$and" else fields.any(parts))
         elif name == "$not":
-            conditions.append(not_(_compile(operand, fields, depth + 1)))
+            conditions.append(fields.opposite(_compile(operand, fields, depth + 1)))
         elif name.startswith("$"):
             raise FilterError(f"{name!r} is not known here.", "Known: $and, $or, $not, or a field's name.")
         else:
             conditions.append(_compile_field(name, operand, fields))
-    return and_(true(), *conditions)
+    return fields.all(conditions)
 
 
-def _compile_field(name: str, operand: Any, fields: _Fields) -> Condition:
+def _compile_field(name: str, operand: Any, fields: Fields[T]) -> T:
     keys = name.split(".")
     if not all(keys) or any(character in name for character in '"\\') or not storable(name):
         raise FilterError(f"{name!r} is no field name: no empty part, quote, backslash, NUL or half surrogate pair.")
@@ -97,22 +114,22 @@ def _compile_field(name: str, operand: Any, fields: _Fields) -> Condition:
                 f"Known: {', '.join(_OPERATORS)}; around whole filters: $and, $or, $not.",
             )
         conditions.append(_OPERATORS[operator](fields, keys, value))
-    return and_(*conditions)
+    return fields.all(conditions)
 
 
-def _equal(fields: _Fields, keys: list[str], value: Any) -> Condition:
+def _equal(fields: Fields[T], keys: list[str], value: Any) -> T:
     if value is None:
-        return not_(fields.present(keys))
+        return fields.opposite(fields.present(keys))
     _require_scalar("$eq", value)
-    return or_(fields.compare(keys, "==", value), fields.contains(keys, value))
+    return fields.any([fields.compare(keys, "==", value), fields.contains(keys, value)])
 
 
-def _contains(fields: _Fields, keys: list[str], value: Any) -> Condition:
+def _contains(fields: Fields[T], keys: list[str], value: Any) -> T:
     _require_scalar("$contains", value)
     return fields.contains(keys, value)
 
 
-def _in(fields: _Fields, keys: list[str], values: Any) -> Condition:
+def _in(fields: Fields[T], keys: list[str], values: Any) -> T:
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise FilterError(f"$in and $nin take a list, not {_shown(values)}.")
     if len(values) > _MAX_OPERANDS:
@@ -120,18 +137,18 @@ def _in(fields: _Fields, keys: list[str], values: Any) -> Condition:
     scalars = [value for value in values if value is not None]
     for value in scalars:
         _require_scalar("$in and $nin", value)
-    among = fields.among(keys, scalars) if scalars else false()
-    return or_(among, not_(fields.present(keys))) if len(scalars) < len(values) else among
+    among = fields.among(keys, scalars) if scalars else fields.any([])
+    return fields.any([among, fields.opposite(fields.present(keys))]) if len(scalars) < len(values) else among
 
 
-def _exists(fields: _Fields, keys: list[str], value: Any) -> Condition:
+def _exists(fields: Fields[T], keys: list[str], value: Any) -> T:
     if not isinstance(value, bool):
         raise FilterError(f"$exists takes true or false, not {_shown(value)}.")
-    return fields.present(keys) if value else not_(fields.present(keys))
+    return fields.present(keys) if value else fields.opposite(fields.present(keys))
 
 
-def _order(sign: str) -> Callable[[_Fields, list[str], Any], Condition]:
-    def condition(fields: _Fields, keys: list[str], value: Any) -> Condition:
+def _order(sign: str) -> Callable[[Fields[Any], list[str], Any], Any]:
+    def condition(fields: Fields[T], keys: list[str], value: Any) -> T:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise FilterError(f"Order is among numbers or among texts; {_shown(value)} is neither.")
         _require_scalar(sign, value)
@@ -140,15 +157,15 @@ def _order(sign: str) -> Callable[[_Fields, list[str], Any], Condition]:
     return condition
 
 
-_OPERATORS: dict[str, Callable[[_Fields, list[str], Any], Condition]] = {
+_OPERATORS: dict[str, Callable[[Fields[Any], list[str], Any], Any]] = {
     "$eq": _equal,
-    "$ne": lambda fields, keys, value: not_(_equal(fields, keys, value)),
+    "$ne": lambda fields, keys, value: fields.opposite(_equal(fields, keys, value)),
     "$lt": _order("<"),
     "$lte": _order("<="),
     "$gt": _order(">"),
     "$gte": _order(">="),
     "$in": _in,
-    "$nin": lambda fields, keys, values: not_(_in(fields, keys, values)),
+    "$nin": lambda fields, keys, values: fields.opposite(_in(fields, keys, values)),
     "$exists": _exists,
     "$contains": _contains,
 }
@@ -169,8 +186,11 @@ def _shown(value: Any) -> str:
     return f"{type(value).__name__} {str(value)[:60]!r}"
 
 
-class _Fields(ABC):
-    """How one database reads `documents.fields`. Every condition is true or false, never NULL, so NOT is sound."""
+class Fields(ABC, Generic[T]):
+    """How fields are read, and what conditions on them are made of.
+
+    Every condition is true or false of a document, never neither, so that its opposite is sound.
+    """
 
     _conditions = 0
 
@@ -183,32 +203,55 @@ class _Fields(ABC):
             )
 
     @abstractmethod
-    def present(self, keys: list[str]) -> Condition:
+    def present(self, keys: list[str]) -> T:
         """The field is there and not null."""
 
     @abstractmethod
-    def compare(self, keys: list[str], sign: str, value: Any) -> Condition:
-        """The field is of the value's type and compares so."""
+    def compare(self, keys: list[str], sign: str, value: Any) -> T:
+        """The field is of the value's type and compares so; the sign is one of `SIGNS`."""
 
     @abstractmethod
-    def contains(self, keys: list[str], value: Any) -> Condition:
+    def contains(self, keys: list[str], value: Any) -> T:
         """The field is a list that has the value."""
 
     @abstractmethod
-    def among(self, keys: list[str], values: list[Any]) -> Condition:
+    def among(self, keys: list[str], values: list[Any]) -> T:
         """The field is one of the values, or a list that has one."""
 
+    @abstractmethod
+    def all(self, conditions: Sequence[T]) -> T:
+        """All of them hold; of none, always."""
 
-_SIGNS: dict[str, Callable[[Any, Any], Condition]] = {
-    "==": lambda left, right: left == right,
-    "<": lambda left, right: left < right,
-    "<=": lambda left, right: left <= right,
-    ">": lambda left, right: left > right,
-    ">=": lambda left, right: left >= right,
+    @abstractmethod
+    def any(self, conditions: Sequence[T]) -> T:
+        """One of them holds; of none, never."""
+
+    @abstractmethod
+    def opposite(self, condition: T) -> T:
+        """It does not hold."""
+
+
+SIGNS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": eq,
+    "<": lt,
+    "<=": le,
+    ">": gt,
+    ">=": ge,
 }
 
 
-class _SqliteFields(_Fields):
+class _SqlFields(Fields[Condition]):
+    def all(self, conditions: Sequence[Condition]) -> Condition:
+        return and_(true(), *conditions)
+
+    def any(self, conditions: Sequence[Condition]) -> Condition:
+        return or_(false(), *conditions)
+
+    def opposite(self, condition: Condition) -> Condition:
+        return not_(condition)
+
+
+class _SqliteFields(_SqlFields):
     def present(self, keys: list[str]) -> Condition:
         return func.coalesce(func.json_type(DocumentRow.fields, _path(keys)), "null") != "null"
 
@@ -218,7 +261,7 @@ class _SqliteFields(_Fields):
         # JSON_EXTRACT gives true and false as 1 and 0: the type test keeps them apart from numbers.
         extracted = func.json_extract(DocumentRow.fields, path)
         # It comes second, being asked of those alone that compare so: SQLite stops at the first that is false.
-        return and_(func.coalesce(_SIGNS[sign](extracted, _parsed(value)), false()), kind.in_(_sqlite_types(value)))
+        return and_(func.coalesce(SIGNS[sign](extracted, _parsed(value)), false()), kind.in_(_sqlite_types(value)))
 
     def contains(self, keys: list[str], value: Any) -> Condition:
         path = _path(keys)
@@ -246,37 +289,38 @@ class _SqliteFields(_Fields):
         return or_(*scalar, and_(kind == "array", inside))
 
 
-class _PostgresFields(_Fields):
+class _PostgresFields(_SqlFields):
     def present(self, keys: list[str]) -> Condition:
-        return func.coalesce(func.jsonb_typeof(self._value(keys)), "null") != "null"
+        return func.coalesce(func.jsonb_typeof(self.value(keys)), "null") != "null"
 
     def compare(self, keys: list[str], sign: str, value: Any) -> Condition:
         kind = {bool: "boolean", str: "string"}.get(type(value), "number")
-        found = self._value(keys)
+        found = self.value(keys)
         if isinstance(value, str):
             # As bytes, as SQLite does; jsonb itself would use the database's collation.
             said = found.op("#>>", return_type=Text())(cast(literal("{}"), ARRAY(Text)))
-            compared = _SIGNS[sign](said.collate("C"), literal(value))
+            compared = SIGNS[sign](said.collate("C"), literal(value))
         else:
-            compared = _SIGNS[sign](found, _json(value))
+            compared = SIGNS[sign](found, _json(value))
         return and_(func.coalesce(func.jsonb_typeof(found), "null") == kind, func.coalesce(compared, false()))
 
     def contains(self, keys: list[str], value: Any) -> Condition:
-        found = self._value(keys)
+        found = self.value(keys)
         return and_(
             func.coalesce(func.jsonb_typeof(found), "null") == "array",
             func.coalesce(found.op("@>", is_comparison=True)(_json([value])), false()),
         )
 
     def among(self, keys: list[str], values: list[Any]) -> Condition:
-        found = self._value(keys)
+        found = self.value(keys)
         wanted = select(func.jsonb_array_elements(_json(values)))
         array = case((func.jsonb_typeof(found) == "array", found), else_=_json([]))
         element = func.jsonb_array_elements(array).table_valued("value")
         inside = exists(select(literal(1)).select_from(element).where(element.c.value.in_(wanted)))
         return or_(func.coalesce(found.in_(wanted), false()), inside)
 
-    def _value(self, keys: list[str]) -> Any:
+    def value(self, keys: list[str]) -> Any:
+        """The field as jsonb."""
         # Not jsonb_extract_path, to which "0" is also the first element of a list.
         value: Any = DocumentRow.fields
         for key in keys:

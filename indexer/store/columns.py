@@ -1,0 +1,220 @@
+"""Fields in memory: a filter's answer without reading every document.
+
+Filters seldom come twice the same (another price, another user), and for each SQL reads every document again. So the
+second time that a field is asked for, its values are read into a column, by vector id. A document never changes, since
+a new version is a new document: a column only grows, by what was added since.
+
+A column holds truth values, numbers and texts. A field of lists, of objects, of numbers that float64 cannot tell from
+their neighbours, or of very many texts stays with SQL, which answers the same.
+
+What this module does not know: what a filter means (`filters.py`), which documents live.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import select
+
+from indexer.store.database import Database, to_json
+from indexer.store.filters import SIGNS, Fields, Where, column, evaluate
+from indexer.store.read_only import undisturbed
+from indexer.store.schema import DocumentRow, VectorRow
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+MOST_BYTES = 1 << 28
+"""Of all columns of a collection; the one longest not used goes first."""
+MOST_WORDS = 1 << 16
+"""Different texts in a column."""
+WHOLE = 2.0**53
+"""From here on, float64 leaves whole numbers out."""
+MISSING, FALSE, TRUE, NUMBER, TEXT = range(5)
+KINDS = {None: MISSING, "null": MISSING, "false": FALSE, "true": TRUE, "integer": NUMBER, "real": NUMBER,
+         "number": NUMBER, "text": TEXT, "string": TEXT}  # fmt: skip
+"""By the type that a database names; PostgreSQL's "boolean" is told by its value."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One field of every document, by vector id.
+
+    Attributes:
+        kinds: (n,) uint8, what each value is.
+        numbers: (n,) float64, 0 where it is none; empty if none is.
+        codes: (n,) int32, which of the words; 0 where it is no text; empty if none is.
+        words: The different texts, with their codes.
+    """
+
+    kinds: npt.NDArray[np.uint8]
+    numbers: npt.NDArray[np.float64]
+    codes: npt.NDArray[np.int32]
+    words: Mapping[str, int]
+
+    @property
+    def size(self) -> int:
+        """Bytes; a word counts as a hundred."""
+        return self.kinds.nbytes + self.numbers.nbytes + self.codes.nbytes + 100 * len(self.words)
+
+    def grown(self, below: int, rows: Iterable[Sequence[Any]]) -> _Column | None:
+        """The column with more rows (vector id, type, value), all ids up to `below`; None where it cannot hold one."""
+        known = len(self.kinds)
+        kinds, numbers, codes = np.zeros(below, np.uint8), np.zeros(below), np.zeros(below, np.int32)
+        kinds[:known] = self.kinds
+        numbers[: len(self.numbers)], codes[: len(self.codes)] = self.numbers, self.codes
+        words = dict(self.words)
+        for place, name, value in rows:
+            kind = (TRUE if value else FALSE) if name == "boolean" else KINDS.get(name)
+            if kind is None:
+                return None
+            kinds[place] = kind
+            if kind == NUMBER:
+                if not -WHOLE < value < WHOLE:
+                    return None
+                numbers[place] = value
+            elif kind == TEXT:
+                codes[place] = words.setdefault(value, len(words))
+                if len(words) > MOST_WORDS:
+                    return None
+        return _Column(kinds, numbers if (kinds == NUMBER).any() else numbers[:0], codes if words else codes[:0], words)
+
+
+_EMPTY = _Column(np.empty(0, np.uint8), np.empty(0), np.empty(0, np.int32), {})
+
+
+class Columns:
+    """The columns of one collection; threads may ask together."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._asked: set[tuple[int, str]] = set()
+        self._columns: dict[tuple[int, str], _Column | None] = {}
+        """By space and field, the last one used last; None for what stays with SQL."""
+
+    def matching(self, where: Where, space: int, below: int) -> Mask | None:
+        """Which vectors' documents match, or None where SQL must be asked.
+
+        Args:
+            where: A filter.
+            space: Whose vectors.
+            below: All ids up to this one, exclusive; a generation's `next_vector`.
+
+        Returns:
+            (below,) bool by vector id; of ids that no document has, anything.
+
+        Raises:
+            FilterError: The filter does not parse.
+        """
+        fields = _InMemory(self, space, below)
+        mask = evaluate(where, fields)
+        return mask if fields.complete else None
+
+    def get(self, space: int, name: str, below: int) -> _Column | None:
+        """The column of a field, read as far as it has to be; None if it is asked for the first time, or cannot be."""
+        key = (space, name)
+        with self._lock:
+            if key not in self._asked:
+                self._asked.add(key)
+                return None
+            found = self._columns.pop(key, _EMPTY)
+            if found is not None and len(found.kinds) < below:
+                found = self._grown(found, space, name, below)
+            if found is not None and found.size > MOST_BYTES:
+                found = None
+            self._columns[key] = found
+            while sum(each.size for each in self._columns.values() if each is not None) > MOST_BYTES:
+                del self._columns[next(key for key, each in self._columns.items() if each is not None)]
+            return found
+
+    def constants(self, numbers: Sequence[float]) -> list[float]:
+        """Numbers of a filter as the database reads them: its parser may differ from Python's in the last digit."""
+        if all(isinstance(each, int) for each in numbers):
+            return list(numbers)
+        rows = self._database.read_directly("SELECT value FROM json_each(?)", (to_json(list(numbers)),))
+        return list(numbers) if rows is None else [row[0] for row in rows]
+
+    @undisturbed
+    def _grown(self, found: _Column, space: int, name: str, below: int) -> _Column | None:
+        kind, value = column(name.split("."), self._database.engine.dialect.name)
+        query = (
+            select(VectorRow.id, kind, value)
+            .join(DocumentRow, VectorRow.document == DocumentRow.key)
+            .where(VectorRow.space == space, VectorRow.id >= len(found.kinds), VectorRow.id < below)
+        )
+        with self._database.read() as connection, connection.execution_options(yield_per=10_000).execute(query) as rows:
+            return found.grown(below, rows)
+
+
+class _InMemory(Fields[Mask]):
+    """Conditions as masks by vector id; of no worth unless `complete`."""
+
+    def __init__(self, columns: Columns, space: int, below: int) -> None:
+        self._columns, self._space, self._below = columns, space, below
+        self._none: Mask = np.zeros(below, np.bool_)
+        self._got: dict[str, _Column | None] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every field that was asked for is in a column."""
+        return None not in self._got.values()
+
+    def _get(self, keys: list[str]) -> _Column:
+        name = ".".join(keys)
+        if name not in self._got:
+            self._got[name] = self._columns.get(self._space, name, self._below)
+        return self._got[name] or _EMPTY
+
+    def _of(self, found: _Column, kind: int) -> Mask:
+        return found.kinds[: self._below] == kind if len(found.kinds) else self._none
+
+    def present(self, keys: list[str]) -> Mask:
+        return ~self._of(self._get(keys), MISSING)
+
+    def compare(self, keys: list[str], sign: str, value: Any) -> Mask:
+        found = self._get(keys)
+        if isinstance(value, bool):
+            return self._of(found, TRUE if value else FALSE)
+        if isinstance(value, str):
+            return self._texts(found, [SIGNS[sign](word, value) for word in found.words])
+        if not len(found.numbers):
+            return self._none
+        [constant] = self._columns.constants([value])
+        compared: Mask = SIGNS[sign](found.numbers[: self._below], constant)
+        return self._of(found, NUMBER) & compared
+
+    def contains(self, keys: list[str], value: Any) -> Mask:
+        self._get(keys)
+        return self._none
+
+    def among(self, keys: list[str], values: list[Any]) -> Mask:
+        found = self._get(keys)
+        truths = [self._of(found, TRUE if value else FALSE) for value in values if isinstance(value, bool)]
+        texts = {value for value in values if isinstance(value, str)}
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        masks = [*truths, self._texts(found, [word in texts for word in found.words])]
+        if numbers and len(found.numbers):
+            constants = np.asarray(self._columns.constants(numbers), np.float64)
+            masks.append(self._of(found, NUMBER) & np.isin(found.numbers[: self._below], constants))
+        return self.any(masks)
+
+    def all(self, conditions: Sequence[Mask]) -> Mask:
+        return reduce(np.logical_and, conditions, ~self._none)
+
+    def any(self, conditions: Sequence[Mask]) -> Mask:
+        return reduce(np.logical_or, conditions, self._none)
+
+    def opposite(self, condition: Mask) -> Mask:
+        return ~condition
+
+    def _texts(self, found: _Column, wanted: Sequence[bool]) -> Mask:
+        """Where the text is one of those words that are wanted."""
+        if not any(wanted):
+            return self._none
+        return self._of(found, TEXT) & np.asarray(wanted, np.bool_)[found.codes[: self._below]]
