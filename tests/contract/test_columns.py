@@ -138,14 +138,15 @@ def test_the_column_longest_not_used_makes_room(stocked, sql, monkeypatch):  # n
 
 
 def test_columns_grow_with_what_is_added_and_forget_what_dies(stocked, sql):  # noqa: F811
-    shop = stocked({"n": 1}, {"n": 2})
-    warm(shop, "n")
+    shop = stocked({"n": 1, "s": "a"}, {"n": 2, "s": "b"})
+    warm(shop, "n", "s")
     old = shop.snapshot()
-    shop.add([Document("2", text="x", fields={"n": 2, "new": True}), Document("0", text="x", fields={"n": 2})])
+    shop.add([Document("2", text="x", fields={"n": 2, "s": "c"}), Document("0", text="x", fields={"n": 2, "s": "b"})])
     shop.delete(["1"])
     sql.clear()
     snapshot = shop.snapshot()
     assert sorted(each.id for each in snapshot.documents(snapshot.matching({"n": {"$in": [2]}}))) == ["0", "2"]
+    assert [each.id for each in snapshot.documents(snapshot.matching({"s": "b"}))] == ["0"]
     assert [each.id for each in old.documents(old.matching({"n": {"$in": [1]}}))] == ["0"]
     assert not sql
     shop.compact()
