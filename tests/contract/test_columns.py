@@ -51,7 +51,9 @@ def sql(monkeypatch):
     from indexer.store.catalog import Catalog
 
     asked, matching = [], Catalog.matching
-    monkeypatch.setattr(Catalog, "matching", lambda own, where, *rest: asked.append(where) or matching(own, where, *rest))
+    monkeypatch.setattr(
+        Catalog, "matching", lambda own, where, *rest: asked.append(where) or matching(own, where, *rest)
+    )
     return asked
 
 
@@ -148,6 +150,7 @@ def test_columns_grow_with_what_is_added_and_forget_what_dies(stocked, sql):  # 
     assert sorted(each.id for each in snapshot.documents(snapshot.matching({"n": {"$in": [2]}}))) == ["0", "2"]
     assert [each.id for each in snapshot.documents(snapshot.matching({"s": "b"}))] == ["0"]
     assert [each.id for each in old.documents(old.matching({"n": {"$in": [1]}}))] == ["0"]
+    assert old.matching({"s": {"$lte": "a"}}).size == snapshot.matching({"s": {"$gt": "b"}}).size == 1
     assert not sql
     shop.compact()
     assert len(shop.snapshot().matching({"n": {"$in": [2, 5]}})) == 2
