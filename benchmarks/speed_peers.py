@@ -1,7 +1,8 @@
 """Other libraries on the same vectors, where they are installed, each as its own documentation says.
 
-One query, and one query that 1 % of the rows match, ids and a field returned, all at a recall of 0.95 or more: graphs
-that have an effort to set get the least of a doubling series that reaches it. `pip install 'underdrawing[peers]'`.
+One query, and one query with a filter, new each turn, that 1 % of the rows match; rows returned, all at a recall of
+0.95 or more: graphs that have an effort to set get the least of a doubling series that reaches it. Libraries that keep
+no rows (FAISS, usearch) get a table in SQLite beside them. They come with `pip install 'underdrawing[peers]'`.
 
 What this module does not know: how searching is done here.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,18 +22,21 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.speed_data import BUCKETS
 from benchmarks.speed_races import RECALL, K, Line, answered, recall_of
 from benchmarks.timing import race
 from indexer.collection import Collection
+from indexer.index.choose import HNSW_LINKS
+from indexer.index.faiss_index import EF_CONSTRUCTION, faiss
 from indexer.index.protocol import IndexKind
 from indexer.types import Vectors
 
-SHARE = 10
-"""Of 1,000 buckets, those that a filter lets through."""
-EFFORTS = (64, 128, 256, 512, 1024)
+SHARE = BUCKETS // 100
+"""Of the buckets, those that a filter lets through."""
+EFFORTS = (32, 64, 128, 256, 512, 1024)
 
-Search = Callable[[Any, bool], Any]
-"""A query, (dim,), and whether to filter; the row numbers found."""
+Search = Callable[[Any, int | None], Any]
+"""A query, (dim,), and the first of the buckets that a filter lets through, or None for no filter; the rows found."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def measure(
         folder: For theirs.
         turns: Of each race.
     """
-    buckets = np.random.default_rng(1).integers(0, 1000, len(vectors))
+    buckets = np.random.default_rng(1).integers(0, BUCKETS, len(vectors))
     peers = {kind.value: Peer(partial(_ours, collection)) for kind, collection in ours.items()}
     told: dict[str, Any] = {"lines": [], "versions": {}, "build_s": {}, "effort": {}}
     truth = {filtered: _truth(vectors, queries[:turns], buckets, filtered) for filtered in (False, True)}
@@ -76,7 +81,7 @@ def measure(
         start = time.perf_counter()
         peers[package] = make(vectors, buckets, target)
         told["build_s"][package] = round(time.perf_counter() - start, 2)
-        told["versions"][package] = version(package)
+        told["versions"][package] = getattr(importlib.import_module(package), "__version__", None) or version(package)
         if (effort := _tuned(peers[package], queries[:turns], truth[False])) is not None:
             told["effort"][package] = effort
     for filtered in (False, True):
@@ -88,7 +93,7 @@ def measure(
         found = race(contenders, turns)
         rows = {}
         for name in contenders:
-            own = [np.asarray(peers[name].search(query, filtered)) for query in queries[:turns]]
+            own = [np.asarray(_turn(peers[name].search, queries, filtered, turn)) for turn in range(turns)]
             recall, fewest = recall_of(own, truth[filtered]), min(len(each) for each in own)
             rows[name] = {**found.told()[name], "recall": recall, "found": fewest}
             if name not in PEERS:
@@ -107,8 +112,12 @@ def measure(
 
 
 def _truth(vectors: Vectors, queries: Vectors, buckets: Any, filtered: bool) -> list[Any]:
-    allowed = np.flatnonzero(buckets < SHARE) if filtered else np.arange(len(vectors))
-    return [allowed[np.argsort(-(vectors[allowed] @ query))[:K]] for query in queries]
+    truth = []
+    for turn, query in enumerate(queries):
+        start = _start(turn) if filtered else 0
+        allowed = np.flatnonzero((buckets >= start) & (buckets < (start + SHARE if filtered else BUCKETS)))
+        truth.append(allowed[np.argsort(-(vectors[allowed] @ query))[:K]])
+    return truth
 
 
 def _tuned(peer: Peer, queries: Vectors, truth: list[Any]) -> int | None:
@@ -117,17 +126,22 @@ def _tuned(peer: Peer, queries: Vectors, truth: list[Any]) -> int | None:
         return None
     for effort in EFFORTS:
         peer.set_effort(effort)
-        if recall_of([np.asarray(peer.search(query, False)) for query in queries], truth) >= RECALL:
+        if recall_of([np.asarray(peer.search(query, None)) for query in queries], truth) >= RECALL:
             break
     return effort
 
 
 def _turn(search: Search, queries: Vectors, filtered: bool, turn: int) -> Any:
-    return search(queries[turn % len(queries)], filtered)
+    return search(queries[turn % len(queries)], _start(turn) if filtered else None)
 
 
-def _ours(collection: Collection, query: Any, filtered: bool) -> Any:
-    where = {"bucket": {"$lt": SHARE}} if filtered else None
+def _start(turn: int) -> int:
+    """The first bucket that a turn's filter lets through: another one in each."""
+    return 7 * turn % (BUCKETS - SHARE)
+
+
+def _ours(collection: Collection, query: Any, start: int | None) -> Any:
+    where = None if start is None else {"bucket": {"$gte": start, "$lt": start + SHARE}}
     return answered(collection, query[None], where=where).ids[0]
 
 
@@ -138,8 +152,38 @@ def _usearch(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
     def set_effort(effort: int) -> None:
         index.expansion_search = effort
 
-    # From Python it has no filters, and returns keys alone.
-    return Peer(lambda query, filtered: index.search(query, K).keys.astype(np.int64), False, set_effort)
+    # From Python it has no filters.
+    rows = _rows_beside(folder, buckets)
+    return Peer(lambda query, _: rows(index.search(query, K).keys.astype(np.int64)), False, set_effort)
+
+
+def _faiss(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
+    index = faiss.IndexHNSWFlat(vectors.shape[1], HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = EF_CONSTRUCTION
+    index.add(vectors)
+
+    def set_effort(effort: int) -> None:
+        index.hnsw.efSearch = effort
+
+    rows = _rows_beside(folder, buckets)
+    return Peer(lambda query, _: rows(index.search(query[None], K)[1][0]), False, set_effort)
+
+
+def _rows_beside(folder: Path, buckets: Any) -> Callable[[Any], Any]:
+    """What fetches rows by their numbers, for libraries that keep none."""
+    folder.mkdir(parents=True)
+    table = sqlite3.connect(folder / "rows.db", isolation_level=None)
+    table.execute("CREATE TABLE rows (number INTEGER PRIMARY KEY, bucket INTEGER, name TEXT)")
+    table.execute("BEGIN")
+    table.executemany("INSERT INTO rows VALUES (?, ?, ?)", ((n, int(b), f"number {n}") for n, b in enumerate(buckets)))
+    table.execute("COMMIT")
+    statement = f"SELECT number, bucket, name FROM rows WHERE number IN ({','.join('?' * K)})"  # noqa: S608
+
+    def fetch(numbers: Any) -> Any:
+        found = {row[0]: row for row in table.execute(statement, numbers.tolist())}
+        return [found[number][0] for number in numbers.tolist()]
+
+    return fetch
 
 
 def _lancedb(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
@@ -149,10 +193,10 @@ def _lancedb(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
     data = pa.table({"id": np.arange(len(vectors)), "bucket": buckets, "vector": columns})
     table = importlib.import_module("lancedb").connect(folder).create_table("documents", data)
 
-    def search(query: Any, filtered: bool) -> Any:
+    def search(query: Any, start: int | None) -> Any:
         asked = table.search(query).distance_type("dot").select(["id", "bucket", "_distance"]).limit(K)
-        if filtered:
-            asked = asked.where(f"bucket < {SHARE}", prefilter=True)
+        if start is not None:
+            asked = asked.where(f"bucket >= {start} AND bucket < {start + SHARE}", prefilter=True)
         return asked.to_arrow()["id"].to_numpy()
 
     return Peer(search)
@@ -169,8 +213,9 @@ def _chroma(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
             metadatas=[{"bucket": int(buckets[row])} for row in part],
         )
 
-    def search(query: Any, filtered: bool) -> Any:
-        where = {"bucket": {"$lt": SHARE}} if filtered else None
+    def search(query: Any, start: int | None) -> Any:
+        bounds = None if start is None else [{"bucket": {"$gte": start}}, {"bucket": {"$lt": start + SHARE}}]
+        where: Any = bounds and {"$and": bounds}
         found = table.query(query[None], n_results=K, where=where, include=["metadatas", "distances"])
         return np.array([int(each) for each in found["ids"][0]], np.int64)
 
@@ -185,8 +230,8 @@ def _milvus(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
         part = range(start, min(start + 5_000, len(vectors)))
         client.insert("documents", [{"id": row, "vector": vectors[row], "bucket": int(buckets[row])} for row in part])
 
-    def search(query: Any, filtered: bool) -> Any:
-        condition = f"bucket < {SHARE}" if filtered else ""
+    def search(query: Any, start: int | None) -> Any:
+        condition = "" if start is None else f"bucket >= {start} and bucket < {start + SHARE}"
         [hits] = client.search("documents", data=[query.tolist()], limit=K, filter=condition, output_fields=["bucket"])
         return np.array([hit["id"] for hit in hits], np.int64)
 
@@ -194,6 +239,7 @@ def _milvus(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
 
 
 PEERS: Mapping[str, Callable[[Vectors, Any, Path], Peer]] = {
+    "faiss": _faiss,
     "usearch": _usearch,
     "lancedb": _lancedb,
     "chromadb": _chroma,

@@ -222,9 +222,9 @@ def filters(bench: Bench) -> dict[str, Any]:
         truth = [ids[np.argsort(-(vectors[ids] @ bench.query(turn)[0]))[:K]] for turn in range(bench.turns)]
         recall = recall_of(np.concatenate([each.ids for each in full]), np.stack(truth))
         words = (
-            f"{found.ms('ours')} ms, documents returned (the first of a process {first:.0f}, the second {second:.0f}); by "
-            f"hand {found.ms('by hand')}; recall {recall:.3f}, plan {full[0].plan}; with the matches known, the search "
-            f"alone {again.ms('search')} ms, gather and scan alone {again.ms('numpy')}"
+            f"{found.ms('ours')} ms, documents returned (the first of a process {first:.0f}, the second {second:.0f}); "
+            f"by hand {found.ms('by hand')}; recall {recall:.3f}, plan {full[0].plan}; with the matches known, the "
+            f"search alone {again.ms('search')} ms, gather and scan alone {again.ms('numpy')}"
         )
         bar = "recall 1 and k hits; ≤ 1.2 × SQL, gather and scan by hand"
         ratio, work = found.ratio("ours", "by hand")["median"], f"filter that {100 * share:g} % match, {size(bench)}"
