@@ -25,6 +25,7 @@ from indexer.store.schema import (
     SegmentRow,
     SpaceRow,
     VectorRow,
+    living,
 )
 from indexer.store.segments import SegmentFile
 from indexer.types import Metric, Modality, Parts, Rejected, Role
@@ -227,7 +228,7 @@ def _bury(connection: Connection, ids: Sequence[str], generation: int) -> int:
     for start in range(0, len(ids), MAX_PARAMETERS):
         result = connection.execute(
             update(DocumentRow)
-            .where(DocumentRow.id.in_(ids[start : start + MAX_PARAMETERS]), DocumentRow.died.is_(None))
+            .where(DocumentRow.id.in_(ids[start : start + MAX_PARAMETERS]), living(connection.dialect.name))
             .values(died=generation)
         )
         buried += result.rowcount
