@@ -11,7 +11,7 @@ import json
 import pytest
 from sqlalchemy import event
 
-from indexer import Document
+from indexer import Collection, Document
 from indexer.build import index_corpus
 from retrieval import Query, Retriever
 
@@ -19,11 +19,12 @@ MANY = 600  # more than one IN list holds; short lists get the right index by th
 
 
 @pytest.fixture
-def plans(open_shop, tmp_path):
-    """A function that runs something and gives SQLite's plan for each statement of it that touches many rows."""
-    shop = open_shop()
-    if shop.database.engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL keeps statistics, and on tables of a test's size rightly reads all rows")
+def plans(tmp_path):
+    """A function that runs something and gives SQLite's plans of what it asks of documents and vectors.
+
+    Of SQLite alone: PostgreSQL keeps statistics, and on tables of a test's size rightly reads all rows.
+    """
+    shop = Collection.open(tmp_path / "shop", "fake:16")
     source = tmp_path / "corpus.jsonl"
     lines = [json.dumps({"id": f"thing {number}", "text": f"text {number}"}) for number in range(MANY)]
     source.write_text("\n".join(lines), encoding="utf-8")
@@ -47,7 +48,8 @@ def plans(open_shop, tmp_path):
             told += [(row[3], statement) for row in rows if any(name in row[3] for name in ("documents", "vectors"))]
         return told
 
-    return run
+    yield run
+    shop.close()
 
 
 def ids(start, stop):
