@@ -188,8 +188,9 @@ def _insert_documents(connection: Connection, space: Space, change: Change, gene
         )
         .returning(SegmentRow.id)
     ).scalar_one()
-    keys = connection.execute(
-        insert(DocumentRow).returning(DocumentRow.key, sort_by_parameter_order=True),
+    before = connection.execute(select(func.max(DocumentRow.key))).scalar_one() or 0
+    connection.execute(
+        insert(DocumentRow),
         [
             {
                 "id": each.id,
@@ -205,19 +206,22 @@ def _insert_documents(connection: Connection, space: Space, change: Change, gene
             }
             for each in change.documents
         ],
-    ).scalars()
+    )
+    # Asked for afterwards, since RETURNING takes a statement for each row where their order counts. Keys only rise.
+    added = connection.execute(select(DocumentRow.id, DocumentRow.key).where(DocumentRow.key > before))
+    keys = {row[0]: row[1] for row in added}
     connection.execute(
         insert(VectorRow),
         [
             {
                 "id": change.first_vector + row,
-                "document": key,
+                "document": keys[each.id],
                 "space": space.id,
                 "role": Role.DOCUMENT.value,
                 "segment": segment,
                 "row": row,
             }
-            for row, key in enumerate(keys)
+            for row, each in enumerate(change.documents)
         ],
     )
 
