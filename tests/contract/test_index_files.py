@@ -179,10 +179,10 @@ def test_the_dead_are_not_found_and_others_fill_their_places(deleted, shop, exac
         assert bool(names & set(out)) == (not options)
 
 
-def test_a_filter_is_asked_of_the_database_once(shop, monkeypatch):
+def test_a_filter_is_matched_once(shop, monkeypatch):
     snapshot, calls = shop.snapshot(), []
-    matching = snapshot._catalog.matching
-    monkeypatch.setattr(snapshot._catalog, "matching", lambda *args: calls.append(args) or matching(*args))
+    matching = snapshot._catalog.columns.matching
+    monkeypatch.setattr(snapshot._catalog.columns, "matching", lambda *args: calls.append(args) or matching(*args))
     for n in (10, 10, 20, 10):
         answer = snapshot.search(QUERIES, 30, where={"n": {"$lt": n}})
         assert np.all((answer.ids >= 0).sum(axis=1) == n)
