@@ -53,7 +53,7 @@ def train_bridge(records: Iterable[Record | Rejected], recipe: BridgeRecipe, fol
     """Train, or go on training, in `folder`; the finished bridge lies in `folder/model`.
 
     Args:
-        records: The corpus.
+        records: The corpus; it is read three times, so an iterator will not do.
         recipe: What to train.
         folder: The run's folder; a checkpoint in it is resumed.
 
@@ -90,16 +90,15 @@ class _Trainer:
         self.recipe, self.step, self.seconds = recipe, 0, 0.0
         self.device = torch.device(recipe.device)
         self.data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field, recipe.look)
-        documents = list(documents_with_both(records, []))
-        for document in documents:
+        for document in documents_with_both(records, []):
             self.data.add(document)
-        if not documents:
+        if not len(self.data):
             raise CallError("The corpus has no document with both a text and an image to train on.")
         tower = require_tower(load_embedder(recipe.tower, device=recipe.device), recipe.tower)
         dtype = torch.bfloat16 if recipe.bf16 else torch.float32
         pooling = None if recipe.pooling is None else Pooling(recipe.pooling)
         self.text = TextModel.load(recipe.text, dtype, recipe.device, pooling)
-        self.seen = see(tower, [document.image for document in documents], recipe, run.path)
+        self.seen = see(tower, lambda: (each.image for each in documents_with_both(records, [])), recipe, run.path)
         self.rows = self._usable(recipe.train_part)
         if not len(self.rows):
             raise CallError("The corpus has no document with both a text and an image to train on.")
@@ -142,7 +141,7 @@ class _Trainer:
         bridge = build_bridge(self.spec.connector)
         start_bridge(bridge, self.text.table().cpu())
         if "project" in bridge and self.text.pooling is Pooling.LAST:
-            set_projection(bridge, *whitening(self.read[: self._own]))
+            set_projection(bridge, *whitening(self.read, self._own))
         return bridge
 
     def _usable(self, part: str) -> Rows:
@@ -255,13 +254,13 @@ class _Trainer:
 
         if readings[0].picture == NONE:
             places = [self.place[str(each.text)] for each in readings]
-            read = torch.from_numpy(np.array(self.read[places])).to(self.device)
+            read = torch.from_numpy(self.read[places]).to(self.device)
         else:
             rows = np.array([each.picture for each in readings])
             views = (
                 np.zeros(len(rows), np.int64)
                 if noise is None
-                else noise.integers(len(self.seen.features), size=len(rows))
+                else noise.integers(self.seen.features.shape[0], size=len(rows))
             )
             features = torch.from_numpy(self.seen.features[views, rows].astype(np.float32)).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from indexer.errors import CallError, MissingExtraError, UnknownNameError
-from indexer.files import atomic_write
+from indexer.files import atomic_write, sweep_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -69,7 +69,7 @@ class RunFolder:
 
     @classmethod
     def start(cls, path: Path, recipe: DataclassInstance) -> RunFolder:
-        """Open a run folder, refusing one that was started with another recipe.
+        """Open a run folder, refusing one that was started with another recipe; halves of files that a kill left go.
 
         Raises:
             CallError: The folder holds a run with other settings; it names those that differ.
@@ -90,6 +90,7 @@ class RunFolder:
                 )
         else:
             atomic_write(file, json.dumps(asked, indent=2).encode() + b"\n")
+        sweep_temporary(path)
         return cls(path)
 
     def save(self, state: dict[str, Any]) -> None:
