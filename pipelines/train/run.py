@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from indexer.errors import CallError, MissingExtraError, UnknownNameError
-from indexer.files import atomic_write, sweep_temporary
+from indexer.files import append_lines, atomic_write, read_lines, sweep_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -116,16 +116,12 @@ class RunFolder:
     def log(self, step: int, **values: float) -> None:
         """Append one line of metrics. Lines after the checkpoint of a resumed run appear twice; the last one counts."""
         line = json.dumps({"step": step, "time": round(time.time(), 1), **{k: round(v, 5) for k, v in values.items()}})
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_lines(self.path / "metrics.jsonl", line.encode() + b"\n")
 
     def metrics(self) -> list[dict[str, float]]:
         """All logged values by step, in order; what was logged twice counts as logged last."""
-        file = self.path / "metrics.jsonl"
-        if not file.exists():
-            return []
         by_step: dict[int, dict[str, float]] = {}
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in read_lines(self.path / "metrics.jsonl"):
             record = json.loads(line)
             by_step.setdefault(record["step"], {}).update(record)
         return [by_step[step] for step in sorted(by_step)]

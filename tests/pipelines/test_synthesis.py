@@ -19,6 +19,7 @@ from synthesis_world import COLOURS, THINGS, Colours, Writer, corpus_file
 from typer.testing import CliRunner
 
 from indexer import embed
+from indexer.collection import Collection
 from indexer.corpus.readers import open_corpus
 from indexer.errors import CallError, CorruptionError, LockedError, ModelError, WriterAwayError, WritingError
 from indexer.store.lock import WriterLock
@@ -310,6 +311,37 @@ def test_a_damaged_ledger_is_named(tmp_path):
     file.write_text('{"key": "a", "answer": "b"}\nnonsense\n')
     with pytest.raises(CorruptionError, match="Line 2"):
         Ledger(file)
+
+
+def test_a_ledger_outlives_a_full_disk(tmp_path, monkeypatch):
+    file, real = tmp_path / "new" / "asked.jsonl", os.fsync
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle).st_ino), real(handle)))
+    ledger = Ledger(file)
+    ledger.add({"a": "one"})
+    own, folder = file.stat().st_ino, file.parent.stat().st_ino
+    assert synced[-2:] == [own, folder], "a new file's name is in its folder"
+    ledger.add({"b": "two"})
+    assert synced[-2:] == [folder, own], "and is there already"
+    with file.open("a") as half:
+        half.write('{"key": "c", "ans')  # what a disk took before it was full
+    ledger.add({"d": "four"})
+    assert [json.loads(line)["key"] for line in file.read_text().splitlines()] == ["a", "b", "d"]
+    file.write_text("half")  # of the very first line
+    ledger = Ledger(file)
+    assert len(ledger) == 0
+    ledger.add({"d": WritingError("none")})
+    assert Ledger(file)["d"].message == "none"
+
+
+def test_nothing_stays_open_where_a_run_cannot_begin(tmp_path, monkeypatch):
+    closed = []
+    real = Collection.close
+    monkeypatch.setattr(Collection, "close", lambda self: (closed.append(self.path.parent.name), real(self)))
+    (tmp_path / "corpus.jsonl").write_text('{"id": "a", "text": "red heart", "image": "none.png"}\n')
+    with pytest.raises(CallError, match="picture that can be used"):
+        synthesize(open_corpus(tmp_path / "corpus.jsonl"), Writer(), SynthesisRecipe(model="fake:colours"), tmp_path)
+    assert closed == ["pictures", "passages"]
 
 
 def test_two_runs_do_not_write_to_one_folder(make, tmp_path):
