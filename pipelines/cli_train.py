@@ -252,7 +252,14 @@ def unified(
             "--cache-gradients/--no-cache-gradients", help="Let the batch exceed the memory.", show_default=False
         ),
     ] = None,
-    peak: LearningRate = None,
+    peak: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            metavar="X",
+            help="The largest of the schedule; that of the hard steps is the recipe's hard_peak.",
+        ),
+    ] = None,
     split_field: SplitField = None,
     evaluate_every: EvaluateEvery = None,
     bf16: Bf16 = None,
@@ -328,7 +335,14 @@ def bridge(
         int | None, typer.Option("--steps", metavar="N", min=0, help="Steps of the second phase, the tasks.")
     ] = None,
     batch: Batch = None,
-    peak: LearningRate = None,
+    align_peak: Annotated[
+        float | None,
+        typer.Option("--align-learning-rate", metavar="X", help="The largest of the first phase's schedule."),
+    ] = None,
+    peak: Annotated[
+        float | None,
+        typer.Option("--learning-rate", metavar="X", help="The largest of the second phase's schedule, and no other."),
+    ] = None,
     split_field: SplitField = None,
     evaluate_every: EvaluateEvery = None,
     bf16: Bf16 = None,
@@ -353,6 +367,7 @@ def bridge(
         "align_steps": align_steps,
         "steps": steps,
         "batch": batch,
+        "align_peak": align_peak,
         "peak": peak,
         "split_field": split_field,
         "evaluate_every": evaluate_every,

@@ -69,8 +69,8 @@ class BridgeRecipe:
         tokens: Items are read in parts of at most so many tokens, padding included.
         cache_gradients: Hold the activations of one part at a time; see `gradient_cache`.
         temperature: Of the contrast.
-        align_peak: AdamW's largest learning rate in the first phase.
-        peak: The same in the second.
+        align_peak: AdamW's largest learning rate in the first phase: `--align-learning-rate`.
+        peak: The same in the second: `--learning-rate`, which leaves the first alone.
         weight_decay: AdamW's decay, on matrices but the projection, which starts at what it should stay near.
         warmup: Steps of linear warm-up of each phase.
         bf16: The frozen text model, and what is trained by autocast, in bfloat16.

@@ -196,11 +196,14 @@ def test_the_command_trains_and_says_where_the_bridge_is(recipe: BridgeRecipe, t
         (photos / f"{record.document.id}.txt").write_text(record.document.text)
     (tmp_path / "recipe.json").write_text(json.dumps({"keep": 0.4, "views": 0, "max_tokens": 16}))
     arguments = ["train", "bridge", photos, "--out", tmp_path / "run", "--recipe", tmp_path / "recipe.json", "--steps", 1,
-                 "--align-steps", 1, "--batch", 7, "--connector", "linear", "--tower", recipe.tower, "--text", recipe.text]  # fmt: skip
+                 "--align-steps", 1, "--batch", 7, "--connector", "linear", "--tower", recipe.tower, "--text", recipe.text,
+                 "--learning-rate", 0.02, "--align-learning-rate", 0.01]  # fmt: skip
     done = CliRunner().invoke(app, [str(each) for each in arguments])
     assert done.exit_code == 0, done.output
     assert f"The bridge is in {tmp_path / 'run' / 'model'}" in done.stdout
     assert "picture_tokens" in done.output
+    asked = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert (asked["align_peak"], asked["peak"]) == (0.01, 0.02)
     spec = json.loads((tmp_path / "run" / "model" / CONFIG).read_text())
     assert (spec["connector"]["kind"], spec["pooling"]) == ("linear", "mean")
 
