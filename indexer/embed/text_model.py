@@ -177,12 +177,21 @@ def find_text_model(name: str) -> Path:
     """
     if name.startswith(PACKAGE):
         package, _, inside = name.removeprefix(PACKAGE).partition("/")
-        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        try:
+            spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        except ValueError:  # what is there but was not imported from anywhere, such as __main__
+            spec = None
         if spec is None or not spec.submodule_search_locations:
-            raise ModelError(f"{name}: no package {package!r} is installed.", f"pip install {package}")
-        found = Path(spec.submodule_search_locations[0]) / inside
+            raise ModelError(
+                f"{name}: no package {package!r} is installed.",
+                f"Write {PACKAGE}NAME/PATH, NAME being what it is imported by, and install it with pip first.",
+            )
+        root = Path(spec.submodule_search_locations[0])
+        found = root / inside
         if not found.exists():
-            raise ModelError(f"{name}: the installed package {package} has no {inside or 'files'}.")
+            raise ModelError(
+                f"{name}: the installed package {package} has no {inside or 'files'}.", f"What it has lies in {root}."
+            )
         return found
     if name.lower().endswith(GGUF):
         if not Path(name).is_file():
