@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -201,7 +202,9 @@ def test_the_command_trains_and_says_where_the_bridge_is(recipe: BridgeRecipe, t
     done = CliRunner().invoke(app, [str(each) for each in arguments])
     assert done.exit_code == 0, done.output
     assert f"The bridge is in {tmp_path / 'run' / 'model'}" in done.stdout
-    assert "picture_tokens" in done.output
+    trained = 32 * 32 + 32 + 32 * 32 + 32  # of the connector, and of the projection
+    assert re.search(rf"^  trained +{trained:,}$", done.output, re.MULTILINE)
+    assert re.search(r"^  picture_tokens +\d+$", done.output, re.MULTILINE)
     asked = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert (asked["align_peak"], asked["peak"]) == (0.01, 0.02)
     spec = json.loads((tmp_path / "run" / "model" / CONFIG).read_text())
