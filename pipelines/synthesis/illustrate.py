@@ -86,7 +86,10 @@ class Illustrator:
             self._passages = _indexed(texts, folder / "passages", self.reader, Parts.TEXT, opened)
             self._pictures = _indexed(corpus, folder / "pictures", self.embedder, Parts.IMAGE, opened)
             if not len(self._pictures.snapshot()):
-                raise CallError("No document of the corpus has a picture that can be used.")
+                raise CallError(
+                    "No document of the corpus has a picture that can be used.",
+                    "Pictures of things are its own; underdrawing index CORPUS DIR says what is wrong with them.",
+                )
             self._ask, self._show = _by_text(self._passages), _by_text(self._pictures)
             self._among, self._between = self._samples(passages)
             self._opened = opened.pop_all()

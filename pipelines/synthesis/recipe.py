@@ -5,6 +5,7 @@ What this module does not know: how any of it is done.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class SynthesisRecipe:
         dtype: Of the model that writes, if it is a local one; None for float32 on a CPU and bfloat16 elsewhere.
 
     Raises:
-        CallError: A number out of range, or nothing to find.
+        CallError: A number that is none or out of range, or nothing to find.
     """
 
     passage: str = "{text}"
@@ -107,6 +108,10 @@ class SynthesisRecipe:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise CallError(f"{name} is {value}; it must be at least {least}.")
+        for name in ("temperature", "least", "least_corrected"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise CallError(f"{name} is {value}; it must be a finite number.")
         if self.temperature <= 0:
             raise CallError(f"temperature is {self.temperature}; it must be above 0.")
         if not self.finds:

@@ -35,7 +35,7 @@ from indexer.embed.text_model import Pooling, TextModel
 from indexer.errors import CallError
 from indexer.types import Rejected
 from pipelines.train.bridge_parts import BridgeRecipe, read_texts, see, whitening
-from pipelines.train.captions import Captions, Templates, documents_with_both
+from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
 from pipelines.train.contrast import composed_recall, contrasted, share_within
 from pipelines.train.differences import Differences
 from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
@@ -93,7 +93,7 @@ class _Trainer:
         for document in documents_with_both(records, []):
             self.data.add(document)
         if not len(self.data):
-            raise CallError("The corpus has no document with both a text and an image to train on.")
+            raise nothing_to_train_on()
         tower = require_tower(load_embedder(recipe.tower, device=recipe.device), recipe.tower)
         dtype = torch.bfloat16 if recipe.bf16 else torch.float32
         pooling = None if recipe.pooling is None else Pooling(recipe.pooling)
@@ -101,7 +101,7 @@ class _Trainer:
         self.seen = see(tower, lambda: (each.image for each in documents_with_both(records, [])), recipe, run.path)
         self.rows = self._usable(recipe.train_part)
         if not len(self.rows):
-            raise CallError("The corpus has no document with both a text and an image to train on.")
+            raise nothing_to_train_on()
         self.spec = self._spec(tower)
         self._most = text_room(self.text, self.spec.connector, recipe.max_tokens)
         captions = self.data.captions_of(self.rows)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Recipe = TypeVar("Recipe", bound="DataclassInstance")
+OBJECT = 'Give a JSON object of settings, such as {"steps": 1000}.'
 
 
 def load_recipe(kind: type[Recipe], path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
@@ -41,13 +42,15 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Mapping[str, A
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise CallError(f"No recipe at {path}.") from None
+            raise CallError(
+                f"No recipe at {path}.", "Give a JSON file of settings, or none for those as they are."
+            ) from None
         except OSError as error:
             raise CallError(f"The recipe {path} cannot be read: {error.strerror}.", "Give a JSON file.") from None
         except ValueError as error:  # of JSON, or of UTF-8
-            raise CallError(f"The recipe {path} is not JSON: {error}.") from None
+            raise CallError(f"The recipe {path} is not JSON: {error}.", OBJECT) from None
         if not isinstance(values, dict):
-            raise CallError(f"The recipe {path} holds a {type(values).__name__}, not an object.")
+            raise CallError(f"The recipe {path} holds a {type(values).__name__}, not an object.", OBJECT)
     values |= {key: value for key, value in overrides.items() if value is not None}
     known = [field.name for field in fields(kind)]
     for key in values:
@@ -61,6 +64,20 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Mapping[str, A
     return kind(**values)
 
 
+def require_folder(path: Path) -> None:
+    """Make a run's folder, if it is not there.
+
+    Raises:
+        CallError: There is something else, or it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CallError(
+            f"{path} cannot be the folder of a run: {error.strerror}.", "Name a folder, new or of a run to go on with."
+        ) from error
+
+
 @dataclass
 class RunFolder:
     """The files of one training run."""
@@ -72,9 +89,9 @@ class RunFolder:
         """Open a run folder, refusing one that was started with another recipe; halves of files that a kill left go.
 
         Raises:
-            CallError: The folder holds a run with other settings; it names those that differ.
+            CallError: The folder holds a run with other settings, which it names; or there can be no such folder.
         """
-        path.mkdir(parents=True, exist_ok=True)
+        require_folder(path)
         asked = json.loads(json.dumps(asdict(recipe)))
         file = path / "recipe.json"
         if file.exists():

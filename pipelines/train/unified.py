@@ -32,7 +32,7 @@ from indexer.embed.mllm_prompt import Prompt, collate
 from indexer.errors import CallError, ItemError
 from indexer.types import Item, Rejected, Role
 from pipelines.train.augment import augment
-from pipelines.train.captions import Captions, Templates, documents_with_both
+from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
 from pipelines.train.contrast import composed_recall, contrasted, share_within
 from pipelines.train.differences import Differences
 from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
@@ -126,7 +126,7 @@ class _Trainer:
 
     def _require_rows(self) -> None:
         if not len(self.rows):
-            raise CallError("The corpus has no document with both a text and an image to train on.")
+            raise nothing_to_train_on()
 
     def _read(self, documents: Sequence[Any]) -> list[Pixels]:
         """Pictures at the model's size; records whose picture cannot be used are trained on no more."""

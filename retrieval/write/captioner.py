@@ -115,7 +115,10 @@ class ImageToText:
         try:
             kind = json.loads(file.read_text(encoding="utf-8"))["model_type"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{file} is missing or is no model's configuration ({error!r}).") from error
+            raise ModelError(
+                f"{file} is missing or is no model's configuration ({error!r}).",
+                "Name a whole folder in transformers' layout, or a hub id.",
+            ) from error
         spec = SPECS.get(kind)
         if spec is None:
             raise ModelError(

@@ -214,7 +214,10 @@ def loading(folder: Path) -> Iterator[None]:
         RuntimeError,
         SafetensorError,
     ) as error:
-        raise ModelError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(
+            f"The model in {folder} cannot be loaded: {_first_line(error)}",
+            "Is the checkpoint whole, and of a kind that the installed transformers knows?",
+        ) from error
 
 
 @contextmanager

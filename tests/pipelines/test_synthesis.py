@@ -476,9 +476,11 @@ def test_where_the_endpoint_is_away_the_rest_is_not_asked(server, make):
         (("--pictures", "stolen"), "Known: found, drawn"),
         (("--generator", "x"), "--pictures drawn"),
         (("--limit", "0"), "limit is 0"),
+        (("--least", "nan"), "least is nan; it must be a finite number"),
+        (("--least-corrected", "-inf"), "least_corrected is -inf"),
         (("--prompts", "nowhere"), "cannot be read"),
         (("--passage", "{poem}"), "lacks-poem"),
-        (("--part", "none"), "no passage"),
+        (("--part", "none"), "no passage of the form '{text}: {keywords}'.\n  Name fields that its documents have"),
     ],
 )
 def test_what_is_wrong_is_said_with_a_remedy(source, tmp_path, server, options, message):
@@ -487,6 +489,27 @@ def test_what_is_wrong_is_said_with_a_remedy(source, tmp_path, server, options, 
     assert message in done.stderr
     assert "Traceback" not in done.output
     assert server.asked == []
+
+
+def test_a_file_is_no_folder_of_a_run(source, tmp_path, server):
+    (tmp_path / "run").write_text("")
+    done = run(source, tmp_path, "--writer", f"api:tiny@{server.url}")
+    assert (done.exit_code, done.exception.__class__) == (2, SystemExit)
+    assert f"{tmp_path / 'run'} cannot be the folder of a run: File exists.\n  Name a folder" in done.stderr
+
+
+def test_a_temperature_is_a_number():
+    with pytest.raises(CallError, match="temperature is nan"):
+        SynthesisRecipe(temperature=float("nan"))
+
+
+def test_where_nothing_is_kept_nothing_is_said_to_be(source, tmp_path, server):
+    server.answers = [(401, {}, "{}")]
+    done = run(source, tmp_path, "--writer", f"api:tiny@{server.url}")
+    assert done.exit_code == 1
+    assert "answered 401" in done.stderr
+    assert "kept" not in done.stderr
+    assert "continues" not in done.stderr
 
 
 def test_a_writer_that_is_not_there_is_an_error(source, tmp_path):
