@@ -158,10 +158,15 @@ def test_a_collection_answers_joint_queries(bridges, tmp_path: Path) -> None:
             assert (hit.id, round(hit.score, 4)) == (wanted, 1.0)
 
 
-def test_a_gguf_file_is_a_text_model(parts, tmp_path: Path) -> None:
+def test_a_gguf_file_is_a_text_model(parts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gguf", reason="needs gguf, of the extra bridge")
-    file = tiny_gguf(tmp_path / "tiny.gguf")
+    (tmp_path / "one").mkdir()
+    file = tiny_gguf(tmp_path / "one" / "tiny.gguf")
+    capfd.readouterr()
     reader = TextModel.load(str(file), torch.float32, "cpu")
+    told = capfd.readouterr()
+    assert (told.out, told.err) == ("", "")  # no bars
+    assert TextModel.load(str(file.parent), torch.float32, "cpu").digest == reader.digest
     assert (reader.pooling, reader.width, reader.after) == (Pooling.LAST, WIDTH, [1])
     assert len(reader.ids("red", 9)) == 1
     embedder = load_embedder(f"bridge:{tiny_bridge(tmp_path / 'bridge', 'linear', file, parts['tower'])}")
@@ -313,6 +318,6 @@ def test_a_picture_that_leaves_no_room_for_words_is_refused(parts, tmp_path: Pat
 
 def test_a_gguf_file_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr("indexer.embed.text_model.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match="bridge"):
+    monkeypatch.setattr("indexer.embed.checkpoints.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"underdrawing\[bridge\]"):
         TextModel.load(str(tmp_path / "a.gguf"), torch.float32, "cpu")
