@@ -17,34 +17,24 @@ PROMPTS = Path(__file__).with_name("prompts")
 
 
 class Drop(HelpfulEnum):
-    """Why there is no record of a passage, in the order in which passages are looked at."""
+    """Why there is no record of a passage, in the order in which passages are looked at.
+
+    `MEANINGS` in `sheet.py` says it in words.
+    """
 
     UNWRITTEN = "unwritten"
-    """The model gave no answer, or one without end."""
     UNREADABLE_QUESTION = "unreadable-question"
-    """The answer is no question with an answer."""
     PARROTED = "parroted"
-    """The question is one of the prompt's examples."""
     PASSAGE_NOT_FOUND = "passage-not-found"
-    """The question does not find its passage among the first."""
     UNREADABLE_REWRITE = "unreadable-rewrite"
-    """The answer is no thing with a question about it."""
     THING_NOT_IN_QUESTION = "thing-not-in-question"
-    """The question does not name the thing."""
     THING_STILL_NAMED = "thing-still-named"
-    """The rewritten question names the thing that the picture should show."""
     NOT_DEICTIC = "not-deictic"
-    """The rewritten question does not point at anything."""
     STRAYED = "strayed"
-    """The rewritten question asks something else."""
     NO_PICTURE = "no-picture"
-    """No picture was found or drawn, or none but the passage's own."""
     UNLIKE = "unlike"
-    """Picture and thing are not alike enough."""
     GENERIC = "generic"
-    """They are, but the thing is as like many pictures, or the picture many texts."""
     REPEATED = "repeated"
-    """A record asks the same of the same picture, and has another answer."""
 
 
 class Pictures(HelpfulEnum):
