@@ -20,7 +20,7 @@ from indexer.embed.protocol import Dtype
 from indexer.errors import ItemError, ModelError
 from indexer.types import ImageSource, JsonValue
 from retrieval.write.answers import read_prompt, sentence_in
-from retrieval.write.models import TOKENS, TextModel, load_model, loading, settled_dtype, transformers_5
+from retrieval.write.models import TOKENS, TextModel, load_model, settled_dtype, transformers_5
 from retrieval.write.protocol import Answer
 
 if TYPE_CHECKING:
@@ -126,11 +126,8 @@ class ImageToText:
                 "Captions made elsewhere are read with table:FILE.",
             )
         digest = checkpoint_digest(folder)
-        with loading(folder):
-            processor = transformers.AutoProcessor.from_pretrained(str(folder), trust_remote_code=False)
         return cls(
-            load_model(getattr(transformers, spec.model), folder),
-            processor,
+            *load_model(getattr(transformers, spec.model), transformers.AutoProcessor, folder),
             spec,
             prompt=read_prompt("caption.txt") if prompt is None else prompt,
             name=str(source),

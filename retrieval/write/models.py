@@ -11,8 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,41 +144,27 @@ def settled_dtype(dtype: str | Dtype | None, device: str) -> Dtype:
     return Dtype(dtype)
 
 
-def load_model(kind: Any, folder: Path, gguf: Path | None = None) -> Any:
-    """A model of a class of transformers.
+def load_model(kind: Any, reader: Any, folder: Path, gguf: Path | None = None) -> tuple[Any, Any]:
+    """A model of a class of transformers, and the tokenizer or processor that prepares what it reads.
 
     Args:
-        kind: The class.
-        folder: Where its files are.
-        gguf: Of these, the one that holds all of it; its weights are made plain again. None for safetensors.
+        kind: The model's class.
+        reader: The other's.
+        folder: Where their files are.
+        gguf: Of these, the one that holds all of both; its weights are made plain again. None for safetensors.
 
     Raises:
-        ModelError: It cannot be loaded, or weights are missing: those would be random.
-    """
-    with loading(folder, gguf):
-        form = {"use_safetensors": True} if gguf is None else {"gguf_file": gguf.name}
-        model, report = kind.from_pretrained(str(folder), **form, trust_remote_code=False, output_loading_info=True)
-    lost = sorted(str(each) for part in ("missing_keys", "mismatched_keys") for each in report[part])
-    if lost:
-        raise ModelError(
-            f"{len(lost)} weights of the model in {folder} are missing or of another shape, such as {lost[0]}.",
-            "Fetch the checkpoint again, or check that config.json belongs to it.",
-        )
-    return model
-
-
-@contextmanager
-def loading(folder: Path, gguf: Path | None = None) -> Iterator[None]:
-    """What libraries raise while a checkpoint is read, as one error that names it; what they remark goes unsaid.
-
-    Raises:
-        ModelError: It cannot be loaded.
+        ModelError: One of them cannot be loaded, or weights are missing: those would be random.
     """
     from safetensors import SafetensorError
 
+    options: dict[str, Any] = {"trust_remote_code": False} | ({} if gguf is None else {"gguf_file": gguf.name})
     try:
         with quietly(gguf=gguf is not None):
-            yield
+            read = reader.from_pretrained(str(folder), **options)
+            model, report = kind.from_pretrained(
+                str(folder), use_safetensors=None if gguf else True, output_loading_info=True, **options
+            )
     except (
         OSError,
         ValueError,
@@ -194,6 +179,13 @@ def loading(folder: Path, gguf: Path | None = None) -> Iterator[None]:
             f"The model in {folder} cannot be loaded: {_first_line(error)}",
             "Is the checkpoint whole, and of a kind that the installed transformers knows?",
         ) from error
+    lost = sorted(str(each) for part in ("missing_keys", "mismatched_keys") for each in report[part])
+    if lost:
+        raise ModelError(
+            f"{len(lost)} weights of the model in {folder} are missing or of another shape, such as {lost[0]}.",
+            "Fetch the checkpoint again, or check that config.json belongs to it.",
+        )
+    return model, read
 
 
 def _first_line(error: BaseException) -> str:
