@@ -36,7 +36,7 @@ from indexer.errors import CallError
 from indexer.types import Rejected
 from pipelines.train.bridge_parts import BridgeRecipe, read_texts, see, whitening
 from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
-from pipelines.train.contrast import composed_recall, contrasted, share_within
+from pipelines.train.contrast import contrasted, recalls
 from pipelines.train.differences import Differences
 from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
 from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
@@ -99,7 +99,7 @@ class _Trainer:
         pooling = None if recipe.pooling is None else Pooling(recipe.pooling)
         self.text = TextModel.load(recipe.text, dtype, recipe.device, pooling)
         self.seen = see(tower, lambda: (each.image for each in documents_with_both(records, [])), recipe, run.path)
-        self.rows = self._usable(recipe.train_part)
+        self.rows = self._usable(recipe.train_part if recipe.split_field else None)
         if not len(self.rows):
             raise nothing_to_train_on()
         self.spec = self._spec(tower)
@@ -144,8 +144,8 @@ class _Trainer:
             set_projection(bridge, *whitening(self.read, self._own))
         return bridge
 
-    def _usable(self, part: str) -> Rows:
-        return np.setdiff1d(self.data.rows(part if self.recipe.split_field else None), self.seen.bad)
+    def _usable(self, part: str | None) -> Rows:
+        return np.setdiff1d(self.data.rows(part), self.seen.bad)
 
     def _differences(self, rows: Rows) -> Differences | None:
         looks = [self.data.looks[row] for row in rows] if self.data.looks else ()
@@ -281,36 +281,17 @@ class _Trainer:
         return found
 
     def evaluate(self) -> dict[str, float]:
-        """Costs; R@10 of pictures among all base captions, and of pictures with words among pictures of their part."""
-        rng = np.random.default_rng(self.recipe.seed)
-        measured: dict[str, float] = {}
-        names = list(dict.fromkeys(self.data.names))
-        number = {name: place for place, name in enumerate(names)}
-        gallery = self._vectors([Reading(None, name, NONE) for name in names])
-        parts = {"train": self.recipe.train_part}
-        if self.recipe.split_field:
-            parts["validation"] = self.recipe.validation_part
-        for label, part in parts.items():
-            rows = self._usable(part)
-            if not len(rows):
-                continue
-            some = rng.choice(rows, min(SAMPLE, len(rows)), replace=False)
-            asked = self._vectors([Reading(None, None, int(row), picture=int(row)) for row in some])
-            right = np.array([number[self.data.names[row]] for row in some])
-            measured[f"{label}_r10"] = share_within(asked @ gallery.T, right, 10)
-            if label not in self._pairs:
-                self._pairs[label] = self._differences(rows)
-            measured |= self._composed(label, rows, self._pairs[label], rng)
+        """Costs, and what `recalls` measures."""
+        vectors = self._vectors
+        measured = recalls(
+            self.data, self.recipe, SAMPLE, usable=self._usable, alike=self._alike, asking=vectors, found=vectors
+        )
         return measured | self.costs()
 
-    def _composed(
-        self, label: str, rows: Rows, pairs: Differences | None, rng: np.random.Generator
-    ) -> dict[str, float]:
-        """How often a picture and the words that differ find the other picture, among up to so many of its part."""
-        if pairs is None:
-            return {}
-        sentence, vectors = self.recipe.sentences[0], self._vectors
-        return composed_recall(label, rows, pairs, sentence, rng, SAMPLE, asking=vectors, found=vectors)
+    def _alike(self, label: str, rows: Rows) -> Differences | None:
+        if label not in self._pairs:
+            self._pairs[label] = self._differences(rows)
+        return self._pairs[label]
 
 
 def _lasting(name: str) -> str:

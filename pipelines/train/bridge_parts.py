@@ -29,6 +29,7 @@ from indexer.errors import CallError, ItemError
 from indexer.files import atomic_path
 from indexer.types import Item, Modality
 from pipelines.train.augment import augment
+from pipelines.train.contrast import ContrastRecipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +40,8 @@ Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class BridgeRecipe:
-    """Everything a run depends on, besides the corpus.
+class BridgeRecipe(ContrastRecipe):
+    """Everything a run depends on, besides the corpus: these, and what `ContrastRecipe` has.
 
     Attributes:
         tower: The embedder whose picture tower is used, of the CLIP family.
@@ -53,30 +54,14 @@ class BridgeRecipe:
         qformer: Of a Q-Former: transformers' `Blip2QFormerConfig`.
         project: Whether what the text model reads out goes through a trained matrix.
         views: Changed copies of each picture; 0 for none.
-        tasks: By task, its share of a batch of the second phase; see `Task`.
-        sentences: What is said around the words that differ; each has `{text}`.
-        templates: Caption template to its share; see `Templates`.
-        values: Field to raw value to the words said for it.
-        split_field: The field that names a record's part, or None to train on all.
-        train_part: The part trained on.
-        validation_part: The part that progress is measured on.
-        keep: The least share of words that two captions have in common to make a query with both parts.
-        look: The field that tells pictures of one text apart, or None; see `Differences`.
         align_steps: Optimiser steps of the first phase: pictures to the vectors of their captions.
         steps: Of the second: the tasks.
-        batch: Pairs in a step.
         others: In the first phase, captions of other pictures beside those of the batch.
-        tokens: Items are read in parts of at most so many tokens, padding included.
-        cache_gradients: Hold the activations of one part at a time; see `gradient_cache`.
-        temperature: Of the contrast.
         align_peak: AdamW's largest learning rate in the first phase: `--align-learning-rate`.
         peak: The same in the second: `--learning-rate`, which leaves the first alone.
         weight_decay: AdamW's decay, on matrices but the projection, which starts at what it should stay near.
         warmup: Steps of linear warm-up of each phase.
         bf16: The frozen text model, and what is trained by autocast, in bfloat16.
-        seed: Of everything random.
-        evaluate_every: Steps between evaluations and checkpoints.
-        device: `cpu` or `cuda`.
     """
 
     tower: str = "bundled:emoji-clip"
@@ -94,35 +79,13 @@ class BridgeRecipe:
     )  # fmt: skip
     project: bool = True
     views: int = 3
-    tasks: Mapping[str, float] = field(
-        default_factory=lambda: {
-            "text-image": 0.25, "image-text": 0.15, "image-image": 0.05, "fused-image": 0.35, "image-fused": 0.05,
-            "text-fused": 0.05, "fused-fused": 0.1,
-        }
-    )  # fmt: skip
-    sentences: Sequence[str] = ("{text}",)
-    templates: Mapping[str, float] = field(default_factory=lambda: {"{text}": 1.0})
-    values: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    split_field: str | None = None
-    train_part: str = "train"
-    validation_part: str = "validation"
-    keep: float = 0.4
-    look: str | None = None
     align_steps: int = 1000
     steps: int = 2000
     batch: int = 128
     others: int = 512
-    tokens: int = 4096
-    cache_gradients: bool = False
-    temperature: float = 0.03
     align_peak: float = 1e-3
     peak: float = 5e-4
-    weight_decay: float = 0.05
     warmup: int = 100
-    bf16: bool = False
-    seed: int = 0
-    evaluate_every: int = 250
-    device: str = "cpu"
 
 
 @dataclass(frozen=True)
