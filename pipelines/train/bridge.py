@@ -17,7 +17,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +87,8 @@ class _Trainer:
     def __init__(self, records: Iterable[Record | Rejected], recipe: BridgeRecipe, run: RunFolder) -> None:
         import torch
 
+        if isinstance(records, Iterator):
+            raise CallError("The corpus is read three times, and an iterator has it once.", "Give a corpus, or a list.")
         self.recipe, self.step, self.seconds = recipe, 0, 0.0
         self.device = torch.device(recipe.device)
         self.data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field, recipe.look)
