@@ -82,14 +82,22 @@ class Bench:
         variant: str,
         queries: Sequence[JudgedQuery] | None = None,
         options: DrawOptions | None = None,
+        *,
+        warm: bool = False,
         **more: Any,
     ) -> Evaluation:
-        """Evaluate a variant; `more` goes to the studio and the retriever."""
+        """Evaluate a variant; `more` goes to the studio and the retriever.
+
+        Where times are looked at, `warm` asks one query before: each studio loads its models when first asked.
+        """
         method, merge = VARIANTS[variant]
         gate = more.pop("gate", None)
         studio = Studio(options=options, cache=self.data / "drawings", **more)
         retriever = Retriever(self.collection, method, merge=merge, studio=studio, gate=gate)
-        return evaluate(self.queries if queries is None else queries, retriever, progress=sys.stderr.isatty())
+        asked = self.queries if queries is None else queries
+        if warm:
+            retriever.search(asked[0].query, 1)
+        return evaluate(asked, retriever, progress=sys.stderr.isatty())
 
     @cached_property
     def pictures(self) -> Mapping[str, bytes]:
@@ -140,11 +148,11 @@ def steps(bench: Bench) -> list[dict[str, Any]]:
     """Recall and cost of every number of steps, with guidance and without, and of four pictures."""
     asked = [DrawOptions(steps=n, guidance=g) for g in GUIDANCE for n in STEPS]
     asked += [DrawOptions(steps=n, guidance=1.0, images=4) for n in (2, 8)]
-    base = bench.run("inversion")
+    base = bench.run("inversion", warm=True)
     rows = []
     for options in asked:
         assert options.steps is not None
-        found = bench.run(bench.cig, options=options, regenerate=True)
+        found = bench.run(bench.cig, options=options, regenerate=True, warm=True)
         guided = options.guidance is not None and options.guidance > 1
         rows.append({
             "steps": options.steps,

@@ -1,5 +1,7 @@
 """The only place that puts bytes on disk for good: write aside, sync, rename, sync the folder; one file or many.
 
+Files that grow by lines are the exception: these are appended and synced, and a line without an end counts for nothing.
+
 POSIX promises that a rename is atomic, not that it is durable, nor that it comes after the data: hence the two syncs.
 A crash leaves the old file or the new one, and at worst a `.tmp-` file beside it, which the next writer sweeps away.
 
@@ -147,6 +149,45 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def append_lines(path: Path, lines: bytes) -> None:
+    """Add whole lines to a file durably, or to a new one. What is left of a line that was never ended is cut off first.
+
+    Raises:
+        StoreError: The disk refuses. Lines that it took before may stay; half a line goes with the next call.
+    """
+    try:
+        make_folder(path.parent)
+        new = not path.exists()
+        with path.open("ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            if file.read(1) not in (b"", b"\n"):
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The lines of a file that `append_lines` adds to, those alone that have an end; none where there is no file.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
+    return content[: content.rfind(b"\n") + 1].splitlines()
 
 
 def _sync_file(path: Path) -> None:

@@ -70,7 +70,10 @@ def synthesize(
         ),
     ] = None,
     tokens: Annotated[
-        int, typer.Option("--tokens", metavar="N", help="Of an answer of a local model.", rich_help_panel=ASKING)
+        int,
+        typer.Option(
+            "--tokens", metavar="N", help="A local model's answer has at most so many tokens.", rich_help_panel=ASKING
+        ),
     ] = 128,
     dtype: Annotated[
         str | None,
@@ -144,7 +147,15 @@ def synthesize(
             rich_help_panel=CHECKING,
         ),
     ] = None,
-    top: Annotated[int, typer.Option("--top", metavar="N", help="Among so many.", rich_help_panel=CHECKING)] = 20,
+    top: Annotated[
+        int,
+        typer.Option(
+            "--top",
+            metavar="N",
+            help="A question must find its passage among so many passages, the nearest ones.",
+            rich_help_panel=CHECKING,
+        ),
+    ] = 20,
     least: Annotated[
         float,
         typer.Option("--least", metavar="X", help="The least cosine of picture and thing.", rich_help_panel=CHECKING),

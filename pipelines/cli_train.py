@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.console import examples, out, show_facts, show_remark
+from pipelines.console import examples, measure, out, show_facts, show_remark
 
 app = typer.Typer(no_args_is_help=True, help="Train a model of your own from a captioned corpus.")
 
@@ -85,7 +85,7 @@ def clip(
     recipe = load_recipe(ClipRecipe, recipe_file, overrides)
     measured = train_clip(open_corpus(corpus), recipe, folder)
     out.print(f"The model is in {folder / 'model'}", markup=False, soft_wrap=True)
-    show_facts({name: f"{value:.4g}" for name, value in measured.items()})
+    show_facts({name: measure(value) for name, value in measured.items()})
     show_remark(f"Next: underdrawing index SOURCE COLLECTION --model open_clip:{folder / 'model'}")
 
 
@@ -141,7 +141,7 @@ def inversion(
     recipe = load_recipe(InversionRecipe, recipe_file, overrides)
     measured = train_inversion(open_corpus(corpus), recipe, folder)
     out.print(f"The inversion is in {folder / 'model'}", markup=False, soft_wrap=True)
-    show_facts({name: f"{value:.4g}" for name, value in measured.items()})
+    show_facts({name: measure(value) for name, value in measured.items()})
     show_remark(f"Next: underdrawing search COLLECTION TEXT --image FILE --inversion {folder / 'model'}")
 
 
@@ -200,7 +200,7 @@ def generator(
     recipe = load_recipe(GeneratorRecipe, recipe_file, overrides)
     measured = train_generator(open_corpus(corpus), recipe, folder)
     out.print(f"The generator is in {folder / 'model'}", markup=False, soft_wrap=True)
-    show_facts({name: f"{value:.4g}" for name, value in measured.items()})
+    show_facts({name: measure(value) for name, value in measured.items()})
     show_remark(f"Next: underdrawing search COLLECTION TEXT --image FILE --method cig --generator {folder / 'model'}")
 
 
@@ -252,7 +252,14 @@ def unified(
             "--cache-gradients/--no-cache-gradients", help="Let the batch exceed the memory.", show_default=False
         ),
     ] = None,
-    peak: LearningRate = None,
+    peak: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            metavar="X",
+            help="The largest of the schedule; that of the hard steps is the recipe's hard_peak.",
+        ),
+    ] = None,
     split_field: SplitField = None,
     evaluate_every: EvaluateEvery = None,
     bf16: Bf16 = None,
@@ -291,7 +298,7 @@ def unified(
     recipe = load_recipe(UnifiedRecipe, recipe_file, overrides)
     measured = train_unified(open_corpus(corpus), recipe, folder)
     out.print(f"The model is in {folder / 'model'}", markup=False, soft_wrap=True)
-    show_facts({name: f"{value:.4g}" for name, value in measured.items()})
+    show_facts({name: measure(value) for name, value in measured.items()})
     show_remark(f"Next: underdrawing index SOURCE COLLECTION --model mllm:{folder / 'model'}")
 
 
@@ -328,7 +335,14 @@ def bridge(
         int | None, typer.Option("--steps", metavar="N", min=0, help="Steps of the second phase, the tasks.")
     ] = None,
     batch: Batch = None,
-    peak: LearningRate = None,
+    align_peak: Annotated[
+        float | None,
+        typer.Option("--align-learning-rate", metavar="X", help="The largest of the first phase's schedule."),
+    ] = None,
+    peak: Annotated[
+        float | None,
+        typer.Option("--learning-rate", metavar="X", help="The largest of the second phase's schedule, and no other."),
+    ] = None,
     split_field: SplitField = None,
     evaluate_every: EvaluateEvery = None,
     bf16: Bf16 = None,
@@ -353,6 +367,7 @@ def bridge(
         "align_steps": align_steps,
         "steps": steps,
         "batch": batch,
+        "align_peak": align_peak,
         "peak": peak,
         "split_field": split_field,
         "evaluate_every": evaluate_every,
@@ -363,5 +378,5 @@ def bridge(
     recipe = load_recipe(BridgeRecipe, recipe_file, overrides)
     measured = train_bridge(open_corpus(corpus), recipe, folder)
     out.print(f"The bridge is in {folder / 'model'}", markup=False, soft_wrap=True)
-    show_facts({name: f"{value:.4g}" for name, value in measured.items()})
+    show_facts({name: measure(value) for name, value in measured.items()})
     show_remark(f"Next: underdrawing index SOURCE COLLECTION --model bridge:{folder / 'model'}")

@@ -181,7 +181,10 @@ def _rows(file: Path) -> Iterator[Row]:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise CallError(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}.") from error
+        raise CallError(
+            f"{file} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}.",
+            "Give files that a benchmark wrote by --json.",
+        ) from error
     except ValueError as error:
         raise CallError(f"{file} is no JSON: {error}.", "Give files that a benchmark wrote by --json.") from error
     found = document.get("results") if isinstance(document, dict) else None

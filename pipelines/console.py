@@ -105,6 +105,13 @@ def counted(count: int, name: str) -> str:
     return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"
 
 
+def measure(value: float) -> str:
+    """A number that was measured: `0.4137`, `18,530`, `1,234.5`, never a power of ten where it is large."""
+    if float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def listed(counts: Mapping[str, int]) -> str:
     """Counts by name, the largest first."""
     ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))

@@ -142,11 +142,17 @@ def encode_queries(
         sentences: What `write_sentences` gave.
 
     Raises:
-        QueryError: A part that the method needs is missing, or a picture cannot be used; it names the query.
-        CallError: The model has no encoder for a part, or a document does not exist.
+        QueryError: A part that the method needs is missing, a picture cannot be used, or a document does not exist; it
+            names which.
+        CallError: The model has no encoder for a part.
     """
     likes = list(dict.fromkeys(query.like for query in queries if query.like is not None))
-    ids = snapshot.vector_ids(likes) if likes else np.empty(0, np.int64)
+    try:
+        ids = snapshot.vector_ids(likes) if likes else np.empty(0, np.int64)
+    except CallError as error:
+        raise QueryError(
+            error.message, "`like` is the id of a stored document, as results show it; else give a picture as `image`."
+        ) from error
     references = dict(zip(likes, ids.tolist(), strict=True))
     stored: dict[object, Vector | str] = {
         Stored(name): row for name, row in zip(likes, snapshot.vectors(ids), strict=True)

@@ -16,7 +16,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,6 +35,7 @@ from indexer.types import Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
 
 CONFIG, WEIGHTS = "bridge.json", "connector.safetensors"
+WHOLE = "It is as underdrawing train bridge wrote it: copy the whole folder again."
 TOKENS = 4096
 """Of a batch, padding included."""
 
@@ -88,16 +89,17 @@ class BridgeSpec:
         """
         file = folder / CONFIG
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            return cls(
-                **values | {"pooling": Pooling(values["pooling"]), "connector": ConnectorConfig(**values["connector"])}
-            )
+            values = _named(cls, json.loads(file.read_text(encoding="utf-8")), f"{file}")
+            connector = _named(ConnectorConfig, values["connector"], f"{file}, connector")
+            return cls(**values | {"pooling": Pooling(values["pooling"]), "connector": ConnectorConfig(**connector)})
         except FileNotFoundError:
             raise ModelError(
                 f"{folder} is no bridge: it lacks {CONFIG}.", "underdrawing train bridge makes one."
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, CallError) as error:
-            raise ModelError(f"{file} cannot be used: {error}") from error
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{file} cannot be read: {error}", WHOLE) from error
+        except CallError as error:  # a name or a size
+            raise ModelError(f"{file}: {error}", WHOLE) from error
 
     def require_same(self, tower: Fingerprint, text_digest: str) -> None:
         """Refuse another tower or text model than the bridge was trained between.
@@ -254,6 +256,34 @@ class BridgePrepare:
         if item.image is None and not str(item.text).strip("\0 \t\r\n"):
             raise refusal(Reason.EMPTY, "The text is empty, and there is no picture.")
         return self.inner(item)
+
+
+_JSON: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "Pooling": str, "Connector": str}
+"""What a field of a type stands for in JSON, where it is no object."""
+
+
+def _named(kind: Any, values: Any, where: str) -> dict[str, Any]:
+    """What a JSON object says of a dataclass's fields.
+
+    Raises:
+        ModelError: It is none, lacks one, has one too many, or one of another type.
+    """
+    if not isinstance(values, dict):
+        raise ModelError(f"{where}: {str(values)[:40]!r} is no object with names.", WHOLE)
+    known = {field.name: field for field in fields(kind)}
+    lacking = [
+        name for name, field in known.items()
+        if name not in values and field.default is MISSING and field.default_factory is MISSING
+    ]  # fmt: skip
+    strange = [name for name in values if name not in known]
+    told = [f"{name!r} is missing" for name in lacking] + [f"{name!r} is not known" for name in strange]
+    for name in values.keys() & known.keys():
+        wanted = _JSON.get(str(known[name].type), dict)
+        if type(values[name]) is not wanted:
+            told.append(f"{name!r} is {values[name]!r}, and should be of the type {wanted.__name__}")
+    if told:
+        raise ModelError(f"{where}: {', '.join(told)}.", f"Its names are {', '.join(known)}. {WHOLE}")
+    return values
 
 
 def projected(bridge: Any, read: Any) -> Any:

@@ -1,6 +1,7 @@
-"""A checkpoint of transformers or sentence-transformers as a folder: named, or fetched from the hub on first use.
+"""A checkpoint as a folder, named or fetched from the hub on first use, or as a GGUF file; and silence while it loads.
 
-Only what is read as data is fetched: safetensors, configurations, tokenizers; no code is, and none is run.
+Folders are in the layout of transformers or sentence-transformers. Only what is read as data is fetched: safetensors,
+configurations, tokenizers; no code is, and none is run.
 
 What this module does not know: any model.
 """
@@ -8,11 +9,16 @@ What this module does not know: any model.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 
 from indexer.embed.weights import weights_digest
-from indexer.errors import ModelError
+from indexer.errors import MissingExtraError, ModelError
 
+GGUF = ".gguf"
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
@@ -41,6 +47,53 @@ def checkpoint_folder(source: str | Path) -> Path:
             f"{name} is not on this machine and could not be fetched: {reason}",
             "Connect once so that it is cached, or copy its folder here and name that.",
         ) from error
+
+
+def gguf_in(source: str | Path, extra: str) -> Path | None:
+    """The GGUF file that a source is: a file itself, or the only one in a folder that has no other weights.
+
+    Args:
+        source: Any name of a model.
+        extra: What brings the package that reads such a file.
+
+    Raises:
+        ModelError: The file is not there, or the folder has several.
+        MissingExtraError: There is one, and the package is not installed.
+    """
+    path = Path(source)
+    found = [path] if path.suffix.lower() == GGUF else []
+    if path.is_dir() and not (path / "config.json").exists():
+        found = sorted(path.glob(f"*{GGUF}"))
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ModelError(f"{path} has {len(found)} GGUF files.", f"Name one of them, such as {found[0]}.")
+    if not found[0].is_file():
+        raise ModelError(f"There is no file {found[0]}.", "Name one that is there, or a folder with one.")
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtraError("gguf", extra, "A model in a GGUF file")
+    return found[0]
+
+
+@contextmanager
+def quietly(*, gguf: bool = False) -> Iterator[None]:
+    """Without transformers' bars and reports: what is wrong with a checkpoint is an error here.
+
+    Args:
+        gguf: A GGUF file is read. Its reader has a bar that only a standard error that leads nowhere keeps silent.
+    """
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with redirect_stderr(io.StringIO()) if gguf else nullcontext():
+            yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def checkpoint_digest(folder: Path) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexer.embed.checkpoints import quietly
 from indexer.errors import MissingExtraError, ModelError
 from indexer.types import HelpfulEnum
 
@@ -254,24 +255,6 @@ def _classes(architecture: Architecture) -> tuple[Any, Any]:
         raise MissingExtraError("transformers 5", "mllm", f"A model of the kind {architecture}")
     config, model = (getattr(transformers, name) for name in names)
     return config, model
-
-
-class quietly:
-    """transformers without its bars and reports: what is wrong with a checkpoint is an error here."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self._bars, self._level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging
-
-        logging.set_verbosity(self._level)
-        if self._bars:
-            logging.enable_progress_bar()
 
 
 def _first_line(error: BaseException) -> str:

@@ -21,10 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexer.embed.checkpoints import checkpoint_folder
-from indexer.embed.mllm_loading import quietly, weight_files
+from indexer.embed.checkpoints import checkpoint_folder, gguf_in, quietly
+from indexer.embed.mllm_loading import weight_files
 from indexer.embed.weights import weights_digest
-from indexer.errors import CallError, MissingExtraError, ModelError
+from indexer.errors import CallError, ModelError
 from indexer.types import HelpfulEnum
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PACKAGE = "package:"
-GGUF = ".gguf"
 CHARACTERS_A_TOKEN = 16
 """Of a text, so many characters a token of the limit are looked at: no tokenizer needs more for words."""
 READ_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -174,21 +173,27 @@ def find_text_model(name: str) -> Path:
 
     Raises:
         ModelError: There is none.
+        MissingExtraError: It is a GGUF file, and the package gguf is not installed.
     """
     if name.startswith(PACKAGE):
         package, _, inside = name.removeprefix(PACKAGE).partition("/")
-        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        try:
+            spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        except ValueError:  # what is there but was not imported from anywhere, such as __main__
+            spec = None
         if spec is None or not spec.submodule_search_locations:
-            raise ModelError(f"{name}: no package {package!r} is installed.", f"pip install {package}")
-        found = Path(spec.submodule_search_locations[0]) / inside
+            raise ModelError(
+                f"{name}: no package {package!r} is installed.",
+                f"Write {PACKAGE}NAME/PATH, NAME being what it is imported by, and install it with pip first.",
+            )
+        root = Path(spec.submodule_search_locations[0])
+        found = root / inside
         if not found.exists():
-            raise ModelError(f"{name}: the installed package {package} has no {inside or 'files'}.")
-        return found
-    if name.lower().endswith(GGUF):
-        if not Path(name).is_file():
-            raise ModelError(f"There is no file {name}.")
-        return Path(name)
-    return checkpoint_folder(name)
+            raise ModelError(
+                f"{name}: the installed package {package} has no {inside or 'files'}.", f"What it has lies in {root}."
+            )
+        return gguf_in(found, "bridge") or found
+    return gguf_in(name, "bridge") or checkpoint_folder(name)
 
 
 def text_model_digest(source: Path) -> str:
@@ -212,13 +217,11 @@ def _load(source: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     options: dict[str, Any] = {"trust_remote_code": False}
     folder = source
     if source.is_file():
-        if importlib.util.find_spec("gguf") is None:
-            raise MissingExtraError("gguf", "bridge", f"The model {source.name}")
         folder, options["gguf_file"] = source.parent, source.name
     else:
         weight_files(source)  # else transformers would look for weights that are unpickled
     try:
-        with quietly():
+        with quietly(gguf=source.is_file()):
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             model, report = AutoModel.from_pretrained(
                 folder, dtype=dtype, output_loading_info=True, use_safetensors=True, **options

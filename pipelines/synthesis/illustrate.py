@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,17 +81,22 @@ class Illustrator:
         if studio is not None:  # what is missing is said now, and not for each drawing
             studio.inversion(self.embedder)
             studio.generator(self.embedder)
-        self._passages = _indexed(Texts(corpus.source, passages), folder / "passages", self.reader, Parts.TEXT)
-        self._pictures = _indexed(corpus, folder / "pictures", self.embedder, Parts.IMAGE)
-        if not len(self._pictures.snapshot()):
-            raise CallError("No document of the corpus has a picture that can be used.")
-        self._ask, self._show = _by_text(self._passages), _by_text(self._pictures)
-        self._among, self._between = self._samples(passages)
+        with ExitStack() as opened:
+            texts = Texts(corpus.source, passages)
+            self._passages = _indexed(texts, folder / "passages", self.reader, Parts.TEXT, opened)
+            self._pictures = _indexed(corpus, folder / "pictures", self.embedder, Parts.IMAGE, opened)
+            if not len(self._pictures.snapshot()):
+                raise CallError(
+                    "No document of the corpus has a picture that can be used.",
+                    "Pictures of things are its own; underdrawing index CORPUS DIR says what is wrong with them.",
+                )
+            self._ask, self._show = _by_text(self._passages), _by_text(self._pictures)
+            self._among, self._between = self._samples(passages)
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Close both collections."""
-        self._passages.close()
-        self._pictures.close()
+        self._opened.close()
 
     def ranks(self, queries: Sequence[str], passages: Sequence[Passage]) -> list[int | None]:
         """The rank at which each query finds the passage in its place; None where it is not among the first."""
@@ -161,11 +167,12 @@ class Illustrator:
         return pictures, self.embedder.encode_query([Item(text=passages[place].text) for place in some])
 
 
-def _indexed(corpus: Corpus, folder: Path, embedder: Embedder, parts: Parts) -> Collection:
+def _indexed(corpus: Corpus, folder: Path, embedder: Embedder, parts: Parts, opened: ExitStack) -> Collection:
     from indexer.build import index_corpus
     from indexer.collection import Collection
 
-    collection = Collection.open(folder / embedder.fingerprint().digest, model=embedder, parts=parts)
+    path = folder / embedder.fingerprint().digest
+    collection = opened.enter_context(Collection.open(path, model=embedder, parts=parts))
     index_corpus(corpus, collection, prune=True)
     return collection
 

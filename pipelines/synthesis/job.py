@@ -38,6 +38,7 @@ from pipelines.synthesis.ledger import Answer, Ledger
 from pipelines.synthesis.passages import Part, Passage, chosen, read_passages
 from pipelines.synthesis.questions import BATCH, Asked, Pointing, Prompts, ask
 from pipelines.synthesis.recipe import Drop, Pictures, SynthesisRecipe
+from pipelines.train.run import require_folder
 from pipelines.train.synthesised import Finds, SynthesisedRecord
 from retrieval.kept import digest_of
 from retrieval.write import Chat
@@ -154,7 +155,7 @@ def synthesize(
         on_progress: Told after each batch.
 
     Raises:
-        CallError: The corpus has no passage or no picture, or a studio is missing or not needed.
+        CallError: The corpus has no passage or no picture, a studio is missing or not needed, or the folder is none.
         ModelError: A model or a prompt cannot be loaded.
         WriterAwayError: The model that writes cannot be asked; a second run goes on.
         LockedError: Another run writes to the folder.
@@ -163,7 +164,11 @@ def synthesize(
     from indexer.store.lock import WriterLock
 
     if (studio is None) is (recipe.pictures is Pictures.DRAWN):
-        raise CallError("A studio draws pictures, and is needed where they are drawn and nowhere else.")
+        raise CallError(
+            "A studio draws pictures, and is needed where they are drawn and nowhere else.",
+            "Pass one with Pictures.DRAWN, and none with Pictures.FOUND.",
+        )
+    require_folder(folder)
     with WriterLock(folder / "lock"):
         sweep_temporary(folder)
         ledger, prompts = Ledger(folder / "asked.jsonl"), Prompts.read(recipe.prompt_folder)

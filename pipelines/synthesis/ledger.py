@@ -2,8 +2,8 @@
 
     FOLDER/asked.jsonl     one JSON object a line, appended and synced a batch at a time
 
-A kill leaves whole lines and at most the start of one, which is cut off when the ledger is opened again. Failures are
-answers too, so that a second run comes to what the first would have come to.
+A kill, or a full disk, leaves whole lines and at most the start of one, which counts for nothing and is cut off before
+the next is written. Failures are answers too, so that a second run comes to what the first would have come to.
 
 What this module does not know: any model, what answers mean.
 """
@@ -11,13 +11,12 @@ What this module does not know: any model, what answers mean.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from indexer.errors import CorruptionError, StoreError, WritingError
-from indexer.files import make_folder
+from indexer.errors import CorruptionError, WritingError
+from indexer.files import append_lines, read_lines
 
 Answer = str | WritingError
 
@@ -30,21 +29,13 @@ class Ledger:
 
     Raises:
         CorruptionError: A line that was written whole is damaged.
-        StoreError: The file cannot be read or written.
+        StoreError: The file cannot be read.
     """
 
     def __init__(self, file: Path) -> None:
         self.path = file
         self._answers: dict[str, Answer] = {}
-        try:
-            make_folder(file.parent)
-            content = file.read_bytes() if file.exists() else b""
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                os.truncate(file, whole)
-        except OSError as error:
-            raise StoreError(f"{file} cannot be used: {error.strerror or error}.") from error
-        for number, line in enumerate(content[:whole].splitlines(), 1):
+        for number, line in enumerate(read_lines(file), 1):
             try:
                 entry = json.loads(line)
                 self._answers[entry["key"]] = _answer(entry)
@@ -70,15 +61,7 @@ class Ledger:
             StoreError: The disk refuses.
         """
         lines = "".join(json.dumps({"key": key} | _entry(each)) + "\n" for key, each in answers.items())
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(lines)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StoreError(
-                f"{self.path} cannot be written: {error.strerror or error}.", "Is the disk full?"
-            ) from error
+        append_lines(self.path, lines.encode())
         self._answers.update(answers)
 
 

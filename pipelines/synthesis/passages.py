@@ -99,7 +99,10 @@ def read_passages(corpus: Iterable[Record | Rejected], template: str, skipped: C
         found[text] = Passage(text, before.document, pictured)
     if not found:
         told = ", ".join(f"{reason} {count:,}" for reason, count in skipped.most_common())
-        raise CallError(f"The corpus has no passage of the form {template!r}{f': {told}' if told else ''}.")
+        raise CallError(
+            f"The corpus has no passage of the form {template!r}{f': {told}' if told else ''}.",
+            "Name fields that its documents have, and a part that they are in.",
+        )
     return list(found.values())
 
 

@@ -73,7 +73,9 @@ class Prompts:
         question, rewrite = read_turns(folder / "question.txt"), read_turns(folder / "rewrite.txt")
         for name, turns, value in (("question", question, "{passage}"), ("rewrite", rewrite, "{query}")):
             if value not in turns[-1]:
-                raise ModelError(f"The last part of {folder / name}.txt lacks {value}.")
+                raise ModelError(
+                    f"The last part of {folder / name}.txt lacks {value}.", "Write it where that should be read."
+                )
         words = tuple(evened(line) for line in read_prompt(folder / "deictic.txt").splitlines() if line.strip())
         return cls(question, rewrite, words)
 
@@ -142,6 +144,8 @@ def ask(chat: Chat, ledger: Ledger, questions: Sequence[Question], tokens: int) 
         away = next((each for each in told.values() if isinstance(each, WriterAwayError)), None)
         ledger.add({key: each for key, each in told.items() if not isinstance(each, WriterAwayError)})
         if away is not None:
+            if not len(ledger):
+                raise away
             raise WriterAwayError(
                 f"{away.message} {len(ledger):,} answers are kept in {ledger.path}.",
                 f"{away.remedy or ''} Run the same command again and it continues where it stopped.".strip(),

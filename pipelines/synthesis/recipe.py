@@ -5,6 +5,7 @@ What this module does not know: how any of it is done.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,34 +17,24 @@ PROMPTS = Path(__file__).with_name("prompts")
 
 
 class Drop(HelpfulEnum):
-    """Why there is no record of a passage, in the order in which passages are looked at."""
+    """Why there is no record of a passage, in the order in which passages are looked at.
+
+    `MEANINGS` in `sheet.py` says it in words.
+    """
 
     UNWRITTEN = "unwritten"
-    """The model gave no answer, or one without end."""
     UNREADABLE_QUESTION = "unreadable-question"
-    """The answer is no question with an answer."""
     PARROTED = "parroted"
-    """The question is one of the prompt's examples."""
     PASSAGE_NOT_FOUND = "passage-not-found"
-    """The question does not find its passage among the first."""
     UNREADABLE_REWRITE = "unreadable-rewrite"
-    """The answer is no thing with a question about it."""
     THING_NOT_IN_QUESTION = "thing-not-in-question"
-    """The question does not name the thing."""
     THING_STILL_NAMED = "thing-still-named"
-    """The rewritten question names the thing that the picture should show."""
     NOT_DEICTIC = "not-deictic"
-    """The rewritten question does not point at anything."""
     STRAYED = "strayed"
-    """The rewritten question asks something else."""
     NO_PICTURE = "no-picture"
-    """No picture was found or drawn, or none but the passage's own."""
     UNLIKE = "unlike"
-    """Picture and thing are not alike enough."""
     GENERIC = "generic"
-    """They are, but the thing is as like many pictures, or the picture many texts."""
     REPEATED = "repeated"
-    """A record asks the same of the same picture, and has another answer."""
 
 
 class Pictures(HelpfulEnum):
@@ -80,7 +71,7 @@ class SynthesisRecipe:
         dtype: Of the model that writes, if it is a local one; None for float32 on a CPU and bfloat16 elsewhere.
 
     Raises:
-        CallError: A number out of range, or nothing to find.
+        CallError: A number that is none or out of range, or nothing to find.
     """
 
     passage: str = "{text}"
@@ -107,6 +98,10 @@ class SynthesisRecipe:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise CallError(f"{name} is {value}; it must be at least {least}.")
+        for name in ("temperature", "least", "least_corrected"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise CallError(f"{name} is {value}; it must be a finite number.")
         if self.temperature <= 0:
             raise CallError(f"temperature is {self.temperature}; it must be above 0.")
         if not self.finds:

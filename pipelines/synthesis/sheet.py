@@ -24,17 +24,18 @@ MEANINGS = {
     Drop.UNWRITTEN: "the model gave no answer, or one without end",
     Drop.UNREADABLE_QUESTION: "the answer is no question with an answer",
     Drop.PARROTED: "the question is one of the prompt's examples",
-    Drop.PASSAGE_NOT_FOUND: "the question does not find its passage",
+    Drop.PASSAGE_NOT_FOUND: "the question does not find its passage among the first",
     Drop.UNREADABLE_REWRITE: "the answer is no thing with a question about it",
     Drop.THING_NOT_IN_QUESTION: "the question does not name the thing",
-    Drop.THING_STILL_NAMED: "the rewritten question still names the thing",
+    Drop.THING_STILL_NAMED: "the rewritten question still names the thing that the picture should show",
     Drop.NOT_DEICTIC: "the rewritten question points at nothing",
     Drop.STRAYED: "the rewritten question asks something else",
-    Drop.NO_PICTURE: "there is no picture, or none but the passage's own",
-    Drop.UNLIKE: "picture and thing are not alike",
+    Drop.NO_PICTURE: "no picture was found or drawn, or none but the passage's own",
+    Drop.UNLIKE: "picture and thing are not alike enough",
     Drop.GENERIC: "picture and thing are no more alike than either is to anything",
-    Drop.REPEATED: "another record asks the same of the same picture",
+    Drop.REPEATED: "another record asks the same of the same picture, and has another answer",
 }
+"""By reason; the sheet shows it."""
 
 
 def sheet(found: Synthesis) -> str:

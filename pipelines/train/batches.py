@@ -20,6 +20,8 @@ FAMILY = 4
 """Records of a family."""
 NEAREST = 8
 """Texts that a family's other members are drawn from."""
+BLOCK = 128
+"""Texts that are compared with all others together: of 100,000 that takes some 150 MB."""
 
 
 class Batches:
@@ -41,11 +43,19 @@ class Batches:
         self._near: npt.NDArray[np.int64] | None = None
 
     def mine(self, vectors: npt.NDArray[np.float32]) -> None:
-        """Take the nearest texts by (len(texts), dim) unit rows, which are those of `texts` in order."""
-        likeness = vectors @ vectors.T
-        np.fill_diagonal(likeness, -np.inf)
+        """Take the nearest texts by (len(texts), dim) unit rows, which are those of `texts` in order; ties by order."""
         nearest = min(NEAREST, len(self.texts) - 1)
-        self._near = np.argsort(-likeness, 1, kind="stable")[:, :nearest] if nearest else None
+        if not nearest:
+            self._near = None
+            return
+        self._near = np.empty((len(self.texts), nearest), np.int64)
+        for start in range(0, len(self.texts), BLOCK):
+            likeness = vectors[start : start + BLOCK] @ vectors.T
+            np.fill_diagonal(likeness[:, start:], -np.inf)
+            least = np.partition(likeness, -nearest, axis=1)[:, -nearest]
+            for place, row in enumerate(likeness):
+                among = np.flatnonzero(row >= least[place])
+                self._near[start + place] = among[np.argsort(-row[among], kind="stable")[:nearest]]
 
     def draw(self, count: int, rng: np.random.Generator) -> Rows:
         """Rows (count,) int64; the random ones are distinct where there are enough, a family's need not be."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -35,8 +35,8 @@ from indexer.embed.text_model import Pooling, TextModel
 from indexer.errors import CallError
 from indexer.types import Rejected
 from pipelines.train.bridge_parts import BridgeRecipe, read_texts, see, whitening
-from pipelines.train.captions import Captions, Templates, documents_with_both
-from pipelines.train.contrast import composed_recall, contrasted, share_within
+from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
+from pipelines.train.contrast import contrasted, recalls
 from pipelines.train.differences import Differences
 from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
 from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
@@ -53,7 +53,7 @@ def train_bridge(records: Iterable[Record | Rejected], recipe: BridgeRecipe, fol
     """Train, or go on training, in `folder`; the finished bridge lies in `folder/model`.
 
     Args:
-        records: The corpus.
+        records: The corpus; it is read three times, so an iterator will not do.
         recipe: What to train.
         folder: The run's folder; a checkpoint in it is resumed.
 
@@ -87,22 +87,23 @@ class _Trainer:
     def __init__(self, records: Iterable[Record | Rejected], recipe: BridgeRecipe, run: RunFolder) -> None:
         import torch
 
+        if isinstance(records, Iterator):
+            raise CallError("The corpus is read three times, and an iterator has it once.", "Give a corpus, or a list.")
         self.recipe, self.step, self.seconds = recipe, 0, 0.0
         self.device = torch.device(recipe.device)
         self.data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field, recipe.look)
-        documents = list(documents_with_both(records, []))
-        for document in documents:
+        for document in documents_with_both(records, []):
             self.data.add(document)
-        if not documents:
-            raise CallError("The corpus has no document with both a text and an image to train on.")
+        if not len(self.data):
+            raise nothing_to_train_on()
         tower = require_tower(load_embedder(recipe.tower, device=recipe.device), recipe.tower)
         dtype = torch.bfloat16 if recipe.bf16 else torch.float32
         pooling = None if recipe.pooling is None else Pooling(recipe.pooling)
         self.text = TextModel.load(recipe.text, dtype, recipe.device, pooling)
-        self.seen = see(tower, [document.image for document in documents], recipe, run.path)
-        self.rows = self._usable(recipe.train_part)
+        self.seen = see(tower, lambda: (each.image for each in documents_with_both(records, [])), recipe, run.path)
+        self.rows = self._usable(recipe.train_part if recipe.split_field else None)
         if not len(self.rows):
-            raise CallError("The corpus has no document with both a text and an image to train on.")
+            raise nothing_to_train_on()
         self.spec = self._spec(tower)
         self._most = text_room(self.text, self.spec.connector, recipe.max_tokens)
         captions = self.data.captions_of(self.rows)
@@ -142,11 +143,11 @@ class _Trainer:
         bridge = build_bridge(self.spec.connector)
         start_bridge(bridge, self.text.table().cpu())
         if "project" in bridge and self.text.pooling is Pooling.LAST:
-            set_projection(bridge, *whitening(self.read[: self._own]))
+            set_projection(bridge, *whitening(self.read, self._own))
         return bridge
 
-    def _usable(self, part: str) -> Rows:
-        return np.setdiff1d(self.data.rows(part if self.recipe.split_field else None), self.seen.bad)
+    def _usable(self, part: str | None) -> Rows:
+        return np.setdiff1d(self.data.rows(part), self.seen.bad)
 
     def _differences(self, rows: Rows) -> Differences | None:
         looks = [self.data.looks[row] for row in rows] if self.data.looks else ()
@@ -255,13 +256,13 @@ class _Trainer:
 
         if readings[0].picture == NONE:
             places = [self.place[str(each.text)] for each in readings]
-            read = torch.from_numpy(np.array(self.read[places])).to(self.device)
+            read = torch.from_numpy(self.read[places]).to(self.device)
         else:
             rows = np.array([each.picture for each in readings])
             views = (
                 np.zeros(len(rows), np.int64)
                 if noise is None
-                else noise.integers(len(self.seen.features), size=len(rows))
+                else noise.integers(self.seen.features.shape[0], size=len(rows))
             )
             features = torch.from_numpy(self.seen.features[views, rows].astype(np.float32)).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16) if self.recipe.bf16 else nullcontext():
@@ -282,36 +283,17 @@ class _Trainer:
         return found
 
     def evaluate(self) -> dict[str, float]:
-        """Costs; R@10 of pictures among all base captions, and of pictures with words among pictures of their part."""
-        rng = np.random.default_rng(self.recipe.seed)
-        measured: dict[str, float] = {}
-        names = list(dict.fromkeys(self.data.names))
-        number = {name: place for place, name in enumerate(names)}
-        gallery = self._vectors([Reading(None, name, NONE) for name in names])
-        parts = {"train": self.recipe.train_part}
-        if self.recipe.split_field:
-            parts["validation"] = self.recipe.validation_part
-        for label, part in parts.items():
-            rows = self._usable(part)
-            if not len(rows):
-                continue
-            some = rng.choice(rows, min(SAMPLE, len(rows)), replace=False)
-            asked = self._vectors([Reading(None, None, int(row), picture=int(row)) for row in some])
-            right = np.array([number[self.data.names[row]] for row in some])
-            measured[f"{label}_r10"] = share_within(asked @ gallery.T, right, 10)
-            if label not in self._pairs:
-                self._pairs[label] = self._differences(rows)
-            measured |= self._composed(label, rows, self._pairs[label], rng)
+        """Costs, and what `recalls` measures."""
+        vectors = self._vectors
+        measured = recalls(
+            self.data, self.recipe, SAMPLE, usable=self._usable, alike=self._alike, asking=vectors, found=vectors
+        )
         return measured | self.costs()
 
-    def _composed(
-        self, label: str, rows: Rows, pairs: Differences | None, rng: np.random.Generator
-    ) -> dict[str, float]:
-        """How often a picture and the words that differ find the other picture, among up to so many of its part."""
-        if pairs is None:
-            return {}
-        sentence, vectors = self.recipe.sentences[0], self._vectors
-        return composed_recall(label, rows, pairs, sentence, rng, SAMPLE, asking=vectors, found=vectors)
+    def _alike(self, label: str, rows: Rows) -> Differences | None:
+        if label not in self._pairs:
+            self._pairs[label] = self._differences(rows)
+        return self._pairs[label]
 
 
 def _lasting(name: str) -> str:

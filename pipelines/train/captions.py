@@ -191,8 +191,17 @@ class CaptionedImages(Captions):
                 continue
             self.add(document)
         if not pixels:
-            raise CallError("The corpus has no document with both a text and an image to train on.")
+            raise nothing_to_train_on()
         self.pixels = np.stack(pixels)
+
+
+def nothing_to_train_on() -> CallError:
+    """What is said of a corpus without captioned images, or without any in the part to train on."""
+    return CallError(
+        "The corpus has no document with both a text and an image to train on.",
+        "Put a text beside each image, as photo.txt beside photo.jpg or in the rows of a table; where there is a split "
+        "field, see that it names the part to train on.",
+    )
 
 
 def documents_with_both(records: Iterable[Record | Rejected], rejected: list[Rejected]) -> Iterator[Document]:

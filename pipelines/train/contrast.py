@@ -1,23 +1,79 @@
-"""What `train unified` and `train bridge` learn by and are measured by alike: the contrast, and recall.
+"""What `train unified` and `train bridge` are asked, learn by and are measured by alike: recipe, contrast, recall.
 
 What this module does not know: models, how readings become vectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.train.captions import Captions
 from pipelines.train.differences import Differences
 from pipelines.train.gradient_cache import backward
-from pipelines.train.unified_tasks import Reading
+from pipelines.train.unified_tasks import NONE, Reading
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ContrastRecipe:
+    """What both recipes ask.
+
+    Attributes:
+        tasks: By task, its share of a batch; see `Task`.
+        sentences: What is said around the words that differ; each has `{text}`.
+        templates: Caption template to its share; see `Templates`.
+        values: Field to raw value to the words said for it.
+        split_field: The field that names a record's part, or None to train on all.
+        train_part: The part trained on.
+        validation_part: The part that progress is measured on.
+        keep: The least share of words that two captions have in common to make a query with both parts.
+        look: The field that tells pictures of one text apart, or None; see `Differences`.
+        batch: Pairs in a step.
+        tokens: Items are read in parts of at most so many tokens, padding included.
+        cache_gradients: Hold the activations of one part at a time; see `gradient_cache`.
+        temperature: Of the contrast.
+        weight_decay: AdamW's decay, on matrices alone.
+        warmup: Steps of linear warm-up of each stage.
+        bf16: Autocast to bfloat16.
+        seed: Of everything random.
+        evaluate_every: Steps between evaluations and checkpoints.
+        device: `cpu` or `cuda`.
+    """
+
+    tasks: Mapping[str, float] = field(
+        default_factory=lambda: {
+            "text-image": 0.25, "image-text": 0.15, "image-image": 0.05, "fused-image": 0.35, "image-fused": 0.05,
+            "text-fused": 0.05, "fused-fused": 0.1,
+        }
+    )  # fmt: skip
+    sentences: Sequence[str] = ("{text}",)
+    templates: Mapping[str, float] = field(default_factory=lambda: {"{text}": 1.0})
+    values: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    split_field: str | None = None
+    train_part: str = "train"
+    validation_part: str = "validation"
+    keep: float = 0.4
+    look: str | None = None
+    batch: int = 256
+    tokens: int = 4096
+    cache_gradients: bool = False
+    temperature: float = 0.03
+    weight_decay: float = 0.05
+    warmup: int = 200
+    bf16: bool = False
+    seed: int = 0
+    evaluate_every: int = 250
+    device: str = "cpu"
 
 
 def contrasted(
@@ -51,29 +107,64 @@ def contrasted(
     return backward(encode, range(len(parts)), loss, cached=cached)
 
 
-def composed_recall(
-    label: str,
-    rows: npt.NDArray[np.int64],
+def recalls(
+    data: Captions,
+    recipe: ContrastRecipe,
+    sample: int,
+    *,
+    usable: Callable[[str | None], Rows],
+    alike: Callable[[str, Rows], Differences | None],
+    asking: Callable[[Sequence[Reading]], npt.NDArray[np.float32]],
+    found: Callable[[Sequence[Reading]], npt.NDArray[np.float32]],
+) -> dict[str, float]:
+    """How well pictures find their captions, and pictures with words other pictures, in each part of a corpus.
+
+    Args:
+        data: The corpus's captions.
+        recipe: Which parts there are, what is said around words, the seed.
+        sample: At most so many pictures of a part are looked at, and so many queries with both.
+        usable: The records of a part, or of all parts.
+        alike: Pairs of the records of a part, by its label; None where there are none.
+        asking: The vectors of queries.
+        found: The vectors of documents.
+
+    Returns:
+        By label of the part, `train` or `validation`: `_r10`, R@10 of a picture's caption among all of the corpus, and
+        `_fused_r1` and `_fused_r10`, of the other picture among some of its part.
+    """
+    rng = np.random.default_rng(recipe.seed)
+    names = list(dict.fromkeys(data.names))
+    number = {name: place for place, name in enumerate(names)}
+    gallery = found([Reading(None, name, NONE) for name in names])
+    parts: dict[str, str | None] = {"train": None}
+    if recipe.split_field:
+        parts = {"train": recipe.train_part, "validation": recipe.validation_part}
+    measured: dict[str, float] = {}
+    for label, part in parts.items():
+        rows = usable(part)
+        if not len(rows):
+            continue
+        some = rng.choice(rows, min(sample, len(rows)), replace=False)
+        asked = asking([Reading(None, None, int(row), picture=int(row)) for row in some])
+        right = np.array([number[data.names[row]] for row in some])
+        measured[f"{label}_r10"] = _share_within(asked @ gallery.T, right, 10)
+        pairs = alike(label, rows)
+        if pairs is not None:
+            scores, right = _composed(rows, pairs, recipe.sentences[0], rng, sample, asking, found)
+            measured |= {f"{label}_fused_r{k}": _share_within(scores, right, k) for k in (1, 10)}
+    return measured
+
+
+def _composed(
+    rows: Rows,
     pairs: Differences,
     sentence: str,
     rng: np.random.Generator,
     sample: int,
-    *,
     asking: Callable[[Sequence[Reading]], npt.NDArray[np.float32]],
     found: Callable[[Sequence[Reading]], npt.NDArray[np.float32]],
-) -> dict[str, float]:
-    """How often a picture and the words that differ find the other picture, R@1 and R@10.
-
-    Args:
-        label: What the measures are called by.
-        rows: The records of a part.
-        pairs: Pairs of these.
-        sentence: What is said around the words; has `{text}`.
-        rng: Draws.
-        sample: At most so many queries, and so many pictures besides those of the pairs.
-        asking: The vectors of queries.
-        found: The vectors of documents.
-    """
+) -> tuple[npt.NDArray[np.float32], Rows]:
+    """Scores of pictures for a picture and the words that another differs in, and the place of that one, by query."""
     before, after, said = pairs.draw(min(sample, 4 * len(rows)), rng)
     gallery = np.unique(np.concatenate([before, after, rng.choice(rows, min(sample, len(rows)), replace=False)]))
     asked = asking([
@@ -82,8 +173,7 @@ def composed_recall(
     ])  # fmt: skip
     scores = asked @ found([Reading(None, None, int(row), picture=int(row)) for row in gallery]).T
     scores[np.arange(len(before)), np.searchsorted(gallery, before)] = -np.inf
-    right = np.searchsorted(gallery, after)
-    return {f"{label}_fused_r{k}": share_within(scores, right, k) for k in (1, 10)}
+    return scores, np.searchsorted(gallery, after)
 
 
 def contrast(queries: Tensor, documents: Tensor, right: Tensor, temperature: float) -> Tensor:
@@ -107,7 +197,7 @@ def contrast(queries: Tensor, documents: Tensor, right: Tensor, temperature: flo
     return (forward + back) / 2
 
 
-def share_within(scores: npt.NDArray[np.float32], right: npt.NDArray[np.int64], k: int) -> float:
+def _share_within(scores: npt.NDArray[np.float32], right: npt.NDArray[np.int64], k: int) -> float:
     """How often the right answer, one a row, is among the first k: scores (n, answers), right (n,)."""
     rank = (scores > scores[np.arange(len(right)), right][:, None]).sum(1)
     return float((rank < k).mean())

@@ -34,7 +34,7 @@ from indexer.embed.inversion import Inversion, InversionConfig, build_phi
 from indexer.errors import CallError
 from indexer.files import atomic_path
 from indexer.types import HelpfulEnum, Item, Rejected, Role, Vectors
-from pipelines.train.captions import Captions, Templates, documents_with_both
+from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
 from pipelines.train.clip_model import encode_tokens
 from pipelines.train.composed import composed_loss, draw_composed
 from pipelines.train.differences import Differences, differences
@@ -167,7 +167,7 @@ def _read_corpus(
         for row in embedded.rows:
             data.add(chunk[row])
     if not len(data):
-        raise CallError("The corpus has no document with both a text and an image to train on.")
+        raise nothing_to_train_on()
     return data, np.concatenate(features)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from indexer.errors import CallError, MissingExtraError, UnknownNameError
-from indexer.files import atomic_write
+from indexer.files import append_lines, atomic_write, read_lines, sweep_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Recipe = TypeVar("Recipe", bound="DataclassInstance")
+OBJECT = 'Give a JSON object of settings, such as {"steps": 1000}.'
 
 
 def load_recipe(kind: type[Recipe], path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
@@ -41,13 +42,15 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Mapping[str, A
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise CallError(f"No recipe at {path}.") from None
+            raise CallError(
+                f"No recipe at {path}.", "Give a JSON file of settings, or none for those as they are."
+            ) from None
         except OSError as error:
             raise CallError(f"The recipe {path} cannot be read: {error.strerror}.", "Give a JSON file.") from None
         except ValueError as error:  # of JSON, or of UTF-8
-            raise CallError(f"The recipe {path} is not JSON: {error}.") from None
+            raise CallError(f"The recipe {path} is not JSON: {error}.", OBJECT) from None
         if not isinstance(values, dict):
-            raise CallError(f"The recipe {path} holds a {type(values).__name__}, not an object.")
+            raise CallError(f"The recipe {path} holds a {type(values).__name__}, not an object.", OBJECT)
     values |= {key: value for key, value in overrides.items() if value is not None}
     known = [field.name for field in fields(kind)]
     for key in values:
@@ -61,6 +64,20 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Mapping[str, A
     return kind(**values)
 
 
+def require_folder(path: Path) -> None:
+    """Make a run's folder, if it is not there.
+
+    Raises:
+        CallError: There is something else, or it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CallError(
+            f"{path} cannot be the folder of a run: {error.strerror}.", "Name a folder, new or of a run to go on with."
+        ) from error
+
+
 @dataclass
 class RunFolder:
     """The files of one training run."""
@@ -69,12 +86,12 @@ class RunFolder:
 
     @classmethod
     def start(cls, path: Path, recipe: DataclassInstance) -> RunFolder:
-        """Open a run folder, refusing one that was started with another recipe.
+        """Open a run folder, refusing one that was started with another recipe; halves of files that a kill left go.
 
         Raises:
-            CallError: The folder holds a run with other settings; it names those that differ.
+            CallError: The folder holds a run with other settings, which it names; or there can be no such folder.
         """
-        path.mkdir(parents=True, exist_ok=True)
+        require_folder(path)
         asked = json.loads(json.dumps(asdict(recipe)))
         file = path / "recipe.json"
         if file.exists():
@@ -90,6 +107,7 @@ class RunFolder:
                 )
         else:
             atomic_write(file, json.dumps(asked, indent=2).encode() + b"\n")
+        sweep_temporary(path)
         return cls(path)
 
     def save(self, state: dict[str, Any]) -> None:
@@ -115,16 +133,12 @@ class RunFolder:
     def log(self, step: int, **values: float) -> None:
         """Append one line of metrics. Lines after the checkpoint of a resumed run appear twice; the last one counts."""
         line = json.dumps({"step": step, "time": round(time.time(), 1), **{k: round(v, 5) for k, v in values.items()}})
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_lines(self.path / "metrics.jsonl", line.encode() + b"\n")
 
     def metrics(self) -> list[dict[str, float]]:
         """All logged values by step, in order; what was logged twice counts as logged last."""
-        file = self.path / "metrics.jsonl"
-        if not file.exists():
-            return []
         by_step: dict[int, dict[str, float]] = {}
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in read_lines(self.path / "metrics.jsonl"):
             record = json.loads(line)
             by_step.setdefault(record["step"], {}).update(record)
         return [by_step[step] for step in sorted(by_step)]

@@ -137,7 +137,9 @@ def read_records(file: Path) -> list[SynthesisedRecord]:
     try:
         lines = file.read_text(encoding="utf-8").split("\n")  # not where Unicode, too, ends a line
     except (OSError, ValueError) as error:
-        raise CallError(f"The records in {file} cannot be read: {error}.") from error
+        raise CallError(
+            f"The records in {file} cannot be read: {error}.", "Name a file that underdrawing synthesize made."
+        ) from error
     records = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -32,8 +32,8 @@ from indexer.embed.mllm_prompt import Prompt, collate
 from indexer.errors import CallError, ItemError
 from indexer.types import Item, Rejected, Role
 from pipelines.train.augment import augment
-from pipelines.train.captions import Captions, Templates, documents_with_both
-from pipelines.train.contrast import composed_recall, contrasted, share_within
+from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
+from pipelines.train.contrast import contrasted, recalls
 from pipelines.train.differences import Differences
 from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
 from pipelines.train.synthesised import SynthesisedRecords
@@ -126,7 +126,7 @@ class _Trainer:
 
     def _require_rows(self) -> None:
         if not len(self.rows):
-            raise CallError("The corpus has no document with both a text and an image to train on.")
+            raise nothing_to_train_on()
 
     def _read(self, documents: Sequence[Any]) -> list[Pixels]:
         """Pictures at the model's size; records whose picture cannot be used are trained on no more."""
@@ -138,7 +138,7 @@ class _Trainer:
                 bad.append(row)
                 pictures.append(np.zeros((1, 1, 3), np.uint8))  # keeps the others' places
         self.rows = np.setdiff1d(self.rows, bad)
-        self._unusable = frozenset(bad)
+        self._unusable = bad
         return pictures
 
     def _differences(self, rows: npt.NDArray[np.int64]) -> Differences:
@@ -304,39 +304,22 @@ class _Trainer:
         return mined
 
     def evaluate(self) -> dict[str, float]:
-        """R@10 of pictures among all base captions, and of pictures with words among the pictures of their part."""
-        rng = np.random.default_rng(self.recipe.seed)
-        parts = {"train": self.recipe.train_part, "validation": self.recipe.validation_part}
-        measured: dict[str, float] = {}
-        names = list(dict.fromkeys(self.data.names))
-        number = {name: place for place, name in enumerate(names)}
+        """What `recalls` measures of the moving average."""
         with self.averaged():
-            gallery = self._vectors([Reading(None, name, 0) for name in names], Role.DOCUMENT)
-            for label, part in parts.items() if self.recipe.split_field else [("train", None)]:
-                rows = np.array([row for row in self.data.rows(part) if int(row) not in self._unusable], np.int64)
-                if not len(rows):
-                    continue
-                some = rng.choice(rows, min(SAMPLE, len(rows)), replace=False)
-                asked = self._vectors([Reading(None, None, 0, picture=int(row)) for row in some], Role.QUERY)
-                right = np.array([number[self.data.names[row]] for row in some])
-                measured[f"{label}_r10"] = share_within(asked @ gallery.T, right, 10)
-                measured |= self._composed(label, rows, rng)
-        return measured
+            return recalls(
+                self.data, self.recipe, SAMPLE,
+                usable=lambda part: np.setdiff1d(self.data.rows(part), self._unusable),
+                alike=self._alike,
+                asking=lambda readings: self._vectors(readings, Role.QUERY),
+                found=lambda readings: self._vectors(readings, Role.DOCUMENT),
+            )  # fmt: skip
 
-    def _composed(self, label: str, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> dict[str, float]:
-        """How often a picture and the words that differ find the other picture, among up to so many of its part."""
+    def _alike(self, label: str, rows: npt.NDArray[np.int64]) -> Differences | None:
         if not any(name.startswith("fused") for name in self.recipe.tasks):
-            return {}
+            return None
         if label not in self._asked:
             self._asked[label] = self._differences_or_none(rows)
-        pairs = self._asked[label]
-        if pairs is None:
-            return {}
-        return composed_recall(
-            label, rows, pairs, self.recipe.sentences[0], rng, SAMPLE,
-            asking=lambda readings: self._vectors(readings, Role.QUERY),
-            found=lambda readings: self._vectors(readings, Role.DOCUMENT),
-        )  # fmt: skip
+        return self._asked[label]
 
     def _differences_or_none(self, rows: npt.NDArray[np.int64]) -> Differences | None:
         try:

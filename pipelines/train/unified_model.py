@@ -23,6 +23,7 @@ from indexer.embed.mllm_spec import SPEC_FILE, MllmName, MllmSpec
 from indexer.errors import CallError, MissingExtraError
 from indexer.files import atomic_path, atomic_write
 from indexer.types import HelpfulEnum
+from pipelines.train.contrast import ContrastRecipe
 from pipelines.train.tokenizer import compact, train_qwen_tokenizer
 
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -38,8 +39,8 @@ class Attention(HelpfulEnum):
 
 
 @dataclass(frozen=True)
-class UnifiedRecipe:
-    """Everything a run depends on, besides the corpus.
+class UnifiedRecipe(ContrastRecipe):
+    """Everything a run depends on, besides the corpus: these, and what `ContrastRecipe` has.
 
     Attributes:
         start: A checkpoint to go on from, as it stands behind `mllm:`; its own spec is kept. None for a new model.
@@ -53,19 +54,10 @@ class UnifiedRecipe:
         fused_instruction: The same of queries with both parts.
         document_instruction: What documents are told.
         max_tokens: Of a new model: of an item.
-        tasks: By task, its share of a batch; see `Task`.
         instructions: By task, what its queries are told in place of the default.
         told: The share of queries that are told one of these.
-        sentences: What is said around the words that differ; each has `{text}`.
-        templates: Caption template to its share; see `Templates`.
-        values: Field to raw value to the words said for it.
-        split_field: The field that names a record's part, or None to train on all.
-        train_part: The part trained on.
-        validation_part: The part that progress is measured on.
         synthesised: A file of records that `underdrawing synthesize` made of the corpus, to be trained on besides.
         synthesised_share: Their share of a batch; None for 0.1.
-        keep: The least share of words that two captions have in common to make a query with both parts.
-        look: The field that tells pictures of one text apart, or None; see `Differences`.
         looks: Put another picture of the same beside each that a query with both parts should find, as a wrong answer:
             what tells them apart is who drew them.
         likeness: An embedder whose vectors say which of several pictures is meant; None to compare small copies.
@@ -73,21 +65,11 @@ class UnifiedRecipe:
         hard_steps: Optimiser steps with mined ones besides: the second stage.
         hard: Mined negatives a pair.
         mine_depth: They are drawn from so many of the best wrong answers.
-        batch: Pairs in a step.
-        tokens: Items are encoded in parts of at most so many tokens, padding included.
-        cache_gradients: Hold the activations of one part at a time; see `gradient_cache`.
-        temperature: Of the contrast.
         peak: AdamW's largest learning rate.
         hard_peak: The same in the second stage.
-        weight_decay: AdamW's decay, on matrices alone.
-        warmup: Steps of linear warm-up.
         average: Decay of the moving average of the weights, which is what is evaluated and kept.
         augment: Shift, tilt and light the pictures a little.
-        bf16: Autocast to bfloat16.
         attention: One of `Attention`.
-        seed: Of everything random.
-        evaluate_every: Steps between evaluations and checkpoints.
-        device: `cpu` or `cuda`.
     """
 
     start: str | None = None
@@ -111,45 +93,21 @@ class UnifiedRecipe:
     fused_instruction: str | None = "find it changed"
     document_instruction: str = ""
     max_tokens: int = 96
-    tasks: Mapping[str, float] = field(
-        default_factory=lambda: {
-            "text-image": 0.25, "image-text": 0.15, "image-image": 0.05, "fused-image": 0.35, "image-fused": 0.05,
-            "text-fused": 0.05, "fused-fused": 0.1,
-        }
-    )  # fmt: skip
     instructions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     told: float = 0.3
-    sentences: Sequence[str] = ("{text}",)
-    templates: Mapping[str, float] = field(default_factory=lambda: {"{text}": 1.0})
-    values: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    split_field: str | None = None
-    train_part: str = "train"
-    validation_part: str = "validation"
     synthesised: str | None = None
     synthesised_share: float | None = None
-    keep: float = 0.4
-    look: str | None = None
     looks: bool = False
     likeness: str | None = None
     steps: int = 5000
     hard_steps: int = 1000
     hard: int = 1
     mine_depth: int = 20
-    batch: int = 256
-    tokens: int = 4096
-    cache_gradients: bool = False
-    temperature: float = 0.03
     peak: float = 1e-3
     hard_peak: float = 3e-4
-    weight_decay: float = 0.05
-    warmup: int = 200
     average: float = 0.998
     augment: bool = True
-    bf16: bool = False
     attention: str = "sdpa"
-    seed: int = 0
-    evaluate_every: int = 250
-    device: str = "cpu"
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,10 @@ class TaskSampler:
         if not self._shares:
             raise CallError("No task has a share of the batch.", f"Known tasks: {', '.join(Task)}.")
         if differences is None and any(task.query is Modality.FUSED for task in self._shares):
-            raise CallError("Tasks whose queries have both parts need pairs of captions that are alike.")
+            raise CallError(
+                "Tasks whose queries have both parts need pairs of captions that are alike.",
+                "Lower the recipe's `keep`, or leave the tasks that begin with fused out of its `tasks`.",
+            )
         numbers = {name: number for number, name in enumerate(dict.fromkeys(data.names))}
         self._name = np.array([numbers[name] for name in data.names], np.int64)
         self._mates: dict[int, list[int]] = {}

@@ -35,7 +35,7 @@ def read_prompt(file: str | Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        raise ModelError(f"The prompt {path} cannot be read: {error}.") from error
+        raise ModelError(f"The prompt {path} cannot be read: {error}.", "Give a text file in UTF-8.") from error
 
 
 def read_turns(file: Path) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from indexer.embed.protocol import Dtype
 from indexer.errors import ItemError, ModelError
 from indexer.types import ImageSource, JsonValue
 from retrieval.write.answers import read_prompt, sentence_in
-from retrieval.write.models import TOKENS, TextModel, load_model, loading, settled_dtype, transformers_5
+from retrieval.write.models import TOKENS, TextModel, load_model, settled_dtype, transformers_5
 from retrieval.write.protocol import Answer
 
 if TYPE_CHECKING:
@@ -115,7 +115,10 @@ class ImageToText:
         try:
             kind = json.loads(file.read_text(encoding="utf-8"))["model_type"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{file} is missing or is no model's configuration ({error!r}).") from error
+            raise ModelError(
+                f"{file} is missing or is no model's configuration ({error!r}).",
+                "Name a whole folder in transformers' layout, or a hub id.",
+            ) from error
         spec = SPECS.get(kind)
         if spec is None:
             raise ModelError(
@@ -123,11 +126,8 @@ class ImageToText:
                 "Captions made elsewhere are read with table:FILE.",
             )
         digest = checkpoint_digest(folder)
-        with loading(folder):
-            processor = transformers.AutoProcessor.from_pretrained(str(folder), trust_remote_code=False)
         return cls(
-            load_model(getattr(transformers, spec.model), folder),
-            processor,
+            *load_model(getattr(transformers, spec.model), transformers.AutoProcessor, folder),
             spec,
             prompt=read_prompt("caption.txt") if prompt is None else prompt,
             name=str(source),

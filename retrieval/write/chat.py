@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from indexer.embed.checkpoints import checkpoint_digest, checkpoint_folder
+from indexer.embed.checkpoints import checkpoint_digest, checkpoint_folder, gguf_in
 from indexer.embed.protocol import Dtype
 from indexer.embed.weights import weights_digest
 from indexer.errors import ModelError, WritingError
 from indexer.types import JsonValue
 from retrieval.write.answers import filled, read_prompt, sentence_in
-from retrieval.write.models import TOKENS, TextModel, gguf_in, load_model, loading, settled_dtype, transformers_5
+from retrieval.write.models import TOKENS, TextModel, load_model, settled_dtype, transformers_5
 from retrieval.write.protocol import Answer, Change, Question
 
 
@@ -81,15 +81,11 @@ class ChatModel:
             ModelError: There is no such model there, or it cannot chat.
         """
         transformers = transformers_5("A chat model")
-        gguf = gguf_in(source)
+        gguf = gguf_in(source, "gguf")
         folder = checkpoint_folder(source) if gguf is None else gguf.parent
         digest = checkpoint_digest(folder) if gguf is None else weights_digest(gguf)
-        with loading(folder):
-            form = {} if gguf is None else {"gguf_file": gguf.name}
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **form, trust_remote_code=False)
         return cls(
-            load_model(transformers.AutoModelForCausalLM, folder, gguf),
-            tokenizer,
+            *load_model(transformers.AutoModelForCausalLM, transformers.AutoTokenizer, folder, gguf),
             prompt=read_prompt("rewrite.txt") if prompt is None else prompt,
             name=str(source),
             digest=digest,

@@ -29,6 +29,7 @@ from retrieval.write.protocol import Answer, Change, Question
 KEY_VARIABLE = "OPENAI_API_KEY"
 URL_VARIABLE = "OPENAI_BASE_URL"
 OPENAI = "https://api.openai.com/v1"
+UNTOLD = f" It is OpenAI's own, since neither api:MODEL@URL nor {URL_VARIABLE} names another."
 LARGEST = 1 << 20
 """Bytes of an answer that are read."""
 LONGEST_WAIT = 30.0
@@ -65,13 +66,19 @@ class Endpoint:
     ) -> None:
         settled = (url or os.environ.get(URL_VARIABLE) or OPENAI).rstrip("/")
         parts = urlsplit(settled)
+        # Whoever typed no address must learn where the one in use is from.
+        self._whence = "" if url else f" It is from {URL_VARIABLE}." if os.environ.get(URL_VARIABLE) else UNTOLD
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            shown = f"{parts.scheme}://{parts.hostname or ''}" if "@" in settled else settled
             raise CallError(
-                f"{parts.scheme}://{parts.hostname or ''} is no address of an API.",
+                f"{shown} is no address of an API.{self._whence}",
                 "Write one such as http://localhost:8000/v1, without a user or a key in it.",
             )
         if not model or timeout <= 0 or tries < 1 or wait < 0 or together < 1:
-            raise CallError(f"An endpoint needs a model, a time and a try; got {model!r}, {timeout} s, {tries} tries.")
+            raise CallError(
+                f"An endpoint needs a model, a time and a try; got {model!r}, {timeout} s, {tries} tries.",
+                "Name a model as the endpoint calls it: api:MODEL or api:MODEL@URL.",
+            )
         self.name = f"api:{model}"
         self._model, self._url = model, settled
         self._prompt = read_prompt("rewrite.txt") if prompt is None else prompt
@@ -158,7 +165,7 @@ class Endpoint:
                 time.sleep(wait)
         raise WriterAwayError(
             f"{self.name} at {self._url} gave no answer in {self._tries} tries; at last: {failure}.",
-            "Is the endpoint running, and is its URL right?",
+            f"Is the endpoint running, and is its URL right?{self._whence}",
         )
 
     def _request(self, asked: Mapping[str, Any]) -> urllib.request.Request:
@@ -172,7 +179,7 @@ class Endpoint:
         remedies = {
             401: f"Set {KEY_VARIABLE} to a valid key.",
             403: f"Set {KEY_VARIABLE} to a key that may use this model.",
-            404: "Is the model's name right, and does the URL end where /chat/completions begins?",
+            404: f"Is the model's name right, and does the URL end where /chat/completions begins?{self._whence}",
         }
         kind = WriterAwayError if code in remedies else WritingError  # the key, the model or the address is wrong
         return kind(f"{self.name} at {self._url} answered {code}: {told}.", remedies.get(code))
@@ -191,7 +198,7 @@ class Endpoint:
             pass
         raise WritingError(
             f"{self.name} at {self._url} does not speak the chat protocol; it answered {body[:80]!r}.",
-            "Does the URL end where /chat/completions begins, such as http://localhost:8000/v1?",
+            f"Does the URL end where /chat/completions begins, such as http://localhost:8000/v1?{self._whence}",
         )
 
 

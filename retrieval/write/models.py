@@ -9,15 +9,13 @@ What this module does not know: pictures, prompts, what answers mean.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import inspect
-import io
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexer.embed.checkpoints import quietly
 from indexer.embed.protocol import Dtype
 from indexer.errors import CallError, MissingExtraError, ModelError, WritingError
 
@@ -64,7 +62,7 @@ class TextModel:
         for place, own in enumerate(inputs):
             alike.setdefault(tuple((name, tuple(own[name].shape)) for name in sorted(own)), []).append(place)
         answers: dict[int, torch.Tensor | WritingError] = {}
-        with self._working, _quiet():
+        with self._working, quietly():
             read = None if opening is None else self._read(opening)
             for places in alike.values():
                 answers |= self._together(places, inputs, options, read)
@@ -146,64 +144,27 @@ def settled_dtype(dtype: str | Dtype | None, device: str) -> Dtype:
     return Dtype(dtype)
 
 
-def gguf_in(source: str | Path) -> Path | None:
-    """The GGUF file that a source is: a file itself, or the only one in a folder that has no other weights.
-
-    Raises:
-        ModelError: The file is not there, or the folder has several.
-        MissingExtraError: There is one, and the package that reads it is not installed.
-    """
-    path = Path(source)
-    found = [path] if path.suffix.lower() == ".gguf" else []
-    if path.is_dir() and not (path / "config.json").exists():
-        found = sorted(path.glob("*.gguf"))
-    if not found:
-        return None
-    if len(found) > 1:
-        raise ModelError(f"{path} has {len(found)} GGUF files.", f"Name one of them, such as {found[0]}.")
-    if not found[0].is_file():
-        raise ModelError(f"There is no file {found[0]}.")
-    if importlib.util.find_spec("gguf") is None:
-        raise MissingExtraError("gguf", "gguf", "A model in a GGUF file")
-    return found[0]
-
-
-def load_model(kind: Any, folder: Path, gguf: Path | None = None) -> Any:
-    """A model of a class of transformers.
+def load_model(kind: Any, reader: Any, folder: Path, gguf: Path | None = None) -> tuple[Any, Any]:
+    """A model of a class of transformers, and the tokenizer or processor that prepares what it reads.
 
     Args:
-        kind: The class.
-        folder: Where its files are.
-        gguf: Of these, the one that holds all of it; its weights are made plain again. None for safetensors.
+        kind: The model's class.
+        reader: The other's.
+        folder: Where their files are.
+        gguf: Of these, the one that holds all of both; its weights are made plain again. None for safetensors.
 
     Raises:
-        ModelError: It cannot be loaded, or weights are missing: those would be random.
-    """
-    # The reader of GGUF files has a bar that nothing else can turn off.
-    with loading(folder), nullcontext() if gguf is None else redirect_stderr(io.StringIO()):
-        form = {"use_safetensors": True} if gguf is None else {"gguf_file": gguf.name}
-        model, report = kind.from_pretrained(str(folder), **form, trust_remote_code=False, output_loading_info=True)
-    lost = sorted(str(each) for part in ("missing_keys", "mismatched_keys") for each in report[part])
-    if lost:
-        raise ModelError(
-            f"{len(lost)} weights of the model in {folder} are missing or of another shape, such as {lost[0]}.",
-            "Fetch the checkpoint again, or check that config.json belongs to it.",
-        )
-    return model
-
-
-@contextmanager
-def loading(folder: Path) -> Iterator[None]:
-    """What libraries raise while a checkpoint is read, as one error that names it; what they remark goes unsaid.
-
-    Raises:
-        ModelError: It cannot be loaded.
+        ModelError: One of them cannot be loaded, or weights are missing: those would be random.
     """
     from safetensors import SafetensorError
 
+    options: dict[str, Any] = {"trust_remote_code": False} | ({} if gguf is None else {"gguf_file": gguf.name})
     try:
-        with _quiet():
-            yield
+        with quietly(gguf=gguf is not None):
+            read = reader.from_pretrained(str(folder), **options)
+            model, report = kind.from_pretrained(
+                str(folder), use_safetensors=None if gguf else True, output_loading_info=True, **options
+            )
     except (
         OSError,
         ValueError,
@@ -214,23 +175,17 @@ def loading(folder: Path) -> Iterator[None]:
         RuntimeError,
         SafetensorError,
     ) as error:
-        raise ModelError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bars and remarks, which no user can act on."""
-    from transformers.utils import logging
-
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
+        raise ModelError(
+            f"The model in {folder} cannot be loaded: {_first_line(error)}",
+            "Is the checkpoint whole, and of a kind that the installed transformers knows?",
+        ) from error
+    lost = sorted(str(each) for part in ("missing_keys", "mismatched_keys") for each in report[part])
+    if lost:
+        raise ModelError(
+            f"{len(lost)} weights of the model in {folder} are missing or of another shape, such as {lost[0]}.",
+            "Fetch the checkpoint again, or check that config.json belongs to it.",
+        )
+    return model, read
 
 
 def _first_line(error: BaseException) -> str:

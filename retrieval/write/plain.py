@@ -21,6 +21,7 @@ from indexer.types import ImageSource, JsonValue
 from retrieval.kept import digest_of
 from retrieval.write.protocol import Answer, Change
 
+TABLE = 'It is a JSON object, such as {"ref.png": "a grey cat"}.'
 JOINED = "{caption}, {text}"
 
 
@@ -47,11 +48,9 @@ class TableCaptioner:
         try:
             table = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ModelError(f"The captions in {file} cannot be read: {error}.") from error
+            raise ModelError(f"The captions in {file} cannot be read: {error}.", TABLE) from error
         if not isinstance(table, dict) or not all(isinstance(each, str) and each.strip() for each in table.values()):
-            raise ModelError(
-                f"{file} is no table of captions.", 'It is a JSON object, such as {"ref.png": "a grey cat"}.'
-            )
+            raise ModelError(f"{file} is no table of captions.", TABLE)
         return cls(table, f"table:{file}")
 
     def identity(self) -> Mapping[str, JsonValue]:

@@ -46,8 +46,18 @@ def test_differences_are_those_of_the_recalls(run):
         assert 100 * gained == pytest.approx(own[f"{name} R@1"] - own["inversion R@1"], abs=0.02)
 
 
-def test_steps_count_evaluations_of_the_network(run):
+def test_steps_count_evaluations_of_the_network(run, monkeypatch):
+    real, loaded = speed_compose.evaluate, []
+
+    def timed(queries, retriever, **options):
+        loaded.append((retriever.method.value, retriever._studio._inversion, retriever._studio._generator))
+        return real(queries, retriever, **options)
+
+    monkeypatch.setattr(speed_compose, "evaluate", timed)
     _, told, _ = run("--part", "steps", "--limit", "2")
+    assert len(loaded) == 7
+    assert all(inversion is not None for _, inversion, _ in loaded), "models are loaded before time is taken"
+    assert all(generator is not None for method, _, generator in loaded if method == "cig")
     rows = {(row["steps"], row["guidance"], row["images"]): row for row in told["steps"]["rows"]}
     assert rows[2, 1.0, 1]["evaluations"] == 2
     assert rows[2, 2.0, 1]["evaluations"] == 4

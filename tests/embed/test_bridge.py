@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -156,10 +158,15 @@ def test_a_collection_answers_joint_queries(bridges, tmp_path: Path) -> None:
             assert (hit.id, round(hit.score, 4)) == (wanted, 1.0)
 
 
-def test_a_gguf_file_is_a_text_model(parts, tmp_path: Path) -> None:
+def test_a_gguf_file_is_a_text_model(parts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gguf", reason="needs gguf, of the extra bridge")
-    file = tiny_gguf(tmp_path / "tiny.gguf")
+    (tmp_path / "one").mkdir()
+    file = tiny_gguf(tmp_path / "one" / "tiny.gguf")
+    capfd.readouterr()
     reader = TextModel.load(str(file), torch.float32, "cpu")
+    told = capfd.readouterr()
+    assert (told.out, told.err) == ("", "")  # no bars
+    assert TextModel.load(str(file.parent), torch.float32, "cpu").digest == reader.digest
     assert (reader.pooling, reader.width, reader.after) == (Pooling.LAST, WIDTH, [1])
     assert len(reader.ids("red", 9)) == 1
     embedder = load_embedder(f"bridge:{tiny_bridge(tmp_path / 'bridge', 'linear', file, parts['tower'])}")
@@ -256,7 +263,10 @@ def test_a_text_model_with_weights_missing_or_left_over_is_refused(parts, tmp_pa
     assert TextModel.load(str(folder), torch.float32, "cpu").width == WIDTH, "nothing reads the pooler"
 
 
-def test_what_is_no_bridge_or_cannot_carry_one_is_refused(mine: Path, tmp_path: Path) -> None:
+def test_what_is_no_bridge_or_cannot_carry_one_is_refused(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "passing", ModuleType("passing"))  # as __main__ is: there, and from nowhere
     with pytest.raises(ModelError, match="is no bridge: it lacks bridge.json"):
         load_embedder(f"bridge:{tmp_path}")
     kept = (mine / CONFIG).read_text()
@@ -267,15 +277,35 @@ def test_what_is_no_bridge_or_cannot_carry_one_is_refused(mine: Path, tmp_path: 
         ({"text": "package:no_such_package/model"}, "no package 'no_such_package' is installed"),
         ({"text": "package:numpy/model"}, "the installed package numpy has no model"),
         ({"text": "/nowhere.gguf"}, "There is no file"),
-        ({"pooling": "max"}, "pooling 'max' is not known"),
-        ({"more": 1}, "cannot be used"),
+        ({"pooling": "max"}, "bridge.json: pooling 'max' is not known. Known: mean, last. It is as underdrawing"),
+        ({"text": "package:passing/x"}, "no package 'passing' is installed. Write package:NAME/PATH"),
+        (
+            {"more": 1},
+            "bridge.json: 'more' is not known. Its names are tower, .*, connector. It is as underdrawing train",
+        ),
+        ({"max_tokens": "24"}, "'max_tokens' is '24', and should be of the type int"),
+        ({"connector": 3}, "'connector' is 3, and should be of the type dict"),
+        (
+            {"connector": {"kind": "magic"}},
+            "bridge.json, connector: 'feature_tokens' is missing, .*Its names are kind, ",
+        ),
     ):
         with pytest.raises((ModelError, CallError), match=told):
             load_embedder(edited(mine, **values)).encode_document([Item(image=ONE)])
         (mine / CONFIG).write_text(kept)
-    (mine / CONFIG).write_text("[1]")
-    with pytest.raises(ModelError, match="cannot be used"):
-        load_embedder(f"bridge:{mine}")
+    spec = json.loads(kept)
+    for text, told in (
+        ("[1]", r"'\[1\]' is no object with names"),
+        ("{", "cannot be read: Expecting"),
+        (json.dumps({"pool": "mean"} | {name: spec[name] for name in spec if name != "pooling"}), "'pooling' is missing, 'pool' is not known"),
+        (json.dumps(spec | {"connector": spec["connector"] | {"kind": "magic"}}), "'magic' is not known. Known: linear, mlp"),
+        (json.dumps(spec | {"connector": spec["connector"] | {"queries": 0}}), "is a whole number, at least 1"),
+    ):  # fmt: skip
+        (mine / CONFIG).write_text(text)
+        with pytest.raises(ModelError, match=told) as refused:
+            load_embedder(f"bridge:{mine}")
+        assert str(mine / CONFIG) in refused.value.message
+        assert "copy the whole folder" in str(refused.value.remedy)
 
 
 def test_a_picture_that_leaves_no_room_for_words_is_refused(parts, tmp_path: Path) -> None:
@@ -288,6 +318,6 @@ def test_a_picture_that_leaves_no_room_for_words_is_refused(parts, tmp_path: Pat
 
 def test_a_gguf_file_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr("indexer.embed.text_model.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match="bridge"):
+    monkeypatch.setattr("indexer.embed.checkpoints.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"underdrawing\[bridge\]"):
         TextModel.load(str(tmp_path / "a.gguf"), torch.float32, "cpu")

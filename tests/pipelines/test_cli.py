@@ -69,7 +69,7 @@ def test_every_method_is_in_the_help_of_search(run):
         (["search", "SHOP"], 2, ["needs something to look for"]),
         (["search", "SHOP", "--image", "PHOTOS/letter.jpg"], 2, ["image cannot be used", "a letter"]),
         (["search", "SHOP", "--image", "PHOTOS/none.jpg"], 2, ["none.jpg does not exist"]),
-        (["search", "SHOP", "--like", "none"], 2, ["'none'"]),
+        (["search", "SHOP", "--like", "none"], 2, ["'none' is not in the collection", "id of a stored document"]),
         (["search", "SHOP", "x", "--image-weight", "0.3"], 2, ["text does not read the weight image"]),
         (["info", "PHOTOS"], 2, ["There is no collection at"]),
         (["index", "PHOTOS/none", "SHOP"], 2, ["none does not exist", "Accepted are"]),
@@ -80,6 +80,10 @@ def test_every_method_is_in_the_help_of_search(run):
         (["index", "PHOTOS", "SHOP", "--parts", "sound"], 2, ["sound", "image"]),
         (["search", "SHOP", "x", "--html", "PHOTOS/red.png/page.html"], 1, ["red.png"]),
         (["train", "clip", "PHOTOS/none", "--out", "PHOTOS/run"], 2, ["none does not exist"]),
+        (["train", "clip", "PHOTOS", "--out", "PHOTOS/red.png"], 2, ["red.png cannot be the folder of a run", "Name a"]),
+        (["train", "clip", "PHOTOS", "--out", "SHOP", "--recipe", "PHOTOS"], 2, ["cannot be read", "Give a JSON file"]),
+        (["train", "clip", "PHOTOS", "--out", "SHOP", "--recipe", "PHOTOS/none"], 2, ["No recipe", "Give a JSON file"]),
+        (["evaluate", "PHOTOS/none"], 2, ["none cannot be read", "a benchmark wrote by --json"]),
     ],
 )  # fmt: skip
 def test_a_wrong_call_names_what_is_wrong(call, originals, arguments, code, said):

@@ -12,7 +12,7 @@ import pytest
 
 from indexer.build import Progress
 from indexer.corpus.readers import open_corpus
-from pipelines.console import amount, duration, first, plain, shortened
+from pipelines.console import amount, duration, first, measure, plain, shortened
 from pipelines.progress import IndexProgress, count_entries, progress_line
 
 
@@ -88,6 +88,8 @@ def test_durations(seconds, shown):
 
 
 def test_amounts_and_texts():
+    measures = [measure(each) for each in (0.41372, 18530, 18530.4, 8.0, float("nan"))]
+    assert measures == ["0.4137", "18,530", "18,530.4", "8", "nan"]
     assert [amount(each) for each in (999, 1_000, 2_500_000, 3 * 10**9)] == ["999 bytes", "1.0 kB", "2.5 MB", "3.0 GB"]
     assert first(["a", "b", "c"], 2) == "a, b and 1 more"
     assert first(["a"], 2) == "a"

@@ -19,6 +19,7 @@ from synthesis_world import COLOURS, THINGS, Colours, Writer, corpus_file
 from typer.testing import CliRunner
 
 from indexer import embed
+from indexer.collection import Collection
 from indexer.corpus.readers import open_corpus
 from indexer.errors import CallError, CorruptionError, LockedError, ModelError, WriterAwayError, WritingError
 from indexer.store.lock import WriterLock
@@ -312,6 +313,37 @@ def test_a_damaged_ledger_is_named(tmp_path):
         Ledger(file)
 
 
+def test_a_ledger_outlives_a_full_disk(tmp_path, monkeypatch):
+    file, real = tmp_path / "new" / "asked.jsonl", os.fsync
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle).st_ino), real(handle)))
+    ledger = Ledger(file)
+    ledger.add({"a": "one"})
+    own, folder = file.stat().st_ino, file.parent.stat().st_ino
+    assert synced[-2:] == [own, folder], "a new file's name is in its folder"
+    ledger.add({"b": "two"})
+    assert synced[-2:] == [folder, own], "and is there already"
+    with file.open("a") as half:
+        half.write('{"key": "c", "ans')  # what a disk took before it was full
+    ledger.add({"d": "four"})
+    assert [json.loads(line)["key"] for line in file.read_text().splitlines()] == ["a", "b", "d"]
+    file.write_text("half")  # of the very first line
+    ledger = Ledger(file)
+    assert len(ledger) == 0
+    ledger.add({"d": WritingError("none")})
+    assert Ledger(file)["d"].message == "none"
+
+
+def test_nothing_stays_open_where_a_run_cannot_begin(tmp_path, monkeypatch):
+    closed = []
+    real = Collection.close
+    monkeypatch.setattr(Collection, "close", lambda self: (closed.append(self.path.parent.name), real(self)))
+    (tmp_path / "corpus.jsonl").write_text('{"id": "a", "text": "red heart", "image": "none.png"}\n')
+    with pytest.raises(CallError, match="picture that can be used"):
+        synthesize(open_corpus(tmp_path / "corpus.jsonl"), Writer(), SynthesisRecipe(model="fake:colours"), tmp_path)
+    assert closed == ["pictures", "passages"]
+
+
 def test_two_runs_do_not_write_to_one_folder(make, tmp_path):
     with WriterLock(tmp_path / "made" / "lock"), pytest.raises(LockedError):
         make()
@@ -444,9 +476,11 @@ def test_where_the_endpoint_is_away_the_rest_is_not_asked(server, make):
         (("--pictures", "stolen"), "Known: found, drawn"),
         (("--generator", "x"), "--pictures drawn"),
         (("--limit", "0"), "limit is 0"),
+        (("--least", "nan"), "least is nan; it must be a finite number"),
+        (("--least-corrected", "-inf"), "least_corrected is -inf"),
         (("--prompts", "nowhere"), "cannot be read"),
         (("--passage", "{poem}"), "lacks-poem"),
-        (("--part", "none"), "no passage"),
+        (("--part", "none"), "no passage of the form '{text}: {keywords}'.\n  Name fields that its documents have"),
     ],
 )
 def test_what_is_wrong_is_said_with_a_remedy(source, tmp_path, server, options, message):
@@ -455,6 +489,27 @@ def test_what_is_wrong_is_said_with_a_remedy(source, tmp_path, server, options, 
     assert message in done.stderr
     assert "Traceback" not in done.output
     assert server.asked == []
+
+
+def test_a_file_is_no_folder_of_a_run(source, tmp_path, server):
+    (tmp_path / "run").write_text("")
+    done = run(source, tmp_path, "--writer", f"api:tiny@{server.url}")
+    assert (done.exit_code, done.exception.__class__) == (2, SystemExit)
+    assert f"{tmp_path / 'run'} cannot be the folder of a run: File exists.\n  Name a folder" in done.stderr
+
+
+def test_a_temperature_is_a_number():
+    with pytest.raises(CallError, match="temperature is nan"):
+        SynthesisRecipe(temperature=float("nan"))
+
+
+def test_where_nothing_is_kept_nothing_is_said_to_be(source, tmp_path, server):
+    server.answers = [(401, {}, "{}")]
+    done = run(source, tmp_path, "--writer", f"api:tiny@{server.url}")
+    assert done.exit_code == 1
+    assert "answered 401" in done.stderr
+    assert "kept" not in done.stderr
+    assert "continues" not in done.stderr
 
 
 def test_a_writer_that_is_not_there_is_an_error(source, tmp_path):

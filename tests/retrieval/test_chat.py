@@ -175,5 +175,5 @@ def test_a_broken_or_missing_file_is_named(tmp_path):
 def test_a_gguf_file_needs_its_package(one_file, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "gguf" else real(name, *rest))
-    with pytest.raises(MissingExtraError, match="gguf"):
+    with pytest.raises(MissingExtraError, match=r"underdrawing\[gguf\]"):
         load_chat(one_file)

@@ -46,6 +46,36 @@ def asker(server, waits):
     return make
 
 
+@pytest.mark.parametrize(
+    ("url", "environment", "told"),
+    [
+        (None, "nonsense", r"nonsense is no address of an API. It is from OPENAI_BASE_URL. Write one such as"),
+        (None, "http://me:secret@host/v1", r"http://host is no address of an API. It is from OPENAI_BASE_URL"),
+        ("ftp://host", "nonsense", r"ftp://host is no address of an API. Write one"),
+    ],
+)
+def test_an_address_that_is_none_is_told_with_where_it_is_from(url, environment, told, monkeypatch):
+    monkeypatch.setenv(endpoint.URL_VARIABLE, environment)
+    with pytest.raises(CallError, match=told) as refused:
+        Endpoint("tiny", url)
+    assert "secret" not in str(refused.value)
+    with pytest.raises(CallError, match="Name a model as the endpoint calls it: api:MODEL"):
+        Endpoint("", "http://host/v1")
+
+
+def test_an_endpoint_that_is_away_says_where_its_address_is_from(server, waits, monkeypatch):
+    server.answers = [(404, {}, "{}")]
+    [told] = Endpoint("tiny", server.url).rewrite([CAT])
+    assert endpoint.URL_VARIABLE not in told.remedy
+    monkeypatch.setenv(endpoint.URL_VARIABLE, server.url)
+    [told] = Endpoint("tiny").rewrite([CAT])
+    assert told.remedy.endswith(f"It is from {endpoint.URL_VARIABLE}.")
+    monkeypatch.delenv(endpoint.URL_VARIABLE)
+    monkeypatch.setattr(endpoint, "OPENAI", server.url)
+    [told] = Endpoint("tiny").rewrite([CAT])
+    assert "It is OpenAI's own" in told.remedy
+
+
 def error(status, message="no", headers=None, **more):
     return status, headers or {}, json.dumps({"error": {"message": message, **more}})
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 
-from pipelines.train.batches import FAMILY, Batches
+from pipelines.train.batches import FAMILY, NEAREST, Batches
 
 TEXTS = [f"{kind} {number}" for kind in ("cat", "dog") for number in range(10)]
 ROWS = np.arange(100, 120)
@@ -37,6 +39,22 @@ def test_the_share_says_how_much_of_a_batch_is_families() -> None:
     batches.mine(kinds(batches))
     # Two families of four in sixteen: ten are drawn apart, so that six may repeat others.
     assert len(set(batches.draw(16, np.random.default_rng(1))[:10])) == 10
+
+
+def test_the_nearest_are_those_of_a_comparison_of_all_with_all_in_less_memory() -> None:
+    count = 3000
+    texts = [f"{number:04}" for number in range(count)]
+    batches = Batches(np.arange(count), texts, 1.0)
+    # Whole numbers, few of them: products are exact, and nearly every text has ties.
+    vectors = np.random.default_rng(0).integers(-2, 3, (count, 6)).astype(np.float32)
+    tracemalloc.start()
+    batches.mine(vectors)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    likeness = vectors @ vectors.T
+    np.fill_diagonal(likeness, -np.inf)
+    np.testing.assert_array_equal(batches._near, np.argsort(-likeness, 1, kind="stable")[:, :NEAREST])
+    assert most < likeness.nbytes / 4
 
 
 def test_a_seed_repeats_and_few_texts_are_no_error() -> None:

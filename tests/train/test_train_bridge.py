@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +13,19 @@ import pytest
 import torch
 from PIL import Image
 from tiny_bridges import QFORMER, tiny_text
-from tiny_corpus import corpus, dying
+from tiny_corpus import corpus, draw, dying
 from tiny_models import tiny_clip
 from typer.testing import CliRunner
 
 from indexer.corpus.records import Record
 from indexer.embed import load_embedder
 from indexer.embed.bridge import CONFIG, require_tower, save_bridge
+from indexer.embed.protocol import Fingerprint, Prepared
 from indexer.errors import CallError, ModelError, UnknownNameError
-from indexer.types import Document, Item
+from indexer.types import Document, Item, Modality
 from pipelines.cli import app
 from pipelines.train.bridge import _lasting, _Trainer, train_bridge
-from pipelines.train.bridge_parts import BridgeRecipe, see, whitening
+from pipelines.train.bridge_parts import BridgeRecipe, read_texts, see, whitening
 from pipelines.train.run import RunFolder
 from pipelines.train.unified_tasks import NONE, Reading
 
@@ -163,7 +166,7 @@ def test_whitened_rows_have_no_common_direction() -> None:
     rng = np.random.default_rng(0)
     turned = np.linalg.qr(rng.standard_normal((6, 6)))[0]
     rows = ((rng.standard_normal((500, 6)) * np.arange(1, 7)) @ turned + 20).astype(np.float32)
-    matrix, offset = whitening(rows)
+    matrix, offset = whitening(rows, len(rows))
     white = torch.from_numpy(rows) @ matrix.T + offset
     assert white.mean(0).abs().max() < 0.05
     correlations = torch.corrcoef(white.T)
@@ -175,6 +178,8 @@ def test_what_cannot_be_trained_is_refused(recipe: BridgeRecipe, trained: Path, 
         train_bridge(corpus(), replace(recipe, connector="magic"), tmp_path / "a")
     with pytest.raises(CallError, match="no document with both"):
         train_bridge([Record(Document("silent", None, Image.new("RGB", (4, 4))), "")], recipe, tmp_path / "b")
+    with pytest.raises(CallError, match="an iterator has it once"):
+        train_bridge(iter(corpus()), recipe, tmp_path / "b")
     with pytest.raises(ModelError, match="fake:8 cannot carry a bridge"):
         train_bridge(corpus(), replace(recipe, tower="fake:8"), tmp_path / "c")
     with pytest.raises(ModelError, match="neither a folder nor a hub id"):
@@ -194,11 +199,16 @@ def test_the_command_trains_and_says_where_the_bridge_is(recipe: BridgeRecipe, t
         (photos / f"{record.document.id}.txt").write_text(record.document.text)
     (tmp_path / "recipe.json").write_text(json.dumps({"keep": 0.4, "views": 0, "max_tokens": 16}))
     arguments = ["train", "bridge", photos, "--out", tmp_path / "run", "--recipe", tmp_path / "recipe.json", "--steps", 1,
-                 "--align-steps", 1, "--batch", 7, "--connector", "linear", "--tower", recipe.tower, "--text", recipe.text]  # fmt: skip
+                 "--align-steps", 1, "--batch", 7, "--connector", "linear", "--tower", recipe.tower, "--text", recipe.text,
+                 "--learning-rate", 0.02, "--align-learning-rate", 0.01]  # fmt: skip
     done = CliRunner().invoke(app, [str(each) for each in arguments])
     assert done.exit_code == 0, done.output
     assert f"The bridge is in {tmp_path / 'run' / 'model'}" in done.stdout
-    assert "picture_tokens" in done.output
+    trained = 32 * 32 + 32 + 32 * 32 + 32  # of the connector, and of the projection
+    assert re.search(rf"^  trained +{trained:,}$", done.output, re.MULTILINE)
+    assert re.search(r"^  picture_tokens +\d+$", done.output, re.MULTILINE)
+    asked = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert (asked["align_peak"], asked["peak"]) == (0.01, 0.02)
     spec = json.loads((tmp_path / "run" / "model" / CONFIG).read_text())
     assert (spec["connector"]["kind"], spec["pooling"]) == ("linear", "mean")
 
@@ -206,11 +216,75 @@ def test_the_command_trains_and_says_where_the_bridge_is(recipe: BridgeRecipe, t
 def test_features_are_kept_by_the_places_of_the_pictures(recipe: BridgeRecipe, tmp_path: Path) -> None:
     tower = require_tower(load_embedder(recipe.tower), recipe.tower)
     good = [record.document.image for record in corpus()[:2]]
-    first = see(tower, [good[0], b"no picture", good[1]], recipe, tmp_path)
-    again = see(tower, good, recipe, tmp_path)
+    first = see(tower, lambda: [good[0], b"no picture", good[1]], recipe, tmp_path)
+    again = see(tower, lambda: good, recipe, tmp_path)
     assert first.bad.tolist() == [1]
     assert again.features.shape[1] == 2
     np.testing.assert_array_equal(again.features[0, 1], first.features[0, 2])
+
+
+class WideTower:
+    """A tower with many features, and a text model with long vectors, that cost no time."""
+
+    width, digest, pooling = 4096, "", "mean"
+
+    def fingerprint(self):
+        return Fingerprint("wide", "", "", "", "float32", 1)
+
+    def preparer(self):
+        return lambda item: Prepared(Modality.IMAGE, {"image": np.asarray(item.image)})
+
+    def picture_tokens(self, prepared, layer=-1):
+        return np.ones((len(prepared), 64, 256), np.float32)
+
+    def table(self):
+        return torch.zeros(1)
+
+    def ids(self, text, most):
+        return [0]
+
+    def read(self, texts, pictures, shown):
+        return torch.ones(len(texts), self.width)
+
+
+def test_memory_does_not_grow_with_the_corpus(
+    recipe: BridgeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.train.bridge_parts.PART", 8)
+    picture, wide = draw("red", "square"), WideTower()
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        seen = see(wide, lambda: (picture for _ in range(count)), recipe, tmp_path)
+        assert seen.features[[1] * 8, np.arange(count - 8, count)].min() == 1
+        seen.means(np.arange(count))
+        read = read_texts(wide, [f"red {number}" for number in range(count)], 8, tmp_path)
+        assert read[np.arange(count - 8, count)].min() == 1
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    small, large = peak(16), peak(512)
+    assert large < 2 * small, "where features, of 100 kB a picture, are 32 times as large"
+    mapped = Path("/proc/self/maps")
+    if mapped.exists():  # on Linux; what has been read through a mapping that stays is the process's own
+        assert str(tmp_path) not in mapped.read_text()
+
+
+def test_what_a_killed_run_left_of_its_features_goes(recipe: BridgeRecipe, tmp_path: Path) -> None:
+    (tmp_path / ".tmp-half.npy").write_bytes(b"half")
+    RunFolder.start(tmp_path, recipe)
+    assert not list(tmp_path.glob(".tmp*"))
+
+
+def test_pictures_that_change_while_they_are_read_are_told(recipe: BridgeRecipe, tmp_path: Path) -> None:
+    tower = require_tower(load_embedder(recipe.tower), recipe.tower)
+    images = iter([record.document.image] for record in corpus())
+    with pytest.raises(CallError, match="changed while they were read"):
+        see(tower, lambda: next(images), recipe, tmp_path)
+    with pytest.raises(CallError, match="None of the corpus's 1 pictures"):
+        see(tower, lambda: [b"no picture"], recipe, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_names_of_models_that_are_no_folders_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
