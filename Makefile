@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 FAISS ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test demo check test test-slow bench lowest fix clean
+.PHONY: help install install-test demo check test test-slow bench bench-peers lowest fix clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,12 @@ bench: install-test  ## speed of searching and indexing beside raw FAISS and the
 	$(BIN)/python -m benchmarks.speed_search --json benchmarks/results/speed-search.json --plot docs/speed.png
 	$(BIN)/python -m benchmarks.speed_index --json benchmarks/results/speed-index.json
 
+bench-peers: $(BIN)/python  ## searching beside LanceDB, Chroma, milvus-lite, usearch and FAISS, in an environment of their own
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear $(VENV)-peers
+	$(BIN)/uv pip install --quiet --python $(VENV)-peers --editable '.[$(FAISS),peers]'
+	$(VENV)-peers/bin/python -m benchmarks.speed_search --part peers --rows 100000 --dim 128 --json benchmarks/results/speed-search.json
+
 lowest: $(BIN)/python  ## the tests on the oldest releases that pyproject.toml admits
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear $(VENV)-lowest
@@ -62,4 +68,4 @@ fix: install-test  ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) $(VENV)-lowest demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-peers demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

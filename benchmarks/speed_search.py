@@ -10,7 +10,7 @@
     open          a million vectors: a new process, from opening to the first answer
     startup       `import retrieval` and `underdrawing --help`
     growth        from 1,000 vectors to a million
-    peers         other libraries, where they are installed
+    peers         other libraries, where they are installed; only when asked for (`make bench-peers`)
 
 Contenders take turns; a ratio is the median of the turns' ratios. A part that is run several times keeps the run whose
 ratio is the median one. The last line of standard output is one JSON document.
@@ -60,7 +60,8 @@ PARTS: Mapping[str, Callable[[Bench], dict[str, Any]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed_search", description="Measure searching.")
-    parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS), help="what to measure")
+    usual = [name for name in PARTS if name != "peers"]
+    parser.add_argument("--part", nargs="+", choices=list(PARTS), default=usual, help="what to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there; other parts in it stay")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw `growth` there")
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="run each part so often, keep the median run")

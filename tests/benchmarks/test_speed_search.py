@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import speed_index, speed_processes, speed_races, speed_search, timing
+from benchmarks import speed_index, speed_peers, speed_processes, speed_races, speed_search, speed_transfer, timing
 from benchmarks.speed_data import Maker, synthetic
 from indexer.embed import load_embedder
 
@@ -47,6 +47,19 @@ def test_every_line_has_its_bar_and_says_whether_it_was_reached(run):
     for kind in ("hnsw", "ivf"):
         assert told["approximate"][kind]["faiss_recall"] >= told["approximate"][kind]["recall"] >= 0.9
     assert [told["filters"][share]["recall"] for share in ("0.5", "0.1", "0.01")] == [1, 1, 1]
+
+
+def test_peers_answer_the_same_queries_with_rows_and_filters_that_differ(run, tmp_path):
+    code, told, _ = run("--part", "peers", "--turns", "3")
+    assert code == 0
+    told = told["peers"]
+    assert {"exact", "hnsw", "faiss"} <= set(told["plain"])
+    assert told["plain"]["exact"]["recall"] == told["filtered"]["exact"]["recall"] == 1
+    assert min(row["recall"] for row in told["plain"].values()) >= 0.9
+    assert "faiss" not in told["filtered"]
+    assert told["effort"]["faiss"] in speed_peers.EFFORTS
+    assert len({speed_peers._start(turn) for turn in range(-3, 30)}) == 33
+    assert {line["work"].rsplit(" and ", 1)[1] for line in told["lines"]} >= {"faiss"}
 
 
 def test_growth_and_opening_take_place_in_the_sizes_asked_for(run, tmp_path, monkeypatch):
@@ -127,3 +140,8 @@ def test_indexing_is_measured_against_the_model_alone(tmp_path, monkeypatch):
     assert told["texts"] == 5
     assert told["of_raw"]["median"] > 0
     assert set(speed_index.memory(tmp_path, [20])) == {"20"}
+
+
+def test_handing_over_is_measured_in_both_ways():
+    [row] = speed_transfer.measure([8], 1)
+    assert set(row) == {"side", "pickled_ms", "shared_ms"}
