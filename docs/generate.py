@@ -59,6 +59,7 @@ OTHERS = {
     "docs/weights.png": "how good each weight was on the validation split",
     "docs/report.png": "the demo's report",
     "docs/synthesis.png": "a contact sheet: synthesised records, and what was dropped",
+    "docs/speed.md": "indexes, filters, graphics cards, and what each costs",
     "docs/speed.png": "how cost grows with the number of vectors",
     "indexer/bundled/LICENSES.md": "whose drawings and names these are",
     "indexer/bundled/README.md": "the bundled data: columns, split, the ten families of queries",
