@@ -28,10 +28,11 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 OPENINGS = 5
 
 OPENING = """
-import resource, sys, time
+import sys, time
 start = time.perf_counter()
 import numpy as np
 from benchmarks.speed_data import Maker, synthetic
+from benchmarks.timing import peak_megabytes
 from indexer.index.protocol import IndexKind, IndexSettings
 query = Maker(int(sys.argv[3])).queries(1)
 begun = time.perf_counter()
@@ -40,7 +41,7 @@ collection = synthetic(__import__("pathlib").Path(sys.argv[1]), int(sys.argv[2])
 snapshot = collection.snapshot()
 found = snapshot.search(query, 10)
 snapshot.documents(found.ids[0])
-print(time.perf_counter() - begun, begun - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, found.plan)
+print(time.perf_counter() - begun, begun - start, peak_megabytes(), found.plan)
 """
 
 
@@ -55,7 +56,7 @@ def opened(bench: Bench) -> dict[str, Any]:
             sizes = [str(bench.data), str(bench.large), str(bench.large_dim), kind.value]
             command = [sys.executable, "-c", OPENING, *sizes]
             done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-            seconds, imports, megabytes, plan = done.stdout.split(maxsplit=3)
+            seconds, imports, megabytes, plan = done.stdout.strip().split(maxsplit=3)
             runs.append((float(seconds), float(imports), float(megabytes)))
         seconds_, imports_, megabytes_ = (float(np.median(column)) for column in zip(*runs, strict=True))
         vectors_mb = bench.large * bench.large_dim * 4 / 1e6

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,16 @@ def spread(values: npt.NDArray[np.float64]) -> dict[str, Any]:
     """Median and quartiles."""
     low, middle, high = (float(each) for each in np.quantile(values, (0.25, 0.5, 0.75)))
     return {"median": _rounded(middle), "quartiles": [_rounded(low), _rounded(high)]}
+
+
+def peak_megabytes() -> float:
+    """The most that this process has held in memory, mapped files included."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+    except (OSError, StopIteration):
+        # Elsewhere than on Linux, where it also counts what the process held that started this one.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def machine() -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The batch job: a corpus into a collection, resumable after a kill at any moment.
 
-    records ─ shards ─► decode (worker processes or threads, ahead) ─► model, in batches ─► commit, a shard at a time
+    records ─ shards ─► decode (processes, or a thread) ─► model, batches side by side ─► commit, a shard at a time
 
-While the model works on a batch the next one is decoded; what waits are a few chunks of pixels and a shard's vectors,
-however large the corpus is.
+While the model works on its batches the next ones are decoded; what waits are a few chunks of pixels, a batch for the
+model, and a shard's vectors, however large the corpus is.
 
 The corpus is cut into shards of consecutive records. A shard's documents, its rejects and its row in the ledger are
 published by one transaction, so a shard is done or is not. A re-run reads the corpus again, passes over shards whose
@@ -21,7 +21,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -67,8 +67,6 @@ class Progress:
     added: int = 0
     unchanged: int = 0
     rejected: int = 0
-    waited: float = 0.0
-    """Seconds in which the model had nothing to do but wait for the next records."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,8 @@ class Summary:
         pruned: Removed, since the corpus no longer has them.
         rejected: Items that could not be used, with their reasons in `reasons` and, some of them, in `rejects`.
         seconds: Wall time.
-        waited: Seconds of it in which the model waited for records to be read and decoded.
+        waited: Seconds of it in which the model had nothing to do, since records were read and decoded, or a shard was
+            committed; of several batches side by side, the mean.
         generation: What a search sees now.
     """
 
@@ -129,11 +128,14 @@ def index_corpus(
         raise CallError(f"shard_size is {shard_size} and workers {workers}; they are at least 1 and 0.")
     corpus = open_corpus(source) if isinstance(source, str | Path) else source
     started = time.monotonic()
-    with collection.writer() as writer, _executor(workers) as executor:
-        job = _Job(corpus, collection, writer, shard_size, on_progress or (lambda _: None))
+    embedder = collection.embedder
+    with collection.writer() as writer, _executor(workers) as executor, embedder.threads() as threads:
+        model = _Model(embedder, threads)
+        job = _Job(corpus, collection, writer, model, shard_size, on_progress or (lambda _: None))
         job.run(executor, max(1, workers))
         pruned = job.prune() if prune else 0
     generation = collection.catalog.generation()
+    seconds = time.monotonic() - started
     return Summary(
         source=corpus.source,
         documents=generation.documents,
@@ -141,9 +143,9 @@ def index_corpus(
         unchanged=job.progress.unchanged,
         pruned=pruned,
         rejected=job.progress.rejected,
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         generation=generation.number,
-        waited=job.progress.waited,
+        waited=max(0.0, seconds - model.busy / embedder.streams),
         reasons=job.ledger.reject_counts(),
         rejects=job.ledger.rejects(limit=1000),
     )
@@ -163,16 +165,55 @@ class _Shard:
     ready: list[Ready] = field(default_factory=list)
     """Decoded, and not yet embedded."""
     documents: list[NewDocument] = field(default_factory=list)
-    vectors: list[Vectors] = field(default_factory=list)
+    vectors: list[Future[Vectors]] = field(default_factory=list)
     """Of the documents, a batch each."""
     chunks: int = 0
 
-    def embed(self, embedder: Embedder, least: int) -> None:
-        """Embed what is ready, in batches, as long as there are `least` of it."""
+    def embed(self, model: _Model, least: int) -> None:
+        """Have what is ready embedded, in batches, as long as there are `least` of it."""
         while len(self.ready) >= least:
-            batch, self.ready = self.ready[: embedder.batch_size], self.ready[embedder.batch_size :]
-            self.vectors.append(embed(embedder, batch))
+            batch, self.ready = self.ready[: model.batch_size], self.ready[model.batch_size :]
+            self.vectors.append(model.embed(batch))
             self.documents += [each.document for each in batch]
+
+
+class _Model:
+    """An embedder that takes batches ahead, as many as it has streams, and one to begin with when the first is done.
+
+    Attributes:
+        busy: Seconds that it spent on batches, of all streams together.
+    """
+
+    def __init__(self, embedder: Embedder, threads: Executor) -> None:
+        self._embedder, self._threads = embedder, threads
+        self._taken: deque[Future[Vectors]] = deque()
+        self._lock = threading.Lock()
+        self.busy = 0.0
+
+    @property
+    def batch_size(self) -> int:
+        """Items of a batch."""
+        return self._embedder.batch_size
+
+    @property
+    def ahead(self) -> int:
+        """How many items it holds at most."""
+        return self.batch_size * (self._embedder.streams + 1)
+
+    def embed(self, batch: Sequence[Ready]) -> Future[Vectors]:
+        """Take a batch, as soon as there is room for it."""
+        while len(self._taken) > self._embedder.streams:
+            self._taken.popleft().result()
+        future = self._threads.submit(self._work, batch)
+        self._taken.append(future)
+        return future
+
+    def _work(self, batch: Sequence[Ready]) -> Vectors:
+        start = time.monotonic()
+        vectors = embed(self._embedder, batch)
+        with self._lock:
+            self.busy += time.monotonic() - start
+        return vectors
 
 
 class _Job:
@@ -181,10 +222,11 @@ class _Job:
         corpus: Corpus,
         collection: Collection,
         writer: Writer,
+        model: _Model,
         shard_size: int,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self._corpus, self._collection, self._writer = corpus, collection, writer
+        self._corpus, self._collection, self._writer, self._model = corpus, collection, writer, model
         self._shard_size, self._on_progress = shard_size, on_progress
         self.progress = Progress()
         self.ledger = Ledger(collection.database, corpus.source, {"shard_size": shard_size})
@@ -194,10 +236,9 @@ class _Job:
 
     def run(self, executor: Executor, workers: int) -> None:
         """Take every shard through, decoding ahead by a few chunks a worker."""
-        ingest, embedder = self._collection.ingest(), self._collection.embedder
-        shards = 0
-        depth = max(4 * workers, 2 * embedder.batch_size // CHUNK)  # a batch for the model, and the next one
-        for shard, outcome in self._timed(_ahead(self._work(), executor, ingest, self._corpus.source, depth)):
+        ingest, shards = self._collection.ingest(), 0
+        depth = max(4 * workers, self._model.ahead // CHUNK)
+        for shard, outcome in _ahead(self._work(), executor, ingest, self._corpus.source, depth):
             shards = max(shards, shard.number + 1)
             for each in outcome:
                 if isinstance(each, Rejected):
@@ -206,21 +247,11 @@ class _Job:
                     shard.ready.append(each)
             shard.chunks -= 1
             self.progress.prepared += len(outcome)
-            shard.embed(embedder, embedder.batch_size if shard.chunks else 1)
+            shard.embed(self._model, self._model.batch_size if shard.chunks else 1)
             if shard.chunks == 0:
                 self._commit(shard)
             self._on_progress(self.progress)
         self.ledger.finish(shards)
-
-    def _timed(self, things: Iterator[Thing]) -> Iterator[Thing]:
-        """Note how long each thing is waited for."""
-        while True:
-            start = time.monotonic()
-            thing = next(things, None)
-            self.progress.waited += time.monotonic() - start
-            if thing is None:
-                return
-            yield thing
 
     def prune(self) -> int:
         """Delete the documents of this source that this run did not meet."""
@@ -278,7 +309,7 @@ class _Job:
         if shard.documents:
             self._writer.commit(
                 shard.documents,
-                np.concatenate(shard.vectors),
+                np.concatenate([each.result() for each in shard.vectors]),
                 shard=finished,
                 extra_sums=self._collection.missing_query_mean(),
                 note=f"indexed {self._corpus.source}, shard {shard.number}",

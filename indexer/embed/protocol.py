@@ -17,7 +17,9 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +96,7 @@ class Embedder(ABC):
         dim: Length of a vector.
         modalities: What it takes.
         batch_size: Items handed to `forward` at once.
+        streams: Batches that a batch job embeds side by side, each in one of the `threads`.
         fuses_natively: Whether a fused item is read by one model, and not summed from the vectors of its parts.
         reads_instructions: Whether an instruction changes a query's vector.
     """
@@ -102,6 +105,7 @@ class Embedder(ABC):
     dim: int
     modalities: frozenset[Modality]
     batch_size: int = 64
+    streams: int = 1
     fuses_natively: bool = False
     reads_instructions: bool = False
 
@@ -125,6 +129,15 @@ class Embedder(ABC):
         Returns:
             (n, dim) float32, rows of unit length, in the order given.
         """
+
+    @contextmanager
+    def threads(self) -> Iterator[Executor]:
+        """Threads in which a batch job runs `forward`, one for each stream; what then still waits is dropped."""
+        pool = ThreadPoolExecutor(self.streams, "model")
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def encode_query(self, items: Sequence[Item], instruction: str | None = None) -> Vectors:
         """Embed queries: (n, dim) float32, rows of unit length.

@@ -33,11 +33,11 @@ from indexer.types import Vectors
 
 FEW_QUERIES = 16
 """More than these at once, and a matrix product is faster than scans of codes one by one."""
-SPARSE = 0.03
+SPARSE = 0.1
 """Share of the rows up to which those that match are fetched, rather than passed over in a scan of the codes.
 
-`python -m benchmarks.speed_search --part crossover` measures both plans. On one core they meet at about 10 %; a scan of
-codes takes every core, fetching one.
+`python -m benchmarks.speed_search --part crossover` measures both plans. On two cores they meet between 10 and 20 %; a
+scan of codes takes every core, fetching one.
 """
 LOOKED_AT = 128
 LOOKED_AT_PER_K = 8

@@ -181,8 +181,10 @@ class _InMemory(Fields[Mask]):
         found = self._get(keys)
         if isinstance(value, bool):
             return self._of(found, TRUE if value else FALSE)
+        if isinstance(value, str) and sign == "==":
+            return self._texts(found, [value])
         if isinstance(value, str):
-            return self._texts(found, [SIGNS[sign](word, value) for word in found.words])
+            return self._texts(found, [word for word in found.words if SIGNS[sign](word, value)])
         if not len(found.numbers):
             return self._none
         [constant] = self._columns.constants([value])
@@ -196,9 +198,9 @@ class _InMemory(Fields[Mask]):
     def among(self, keys: list[str], values: list[Any]) -> Mask:
         found = self._get(keys)
         truths = [self._of(found, TRUE if value else FALSE) for value in values if isinstance(value, bool)]
-        texts = {value for value in values if isinstance(value, str)}
+        texts = [value for value in values if isinstance(value, str)]
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-        masks = [*truths, self._texts(found, [word in texts for word in found.words])]
+        masks = [*truths, self._texts(found, texts)]
         if numbers and len(found.numbers):
             constants = np.asarray(self._columns.constants(numbers), np.float64)
             masks.append(self._of(found, NUMBER) & np.isin(found.numbers[: self._below], constants))
@@ -213,8 +215,11 @@ class _InMemory(Fields[Mask]):
     def opposite(self, condition: Mask) -> Mask:
         return ~condition
 
-    def _texts(self, found: _Column, wanted: Sequence[bool]) -> Mask:
-        """Where the text is one of those words that are wanted."""
-        if not any(wanted):
+    def _texts(self, found: _Column, wanted: Sequence[str]) -> Mask:
+        """Where the text is one of those."""
+        codes = [found.words[word] for word in wanted if word in found.words]
+        if not codes:
             return self._none
-        return self._of(found, TEXT) & np.asarray(wanted, np.bool_)[found.codes[: self._below]]
+        chosen = np.zeros(len(found.words), np.bool_)
+        chosen[codes] = True
+        return self._of(found, TEXT) & chosen[found.codes[: self._below]]
