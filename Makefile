@@ -55,7 +55,7 @@ bench-peers: $(BIN)/python  ## searching beside LanceDB, Chroma, milvus-lite, us
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear $(VENV)-peers
 	$(BIN)/uv pip install --quiet --python $(VENV)-peers --editable '.[$(FAISS),peers]'
-	$(VENV)-peers/bin/python -m benchmarks.speed_search --part peers --rows 100000 --dim 128 --json benchmarks/results/speed-search.json
+	$(VENV)-peers/bin/python -m benchmarks.speed_search --part peers --rows 50000 --dim 128 --turns 20 --json benchmarks/results/speed-search.json
 
 lowest: $(BIN)/python  ## the tests on the oldest releases that pyproject.toml admits
 	$(BIN)/python -m pip install --quiet uv

@@ -85,22 +85,25 @@ def measure(
         if (effort := _tuned(peers[package], queries[:turns], truth[False])) is not None:
             told["effort"][package] = effort
     for filtered in (False, True):
-        contenders = {
-            name: partial(_turn, peer.search, queries, filtered)
-            for name, peer in peers.items()
-            if peer.filters or not filtered
-        }
-        found = race(contenders, turns)
-        rows = {}
-        for name in contenders:
-            own = [np.asarray(_turn(peers[name].search, queries, filtered, turn)) for turn in range(turns)]
-            recall, fewest = recall_of(own, truth[filtered]), min(len(each) for each in own)
+        rows: dict[str, Any] = {}
+        own = [kind.value for kind in ours]
+        for name, peer in peers.items():
+            if filtered and not peer.filters:
+                continue
+            # Each beside ours alone: one that takes a second empties the caches for all others.
+            found = race(
+                {each: partial(_turn, peers[each].search, queries, filtered) for each in dict.fromkeys([*own, name])},
+                turns,
+            )
+            answers = [np.asarray(_turn(peer.search, queries, filtered, turn)) for turn in range(turns)]
+            recall, fewest = recall_of(answers, truth[filtered]), min(len(each) for each in answers)
             rows[name] = {**found.told()[name], "recall": recall, "found": fewest}
             if name not in PEERS:
                 continue
-            graph = peers[name].set_effort is not None and not filtered
+            graph = peer.set_effort is not None and not filtered
             reference = (IndexKind.HNSW if graph else IndexKind.EXACT).value
             ratio = found.ratio(reference, name)["median"]
+            rows[name] |= {"beside": reference, "ours": found.told()[reference], "ours_of_it": ratio}
             work = f"one query{', 1 % match' if filtered else ''}, {len(vectors):,} × {vectors.shape[1]}, and {name}"
             words = (
                 f"{reference} {found.ms(reference)} ms, recall {rows[reference]['recall']:.3f}; "
