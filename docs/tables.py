@@ -271,9 +271,10 @@ def _peers(told: dict[str, Any]) -> list[str]:
         f"{name} {told['plain'][name]['recall']:.3f}" for name in told["plain"] if name not in told["versions"]
     )
     return [
-        f"Other libraries, {work}, each in turns with ours, one query, rows returned (recall of ours: {recalls}). The filter is "
-        "another one in each turn, and 1 % match. FAISS and usearch keep no rows: a table in SQLite stands beside "
-        "them, and they are asked without a filter. Graphs are compared with our graph, all else with our exact search.",
+        f"Other libraries, {work}, each in turns with ours, one query, rows returned (recall of ours: {recalls}). "
+        "The filter is another one in each turn, and 1 % match. FAISS and usearch keep no rows: a table in SQLite "
+        "stands beside them, and they are asked without a filter. Graphs are compared with our graph, all else with "
+        "our exact search.",
         "",
         *_table(["", "ms (recall)", "ours", "filtered, ms (recall)", "ours"], rows),
         "",
