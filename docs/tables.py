@@ -301,7 +301,7 @@ def _indexing(row: dict[str, Any], architecture: str) -> list[str]:
     drafted = f", draft {row['draft']}" if row["draft"] else ""
     decoding = f", decoded in {row['workers']} process" if row["workers"] else ""
     return [
-        f"indexing photographs, {architecture}, {row['dtype']}{drafted}{decoding}",
+        f"indexing photographs of 640 × 480, {architecture}, {row['dtype']}{drafted}{decoding}",
         "≥ 0.95 of the raw forward rate",
         _reached(row["of_raw"]["median"], "", row["reached"]),
         f"{speed['index']:g} of {speed['raw']:g} images/s; simple loop {row['loop_of_raw']['median']:.2f}; {waits}",

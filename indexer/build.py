@@ -49,6 +49,9 @@ DUPLICATE = "duplicate-id"
 CHUNK = 16
 """Records that travel to a worker together: fewer cost more messages, more make the pipeline lumpy."""
 
+STREAM_BATCH = 16
+"""Of each of several batches side by side: large enough for one core, and soon done at the end of a shard."""
+
 Thing = TypeVar("Thing")
 
 
@@ -128,9 +131,12 @@ def index_corpus(
         raise CallError(f"shard_size is {shard_size} and workers {workers}; they are at least 1 and 0.")
     corpus = open_corpus(source) if isinstance(source, str | Path) else source
     started = time.monotonic()
-    embedder = collection.embedder
-    with collection.writer() as writer, _executor(workers) as executor, embedder.threads() as threads:
-        model = _Model(embedder, threads)
+    with (
+        collection.writer() as writer,
+        _executor(workers) as executor,
+        collection.embedder.threads() as threads,
+    ):
+        model = _Model(collection.embedder, threads)
         job = _Job(corpus, collection, writer, model, shard_size, on_progress or (lambda _: None))
         job.run(executor, max(1, workers))
         pruned = job.prune() if prune else 0
@@ -145,7 +151,7 @@ def index_corpus(
         rejected=job.progress.rejected,
         seconds=seconds,
         generation=generation.number,
-        waited=max(0.0, seconds - model.busy / embedder.streams),
+        waited=max(0.0, seconds - model.busy / collection.embedder.streams),
         reasons=job.ledger.reject_counts(),
         rejects=job.ledger.rejects(limit=1000),
     )
@@ -193,7 +199,8 @@ class _Model:
     @property
     def batch_size(self) -> int:
         """Items of a batch."""
-        return self._embedder.batch_size
+        most = self._embedder.batch_size
+        return most if self._embedder.streams == 1 else min(most, STREAM_BATCH)
 
     @property
     def ahead(self) -> int:

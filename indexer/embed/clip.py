@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 FUSED_IMAGE_WEIGHT = 0.5
 MOST_STREAMS = 4
 """Each holds a batch and what the model makes of it."""
-CPU_BATCH = 16
-"""One core is as fast with these as with more, and sooner done at the end of a shard."""
 CHARACTERS_READ = 20_000
 """Of a text; every open_clip tokenizer has cut its tokens long before."""
 
@@ -60,8 +58,8 @@ class ClipEmbedder(Embedder):
         self.dim = int(self._text_vectors(["a"]).shape[1])
         # One batch on all cores waits at every layer for the core that decodes the next pictures; batches side by side
         # wait for nobody.
-        if device == "cpu":
-            self.streams, self.batch_size = min(torch.get_num_threads(), MOST_STREAMS), CPU_BATCH
+        self._cores = torch.get_num_threads()
+        self.streams = min(self._cores, MOST_STREAMS) if device == "cpu" else 1
 
     @classmethod
     def from_folder(cls, folder: Path, *, name: str, dtype: Dtype, device: str) -> ClipEmbedder:
@@ -158,16 +156,16 @@ class ClipEmbedder(Embedder):
 
     @contextmanager
     def threads(self) -> Iterator[Executor]:
-        """As the base's; each gets its share of the cores."""
+        """As the base's; each gets its share of the cores. So do, meanwhile, threads that others start for torch."""
         import torch
 
-        cores = torch.get_num_threads()
-        pool = ThreadPoolExecutor(self.streams, "model", torch.set_num_threads, (max(1, cores // self.streams),))
+        shares = iter([len(range(place, self._cores, self.streams)) for place in range(self.streams)])
+        pool = ThreadPoolExecutor(self.streams, "model", lambda: torch.set_num_threads(next(shares)))
         try:
             yield pool
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(cores)  # of this thread nothing changed, but others yet to come would get a share
+            torch.set_num_threads(self._cores)  # of this thread nothing changed, but others yet to come got a share
 
     def image_features(self, prepared: Sequence[Prepared]) -> Vectors:
         """The picture tower's own output, (n, dim) float32, not of unit length: what published inversions read."""

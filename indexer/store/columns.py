@@ -30,9 +30,13 @@ from indexer.store.schema import DocumentRow, VectorRow
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 MOST_BYTES = 1 << 28
-"""Of all columns of a collection; the one longest not used goes first."""
+"""Of all columns of a collection; a column that does not fit beside the others stays with SQL."""
+MOST_FIELDS = 1000
+"""Fields that are watched at all: names may come from users."""
 MOST_WORDS = 1 << 16
 """Different texts in a column."""
+WORD_BYTES = 200
+"""What a dictionary takes for a text, beside its characters."""
 WHOLE = 2.0**53
 """From here on, float64 leaves whole numbers out."""
 MISSING, FALSE, TRUE, NUMBER, TEXT = range(5)
@@ -50,17 +54,20 @@ class _Column:
         numbers: (n,) float64, 0 where it is none; empty if none is.
         codes: (n,) int32, which of the words; 0 where it is no text; empty if none is.
         words: The different texts, with their codes.
+        word_bytes: What those take.
     """
 
     kinds: npt.NDArray[np.uint8]
     numbers: npt.NDArray[np.float64]
     codes: npt.NDArray[np.int32]
     words: Mapping[str, int]
+    word_bytes: int = 0
 
     @property
     def size(self) -> int:
-        """Bytes; a word counts as a hundred."""
-        return self.kinds.nbytes + self.numbers.nbytes + self.codes.nbytes + 100 * len(self.words)
+        """Bytes in memory."""
+        kinds = self.kinds.nbytes if any(self.kinds.strides) else 0
+        return kinds + self.numbers.nbytes + self.codes.nbytes + self.word_bytes
 
     def grown(self, below: int, rows: Iterable[Sequence[Any]]) -> _Column | None:
         """The column with more rows (vector id, type, value), all ids up to `below`; None where it cannot hold one."""
@@ -68,7 +75,7 @@ class _Column:
         kinds, numbers, codes = np.zeros(below, np.uint8), np.zeros(below), np.zeros(below, np.int32)
         kinds[:known] = self.kinds
         numbers[: len(self.numbers)], codes[: len(self.codes)] = self.numbers, self.codes
-        words = dict(self.words)
+        words, word_bytes = dict(self.words), self.word_bytes
         for place, name, value in rows:
             kind = (TRUE if value else FALSE) if name == "boolean" else KINDS.get(name)
             if kind is None:
@@ -79,10 +86,18 @@ class _Column:
                     return None
                 numbers[place] = value
             elif kind == TEXT:
-                codes[place] = words.setdefault(value, len(words))
-                if len(words) > MOST_WORDS:
-                    return None
-        return _Column(kinds, numbers if (kinds == NUMBER).any() else numbers[:0], codes if words else codes[:0], words)
+                if value not in words:
+                    words[value] = len(words)
+                    word_bytes += WORD_BYTES + 4 * len(value)
+                    if len(words) > MOST_WORDS or word_bytes > MOST_BYTES:
+                        return None
+                codes[place] = words[value]
+        if not kinds.any():  # a field that no document has takes no room
+            return _Column(np.broadcast_to(np.uint8(MISSING), below), _EMPTY.numbers, _EMPTY.codes, {})
+        has_numbers = bool((kinds == NUMBER).any())
+        return _Column(
+            kinds, numbers if has_numbers else _EMPTY.numbers, codes if words else _EMPTY.codes, words, word_bytes
+        )
 
 
 _EMPTY = _Column(np.empty(0, np.uint8), np.empty(0), np.empty(0, np.int32), {})
@@ -95,8 +110,9 @@ class Columns:
         self._database = database
         self._lock = threading.Lock()
         self._asked: set[tuple[int, str]] = set()
+        self._read_now: set[tuple[int, str]] = set()
         self._columns: dict[tuple[int, str], _Column | None] = {}
-        """By space and field, the last one used last; None for what stays with SQL."""
+        """By space and field; None for what stays with SQL."""
 
     def matching(self, where: Where, space: int, below: int) -> Mask | None:
         """Which vectors' documents match, or None where SQL must be asked.
@@ -112,26 +128,40 @@ class Columns:
         Raises:
             FilterError: The filter does not parse.
         """
-        fields = _InMemory(self, space, below)
-        mask = evaluate(where, fields)
-        return mask if fields.complete else None
+        try:
+            return evaluate(where, _InMemory(self, space, below))
+        except _AskSqlError:
+            return None
 
     def get(self, space: int, name: str, below: int) -> _Column | None:
-        """The column of a field, read as far as it has to be; None if it is asked for the first time, or cannot be."""
+        """The column of a field, read as far as it has to be.
+
+        None, and SQL has to be asked, if the field is asked for the first time, if another thread reads its column at
+        this moment, or if no column can hold it.
+        """
         key = (space, name)
         with self._lock:
             if key not in self._asked:
-                self._asked.add(key)
+                if len(self._asked) < MOST_FIELDS:
+                    self._asked.add(key)
                 return None
-            found = self._columns.pop(key, _EMPTY)
-            if found is not None and len(found.kinds) < below:
-                found = self._grown(found, space, name, below)
-            if found is not None and found.size > MOST_BYTES:
-                found = None
-            self._columns[key] = found
-            while sum(each.size for each in self._columns.values() if each is not None) > MOST_BYTES:
-                del self._columns[next(key for key, each in self._columns.items() if each is not None)]
-            return found
+            found = self._columns.get(key, _EMPTY)
+            if found is None or len(found.kinds) >= below:
+                return found
+            if key in self._read_now:
+                return None
+            self._read_now.add(key)
+        try:
+            grown = self._grown(found, space, name, below)
+        finally:
+            with self._lock:
+                self._read_now.discard(key)
+        with self._lock:
+            others = sum(each.size for other, each in self._columns.items() if each is not None and other != key)
+            if grown is not None and others + grown.size > MOST_BYTES:
+                grown = None
+            self._columns[key] = grown
+            return grown
 
     def constants(self, numbers: Sequence[float]) -> list[float]:
         """Numbers of a filter as the database reads them: its parser may differ from Python's in the last digit."""
@@ -152,27 +182,30 @@ class Columns:
             return found.grown(below, rows)
 
 
+class _AskSqlError(Exception):
+    """A field of the filter is in no column."""
+
+
 class _InMemory(Fields[Mask]):
-    """Conditions as masks by vector id; of no worth unless `complete`."""
+    """Conditions as masks by vector id; raises `_AskSqlError`."""
 
     def __init__(self, columns: Columns, space: int, below: int) -> None:
         self._columns, self._space, self._below = columns, space, below
         self._none: Mask = np.zeros(below, np.bool_)
-        self._got: dict[str, _Column | None] = {}
-
-    @property
-    def complete(self) -> bool:
-        """Whether every field that was asked for is in a column."""
-        return None not in self._got.values()
+        self._got: dict[str, _Column] = {}
 
     def _get(self, keys: list[str]) -> _Column:
         name = ".".join(keys)
         if name not in self._got:
-            self._got[name] = self._columns.get(self._space, name, self._below)
-        return self._got[name] or _EMPTY
+            found = self._columns.get(self._space, name, self._below)
+            if found is None:
+                raise _AskSqlError
+            self._got[name] = found
+        return self._got[name]
 
     def _of(self, found: _Column, kind: int) -> Mask:
-        return found.kinds[: self._below] == kind if len(found.kinds) else self._none
+        mask: Mask = found.kinds[: self._below] == kind
+        return mask
 
     def present(self, keys: list[str]) -> Mask:
         return ~self._of(self._get(keys), MISSING)

@@ -124,19 +124,54 @@ def test_a_column_of_very_many_texts_is_not_kept(stocked, sql, monkeypatch):  # 
     assert sql
 
 
-def test_the_column_longest_not_used_makes_room(stocked, sql, monkeypatch):  # noqa: F811
-    shop = stocked({"a": 1, "b": 2, "c": 3})
+def test_what_does_not_fit_beside_the_others_stays_with_sql(stocked, sql, monkeypatch):  # noqa: F811
+    shop = stocked({"a": 1, "b": 2, "c": "x" * 1000})
     warm(shop, "a")
     [size] = [each.size for each in shop.catalog.columns._columns.values()]
-    monkeypatch.setattr(columns, "MOST_BYTES", 2 * size)
-    warm(shop, "b")
-    shop.snapshot().matching({"a": 1})
-    warm(shop, "c")
-    assert [name for _, name in shop.catalog.columns._columns] == ["a", "c"]
-    monkeypatch.setattr(columns, "MOST_BYTES", size - 1)
+    monkeypatch.setattr(columns, "MOST_BYTES", 2 * size + 300)
+    warm(shop, "b", "c")
+    assert [key[1] for key, each in shop.catalog.columns._columns.items() if each] == ["a", "b"]
     sql.clear()
-    assert shop.snapshot().matching({"b": 2}).size == 1
-    assert sql == [{"b": 2}]
+    for number in range(3):
+        assert shop.snapshot().matching({"a": 1, "b": {"$lt": 3 + number}}).size == 1
+    assert not sql
+    assert shop.snapshot().matching({"c": {"$gt": "a"}}).size == 1
+    assert sql
+
+
+def test_fields_that_nobody_has_take_no_room_and_not_all_are_watched(stocked, sql, monkeypatch):  # noqa: F811
+    shop = stocked({"a": 1})
+    monkeypatch.setattr(columns, "MOST_FIELDS", 3)
+    warm(shop, "x", "y", "a", "z")
+    kept = shop.catalog.columns._columns
+    assert [key[1] for key in kept] == ["x", "y", "a"]
+    assert [each.size == 0 for each in kept.values()] == [True, True, False]
+    sql.clear()
+    assert shop.snapshot().matching({"x": {"$exists": False}}).size == 1
+    assert shop.snapshot().matching({"x": 1}).size == 0
+    assert not sql
+
+
+def test_others_ask_sql_while_a_column_is_read(stocked, sql, monkeypatch):  # noqa: F811
+    shop = stocked({"a": 1, "b": 2})
+    warm(shop, "a")
+    shop.snapshot().matching({"b": 1})
+    grown, found = Columns._grown, []
+
+    def slowly(own, *arguments):
+        # What another thread would see at this moment: the lock is free, `a` is answered, `b` goes to SQL.
+        assert own._lock.acquire(timeout=1)
+        own._lock.release()
+        sql.clear()
+        found.append(shop.snapshot().matching({"a": {"$lt": 5}}).size)
+        assert not sql
+        found.append(shop.snapshot().matching({"b": {"$lt": 5}}).size)
+        assert sql
+        return grown(own, *arguments)
+
+    monkeypatch.setattr(Columns, "_grown", slowly)
+    assert shop.snapshot().matching({"b": {"$lt": 6}}).size == 1
+    assert found == [1, 1]
 
 
 def test_columns_grow_with_what_is_added_and_forget_what_dies(stocked, sql):  # noqa: F811
