@@ -131,11 +131,7 @@ def index_corpus(
         raise CallError(f"shard_size is {shard_size} and workers {workers}; they are at least 1 and 0.")
     corpus = open_corpus(source) if isinstance(source, str | Path) else source
     started = time.monotonic()
-    with (
-        collection.writer() as writer,
-        _executor(workers) as executor,
-        collection.embedder.threads() as threads,
-    ):
+    with collection.writer() as writer, _executor(workers) as executor, collection.embedder.threads() as threads:
         model = _Model(collection.embedder, threads)
         job = _Job(corpus, collection, writer, model, shard_size, on_progress or (lambda _: None))
         job.run(executor, max(1, workers))
