@@ -210,7 +210,7 @@ def speed() -> str:
     search, index = _speeds()
     lines = [line for name, part in search.items() if name not in ("peers", "crossover") for line in part["lines"]]
     rows = [[line["work"], line["bar"], _reached(line["value"], line["unit"], line["reached"])] for line in lines]
-    rows += [_indexing(row, index["architecture"])[:3] for row in index["rows"] if row["best"]]
+    rows += [_indexing(row, index)[:3] for row in index["rows"] if row["best"]]
     rows += [_texts(index)[:3]]
     facts = search["exact"]["machine"]
     return "\n".join([
@@ -230,7 +230,7 @@ def speed_details() -> str:
     search, index = _speeds()
     lines = [line for name, part in search.items() if name != "peers" for line in part["lines"]]
     rows = [[line["work"], _reached(line["value"], line["unit"], line["reached"]), line["told"]] for line in lines]
-    rows += [[each[0], each[2], each[3]] for each in (_indexing(row, index["architecture"]) for row in index["rows"])]
+    rows += [[each[0], each[2], each[3]] for each in (_indexing(row, index) for row in index["rows"])]
     work, _, reached, told = _texts(index)
     peaks = ", ".join(f"{mb:.0f} MB for {int(count):,} texts" for count, mb in index["memory_mb"].items())
     loads = {name: part["machine"]["load"][0] for name, part in search.items()}
@@ -296,12 +296,13 @@ def _answered(row: dict[str, Any]) -> str:
     return f"{row['median']:g} ({row['recall']:.3f}{fewest})"
 
 
-def _indexing(row: dict[str, Any], architecture: str) -> list[str]:
+def _indexing(row: dict[str, Any], index: dict[str, Any]) -> list[str]:
     speed, waits = row["images_per_second"], f"the model waits {100 * row['waiting_share']:.0f} % of the time"
     drafted = f", draft {row['draft']}" if row["draft"] else ""
     decoding = f", decoded in {row['workers']} process" if row["workers"] else ""
+    width, height = index["photograph"]
     return [
-        f"indexing photographs of 640 × 480, {architecture}, {row['dtype']}{drafted}{decoding}",
+        f"indexing photographs of {width} × {height}, {index['architecture']}, {row['dtype']}{drafted}{decoding}",
         "≥ 0.95 of the raw forward rate",
         _reached(row["of_raw"]["median"], "", row["reached"]),
         f"{speed['index']:g} of {speed['raw']:g} images/s; simple loop {row['loop_of_raw']['median']:.2f}; {waits}",

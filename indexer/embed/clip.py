@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,16 +155,15 @@ class ClipEmbedder(Embedder):
         return unit_rows(vectors)
 
     @contextmanager
-    def threads(self) -> Iterator[Executor]:
+    def threads(self, ready: Callable[[], object] | None = None) -> Iterator[Executor]:
         """As the base's; each gets its share of the cores. So do, meanwhile, threads that others start for torch."""
         import torch
 
         shares = iter([len(range(place, self._cores, self.streams)) for place in range(self.streams)])
-        pool = ThreadPoolExecutor(self.streams, "model", lambda: torch.set_num_threads(next(shares)))
         try:
-            yield pool
+            with super().threads(ready or (lambda: torch.set_num_threads(next(shares)))) as pool:
+                yield pool
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
             torch.set_num_threads(self._cores)  # of this thread nothing changed, but others yet to come got a share
 
     def image_features(self, prepared: Sequence[Prepared]) -> Vectors:

@@ -131,9 +131,13 @@ class Embedder(ABC):
         """
 
     @contextmanager
-    def threads(self) -> Iterator[Executor]:
-        """Threads in which a batch job runs `forward`, one for each stream; what then still waits is dropped."""
-        pool = ThreadPoolExecutor(self.streams, "model")
+    def threads(self, ready: Callable[[], object] | None = None) -> Iterator[Executor]:
+        """Threads in which a batch job runs `forward`, one for each stream; what then still waits is dropped.
+
+        Args:
+            ready: What each of them begins with.
+        """
+        pool = ThreadPoolExecutor(self.streams, "model", ready)
         try:
             yield pool
         finally:

@@ -170,7 +170,7 @@ class Catalog:
             with self._pinned(generation):
                 return
         if not rows:
-            raise SnapshotGoneError(f"Generation {generation} was compacted away.", "Open a new snapshot.")
+            raise _gone(generation)
 
     def compiled(self, where: Where) -> Condition:
         """A filter as SQL for this database.
@@ -343,7 +343,7 @@ class Catalog:
         with self.database.read() as connection:
             known = select(GenerationRow.number).where(GenerationRow.number == generation)
             if connection.execute(known).first() is None:
-                raise SnapshotGoneError(f"Generation {generation} was compacted away.", "Open a new snapshot.")
+                raise _gone(generation)
             yield connection
 
     def _ids(self, values: Iterable[Any]) -> Ids:
@@ -370,3 +370,7 @@ def _alive(row: type[DocumentRow] | type[SegmentRow], generation: int) -> Column
 def _batches(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
     for start in range(0, len(values), MAX_PARAMETERS):
         yield values[start : start + MAX_PARAMETERS]
+
+
+def _gone(generation: int) -> SnapshotGoneError:
+    return SnapshotGoneError(f"Generation {generation} was compacted away.", "Open a new snapshot.")
