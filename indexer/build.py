@@ -36,13 +36,13 @@ import numpy as np
 from indexer.collection import Collection
 from indexer.corpus.paths import printable
 from indexer.corpus.readers import open_corpus
-from indexer.corpus.records import Corpus, Record
+from indexer.corpus.records import Corpus, Entry, Record
 from indexer.embed.protocol import Embedder
 from indexer.errors import CallError, UnderdrawingError
 from indexer.ingest import Ingest, Ready, embed
 from indexer.store.ledger import Ledger
 from indexer.store.publish import FinishedShard, NewDocument
-from indexer.types import Rejected, Vectors
+from indexer.types import PassedOver, Rejected, Vectors
 from indexer.writer import Writer
 
 DUPLICATE = "duplicate-id"
@@ -279,7 +279,7 @@ class _Job:
             for chunk in chunks:
                 yield shard, chunk
 
-    def _plan(self, number: int, records: list[Record | Rejected]) -> _Shard:
+    def _plan(self, number: int, records: list[Entry]) -> _Shard:
         """What of a shard must be done."""
         rejects = [each for each in records if isinstance(each, Rejected)]
         fresh: list[Record] = []
@@ -389,9 +389,11 @@ def _short_hash(identifier: str) -> int:
     return int.from_bytes(hashlib.blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def _digest(records: list[Record | Rejected]) -> str:
+def _digest(records: list[Entry]) -> str:
     digest = hashlib.sha256()
     for each in records:
+        if isinstance(each, PassedOver):
+            continue
         told = [each.document.id, each.stamp] if isinstance(each, Record) else [each.uri, each.reason, each.detail]
         digest.update("\0".join(told).encode("utf-8", "surrogatepass") + b"\1")
     return digest.hexdigest()

@@ -153,8 +153,31 @@ class Document:
 
 @dataclass(frozen=True)
 class Rejected:
-    """An item that could not be used, and why."""
+    """An item that could not be used, and why.
+
+    Attributes:
+        uri: Where it is.
+        reason: A short stable code for counting; `indexer/corpus/reasons.py` lists those of readers.
+        detail: One sentence with the numbers.
+        hides: Prefix of the ids of documents that may lie under what could not be read: the id itself for one file, a
+            folder's path for a folder that cannot be listed, the empty text for a whole source, None if nothing can.
+            Documents it covers are never pruned: not seen is not gone.
+    """
 
     uri: str
     reason: str
     detail: str
+    hides: str | None = None
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """Something a reader saw and made neither a document nor a reject of.
+
+    Attributes:
+        uri: Where it is.
+        kind: What it is counted under: a suffix such as `.cr2`, or a short phrase such as `README beside tables`.
+    """
+
+    uri: str
+    kind: str

@@ -13,8 +13,8 @@ from pathlib import Path
 from indexer.build import Progress, Summary, index_corpus
 from indexer.collection import Collection
 from indexer.corpus.readers import open_corpus
-from indexer.corpus.records import Corpus, Record
-from indexer.types import Document, Modality, Rejected
+from indexer.corpus.records import Corpus, Entry, Record
+from indexer.types import Document, Modality
 from retrieval import Hit, Query, Retriever
 
 KINDS = (Modality.TEXT, Modality.IMAGE, Modality.FUSED)
@@ -33,10 +33,10 @@ class Pages:
         self._corpus, self._vendors = corpus, vendors
         self.source = f"{corpus.source}#pages"
 
-    def __iter__(self) -> Iterator[Record | Rejected]:
+    def __iter__(self) -> Iterator[Entry]:
         """The records in the corpus's order; a concept that its turn's vendor does not draw is left out."""
         for record in self._corpus:
-            if isinstance(record, Rejected):
+            if not isinstance(record, Record):
                 yield record
                 continue
             document = record.document

@@ -14,12 +14,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from indexer.corpus.paths import printable, stat_file
 from indexer.corpus.reasons import Reason, refusal
 from indexer.errors import ItemError
-from indexer.types import Document, Rejected
+from indexer.types import Document, PassedOver, Rejected
 
 MAX_ID = 1_024
 MAX_TEXT = 10_000_000
@@ -39,10 +39,17 @@ class Record:
     Attributes:
         document: What to store. Its image, if any, may still turn out to be none.
         stamp: Changes when the content changes. A known id with a known stamp need not be embedded again.
+        derived: Whether the id was made from the record's place in its source (a path, an archive's key, a line) and
+            so may name another document in another source. An id that the user wrote is not derived.
     """
 
     document: Document
     stamp: str
+    derived: bool = False
+
+
+Entry: TypeAlias = Record | Rejected | PassedOver
+"""What a reader yields: everything that it sees is one of the three."""
 
 
 class Corpus(Protocol):
@@ -54,8 +61,8 @@ class Corpus(Protocol):
 
     source: str
 
-    def __iter__(self) -> Iterator[Record | Rejected]:
-        """The records in order; an entry that cannot be used comes as `Rejected` in its place."""
+    def __iter__(self) -> Iterator[Entry]:
+        """The entries in order, everything seen among them."""
         ...
 
 

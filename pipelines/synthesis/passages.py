@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from indexer.corpus.records import Corpus, Record
+from indexer.corpus.records import Corpus, Entry, Record
 from indexer.errors import CallError
-from indexer.types import Document, Rejected
+from indexer.types import Document, PassedOver, Rejected
 from pipelines.synthesis.recipe import SynthesisRecipe
 from pipelines.train.captions import fields_in, filled_with
 
@@ -50,9 +50,9 @@ class Part:
         self.source = corpus.source
         self._corpus, self._field, self._name = corpus, field, name
 
-    def __iter__(self) -> Iterator[Record | Rejected]:
+    def __iter__(self) -> Iterator[Entry]:
         for record in self._corpus:
-            if isinstance(record, Rejected) or self._field is None or self._is_in(record.document, self._field):
+            if not isinstance(record, Record) or self._field is None or self._is_in(record.document, self._field):
                 yield record
 
     def _is_in(self, document: Document, field: str) -> bool:
@@ -65,12 +65,12 @@ class Texts:
     def __init__(self, source: str, passages: Iterable[Passage]) -> None:
         self.source, self._passages = source, passages
 
-    def __iter__(self) -> Iterator[Record | Rejected]:
+    def __iter__(self) -> Iterator[Entry]:
         for each in self._passages:
             yield Record(Document(each.key, each.text), each.key)
 
 
-def read_passages(corpus: Iterable[Record | Rejected], template: str, skipped: Counter[str]) -> list[Passage]:
+def read_passages(corpus: Iterable[Entry], template: str, skipped: Counter[str]) -> list[Passage]:
     """The distinct passages, in the corpus's order.
 
     Args:
@@ -84,6 +84,8 @@ def read_passages(corpus: Iterable[Record | Rejected], template: str, skipped: C
     names = fields_in(template)
     found: dict[str, Passage] = {}
     for record in corpus:
+        if isinstance(record, PassedOver):
+            continue
         if isinstance(record, Rejected):
             skipped[record.reason] += 1
             continue

@@ -26,14 +26,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.corpus.records import Record
+from indexer.corpus.records import Entry
 from indexer.embed import load_embedder
 from indexer.embed.bridge import BridgeSpec, projected, require_tower, save_bridge, text_room
 from indexer.embed.connector import Connector, ConnectorConfig, build_bridge, set_projection, start_bridge
 from indexer.embed.mllm_batches import by_tokens
 from indexer.embed.text_model import Pooling, TextModel
 from indexer.errors import CallError
-from indexer.types import Rejected
 from pipelines.train.bridge_parts import BridgeRecipe, read_texts, see, whitening
 from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
 from pipelines.train.contrast import contrasted, recalls
@@ -49,7 +48,7 @@ SAMPLE = 300
 """Pictures of a part, and queries with both parts, that an evaluation looks at."""
 
 
-def train_bridge(records: Iterable[Record | Rejected], recipe: BridgeRecipe, folder: Path) -> dict[str, float]:
+def train_bridge(records: Iterable[Entry], recipe: BridgeRecipe, folder: Path) -> dict[str, float]:
     """Train, or go on training, in `folder`; the finished bridge lies in `folder/model`.
 
     Args:
@@ -84,7 +83,7 @@ def train_bridge(records: Iterable[Record | Rejected], recipe: BridgeRecipe, fol
 class _Trainer:
     """The state of a run and one step of it."""
 
-    def __init__(self, records: Iterable[Record | Rejected], recipe: BridgeRecipe, run: RunFolder) -> None:
+    def __init__(self, records: Iterable[Entry], recipe: BridgeRecipe, run: RunFolder) -> None:
         import torch
 
         if isinstance(records, Iterator):

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.corpus.images import decode_image
-from indexer.corpus.readers import Record
+from indexer.corpus.records import Entry
 from indexer.errors import CallError, ItemError
-from indexer.types import Document, Rejected
+from indexer.types import Document, PassedOver, Rejected
 
 _FIELD = re.compile(r"\{(\w+)\}")
 
@@ -173,7 +173,7 @@ class CaptionedImages(Captions):
 
     def __init__(
         self,
-        records: Iterable[Record | Rejected],
+        records: Iterable[Entry],
         size: int,
         templates: Templates,
         split_field: str | None,
@@ -204,9 +204,11 @@ def nothing_to_train_on() -> CallError:
     )
 
 
-def documents_with_both(records: Iterable[Record | Rejected], rejected: list[Rejected]) -> Iterator[Document]:
+def documents_with_both(records: Iterable[Entry], rejected: list[Rejected]) -> Iterator[Document]:
     """The documents that have a text and an image; the others go to `rejected`."""
     for record in records:
+        if isinstance(record, PassedOver):
+            continue
         if isinstance(record, Rejected):
             rejected.append(record)
         elif record.document.text is None or record.document.image is None:

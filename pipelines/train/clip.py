@@ -27,10 +27,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.corpus.records import Record
+from indexer.corpus.records import Entry
 from indexer.embed.inversion import Inversion, WordReader
 from indexer.files import file_digest
-from indexer.types import Rejected
 from pipelines.train.augment import augment
 from pipelines.train.batches import Batches
 from pipelines.train.captions import CaptionedImages, Templates
@@ -59,7 +58,7 @@ KINSHIP_TEMPERATURE = 0.07
 """Of the teacher's cosines between captions: at 0.07 a caption's next of kin get a few percent each."""
 
 
-def train_clip(records: Iterable[Record | Rejected], recipe: ClipRecipe, folder: Path) -> dict[str, float]:
+def train_clip(records: Iterable[Entry], recipe: ClipRecipe, folder: Path) -> dict[str, float]:
     """Train, or go on training, in `folder`; the finished model lies in `folder/model`.
 
     Args:

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.corpus.records import Record
+from indexer.corpus.records import Entry
 from indexer.embed.clip import ClipEmbedder
 from indexer.embed.inversion import Inversion, WordReader, load_inversion
 from indexer.errors import CallError
-from indexer.types import Item, Rejected
+from indexer.types import Item
 from pipelines.train.autoencoder import AutoencoderRecipe, encode_latents, train_autoencoder
 from pipelines.train.captions import CaptionedImages, Templates
 from pipelines.train.differences import differences
@@ -56,7 +56,7 @@ VARIANTS = 4
 """Latents kept of each picture, each shifted differently."""
 
 
-def train_generator(records: Iterable[Record | Rejected], recipe: GeneratorRecipe, folder: Path) -> dict[str, float]:
+def train_generator(records: Iterable[Entry], recipe: GeneratorRecipe, folder: Path) -> dict[str, float]:
     """Train, or go on training, in `folder`; the finished pipeline lies in `folder/model`.
 
     Args:

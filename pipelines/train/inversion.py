@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.corpus.records import Record
+from indexer.corpus.records import Entry
 from indexer.embed.clip import ClipEmbedder
 from indexer.embed.inversion import Inversion, InversionConfig, build_phi
 from indexer.errors import CallError
 from indexer.files import atomic_path
-from indexer.types import HelpfulEnum, Item, Rejected, Role, Vectors
+from indexer.types import HelpfulEnum, Item, Role, Vectors
 from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
 from pipelines.train.clip_model import encode_tokens
 from pipelines.train.composed import composed_loss, draw_composed
@@ -119,7 +119,7 @@ class InversionRecipe:
     device: str = "cpu"
 
 
-def train_inversion(records: Iterable[Record | Rejected], recipe: InversionRecipe, folder: Path) -> dict[str, float]:
+def train_inversion(records: Iterable[Entry], recipe: InversionRecipe, folder: Path) -> dict[str, float]:
     """Train, or go on training, in `folder`; the finished inversion lies in `folder/model`.
 
     Args:
@@ -154,9 +154,7 @@ def train_inversion(records: Iterable[Record | Rejected], recipe: InversionRecip
     return measured
 
 
-def _read_corpus(
-    records: Iterable[Record | Rejected], embedder: ClipEmbedder, recipe: InversionRecipe
-) -> tuple[Captions, Vectors]:
+def _read_corpus(records: Iterable[Entry], embedder: ClipEmbedder, recipe: InversionRecipe) -> tuple[Captions, Vectors]:
     """Captions and unit features of all documents that have a text and a readable picture."""
     data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field, recipe.look)
     features = [np.empty((0, embedder.dim), np.float32)]

@@ -25,12 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.corpus.images import decode_image
-from indexer.corpus.records import Record
+from indexer.corpus.records import Entry
 from indexer.embed.mllm import image_tokens, last_hidden, pad_token
 from indexer.embed.mllm_batches import by_tokens
 from indexer.embed.mllm_prompt import Prompt, collate
 from indexer.errors import CallError, ItemError
-from indexer.types import Item, Rejected, Role
+from indexer.types import Item, Role
 from pipelines.train.augment import augment
 from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
 from pipelines.train.contrast import contrasted, recalls
@@ -48,7 +48,7 @@ SAMPLE = 1000
 """Records of a part, and queries with both parts, that an evaluation looks at."""
 
 
-def train_unified(records: Iterable[Record | Rejected], recipe: UnifiedRecipe, folder: Path) -> dict[str, float]:
+def train_unified(records: Iterable[Entry], recipe: UnifiedRecipe, folder: Path) -> dict[str, float]:
     """Train, or go on training, in `folder`; the finished model lies in `folder/model`.
 
     Args:
@@ -83,7 +83,7 @@ def train_unified(records: Iterable[Record | Rejected], recipe: UnifiedRecipe, f
 class _Trainer:
     """The state of a run and one step of it."""
 
-    def __init__(self, records: Iterable[Record | Rejected], recipe: UnifiedRecipe, run: RunFolder) -> None:
+    def __init__(self, records: Iterable[Entry], recipe: UnifiedRecipe, run: RunFolder) -> None:
         import torch
 
         self.recipe, self.step = recipe, 0
