@@ -34,7 +34,6 @@ from indexer.corpus.paths import (
 from indexer.corpus.reasons import Reason
 from indexer.corpus.records import (
     IMAGE_SUFFIXES,
-    MAX_TEXT,
     Record,
     decode_text,
     make_sample,
@@ -43,6 +42,7 @@ from indexer.corpus.records import (
 )
 from indexer.errors import ItemError
 from indexer.types import Rejected
+from indexer.validate import MAX_TEXT
 
 _TEXT_SUFFIXES = (".txt", ".md")
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"})
