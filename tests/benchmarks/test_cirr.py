@@ -123,6 +123,21 @@ def test_both_files_for_the_server_are_written_and_valid(run, tmp_path, capsys):
             assert submission.main(["cirr", name, "--data", str(tmp_path / "cirr")]) == 0
 
 
+@pytest.mark.parametrize("method", ["image", "text", "sum", "product", "shift"])
+def test_a_blank_caption_is_asked_and_named_and_the_server_gets_its_answer(run, tmp_path, method):
+    root = miniatures.cirr(tmp_path / "cirr", "test1")
+    file = root / "captions/cap.rc2.test1.json"
+    records = json.loads(file.read_text())
+    records[3]["caption"] = " "
+    records[5]["caption"] = "façade \t of a ¾ view"
+    file.write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+    code, told = run("--split", "test1", "--method", method, "--submission", str(tmp_path / "out"))
+    assert code == 0, told.err
+    assert "1 of 20 captions are blank and asked as 'the same image': 12066" in told.err
+    assert document(told)["blank_captions"] == ["12066"]
+    assert len(json.loads((tmp_path / "out/cirr-test1-recall.json").read_text())["12066"]) == 50
+
+
 @pytest.fixture
 def wanted(small, tmp_path):
     """What the first file must hold, and one that does."""
@@ -249,7 +264,7 @@ def test_a_picture_that_cannot_be_read_is_named(run, tmp_path):
         (lambda records: records[1].update(reference="nobody"), "the reference nobody of the query 12064"),
         (lambda records: records[1]["img_set"]["members"].append("nobody"), "the group member nobody of the query"),
         (lambda records: records[1].pop("caption"), "entry 1 of"),
-        (lambda records: records[1].update(caption=" "), "the query 12064 cannot be asked: `text` is empty"),
+        (lambda records: records[1].update(caption=7), "the query 12064 cannot be asked: `text` is a int"),
         (lambda records: records[1].update(caption=3), "the query 12064 cannot be asked: `text` is a int"),
         (lambda records: records[1].update(img_set=3), "the annotations of val are not of the published shape"),
         (lambda records: records[1]["img_set"].pop("members"), "not of the published shape (KeyError: 'members')"),
