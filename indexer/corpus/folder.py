@@ -34,7 +34,6 @@ from indexer.corpus.paths import (
 from indexer.corpus.reasons import Reason
 from indexer.corpus.records import (
     IMAGE_SUFFIXES,
-    MAX_TEXT,
     Entry,
     Record,
     decode_text,
@@ -44,6 +43,7 @@ from indexer.corpus.records import (
 )
 from indexer.errors import ItemError
 from indexer.types import PassedOver, Rejected
+from indexer.validate import MAX_TEXT
 
 _TEXT_SUFFIXES = (".txt", ".md")
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"})

@@ -20,7 +20,7 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from indexer.embed.inversion import PUBLISHED_TEMPLATE, Inversion, WordReader, c
 from indexer.errors import CallError, GeneratorError, MissingExtraError, ModelError
 from indexer.files import file_digest
 from indexer.types import JsonValue
+from retrieval.generate.presets import load_preset
 from retrieval.generate.protocol import Drawing, DrawOptions, Sketch
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ class GeneratorSpec:
         steps: Denoising steps.
         guidance: Classifier-free guidance scale.
         size: Pixels; None for the pipeline's own.
-        negative: What the pictures should not show.
+        negative: What the images should not show.
+        pad_token: The id that fills every prompt to its length; None for each tokenizer's own.
+        retries: How often an image that came out black is generated again, each time with the next seed.
     """
 
     words: tuple[WordSource, ...]
@@ -75,28 +78,51 @@ class GeneratorSpec:
     guidance: float = 5.0
     size: int | None = None
     negative: str | None = None
+    pad_token: int | None = None
+    retries: int = 0
 
     def __post_init__(self) -> None:
         check_template(self.template)
+        if self.retries < 0 or (self.pad_token is not None and self.pad_token < 0):
+            raise CallError(f"retries is {self.retries} and pad_token {self.pad_token}; neither is negative.")
         settled = tuple(each if isinstance(each, WordSource) else WordSource(**each) for each in self.words)
         object.__setattr__(self, "words", settled)
 
     @classmethod
+    def from_preset(cls, name: str, words: Sequence[WordSource], **others: Any) -> GeneratorSpec:
+        """A published generator's settings, with the inversions of its text encoders.
+
+        Args:
+            name: Of `retrieval.generate.presets`, such as `cig-paper`.
+            words: For each text encoder.
+            others: Over the preset's.
+
+        Raises:
+            UnknownNameError: No such preset.
+        """
+        preset = load_preset(name)
+        taken = ("template", "steps", "guidance", "size", "pad_token", "retries")
+        return cls(tuple(words), **({each: getattr(preset, each) for each in taken} | others))
+
+    @classmethod
     def read(cls, folder: Path) -> GeneratorSpec:
-        """The spec in a generator's folder.
+        """The spec in a generator's folder: its fields as JSON, over those of a `preset` if it names one.
 
         Raises:
             ModelError: There is none, or it does not parse.
         """
         file = folder / SPEC
         try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(values, dict) and "preset" in values:
+                return cls.from_preset(values.pop("preset"), values.pop("words"), **values)
+            return cls(**values)
         except FileNotFoundError:
             raise ModelError(
                 f"{folder} has no {SPEC}: it does not say which inversion makes the words of its text encoders.",
                 'Write one: {"words": [{"model": "open_clip:ViT-L-14/openai", "inversion": "phi.pt"}]}.',
             ) from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{file} cannot be read: {error}.") from error
 
 
@@ -143,6 +169,7 @@ class PseudoTargetGenerator:
                 encoder.get_input_embeddings(),
                 tokenizer,
                 min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings)),
+                spec.pad_token,
             )
             for encoder, tokenizer in encoders
         ]
@@ -240,16 +267,31 @@ class PseudoTargetGenerator:
             "template": self._spec.template,
             "scheduler": type(self._pipeline.scheduler).__name__,
             "dtype": str(self._pipeline.dtype),
+            # Left out where they change nothing, so that what was cached before they were options is still found.
+            **({} if self._spec.pad_token is None else {"pad_token": self._spec.pad_token}),
+            **({"retries": self._spec.retries} if self._spec.retries else {}),
             **asdict(settled),
         }
 
     def draw(self, sketches: Sequence[Sketch], options: DrawOptions) -> list[Drawing]:
-        """See `Generator.draw`. All pictures of the call are one batch."""
-        import torch
-
+        """See `Generator.draw`. All images of the call are one batch; black ones are generated again, alone."""
         if not sketches:
             return []
         settled = options.over(self.defaults)
+        drawings = self._draw(sketches, settled)
+        for attempt in range(1, self._spec.retries + 1):
+            failed = [place for place, drawing in enumerate(drawings) if drawing.failed]
+            if not failed:
+                break
+            again = self._draw([sketches[place] for place in failed], replace(settled, seed=settled.seed + attempt))
+            for place, drawing in zip(failed, again, strict=True):
+                if len(drawing.images) > len(drawings[place].images):
+                    drawings[place] = drawing
+        return drawings
+
+    def _draw(self, sketches: Sequence[Sketch], settled: DrawOptions) -> list[Drawing]:
+        import torch
+
         guided = (settled.guidance or 0) > 1
         noise, sources = self._noise(len(sketches), settled)
         try:

@@ -134,7 +134,7 @@ class TestOrderAndNames:
     def test_id_too_long(self, folder, read):
         deep = "/".join(["d" * 200] * 6) + "/x.png"
         records, [reject] = read(folder({deep: b""}))
-        assert (records, reject.reason) == ([], "bad-id")
+        assert (records, reject.reason) == ([], "too-long")
 
 
 class TestStamps:

@@ -132,7 +132,7 @@ class TestUnreadParts:
         content = path.read_bytes()
         path.write_bytes(content[: int(len(content) * share)])
         records, rejects = read(source)
-        assert rejects
+        assert rejects or len(records) == len(ids)
         assert self.covered([*records, *rejects], ids) == []
 
     def test_a_cut_shard_does_not_hide_the_next(self, tmp_path, shard, read):
