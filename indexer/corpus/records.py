@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -63,12 +64,45 @@ class Corpus(Protocol):
         ...
 
 
-def record_or_rejected(uri: str, build: Callable[[], Record]) -> Record | Rejected:
-    """The record that `build` makes, or the reason why it cannot."""
+def record_or_rejected(uri: str, build: Callable[[], Record], hides: str | None = None) -> Record | Rejected:
+    """The record that `build` makes, or the reason why it cannot.
+
+    Args:
+        uri: Where the record is.
+        build: May say in `of_document` whose record it is making.
+        hides: What a reject hides whose id is not known; one whose id is known hides that.
+    """
     try:
         return build()
+    except _DocumentError as error:
+        return Rejected(uri, error.reason, error.detail, hides=error.id)
     except ItemError as error:
-        return Rejected(uri, error.reason, error.detail)
+        return Rejected(uri, error.reason, error.detail, hides=hides)
+
+
+@contextmanager
+def of_document(id: object) -> Iterator[str]:
+    """Check an id, and remember it with every `ItemError` of the block; see `record_or_rejected`.
+
+    Raises:
+        ItemError: `bad-id` or `nul`, of the id itself.
+    """
+    checked = checked_id(id)
+    try:
+        yield checked
+    except ItemError as error:
+        raise _DocumentError(error.reason, error.detail, checked) from error
+
+
+class _DocumentError(ItemError):
+    """An `ItemError` of a document whose id is known."""
+
+    def __init__(self, reason: str, detail: str, id: str) -> None:
+        super().__init__(reason, detail)
+        self.id = id
+
+    def __reduce__(self) -> tuple[type[ItemError], tuple[str, str]]:
+        return (ItemError, (self.reason, self.detail))
 
 
 def make_record(
@@ -79,6 +113,7 @@ def make_record(
     fields: Mapping[str, Any],
     uri: str,
     stamp: str | None = None,
+    derived: bool = False,
 ) -> Record:
     """Check the parts of a document and put them together.
 
@@ -89,14 +124,16 @@ def make_record(
         fields: As `checked_fields` takes them.
         uri: Where the document came from.
         stamp: By default a digest of the content, and for an image in a file of its size and time.
+        derived: Whether the id was made from the record's place.
 
     Raises:
         ItemError: `bad-id`, `bad-text`, `bad-fields`, `not-unicode`, `nul`, `too-long` or `empty`.
     """
-    document = Document(checked_id(id), checked_text(text), image, checked_fields(fields), checked_text(uri, "uri"))
-    if document.text is None and image is None:
-        raise refusal(Reason.EMPTY, "The document has neither text nor image.")
-    return Record(document, stamp or _content_stamp(document.text, image, canonical_json(document.fields)))
+    with of_document(id) as known_id:
+        document = Document(known_id, checked_text(text), image, checked_fields(fields), checked_text(uri, "uri"))
+        if document.text is None and image is None:
+            raise refusal(Reason.EMPTY, "The document has neither text nor image.")
+        return Record(document, stamp or _content_stamp(document.text, image, canonical_json(document.fields)), derived)
 
 
 def make_sample(
@@ -110,16 +147,20 @@ def make_sample(
 ) -> Record:
     """Like `make_record`, for an image or a text with a JSON file beside it, whose content is `details`.
 
-    An `id` or `text` in the details goes before those given; a `caption` is the text where there is no other.
+    An `id` or `text` in the details goes before those given; a `caption` is the text where there is no other. An id
+    that is not in the details is derived.
     """
-    return make_record(
-        id=_first(details.get("id"), id),
-        text=_first(details.get("text"), text, details.get("caption")),
-        image=image,
-        fields=fields_of(details, taken=frozenset({"id", "text"})),
-        uri=uri,
-        stamp=stamp,
-    )
+    own = _first(details.get("id"))
+    with of_document(id if own is None else own) as known_id:
+        return make_record(
+            id=known_id,
+            text=_first(details.get("text"), text, details.get("caption")),
+            image=image,
+            fields=fields_of(details, taken=frozenset({"id", "text"})),
+            uri=uri,
+            stamp=stamp,
+            derived=own is None,
+        )
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
