@@ -49,6 +49,7 @@ OTHERS = {
     "docs/cli.md": "the help of every command, generated",
     "docs/drawing.md": "words and pseudo-targets: options, published models, your own",
     "docs/files.md": "this list, generated",
+    "docs/images.md": "image formats, transparency, large photographs, EXIF, documents of several images",
     "docs/joint.md": "one model for text, picture and both",
     "docs/libraries.md": "adapters for mteb and sentence-transformers",
     "docs/measured.md": "what drawings bring and cost, what the bundled models know; tables generated",
