@@ -42,6 +42,7 @@ from indexer.store.database import Database, parse_url
 from indexer.store.ledger import jobs
 from indexer.store.lock import WriterLock
 from indexer.store.publish import create_first_generation, create_space
+from indexer.store.upgrading import current
 from indexer.types import Document, Item, Modality, Parts, Rejected, Role
 from indexer.writer import Writer
 
@@ -129,7 +130,7 @@ class Collection:
         layout = Layout.read(folder)
         base = _connect(layout, database)
         try:
-            base.require_current()
+            base = current(base, layout.lock)
             space = cls._space(base)
             if parts is not None and Parts(parts) is not space.parts:
                 raise SpaceMismatchError(
