@@ -14,11 +14,12 @@ from typing import Any
 
 from indexer.corpus.paths import MAX_BYTES, read_file, stat_file
 from indexer.corpus.places import Place
-from indexer.corpus.records import MAX_TEXT, Entry, Record, decode_text, make_sample, parse_object, record_or_rejected
+from indexer.corpus.records import Entry, Record, decode_text, make_sample, parse_object, record_or_rejected
 from indexer.corpus.sidecars import Sidecars
 from indexer.corpus.suffixes import TEXTS, split_name
 from indexer.errors import ItemError
 from indexer.types import Rejected
+from indexer.validate import MAX_TEXT
 
 _MAX_TEXT_BYTES = 4 * MAX_TEXT  # UTF-8 takes at most four for a character
 _TAKEOUT_KEY = "photoTakenTime"
@@ -113,7 +114,7 @@ def _with_sidecars(path: Path, id: str, text: str | None, kept: Sequence[_Sideca
     if not caption and _TAKEOUT_KEY in details and not details.get("caption"):
         description = details.get("description")
         caption = description if isinstance(description, str) else None
-    record = make_sample(
+    return make_sample(
         id=id,
         text=caption,
         image=path if text is None else None,
@@ -121,7 +122,6 @@ def _with_sidecars(path: Path, id: str, text: str | None, kept: Sequence[_Sideca
         uri=path.as_uri(),
         stamp=stamp,
     )
-    return replace(record, derived=_own_id(kept) is None)
 
 
 def _own_id(sidecars: Sequence[_Sidecar]) -> str | None:
