@@ -47,6 +47,7 @@ OTHERS = {
     "benchmarks/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
     "docs/benchmarks.md": "published benchmarks: how to run them, their protocols, submissions",
     "docs/cli.md": "the help of every command, generated",
+    "docs/corpora.md": "what can be indexed: ids, sidecars, links, what is passed over",
     "docs/collections.md": "collections on disk: upgrades, copies, damage",
     "docs/drawing.md": "words and pseudo-targets: options, published models, your own",
     "docs/files.md": "this list, generated",
