@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 import weakref
 from collections import Counter
@@ -41,19 +40,34 @@ def storable(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-_TEXT_OR_LARGE = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
-
-
 def to_json(value: Any) -> str:
     """JSON for both databases.
 
     Unescaped, since older SQLite compares the names in a JSON path with what is written. Large fractions are written
     out, to the digit: PostgreSQL would make the whole number 1000 of 1e+3, and a rounded one of 2.0**60.
     """
-    return _TEXT_OR_LARGE.sub(
-        lambda found: found[0] if found[0].startswith('"') else f"{float(found[0]):.1f}",
-        json.dumps(value, ensure_ascii=False),
-    )
+    if not _has_large(value):
+        return json.dumps(value, ensure_ascii=False)
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{to_json(str(key))}: {to_json(inner)}" for key, inner in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(to_json, value)) + "]"
+        case _:
+            return f"{value:.1f}"
+
+
+def _has_large(value: Any) -> bool:
+    """Whether a number in it is a fraction that `repr` writes with an exponent above 0."""
+    match value:
+        case float():
+            return 1e16 <= abs(value) < float("inf")
+        case dict():
+            return any(map(_has_large, value.values()))
+        case list() | tuple():
+            return any(map(_has_large, value))
+        case _:
+            return False
 
 
 class Database:

@@ -7,7 +7,7 @@ import json
 import miniatures
 import pytest
 
-from benchmarks import cirr, composed, submission
+from benchmarks import cirr, composed, composed_options, submission
 from benchmarks.cirr import BENCHMARK, Counts
 from benchmarks.dataset import DataSet
 from indexer.errors import CallError
@@ -102,6 +102,21 @@ def test_weights_of_the_call_are_stored_with_where_they_were_tuned(run, tmp_path
     result = document(told)
     assert (result["weights"]["image"], result["limit"], result["queries"]) == (0.9, 5, 5)
     assert result["weights_source"].endswith("tuned on: CIRR val")
+
+
+def test_the_weights_of_cigs_released_code_have_a_name(run, tmp_path):
+    for split in ("val", "test1"):
+        miniatures.cirr(tmp_path / "cirr", split)
+    code, told = run("--split", "test1", "--submission", str(tmp_path / "out"), "--weights", "cig-paper")
+    assert (code, "sum does not read the weight inversion" in told.err) == (2, True)
+    code, told = run("--weights", "cig-papers")
+    assert (code, "no JSON object of weights" in told.err, "cig-paper" in told.err) == (2, True, True)
+    options = composed_options.parser(BENCHMARK).parse_args(
+        ["--split", "test1", "--submission", "x", "--method", "cig-reinvert", "--weights", "cig-paper"]
+    )
+    composed_options.check(BENCHMARK, options)
+    assert (options.weights.inversion, options.weights.pseudo_target, options.weights.image) == (0.5, 0.5, 0.0)
+    assert "ComposedImageGen" in options.tuned_on
 
 
 # What its server takes
