@@ -177,13 +177,14 @@ def _check_rows(catalog: Catalog, generation: int, documents: int) -> Iterator[F
 
 def _check_orphans(catalog: Catalog, layout: Layout) -> Iterator[Finding]:
     known = {each.file for each in catalog.segments(catalog.generation().number)}
-    orphans = [
-        each for each in layout.segments.glob("*") if SEGMENT_NAME.fullmatch(each.name) and each.name not in known
-    ]
+    unknown = [path for path in layout.segments.glob("*") if path.name not in known]
+    orphans = [path for path in unknown if SEGMENT_NAME.fullmatch(path.name)]
     orphans += list(_orphan_media(catalog, layout))
     orphans += [*layout.segments.glob(".tmp*"), *layout.media.rglob(f"{TEMPORARY_PREFIX}*")]
     for path in orphans:
         yield Finding(str(path), "no document needs it (the next writer, or --repair, removes it)", harmful=False)
+    for path in sorted(set(unknown).difference(orphans)):
+        yield Finding(str(path), "it has no name of a segment, and is left alone", harmful=False)
 
 
 def _check_images(

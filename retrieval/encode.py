@@ -123,8 +123,8 @@ def _stored_pictures(parts: Sequence[Written], snapshot: Snapshot) -> dict[str, 
         # A caption is shown, and may be sent to an endpoint. A missing file is told by whoever opens it.
         if document.image.exists() and recorded_image(document.image, document.image_sha256) is None:
             raise QueryError(
-                f"The image of the stored document {name!r}, {printable(document.image)}, is no longer the one that was "
-                "indexed.",
+                f"The image of the stored document {name!r}, {printable(document.image)}, is no longer the one that "
+                "was indexed.",
                 "Index its source again, say what it shows with `caption`, or give an image with `image`.",
             )
         pictures[name] = document.image
