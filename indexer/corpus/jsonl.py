@@ -22,7 +22,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
-from indexer.corpus.paths import open_stream, portable_name
+from indexer.corpus.paths import portable_name
 from indexer.corpus.reasons import Reason, refusal
 from indexer.corpus.records import (
     Record,
@@ -33,6 +33,7 @@ from indexer.corpus.records import (
     parse_object,
     record_or_rejected,
 )
+from indexer.corpus.streams import open_stream
 from indexer.errors import ItemError
 from indexer.types import Rejected
 
