@@ -33,7 +33,7 @@ from indexer.corpus.records import (
     parse_object,
     record_or_rejected,
 )
-from indexer.corpus.streams import open_stream
+from indexer.corpus.streams import open_stream, without_compression
 from indexer.errors import ItemError
 from indexer.types import Rejected
 
@@ -52,7 +52,7 @@ class JsonlCorpus:
     def __init__(self, path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._path = path.resolve()
         self._max_line_bytes = max_line_bytes
-        self._stem = portable_name(self._path.name.removesuffix(".gz").rpartition(".")[0])
+        self._stem = portable_name(without_compression(self._path.name).rpartition(".")[0])
         self.source = portable_name(str(self._path))
 
     def __iter__(self) -> Iterator[Record | Rejected]:

@@ -5,10 +5,10 @@ A name is a key, a dot and a suffix. WebDataset ends the key at the first dot, s
 
 * `0001.jpg`: one dot, and nothing to decide.
 * `0001.jpg.txt`: a text or JSON file with the whole name of an image belongs to that image.
-* `0001.seg.png`: belongs to `0001` if there is a member `0001.*` with one suffix, and is an extra there. If `0001` has no
-  image of its own, its images are those that have more suffixes.
-* `22.05.png`: where nothing is called `22.*`, the key ends at the last dot. So it does where `22.05.*` is an image with a
-  text, or where `05` is a number and `22` has an image of its own.
+* `0001.seg.png`: belongs to `0001` if there is a member `0001.*` with one suffix, and is an extra there. If `0001`
+  has no image of its own, its images are those that have more suffixes.
+* `22.05.png`: where nothing is called `22.*`, the key ends at the last dot. So it does where `22.05.*` is an image
+  with a text, or where `05` is a number and `22` has an image of its own.
 
 What this module does not know: archives, and what is in their members.
 """
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from indexer.corpus.records import IMAGE_SUFFIXES
+from indexer.corpus.suffixes import DRAWING, UNREAD_IMAGES
 
 
 class Part(Enum):
@@ -34,7 +35,11 @@ class Part(Enum):
 
 _PARTS = {"txt": Part.TEXT, "text": Part.TEXT, "caption": Part.TEXT, "json": Part.DETAILS} | {
     suffix.removeprefix("."): Part.IMAGE
-    for suffix in (*IMAGE_SUFFIXES, ".svg")  # the decoder refuses SVG, by name
+    for suffix in (
+        *IMAGE_SUFFIXES,
+        DRAWING,
+        *UNREAD_IMAGES,
+    )  # the decoder refuses drawings, the reader what it does not know
 }
 _IMAGE, _TEXT, _DETAILS, _OTHER = 1, 2, 4, 8
 _BITS = {Part.IMAGE: _IMAGE, Part.TEXT: _TEXT, Part.DETAILS: _DETAILS, None: _OTHER}
@@ -148,7 +153,7 @@ class _Members(list[tuple[int, str]]):
 
 def _chosen(part: Part, members: list[tuple[int, str]]) -> list[int]:
     """The places that count: what has one suffix, the first of it; else texts beside images; else all, by name."""
-    for matches in (lambda suffix: "." not in suffix, _is_sidecar):
+    for matches in (_is_plain, lambda suffix: "." not in suffix, _is_sidecar):
         if plain := [place for place, suffix in members if matches(suffix)]:
             return plain[:1]
     return [place for place, _ in sorted(members, key=lambda each: _natural(each[1]))]
@@ -157,6 +162,10 @@ def _chosen(part: Part, members: list[tuple[int, str]]) -> list[int]:
 def _natural(suffix: str) -> list[tuple[int, str]]:
     """To sort by: `2.png` goes before `10.png`."""
     return [(int(token), "") if token.isdecimal() else (-1, token) for token in re.split(r"([0-9]+)", suffix)]
+
+
+def _is_plain(suffix: str) -> bool:
+    return "." not in suffix and f".{suffix}" not in UNREAD_IMAGES
 
 
 def _is_sidecar(suffix: str) -> bool:

@@ -167,7 +167,7 @@ class TarReader:
             return info
 
     def _skip_sparse_map(self, more: bool) -> None:
-        """Pass over the blocks between the header of a sparse file and its content, each of which says if one follows."""
+        """Pass over the blocks between a sparse file's header and content; each says if one more follows."""
         for _ in range(MAX_NAME_BYTES // BLOCK):
             if not more:
                 return

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from io import BufferedIOBase
 from pathlib import Path
@@ -40,6 +40,7 @@ from indexer.corpus.records import (
 )
 from indexer.corpus.sample_names import Sample, group, part_of
 from indexer.corpus.streams import open_stream
+from indexer.corpus.suffixes import UNREAD_IMAGES, split_name
 from indexer.corpus.tar import Kind, Member, TarReader
 from indexer.errors import ItemError
 from indexer.reasons import Reason, refusal
@@ -151,7 +152,7 @@ class _Shard:
             self._bytes += len(content)
         self._held.append(_Held(member, content))
 
-    def _give(self, *, last: bool, lost: str | None = None) -> Iterator[Entry]:
+    def _give(self, *, last: bool, lost: str | None = None) -> Generator[Entry, None, bool]:
         """Give the samples of what is held, but not that of `lost`, and if more may follow not the open one.
 
         Returns:
@@ -198,8 +199,15 @@ class _Shard:
             details = parse_object(self._content(held[sample.details[0]], MAX_BYTES))
         with of_document(details.get("id") or id):
             texts = [decode_text(self._content(held[place], _MAX_TEXT_BYTES)).strip() for place in sample.texts]
-            image = self._content(held[sample.images[0]], MAX_BYTES) if sample.images else None
+            image = self._image(held[sample.images[0]]) if sample.images else None
         return make_sample(id=id, text="\n".join(filter(None, texts)), image=image, details=details, uri=uri)
+
+    def _image(self, held: _Held) -> bytes:
+        suffix = split_name(held.member.name)[1]
+        if suffix in UNREAD_IMAGES:
+            name = printable(held.member.name)
+            raise refusal(Reason.UNSUPPORTED_FORMAT, f"{name} is an image of a format that is not read; convert it.")
+        return self._content(held, MAX_BYTES)
 
     def _content(self, held: _Held, limit: int) -> bytes:
         if held.member.size > limit:

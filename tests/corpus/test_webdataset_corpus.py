@@ -168,6 +168,14 @@ class TestRejects:
         assert ids(records) == ["a", "z"]
         assert (reject.uri, reject.reason) == (f"{path.as_uri()}#key=x", reason)
 
+    @pytest.mark.parametrize("suffix", ["cr2", "NEF", "jxl", "psd"])
+    def test_an_image_that_is_not_read_makes_no_text(self, shard, read, suffix):
+        path = shard([(f"a.{suffix}", b"1"), ("a.txt", "t"), ("b.jpg", b"1"), (f"b.{suffix}", b"2")])
+        records, [reject] = read(path)
+        assert (ids(records), records[0].document.image) == (["b"], b"1")
+        assert (reject.reason, reject.hides) == ("unsupported-format", "a")
+        assert f"a.{suffix}" in reject.detail
+
     def test_member_too_long(self, shard, read, monkeypatch):
         monkeypatch.setattr(reader, "MAX_BYTES", 100)
         records, [reject] = read(shard([("a.txt", "t"), ("x.jpg", b"1" * 101), ("x.txt", "t"), ("z.txt", "t")]))
