@@ -290,7 +290,7 @@ def _too_many_pixels(width: int, height: int, allowed: str) -> ItemError:
 def _pixels(image: Image.Image, *, keep_alpha: bool) -> Image.Image:
     """The upright image as a new one, in RGB, or in RGBA where it has transparency that is to be kept."""
     image.load()
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(orientation(image))
     grey = _eight_bit_grey(image)
     transparent = grey.has_transparency_data
     pixels = grey.convert("RGBA" if transparent else "RGB")
@@ -315,7 +315,8 @@ def _ground(pixels: Image.Image) -> tuple[int, int, int]:
     return DARK if seen < SEEN * visible else (255, 255, 255)
 
 
-def _orientation(image: Image.Image) -> object:
+def orientation(image: Image.Image) -> object:
+    """The EXIF orientation, 1 to 8 in an intact image, or None."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except PILLOW_ERRORS:
