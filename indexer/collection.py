@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from indexer.errors import (
     SnapshotGoneError,
     SpaceMismatchError,
 )
+from indexer.identity import identify
 from indexer.image_rules import ImageRules
 from indexer.index.choose import allowed_bytes, alternatives
 from indexer.index.protocol import Device, IndexSettings
@@ -114,7 +115,8 @@ class Collection:
             CollectionNotFoundError: There is none, and no model to start one with.
             SpaceMismatchError: It was made with another model, other weights, parts or arithmetic.
             FormatError: A newer release made it.
-            CorruptionError: What identifies it is damaged.
+            CorruptionError: What identifies it is damaged, or folder and metadata are of two collections.
+            StoreError: A link in the folder leads elsewhere.
             ModelError: The model cannot be loaded.
             CallError: `database` is no URL of a database that can be used, or the collection has another.
         """
@@ -135,6 +137,7 @@ class Collection:
         base = _connect(layout, database)
         try:
             base = current(base, layout.lock)
+            layout = identify(layout, base)
             space = cls._space(base)
             if parts is not None and Parts(parts) is not space.parts:
                 raise SpaceMismatchError(
@@ -168,6 +171,7 @@ class Collection:
                 base.create()
                 create_first_generation(base)
                 create_space(base, fingerprint.digest, embedder.name, embedder.dim, parts, asdict(fingerprint))
+                layout = replace(layout, id=base.known_id())
             layout.publish()
 
     @staticmethod
@@ -229,8 +233,10 @@ class Collection:
 
         Raises:
             CorruptionError: A segment is damaged.
+            StoreError: Something has taken the place of the collection since it was opened.
         """
         while True:
+            self.database.standing()
             number = self.catalog.newest()
             with self._opening:  # an index that has to be built is built once, and other threads wait for it
                 if self._newest is not None and self._newest.generation >= number:

@@ -41,6 +41,13 @@ class Layout:
     folder: Path
     backend: str
     schema: str | None
+    id: str | None = None
+    """Random, and in the tables, too; none where an earlier release made the collection."""
+
+    @property
+    def description(self) -> Path:
+        """The file that says what the folder is."""
+        return self.folder / "collection.json"
 
     @property
     def segments(self) -> Path:
@@ -109,8 +116,8 @@ class Layout:
 
     def publish(self) -> None:
         """Write `collection.json`: from now on this is a collection."""
-        content = {"format": FORMAT, "metadata": self.backend, "schema": self.schema}
-        atomic_write(self.folder / "collection.json", json.dumps(content, indent=2).encode() + b"\n")
+        content = {"format": FORMAT, "metadata": self.backend, "schema": self.schema, "id": self.id}
+        atomic_write(self.description, json.dumps(content, indent=2).encode() + b"\n")
 
     @classmethod
     def read(cls, folder: Path) -> Layout:
@@ -131,6 +138,7 @@ class Layout:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             found, backend, schema = int(content["format"]), str(content["metadata"]), content["schema"]
+            identity = content.get("id")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CorruptionError(f"{file} is damaged: {error}.", "Restore it from a backup.") from error
         except OSError as error:
@@ -149,7 +157,7 @@ class Layout:
                 f"{file} is damaged: it names the database {backend[:80]!r} with the schema {str(schema)[:80]!r}.",
                 "Restore it from a backup.",
             )
-        return cls(folder, backend, schema)
+        return cls(folder, backend, schema, None if identity is None else str(identity)[:80])
 
 
 def require_own(folder: Path) -> None:

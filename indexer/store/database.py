@@ -10,7 +10,7 @@ import os
 import sqlite3
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,15 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
-    DisconnectionError,
     NoSuchModuleError,
     OperationalError,
     SQLAlchemyError,
 )
-from sqlalchemy.pool import QueuePool
 
 from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
 from indexer.store.migrations import known, newest, upgrade
 from indexer.store.read_only import LonelyConnection, only_readable, read_only_engine, require_undisturbed, undisturbed
-
-BUSY_MILLISECONDS = 30_000
-POOLED = 32
+from indexer.store.sqlite import BUSY_MILLISECONDS, begin_sqlite, sqlite_engine
 
 
 def storable(text: str) -> bool:
@@ -84,19 +80,20 @@ class Database:
         self.only_readable = only_readable(self.url)
         self.copy_of: str | None = None
         """What this is an upgraded copy of, to be read and not to be written."""
+        self.id: str | None = None
+        """Of the collection that was opened; None until that is known."""
+        self.standing: Callable[[], None] = lambda: None
+        """Raises `StoreError` if something has taken the place of the collection that was opened."""
+        self._file: tuple[int, int] | None = None
         if self.url.get_backend_name() == "sqlite":
             if self.only_readable:
                 self.engine = read_only_engine(Path(str(self.url.database)), BUSY_MILLISECONDS, to_json)
             else:
-                # A new connection costs as much as a search; as many as POOLED threads need at once are kept.
-                self.engine = create_engine(
-                    self.url, poolclass=QueuePool, pool_size=POOLED, max_overflow=-1, json_serializer=to_json
-                )
-                event.listen(self.engine, "connect", _prepare_sqlite)
-                event.listen(self.engine, "checkout", _refuse_inherited)
-                _close_before_forks(self.engine)
+                self.engine = sqlite_engine(self.url, to_json)
             self._reading = self.engine
-            event.listen(self.engine, "begin", _begin_sqlite)
+            event.listen(self.engine, "begin", begin_sqlite)
+            event.listen(self.engine, "do_connect", self._require_same_file)
+            event.listen(self.engine, "connect", self._require_same_file)
         else:
             self.engine = _postgres_engine(self.url, schema)
             # PostgreSQL's default gives each statement a state of its own.
@@ -159,12 +156,64 @@ class Database:
             raise StoreError(
                 f"{self.copy_of} was opened to be read, as an upgraded copy.", "Open the collection again to write."
             )
+        self.standing()
         with (
             _mapped(self.shown),
             self.engine.connect().execution_options(underdrawing_write=True) as connection,
             connection.begin(),
         ):
+            self._require_same_tables(connection)
             yield connection
+            self.standing()
+
+    def known_id(self) -> str:
+        """The random id of the collection.
+
+        Raises:
+            CorruptionError: The tables have none.
+        """
+        return self._known_id()
+
+    @undisturbed
+    def _known_id(self) -> str:
+        with self.read() as connection:
+            known = connection.execute(text("SELECT id FROM identity WHERE number = 1")).scalar()
+        if not isinstance(known, str) or not known:
+            raise CorruptionError(
+                f"{self.shown} is damaged: the table identity has no id.", "Restore it from a backup."
+            )
+        return known
+
+    def _require_same_tables(self, connection: Connection) -> None:
+        if self.id is None:
+            return
+        found = connection.execute(
+            text("SELECT (SELECT id FROM identity WHERE number = 1), (SELECT version_num FROM alembic_version)")
+        ).one()
+        if found[0] != self.id:
+            raise StoreError(
+                f"{self.shown} holds the collection {found[0]}; opened was {self.id}.",
+                "Open the collection again. Nothing was written.",
+            )
+        if found[1] != newest():
+            raise FormatError(
+                f"{self.shown} has schema {found[1]} now, and had {newest()} when it was opened.",
+                "Another release upgraded it: open it with that one.",
+            )
+
+    def _require_same_file(self, *_: Any) -> None:
+        """For new connections: SQLite's file is the one that the first connection opened."""
+        try:
+            state = os.stat(str(self.url.database))  # noqa: PTH116  # the name of a database need be no path
+        except OSError:
+            state = None
+        found = None if state is None else (state.st_dev, state.st_ino)
+        if self._file is None:
+            self._file = found
+        elif found != self._file:
+            raise StoreError(
+                f"{self.shown} is gone, or another file than the one that was opened.", "Open the collection again."
+            )
 
     def create(self) -> None:
         """Make the tables, or bring older ones up to date, in one transaction.
@@ -305,51 +354,6 @@ def _postgres_engine(url: URL, schema: str | None) -> Engine:
         return create_engine(url, connect_args=options, pool_pre_ping=True, json_serializer=to_json)
     except (ImportError, NoSuchModuleError):
         raise MissingExtraError("psycopg", "postgres", "A PostgreSQL collection") from None
-
-
-def _prepare_sqlite(connection: Any, record: Any) -> None:
-    record.info["pid"] = os.getpid()
-    # Transactions are begun by hand below: the driver's own would start a read transaction and upgrade it later,
-    # which fails at once, without waiting, when another process writes meanwhile.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout={BUSY_MILLISECONDS}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _refuse_inherited(_connection: Any, record: Any, proxy: Any) -> None:
-    """A connection that was in use at a fork is not the child's; the idle ones were closed before it."""
-    if record.info["pid"] != os.getpid():
-        record.dbapi_connection = proxy.dbapi_connection = None
-        raise DisconnectionError("The connection belongs to another process.")
-
-
-def _close_before_forks(engine: Engine) -> None:
-    """Have idle connections closed before this process forks.
-
-    SQLite counts the locks of a file within a process, and that count crosses the fork: a child whose parent had idle
-    connections believes in locks that only the parent holds, and what it commits can be lost.
-    """
-    if not hasattr(os, "register_at_fork"):
-        return
-    known = weakref.ref(engine)
-
-    def close() -> None:
-        if (own := known()) is not None:
-            own.dispose()
-
-    os.register_at_fork(before=close)
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    write = connection.get_execution_options().get("underdrawing_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 _DAMAGE = ("malformed", "not a database", "disk image", "Could not decode to UTF-8")
