@@ -22,7 +22,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
-from indexer.corpus.paths import open_stream, portable_name
+from indexer.corpus.paths import portable_name
 from indexer.corpus.reasons import Reason, refusal
 from indexer.corpus.records import (
     Record,
@@ -33,6 +33,7 @@ from indexer.corpus.records import (
     parse_object,
     record_or_rejected,
 )
+from indexer.corpus.streams import open_stream, without_compression
 from indexer.errors import ItemError
 from indexer.types import Rejected
 
@@ -56,7 +57,7 @@ class JsonlCorpus:
     def __init__(self, path: Path, *, max_line_bytes: int = MAX_LINE_BYTES, name: str | None = None) -> None:
         self._path = path.resolve()
         self._max_line_bytes = max_line_bytes
-        self._name = name or portable_name(self._path.name.removesuffix(".gz").rpartition(".")[0])
+        self._name = name or portable_name(without_compression(self._path.name).rpartition(".")[0])
         self.source = portable_name(str(self._path))
 
     def __iter__(self) -> Iterator[Record | Rejected]:

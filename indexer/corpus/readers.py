@@ -25,9 +25,9 @@ from indexer.errors import CallError, ItemError
 __all__ = ["Corpus", "Record", "open_corpus"]
 
 _ACCEPTED = (
-    "Accepted are a folder of images, texts, tables and shards, an image, a .jsonl or .ndjson file (also .gz), a "
-    ".parquet file, a .tar or .tar.gz shard of WebDataset, or a pattern such as 'photos/**/*.jpg' or "
-    "'shards-{000..012}.tar'."
+    "Accepted are a folder of images, texts, tables and shards, an image, a .jsonl or .ndjson file, a .parquet file, a "
+    ".tar shard of WebDataset (lines and shards also .gz, .bz2, .xz or .zst), or a pattern such as 'photos/**/*.jpg' "
+    "or 'shards-{000..012}.tar'."
 )
 
 

@@ -1,8 +1,8 @@
 """Tables and shards, by their names: which reader reads one, and what is no table's but lies beside them.
 
-    .jsonl .ndjson, also .gz     JsonlCorpus       a document on each line
-    .parquet                     ParquetCorpus     a document in each row
-    .tar .tar.gz .tgz            WebDatasetCorpus  a document for each name in the archive
+    .jsonl .ndjson, also compressed    JsonlCorpus       a document on each line
+    .parquet                           ParquetCorpus     a document in each row
+    .tar .tgz, also compressed         WebDatasetCorpus  a document for each name in the archive
 
 What this module does not know: how any of them is read.
 """
@@ -25,9 +25,10 @@ from indexer.corpus.webdataset import WebDatasetCorpus
 from indexer.errors import ItemError
 from indexer.types import PassedOver, Rejected
 
-JSON_LINES = frozenset({".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"})
+_PACKED = ("", ".gz", ".bz2", ".xz", ".zst")
+JSON_LINES = frozenset(f"{kind}{packed}" for kind in (".jsonl", ".ndjson") for packed in _PACKED)
 PARQUET = ".parquet"
-SHARDS = frozenset({".tar", ".tar.gz", ".tgz"})
+SHARDS = frozenset({".tgz", *(f".tar{packed}" for packed in _PACKED)})
 TABLES = JSON_LINES | {PARQUET}
 
 TABLE_WITHOUT = "table without text or image"
@@ -45,8 +46,8 @@ _MOST_NAMES = 10_000
 
 
 def suffix_of(name: str) -> str:
-    """The last suffix in lower case, with the one before a `.gz`."""
-    match = re.search(r"\.[^.]+(\.gz)?$", name.lower())
+    """The last suffix in lower case, with the one before that of a compression."""
+    match = re.search(r"\.[^.]+(\.(gz|bz2|xz|zst))?$", name.lower())
     return match[0] if match else ""
 
 
