@@ -19,6 +19,7 @@ from indexer.embed.protocol import Embedder, Prepared
 from indexer.errors import ItemError
 from indexer.media import store_image
 from indexer.reasons import Reason, refusal
+from indexer.store.holdings import content_of
 from indexer.store.publish import NewDocument
 from indexer.types import Document, ImageSource, Item, Parts, Rejected, Role, Vectors
 from indexer.validate import checked_fields, checked_id, checked_text, shown
@@ -73,6 +74,7 @@ class Ingest:
                 image=image.uri if image else None,
                 image_sha256=image.sha256 if image else None,
                 modality=item.modality,
+                content=content_of(item.modality, item.text, image.sha256 if image else None),
                 fields=fields,
                 source=source,
                 stamp=stamp,
