@@ -29,6 +29,7 @@ from indexer.corpus.paths import printable
 from indexer.corpus.readers import open_corpus
 from indexer.corpus.records import Corpus, Record
 from indexer.errors import CallError, ItemError
+from indexer.image_rules import ImageRules
 from indexer.ingest import named
 from indexer.job.decoding import decoded_ahead, decoders
 from indexer.job.ids import Ids, Resolved, with_id
@@ -65,6 +66,8 @@ def index_corpus(
     prune: bool = False,
     prune_most: float = PRUNE_MOST,
     confirm: Callable[[CallError], bool] | None = None,
+    max_pixels: int | None = None,
+    exif: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Index a corpus, or go on indexing it.
@@ -84,6 +87,8 @@ def index_corpus(
             lie under what could not be read.
         prune_most: The largest share, 0 to 1, of the source's documents that is removed.
         confirm: Asked when it would be more, with the error that is raised otherwise; True removes them all the same.
+        max_pixels: Of one image when it is decoded; see `ImageRules`.
+        exif: Whether a photograph's date, camera, lens, position and size become fields; see `indexer/corpus/exif.py`.
         on_progress: Called after each chunk.
 
     Raises:
@@ -96,6 +101,7 @@ def index_corpus(
         raise CallError(f"shard_size is {shard_size} and workers {workers}; they are at least 1 and 0.")
     if not 0 <= prune_most <= 1:
         raise CallError(f"prune_most is {prune_most}; it is a share, from 0 to 1.")
+    rules = ImageRules(max_pixels, exif)
     corpus = open_corpus(source) if isinstance(source, str | Path) else source
     if not isinstance(getattr(corpus, "source", None), str):
         raise CallError(
@@ -105,7 +111,7 @@ def index_corpus(
     started = time.monotonic()
     with collection.writer() as writer, decoders(workers) as executor, collection.embedder.threads() as threads:
         model = Streams(collection.embedder, threads)
-        job = _Job(corpus, collection, writer, model, shard_size, replace, on_progress or (lambda _: None))
+        job = _Job(corpus, collection, writer, model, shard_size, replace, rules, on_progress or (lambda _: None))
         job.run(executor, max(1, workers))
         pruned, kept = job.prune(prune_most, confirm) if prune else (0, 0)
     generation = collection.catalog.generation()
@@ -141,10 +147,11 @@ class _Job:
         model: Streams,
         shard_size: int,
         replace: bool,
+        images: ImageRules,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._corpus, self._collection, self._writer, self._model = corpus, collection, writer, model
-        self._shard_size, self._on_progress = shard_size, on_progress
+        self._shard_size, self._images, self._on_progress = shard_size, images, on_progress
         self._ids = Ids(collection.database, corpus.source, replace)
         self._stored = StoredVectors(collection.database, collection.layout.segments, collection.space)
         self.progress = Progress()
@@ -159,7 +166,7 @@ class _Job:
 
     def run(self, executor: Executor, workers: int) -> None:
         """Take every shard through, decoding ahead by a few chunks a worker."""
-        ingest, shards = self._collection.ingest(), 0
+        ingest, shards = self._collection.ingest(self._images), 0
         depth = max(4 * workers, self._model.ahead // CHUNK)
         for (shard, chunk), outcome in decoded_ahead(self._work(), executor, ingest, self._corpus.source, depth):
             shards = max(shards, shard.number + 1)
@@ -229,10 +236,13 @@ class _Job:
         unchanged = len(fresh) - len(todo)
         # Of records with the ids that they are stored under, in the order of the corpus.
         told = iter(resolved)
-        digest = digest_of([
-            entry if isinstance(check, Rejected) else _record_or_reject(next(told))
-            for entry, check in zip(entries, checked, strict=True)
-        ])  # fmt: skip
+        digest = digest_of(
+            [
+                entry if isinstance(check, Rejected) else _record_or_reject(next(told))
+                for entry, check in zip(entries, checked, strict=True)
+            ],
+            self._images.key,
+        )
         # Same content as when the shard was finished: what is not stored now was rejected then.
         settled = self.ledger.rejected(number) if self._finished.get(number) == digest else None
         if settled is not None and len(todo) + len(rejects) + len(taken) == settled:

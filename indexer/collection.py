@@ -30,6 +30,7 @@ from indexer.errors import (
     SnapshotGoneError,
     SpaceMismatchError,
 )
+from indexer.image_rules import ImageRules
 from indexer.index.choose import allowed_bytes, alternatives
 from indexer.index.protocol import Device, IndexSettings
 from indexer.ingest import Ingest, embed
@@ -246,20 +247,25 @@ class Collection:
         """
         return Writer(self.catalog, self.layout, self.space)
 
-    def ingest(self) -> Ingest:
+    def ingest(self, images: ImageRules = ImageRules()) -> Ingest:  # noqa: B008  # it is frozen
         """The way in for documents; picklable, holds no model."""
-        return Ingest(self.embedder.preparer(), self.space.parts, self.layout.media)
+        return Ingest(self.embedder.preparer(), self.space.parts, self.layout.media, images)
 
-    def add(self, documents: Iterable[Document]) -> Added:
+    def add(self, documents: Iterable[Document], *, max_pixels: int | None = None, exif: bool = True) -> Added:
         """Embed and store documents, replacing those of the same id, as one generation.
 
         A document that cannot be used is rejected with its reason; the others are stored.
+
+        Args:
+            documents: Any number.
+            max_pixels: Of one image when it is decoded; see `ImageRules`.
+            exif: Whether a photograph's date, camera, lens, position and size become fields; the document's own win.
 
         Raises:
             LockedError: Another writer holds the collection.
         """
         with self.writer() as writer:
-            ingest = self.ingest()
+            ingest = self.ingest(ImageRules(max_pixels, exif))
             outcome = [ingest(document) for document in documents]
             ready = [each for each in outcome if not isinstance(each, Rejected)]
             rejected = [each for each in outcome if isinstance(each, Rejected)]
@@ -349,7 +355,7 @@ class Collection:
         if found.digest == space.digest:
             return
         now, then = asdict(found), space.fingerprint
-        differing = [key for key in now if key != "model" and now[key] != then.get(key)]
+        differing = [key for key in now if key not in ("model", "decoding") and now[key] != then.get(key)]
         details = "; ".join(f"{key} {str(then.get(key))[:60]!r}, now {str(now[key])[:60]!r}" for key in differing)
         raise SpaceMismatchError(
             f"{self.path} was made with {space.model} ({details}); {embedder.name} gives other vectors.",

@@ -17,6 +17,7 @@ import numpy as np
 from indexer.corpus.paths import printable
 from indexer.embed.protocol import Embedder, Prepared
 from indexer.errors import ItemError
+from indexer.image_rules import ImageRules
 from indexer.media import store_image
 from indexer.reasons import Reason, refusal
 from indexer.store.holdings import content_of
@@ -47,11 +48,13 @@ class Ingest:
         prepare: The embedder's.
         parts: Which parts are embedded.
         media: Where images given as bytes are kept.
+        images: How images are read.
     """
 
     prepare: Callable[[Item], Prepared]
     parts: Parts
     media: Path
+    images: ImageRules = ImageRules()
 
     def __call__(self, document: Document, source: str | None = None, stamp: str | None = None) -> Ready | Rejected:
         """Check, store and prepare one document; a bad one comes back as a reject, with the reason."""
@@ -61,7 +64,9 @@ class Ingest:
             fields = checked_fields(document.fields)
             item = embedded_item(text, document.image, self.parts)
             uri = checked_text(document.uri, "uri") if document.uri else None
-            prepared = self.prepare(item)
+            with self.images.decoding():
+                prepared = self.prepare(item)
+            fields = {**self.images.fields(document.image), **fields}
             # Last: what is refused leaves nothing behind.
             image = None if document.image is None else store_image(self.media, document.image)
         except ItemError as error:
@@ -74,13 +79,19 @@ class Ingest:
                 image=image.uri if image else None,
                 image_sha256=image.sha256 if image else None,
                 modality=item.modality,
-                content=content_of(item.modality, item.text, image.sha256 if image else None),
+                content=self._content(item, image.sha256 if image else None),
                 fields=fields,
                 source=source,
                 stamp=stamp,
             ),
             prepared,
         )
+
+    def _content(self, item: Item, image_sha256: str | None) -> str | None:
+        content = content_of(item.modality, item.text, image_sha256)
+        # Another limit may give another vector of the same bytes.
+        most = self.images.max_pixels
+        return content if most is None or item.image is None or content is None else f"{content}@{most}"
 
 
 def embedded_item(text: str | None, image: ImageSource | None, parts: Parts) -> Item:

@@ -23,17 +23,21 @@ class Reason(HelpfulEnum):
     EMPTY = "empty"  # zero bytes; of a document: neither text nor image
     TRUNCATED = "truncated"  # ends before its format says so
     DAMAGED = "damaged"  # an archive or a table that cannot be read on
+    MEMBERS_APART = "members-apart"  # the files of one document do not lie together in their archive
 
     # The picture
     NOT_AN_IMAGE = "not-an-image"
     SVG = "svg"  # a drawing program, not pixels
     UNSUPPORTED_FORMAT = "unsupported-format"  # a picture, of a format that is not read here
     TOO_MANY_PIXELS = "too-many-pixels"
+    TOO_COMPLEX = "too-complex"  # scans, comments, directories that cost more than the pixels
+    MISSING_PACKAGE = "missing-package"  # a format that an optional package decodes
     DECODE_FAILED = "decode-failed"
     ASPECT = "aspect"  # too long and narrow for the model
 
     # The record
     BAD_JSON = "bad-json"  # no JSON, or no object
+    BAD_ROW = "bad-row"  # of a CSV file: its quotes or the number of its values
     NOT_UTF8 = "not-utf-8"
     NUL = "nul"  # SQL stores cannot hold U+0000
     TOO_LONG = "too-long"

@@ -145,6 +145,21 @@ def index(
         float,
         typer.Option("--prune-most", metavar="SHARE", help="Ask, or stop, before more of SOURCE's is pruned."),
     ] = 0.2,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            "--max-pixels",
+            metavar="N",
+            help="Of one image when it is decoded, 67108864 if not told: a larger JPEG is decoded reduced, any other "
+            "image is refused. Memory: up to 12 bytes a pixel.",
+        ),
+    ] = None,
+    exif: Annotated[
+        bool,
+        typer.Option(
+            "--exif/--no-exif", help="Whether a photograph's date, camera, lens, position and size become fields."
+        ),
+    ] = True,
     rejects: Annotated[
         Path | None, typer.Option("--rejects", metavar="FILE", help="Write all rejects to FILE, as JSON lines.")
     ] = None,
@@ -179,6 +194,8 @@ def index(
                 prune=prune,
                 prune_most=prune_most,
                 confirm=None if as_json else partial(cli_summary.agreed, progress),
+                max_pixels=max_pixels,
+                exif=exif,
                 on_progress=progress,
             )
         if rejects is not None:

@@ -114,9 +114,9 @@ class Shard:
         return vectors
 
 
-def digest_of(entries: Sequence[Record | Rejected]) -> str:
-    """Changes with the content of a shard."""
-    digest = hashlib.sha256()
+def digest_of(entries: Sequence[Record | Rejected], rules: str) -> str:
+    """Changes with the content of a shard, and with the rules it is read by."""
+    digest = hashlib.sha256(rules.encode())
     for each in entries:
         told = [each.document.id, each.stamp] if isinstance(each, Record) else [each.uri, each.reason, each.detail]
         digest.update("\0".join(told).encode("utf-8", "surrogatepass") + b"\1")

@@ -89,6 +89,12 @@ class TestAmongSources:
         index_corpus(Listed(both("a", 1, "cat"), both("b", 1, "dog"), both("c", 2, "cat")), shop)
         assert model.embedded == 2
 
+    def test_images_read_by_another_limit_are_others(self, shop, model):
+        for limit, embedded in ((None, 1), (100, 2), (100, 2), (None, 2)):
+            source = Listed(both("a", 1, None), source=f"/x/{model.embedded}-{limit}-{len(shop.snapshot())}")
+            index_corpus(source, shop, max_pixels=limit)
+            assert model.embedded == embedded
+
     @pytest.mark.parametrize("harm", ["cut", "zeros", "gone"])
     def test_a_damaged_vector_is_not_copied(self, shop, model, harm):
         index_corpus(Listed(made("a", "cat")), shop)
