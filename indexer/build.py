@@ -216,12 +216,12 @@ class _Job:
     def _entries(self) -> Iterator[Record | Rejected]:
         """What the corpus has; what its reader passes over is counted here."""
         for entry in self._corpus:
+            if not isinstance(entry, Record) and entry.hides is not None:
+                self._hidden.add(entry.hides)
             if isinstance(entry, PassedOver):
                 count_kind(self.passed_over, entry.kind)
                 self.progress.passed_over += 1
                 continue
-            if isinstance(entry, Rejected) and entry.hides is not None:
-                self._hidden.add(entry.hides)
             yield entry
 
     def _plan(self, number: int, entries: list[Record | Rejected]) -> Shard:

@@ -50,6 +50,12 @@ class TestHidden:
         assert summary.kept == len(set(left) - set(seen))
         assert summary.rejected == len(hides)
 
+    def test_what_is_passed_over_may_hide_documents_as_well(self, filled):
+        summary = index_corpus(
+            Listed(*tree("c"), PassedOver("a", "empty folder", "a/")), filled, prune=True, prune_most=1
+        )
+        assert (summary.kept, set(contents(filled))) == (2, {"a/1", "a/2", "c"})
+
     def test_the_longer_ids_of_a_source_are_hidden_by_its_own_names(self, filled):
         second = Listed(*tree(*ALL), source="/x/second")
         index_corpus(second, filled)
