@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -54,6 +55,15 @@ class IndexProgress:
     ) -> None:
         if err.is_terminal:
             self._bar.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While something is asked: the bar would write over it."""
+        if err.is_terminal:
+            self._bar.stop()
+        yield
+        if err.is_terminal:
+            self._bar.start()
 
     def __call__(self, job: Job) -> None:
         """Show it."""
