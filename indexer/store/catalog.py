@@ -21,7 +21,8 @@ from sqlalchemy.orm import InstrumentedAttribute
 from indexer.errors import CallError, CorruptionError, SnapshotGoneError
 from indexer.store.columns import Columns
 from indexer.store.database import Database, storable
-from indexer.store.filters import Condition, Where, compile_where
+from indexer.store.filter_sql import compiled
+from indexer.store.filters import Filter
 from indexer.store.read_only import undisturbed
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, SpaceRow, VectorRow, living
 from indexer.store.segments import SegmentFile
@@ -172,23 +173,16 @@ class Catalog:
         if not rows:
             raise _gone(generation)
 
-    def compiled(self, where: Where) -> Condition:
-        """A filter as SQL for this database.
-
-        Raises:
-            FilterError: It does not parse.
-        """
-        return compile_where(where, self.database.engine.dialect.name)
-
     @undisturbed
-    def matching(self, where: Where, generation: int, space: int) -> Ids:
+    def matching(self, where: Filter, generation: int, space: int) -> Ids:
         """Vectors of living documents that a filter lets through: (n,) int64, ascending.
 
         Raises:
-            FilterError: The filter does not parse.
+            StoreError: The database gave up after its time limit; see `Database.limited`.
         """
-        query = _vectors_of(space, VectorRow.id).where(self.compiled(where), _alive(DocumentRow, generation))
-        with self._pinned(generation) as connection:
+        condition = compiled(where.node, self.database.engine.dialect.name)
+        query = _vectors_of(space, VectorRow.id).where(condition, _alive(DocumentRow, generation))
+        with self._pinned(generation) as connection, self.database.limited(connection):
             # Past SQLAlchemy's rows: of a filter that most match, they take as long as the database does.
             cursor = connection.execute(query).cursor
             assert cursor is not None  # only of a statement that gives no rows

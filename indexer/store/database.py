@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, make_url, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     ArgumentError,
@@ -28,12 +28,15 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import QueuePool
 
 from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
+from indexer.store.filter_functions import add_functions
 from indexer.store.migrations import upgrade
 from indexer.store.read_only import LonelyConnection, only_readable, read_only_engine, require_undisturbed, undisturbed
 from indexer.store.schema import SCHEMA_VERSION
 
 BUSY_MILLISECONDS = 30_000
 POOLED = 32
+STATEMENT_SECONDS = 60.0
+"""How long PostgreSQL may take for one filter."""
 
 
 def storable(text: str) -> bool:
@@ -70,12 +73,14 @@ class Database:
         if self.url.get_backend_name() == "sqlite":
             if only_readable(self.url):
                 self.engine = read_only_engine(Path(str(self.url.database)), BUSY_MILLISECONDS, to_json)
+                event.listen(self.engine, "connect", _add_functions)
             else:
                 # A new connection costs as much as a search; as many as POOLED threads need at once are kept.
                 self.engine = create_engine(
                     self.url, poolclass=QueuePool, pool_size=POOLED, max_overflow=-1, json_serializer=to_json
                 )
                 event.listen(self.engine, "connect", _prepare_sqlite)
+                event.listen(self.engine, "connect", _add_functions)
                 event.listen(self.engine, "checkout", _refuse_inherited)
                 _close_before_forks(self.engine)
             self._reading = self.engine
@@ -114,6 +119,32 @@ class Database:
         finally:  # an error may be one more sign of the disturbance
             if isinstance(connection, LonelyConnection):
                 require_undisturbed(Path(str(self.url.database)), connection)
+
+    @contextmanager
+    def limited(self, connection: Connection) -> Iterator[None]:
+        """Within this block PostgreSQL gives up on a statement that takes too long, whether or not we still wait.
+
+        After `STATEMENT_SECONDS`, or as many as the variable `UNDERDRAWING_STATEMENT_SECONDS` says; 0 for no limit. It
+        lasts until the transaction ends.
+
+        Raises:
+            StoreError: It did.
+            CallError: The variable is no number.
+        """
+        if self.engine.dialect.name == "sqlite":
+            yield
+            return
+        seconds = statement_seconds()
+        connection.execute(select(func.set_config("statement_timeout", str(round(seconds * 1000)), True)))
+        try:
+            yield
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != "57014":
+                raise
+            raise StoreError(
+                f"{self.shown} gave up on a filter after {seconds:g} seconds.",
+                "Ask for less in one filter, or allow more: UNDERDRAWING_STATEMENT_SECONDS=600 (0 for no limit).",
+            ) from error
 
     @undisturbed
     def read_directly(self, statement: str, values: Sequence[Any]) -> list[Any] | None:
@@ -223,6 +254,25 @@ class Database:
         self.engine.dispose()
 
 
+def statement_seconds() -> float:
+    """How long PostgreSQL may take for one filter: the variable `UNDERDRAWING_STATEMENT_SECONDS`, or the default.
+
+    Raises:
+        CallError: The variable is no number, or negative.
+    """
+    told = os.environ.get("UNDERDRAWING_STATEMENT_SECONDS", "")
+    try:
+        seconds = float(told) if told.strip() else STATEMENT_SECONDS
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 2_000_000:
+        raise CallError(
+            f"The variable UNDERDRAWING_STATEMENT_SECONDS is {told[:40]!r}; it takes seconds, from 0 to 2,000,000.",
+            "Leave it unset for 60, or write 0 for no limit.",
+        )
+    return seconds
+
+
 def parse_url(url: str | URL) -> URL:
     """A SQLAlchemy URL of one of the two databases; plain `postgresql://` means psycopg 3.
 
@@ -262,6 +312,10 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _add_functions(connection: Any, _record: Any) -> None:
+    add_functions(connection)
 
 
 def _refuse_inherited(_connection: Any, record: Any, proxy: Any) -> None:
