@@ -35,7 +35,6 @@ from pipelines.console import (
 if TYPE_CHECKING:
     from indexer.build import Summary
     from indexer.collection import Collection
-    from indexer.index.protocol import IndexSettings
     from indexer.maintenance import Report
 
 DEFAULT_MODEL = "open_clip:ViT-B-32/laion2b_s34b_b79k"
@@ -79,10 +78,8 @@ CHECK_EPILOG = examples(
 COMPACT_EPILOG = examples("underdrawing compact shop")
 
 
-def open_existing(
-    folder: Path, database: str | None, device: str = "cpu", index: IndexSettings | None = None
-) -> Collection:
-    """The collection in a folder.
+def open_existing(folder: Path, database: str | None, **options: Any) -> Collection:
+    """The collection in a folder, with other options of `Collection.open`.
 
     Raises:
         CollectionNotFoundError: There is none; the remedy is the command that makes one.
@@ -90,7 +87,7 @@ def open_existing(
     layout = Layout.read(folder)
     from indexer.collection import Collection
 
-    return Collection.open(folder, create=False, database=_fitting(layout, database), device=device, index=index)
+    return Collection.open(folder, create=False, database=_fitting(layout, database), **options)
 
 
 def _fitting(layout: Layout, database: str | None) -> str | None:
@@ -137,10 +134,26 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete documents that came from SOURCE and are no longer in it.")
     ] = False,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            "--max-pixels",
+            metavar="N",
+            help="Of one image when it is decoded, 67108864 if not told: a larger JPEG is decoded reduced, any other "
+            "image is refused. Memory: up to 12 bytes a pixel.",
+        ),
+    ] = None,
+    exif: Annotated[
+        bool,
+        typer.Option(
+            "--exif/--no-exif", help="Whether a photograph's date, camera, lens, position and size become fields."
+        ),
+    ] = True,
     rejects: Annotated[
         Path | None, typer.Option("--rejects", metavar="FILE", help="Write all rejects to FILE, as JSON lines.")
     ] = None,
     database: DatabaseUrl = None,
+    trust: cli_index.Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Index a folder or file into a collection, or go on where the last run stopped.
@@ -158,11 +171,14 @@ def index(
     elif model is None:
         model = DEFAULT_MODEL
         show_remark(f"A new collection: embedding with {model}, fetched on first use. --model chooses another.")
-    with Collection.open(collection, model, parts=parts, database=database, dtype=dtype, device=device) as opened:
+    with Collection.open(
+        collection, model, parts=parts, database=database, dtype=dtype, device=device, trust=trust
+    ) as opened:
         with IndexProgress(corpus, Path(source)) as progress:
             summary = index_corpus(
-                corpus, opened, workers=workers, shard_size=shard_size, prune=prune, on_progress=progress
-            )
+                corpus, opened, workers=workers, shard_size=shard_size, prune=prune,
+                max_pixels=max_pixels, exif=exif, on_progress=progress,
+            )  # fmt: skip
         if rejects is not None:
             _write_rejects(rejects, _all_rejects(opened, summary, shard_size))
     if as_json:

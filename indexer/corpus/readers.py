@@ -1,7 +1,7 @@
 """The door to every kind of source: `open_corpus` looks at what is there and picks the reader.
 
     a folder                                     FolderCorpus      images, texts, sidecars
-    .jsonl .ndjson, also .gz                     JsonlCorpus       a document on each line
+    .jsonl .ndjson, also compressed              JsonlCorpus       a document on each line
     .parquet, or a folder of nothing else        ParquetCorpus     a document in each row
     .tar .tar.gz .tgz, shards-{000..012}.tar,    WebDatasetCorpus  a document for each name in the archives
       or a folder of nothing else
@@ -21,19 +21,20 @@ from pathlib import Path
 from indexer.corpus.folder import FolderCorpus
 from indexer.corpus.jsonl import JsonlCorpus
 from indexer.corpus.parquet import ParquetCorpus
-from indexer.corpus.paths import list_folder, portable_name, printable, scan_folder
+from indexer.corpus.paths import is_collection, list_folder, portable_name, printable, scan_folder
 from indexer.corpus.records import Corpus, Record
 from indexer.corpus.webdataset import WebDatasetCorpus
 from indexer.errors import CallError, ItemError
 
 __all__ = ["Corpus", "Record", "open_corpus"]
 
-_SHARDS = frozenset({".tar", ".tar.gz", ".tgz"})
+_SHARDS = frozenset({".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"})
+_LINES = frozenset(f"{kind}{packed}" for kind in (".jsonl", ".ndjson") for packed in ("", ".gz", ".bz2", ".xz", ".zst"))
 _TABLES = _SHARDS | {".parquet", ".json"}
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]+(?:,[^{},]+)*))\}")
 _ACCEPTED = (
-    "Accepted are a folder of images and texts, a .jsonl or .ndjson file (also .gz), a .parquet file, a .tar "
-    "or .tar.gz shard of WebDataset, a folder of either, or a pattern such as shards-{000..012}.tar."
+    "Accepted are a folder of images and texts, a .jsonl or .ndjson file, a .parquet file, a .tar shard of WebDataset "
+    "(lines and shards also .gz, .bz2, .xz or .zst), a folder of either, or a pattern such as shards-{000..012}.tar."
 )
 
 
@@ -44,10 +45,12 @@ def open_corpus(source: str | Path) -> Corpus:
         source: The path of a folder or file, or a brace pattern of shards.
 
     Raises:
-        CallError: Nothing is there, or nothing that can be read.
+        CallError: Nothing is there, or nothing that can be read, or it lies in a collection.
     """
     path = Path(source)
     try:
+        if path.exists():
+            _refuse_collections(path)
         if path.is_dir():
             return _open_folder(path.resolve())
         if path.is_file():
@@ -59,6 +62,17 @@ def open_corpus(source: str | Path) -> Corpus:
     if _BRACES.search(str(source)):
         return _open_pattern(str(source))
     raise CallError(f"{printable(path)} does not exist.", _ACCEPTED)
+
+
+def _refuse_collections(source: Path) -> None:
+    """Raise CallError if the source is a collection of underdrawing's own, or lies in one."""
+    real = source.resolve()
+    for folder in (real, *real.parents):
+        if is_collection(folder):
+            raise CallError(
+                f"{printable(folder)} is an underdrawing collection, and no source of documents.",
+                "Name the folder or file that the documents come from.",
+            )
 
 
 def _open_folder(path: Path) -> Corpus:
@@ -83,11 +97,11 @@ def _open_folder(path: Path) -> Corpus:
 def _open_file(path: Path) -> Corpus:
     source = portable_name(str(path))
     match _suffix(path.name):
-        case ".jsonl" | ".ndjson" | ".jsonl.gz" | ".ndjson.gz":
+        case suffix if suffix in _LINES:
             return JsonlCorpus(path)
         case ".parquet":
             return ParquetCorpus([path], source)
-        case ".tar" | ".tar.gz" | ".tgz":
+        case suffix if suffix in _SHARDS:
             return WebDatasetCorpus([path], source)
         case _:
             raise CallError(f"{printable(path.name)} is no source of documents.", _ACCEPTED)
@@ -121,6 +135,6 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def _suffix(name: str) -> str:
-    """The last suffix in lower case, with the one before a `.gz`."""
-    match = re.search(r"\.[^.]+(\.gz)?$", name.lower())
+    """The last suffix in lower case, with the one before that of a compression."""
+    match = re.search(r"\.[^.]+(\.(gz|bz2|xz|zst))?$", name.lower())
     return match[0] if match else ""

@@ -26,6 +26,7 @@ from indexer.store.filters import Filter
 from indexer.store.read_only import undisturbed
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, SpaceRow, VectorRow, living
 from indexer.store.segments import SegmentFile
+from indexer.store.time_limit import limited
 from indexer.types import MODALITIES, UNKNOWN, Ids, Mean, Metric, Modality, Parts, Role
 
 MAX_PARAMETERS = 500
@@ -178,11 +179,11 @@ class Catalog:
         """Vectors of living documents that a filter lets through: (n,) int64, ascending.
 
         Raises:
-            StoreError: The database gave up after its time limit; see `Database.limited`.
+            StoreError: The database gave up after its time limit; see `time_limit.py`.
         """
         condition = compiled(where.node, self.database.engine.dialect.name)
         query = _vectors_of(space, VectorRow.id).where(condition, _alive(DocumentRow, generation))
-        with self._pinned(generation) as connection, self.database.limited(connection):
+        with self._pinned(generation) as connection, limited(connection):
             # Past SQLAlchemy's rows: of a filter that most match, they take as long as the database does.
             cursor = connection.execute(query).cursor
             assert cursor is not None  # only of a statement that gives no rows

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, make_url, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     ArgumentError,
@@ -29,22 +29,16 @@ from sqlalchemy.pool import QueuePool
 
 from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
 from indexer.store.filter_functions import add_functions
-from indexer.store.migrations import upgrade
+from indexer.store.migrations import known, newest, upgrade
 from indexer.store.read_only import LonelyConnection, only_readable, read_only_engine, require_undisturbed, undisturbed
-from indexer.store.schema import SCHEMA_VERSION
 
 BUSY_MILLISECONDS = 30_000
 POOLED = 32
-STATEMENT_SECONDS = 60.0
-"""How long PostgreSQL may take for one filter."""
 
 
 def storable(text: str) -> bool:
     """Whether the databases can hold a text; one with a NUL or half a surrogate pair they cannot, so have not got."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-_TEXT_OR_LARGE = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
 
 
 def to_json(value: Any) -> str:
@@ -53,10 +47,28 @@ def to_json(value: Any) -> str:
     Unescaped, since older SQLite compares the names in a JSON path with what is written. Large fractions are written
     out, to the digit: PostgreSQL would make the whole number 1000 of 1e+3, and a rounded one of 2.0**60.
     """
-    return _TEXT_OR_LARGE.sub(
-        lambda found: found[0] if found[0].startswith('"') else f"{float(found[0]):.1f}",
-        json.dumps(value, ensure_ascii=False),
-    )
+    if not _has_large(value):
+        return json.dumps(value, ensure_ascii=False)
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{to_json(str(key))}: {to_json(inner)}" for key, inner in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(to_json, value)) + "]"
+        case _:
+            return f"{value:.1f}"
+
+
+def _has_large(value: Any) -> bool:
+    """Whether a number in it is a fraction that `repr` writes with an exponent above 0."""
+    match value:
+        case float():
+            return 1e16 <= abs(value) < float("inf")
+        case dict():
+            return any(map(_has_large, value.values()))
+        case list() | tuple():
+            return any(map(_has_large, value))
+        case _:
+            return False
 
 
 class Database:
@@ -70,8 +82,11 @@ class Database:
     def __init__(self, url: str | URL, schema: str | None = None) -> None:
         self.url = parse_url(url)
         self.schema = schema
+        self.only_readable = only_readable(self.url)
+        self.copy_of: str | None = None
+        """What this is an upgraded copy of, to be read and not to be written."""
         if self.url.get_backend_name() == "sqlite":
-            if only_readable(self.url):
+            if self.only_readable:
                 self.engine = read_only_engine(Path(str(self.url.database)), BUSY_MILLISECONDS, to_json)
                 event.listen(self.engine, "connect", _add_functions)
             else:
@@ -99,7 +114,7 @@ class Database:
     @property
     def shown(self) -> str:
         """The URL without its password."""
-        return self.url.render_as_string(hide_password=True)
+        return self.copy_of or self.url.render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -119,32 +134,6 @@ class Database:
         finally:  # an error may be one more sign of the disturbance
             if isinstance(connection, LonelyConnection):
                 require_undisturbed(Path(str(self.url.database)), connection)
-
-    @contextmanager
-    def limited(self, connection: Connection) -> Iterator[None]:
-        """Within this block PostgreSQL gives up on a statement that takes too long, whether or not we still wait.
-
-        After `STATEMENT_SECONDS`, or as many as the variable `UNDERDRAWING_STATEMENT_SECONDS` says; 0 for no limit. It
-        lasts until the transaction ends.
-
-        Raises:
-            StoreError: It did.
-            CallError: The variable is no number.
-        """
-        if self.engine.dialect.name == "sqlite":
-            yield
-            return
-        seconds = statement_seconds()
-        connection.execute(select(func.set_config("statement_timeout", str(round(seconds * 1000)), True)))
-        try:
-            yield
-        except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != "57014":
-                raise
-            raise StoreError(
-                f"{self.shown} gave up on a filter after {seconds:g} seconds.",
-                "Ask for less in one filter, or allow more: UNDERDRAWING_STATEMENT_SECONDS=600 (0 for no limit).",
-            ) from error
 
     @undisturbed
     def read_directly(self, statement: str, values: Sequence[Any]) -> list[Any] | None:
@@ -169,6 +158,10 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is durable when the block ends, or never was."""
+        if self.copy_of is not None:
+            raise StoreError(
+                f"{self.copy_of} was opened to be read, as an upgraded copy.", "Open the collection again to write."
+            )
         with (
             _mapped(self.shown),
             self.engine.connect().execution_options(underdrawing_write=True) as connection,
@@ -177,26 +170,52 @@ class Database:
             yield connection
 
     def create(self) -> None:
-        """Make the tables, or bring older ones up to date.
+        """Make the tables, or bring older ones up to date, in one transaction.
 
         Raises:
             FormatError: The tables are newer than this release.
         """
-        version = self.version()
-        if version == SCHEMA_VERSION:
+        if self.version() == newest():
             return
-        self._refuse_newer(version)
-        with self.write() as connection:
+        with self._migrating() as connection:
             if self.schema:
+                connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": self.schema})
                 connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"'))
+            self._refuse_unknown(_version(connection, self.schema))
             upgrade(connection)
 
-    def require_current(self) -> None:
-        """Refuse tables this release cannot use.
+    @contextmanager
+    def _migrating(self) -> Iterator[Connection]:
+        """`write`, but on SQLite tables may be made anew, and what refers to them is looked at in the end."""
+        if self.engine.dialect.name != "sqlite":
+            with self.write() as connection:
+                yield connection
+            return
+        with _mapped(self.shown), self.engine.connect() as connection:
+            driver: Any = connection.connection.dbapi_connection
+            # A table that is altered is dropped on the way; the pragma has no effect inside a transaction.
+            driver.execute("PRAGMA foreign_keys=OFF")
+            try:
+                connection = connection.execution_options(underdrawing_write=True)
+                with connection.begin():
+                    before = _dangling(connection)
+                    yield connection
+                    if broken := _dangling(connection) - before:
+                        table, referred = min(broken)
+                        raise CorruptionError(
+                            f"{self.shown} cannot be upgraded: rows of {table} would refer to rows of {referred} "
+                            "that are not there.",
+                            "Restore it from a backup, or index again into a new folder.",
+                        )
+            finally:
+                driver.execute("PRAGMA foreign_keys=ON")
+
+    def required_version(self) -> str:
+        """The schema, which this release knows.
 
         Raises:
-            CorruptionError: There are none.
-            FormatError: They are newer, or older and must be upgraded first.
+            CorruptionError: There are no tables, or no release made them.
+            FormatError: They are newer.
         """
         version = self.version()
         if version is None:
@@ -204,27 +223,27 @@ class Database:
                 f"{self.shown} holds no collection: the table alembic_version is missing.",
                 "Restore it from a backup, name the right database, or index again into a new folder.",
             )
-        self._refuse_newer(version)
-        if version != SCHEMA_VERSION:
-            raise FormatError(
-                f"{self.shown} has schema {version}; this release needs {SCHEMA_VERSION}.",
-                "Open it once for writing (any `underdrawing index`), which upgrades it.",
-            )
+        self._refuse_unknown(version)
+        return version
 
     @undisturbed
     def version(self) -> str | None:
         """The newest migration applied, or None where there are no tables."""
         with self.read() as connection:
-            if not inspect(connection).has_table("alembic_version", schema=self.schema):
-                return None
-            return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+            return _version(connection, self.schema)
 
-    def _refuse_newer(self, version: str | None) -> None:
-        if version is not None and version > SCHEMA_VERSION:
+    def _refuse_unknown(self, version: str | None) -> None:
+        if version is None or version in known():
+            return
+        if version > newest():
             raise FormatError(
-                f"{self.shown} has schema {version}; this release knows up to {SCHEMA_VERSION}.",
+                f"{self.shown} has schema {version}; this release knows up to {newest()}.",
                 "Upgrade: pip install -U underdrawing",
             )
+        raise CorruptionError(
+            f"{self.shown} has schema {version!r}, which no release made.",
+            "Restore it from a backup, or index again into a new folder.",
+        )
 
     @undisturbed
     def problems(self) -> list[str]:
@@ -254,23 +273,16 @@ class Database:
         self.engine.dispose()
 
 
-def statement_seconds() -> float:
-    """How long PostgreSQL may take for one filter: the variable `UNDERDRAWING_STATEMENT_SECONDS`, or the default.
+def _dangling(connection: Connection) -> Counter[tuple[str, str]]:
+    """How many rows of a table refer to rows of another that are not there, on SQLite."""
+    found = connection.exec_driver_sql("PRAGMA foreign_key_check")
+    return Counter((str(row[0]), str(row[2])) for row in found)
 
-    Raises:
-        CallError: The variable is no number, or negative.
-    """
-    told = os.environ.get("UNDERDRAWING_STATEMENT_SECONDS", "")
-    try:
-        seconds = float(told) if told.strip() else STATEMENT_SECONDS
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < 2_000_000:
-        raise CallError(
-            f"The variable UNDERDRAWING_STATEMENT_SECONDS is {told[:40]!r}; it takes seconds, from 0 to 2,000,000.",
-            "Leave it unset for 60, or write 0 for no limit.",
-        )
-    return seconds
+
+def _version(connection: Connection, schema: str | None) -> str | None:
+    if not inspect(connection).has_table("alembic_version", schema=schema):
+        return None
+    return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
 
 
 def parse_url(url: str | URL) -> URL:
