@@ -268,6 +268,14 @@ class Snapshot:
         """See that a filter parses, without asking the database; raises `FilterError`."""
         parse(where)
 
+    def filter_notes(self, where: Where) -> tuple[str, ...]:
+        """What who asks should know of a filter: fields that no document has, values of types that none has there.
+
+        Raises:
+            FilterError: It does not parse.
+        """
+        return self._catalog.filter_notes.of(parse(where), self.generation)
+
     def matching(self, where: Where) -> Ids:
         """The living vectors that a filter lets through, ascending. The last few filters are remembered."""
         read = parse(where)

@@ -21,6 +21,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from indexer.errors import CallError, CorruptionError, SnapshotGoneError
 from indexer.store.columns import Columns
 from indexer.store.database import Database, storable
+from indexer.store.filter_notes import FilterNotes
 from indexer.store.filter_sql import compiled
 from indexer.store.filters import Filter
 from indexer.store.read_only import undisturbed
@@ -86,6 +87,7 @@ class Catalog:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.columns = Columns(database)
+        self.filter_notes = FilterNotes(database)
         self._modalities: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
         self._modalities_lock = threading.Lock()
 
