@@ -28,11 +28,26 @@ What this module does not know: where an error is shown. Lower libraries' errors
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from indexer.types import Rejected
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The names that were most likely meant, the nearest first; none where nothing is near."""
+    from difflib import get_close_matches  # here: only who has made a mistake pays for it
+
+    folded = {each.casefold(): each for each in known}
+    return [folded[each] for each in get_close_matches(name[:200].casefold(), folded, most, 0.6)]
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """`Did you mean 'slerp'? Known: image, slerp, text`: what to say where a name is not among those known."""
+    near = nearest(name, known, 2)
+    meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return f"{meant}Known: {', '.join(known) or 'none'}"
 
 
 class UnderdrawingError(Exception):
@@ -59,7 +74,7 @@ class UnknownNameError(CallError):
     """A name outside a closed set. The message lists the set."""
 
     def __init__(self, kind: str, name: object, known: list[str]) -> None:
-        super().__init__(f"{kind} {str(name)!r} is not known.", f"Known: {', '.join(known) or 'none'}.")
+        super().__init__(f"{kind} {str(name)[:200]!r} is not known.", f"{did_you_mean(str(name), known)}.")
         self.known = known
 
 
