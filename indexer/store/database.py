@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +18,14 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_u
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     ArgumentError,
-    DatabaseError,
     NoSuchModuleError,
-    OperationalError,
-    SQLAlchemyError,
 )
 
 from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
+from indexer.store.filter_functions import add_functions
 from indexer.store.migrations import known, newest, upgrade
 from indexer.store.read_only import LonelyConnection, only_readable, read_only_engine, require_undisturbed, undisturbed
+from indexer.store.sql_errors import mapped
 from indexer.store.sqlite import BUSY_MILLISECONDS, begin_sqlite, sqlite_engine
 
 
@@ -88,12 +86,15 @@ class Database:
         if self.url.get_backend_name() == "sqlite":
             if self.only_readable:
                 self.engine = read_only_engine(Path(str(self.url.database)), BUSY_MILLISECONDS, to_json)
+                event.listen(self.engine, "connect", _add_functions)
             else:
                 self.engine = sqlite_engine(self.url, to_json)
+                event.listen(self.engine, "connect", _add_functions)
             self._reading = self.engine
             event.listen(self.engine, "begin", begin_sqlite)
-            event.listen(self.engine, "do_connect", self._require_same_file)
-            event.listen(self.engine, "connect", self._require_same_file)
+            same = _weakly(self)
+            event.listen(self.engine, "do_connect", same)
+            event.listen(self.engine, "connect", same)
         else:
             self.engine = _postgres_engine(self.url, schema)
             # PostgreSQL's default gives each statement a state of its own.
@@ -117,7 +118,7 @@ class Database:
         Raises:
             DisturbedError: It may not be, after all: the method around this is `undisturbed`, and begins again.
         """
-        with _mapped(self.shown), self._reading.connect() as connection, connection.begin():
+        with mapped(self.shown), self._reading.connect() as connection, connection.begin():
             with self._in_peace(connection.connection.dbapi_connection):
                 yield connection
 
@@ -141,7 +142,7 @@ class Database:
         """
         if self.engine.dialect.name != "sqlite":
             return None
-        with _mapped(self.shown):
+        with mapped(self.shown):
             connection = self.engine.raw_connection()
             try:
                 with self._in_peace(connection.dbapi_connection):
@@ -158,7 +159,7 @@ class Database:
             )
         self.standing()
         with (
-            _mapped(self.shown),
+            mapped(self.shown),
             self.engine.connect().execution_options(underdrawing_write=True) as connection,
             connection.begin(),
         ):
@@ -201,7 +202,7 @@ class Database:
                 "Another release upgraded it: open it with that one.",
             )
 
-    def _require_same_file(self, *_: Any) -> None:
+    def require_same_file(self) -> None:
         """For new connections: SQLite's file is the one that the first connection opened."""
         try:
             state = os.stat(str(self.url.database))  # noqa: PTH116  # the name of a database need be no path
@@ -237,7 +238,7 @@ class Database:
             with self.write() as connection:
                 yield connection
             return
-        with _mapped(self.shown), self.engine.connect() as connection:
+        with mapped(self.shown), self.engine.connect() as connection:
             driver: Any = connection.connection.dbapi_connection
             # A table that is altered is dropped on the way; the pragma has no effect inside a transaction.
             driver.execute("PRAGMA foreign_keys=OFF")
@@ -307,7 +308,7 @@ class Database:
     def tidy(self) -> None:
         """Move SQLite's log into its file, as far as readers allow."""
         if self.engine.dialect.name == "sqlite":
-            with _mapped(self.shown), self.engine.connect() as connection:
+            with mapped(self.shown), self.engine.connect() as connection:
                 # Straight to the driver: a checkpoint must be outside of any transaction.
                 cursor = connection.connection.cursor()
                 cursor.execute("PRAGMA busy_timeout=1000")
@@ -317,6 +318,17 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def _weakly(database: Database) -> Callable[..., None]:
+    """`require_same_file` for an engine's events, without keeping the database alive."""
+    known = weakref.ref(database)
+
+    def require(*_: Any) -> None:
+        if (own := known()) is not None:
+            own.require_same_file()
+
+    return require
 
 
 def _dangling(connection: Connection) -> Counter[tuple[str, str]]:
@@ -356,34 +368,5 @@ def _postgres_engine(url: URL, schema: str | None) -> Engine:
         raise MissingExtraError("psycopg", "postgres", "A PostgreSQL collection") from None
 
 
-_DAMAGE = ("malformed", "not a database", "disk image", "Could not decode to UTF-8")
-"""What SQLite and its driver say of a damaged file."""
-
-
-_OPERATIONAL = (OperationalError, sqlite3.OperationalError)
-
-
-@contextmanager
-def _mapped(shown: str) -> Iterator[None]:
-    try:
-        yield
-    except (DatabaseError, sqlite3.Error) as error:  # SQLite's own where its driver is asked without SQLAlchemy
-        if any(sign in str(error) for sign in _DAMAGE):
-            raise CorruptionError(
-                f"{shown} is damaged: {_cause(error)}.",
-                "Restore it from a backup, or index again into a new folder.",
-            ) from error
-        remedy = "Is the database reachable, writable and not full?" if isinstance(error, _OPERATIONAL) else None
-        raise StoreError(f"{shown}: {_cause(error)}.", remedy) from error
-    except SQLAlchemyError as error:
-        raise StoreError(f"{shown}: {_cause(error)}.") from error
-    except ValueError as error:
-        # What comes from the driver or a column is no text, no JSON or no time: found by flipping bits of the file.
-        raise CorruptionError(
-            f"{shown} is damaged: {error}.", "Restore it from a backup, or index again into a new folder."
-        ) from error
-
-
-def _cause(error: SQLAlchemyError | sqlite3.Error) -> str:
-    original = getattr(error, "orig", None) or error
-    return (str(original).strip() or type(original).__name__).splitlines()[0]
+def _add_functions(connection: Any, _record: Any) -> None:
+    add_functions(connection)

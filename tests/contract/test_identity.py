@@ -120,14 +120,13 @@ def test_a_writer_at_work_notices_before_it_commits(filled, database_url, swap):
     if database_url is not None and swap in (with_another_file, restored):
         return
     vectors = filled.snapshot().vectors(filled.snapshot().vector_ids(["cat0"]))
-    with filled.writer() as writer:
+    with pytest.raises(StoreError, match=f"{SWAPS[swap]}|was removed or replaced"), filled.writer() as writer:  # noqa: PT012
         swap(filled, database_url)
         if filled.path.exists():  # another writer's, in the other collection
             (filled.path / "media").mkdir(exist_ok=True)
             (filled.path / "media" / ".tmp-pending").write_bytes(b"x")
         before = state(filled.path.parent)
-        with pytest.raises(StoreError, match=f"{SWAPS[swap]}|was removed or replaced while it was held"):
-            writer.commit([_new()], vectors)
+        writer.commit([_new()], vectors)
     assert {name: held for name, held in state(filled.path.parent).items() if "lock" not in name} == {
         name: held for name, held in before.items() if "lock" not in name
     }
