@@ -10,8 +10,8 @@ What this module does not know: queries beyond vectors, corpora, how any model w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,22 +27,27 @@ from indexer.errors import (
     CallError,
     CollectionNotFoundError,
     CorruptionError,
+    LockedError,
+    MissingExtraError,
     SnapshotGoneError,
     SpaceMismatchError,
+    StoreError,
 )
-from indexer.index.choose import allowed_bytes, alternatives
-from indexer.index.protocol import Device, IndexSettings
+from indexer.index.building import OnProgress
+from indexer.index.choose import CODED_ROWS, allowed_bytes, alternatives
+from indexer.index.protocol import Device, IndexKind, IndexSettings
+from indexer.indexing import BuiltIndex, build_indexes, checked_samples, sample_queries
 from indexer.ingest import Ingest, embed
 from indexer.layout import Layout
 from indexer.lazy_embedder import LazyEmbedder
-from indexer.searcher import available_memory, choose
+from indexer.searcher import COVERED, available_memory, choose
 from indexer.snapshot import Snapshot
 from indexer.store.catalog import Catalog, Space
 from indexer.store.database import Database, parse_url
 from indexer.store.ledger import jobs
 from indexer.store.lock import WriterLock
 from indexer.store.publish import create_first_generation, create_space
-from indexer.types import Document, Item, Modality, Parts, Rejected, Role
+from indexer.types import Document, Item, Modality, Parts, Rejected, Role, Vectors
 from indexer.writer import Writer
 
 if TYPE_CHECKING:
@@ -87,7 +92,7 @@ class Collection:
         *,
         create: bool = True,
         parts: Parts | str | None = None,
-        index: IndexSettings | None = None,
+        index: IndexSettings | IndexKind | str | None = None,
         database: str | None = None,
         dtype: Dtype | str | None = None,
         device: str = "cpu",
@@ -100,7 +105,7 @@ class Collection:
                 and if given must be the one it was made with.
             create: Start one if there is none.
             parts: Which parts of documents are embedded; fixed when it is started (`auto` unless told).
-            index: How to search it; see `IndexSettings`.
+            index: How to search it: `IndexSettings`, or the name of a kind, such as "hnsw". Opening builds nothing.
             database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
             dtype: Arithmetic of the model, if it is loaded by name; fixed when it is started (float32 unless told).
             device: Where the model runs.
@@ -112,8 +117,11 @@ class Collection:
             CorruptionError: What identifies it is damaged.
             ModelError: The model cannot be loaded.
             CallError: `database` is no URL of a database that can be used, or the collection has another.
+            UnknownNameError: There is no such kind of index.
         """
         folder = Path(path)
+        if not isinstance(index, IndexSettings):
+            index = IndexSettings(kind=IndexKind(index or IndexKind.AUTO))
         if database is not None:
             parse_url(database)  # before a model is fetched
         if not Layout.exists(folder):
@@ -138,7 +146,7 @@ class Collection:
                 )
             kept = dtype or space.fingerprint["dtype"]
             lazy = LazyEmbedder(model if model is not None else space.model, kept, device)
-            collection = cls(layout, base, space, index or IndexSettings(), lazy)
+            collection = cls(layout, base, space, index, lazy)
             if model is not None:
                 collection._require_same_space(lazy.comparable(space, folder), space)
         except BaseException:
@@ -223,14 +231,15 @@ class Collection:
         """
         while True:
             number = self.catalog.newest()
-            with self._opening:  # an index that has to be built is built once, and other threads wait for it
-                if self._newest is not None and self._newest.generation >= number:
-                    return self._newest
+            with self._opening:
+                held = self._newest
+                if held is not None and held.generation >= number and not held.outdated:
+                    return held
                 generation = self.catalog.generation()
                 space = next(each for each in self.catalog.spaces(generation.number) if each.id == self.space_id)
                 try:
                     self._newest = Snapshot(
-                        self.catalog, self.layout, space, generation, self.settings, lambda: self.cards
+                        self.catalog, self.layout, space, generation, self.settings, lambda: self.cards, held
                     )
                 except SnapshotGoneError:
                     # Compacted between the two reads: the next round sees what it was compacted into.
@@ -270,7 +279,53 @@ class Collection:
                 extra_sums=self.missing_query_mean(),
                 note="added",
             )
+        self._make_codes()
         return Added(published.added, published.replaced, rejected, published.generation)
+
+    def build_index(
+        self,
+        queries: Mapping[str, Vectors] | None = None,
+        *,
+        coverage: float = 1.0,
+        on_progress: OnProgress | None = None,
+    ) -> list[BuiltIndex]:
+        """Build the index that searches with these settings use; nothing else ever builds one but `index_corpus`.
+
+        It is built aside and published by a rename: searches go on meanwhile, by what there was before, and use it as
+        soon as it is there, in other processes too. An approximate index is tuned until every kind of query reaches the
+        recall of the settings: documents held out, sums of two, documents with texts, and texts as the model embeds
+        them. What kind would need too much is answered exactly. `info` shows the recall of each.
+
+        Args:
+            queries: Query vectors to tune by instead of those that the model makes, by what they are: (n, dim) each.
+                With them the model is not loaded.
+            coverage: Nothing is built where the index there is covers this share of the vectors.
+            on_progress: Called with what is done, how much of it, and of how much.
+
+        Returns:
+            What was built; empty where nothing was wanting, or where scanning is quick enough.
+
+        Raises:
+            LockedError: Another process or thread is building.
+            MissingExtraError: There is no FAISS.
+            StoreError: The disk refuses.
+            SpaceMismatchError: `queries` have another dimension.
+        """
+        if not 0 < coverage <= 1:
+            raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
+        given = None if queries is None else checked_samples(queries, self.space.dim)
+
+        def samples(snapshot: Snapshot) -> Mapping[str, Vectors]:
+            return sample_queries(snapshot, self.embedder) if given is None else given
+
+        return build_indexes(self.layout, self.snapshot(), samples, coverage, on_progress=on_progress)
+
+    def _make_codes(self) -> None:
+        """Make the 8-bit codes anew where many vectors have none: a second for 200,000, once for a fifth more."""
+        if self.catalog.generation().documents < CODED_ROWS:
+            return
+        with suppress(LockedError, StoreError, MissingExtraError):  # without codes a search is exact as well
+            build_indexes(self.layout, self.snapshot(), lambda _: {}, COVERED, only=IndexKind.EXACT)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete documents by id, as one generation; returns how many there were.
@@ -299,8 +354,15 @@ class Collection:
         return maintenance.repair(self.catalog, self.layout, self.space)
 
     def compact(self) -> tuple[int, int]:
-        """Merge segments and drop the dead; returns how many segments there were and are."""
-        return maintenance.compact(self.catalog, self.layout, self.space)
+        """Merge segments and drop the dead; returns how many segments there were and are.
+
+        Where there was an index, it is built anew.
+        """
+        had = bool(self.snapshot().index_facts)
+        done = maintenance.compact(self.catalog, self.layout, self.space)
+        if had:  # it was built from segments that are gone
+            self.build_index(coverage=COVERED)
+        return done
 
     def info(self) -> dict[str, Any]:
         """What the collection is and holds, as plain JSON."""
@@ -322,6 +384,7 @@ class Collection:
             "tombstones": sum(each.rows for each in segments) - len(snapshot),
             "index": " ".join((*snapshot.remarks, snapshot.index)),
             "recall_at_10": snapshot.index_facts.get("recall_at_10"),
+            "recall_by_kind": snapshot.index_facts.get("recall_by_kind"),
             "jobs": jobs(self.database),
         }
 
@@ -340,6 +403,7 @@ class Collection:
             "codes": chosen.codes.value,
             "bytes": chosen.bytes,
             "reason": chosen.reason if remark is None else f"{remark} {chosen.reason}",
+            "built": not rows or not self.snapshot().searcher.wants(COVERED),
             "alternatives": [asdict(each) for each in alternatives(rows, dim, settings, available)],
         }
 
