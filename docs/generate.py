@@ -47,6 +47,7 @@ OTHERS = {
     "benchmarks/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
     "docs/benchmarks.md": "published benchmarks: how to run them, their protocols, submissions",
     "docs/cli.md": "the help of every command, generated",
+    "docs/collections.md": "collections on disk: upgrades, copies, damage",
     "docs/drawing.md": "words and pseudo-targets: options, published models, your own",
     "docs/files.md": "this list, generated",
     "docs/joint.md": "one model for text, picture and both",

@@ -47,6 +47,7 @@ from indexer.store.database import Database, parse_url
 from indexer.store.ledger import jobs
 from indexer.store.lock import WriterLock
 from indexer.store.publish import create_first_generation, create_space
+from indexer.store.upgrading import current
 from indexer.types import Document, Item, Modality, Parts, Rejected, Role, Vectors
 from indexer.writer import Writer
 
@@ -137,7 +138,7 @@ class Collection:
         layout = Layout.read(folder)
         base = _connect(layout, database)
         try:
-            base.require_current()
+            base = current(base, layout.lock)
             space = cls._space(base)
             if parts is not None and Parts(parts) is not space.parts:
                 raise SpaceMismatchError(

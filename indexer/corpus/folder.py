@@ -8,8 +8,8 @@
 * The stamp is made of the size and the time of change of the file and of its companions.
 * The order is that of the bytes of the paths.
 
-Hidden files and what file managers leave behind are skipped. Other files are counted in `ignored`. A link to
-a folder is followed, unless it leads back to a folder that it lies in.
+Everything else that is seen is passed over, by its suffix; so are hidden files and what file managers leave behind.
+A link to a folder is followed, unless it leads back to a folder that it lies in.
 
 What this module does not know: whether a file with an image's name is one. The decoder finds out, later.
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from indexer.corpus.paths import (
 from indexer.corpus.reasons import Reason
 from indexer.corpus.records import (
     IMAGE_SUFFIXES,
-    MAX_TEXT,
+    Entry,
     Record,
     decode_text,
     make_sample,
@@ -42,10 +42,13 @@ from indexer.corpus.records import (
     record_or_rejected,
 )
 from indexer.errors import ItemError
-from indexer.types import Rejected
+from indexer.types import PassedOver, Rejected
+from indexer.validate import MAX_TEXT
 
 _TEXT_SUFFIXES = (".txt", ".md")
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"})
+NO_SUFFIX = "no suffix"
+READ_ALREADY = "link to a folder read already"
 _MAX_TEXT_BYTES = 4 * MAX_TEXT  # UTF-8 takes at most four for a character
 
 
@@ -54,16 +57,13 @@ class FolderCorpus:
 
     Attributes:
         source: The folder's absolute path.
-        ignored: How many files the last iteration passed over, being neither image nor text.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self.source = portable_name(str(self._root))
-        self.ignored = 0
 
-    def __iter__(self) -> Iterator[Record | Rejected]:
-        self.ignored = 0
+    def __iter__(self) -> Iterator[Entry]:
         # A stack in place of recursion: folders nest deeper than Python's calls may.
         opened = [self._read(_Folder(self._root, "", frozenset()))]
         while opened:
@@ -75,30 +75,27 @@ class FolderCorpus:
             else:
                 yield found
 
-    def _read(self, folder: _Folder) -> Iterator[Record | Rejected | _Folder]:
+    def _read(self, folder: _Folder) -> Iterator[Entry | _Folder]:
         try:
             identity = folder_identity(folder.path)
-            names = [name for name in list_folder(folder.path) if not _is_litter(name)]
+            names = list_folder(folder.path)
         except ItemError as error:
-            yield Rejected(folder.path.as_uri(), error.reason, error.detail)
+            hidden = portable_name(folder.prefix)
+            yield Rejected(folder.path.as_uri(), error.reason, error.detail, hides=hidden)
             return
         if identity in folder.above:
+            yield PassedOver(folder.path.as_uri(), READ_ALREADY)
             return
-        groups = _group_by_stem(names)
+        groups = _group_by_stem(name for name in names if _litter_kind(name) is None)
         for name in names:
-            if name.endswith("/"):
+            if (kind := _litter_kind(name)) is not None:
+                yield PassedOver((folder.path / name).as_uri(), kind)
+            elif name.endswith("/"):
                 prefix = f"{folder.prefix}{name}"
                 yield _Folder(folder.path / name, prefix, folder.above | {identity})
-                continue
-            stem, suffix = _split(name)
-            group = groups[stem]
-            if suffix == ".svg":
-                detail = f"{printable(name)} is a drawing; draw it to pixels first."
-                yield Rejected((folder.path / name).as_uri(), Reason.SVG.value, detail)
-            elif suffix in IMAGE_SUFFIXES or (suffix in _TEXT_SUFFIXES and not group.has_image):
-                yield _document(folder, name, group)
-            elif not group.owns(name):
-                self.ignored += 1
+            else:
+                stem, _ = _split(name)
+                yield from _file(folder, name, groups[stem])
 
 
 @dataclass(frozen=True)
@@ -135,9 +132,18 @@ def _group_by_stem(names: Iterable[str]) -> Mapping[str, _Group]:
     return groups
 
 
-def _document(folder: _Folder, name: str, group: _Group) -> Record | Rejected:
-    path = folder.path / name
-    return record_or_rejected(path.as_uri(), partial(_read_document, folder, name, group))
+def _file(folder: _Folder, name: str, group: _Group) -> Iterator[Entry]:
+    """The entry of a file; none for one that describes a document, for it is a part of that."""
+    path, (_, suffix) = folder.path / name, _split(name)
+    if suffix == ".svg":
+        detail = f"{printable(name)} is a drawing; draw it to pixels first."
+        yield Rejected(path.as_uri(), Reason.SVG.value, detail, hides=portable_name(folder.prefix + name))
+    elif suffix in IMAGE_SUFFIXES or (suffix in _TEXT_SUFFIXES and not group.has_image):
+        entry = record_or_rejected(path.as_uri(), partial(_read_document, folder, name, group))
+        hidden = portable_name(folder.prefix + name)
+        yield replace(entry, hides=hidden) if isinstance(entry, Rejected) else entry
+    elif not group.owns(name):
+        yield PassedOver(path.as_uri(), suffix or NO_SUFFIX)
 
 
 def _read_document(folder: _Folder, name: str, group: _Group) -> Record:
@@ -162,5 +168,9 @@ def _split(name: str) -> tuple[str, str]:
     return (stem, f".{suffix.lower()}") if dot else (name, "")
 
 
-def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name.removesuffix("/").lower() in _LITTER
+def _litter_kind(name: str) -> str | None:
+    """What a hidden file or a file manager's own counts under, and None for every other."""
+    what = "folder" if name.endswith("/") else "file"
+    if name.startswith("."):
+        return f"hidden {what}"
+    return f"system {what}" if name.removesuffix("/").lower() in _LITTER else None

@@ -33,6 +33,7 @@ from indexer.corpus.records import (
     Record,
     decode_text,
     make_sample,
+    of_document,
     parse_object,
     record_or_rejected,
 )
@@ -71,13 +72,18 @@ class WebDatasetCorpus:
     def __iter__(self) -> Iterator[Record | Rejected]:
         self.ignored = 0
         for shard in self._shards:
+            prefix, seen, named = self._prefix(shard), False, False
             try:
                 with open_stream(shard) as stream:
                     for sample in self._samples(stream):
                         uri = f"{shard.as_uri()}#key={quote(sample.key, errors='surrogateescape')}"
-                        yield record_or_rejected(uri, partial(sample.record, self._prefix(shard), uri))
+                        entry = record_or_rejected(uri, partial(sample.record, prefix, uri), hides="")
+                        seen, named = True, named or not (isinstance(entry, Record) and entry.derived)
+                        yield entry
             except ItemError as error:
-                yield Rejected(shard.as_uri(), error.reason, f"{printable(shard.name)}: {error.detail}")
+                # What is not seen begins like what was seen; where that has ids of its own, it may be any.
+                hides = prefix if seen and not named else ""
+                yield Rejected(shard.as_uri(), error.reason, f"{printable(shard.name)}: {error.detail}", hides=hides)
 
     def _prefix(self, shard: Path) -> str:
         if self._folder is None:
@@ -140,11 +146,14 @@ class _Sample:
         if self.too_long is not None:
             name, size = printable(self.too_long.name), self.too_long.size
             raise refusal(Reason.TOO_MANY_BYTES, f"{name} has {size:,} bytes; allowed are {MAX_BYTES:,}.")
+        details = parse_object(self.parts["details"]) if "details" in self.parts else {}
+        with of_document(details.get("id") or prefix + portable_name(self.key)):
+            text = decode_text(self.parts.get("text", b"")).strip()
         return make_sample(
             id=prefix + portable_name(self.key),
-            text=decode_text(self.parts.get("text", b"")).strip(),
+            text=text,
             image=self.parts.get("image"),
-            details=parse_object(self.parts["details"]) if "details" in self.parts else {},
+            details=details,
             uri=uri,
         )
 

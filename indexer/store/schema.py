@@ -29,9 +29,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = "m001"
-"""The newest migration this release knows; `migrations/versions` holds them all."""
-
 Key = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows itself only where the type is exactly INTEGER."""
 JsonObject = JSON().with_variant(JSONB, "postgresql")
@@ -48,6 +45,15 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+
+
+class IdentityRow(Base):
+    """Who the collection is: one row, numbered 1, with a random id that `collection.json` repeats."""
+
+    __tablename__ = "identity"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(Text)
 
 
 class DocumentRow(Base):

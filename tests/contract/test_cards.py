@@ -85,6 +85,10 @@ def test_an_inverted_file_is_kept_on_disk_and_copied_once(folder, closing, card)
     settings = IndexSettings(IndexKind.IVF, device=Device.CUDA, half=True)
     with Collection.open(folder, index=settings) as first:
         assert found(first, "word9", 1) == ["d9"]
+        assert first.snapshot().search(asked("word9"), 3).plan == "scan"
+        assert "not built yet" in first.info()["index"]
+        first.build_index()
+        assert found(first, "word9", 1) == ["d9"]
         assert first.snapshot().search(asked("word9"), 3).plan == "gpu-ivf"
         assert first.info()["recall_at_10"] >= 0.95
     [file] = (folder / "indexes").glob("*.faiss")

@@ -134,7 +134,7 @@ class TestOrderAndNames:
     def test_id_too_long(self, folder, read):
         deep = "/".join(["d" * 200] * 6) + "/x.png"
         records, [reject] = read(folder({deep: b""}))
-        assert (records, reject.reason) == ([], "bad-id")
+        assert (records, reject.reason) == ([], "too-long")
 
 
 class TestStamps:
@@ -167,17 +167,34 @@ class TestStamps:
 
 
 class TestWhatIsNotADocument:
-    def test_other_files_are_counted(self, folder):
-        files = ["setup.exe", "noend", "lonely.json", "x.mp4", "x.md"]
-        corpus = FolderCorpus(folder(dict.fromkeys([*files, "x.jpg", "x.txt"], b"{}")))
-        for _ in range(2):
-            assert len(list(corpus)) == 1
-            assert corpus.ignored == len(files)
+    def test_other_files_are_passed_over_by_suffix(self, folder, read, passed_over):
+        files = ["setup.exe", "noend", "lonely.json", "x.mp4", "x.md", "raw.CR2", "x.jxl", "a/b.tga", "old.zip"]
+        root = folder(dict.fromkeys([*files, "x.jpg", "x.txt"], b"{}"))
+        assert (len(read(root)[0]), read(root)[1]) == (1, [])
+        assert passed_over(root) == {
+            "setup.exe": ".exe",
+            "noend": "no suffix",
+            "lonely.json": ".json",
+            "x.mp4": ".mp4",
+            "x.md": ".md",
+            "raw.CR2": ".cr2",
+            "x.jxl": ".jxl",
+            "b.tga": ".tga",
+            "old.zip": ".zip",
+        }
 
-    def test_hidden_files_and_litter_are_skipped(self, folder):
+    def test_hidden_files_and_litter_are_passed_over(self, folder, read, passed_over):
         files = [".hidden.png", ".git/x.png", "__MACOSX/x.png", "Thumbs.db", "@eaDir/x.png", "lost+found/x.png"]
-        corpus = FolderCorpus(folder(dict.fromkeys(files, b"")))
-        assert (list(corpus), corpus.ignored) == ([], 0)
+        root = folder(dict.fromkeys(files, b""))
+        assert read(root) == ([], [])
+        assert passed_over(root) == {
+            ".hidden.png": "hidden file",
+            ".git": "hidden folder",
+            "__MACOSX": "system folder",
+            "Thumbs.db": "system file",
+            "@eaDir": "system folder",
+            "lost+found": "system folder",
+        }
 
     def test_empty_folder(self, folder, read):
         assert read(folder({})) == ([], [])
@@ -215,6 +232,7 @@ class TestRejects:
         assert reject.reason == reason
         assert detail in reject.detail
         assert reject.uri == (root / next(iter(files))).as_uri()
+        assert reject.hides == next(iter(files))
 
     def test_dangling_link(self, folder, read):
         root = folder({})
@@ -244,7 +262,7 @@ class TestRejects:
         monkeypatch.setattr(os, "scandir", deny)  # not by chmod, which does not bind root
         records, [reject] = read(root)
         assert ids(records) == ["a.png", "d.png"]
-        assert (reject.uri, reject.reason) == ((root / "b").as_uri(), "unreadable")
+        assert (reject.uri, reject.reason, reject.hides) == ((root / "b").as_uri(), "unreadable", "b/")
         assert "Permission denied" in reject.detail
 
 
@@ -263,7 +281,7 @@ class TestLinks:
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "elsewhere/back").symlink_to(root)
         (root / "out").symlink_to(tmp_path / "elsewhere")
-        assert read(root) == (list(read(root)[0]), [])
+        assert read(root)[1] == []
         assert ids(read(root)[0]) == ["a/b/x.png"]
 
 

@@ -149,6 +149,7 @@ def test_reasons_are_stable():
         *("missing", "not-a-file", "unreadable", "too-many-bytes", "empty", "truncated", "damaged"),
         *("not-an-image", "svg", "unsupported-format", "too-many-pixels", "decode-failed", "aspect"),
         *("bad-json", "not-utf-8", "nul", "too-long", "bad-id", "bad-text", "bad-image", "bad-fields", "remote-uri"),
+        *("not-unicode", "duplicate-id", "other-source"),
     }
     with pytest.raises(UnknownNameError, match="truncated"):
         Reason("boring")

@@ -19,7 +19,7 @@ from indexer.embed.mllm_batches import by_tokens, halving
 from indexer.embed.mllm_images import ImageShaper, fit
 from indexer.embed.mllm_loading import load_model
 from indexer.embed.mllm_prompt import ImageTokens, PromptWriter, collate, load_tokenizer, positions
-from indexer.embed.mllm_spec import ImageBackend, MllmSpec, Positions
+from indexer.embed.mllm_spec import ImageBackend, MllmSpec, Positions, Sizing
 from indexer.errors import CallError, ItemError, ModelError
 from indexer.types import Item, Role
 
@@ -158,6 +158,29 @@ def test_sizes_are_those_of_the_authors_rule(factor: int) -> None:
             continue
         down, across = smart_resize(height, width, factor, 4 * factor**2, 100 * factor**2)
         assert fit(width, height, factor, 4 * factor**2, 100 * factor**2, 200) == (across, down)
+
+
+@pytest.mark.parametrize(
+    ("sizing", "size", "wanted"),
+    [
+        # Numbers of qwen_vl_utils 0.0.14 and of GME's published script, factor 32, between 4,096 and 1,843,200 pixels.
+        ("utils", (10, 1500), (32, 1504)), ("utils", (1500, 10), (1504, 32)), ("utils", (5, 900), (32, 896)),
+        ("utils", (3, 20), (32, 192)), ("utils", (15, 16), (64, 96)), ("utils", (640, 480), (640, 480)),
+        ("gme", (10, 1500), (32, 1504)), ("gme", (10, 3000), (32, 3008)), ("gme", (10, 9000), (32, 6400)),
+        ("gme", (9000, 10), (6400, 32)), ("gme", (640, 480), (640, 480)), ("transformers", (10, 1500), (32, 800)),
+    ],
+)  # fmt: skip
+def test_narrow_images_have_the_size_that_the_authors_give_them(sizing: str, size, wanted) -> None:
+    assert fit(*size, 32, 4096, 1_843_200, 200, Sizing(sizing)) == wanted
+
+
+def test_gme_squeezes_what_the_others_refuse(folder: Path) -> None:
+    image = noise(9, 3000)
+    prepare = load_embedder(f"mllm:{folder}?sizing=gme").preparer()
+    assert prepare(Item(image=image)).arrays["image"].shape[2] == 3
+    for sizing in ("utils", "transformers"):
+        with pytest.raises(ItemError, match="200 times the other"):
+            load_embedder(f"mllm:{folder}?sizing={sizing}").preparer()(Item(image=image))
 
 
 def test_a_picture_of_300_to_1_is_refused_and_one_of_200_to_1_is_not(folder: Path) -> None:
