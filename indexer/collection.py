@@ -413,7 +413,7 @@ class Collection:
         if found.digest == space.digest:
             return
         now, then = asdict(found), space.fingerprint
-        differing = [key for key in now if key != "model" and now[key] != then.get(key)]
+        differing = [key for key in now if key not in ("model", "decoding") and now[key] != then.get(key)]
         details = "; ".join(f"{key} {str(then.get(key))[:60]!r}, now {str(now[key])[:60]!r}" for key in differing)
         raise SpaceMismatchError(
             f"{self.path} was made with {space.model} ({details}); {embedder.name} gives other vectors.",

@@ -177,7 +177,9 @@ class PassedOver:
     Attributes:
         uri: Where it is.
         kind: What it is counted under: a suffix such as `.cr2`, or a short phrase such as `README beside tables`.
+        hides: As of a `Rejected`: an empty folder may be the mount point of a disk that is away.
     """
 
     uri: str
     kind: str
+    hides: str | None = None

@@ -1,55 +1,41 @@
 """A folder of images and texts, read recursively.
 
-* An image file is a document. Beside it, `name.txt` (or else `name.md`) gives its text, and `name.json` its
-  `id`, `text` and `fields`; every other key there is one more field. A text in the JSON goes before the text
-  file; a `caption` in the JSON is the text where there is no other.
-* A `.txt` or `.md` file with no image of that name is a text document; it may have a `name.json` too.
+* An image file is a document. `sidecars.py` says which files beside it are its text and its JSON, which gives its
+  `id`, `text` and `fields`; every other key there is one more field. A text in the JSON goes before the text file; a
+  `caption` in the JSON is the text where there is no other, and of Google Takeout's JSON the `description`.
+* A `.txt` or `.md` file that describes no image is a text document; it may have its JSON, too.
+* A file is an image if its suffix says so; where the suffix tells nothing, if its first bytes do.
 * The id is the path below the folder, with slashes, made portable by `portable_name`.
-* The stamp is made of the size and the time of change of the file and of its companions.
+* The stamp is made of the size and the time of change of the file and of its sidecars.
 * The order is that of the bytes of the paths.
 
-Everything else that is seen is passed over, by its suffix; so are hidden files and what file managers leave behind.
-A link to a folder is followed, unless it leads back to a folder that it lies in.
+A sidecar that cannot be used is a reject of its own; its image or text is a document all the same, without it.
+
+Everything else that is seen is passed over, by its suffix; so are hidden files and what file managers leave behind,
+underdrawing's own collections, empty folders, and links to what is read without them (`places.py`).
 
 What this module does not know: whether a file with an image's name is one. The decoder finds out, later.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
-from indexer.corpus.paths import (
-    MAX_BYTES,
-    folder_identity,
-    list_folder,
-    portable_name,
-    printable,
-    read_file,
-    stat_file,
-)
+from indexer.corpus.content import looks_like_image
+from indexer.corpus.paths import COLLECTION_FILE, Listing, is_collection, portable_name, printable, read_listing
+from indexer.corpus.places import FILE_READ, FOLDER_READ, Place, Visited
 from indexer.corpus.reasons import Reason
-from indexer.corpus.records import (
-    IMAGE_SUFFIXES,
-    Entry,
-    Record,
-    decode_text,
-    make_sample,
-    parse_object,
-    record_or_rejected,
-)
+from indexer.corpus.records import Entry
+from indexer.corpus.samples import read_sample
+from indexer.corpus.sidecars import Sidecars
+from indexer.corpus.suffixes import DRAWING, NO_SUFFIX, litter_kind, split_name
 from indexer.errors import ItemError
 from indexer.types import PassedOver, Rejected
-from indexer.validate import MAX_TEXT
 
-_TEXT_SUFFIXES = (".txt", ".md")
-_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"})
-NO_SUFFIX = "no suffix"
-READ_ALREADY = "link to a folder read already"
-_MAX_TEXT_BYTES = 4 * MAX_TEXT  # UTF-8 takes at most four for a character
+COLLECTION = "underdrawing collection"
+EMPTY_FOLDER = "empty folder"
+NOT_A_FILE = "no regular file"
 
 
 class FolderCorpus:
@@ -64,113 +50,99 @@ class FolderCorpus:
         self.source = portable_name(str(self._root))
 
     def __iter__(self) -> Iterator[Entry]:
+        visited = Visited(self._root)
         # A stack in place of recursion: folders nest deeper than Python's calls may.
-        opened = [self._read(_Folder(self._root, "", frozenset()))]
+        opened = [_read(Place(self._root, ""), visited)]
         while opened:
             found = next(opened[-1], None)
             if found is None:
                 opened.pop()
-            elif isinstance(found, _Folder):
-                opened.append(self._read(found))
+            elif isinstance(found, Place):
+                opened.append(_read(found, visited))
             else:
                 yield found
 
-    def _read(self, folder: _Folder) -> Iterator[Entry | _Folder]:
-        try:
-            identity = folder_identity(folder.path)
-            names = list_folder(folder.path)
-        except ItemError as error:
-            hidden = portable_name(folder.prefix)
-            yield Rejected(folder.path.as_uri(), error.reason, error.detail, hides=hidden)
-            return
-        if identity in folder.above:
-            yield PassedOver(folder.path.as_uri(), READ_ALREADY)
-            return
-        groups = _group_by_stem(name for name in names if _litter_kind(name) is None)
-        for name in names:
-            if (kind := _litter_kind(name)) is not None:
-                yield PassedOver((folder.path / name).as_uri(), kind)
+
+def _read(place: Place, visited: Visited) -> Iterator[Entry | Place]:
+    """The entries of a folder, and the folders in it to read, in their order."""
+    uri = place.path.as_uri()
+    try:
+        listing = read_listing(place.path)
+    except ItemError as error:
+        yield Rejected(uri, error.reason, error.detail, hides=portable_name(place.prefix))
+        return
+    if not visited.enter(listing.identity):
+        yield PassedOver(uri, FOLDER_READ)
+    elif COLLECTION_FILE in listing.names and is_collection(place.path):
+        yield PassedOver(uri, COLLECTION)
+    else:
+        if all(litter_kind(name) is not None for name in listing.names):
+            yield PassedOver(uri, EMPTY_FOLDER, hides=portable_name(place.prefix))
+        yield from _Reading(place, listing, visited).entries()
+
+
+class _Reading:
+    """One folder while it is read."""
+
+    def __init__(self, place: Place, listing: Listing, visited: Visited) -> None:
+        self._place, self._links, self._visited = place, listing.links, visited
+        self._names = listing.names
+        self._broken = dict(listing.broken)
+        files = (name for name in listing.names if not name.endswith("/") and litter_kind(name) is None)
+        self._sidecars = Sidecars(files, self._looks_like_image)
+
+    def entries(self) -> Iterator[Entry | Place]:
+        for name in self._names:
+            path = self._place.path / name
+            if (kind := litter_kind(name)) is not None:
+                yield PassedOver(path.as_uri(), kind)
             elif name.endswith("/"):
-                prefix = f"{folder.prefix}{name}"
-                yield _Folder(folder.path / name, prefix, folder.above | {identity})
+                linked = name in self._links
+                if linked and self._visited.is_read_in_place(path):
+                    yield PassedOver(path.as_uri(), FOLDER_READ)
+                else:
+                    yield Place(path, self._place.prefix + name, linked or self._place.linked)
             else:
-                stem, _ = _split(name)
-                yield from _file(folder, name, groups[stem])
+                yield from self._file(name)
 
+    def _file(self, name: str) -> Iterator[Entry]:
+        """The entries of a file; none for one that describes a document, for it is a part of that."""
+        path, suffix, id = self._place.path / name, split_name(name)[1], self._place.id_of(name)
+        is_document = self._sidecars.is_document(name)
+        if not is_document and self._sidecars.describes(name):
+            return
+        if suffix == DRAWING:
+            detail = f"{printable(name)} is a drawing; draw it to pixels first."
+            yield Rejected(path.as_uri(), Reason.SVG.value, detail, hides=id)
+        elif is_document and self._is_read_elsewhere(name):
+            yield PassedOver(path.as_uri(), FILE_READ)
+        elif is_document:
+            yield from read_sample(self._place, name, self._sidecars)
+        elif (error := self._broken.get(name)) is not None:
+            if error.reason == Reason.NOT_A_FILE.value:
+                yield PassedOver(path.as_uri(), NOT_A_FILE)
+            else:
+                yield Rejected(path.as_uri(), error.reason, error.detail, hides=id)
+        else:
+            yield PassedOver(path.as_uri(), suffix or NO_SUFFIX)
 
-@dataclass(frozen=True)
-class _Folder:
-    path: Path
-    prefix: str  # of the ids of what is in it
-    above: frozenset[tuple[int, int]]  # device and inode of the folders it lies in
+    def _is_read_elsewhere(self, name: str) -> bool:
+        """Whether the file is a document under another name, which a link gives it."""
+        path, is_link = self._place.path / name, name in self._links
+        if name in self._broken:
+            return False  # it cannot be read at all, and whoever tries will say so
+        if is_link and self._visited.is_read_in_place(path):
+            return True
+        try:
+            return (is_link or self._place.linked) and not self._visited.take_file(path, is_link=is_link)
+        except OSError:
+            return False
 
-
-@dataclass(slots=True)
-class _Group:
-    """The files of one stem in one folder: which of them describe the documents among them."""
-
-    has_image: bool = False
-    text: str | None = None
-    details: str | None = None
-
-    def owns(self, name: str) -> bool:
-        """Whether the file describes a document, and so is not ignored."""
-        return name in (self.text, self.details) and (self.has_image or self.text is not None)
-
-
-def _group_by_stem(names: Iterable[str]) -> Mapping[str, _Group]:
-    groups: dict[str, _Group] = defaultdict(_Group)
-    for name in names:
-        stem, suffix = _split(name)
-        group = groups[stem]
-        if suffix in IMAGE_SUFFIXES or suffix == ".svg":
-            group.has_image = True
-        elif suffix == ".txt" or (suffix == ".md" and group.text is None):
-            group.text = name
-        elif suffix == ".json":
-            group.details = name
-    return groups
-
-
-def _file(folder: _Folder, name: str, group: _Group) -> Iterator[Entry]:
-    """The entry of a file; none for one that describes a document, for it is a part of that."""
-    path, (_, suffix) = folder.path / name, _split(name)
-    if suffix == ".svg":
-        detail = f"{printable(name)} is a drawing; draw it to pixels first."
-        yield Rejected(path.as_uri(), Reason.SVG.value, detail, hides=portable_name(folder.prefix + name))
-    elif suffix in IMAGE_SUFFIXES or (suffix in _TEXT_SUFFIXES and not group.has_image):
-        entry = record_or_rejected(path.as_uri(), partial(_read_document, folder, name, group))
-        hidden = portable_name(folder.prefix + name)
-        yield replace(entry, hides=hidden) if isinstance(entry, Rejected) else entry
-    elif not group.owns(name):
-        yield PassedOver(path.as_uri(), suffix or NO_SUFFIX)
-
-
-def _read_document(folder: _Folder, name: str, group: _Group) -> Record:
-    path = folder.path / name
-    is_image = _split(name)[1] in IMAGE_SUFFIXES
-    text = group.text if is_image else name
-    companions = [folder.path / other for other in (text, group.details) if other not in (None, name)]
-    states = [stat_file(file) for file in (path, *companions)]
-    return make_sample(
-        id=portable_name(folder.prefix + name),
-        text=decode_text(read_file(folder.path / text, _MAX_TEXT_BYTES)).strip() if text else None,
-        image=path if is_image else None,
-        details=parse_object(read_file(folder.path / group.details, MAX_BYTES)) if group.details else {},
-        uri=path.as_uri(),
-        stamp=" ".join(f"{state.st_size}-{state.st_mtime_ns}" for state in states),
-    )
-
-
-def _split(name: str) -> tuple[str, str]:
-    """The stem, and the suffix in lower case."""
-    stem, dot, suffix = name.rpartition(".")
-    return (stem, f".{suffix.lower()}") if dot else (name, "")
-
-
-def _litter_kind(name: str) -> str | None:
-    """What a hidden file or a file manager's own counts under, and None for every other."""
-    what = "folder" if name.endswith("/") else "file"
-    if name.startswith("."):
-        return f"hidden {what}"
-    return f"system {what}" if name.removesuffix("/").lower() in _LITTER else None
+    def _looks_like_image(self, name: str) -> bool:
+        if name in self._broken:
+            return False
+        try:
+            return looks_like_image(self._place.path / name)
+        except ItemError as error:
+            self._broken[name] = error
+            return False

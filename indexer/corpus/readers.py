@@ -21,7 +21,7 @@ from pathlib import Path
 from indexer.corpus.folder import FolderCorpus
 from indexer.corpus.jsonl import JsonlCorpus
 from indexer.corpus.parquet import ParquetCorpus
-from indexer.corpus.paths import list_folder, portable_name, printable, scan_folder
+from indexer.corpus.paths import is_collection, list_folder, portable_name, printable, scan_folder
 from indexer.corpus.records import Corpus, Record
 from indexer.corpus.webdataset import WebDatasetCorpus
 from indexer.errors import CallError, ItemError
@@ -44,10 +44,12 @@ def open_corpus(source: str | Path) -> Corpus:
         source: The path of a folder or file, or a brace pattern of shards.
 
     Raises:
-        CallError: Nothing is there, or nothing that can be read.
+        CallError: Nothing is there, or nothing that can be read, or it lies in a collection.
     """
     path = Path(source)
     try:
+        if path.exists():
+            _refuse_collections(path)
         if path.is_dir():
             return _open_folder(path.resolve())
         if path.is_file():
@@ -59,6 +61,17 @@ def open_corpus(source: str | Path) -> Corpus:
     if _BRACES.search(str(source)):
         return _open_pattern(str(source))
     raise CallError(f"{printable(path)} does not exist.", _ACCEPTED)
+
+
+def _refuse_collections(source: Path) -> None:
+    """Raise CallError if the source is a collection of underdrawing's own, or lies in one."""
+    real = source.resolve()
+    for folder in (real, *real.parents):
+        if is_collection(folder):
+            raise CallError(
+                f"{printable(folder)} is an underdrawing collection, and no source of documents.",
+                "Name the folder or file that the documents come from.",
+            )
 
 
 def _open_folder(path: Path) -> Corpus:

@@ -17,17 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from indexer.corpus.image_formats import KNOWN_SUFFIXES
 from indexer.corpus.paths import printable, stat_file
 from indexer.corpus.reasons import Reason, refusal
 from indexer.errors import ItemError
 from indexer.types import Document, PassedOver, Rejected
 from indexer.validate import canonical_json, checked_fields, checked_id, checked_text
 
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .gif .webp .avif .bmp .dib .tif .tiff .jp2 .j2k .ppm .pgm .pbm .pnm"
-    " .heic .heif".split()
-)
-"""What is taken for a picture by its name. HEIF is not decoded; its files are here to be refused aloud."""
+IMAGE_SUFFIXES = KNOWN_SUFFIXES
+"""What is taken for an image by its name; what is in it, `image_formats.image_format` tells."""
 
 
 @dataclass(frozen=True)
