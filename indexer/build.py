@@ -39,6 +39,7 @@ from indexer.corpus.readers import open_corpus
 from indexer.corpus.records import Corpus, Entry, Record
 from indexer.embed.protocol import Embedder
 from indexer.errors import CallError, UnderdrawingError
+from indexer.index.building import OnProgress
 from indexer.ingest import Ingest, Ready, embed
 from indexer.store.ledger import Ledger
 from indexer.store.publish import FinishedShard, NewDocument
@@ -110,6 +111,7 @@ def index_corpus(
     shard_size: int = 2048,
     prune: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
+    on_index: OnProgress | None = None,
 ) -> Summary:
     """Index a corpus, or go on indexing it.
 
@@ -121,6 +123,7 @@ def index_corpus(
         shard_size: Documents of a commit. A kill loses at most the work on one shard and what was decoded ahead.
         prune: Remove documents that an earlier run took from this source and that it no longer has.
         on_progress: Called after each chunk.
+        on_index: Called while the index is built, last of all, where the one there is covers too little.
 
     Raises:
         CallError: The source is nothing that can be read, a number makes no sense, or all would be pruned.
@@ -138,6 +141,7 @@ def index_corpus(
         pruned = job.prune() if prune else 0
     generation = collection.catalog.generation()
     seconds = time.monotonic() - started
+    collection.keep_index(on_index)
     return Summary(
         source=corpus.source,
         documents=generation.documents,

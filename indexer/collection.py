@@ -292,10 +292,9 @@ class Collection:
     ) -> list[BuiltIndex]:
         """Build the index that searches with these settings use; nothing else ever builds one but `index_corpus`.
 
-        It is built aside and published by a rename: searches go on meanwhile, by what there was before, and use it as
-        soon as it is there, in other processes too. An approximate index is tuned until every kind of query reaches the
-        recall of the settings: documents held out, sums of two, documents with texts, and texts as the model embeds
-        them. What kind would need too much is answered exactly. `info` shows the recall of each.
+        It is built aside: searches go on meanwhile, and use it as soon as it is there, in other processes too. An
+        approximate index is tuned until every kind of query reaches the recall of the settings, or is answered exactly
+        (`indexer/index/tuning.py`); `info` shows the recall of each.
 
         Args:
             queries: Query vectors to tune by instead of those that the model makes, by what they are: (n, dim) each.
@@ -320,6 +319,16 @@ class Collection:
             return sample_queries(snapshot, self.embedder) if given is None else given
 
         return build_indexes(self.layout, self.snapshot(), samples, coverage, on_progress=on_progress)
+
+    def keep_index(self, on_progress: OnProgress | None = None) -> list[BuiltIndex]:
+        """`build_index` where the index there is covers less than four fifths of the vectors; fails at nothing.
+
+        Where no index can be built (another process builds one, the disk is full, there is no FAISS), answers stay
+        exact and say so.
+        """
+        with suppress(LockedError, StoreError, MissingExtraError):
+            return self.build_index(coverage=COVERED, on_progress=on_progress)
+        return []
 
     def _make_codes(self) -> None:
         """Make the 8-bit codes anew where many vectors have none: a second for 200,000, once for a fifth more."""

@@ -62,6 +62,8 @@ INDEX_EPILOG = examples(
     "underdrawing index 'shards-{000..012}.tar' shop --dtype bfloat16 --rejects rejects.jsonl",
     "# Run it again after a kill or a change: it continues, and embeds only what is new.",
     "underdrawing index photos/ shop --prune",
+    "# At the end it builds the index that searches use; of another kind than the sizes ask for:",
+    "underdrawing index photos/ shop --index ivf",
 )
 INFO_EPILOG = examples(
     "underdrawing info shop",
@@ -140,6 +142,9 @@ def index(
     rejects: Annotated[
         Path | None, typer.Option("--rejects", metavar="FILE", help="Write all rejects to FILE, as JSON lines.")
     ] = None,
+    memory: cli_index.Memory = None,
+    index: cli_index.Kind = None,
+    index_device: cli_index.OnDevice = None,
     database: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -152,23 +157,33 @@ def index(
     from indexer.corpus.readers import open_corpus
     from pipelines.progress import IndexProgress
 
+    settings = cli_index.index_settings(memory, index, index_device)
     corpus = open_corpus(source)  # before a collection is started for a source that is not there
     if Layout.exists(collection):
         database = _fitting(Layout.read(collection), database)
     elif model is None:
         model = DEFAULT_MODEL
         show_remark(f"A new collection: embedding with {model}, fetched on first use. --model chooses another.")
-    with Collection.open(collection, model, parts=parts, database=database, dtype=dtype, device=device) as opened:
+    with Collection.open(
+        collection, model, parts=parts, index=settings, database=database, dtype=dtype, device=device
+    ) as opened:
         with IndexProgress(corpus, Path(source)) as progress:
             summary = index_corpus(
-                corpus, opened, workers=workers, shard_size=shard_size, prune=prune, on_progress=progress
+                corpus,
+                opened,
+                workers=workers,
+                shard_size=shard_size,
+                prune=prune,
+                on_progress=progress,
+                on_index=progress.building,
             )
+        built = cli_index.told_index(opened)
         if rejects is not None:
             _write_rejects(rejects, _all_rejects(opened, summary, shard_size))
     if as_json:
-        show_json(_summary_json(summary))
+        show_json({**_summary_json(summary), "index": built})
     else:
-        _show_summary(summary, collection, rejects)
+        _show_summary(summary, collection, rejects, built)
 
 
 def info(
@@ -196,8 +211,8 @@ def info(
         "model": f"{told['model']}, {told['dim']} dimensions, {told['fingerprint']['dtype']}",
         "embedded": {"auto": "all parts that a document has"}.get(told["parts"], f"{told['parts']} alone"),
         "generation": f"{told['generation']}, published {told['published']}",
-        "index": told["index"]
-        + (f" Recall@10 when it was built: {told['recall_at_10']:.3f}." if told["recall_at_10"] is not None else ""),
+        "index": told["index"],
+        "recall@10": cli_index.recall_line(told),
         "vectors": f"{amount(told['vector_bytes'])} in {counted(told['segments'], 'segment')}"
         + (f", {counted(told['tombstones'], 'deleted row')} (compact drops them)" if told["tombstones"] else ""),
         "metadata": told["metadata"],
@@ -308,7 +323,7 @@ def _show_verdict(report: Report, collection: Path) -> None:
         show_remark(f"underdrawing check {collection} --repair drops damaged vectors; indexing again restores them.")
 
 
-def _show_summary(summary: Summary, collection: Path, rejects: Path | None) -> None:
+def _show_summary(summary: Summary, collection: Path, rejects: Path | None, built: dict[str, Any]) -> None:
     out.print(f"Indexed {plain(summary.source)} in {duration(summary.seconds)}.", markup=False, soft_wrap=True)
     show_facts({
         "added": f"{summary.added:,}",
@@ -316,6 +331,7 @@ def _show_summary(summary: Summary, collection: Path, rejects: Path | None) -> N
         "pruned": f"{summary.pruned:,}" if summary.pruned else "",
         "rejected": f"{summary.rejected:,}" + (f" ({listed(summary.reasons)})" if summary.reasons else ""),
         "searchable": f"{counted(summary.documents, 'document')} in {collection}, generation {summary.generation}",
+        "index": cli_index.index_line(built),
     })  # fmt: skip
     if summary.rejects:
         _show_rejects(summary, rejects)

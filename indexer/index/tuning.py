@@ -93,7 +93,8 @@ class TuningQueries:
         samples = {name: rows[:QUERIES] for name, rows in (samples or {}).items() if len(rows)}
         own = {DOCUMENTS: ids} if not groups else {f"{name} {DOCUMENTS}": each for name, each in groups.items()}
         out = {
-            name: rng.choice(each, min(QUERIES, len(each) // LEAST_SHARE), replace=False) for name, each in own.items()
+            name: np.sort(rng.choice(each, min(QUERIES, len(each) // LEAST_SHARE), replace=False))
+            for name, each in own.items()
         }
         self.held_out: Ids = np.sort(np.concatenate(list(out.values())))
         kept = np.setdiff1d(ids, self.held_out, assume_unique=True)

@@ -109,9 +109,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_is_missing_or_damaged_is_not_used_and_answers_are_exact_until_it_is_built(
-    damage, shop, exact, open_shop
-):
+def test_what_is_missing_or_damaged_is_not_used_and_answers_are_exact_until_it_is_built(damage, shop, exact, open_shop):
     index, sidecar = (shop.layout.indexes / name for name in files(shop))
     DAMAGE[damage](index, sidecar)
     other = open_shop(index=HNSW)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import doomed
 import pytest
-from answers import contents
+from answers import contents, found
 from doomed import DIED, FIRST, After, Before, Half
 
 from indexer import Collection
@@ -41,7 +41,7 @@ COMPACT_STEPS = {
     "in the transaction": Before("indexer.maintenance:_swap"),
     "before COMMIT": After("indexer.maintenance:_swap"),
     "after COMMIT": Before("indexer.writer/Writer:sweep", call=2),
-    "after the old segments": Before("indexer.writer:remove_stale", call=2),
+    "after the old segments": Before("indexer.writer:sweep_temporary", call=3),
     "after the old media": After("indexer.maintenance:_sweep_media"),
 }
 
@@ -53,12 +53,12 @@ DELETE_STEPS = {
 }
 
 INDEX_STEPS = {
-    "before it is built": Before("indexer.searcher/Searcher:_build"),
-    "before it is saved": Before("indexer.searcher/Searcher:_save"),
+    "before it is built": Before("indexer.indexing:build"),
+    "before it is saved": Before("indexer.index.building:save_index"),
     "half the index": Half("indexes"),
-    "after the index, before its sidecar": Before("indexer.searcher:atomic_write"),
+    "after the index, before its sidecar": Before("indexer.index.stored:atomic_write"),
     "half the sidecar": Half("indexes", call=2),
-    "after the sidecar": After("indexer.searcher:atomic_write"),
+    "after the sidecar": After("indexer.index.stored:atomic_write"),
 }
 
 START_STEPS = {
