@@ -39,6 +39,7 @@ from indexer.corpus.readers import open_corpus
 from indexer.corpus.records import Corpus, Entry, Record
 from indexer.embed.protocol import Embedder
 from indexer.errors import CallError, UnderdrawingError
+from indexer.image_rules import ImageRules
 from indexer.index.building import OnProgress
 from indexer.ingest import Ingest, Ready, embed
 from indexer.store.ledger import Ledger
@@ -110,6 +111,8 @@ def index_corpus(
     workers: int = 0,
     shard_size: int = 2048,
     prune: bool = False,
+    max_pixels: int | None = None,
+    exif: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
     on_index: OnProgress | None = None,
 ) -> Summary:
@@ -122,6 +125,8 @@ def index_corpus(
             script must guard its start with `if __name__ == "__main__":`, as multiprocessing asks.
         shard_size: Documents of a commit. A kill loses at most the work on one shard and what was decoded ahead.
         prune: Remove documents that an earlier run took from this source and that it no longer has.
+        max_pixels: Of one image when it is decoded; see `ImageRules`.
+        exif: Whether a photograph's date, camera, lens, position and size become fields; see `indexer/corpus/exif.py`.
         on_progress: Called after each chunk.
         on_index: Called while the index is built, last of all, where the one there is covers too little.
 
@@ -132,11 +137,12 @@ def index_corpus(
     """
     if shard_size < 1 or workers < 0:
         raise CallError(f"shard_size is {shard_size} and workers {workers}; they are at least 1 and 0.")
+    rules = ImageRules(max_pixels, exif)
     corpus = open_corpus(source) if isinstance(source, str | Path) else source
     started = time.monotonic()
     with collection.writer() as writer, _executor(workers) as executor, collection.embedder.threads() as threads:
         model = _Model(collection.embedder, threads)
-        job = _Job(corpus, collection, writer, model, shard_size, on_progress or (lambda _: None))
+        job = _Job(corpus, collection, writer, model, shard_size, rules, on_progress or (lambda _: None))
         job.run(executor, max(1, workers))
         pruned = job.prune() if prune else 0
     generation = collection.catalog.generation()
@@ -231,10 +237,11 @@ class _Job:
         writer: Writer,
         model: _Model,
         shard_size: int,
+        images: ImageRules,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._corpus, self._collection, self._writer, self._model = corpus, collection, writer, model
-        self._shard_size, self._on_progress = shard_size, on_progress
+        self._shard_size, self._images, self._on_progress = shard_size, images, on_progress
         self.progress = Progress()
         self.ledger = Ledger(collection.database, corpus.source, {"shard_size": shard_size})
         self._finished = self.ledger.digests()
@@ -243,7 +250,7 @@ class _Job:
 
     def run(self, executor: Executor, workers: int) -> None:
         """Take every shard through, decoding ahead by a few chunks a worker."""
-        ingest, shards = self._collection.ingest(), 0
+        ingest, shards = self._collection.ingest(self._images), 0
         depth = max(4 * workers, self._model.ahead // CHUNK)
         for shard, outcome in _ahead(self._work(), executor, ingest, self._corpus.source, depth):
             shards = max(shards, shard.number + 1)
@@ -295,7 +302,7 @@ class _Job:
             else:
                 self._seen.add(key)
                 fresh.append(record)
-        digest = _digest(records)
+        digest = _digest(records, self._images.key)
         stored = self._collection.catalog.stamps([each.document.id for each in fresh], self._corpus.source)
         todo = [each for each in fresh if stored.get(each.document.id) != each.stamp]
         unchanged = len(fresh) - len(todo)
@@ -393,8 +400,8 @@ def _short_hash(identifier: str) -> int:
     return int.from_bytes(hashlib.blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def _digest(records: list[Entry]) -> str:
-    digest = hashlib.sha256()
+def _digest(records: list[Entry], rules: str) -> str:
+    digest = hashlib.sha256(rules.encode())
     for each in records:
         if isinstance(each, PassedOver):
             continue

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer import maintenance
+from indexer import description, maintenance
 from indexer.bundled import generic_texts
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import (
@@ -33,18 +33,19 @@ from indexer.errors import (
     SpaceMismatchError,
     StoreError,
 )
+from indexer.image_rules import ImageRules
 from indexer.index.building import OnProgress
-from indexer.index.choose import CODED_ROWS, allowed_bytes, alternatives
-from indexer.index.protocol import Device, IndexKind, IndexSettings
+from indexer.index.choose import CODED_ROWS
+from indexer.index.protocol import IndexKind, IndexSettings
 from indexer.indexing import BuiltIndex, build_indexes, checked_samples, sample_queries
 from indexer.ingest import Ingest, embed
 from indexer.layout import Layout
 from indexer.lazy_embedder import LazyEmbedder
-from indexer.searcher import COVERED, available_memory, choose
+from indexer.searcher import COVERED
 from indexer.snapshot import Snapshot
 from indexer.store.catalog import Catalog, Space
+from indexer.store.connecting import connect, require_fitting
 from indexer.store.database import Database, parse_url
-from indexer.store.ledger import jobs
 from indexer.store.lock import WriterLock
 from indexer.store.publish import create_first_generation, create_space
 from indexer.store.upgrading import current
@@ -136,7 +137,7 @@ class Collection:
             cls._create(folder, embedder, parts, database)
             model = embedder
         layout = Layout.read(folder)
-        base = _connect(layout, database)
+        base = connect(layout, database)
         try:
             base = current(base, layout.lock)
             space = cls._space(base)
@@ -160,12 +161,12 @@ class Collection:
         """Make the tables, then publish the folder as a collection: a start broken off can be made again."""
         fingerprint = embedder.fingerprint()
         layout = Layout.plan(folder, parse_url(database).get_backend_name() if database else "sqlite")
-        _require_fitting(layout, database)
+        require_fitting(layout, database)
         with WriterLock(layout.lock):
             if Layout.exists(folder):
                 return  # another process was faster
             layout.clear()
-            with closing(_connect(layout, database)) as base:
+            with closing(connect(layout, database)) as base:
                 base.create()
                 create_first_generation(base)
                 create_space(base, fingerprint.digest, embedder.name, embedder.dim, parts, asdict(fingerprint))
@@ -255,20 +256,25 @@ class Collection:
         """
         return Writer(self.catalog, self.layout, self.space)
 
-    def ingest(self) -> Ingest:
+    def ingest(self, images: ImageRules = ImageRules()) -> Ingest:  # noqa: B008  # it is frozen
         """The way in for documents; picklable, holds no model."""
-        return Ingest(self.embedder.preparer(), self.space.parts, self.layout.media)
+        return Ingest(self.embedder.preparer(), self.space.parts, self.layout.media, images)
 
-    def add(self, documents: Iterable[Document]) -> Added:
+    def add(self, documents: Iterable[Document], *, max_pixels: int | None = None, exif: bool = True) -> Added:
         """Embed and store documents, replacing those of the same id, as one generation.
 
         A document that cannot be used is rejected with its reason; the others are stored.
+
+        Args:
+            documents: Any number.
+            max_pixels: Of one image when it is decoded; see `ImageRules`.
+            exif: Whether a photograph's date, camera, lens, position and size become fields; the document's own win.
 
         Raises:
             LockedError: Another writer holds the collection.
         """
         with self.writer() as writer:
-            ingest = self.ingest()
+            ingest = self.ingest(ImageRules(max_pixels, exif))
             outcome = [ingest(document) for document in documents]
             ready = [each for each in outcome if not isinstance(each, Rejected)]
             rejected = [each for each in outcome if isinstance(each, Rejected)]
@@ -376,46 +382,11 @@ class Collection:
 
     def info(self) -> dict[str, Any]:
         """What the collection is and holds, as plain JSON."""
-        snapshot = self.snapshot()
-        segments = self.catalog.segments(snapshot.generation, snapshot.space.id)
-        return {
-            "path": str(self.path),
-            "metadata": self.database.shown,
-            "model": snapshot.space.model,
-            "parts": snapshot.space.parts.value,
-            "dim": snapshot.space.dim,
-            "fingerprint": dict(snapshot.space.fingerprint),
-            "generation": snapshot.generation,
-            "published": snapshot.published.created.isoformat(timespec="seconds"),
-            "documents": snapshot.published.documents,
-            "by_modality": self.catalog.counts(snapshot.generation),
-            "segments": len(segments),
-            "vector_bytes": sum(each.size for each in segments),
-            "tombstones": sum(each.rows for each in segments) - len(snapshot),
-            "index": " ".join((*snapshot.remarks, snapshot.index)),
-            "recall_at_10": snapshot.index_facts.get("recall_at_10"),
-            "recall_by_kind": snapshot.index_facts.get("recall_by_kind"),
-            "jobs": jobs(self.database),
-        }
+        return description.info(self)
 
     def explain(self) -> dict[str, Any]:
         """Which index a search will use and why, and what the others would take, as plain JSON. Builds nothing."""
-        rows = sum(each.rows for each in self.catalog.segments(self.catalog.generation().number, self.space_id))
-        dim = self.space.dim
-        chosen, settings, remark = choose(rows, dim, self.settings, lambda: self.cards)
-        available = available_memory() if settings.device is Device.CPU else self.cards.available
-        return {
-            "vectors": rows,
-            "dim": dim,
-            "device": settings.device.value,
-            "allowed_bytes": allowed_bytes(settings, available),
-            "kind": chosen.kind.value,
-            "codes": chosen.codes.value,
-            "bytes": chosen.bytes,
-            "reason": chosen.reason if remark is None else f"{remark} {chosen.reason}",
-            "built": not rows or not self.snapshot().searcher.wants(COVERED),
-            "alternatives": [asdict(each) for each in alternatives(rows, dim, settings, available)],
-        }
+        return description.explain(self)
 
     def _require_same_space(self, embedder: Embedder, space: Space) -> None:
         found = embedder.fingerprint()
@@ -428,22 +399,4 @@ class Collection:
             f"{self.path} was made with {space.model} ({details}); {embedder.name} gives other vectors.",
             f"Open it with {space.model}, or index again into a new folder: "
             f"underdrawing index SOURCE NEW_FOLDER --model {embedder.name}",
-        )
-
-
-def _connect(layout: Layout, database: str | None) -> Database:
-    _require_fitting(layout, database)
-    return Database.in_file(layout.database) if database is None else Database(database, layout.schema)
-
-
-def _require_fitting(layout: Layout, database: str | None) -> None:
-    if layout.backend == "sqlite" and database is not None:
-        raise CallError(
-            f"{layout.folder} keeps its metadata in SQLite, in the collection's folder; it has no use for a URL.",
-            "Leave database out.",
-        )
-    if layout.backend != "sqlite" and database is None:
-        raise CallError(
-            f"{layout.folder} keeps its metadata in PostgreSQL.",
-            "Give its URL: database=… or --database URL.",
         )

@@ -72,7 +72,7 @@ def build_indexes(
 
     Raises:
         LockedError: Another process or thread is building.
-        StoreError: The disk refuses.
+        StoreError: The disk refuses, or a folder of the collection is a link.
         MissingExtraError: There is no FAISS.
     """
     searcher, told = snapshot.searcher, on_progress or (lambda what, done, total: None)
@@ -80,6 +80,7 @@ def build_indexes(
     built: list[BuiltIndex] = []
     if not wanted:
         return built
+    layout.require_own()
     with index_lock(layout.indexes):
         for kind, codes in wanted:
             started = time.monotonic()

@@ -17,6 +17,7 @@ import numpy as np
 from indexer.corpus.paths import printable
 from indexer.embed.protocol import Embedder, Prepared
 from indexer.errors import ItemError
+from indexer.image_rules import ImageRules
 from indexer.media import store_image
 from indexer.reasons import Reason, refusal
 from indexer.store.publish import NewDocument
@@ -46,11 +47,13 @@ class Ingest:
         prepare: The embedder's.
         parts: Which parts are embedded.
         media: Where images given as bytes are kept.
+        images: How images are read.
     """
 
     prepare: Callable[[Item], Prepared]
     parts: Parts
     media: Path
+    images: ImageRules = ImageRules()
 
     def __call__(self, document: Document, source: str | None = None, stamp: str | None = None) -> Ready | Rejected:
         """Check, store and prepare one document; a bad one comes back as a reject, with the reason."""
@@ -60,7 +63,9 @@ class Ingest:
             fields = checked_fields(document.fields)
             item = embedded_item(text, document.image, self.parts)
             uri = checked_text(document.uri, "uri") if document.uri else None
-            prepared = self.prepare(item)
+            with self.images.decoding():
+                prepared = self.prepare(item)
+            fields = {**self.images.fields(document.image), **fields}
             # Last: what is refused leaves nothing behind.
             image = None if document.image is None else store_image(self.media, document.image)
         except ItemError as error:

@@ -23,6 +23,7 @@ class Reason(HelpfulEnum):
     EMPTY = "empty"  # zero bytes; of a document: neither text nor image
     TRUNCATED = "truncated"  # ends before its format says so
     DAMAGED = "damaged"  # an archive or a table that cannot be read on
+    MEMBERS_APART = "members-apart"  # the files of one document do not lie together in their archive
 
     # The picture
     NOT_AN_IMAGE = "not-an-image"
@@ -36,6 +37,7 @@ class Reason(HelpfulEnum):
 
     # The record
     BAD_JSON = "bad-json"  # no JSON, or no object
+    BAD_ROW = "bad-row"  # of a CSV file: its quotes or the number of its values
     NOT_UTF8 = "not-utf-8"
     NUL = "nul"  # SQL stores cannot hold U+0000
     TOO_LONG = "too-long"

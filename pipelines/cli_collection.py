@@ -139,6 +139,21 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete documents that came from SOURCE and are no longer in it.")
     ] = False,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            "--max-pixels",
+            metavar="N",
+            help="Of one image when it is decoded, 67108864 if not told: a larger JPEG is decoded reduced, any other "
+            "image is refused. Memory: up to 12 bytes a pixel.",
+        ),
+    ] = None,
+    exif: Annotated[
+        bool,
+        typer.Option(
+            "--exif/--no-exif", help="Whether a photograph's date, camera, lens, position and size become fields."
+        ),
+    ] = True,
     rejects: Annotated[
         Path | None, typer.Option("--rejects", metavar="FILE", help="Write all rejects to FILE, as JSON lines.")
     ] = None,
@@ -169,19 +184,14 @@ def index(
     ) as opened:
         with IndexProgress(corpus, Path(source)) as progress:
             summary = index_corpus(
-                corpus,
-                opened,
-                workers=workers,
-                shard_size=shard_size,
-                prune=prune,
-                on_progress=progress,
-                on_index=progress.building,
-            )
+                corpus, opened, workers=workers, shard_size=shard_size, prune=prune,
+                max_pixels=max_pixels, exif=exif, on_progress=progress, on_index=progress.building,
+            )  # fmt: skip
         built = cli_index.told_index(opened)
         if rejects is not None:
             _write_rejects(rejects, _all_rejects(opened, summary, shard_size))
     if as_json:
-        show_json({**_summary_json(summary), "index": built})
+        show_json(_summary_json(summary) | {"index": built})
     else:
         _show_summary(summary, collection, rejects, built)
 

@@ -22,7 +22,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
-from indexer.corpus.paths import open_stream, portable_name
+from indexer.corpus.paths import portable_name
 from indexer.corpus.reasons import Reason, refusal
 from indexer.corpus.records import (
     Record,
@@ -33,6 +33,7 @@ from indexer.corpus.records import (
     parse_object,
     record_or_rejected,
 )
+from indexer.corpus.streams import open_stream, without_compression
 from indexer.errors import ItemError
 from indexer.types import Rejected
 
@@ -44,14 +45,19 @@ _KEYS = frozenset({"id", "text", "image", "image_base64"})
 class JsonlCorpus:
     """The documents of a file of JSON lines.
 
+    Args:
+        path: The file.
+        max_line_bytes: Reject a longer line.
+        name: What the ids of lines without one begin with; by default the file's stem.
+
     Attributes:
         source: The file's absolute path.
     """
 
-    def __init__(self, path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(self, path: Path, *, max_line_bytes: int = MAX_LINE_BYTES, name: str | None = None) -> None:
         self._path = path.resolve()
         self._max_line_bytes = max_line_bytes
-        self._stem = portable_name(self._path.name.removesuffix(".gz").rpartition(".")[0])
+        self._name = name or portable_name(without_compression(self._path.name).rpartition(".")[0])
         self.source = portable_name(str(self._path))
 
     def __iter__(self) -> Iterator[Record | Rejected]:
@@ -69,7 +75,7 @@ class JsonlCorpus:
             raise refusal(Reason.TOO_LONG, f"The line has more than {self._max_line_bytes:,} bytes.")
         entry = parse_object(line)
         own = entry.get("id")
-        with of_document(f"{self._stem}-{number}" if own is None else own) as id:
+        with of_document(f"{self._name}-{number}" if own is None else own) as id:
             return make_record(
                 id=id,
                 text=entry.get("text"),

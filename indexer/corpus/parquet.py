@@ -41,21 +41,24 @@ class ParquetCorpus:
     Args:
         files: The files, by their absolute paths.
         source: The absolute path of the file, or of the folder that holds the files.
+        name: What the ids of rows without one begin with; by default the stem of each row's file.
 
     Attributes:
         source: As given.
     """
 
-    def __init__(self, files: Sequence[Path], source: str) -> None:
+    def __init__(self, files: Sequence[Path], source: str, name: str | None = None) -> None:
         self._files = files
+        self._name = name
         self.source = source
 
     def __iter__(self) -> Iterator[Record | Rejected]:
         for file in self._files:
+            name = self._name or portable_name(file.stem)
             try:
                 for number, row in enumerate(_rows(file)):
                     uri = f"{file.as_uri()}#row={number}"
-                    yield record_or_rejected(uri, partial(_record, row, number, file, uri), hides="")
+                    yield record_or_rejected(uri, partial(_record, row, f"{name}-{number}", file, uri), hides="")
             except ItemError as error:
                 # The rows that are not seen may have ids of their own: which column there is stands behind the damage.
                 yield Rejected(file.as_uri(), error.reason, error.detail, hides="")
@@ -109,9 +112,9 @@ def _in_microseconds(column: Any) -> Any:
     return column.cast(pa.time64("us") if pa.types.is_time(kind) else pa.duration("us"), safe=False)
 
 
-def _record(row: dict[str, Any], number: int, file: Path, uri: str) -> Record:
+def _record(row: dict[str, Any], id_of_place: str, file: Path, uri: str) -> Record:
     own = _python_value("id", row["id"]) if "id" in row else None
-    with of_document(f"{portable_name(file.stem)}-{number}" if own is None else own) as id:
+    with of_document(id_of_place if own is None else own) as id:
         values = {name: _python_value(name, scalar) for name, scalar in row.items() if name != "id"}
         text, image = (values.pop(name, None) for name in ("text", "image"))
         return make_record(

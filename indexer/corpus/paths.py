@@ -6,16 +6,14 @@ What this module does not know: what is in a file.
 from __future__ import annotations
 
 import errno
-import gzip
 import json
 import os
 import re
 import stat
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedIOBase, BufferedReader
+from io import BufferedReader
 from pathlib import Path
 from typing import TypeAlias
 
@@ -67,26 +65,6 @@ def stat_file(path: Path) -> os.stat_result:
         state = path.stat()
     _check_regular(path, state)
     return state
-
-
-@contextmanager
-def open_stream(path: Path) -> Iterator[BufferedIOBase]:
-    """Open a regular file for reading from front to back, unpacked if it is gzip.
-
-    Raises:
-        ItemError: As `open_file`; and `truncated` or `damaged`, when the gzip stream proves so.
-    """
-    with open_file(path) as file:
-        if not file.peek(2).startswith(b"\x1f\x8b"):
-            yield file
-            return
-        try:
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                yield unpacked
-        except EOFError as error:
-            raise refusal(Reason.TRUNCATED, f"{printable(path)} ends inside its gzip stream.") from error
-        except (zlib.error, gzip.BadGzipFile) as error:
-            raise refusal(Reason.DAMAGED, f"{printable(path)} is a damaged gzip stream ({error}).") from error
 
 
 def scan_folder(path: Path) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The door to every kind of source: `open_corpus` looks at what is there and picks the reader.
 
     a folder                                     FolderCorpus      images, texts, sidecars
-    .jsonl .ndjson, also .gz                     JsonlCorpus       a document on each line
+    .jsonl .ndjson, also compressed              JsonlCorpus       a document on each line
     .parquet, or a folder of nothing else        ParquetCorpus     a document in each row
     .tar .tar.gz .tgz, shards-{000..012}.tar,    WebDatasetCorpus  a document for each name in the archives
       or a folder of nothing else
@@ -28,12 +28,13 @@ from indexer.errors import CallError, ItemError
 
 __all__ = ["Corpus", "Record", "open_corpus"]
 
-_SHARDS = frozenset({".tar", ".tar.gz", ".tgz"})
+_SHARDS = frozenset({".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"})
+_LINES = frozenset(f"{kind}{packed}" for kind in (".jsonl", ".ndjson") for packed in ("", ".gz", ".bz2", ".xz", ".zst"))
 _TABLES = _SHARDS | {".parquet", ".json"}
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]+(?:,[^{},]+)*))\}")
 _ACCEPTED = (
-    "Accepted are a folder of images and texts, a .jsonl or .ndjson file (also .gz), a .parquet file, a .tar "
-    "or .tar.gz shard of WebDataset, a folder of either, or a pattern such as shards-{000..012}.tar."
+    "Accepted are a folder of images and texts, a .jsonl or .ndjson file, a .parquet file, a .tar shard of WebDataset "
+    "(lines and shards also .gz, .bz2, .xz or .zst), a folder of either, or a pattern such as shards-{000..012}.tar."
 )
 
 
@@ -96,11 +97,11 @@ def _open_folder(path: Path) -> Corpus:
 def _open_file(path: Path) -> Corpus:
     source = portable_name(str(path))
     match _suffix(path.name):
-        case ".jsonl" | ".ndjson" | ".jsonl.gz" | ".ndjson.gz":
+        case suffix if suffix in _LINES:
             return JsonlCorpus(path)
         case ".parquet":
             return ParquetCorpus([path], source)
-        case ".tar" | ".tar.gz" | ".tgz":
+        case suffix if suffix in _SHARDS:
             return WebDatasetCorpus([path], source)
         case _:
             raise CallError(f"{printable(path.name)} is no source of documents.", _ACCEPTED)
@@ -134,6 +135,6 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def _suffix(name: str) -> str:
-    """The last suffix in lower case, with the one before a `.gz`."""
-    match = re.search(r"\.[^.]+(\.gz)?$", name.lower())
+    """The last suffix in lower case, with the one before that of a compression."""
+    match = re.search(r"\.[^.]+(\.(gz|bz2|xz|zst))?$", name.lower())
     return match[0] if match else ""

@@ -34,6 +34,19 @@ _CODE = (
     ".bat .c .cc .class .cpp .css .dll .exe .go .h .htm .html .jar .java .js .jsx .o .php .py .pyc .rb .rs .rst .scss"
     " .sh .so .sql .ts .tsx .whl"
 )
+UNREAD_IMAGES = frozenset(_RAW.split()) | {
+    ".jxl",
+    ".psd",
+    ".exr",
+    ".hdr",
+    ".xcf",
+    ".svgz",
+    ".eps",
+    ".bpg",
+    ".flif",
+    ".qoi",
+}
+"""Suffixes of images that are not read here: a document that has one is no text document for that."""
 NO_IMAGES = frozenset(" ".join((_RAW, _FILMS, _SOUNDS, _PAPERS, _PACKED, _DATA, _CODE)).split())
 """Suffixes of what is no image that is read here, and so is not opened to find out. Raw photographs are among them:
 most begin as a TIFF does, and what a TIFF decoder gives of one is its thumbnail."""

@@ -28,7 +28,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import QueuePool
 
 from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
-from indexer.store.migrations import newest, upgrade
+from indexer.store.migrations import known, newest, upgrade
 from indexer.store.read_only import LonelyConnection, only_readable, read_only_engine, require_undisturbed, undisturbed
 
 BUSY_MILLISECONDS = 30_000
@@ -178,7 +178,7 @@ class Database:
             if self.schema:
                 connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": self.schema})
                 connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"'))
-            self._refuse_newer(_version(connection, self.schema))
+            self._refuse_unknown(_version(connection, self.schema))
             upgrade(connection)
 
     @contextmanager
@@ -211,7 +211,7 @@ class Database:
         """The schema, which this release knows.
 
         Raises:
-            CorruptionError: There are no tables.
+            CorruptionError: There are no tables, or no release made them.
             FormatError: They are newer.
         """
         version = self.version()
@@ -220,7 +220,7 @@ class Database:
                 f"{self.shown} holds no collection: the table alembic_version is missing.",
                 "Restore it from a backup, name the right database, or index again into a new folder.",
             )
-        self._refuse_newer(version)
+        self._refuse_unknown(version)
         return version
 
     @undisturbed
@@ -229,12 +229,18 @@ class Database:
         with self.read() as connection:
             return _version(connection, self.schema)
 
-    def _refuse_newer(self, version: str | None) -> None:
-        if version is not None and version > newest():
+    def _refuse_unknown(self, version: str | None) -> None:
+        if version is None or version in known():
+            return
+        if version > newest():
             raise FormatError(
                 f"{self.shown} has schema {version}; this release knows up to {newest()}.",
                 "Upgrade: pip install -U underdrawing",
             )
+        raise CorruptionError(
+            f"{self.shown} has schema {version!r}, which no release made.",
+            "Restore it from a backup, or index again into a new folder.",
+        )
 
     @undisturbed
     def problems(self) -> list[str]:

@@ -254,3 +254,9 @@ class TestMemory:
             assert tracemalloc.get_traced_memory()[1] < 2_000_000
         finally:
             tracemalloc.stop()
+
+
+def test_what_ids_of_lines_begin_with_can_be_given(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"id": "own", "text": "y"}\n{"text": 5}\n')
+    first, second, reject = JsonlCorpus(tmp_path / "a.jsonl", name="data/a.jsonl")
+    assert [first.document.id, second.document.id, reject.hides] == ["data/a.jsonl-1", "own", "data/a.jsonl-3"]

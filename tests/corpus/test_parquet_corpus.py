@@ -14,6 +14,7 @@ import pytest
 import indexer
 from indexer.corpus import open_corpus
 from indexer.corpus.images import decode_image
+from indexer.corpus.parquet import ParquetCorpus
 
 
 @pytest.fixture
@@ -239,3 +240,9 @@ class TestMemory:
             peak = max(peak, pa.total_allocated_bytes() - before)
             assert len(record.document.image) == 200_000
         assert peak < 10_000_000, "of 20 MB"
+
+
+def test_what_ids_of_rows_begin_with_can_be_given(tmp_path):
+    pq.write_table(pa.table({"id": [None, "own"], "text": ["x", "y"]}), tmp_path / "a.parquet")
+    corpus = ParquetCorpus([tmp_path / "a.parquet"], "a", name="data/a")
+    assert [each.document.id for each in corpus] == ["data/a-0", "own"]

@@ -40,6 +40,12 @@ def touch(tmp_path):
         ("a.tar", WebDatasetCorpus),
         ("a.tar.gz", WebDatasetCorpus),
         ("a.tgz", WebDatasetCorpus),
+        ("a.tar.bz2", WebDatasetCorpus),
+        ("a.tar.xz", WebDatasetCorpus),
+        ("a.tar.zst", WebDatasetCorpus),
+        ("a.jsonl.bz2", JsonlCorpus),
+        ("a.jsonl.xz", JsonlCorpus),
+        ("a.ndjson.zst", JsonlCorpus),
         ("{braces}.tar", WebDatasetCorpus),
     ],
 )
@@ -76,7 +82,7 @@ def test_missing(touch, monkeypatch, source):
         open_corpus(source)
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.json", "a", "a.gz", "a.jsonl.bz2", "a.png"])
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a", "a.gz", "a.jsonl.lz4", "a.png"])
 def test_unknown(touch, name):
     with pytest.raises(CallError, match="no source of documents.*Accepted are a folder"):
         open_corpus(touch(name) / name)
@@ -150,7 +156,7 @@ def test_reasons_are_stable():
         *("not-an-image", "svg", "unsupported-format", "too-many-pixels", "decode-failed", "aspect"),
         *("too-complex", "missing-package"),
         *("bad-json", "not-utf-8", "nul", "too-long", "bad-id", "bad-text", "bad-image", "bad-fields", "remote-uri"),
-        *("not-unicode", "duplicate-id", "other-source"),
+        *("not-unicode", "duplicate-id", "other-source", "members-apart", "bad-row"),
     }
     with pytest.raises(UnknownNameError, match="truncated"):
         Reason("boring")

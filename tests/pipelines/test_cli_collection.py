@@ -8,6 +8,7 @@ import pytest
 
 SUMMARY = {
     "source", "documents", "added", "unchanged", "pruned", "rejected", "seconds", "waited", "generation", "reasons", "rejects",
+    "index",
 }  # fmt: skip
 REPORT = {"generation", "documents", "segments", "clean", "findings", "repaired"}
 REASONS = {"truncated": 1, "not-an-image": 1, "empty": 1}
@@ -154,12 +155,17 @@ def test_damage_is_found_repaired_and_indexed_again(run, told, shop, damaged, or
 
 
 def test_an_orphan_is_a_note_and_no_failure(run, shop):
-    (shop / "segments" / "forgotten.safetensors").write_bytes(b"x")
+    forgotten, foreign = (
+        shop / "segments" / f"{name}.safetensors" for name in ("000000000099-0123456789ab", "foreign")
+    )
+    for path in (forgotten, foreign):
+        path.write_bytes(b"x")
     done = run("check", shop)
     assert done.exit_code == 0
-    assert done.stdout.startswith(f"note: {shop}/segments/forgotten.safetensors")
+    assert done.stdout.startswith(f"note: {forgotten}: no document needs it")
+    assert f"note: {foreign}: it has no name of a segment, and is left alone" in done.stdout
     assert "repaired: removed the orphan" in run("check", shop, "--repair").stdout
-    assert not (shop / "segments" / "forgotten.safetensors").exists()
+    assert (forgotten.exists(), foreign.exists()) == (False, True)
 
 
 def test_a_database_from_the_environment_is_for_collections_that_want_one(call, photos, shop, tmp_path, monkeypatch):
