@@ -37,6 +37,7 @@ from indexer.image_rules import ImageRules
 from indexer.index.building import OnProgress
 from indexer.index.choose import CODED_ROWS
 from indexer.index.protocol import IndexKind, IndexSettings
+from indexer.index.stored import Stored, stored_indexes
 from indexer.indexing import BuiltIndex, build_indexes, checked_samples, sample_queries
 from indexer.ingest import Ingest, embed
 from indexer.layout import Layout
@@ -286,7 +287,7 @@ class Collection:
                 extra_sums=self.missing_query_mean(),
                 note="added",
             )
-        self._make_codes()
+        self.keep_index(only=IndexKind.EXACT)
         return Added(published.added, published.replaced, rejected, published.generation)
 
     def build_index(
@@ -319,29 +320,24 @@ class Collection:
         """
         if not 0 < coverage <= 1:
             raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
-        given = None if queries is None else checked_samples(queries, self.space.dim)
-
-        def samples(snapshot: Snapshot) -> Mapping[str, Vectors]:
-            return sample_queries(snapshot, self.embedder) if given is None else given
-
+        given = {} if queries is None else checked_samples(queries, self.space.dim)
+        samples = self._samples if queries is None else lambda _: given
         return build_indexes(self.layout, self.snapshot(), samples, coverage, on_progress=on_progress)
 
-    def keep_index(self, on_progress: OnProgress | None = None) -> list[BuiltIndex]:
+    def keep_index(self, on_progress: OnProgress | None = None, only: IndexKind | None = None) -> list[BuiltIndex]:
         """`build_index` where the index there is covers less than four fifths of the vectors; fails at nothing.
 
-        Where no index can be built (another process builds one, the disk is full, there is no FAISS), answers stay
-        exact and say so.
+        Where none can be built (another process builds one, the disk is full, no FAISS), answers are exact and say so.
         """
+        few = self.catalog.generation().documents < CODED_ROWS
+        if few and self.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
+            return []
         with suppress(LockedError, StoreError, MissingExtraError):
-            return self.build_index(coverage=COVERED, on_progress=on_progress)
+            return build_indexes(self.layout, self.snapshot(), self._samples, COVERED, only, on_progress)
         return []
 
-    def _make_codes(self) -> None:
-        """Make the 8-bit codes anew where many vectors have none: a second for 200,000, once for a fifth more."""
-        if self.catalog.generation().documents < CODED_ROWS:
-            return
-        with suppress(LockedError, StoreError, MissingExtraError):  # without codes a search is exact as well
-            build_indexes(self.layout, self.snapshot(), lambda _: {}, COVERED, only=IndexKind.EXACT)
+    def _samples(self, snapshot: Snapshot) -> Mapping[str, Vectors]:
+        return sample_queries(snapshot, self.embedder)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete documents by id, as one generation; returns how many there were.
@@ -374,7 +370,7 @@ class Collection:
 
         Where there was an index, it is built anew.
         """
-        had = bool(self.snapshot().index_facts)
+        had = any(isinstance(each, Stored) for each in stored_indexes(self.layout.indexes))
         done = maintenance.compact(self.catalog, self.layout, self.space)
         if had:  # it was built from segments that are gone
             self.build_index(coverage=COVERED)
