@@ -136,10 +136,11 @@ class _Reading:
                 if tables.names_files(table):
                     named = NamedFiles(table, self._place.path / name, self._place.prefix)
                     self._named[name] = stack.enter_context(named)
+        whole = self._place.meant == ALL
         for name in self._names:
             if name.endswith("/"):
                 yield from self._folder(name)
-            elif self._place.meant.has(name):
+            elif whole or self._place.meant.has(name):
                 yield from self._file(name)
         for name, named in self._named.items():
             if self._place.meant.has(name):

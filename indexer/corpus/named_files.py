@@ -158,11 +158,8 @@ class NamedFiles:
         """The path of the file that a document's image is, below the table's folder; None if it is no such file."""
         if not isinstance(document.image, Path):
             return None
-        for folder in dict.fromkeys((self._path.parent, self._path.resolve().parent)):
-            name = Path(os.path.relpath(document.image, folder))
-            if name.parts and name.parts[0] != os.pardir:
-                return name.as_posix()
-        return None
+        name = Path(os.path.relpath(document.image, self._path.parent))
+        return name.as_posix() if name.parts and name.parts[0] != os.pardir else None
 
     def _put(self, name: str, row: Row) -> None:
         key = _key(name)
