@@ -10,9 +10,9 @@ What this module does not know: queries beyond vectors, corpora, how any model w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer import description, maintenance
+from indexer.adding import Added, ids_to_delete, prepared, require_some
 from indexer.bundled import generic_texts
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import (
@@ -38,7 +39,7 @@ from indexer.index.building import OnProgress
 from indexer.index.choose import CODED_ROWS
 from indexer.index.protocol import IndexKind, IndexSettings
 from indexer.index.stored import Stored, stored_indexes
-from indexer.indexing import BuiltIndex, build_indexes, checked_samples, sample_queries
+from indexer.indexing import BuiltIndex, build_indexes, checked_samples
 from indexer.ingest import Ingest, embed
 from indexer.layout import Layout
 from indexer.lazy_embedder import LazyEmbedder
@@ -50,23 +51,13 @@ from indexer.store.database import Database, parse_url
 from indexer.store.lock import WriterLock
 from indexer.store.publish import create_first_generation, create_space
 from indexer.store.upgrading import current
-from indexer.types import Document, Item, Modality, Parts, Rejected, Role, Vectors
+from indexer.types import Document, Item, Modality, Parts, Role, Vectors
 from indexer.writer import Writer
 
 if TYPE_CHECKING:
     from indexer.index.cards import Cards
 
 Sums = dict[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]]
-
-
-@dataclass(frozen=True)
-class Added:
-    """What `Collection.add` did."""
-
-    added: int
-    replaced: int
-    rejected: list[Rejected] = field(default_factory=list)
-    generation: int = 0
 
 
 class Collection:
@@ -99,6 +90,7 @@ class Collection:
         database: str | None = None,
         dtype: Dtype | str | None = None,
         device: str = "cpu",
+        trust: bool = False,
     ) -> Collection:
         """Open a collection, or start one.
 
@@ -112,6 +104,8 @@ class Collection:
             database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
             dtype: Arithmetic of the model, if it is loaded by name; fixed when it is started (float32 unless told).
             device: Where the model runs.
+            trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
+                Without it, first use of the model raises `UntrustedModelError`.
 
         Raises:
             CollectionNotFoundError: There is none, and no model to start one with.
@@ -148,7 +142,10 @@ class Collection:
                     "Leave parts out, or index into a new folder.",
                 )
             kept = dtype or space.fingerprint["dtype"]
-            lazy = LazyEmbedder(model if model is not None else space.model, kept, device)
+            unnamed = model is None and not trust
+            lazy = LazyEmbedder(
+                model if model is not None else space.model, kept, device, chosen_by=folder if unnamed else None
+            )
             collection = cls(layout, base, space, index, lazy)
             if model is not None:
                 collection._require_same_space(lazy.comparable(space, folder), space)
@@ -208,6 +205,7 @@ class Collection:
 
         Raises:
             SpaceMismatchError: What loads is not what the collection was made with.
+            UntrustedModelError: It is named by a path, by the collection alone; see `open`.
             ModelError: It cannot be loaded.
         """
         embedder = self._lazy.get()
@@ -261,25 +259,35 @@ class Collection:
         """The way in for documents; picklable, holds no model."""
         return Ingest(self.embedder.preparer(), self.space.parts, self.layout.media, images)
 
-    def add(self, documents: Iterable[Document], *, max_pixels: int | None = None, exif: bool = True) -> Added:
+    def add(
+        self,
+        documents: Iterable[Document] | Document,
+        *,
+        skip_rejected: bool = False,
+        max_pixels: int | None = None,
+        exif: bool = True,
+    ) -> Added:
         """Embed and store documents, replacing those of the same id, as one generation.
 
-        A document that cannot be used is rejected with its reason; the others are stored.
+        A document that cannot be used is rejected with its reason; the others are stored. Of one id twice in a call
+        the first document counts, and the other is rejected.
 
         Args:
-            documents: Any number.
+            documents: Any number, or one.
+            skip_rejected: Whether it is no error if all of them are rejected.
             max_pixels: Of one image when it is decoded; see `ImageRules`.
             exif: Whether a photograph's date, camera, lens, position and size become fields; the document's own win.
 
         Raises:
+            CallError: What is given is no document, and holds something else than documents; nothing is stored.
+            RejectedError: Documents were given, and none can be stored; `rejected` says why.
             LockedError: Another writer holds the collection.
         """
         with self.writer() as writer:
-            ingest = self.ingest(ImageRules(max_pixels, exif))
-            outcome = [ingest(document) for document in documents]
-            ready = [each for each in outcome if not isinstance(each, Rejected)]
-            rejected = [each for each in outcome if isinstance(each, Rejected)]
+            ready, rejected = prepared(documents, self.ingest(ImageRules(max_pixels, exif)))
             if not ready:
+                if not skip_rejected:
+                    require_some(rejected)
                 return Added(0, 0, rejected, self.catalog.generation().number)
             published = writer.commit(
                 [each.document for each in ready],
@@ -320,9 +328,8 @@ class Collection:
         """
         if not 0 < coverage <= 1:
             raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
-        given = {} if queries is None else checked_samples(queries, self.space.dim)
-        samples = self._samples if queries is None else lambda _: given
-        return build_indexes(self.layout, self.snapshot(), samples, coverage, on_progress=on_progress)
+        given = None if queries is None else checked_samples(queries, self.space.dim)
+        return build_indexes(self.layout, self.snapshot(), given, lambda: self.embedder, coverage, None, on_progress)
 
     def keep_index(self, on_progress: OnProgress | None = None, only: IndexKind | None = None) -> list[BuiltIndex]:
         """`build_index` where the index there is covers less than four fifths of the vectors; fails at nothing.
@@ -333,22 +340,19 @@ class Collection:
         if few and self.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
             return []
         with suppress(LockedError, StoreError, MissingExtraError):
-            return build_indexes(self.layout, self.snapshot(), self._samples, COVERED, only, on_progress)
+            return build_indexes(self.layout, self.snapshot(), None, lambda: self.embedder, COVERED, only, on_progress)
         return []
 
-    def _samples(self, snapshot: Snapshot) -> Mapping[str, Vectors]:
-        return sample_queries(snapshot, self.embedder)
-
-    def delete(self, ids: Sequence[str]) -> int:
+    def delete(self, ids: Iterable[str | int]) -> int:
         """Delete documents by id, as one generation; returns how many there were.
 
         Raises:
+            CallError: The ids are no list, or hold something else than texts and whole numbers.
             LockedError: Another writer holds the collection.
         """
-        if isinstance(ids, str):
-            raise CallError(f"delete takes a list of ids, not the one text {ids!r}.", f"Write delete([{ids!r}]).")
+        wanted = ids_to_delete(ids)
         with self.writer() as writer:
-            return writer.commit(deleted=list(ids), note="deleted").deleted
+            return writer.commit(deleted=wanted, note="deleted").deleted
 
     def missing_query_mean(self) -> Sums:
         """The sum of generic query texts' vectors, if the space has none yet: what `product` centres texts with."""
@@ -366,10 +370,7 @@ class Collection:
         return maintenance.repair(self.catalog, self.layout, self.space)
 
     def compact(self) -> tuple[int, int]:
-        """Merge segments and drop the dead; returns how many segments there were and are.
-
-        Where there was an index, it is built anew.
-        """
+        """Merge segments, drop the dead, build an index anew; returns how many segments there were and are."""
         had = any(isinstance(each, Stored) for each in stored_indexes(self.layout.indexes))
         done = maintenance.compact(self.catalog, self.layout, self.space)
         if had:  # it was built from segments that are gone

@@ -55,7 +55,8 @@ class BuiltIndex:
 def build_indexes(
     layout: Layout,
     snapshot: Snapshot,
-    samples: Callable[[Snapshot], Mapping[str, Vectors]],
+    samples: Mapping[str, Vectors] | None,
+    embedder: Callable[[], Embedder],
     coverage: float,
     only: IndexKind | None = None,
     on_progress: OnProgress | None = None,
@@ -65,7 +66,8 @@ def build_indexes(
     Args:
         layout: The collection's folder.
         snapshot: The generation.
-        samples: Gives query vectors to tune an approximate index by; called if one is built.
+        samples: Query vectors to tune an approximate index by; None for those that the model makes.
+        embedder: Gives the model; called only where it is needed.
         coverage: Above 0, at most 1.
         only: Build no other kind.
         on_progress: Called with what is done, how much of it, and of how much.
@@ -84,7 +86,10 @@ def build_indexes(
     with index_lock(layout.indexes):
         for kind, codes in wanted:
             started = time.monotonic()
-            tuning = Tuning() if kind is IndexKind.EXACT else Tuning(samples(snapshot), _groups(snapshot))
+            tuning = Tuning()
+            if kind is not IndexKind.EXACT:
+                own = sample_queries(snapshot, embedder()) if samples is None else samples
+                tuning = Tuning(own, _groups(snapshot))
             stored = build(layout.indexes, searcher.source(), kind, codes, searcher.settings, tuning, told)
             _remove_older(layout, stored)
             built.append(BuiltIndex(kind, searcher.size, time.monotonic() - started, stored.metadata))

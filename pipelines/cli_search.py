@@ -82,6 +82,14 @@ def search(
             help="Only documents that are a text, an image or image+text; repeatable.", rich_help_panel=PARTS,
         ),
     ] = None,
+    keep_reference: Annotated[
+        bool,
+        typer.Option(
+            "--keep-reference",
+            help="Let the reference itself be found; with a text, documents with that very image are left out.",
+            rich_help_panel=PARTS,
+        ),
+    ] = False,
     method: Annotated[
         str | None,
         typer.Option(
@@ -147,6 +155,7 @@ def search(
     index: cli_index.Kind = None,
     index_device: cli_index.OnDevice = None,
     database: DatabaseUrl = None,
+    trust: cli_index.Trust = False,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print JSON, and nothing else, on stdout.", rich_help_panel=OUTPUT),
@@ -192,14 +201,14 @@ def search(
         weights=Weights(image=image_weight, text=text_weight),
     )
     settings = cli_index.index_settings(memory, index, index_device)
-    with open_existing(collection, database, device, settings) as opened:
+    with open_existing(collection, database, device=device, index=settings, trust=trust) as opened:
         implied = method or drawing.implied_method() or writing.implied_method()
         chosen = Method(implied or default_method(query, opened.space.model))
         drawing.check(chosen, query)
         writing.check(chosen, query)
         retriever = drawing.retriever(opened, chosen, device, writing.scribe(chosen, device), centre)
         with err.status("Searching"):
-            results = retriever.search(query, k, condition, modalities=modalities or ())
+            results = retriever.search(query, k, condition, modalities=modalities or (), keep_reference=keep_reference)
         if html is not None:
             _write_page(html, query, results, opened)
     drawing.save(query, results)

@@ -1,0 +1,210 @@
+"""A table that tells of image files, as `metadata.jsonl` with `file_name` does: its rows reach these images.
+
+The table stands in the folder of the images, or above it. Each image that it names gets the row's text and fields, and
+its id if the row has one. Of several rows that name one image and differ in their text alone, the texts are joined, a
+line each; another row that names it again is a reject. Several tables may tell of one image: all of them reach it, and
+the nearest goes before, then the first by its name. An image that no row names is a document all the same, and a row
+whose image is missing is a reject.
+
+Rows wait in a temporary SQLite file, not in memory, until the walk comes to their images.
+
+What this module does not know: where a table says which file it means; its reader does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any, Self
+
+from indexer.corpus.paths import portable_name, printable, stat_file
+from indexer.corpus.reasons import Reason
+from indexer.corpus.records import Corpus, Entry, Record, make_record
+from indexer.errors import ItemError
+from indexer.types import Document, Rejected
+
+_TEXTS = ("text", "caption")
+_MOST_TEXT = 65_536
+"""Characters after which no more texts are joined."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a table says of a file.
+
+    Attributes:
+        uri: Of the row, the first if there are several.
+        id: As a user wrote it, or None.
+        text: One line a row.
+        fields: As of a document.
+    """
+
+    uri: str
+    id: str | None
+    text: str | None
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, record: Record) -> Row:
+        """The row that a record was made from."""
+        document = record.document
+        return cls(document.uri or "", None if record.derived else document.id, document.text, document.fields)
+
+    @property
+    def stamp(self) -> str:
+        """Changes when the row does."""
+        return hashlib.sha256(self.dumped().encode()).hexdigest()[:16]
+
+    def dumped(self) -> str:
+        """As JSON."""
+        return json.dumps([self.uri, self.id, self.text, dict(self.fields)])
+
+    def over(self, other: Row) -> Row:
+        """Both as one, of two tables: this one's id and fields go before, and the texts are joined."""
+        texts = dict.fromkeys(text for text in (self.text, other.text) if text is not None)
+        id = other.id if self.id is None else self.id
+        return Row(f"{self.uri} {other.uri}", id, "\n".join(texts) or None, {**other.fields, **self.fields})
+
+    def joined(self, other: Row) -> Row | None:
+        """Both as one, if they differ in their text alone."""
+        mine, others = (
+            [each.id, {key: value for key, value in each.fields.items() if key not in _TEXTS}] for each in (self, other)
+        )
+        if mine != others or self.text is None or other.text is None or len(self.text) > _MOST_TEXT:
+            return None
+        return Row(self.uri, self.id, f"{self.text}\n{other.text}", self.fields)
+
+
+class NamedFiles:
+    """What the tables that are in force say of files, by the files' paths below the root of a walk."""
+
+    def __init__(self) -> None:
+        # One file for all tables, however many there are; it is there once SQLite's memory does not suffice.
+        self._rows = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._rows.execute("PRAGMA synchronous = OFF")
+        self._rows.execute(
+            "CREATE TABLE rows (key BLOB, depth INTEGER, number INTEGER, name BLOB, row TEXT, met INTEGER DEFAULT 0, "
+            "UNIQUE (key, number))"
+        )
+        self._rows.execute("CREATE INDEX by_number ON rows (number)")
+        self._tables = 0
+
+    def close(self) -> None:
+        """Give the temporary file back."""
+        self._rows.close()
+
+    def take(self, path: str) -> Row | None:
+        """What is said of a file, by its path below the root; from now on it counts as met."""
+        key = _key(path)
+        found = self._rows.execute("SELECT row FROM rows WHERE key = ? ORDER BY depth DESC, number", (key,)).fetchall()
+        if not found:
+            return None
+        self._rows.execute("UPDATE rows SET met = 1 WHERE key = ?", (key,))
+        return reduce(Row.over, (_row(dumped) for (dumped,) in found))
+
+    def read(self, table: Corpus, path: Path, prefix: str) -> FileTable:
+        """Put a table in force: read it, and keep its rows until it is closed.
+
+        Args:
+            table: Its reader.
+            path: The table's file.
+            prefix: Of the ids of what is in its folder.
+        """
+        self._tables += 1
+        return FileTable(self._rows, self._tables, table, path, prefix)
+
+
+class FileTable:
+    """One table in force; close it when the walk has left its folder. `NamedFiles.read` makes them."""
+
+    def __init__(self, rows: sqlite3.Connection, number: int, table: Corpus, path: Path, prefix: str) -> None:
+        self._rows, self._number = rows, number
+        self._table, self._path, self._prefix = table, path, prefix
+        self._rows.execute("BEGIN")
+        for entry in table:
+            if isinstance(entry, Record) and (name := self._name(entry.document)) is not None:
+                self._put(name, Row.of(entry))
+        self._rows.execute("COMMIT")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget its rows."""
+        self._rows.execute("DELETE FROM rows WHERE number = ?", (self._number,))
+
+    def others(self) -> Iterator[Entry]:
+        """The entries of the table that reach no file of the folder: rejects, and documents of their own."""
+        for entry in self._table:
+            if not isinstance(entry, Record) or (name := self._name(entry.document)) is None:
+                yield entry
+                continue
+            row, kept = Row.of(entry), self._get(name)
+            if kept is not None and kept.uri != row.uri and kept.joined(row) is None:
+                detail = f"{printable(name)} was described before, by {kept.uri}; the first one counts."
+                yield Rejected(row.uri, Reason.DUPLICATE_ID.value, detail)
+
+    def unmet(self) -> Iterator[Entry]:
+        """The files that the walk did not come to: hidden ones, and those that are missing."""
+        query = "SELECT name, row FROM rows WHERE number = ? AND NOT met ORDER BY rowid"
+        with closing(self._rows.execute(query, (self._number,))) as found:
+            for name, dumped in found:
+                yield self._document(os.fsdecode(name), _row(dumped))
+
+    def _document(self, name: str, row: Row) -> Entry:
+        path, place = self._path.parent / name, portable_name(self._prefix + name)
+        id = place if row.id is None else row.id
+        try:
+            state = stat_file(path)
+            return make_record(
+                id=id,
+                text=row.text,
+                image=path,
+                fields=row.fields,
+                uri=path.as_uri(),
+                stamp=f"{state.st_size}-{state.st_mtime_ns} {row.stamp}",
+                derived=row.id is None,
+            )
+        except ItemError as error:
+            return Rejected(row.uri, error.reason, f"{printable(self._path.name)}: {error.detail}", hides=id)
+
+    def _name(self, document: Document) -> str | None:
+        """The path of the file that a document's image is, below the table's folder; None if it is no such file."""
+        if not isinstance(document.image, Path):
+            return None
+        name = Path(os.path.relpath(document.image, self._path.parent))
+        return name.as_posix() if name.parts and name.parts[0] != os.pardir else None
+
+    def _put(self, name: str, row: Row) -> None:
+        kept = self._get(name)
+        if kept is None:
+            values = (_key(self._prefix + name), self._prefix.count("/"), self._number, os.fsencode(name), row.dumped())
+            self._rows.execute("INSERT INTO rows (key, depth, number, name, row) VALUES (?, ?, ?, ?, ?)", values)
+        elif (joined := kept.joined(row)) is not None:
+            changed = (joined.dumped(), _key(self._prefix + name), self._number)
+            self._rows.execute("UPDATE rows SET row = ? WHERE key = ? AND number = ?", changed)
+
+    def _get(self, name: str) -> Row | None:
+        query = "SELECT row FROM rows WHERE key = ? AND number = ?"
+        found = self._rows.execute(query, (_key(self._prefix + name), self._number)).fetchone()
+        return None if found is None else _row(found[0])
+
+
+def _row(dumped: str) -> Row:
+    return Row(*json.loads(dumped))
+
+
+def _key(name: str) -> bytes:
+    """Names are compared in one normal form: macOS keeps them decomposed, and tables compose them."""
+    return os.fsencode(unicodedata.normalize("NFC", name))
