@@ -17,9 +17,7 @@ What this module does not know: collections, caches, how drawings are searched w
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +25,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexer.embed.inversion import PUBLISHED_TEMPLATE, Inversion, WordReader, check_template, load_inversion
-from indexer.errors import CallError, GeneratorError, MissingExtraError, ModelError
+from indexer.embed.loading import loading
+from indexer.embed.model_files import read_json
+from indexer.errors import CallError, GeneratorError, MissingExtraError, ModelError, first_line
 from indexer.files import file_digest
 from indexer.types import JsonValue
+from retrieval.generate.pipelines import load_pipeline, quietly, spec_values
 from retrieval.generate.protocol import Drawing, DrawOptions, Sketch
 
 if TYPE_CHECKING:
@@ -89,15 +90,15 @@ class GeneratorSpec:
             ModelError: There is none, or it does not parse.
         """
         file = folder / SPEC
-        try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        if not file.exists():
             raise ModelError(
                 f"{folder} has no {SPEC}: it does not say which inversion makes the words of its text encoders.",
                 'Write one: {"words": [{"model": "open_clip:ViT-L-14/openai", "inversion": "phi.pt"}]}.',
-            ) from None
-        except (ValueError, TypeError) as error:
-            raise ModelError(f"{file} cannot be read: {error}.") from error
+            )
+        try:
+            return cls(**spec_values(read_json(file, "description of a generator"), file))
+        except (ValueError, TypeError, AttributeError, CallError) as error:
+            raise ModelError(f"{file} cannot be used: {first_line(error)}.") from error
 
 
 class PseudoTargetGenerator:
@@ -194,21 +195,14 @@ class PseudoTargetGenerator:
                     f"Name a folder with {SPEC}, or give a GeneratorSpec.",
                 )
             spec = GeneratorSpec.read(folder)
-        try:
-            loader: Any = diffusers.DiffusionPipeline
-            with _quiet():
-                pipeline = loader.from_pretrained(str(place), use_safetensors=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(
-                f"{source} cannot be loaded as a diffusers pipeline: {str(error).strip().splitlines()[0][:300]}",
-                "Name a folder with model_index.json and safetensors weights; offline, bundled:emoji-generator works.",
-            ) from error
+        with loading():
+            pipeline = load_pipeline(place, diffusers)
         inversions = [
             load_inversion(folder / each.inversion if (folder / each.inversion).exists() else each.inversion)
             for each in spec.words
         ]
         digest = _weights_digest(folder) if folder.is_dir() else str(source)
-        with _quiet():  # moved after loading: what the loader calls its dtype depends on the release
+        with quietly():  # moved after loading: what the loader calls its dtype depends on the release
             pipeline = pipeline.to(device, getattr(torch, dtype))
         return cls(pipeline, spec, inversions, name=str(source), digest=digest)
 
@@ -326,19 +320,6 @@ class PseudoTargetGenerator:
             states.append(output.hidden_states[-2] if wide else output.last_hidden_state)
             pooled = output[0]
         return torch.cat(states, -1), pooled
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without diffusers' remarks on optional packages and unused configuration, which no user can act on."""
-    from diffusers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def _text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:

@@ -297,9 +297,9 @@ def test_a_folder_without_a_spec_or_with_a_wrong_one_says_what_to_write(
     file = folder / "underdrawing.json"
     content = json.loads(file.read_text())
     for changed, message in (
-        (content | {"colour": "red"}, "unexpected keyword argument 'colour'"),
-        (content | {"words": [{"model": "m"}]}, "missing 1 required positional argument: 'inversion'"),
-        ([1], "cannot be read"),
+        (content | {"colour": "red"}, "has colour = 'red', which cannot be. Known: words, template"),
+        (content | {"words": [{"model": "m"}]}, "needs words: a list of objects with the texts model and inversion"),
+        ([1], "is a list, not an object"),
     ):
         file.write_text(json.dumps(changed))
         with pytest.raises(ModelError, match=message):
