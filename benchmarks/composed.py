@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import published
 from benchmarks.composed_options import RUN_DEPTH, Asked, check, parser
-from benchmarks.dataset import Benchmark, DataSet, Task
+from benchmarks.dataset import BLANK_SENTENCE, Benchmark, DataSet, Task
 from benchmarks.emojicir import VARIANTS, grids
 from benchmarks.gallery import gallery, located
 from benchmarks.protocol import MEANINGS, Protocol
@@ -70,6 +70,11 @@ class Run:
         """What is measured."""
         return self.benchmark.plan(self.protocol)
 
+    @property
+    def blank(self) -> list[str]:
+        """Ids of the queries whose caption is blank in the annotations."""
+        return [query.query_id for query in self.queries if query.query.text == BLANK_SENTENCE]
+
     def retriever(self, weights: Weights | None = None) -> Retriever:
         """What answers."""
         method, merge = VARIANTS[self.options.method]
@@ -93,6 +98,7 @@ class Run:
             "benchmark": self.benchmark.name,
             "split": self.split,
             "limit": self.options.limit,
+            "blank_captions": self.blank,
             "method": self.options.method,
             "model": self.embedder.name,
             "fingerprint": asdict(self.embedder.fingerprint()),
@@ -150,6 +156,10 @@ def _main(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]:
     scribe = Scribe(options.captioner, options.rewriter, cache=options.cache / "sentences", strict=True)
     with gallery(benchmark.name, data, files, embedder, cache, options.workers) as collection:
         run = Run(benchmark, options.split, protocol, task, queries, collection, embedder, studio, scribe, options)
+        if run.blank:
+            names = ", ".join(run.blank[:3])
+            print(f"{len(run.blank):,} of {len(queries):,} captions are blank and asked as {BLANK_SENTENCE!r}: {names}",
+                  file=sys.stderr)  # fmt: skip
         if options.split in benchmark.hidden:
             return _submitted(run)
         return _tuned(run) if options.sweep else _measured(run)

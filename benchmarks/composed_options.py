@@ -19,6 +19,7 @@ from indexer.errors import CallError
 from indexer.types import HelpfulEnum
 from retrieval import Method, Weights
 from retrieval.compose import load_composer
+from retrieval.generate.presets import PRESETS
 
 RUN_DEPTH = 100
 
@@ -55,7 +56,8 @@ def parser(benchmark: Benchmark) -> argparse.ArgumentParser:
     made.add_argument("--rewriter", metavar="NAME", help="for caption: a chat model, api:MODEL, or join")
     made.add_argument("--template", metavar="TEXT", help="what inversion reads sentences in, such as "
                         "'a photo of {word} that {text}'; default: the inversion's own")  # fmt: skip
-    made.add_argument("--weights", metavar="JSON", help="""over the tuned ones, such as '{"text": 0.7}'""")
+    made.add_argument("--weights", metavar="JSON", help="""over the tuned ones: JSON such as '{"text": 0.7}', or """
+                        + ", ".join(PRESETS))  # fmt: skip
     made.add_argument("--tuned-on", metavar="TEXT", help="where --weights were tuned; stored with the result")
     made.add_argument("--sweep", action="store_true", help="try a grid of weights on this split")
     made.add_argument("--measure", metavar="NAME", help=f"what --sweep looks at; default: {benchmark.main}")
@@ -94,7 +96,12 @@ def check(benchmark: Benchmark, options: argparse.Namespace) -> None:
     Raises:
         CallError: They do not.
     """
-    options.weights, options.asked = _weights(options.weights), Asked(options.asked)
+    options.asked = Asked(options.asked)
+    if options.weights in PRESETS:
+        options.tuned_on = options.tuned_on or PRESETS[options.weights].source
+        options.weights = _preset_weights(options.weights, benchmark.name, options.split)
+    else:
+        options.weights = _weights(options.weights)
     hidden = options.split in benchmark.hidden
     if options.limit is not None and options.limit < 1:
         raise CallError(f"--limit is {options.limit}; it must be at least 1.")
@@ -113,6 +120,15 @@ def check(benchmark: Benchmark, options: argparse.Namespace) -> None:
         raise CallError(f"The method {options.method} does not read the weight {unread[0]}.", f"It reads: {known}.")
 
 
+def _preset_weights(name: str, benchmark: str, split: str) -> Weights:
+    """The weights that a published generator's authors search a split with."""
+    known = PRESETS[name].weights
+    if (benchmark, split) not in known:
+        pairs = ", ".join(" ".join(each) for each in known)
+        raise CallError(f"{name} has no weights for {benchmark} {split}.", f"It has them for: {pairs}.")
+    return known[benchmark, split]
+
+
 def _weights(text: str | None) -> Weights:
     """The weights in a `--weights`."""
     if text is None:
@@ -123,5 +139,6 @@ def _weights(text: str | None) -> Weights:
     except (ValueError, TypeError) as error:
         known = ", ".join(field.name for field in fields(Weights))
         raise CallError(
-            f"--weights is no JSON object of weights: {error}.", f"""Write '{{"text": 0.7}}'; there are {known}."""
+            f"--weights is no JSON object of weights: {error}.",
+            f"""Write '{{"text": 0.7}}', with any of {known}, or name a preset: {", ".join(PRESETS)}.""",
         ) from error

@@ -26,6 +26,12 @@ from retrieval.query import Query
 
 Box = tuple[float, float, float, float]
 
+BLANK_SENTENCE = "the same image"
+"""What a query with a blank caption is asked as.
+
+CIRR's test1 has one (pair 27098, a single space), and its server expects an answer to every pair.
+"""
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -100,11 +106,14 @@ class DataSet:
     def query(self, query_id: str, sentences: Sequence[str], reference: str) -> Query:
         """A query by its sentence, said in one wording or several, and the id of its reference.
 
+        A blank wording is read as `BLANK_SENTENCE`.
+
         Raises:
             CallError: It cannot be asked; it is named.
         """
+        text, *wordings = (BLANK_SENTENCE if isinstance(each, str) and not each.strip() else each for each in sentences)
         try:
-            return Query(text=sentences[0], like=reference, wordings=tuple(sentences[1:]))
+            return Query(text=text, like=reference, wordings=tuple(wordings))
         except QueryError as error:
             raise self.wrong(f"the query {query_id} cannot be asked: {error.message}", "Get it anew from") from error
 

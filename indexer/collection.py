@@ -30,6 +30,7 @@ from indexer.errors import (
     SnapshotGoneError,
     SpaceMismatchError,
 )
+from indexer.image_rules import ImageRules
 from indexer.index.choose import allowed_bytes, alternatives
 from indexer.index.protocol import Device, IndexSettings
 from indexer.ingest import Ingest, embed
@@ -42,6 +43,7 @@ from indexer.store.database import Database, parse_url
 from indexer.store.ledger import jobs
 from indexer.store.lock import WriterLock
 from indexer.store.publish import create_first_generation, create_space
+from indexer.store.upgrading import current
 from indexer.types import Document, Item, Modality, Parts, Rejected, Role
 from indexer.writer import Writer
 
@@ -91,6 +93,7 @@ class Collection:
         database: str | None = None,
         dtype: Dtype | str | None = None,
         device: str = "cpu",
+        trust: bool = False,
     ) -> Collection:
         """Open a collection, or start one.
 
@@ -104,6 +107,8 @@ class Collection:
             database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
             dtype: Arithmetic of the model, if it is loaded by name; fixed when it is started (float32 unless told).
             device: Where the model runs.
+            trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
+                Without it, first use of the model raises `UntrustedModelError`.
 
         Raises:
             CollectionNotFoundError: There is none, and no model to start one with.
@@ -129,7 +134,7 @@ class Collection:
         layout = Layout.read(folder)
         base = _connect(layout, database)
         try:
-            base.require_current()
+            base = current(base, layout.lock)
             space = cls._space(base)
             if parts is not None and Parts(parts) is not space.parts:
                 raise SpaceMismatchError(
@@ -137,7 +142,10 @@ class Collection:
                     "Leave parts out, or index into a new folder.",
                 )
             kept = dtype or space.fingerprint["dtype"]
-            lazy = LazyEmbedder(model if model is not None else space.model, kept, device)
+            unnamed = model is None and not trust
+            lazy = LazyEmbedder(
+                model if model is not None else space.model, kept, device, chosen_by=folder if unnamed else None
+            )
             collection = cls(layout, base, space, index or IndexSettings(), lazy)
             if model is not None:
                 collection._require_same_space(lazy.comparable(space, folder), space)
@@ -197,6 +205,7 @@ class Collection:
 
         Raises:
             SpaceMismatchError: What loads is not what the collection was made with.
+            UntrustedModelError: It is named by a path, by the collection alone; see `open`.
             ModelError: It cannot be loaded.
         """
         embedder = self._lazy.get()
@@ -245,20 +254,25 @@ class Collection:
         """
         return Writer(self.catalog, self.layout, self.space)
 
-    def ingest(self) -> Ingest:
+    def ingest(self, images: ImageRules = ImageRules()) -> Ingest:  # noqa: B008  # it is frozen
         """The way in for documents; picklable, holds no model."""
-        return Ingest(self.embedder.preparer(), self.space.parts, self.layout.media)
+        return Ingest(self.embedder.preparer(), self.space.parts, self.layout.media, images)
 
-    def add(self, documents: Iterable[Document]) -> Added:
+    def add(self, documents: Iterable[Document], *, max_pixels: int | None = None, exif: bool = True) -> Added:
         """Embed and store documents, replacing those of the same id, as one generation.
 
         A document that cannot be used is rejected with its reason; the others are stored.
+
+        Args:
+            documents: Any number.
+            max_pixels: Of one image when it is decoded; see `ImageRules`.
+            exif: Whether a photograph's date, camera, lens, position and size become fields; the document's own win.
 
         Raises:
             LockedError: Another writer holds the collection.
         """
         with self.writer() as writer:
-            ingest = self.ingest()
+            ingest = self.ingest(ImageRules(max_pixels, exif))
             outcome = [ingest(document) for document in documents]
             ready = [each for each in outcome if not isinstance(each, Rejected)]
             rejected = [each for each in outcome if isinstance(each, Rejected)]
@@ -348,7 +362,7 @@ class Collection:
         if found.digest == space.digest:
             return
         now, then = asdict(found), space.fingerprint
-        differing = [key for key in now if key != "model" and now[key] != then.get(key)]
+        differing = [key for key in now if key not in ("model", "decoding") and now[key] != then.get(key)]
         details = "; ".join(f"{key} {str(then.get(key))[:60]!r}, now {str(now[key])[:60]!r}" for key in differing)
         raise SpaceMismatchError(
             f"{self.path} was made with {space.model} ({details}); {embedder.name} gives other vectors.",

@@ -8,25 +8,28 @@ What this module does not know: SQL, models, where documents come from.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from indexer.corpus.paths import printable
 from indexer.embed.protocol import Embedder, Prepared
 from indexer.errors import ItemError
+from indexer.image_rules import ImageRules
 from indexer.media import store_image
+from indexer.reasons import Reason, refusal
+from indexer.store.holdings import content_of
 from indexer.store.publish import NewDocument
-from indexer.types import Document, Item, Parts, Rejected, Role, Vectors
+from indexer.types import Document, ImageSource, Item, Parts, Rejected, Role, Vectors
+from indexer.validate import checked_fields, checked_id, checked_text, shown
 
-MAX_ID, MAX_ID_BYTES = 1024, 2048
-"""Characters of a document's id, and bytes of it in UTF-8: PostgreSQL's indexes hold no more than 2,704."""
-MAX_DEPTH = 100
-"""Of lists and objects inside each other in a document's fields; SQLite gives up at 1,000."""
+_WITHOUT = {
+    Parts.AUTO: "neither text nor image",
+    Parts.IMAGE: "no image, and images alone are embedded in this collection",
+    Parts.TEXT: "no text, and texts alone are embedded in this collection",
+}
 
 
 @dataclass(frozen=True)
@@ -45,25 +48,29 @@ class Ingest:
         prepare: The embedder's.
         parts: Which parts are embedded.
         media: Where images given as bytes are kept.
+        images: How images are read.
     """
 
     prepare: Callable[[Item], Prepared]
     parts: Parts
     media: Path
+    images: ImageRules = ImageRules()
 
     def __call__(self, document: Document, source: str | None = None, stamp: str | None = None) -> Ready | Rejected:
         """Check, store and prepare one document; a bad one comes back as a reject, with the reason."""
         try:
             identifier = checked_id(document.id)
-            text = None if document.text is None else checked_text(document.text, "text")
+            text = checked_text(document.text)
             fields = checked_fields(document.fields)
-            item = embedded_item(document, self.parts)
+            item = embedded_item(text, document.image, self.parts)
             uri = checked_text(document.uri, "uri") if document.uri else None
-            prepared = self.prepare(item)
+            with self.images.decoding():
+                prepared = self.prepare(item)
+            fields = {**self.images.fields(document.image), **fields}
             # Last: what is refused leaves nothing behind.
             image = None if document.image is None else store_image(self.media, document.image)
         except ItemError as error:
-            return Rejected(printable(document.uri or str(document.id)[:200]), error.reason, error.detail)
+            return Rejected(printable(named(document)), error.reason, error.detail)
         return Ready(
             NewDocument(
                 id=identifier,
@@ -72,6 +79,7 @@ class Ingest:
                 image=image.uri if image else None,
                 image_sha256=image.sha256 if image else None,
                 modality=item.modality,
+                content=self._content(item, image.sha256 if image else None),
                 fields=fields,
                 source=source,
                 stamp=stamp,
@@ -79,21 +87,32 @@ class Ingest:
             prepared,
         )
 
+    def _content(self, item: Item, image_sha256: str | None) -> str | None:
+        content = content_of(item.modality, item.text, image_sha256)
+        # Another limit may give another vector of the same bytes.
+        most = self.images.max_pixels
+        return content if most is None or item.image is None or content is None else f"{content}@{most}"
 
-def embedded_item(document: Document, parts: Parts) -> Item:
+
+def embedded_item(text: str | None, image: ImageSource | None, parts: Parts) -> Item:
     """The parts of a document that are embedded.
 
     Raises:
         ItemError: It has none of them.
     """
-    text = document.text if document.text and document.text.strip() else None
     if parts is Parts.IMAGE:
         text = None
-    image = None if parts is Parts.TEXT else document.image
+    if parts is Parts.TEXT:
+        image = None
     if text is None and image is None:
-        wanted = "text or image" if parts is Parts.AUTO else parts.value
-        raise ItemError("empty", f"the document has no {wanted} to embed")
+        raise refusal(Reason.EMPTY, f"The document has {_WITHOUT[parts]}.")
     return Item(text, image)
+
+
+def named(document: Document) -> str:
+    """What to call a document that cannot be used: where it came from, or else its id."""
+    name = document.uri or document.id
+    return name[:200] if isinstance(name, str) else shown(name)
 
 
 def embed(embedder: Embedder, ready: Sequence[Ready]) -> Vectors:
@@ -103,67 +122,3 @@ def embed(embedder: Embedder, ready: Sequence[Ready]) -> Vectors:
         batch = [each.prepared for each in ready[start : start + embedder.batch_size]]
         vectors[start : start + len(batch)] = embedder.forward(batch, Role.DOCUMENT)
     return vectors
-
-
-def checked_id(identifier: object) -> str:
-    """A document id that every database can hold.
-
-    Raises:
-        ItemError: Not a text, empty, too long, or with a NUL.
-    """
-    if not isinstance(identifier, str) or not identifier:
-        raise ItemError("bad-id", f"a document's id is a non-empty text, not {identifier!r:.80}")
-    if len(identifier) > MAX_ID:
-        raise ItemError("bad-id", f"the id has {len(identifier)} characters; at most {MAX_ID} are allowed")
-    length = len(checked_text(identifier, "id").encode())
-    if length > MAX_ID_BYTES:
-        raise ItemError("bad-id", f"the id has {length} bytes; at most {MAX_ID_BYTES} are allowed")
-    return identifier
-
-
-def checked_text(text: object, what: str) -> str:
-    """Text that every database can hold.
-
-    Raises:
-        ItemError: It is no text, or has a NUL, or half a surrogate pair.
-    """
-    if not isinstance(text, str):
-        raise ItemError("bad-text", f"its {what} is no text but {type(text).__name__}")
-    if "\0" in text:
-        raise ItemError("nul", f"its {what} holds a NUL character at position {text.index(chr(0))}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ItemError("not-unicode", f"its {what} is not valid Unicode at position {error.start}") from None
-    return text
-
-
-def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields as plain JSON.
-
-    Raises:
-        ItemError: Not an object, nested too deep, a value JSON has no form for, a number that is not finite, or a NUL.
-    """
-    if not isinstance(fields, Mapping) or not all(isinstance(key, str) for key in fields):
-        raise ItemError("bad-fields", "its fields are not an object with text keys")
-    try:
-        decoded: dict[str, Any] = json.loads(json.dumps(dict(fields), allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ItemError("bad-fields", f"its fields are no JSON: {error}") from None
-    for text in _texts(decoded):
-        checked_text(text, "fields")
-    return decoded
-
-
-def _texts(value: Any, depth: int = 0) -> Iterator[str]:
-    if depth > MAX_DEPTH:
-        raise ItemError("bad-fields", f"its fields are nested more than {MAX_DEPTH} deep")
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
-            yield from _texts(inner, depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner, depth + 1)

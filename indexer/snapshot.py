@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
+from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError, StoreError
 from indexer.index.protocol import IndexSettings, Neighbours
 from indexer.layout import Layout
 from indexer.media import image_path
@@ -48,7 +48,8 @@ class StoredDocument:
         id: The user's id.
         text: Its text.
         uri: Where it came from.
-        image: The file of its image; it may have moved since.
+        image: The file of its image; it may have moved since. None also where what is recorded is no name of one.
+        image_sha256: Of its image, as it was indexed; see `indexer.media.recorded_image`.
         fields: Its JSON object.
         modality: What its vector was made of.
     """
@@ -59,6 +60,7 @@ class StoredDocument:
     image: Path | None
     fields: dict[str, Any]
     modality: Modality
+    image_sha256: str | None = None
 
 
 class Snapshot:
@@ -244,12 +246,22 @@ class Snapshot:
                 id=record.id,
                 text=record.text,
                 uri=record.uri,
-                image=image_path(self._layout.media, record.image) if record.image else None,
+                image=self._image(record.image),
                 fields=record.fields,
                 modality=record.modality,
+                image_sha256=record.image_sha256,
             )
             for record in map(found.__getitem__, wanted)
         ]
+
+    def _image(self, uri: str | None) -> Path | None:
+        """The file of an image. One that is named wrongly costs its document's image, and `check` reports it."""
+        if uri is None:
+            return None
+        try:
+            return image_path(self._layout.media, uri)
+        except StoreError:
+            return None
 
     def require_filter(self, where: Where) -> None:
         """See that a filter parses, without asking the database; raises `FilterError`."""

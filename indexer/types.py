@@ -157,7 +157,7 @@ class Rejected:
 
     Attributes:
         uri: Where it is.
-        reason: A short stable code for counting; `indexer/corpus/reasons.py` lists those of readers.
+        reason: A short stable code for counting; `indexer/reasons.py` lists them.
         detail: One sentence with the numbers.
         hides: Prefix of the ids of documents that may lie under what could not be read: the id itself for one file, a
             folder's path for a folder that cannot be listed, the empty text for a whole source, None if nothing can.
@@ -177,7 +177,9 @@ class PassedOver:
     Attributes:
         uri: Where it is.
         kind: What it is counted under: a suffix such as `.cr2`, or a short phrase such as `README beside tables`.
+        hides: As of a `Rejected`: an empty folder may be the mount point of a disk that is away.
     """
 
     uri: str
     kind: str
+    hides: str | None = None

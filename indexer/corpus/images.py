@@ -1,65 +1,72 @@
-"""Pictures in: a file, encoded bytes or a PIL image becomes upright 8-bit RGB, a content key, bytes to keep.
+"""Images in: a file, encoded bytes or a PIL image becomes upright 8-bit RGB, a content key, bytes to keep.
 
-Every picture comes out the same way:
+Every image comes out the same way:
 
 * the first frame, turned upright by its EXIF orientation;
-* transparency laid on white;
+* transparency laid on white, unless the drawing would vanish there: where less than `SEEN` of what is visible differs
+  from white by `NOTICEABLE` of 255 in any channel, it is laid on dark grey, `DARK`;
 * CMYK, YCbCr and palettes converted, without colour management;
 * 16-bit grey divided by 257. Wider grey has no white of its own: integers within 0 to 65,535 are read as
-  16-bit, floats within 0 to 1 as fractions of white, and a picture outside that range is stretched from its
+  16-bit, floats within 0 to 1 as fractions of white, and an image outside that range is stretched from its
   smallest to its largest finite value.
 
-A picture that cannot be used raises `ItemError` with one of these codes of `Reason`: `missing`, `not-a-file`,
-`unreadable`, `empty`, `too-many-bytes`, `truncated`, `not-an-image`, `svg`, `unsupported-format`,
-`too-many-pixels`, `decode-failed`.
+What counts is the content, not the name of the file (`image_formats.py`). `max_pixels` bounds what is decoded: a JPEG
+that has more is decoded at a half or a quarter of its width and height, so that photographs of 108 or 200 megapixels
+are read; every other image with more is refused. Files built to take minutes or gigabytes are refused before a decoder
+sees them (`image_bounds.py`).
 
-Pillow's settings are never changed, so that threads do not disturb each other. Its warnings about damaged
-metadata stay warnings; in a process that turns warnings into errors they are a `decode-failed`.
+An image that cannot be used raises `ItemError` with one of these codes of `Reason`: `missing`, `not-a-file`,
+`unreadable`, `empty`, `too-many-bytes`, `truncated`, `not-an-image`, `svg`, `unsupported-format`, `missing-package`,
+`too-many-pixels`, `too-complex`, `decode-failed`.
 
-What this module does not know: models and their preprocessing, and where pictures are kept.
+Pillow's settings are never changed, and no opener is registered with it, so that threads do not disturb each other.
+Its warnings about damaged metadata stay warnings; in a process that turns warnings into errors they are a
+`decode-failed`.
+
+What this module does not know: models and their preprocessing, and where images are kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, JpegImagePlugin
+from PIL import ExifTags, Image, ImageChops, JpegImagePlugin
 from PIL.ImageFile import ImageFile
 
+from indexer.corpus.image_bounds import checked_structure, jpeg_coefficients
+from indexer.corpus.image_formats import HEAD, SUFFIXES, TAIL, foreign_format, image_format
 from indexer.corpus.paths import MAX_BYTES, open_file, read_file
 from indexer.corpus.reasons import Reason, refusal
 from indexer.errors import CallError, ItemError
 from indexer.types import ImageSource
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 1 << 26
+"""Of one image when it is decoded, 67,108,864: 256 MiB in Pillow's memory, and up to three times that on the way."""
+REDUCED = 4
+"""A JPEG of more pixels may be decoded at one part in so many of its width and height."""
 
-# The formats that are read, by Pillow's names, and the suffix each is stored with. A closed set: Pillow knows
-# forty more, among them one that runs another program (EPS) and some that have no signature to know them by.
-_SUFFIXES = {
-    "JPEG": ".jpg",
-    "PNG": ".png",
-    "WEBP": ".webp",
-    "GIF": ".gif",
-    "AVIF": ".avif",
-    "TIFF": ".tif",
-    "BMP": ".bmp",
-    "JPEG2000": ".jp2",
-    "PPM": ".ppm",
-}
+DARK = (51, 51, 51)
+NOTICEABLE = 32
+SEEN = 0.01
+
+_COEFFICIENTS = 12
+"""Bytes that a JPEG of several scans may take beside its pixels, for each pixel of `max_pixels`."""
 
 # What Pillow raises on damaged input, found by feeding it more than a hundred thousand mutated files: OSError
 # (most decoders), SyntaxError (headers, PNG chunks), ValueError (header fields, palettes, tiles, texts),
 # RuntimeError (AVIF), TypeError (TIFF tags of the wrong type), EOFError and struct.error (early ends), and
 # Warning, where the process makes warnings errors.
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError, struct.error, Warning)
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError, struct.error, Warning)
 
-# These decoders measure a picture once more against Pillow's own limit, and warn or refuse by it.
+# These decoders measure a image once more against Pillow's own limit, and warn or refuse by it.
 _MEASURED_BY_PILLOW = frozenset({"TIFF", "GIF"})
 
 _TURNS: Mapping[object, Image.Transpose] = {
@@ -72,43 +79,67 @@ _TURNS: Mapping[object, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"})
+_RAW_TAG, _SUBFILE_TAG, _SUBFOLDERS_TAG = 50706, 254, 330
+"""Of a TIFF: a DNG's version, whether this is a smaller copy of another image, where more images are."""
+
+_limit: ContextVar[int] = ContextVar("max_pixels", default=MAX_PIXELS)
+
+
+@contextmanager
+def decoding_at_most(max_pixels: int | None) -> Iterator[None]:
+    """Inside the block, in this thread, images are decoded at no more than so many pixels; None is `MAX_PIXELS`.
+
+    Raises:
+        CallError: The number is less than 1.
+    """
+    if max_pixels is not None and max_pixels < 1:
+        raise CallError(f"max_pixels is {max_pixels}; it is at least 1.")
+    token = _limit.set(MAX_PIXELS if max_pixels is None else max_pixels)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
 
 
 def decode_image(
     source: ImageSource,
     *,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     max_bytes: int = MAX_BYTES,
     hint: int | None = None,
+    as_stored: bool = False,
 ) -> Image.Image:
-    """Decode a picture to upright 8-bit RGB, loaded and independent of its file.
+    """Decode an image to upright 8-bit RGB, loaded and independent of its file.
 
     Args:
         source: A path, encoded bytes, or a PIL image, which is taken at the frame where it stands.
-        max_pixels: Refuse more, judged by the header, before any pixel is decoded.
+        max_pixels: Decode no more, judged by the header, before any pixel is decoded; a JPEG is decoded smaller, all
+            else is refused. None is what `decoding_at_most` says, and else `MAX_PIXELS`.
         max_bytes: Refuse a longer file.
         hint: The short side the caller needs. A JPEG may then come out smaller than it is, by a power of two
             and with a short side of at least `hint`, at a fraction of the cost.
+        as_stored: Leave the EXIF orientation alone, and let Pillow make RGB of everything, which drops transparency
+            but for RGBA, laid on white: what the scripts of published models do.
 
     Raises:
-        ItemError: The picture cannot be used; the module's docstring lists the codes.
+        ItemError: The image cannot be used; the module's docstring lists the codes.
     """
+    most = _limit.get() if max_pixels is None else max_pixels
     if isinstance(source, Image.Image):
-        _check_pixels(source, max_pixels)
-        with _pillow_errors():
-            return _pixels(source, keep_alpha=False)
-    data = _encoded(source, max_bytes)
-    with _pillow_errors(data):
-        image, _ = _open(data)
-        _check_pixels(image, max_pixels)
-        if hint is not None:
-            image.draft(None, (hint, hint))
-        return _pixels(image, keep_alpha=False)
+        _check_pixels(source, most)
+        with pillow_errors():
+            return _stored_pixels(source) if as_stored else _pixels(source, keep_alpha=False)
+    data = encoded_bytes(source, max_bytes)
+    with pillow_errors(data):
+        image, _ = open_image(data, most)
+        if image.format == "JPEG":
+            _draft(image, data, most, hint)
+        _check_pixels(image, most)
+        return _stored_pixels(image) if as_stored else _pixels(image, keep_alpha=False)
 
 
 def image_digest(source: ImageSource) -> str:
-    """The content key of a picture: sha256, in hex, of the bytes that `encode_for_storage` gives for it.
+    """The content key of a image: sha256, in hex, of the bytes that `encode_for_storage` gives for it.
 
     A file is read in pieces and not looked into, so that the key of any file can be taken.
 
@@ -123,23 +154,29 @@ def image_digest(source: ImageSource) -> str:
 
 
 def encode_for_storage(source: ImageSource, *, max_bytes: int = MAX_BYTES) -> tuple[bytes, str]:
-    """The bytes to keep for a picture, and their file suffix.
+    """The bytes to keep for a image, and their file suffix.
 
     Encoded bytes are kept as they are, with the suffix of what they are and not of what they were called.
     A PIL image becomes a PNG of its upright 8-bit pixels, with its transparency and without metadata.
 
     Raises:
-        ItemError: The picture cannot be read, or its header says that it is none of the formats read here.
+        ItemError: The image cannot be read, or its header says that it is none of the formats read here.
     """
     if isinstance(source, Image.Image):
         return _png(source), ".png"
-    data = _encoded(source, max_bytes)
-    with _pillow_errors(data):
-        _, suffix = _open(data)
+    data = encoded_bytes(source, max_bytes)
+    with pillow_errors(data):
+        _, suffix = open_image(data)
     return data, suffix
 
 
-def _encoded(source: Path | bytes, max_bytes: int) -> bytes:
+def encoded_bytes(source: Path | bytes, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a file, or those given.
+
+    Raises:
+        ItemError: The file cannot be read, or there are none, or more than `max_bytes`.
+        CallError: The source is neither.
+    """
     match source:
         case Path():
             data = read_file(source, max_bytes)
@@ -148,67 +185,157 @@ def _encoded(source: Path | bytes, max_bytes: int) -> bytes:
         case _:
             raise CallError(f"An image is a Path, bytes or a PIL image, not {type(source).__name__}.")
     if len(data) > max_bytes:
-        raise refusal(Reason.TOO_MANY_BYTES, f"The picture has {len(data):,} bytes; allowed are {max_bytes:,}.")
+        raise refusal(Reason.TOO_MANY_BYTES, f"The image has {len(data):,} bytes; allowed are {max_bytes:,}.")
     if not data:
-        raise refusal(Reason.EMPTY, "The picture has no bytes.")
+        raise refusal(Reason.EMPTY, "The image has no bytes.")
     return data
 
 
-def _open(data: bytes) -> tuple[ImageFile, str]:
-    """Read the header. Image.open does the same, but warns above a global limit and lets every plugin try."""
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[ImageFile, str]:
+    """Read the header, and tell the suffix of its format.
+
+    Image.open does the same, but warns above a global limit, and lets every plugin try.
+    """
+    name = image_format(data[:HEAD], data[-TAIL:])
+    if name is None:
+        raise _not_read(data)
+    checked = checked_structure(name, data, max_pixels)
+    image: ImageFile = _opener(name)(BytesIO(checked), "")
+    if name == "TIFF":
+        _refuse_raw(image)
+    return image, SUFFIXES[name]
+
+
+def _opener(name: str) -> Callable[..., ImageFile]:
+    """What reads a format.
+
+    Raises:
+        ItemError: The package for it is missing, or Pillow was built without it.
+    """
+    if name == "JPEG":
+        # The registered factory also looks for a second image behind this one, and warns of damage.
+        return JpegImagePlugin.JpegImageFile
+    if name == "HEIF":
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError:
+            raise refusal(
+                Reason.MISSING_PACKAGE,
+                "A HEIF image needs the package pillow-heif; run: pip install 'underdrawing[heif]'",
+            ) from None
+        opener: Callable[..., ImageFile] = HeifImageFile
+        return opener
     Image.init()
-    for name, suffix in _SUFFIXES.items():
-        factory, accepts = Image.OPEN.get(name, (None, None))
-        if factory is None or accepts is None or accepts(data[:16]) is not True:
-            continue  # Pillow was built without it, or the signature is another's
-        if name == "JPEG":
-            # The registered factory also looks for a second picture behind this one, and warns of damage.
-            factory = JpegImagePlugin.JpegImageFile
-        return factory(BytesIO(data), ""), suffix
-    raise _not_read(data)
+    if name not in Image.OPEN:
+        raise refusal(Reason.MISSING_PACKAGE, f"This build of Pillow has no decoder for {name}; update it.")
+    return Image.OPEN[name][0]
+
+
+def _refuse_raw(image: Any) -> None:
+    """Raw photographs are TIFF files whose first image is a thumbnail."""
+    tags = image.tag_v2
+    if _RAW_TAG in tags or (tags.get(_SUBFILE_TAG) == 1 and _SUBFOLDERS_TAG in tags):
+        raise refusal(Reason.UNSUPPORTED_FORMAT, "A camera raw photograph; develop it to JPEG first.")
 
 
 def _not_read(data: bytes) -> ItemError:
     head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"<") and b"<svg" in head:
-        return refusal(Reason.SVG, "The picture is an SVG drawing; draw it to pixels first.")
-    known = ", ".join(_SUFFIXES)
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        return refusal(Reason.UNSUPPORTED_FORMAT, f"A HEIF picture; convert it to one of {known}.")
+        return refusal(Reason.SVG, "The image is an SVG drawing; draw it to pixels first.")
+    known = ", ".join(SUFFIXES)
+    foreign = foreign_format(data[:HEAD])
+    if foreign is not None:
+        return refusal(Reason.UNSUPPORTED_FORMAT, f"The format {foreign} is not read; convert it to one of {known}.")
     return refusal(Reason.NOT_AN_IMAGE, f"The content is none of {known}; it begins with {data[:8]!r}.")
 
 
+def _draft(image: ImageFile, data: bytes, max_pixels: int, hint: int | None) -> None:
+    """Have a JPEG decoded no larger than it must be, and than it may."""
+    width, height = image.size
+    if width * height > max_pixels * REDUCED**2:
+        raise _too_many_pixels(
+            width, height, f"of a JPEG, which is decoded at a quarter of its size, {max_pixels * REDUCED**2:,}"
+        )
+    if (beside := jpeg_coefficients(data)) > max_pixels * _COEFFICIENTS:
+        raise _too_many_pixels(
+            width, height,
+            f"and its scans need {beside:,} bytes beside them, of which {max_pixels * _COEFFICIENTS:,}",
+        )  # fmt: skip
+    part = next(
+        part for part in (1, 2, REDUCED) if -(-width // part) * -(-height // part) <= max_pixels or part == REDUCED
+    )
+    if hint is not None and min(width, height) // hint >= part:
+        image.draft(None, (hint, hint))
+    elif part > 1:
+        image.draft(None, (max(1, width // part), max(1, height // part)))
+
+
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
-    if image.format in _MEASURED_BY_PILLOW and Image.MAX_IMAGE_PIXELS is not None:
-        max_pixels = min(max_pixels, Image.MAX_IMAGE_PIXELS)
     width, height = image.size
     if width * height > max_pixels:
+        raise _too_many_pixels(width, height, f"{max_pixels:,}")
+    own = Image.MAX_IMAGE_PIXELS
+    if image.format in _MEASURED_BY_PILLOW and own is not None and width * height > own:
         raise refusal(
             Reason.TOO_MANY_PIXELS,
-            f"The picture has {width:,} × {height:,} pixels; allowed are {max_pixels:,}.",
+            f"The image has {width:,} × {height:,} pixels; Pillow reads no {image.format} of more than {own:,}.",
         )
 
 
+def _too_many_pixels(width: int, height: int, allowed: str) -> ItemError:
+    return refusal(
+        Reason.TOO_MANY_PIXELS,
+        f"The image has {width:,} × {height:,} pixels; allowed are {allowed}. Raise the limit with max_pixels, "
+        "on the command line with --max-pixels.",
+    )
+
+
 def _pixels(image: Image.Image, *, keep_alpha: bool) -> Image.Image:
-    """The upright picture as a new image, in RGB, or in RGBA where it has transparency that is to be kept."""
+    """The upright image as a new one, in RGB, or in RGBA where it has transparency that is to be kept."""
     image.load()
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(orientation(image))
     grey = _eight_bit_grey(image)
     transparent = grey.has_transparency_data
     pixels = grey.convert("RGBA" if transparent else "RGB")
     pixels.info = {}  # The EXIF orientation in it would turn the result again, if that is decoded or saved.
     if transparent and not keep_alpha:
-        on_white = Image.new("RGB", pixels.size, "white")
-        on_white.paste(pixels, mask=pixels)
-        pixels = on_white
+        ground = Image.new("RGB", pixels.size, _ground(pixels))
+        ground.paste(pixels, mask=pixels)
+        pixels = ground
     return pixels.transpose(turn) if turn is not None else pixels
 
 
-def _orientation(image: Image.Image) -> object:
+def _stored_pixels(image: Image.Image) -> Image.Image:
+    """Pillow's own RGB, with RGBA on white, as qwen_vl_utils has it."""
+    image.load()
+    if image.mode == "RGBA":
+        ground = Image.new("RGB", image.size, (255, 255, 255))
+        ground.paste(image, mask=image.getchannel("A"))
+        return ground
+    pixels = image.convert("RGB")
+    pixels.info = {}
+    return pixels
+
+
+def _ground(pixels: Image.Image) -> tuple[int, int, int]:
+    """What an RGBA image is laid on: white, or `DARK` where white hides nearly all that is visible of it."""
+    red, green, blue, alpha = pixels.split()
+    noticed = ImageChops.darker(ImageChops.darker(red, green), blue).point(
+        [255] * (256 - NOTICEABLE) + [0] * NOTICEABLE
+    )
+    weights = [
+        sum(value * count for value, count in enumerate(each)) for each in (alpha.histogram(), alpha.histogram(noticed))
+    ]
+    visible, seen = weights
+    return DARK if seen < SEEN * visible else (255, 255, 255)
+
+
+def orientation(image: Image.Image) -> object:
+    """The EXIF orientation, 1 to 8 in an intact image, or None."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except _PILLOW_ERRORS:
-        return None  # Viewers show a picture whose metadata are damaged, and so do we.
+    except PILLOW_ERRORS:
+        return None  # Viewers show a image whose metadata are damaged, and so do we.
 
 
 def _eight_bit_grey(image: Image.Image) -> Image.Image:
@@ -217,37 +344,45 @@ def _eight_bit_grey(image: Image.Image) -> Image.Image:
         return image
     values = np.asarray(image)
     low, high = 0.0, 1.0 if image.mode == "F" else 65535.0
+    rows = max(1, (1 << 20) // max(1, values.shape[1]))  # in strips: single precision takes four times the result
+    strips = [values[start : start + rows] for start in range(0, len(values), rows)]
     if not image.mode.startswith("I;16"):
-        finite = values[np.isfinite(values)]
-        if finite.size and (finite.min() < low or finite.max() > high):
-            low, high = float(finite.min()), float(finite.max())
+        ends = [(own.min(), own.max()) for each in strips if (own := each[np.isfinite(each)]).size]
+        if ends and (min(least for least, _ in ends) < low or max(most for _, most in ends) > high):
+            low, high = float(min(least for least, _ in ends)), float(max(most for _, most in ends))
+    grey = np.empty(values.shape, np.uint8)
     with np.errstate(all="ignore"):
-        scaled = (values.astype(np.float32) - low) * (255 / ((high - low) or 1))
-        grey = np.nan_to_num(scaled, nan=0).clip(0, 255).round().astype(np.uint8)
-    if isinstance(clear := image.info.get("transparency"), int):  # PNG: one grey value that means see-through
-        grey[values == clear] = 255
-    return Image.fromarray(grey)
+        for start, strip in zip(range(0, len(values), rows), strips, strict=True):
+            scaled = (strip.astype(np.float32) - low) * (255 / ((high - low) or 1))
+            grey[start : start + rows] = np.nan_to_num(scaled, nan=0).clip(0, 255).round()
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return Image.fromarray(grey)
+    # PNG: one grey value that means see-through
+    return Image.merge(
+        "LA", [Image.fromarray(grey), Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))]
+    )
 
 
 def _png(image: Image.Image) -> bytes:
     file = BytesIO()
-    with _pillow_errors():
+    with pillow_errors():
         _pixels(image, keep_alpha=True).save(file, "PNG")
     return file.getvalue()
 
 
 @contextmanager
-def _pillow_errors(data: bytes = b"") -> Iterator[None]:
+def pillow_errors(data: bytes = b"") -> Iterator[None]:
     """Turn what Pillow raises while it works on `data` into ItemErrors."""
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise refusal(Reason.TOO_MANY_PIXELS, f"{error}.") from error
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         cause = str(error)[:200]
         if "truncated" in cause.lower() or _ends_early(data):
-            raise refusal(Reason.TRUNCATED, f"The picture ends too early ({cause}).") from error
-        raise refusal(Reason.DECODE_FAILED, f"The picture cannot be decoded ({cause}).") from error
+            raise refusal(Reason.TRUNCATED, f"The image ends too early ({cause}).") from error
+        raise refusal(Reason.DECODE_FAILED, f"The image cannot be decoded ({cause}).") from error
 
 
 def _ends_early(data: bytes) -> bool:

@@ -27,7 +27,7 @@ from uuid import UUID
 
 from indexer.corpus.paths import open_file, portable_name, printable
 from indexer.corpus.reasons import Reason, refusal
-from indexer.corpus.records import Record, image_path, make_record, record_or_rejected
+from indexer.corpus.records import Record, image_path, make_record, of_document, record_or_rejected
 from indexer.errors import ItemError
 from indexer.types import Rejected
 
@@ -41,23 +41,27 @@ class ParquetCorpus:
     Args:
         files: The files, by their absolute paths.
         source: The absolute path of the file, or of the folder that holds the files.
+        name: What the ids of rows without one begin with; by default the stem of each row's file.
 
     Attributes:
         source: As given.
     """
 
-    def __init__(self, files: Sequence[Path], source: str) -> None:
+    def __init__(self, files: Sequence[Path], source: str, name: str | None = None) -> None:
         self._files = files
+        self._name = name
         self.source = source
 
     def __iter__(self) -> Iterator[Record | Rejected]:
         for file in self._files:
+            name = self._name or portable_name(file.stem)
             try:
                 for number, row in enumerate(_rows(file)):
                     uri = f"{file.as_uri()}#row={number}"
-                    yield record_or_rejected(uri, partial(_record, row, number, file, uri))
+                    yield record_or_rejected(uri, partial(_record, row, f"{name}-{number}", file, uri), hides="")
             except ItemError as error:
-                yield Rejected(file.as_uri(), error.reason, error.detail)
+                # The rows that are not seen may have ids of their own: which column there is stands behind the damage.
+                yield Rejected(file.as_uri(), error.reason, error.detail, hides="")
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -108,16 +112,19 @@ def _in_microseconds(column: Any) -> Any:
     return column.cast(pa.time64("us") if pa.types.is_time(kind) else pa.duration("us"), safe=False)
 
 
-def _record(row: dict[str, Any], number: int, file: Path, uri: str) -> Record:
-    values = {name: _python_value(name, scalar) for name, scalar in row.items()}
-    id, text, image = (values.pop(name, None) for name in ("id", "text", "image"))
-    return make_record(
-        id=f"{portable_name(file.stem)}-{number}" if id is None else id,
-        text=text,
-        image=_image(image, file.parent),
-        fields={name: _json_value(value) for name, value in values.items()},
-        uri=uri,
-    )
+def _record(row: dict[str, Any], id_of_place: str, file: Path, uri: str) -> Record:
+    own = _python_value("id", row["id"]) if "id" in row else None
+    with of_document(id_of_place if own is None else own) as id:
+        values = {name: _python_value(name, scalar) for name, scalar in row.items() if name != "id"}
+        text, image = (values.pop(name, None) for name in ("text", "image"))
+        return make_record(
+            id=id,
+            text=text,
+            image=_image(image, file.parent),
+            fields={name: _json_value(value) for name, value in values.items()},
+            uri=uri,
+            derived=own is None,
+        )
 
 
 def _python_value(name: str, scalar: Any) -> Any:

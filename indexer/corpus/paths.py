@@ -6,17 +6,22 @@ What this module does not know: what is in a file.
 from __future__ import annotations
 
 import errno
-import gzip
+import json
 import os
 import re
 import stat
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import BufferedIOBase, BufferedReader
+from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
+from typing import TypeAlias
 
 from indexer.corpus.reasons import Reason, refusal
+from indexer.errors import ItemError
+
+COLLECTION_FILE = "collection.json"
+Identity: TypeAlias = "tuple[int, int] | str"
 
 MAX_BYTES = 256 * 1024 * 1024
 """The longest picture or sidecar that is read into memory."""
@@ -62,26 +67,6 @@ def stat_file(path: Path) -> os.stat_result:
     return state
 
 
-@contextmanager
-def open_stream(path: Path) -> Iterator[BufferedIOBase]:
-    """Open a regular file for reading from front to back, unpacked if it is gzip.
-
-    Raises:
-        ItemError: As `open_file`; and `truncated` or `damaged`, when the gzip stream proves so.
-    """
-    with open_file(path) as file:
-        if not file.peek(2).startswith(b"\x1f\x8b"):
-            yield file
-            return
-        try:
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                yield unpacked
-        except EOFError as error:
-            raise refusal(Reason.TRUNCATED, f"{printable(path)} ends inside its gzip stream.") from error
-        except (zlib.error, gzip.BadGzipFile) as error:
-            raise refusal(Reason.DAMAGED, f"{printable(path)} is a damaged gzip stream ({error}).") from error
-
-
 def scan_folder(path: Path) -> Iterator[str]:
     """The names in a folder, in no order; those of folders end in a slash.
 
@@ -102,15 +87,66 @@ def list_folder(path: Path) -> list[str]:
     return sorted(scan_folder(path), key=os.fsencode)
 
 
-def folder_identity(path: Path) -> tuple[int, int]:
-    """What tells a folder from every other, under whatever names links give it.
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds, by name; nothing of it was opened.
+
+    Attributes:
+        identity: What tells the folder from every other, under whatever names links give it: see `identity_of`.
+        names: In the order of `list_folder`; those of folders end in a slash.
+        links: Those of the names that are symbolic links.
+        broken: What is wrong with those that lead nowhere or that cannot be asked what they are.
+    """
+
+    identity: Identity
+    names: list[str]
+    links: frozenset[str]
+    broken: Mapping[str, ItemError]
+
+
+def read_listing(path: Path) -> Listing:
+    """List a folder, all of it or nothing.
 
     Raises:
-        ItemError: `missing` or `unreadable`.
+        ItemError: `missing` or `unreadable`, the disk's error in the middle of the list among them.
     """
+    names: list[str] = []
+    links: set[str] = set()
+    broken: dict[str, ItemError] = {}
     with _file_errors(path):
-        state = path.stat()
-    return state.st_dev, state.st_ino
+        identity = identity_of(path, path.stat())
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name, is_link = entry.name, entry.is_symlink()
+                try:
+                    with _file_errors(path / name):
+                        if entry.is_dir():
+                            name += "/"
+                        elif is_link:
+                            entry.stat()  # a link that leads nowhere is no folder, either
+                except ItemError as error:
+                    broken[name] = error
+                names.append(name)
+                if is_link:
+                    links.add(name)
+    return Listing(identity, sorted(names, key=os.fsencode), frozenset(links), broken)
+
+
+def identity_of(path: Path, state: os.stat_result) -> Identity:
+    """Device and inode, which all links to a file or folder share; its real path where there are no inodes."""
+    return (state.st_dev, state.st_ino) if state.st_ino else os.path.realpath(path)
+
+
+def is_collection(folder: Path) -> bool:
+    """Whether an underdrawing collection lies in a folder: its `collection.json`, with its store beside it."""
+    try:
+        with open_file(folder / COLLECTION_FILE) as file:
+            content = json.loads(file.read(1 << 16))
+    except (ItemError, ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict) and {"format", "metadata"} <= content.keys():
+        return True
+    return all(os.path.isfile(folder / name) for name in (COLLECTION_FILE, "metadata.db"))  # noqa: PTH113  # never raises
 
 
 def portable_name(path: str) -> str:

@@ -1,49 +1,5 @@
-"""Why an item is refused: the closed set of codes that a reject of this package carries.
+"""The codes of rejects, under the name that readers know; they are in `indexer/reasons.py`."""
 
-The codes are kept with the rejects and counted in summaries, so they never change their meaning. The sentence
-beside a code, with the numbers, is free text.
+from indexer.reasons import Reason, refusal
 
-What this module does not know: what is done about a reject.
-"""
-
-from __future__ import annotations
-
-from indexer.errors import ItemError
-from indexer.types import HelpfulEnum
-
-
-class Reason(HelpfulEnum):
-    """The code of a reject, said by the part of an item that is at fault."""
-
-    # The file
-    MISSING = "missing"  # nothing there, or a dangling link
-    NOT_A_FILE = "not-a-file"  # a directory, fifo, socket or device
-    UNREADABLE = "unreadable"  # permissions, or the disk
-    TOO_MANY_BYTES = "too-many-bytes"
-    EMPTY = "empty"  # zero bytes; of a document: neither text nor image
-    TRUNCATED = "truncated"  # ends before its format says so
-    DAMAGED = "damaged"  # an archive or a table that cannot be read on
-
-    # The picture
-    NOT_AN_IMAGE = "not-an-image"
-    SVG = "svg"  # a drawing program, not pixels
-    UNSUPPORTED_FORMAT = "unsupported-format"  # a picture, of a format that is not read here
-    TOO_MANY_PIXELS = "too-many-pixels"
-    DECODE_FAILED = "decode-failed"
-    ASPECT = "aspect"  # too long and narrow for the model
-
-    # The record
-    BAD_JSON = "bad-json"  # no JSON, or no object
-    NOT_UTF8 = "not-utf-8"
-    NUL = "nul"  # SQL stores cannot hold U+0000
-    TOO_LONG = "too-long"
-    BAD_ID = "bad-id"
-    BAD_TEXT = "bad-text"
-    BAD_IMAGE = "bad-image"  # neither a path nor encoded bytes
-    BAD_FIELDS = "bad-fields"  # JSON cannot hold them
-    REMOTE_URI = "remote-uri"  # nothing here fetches
-
-
-def refusal(reason: Reason, detail: str) -> ItemError:
-    """The error to raise for an item that cannot be used."""
-    return ItemError(reason.value, detail)
+__all__ = ["Reason", "refusal"]

@@ -1,7 +1,7 @@
 """The record that every reader yields, and the checks that it has passed.
 
-A `Record` holds nothing that a store must refuse: its id and text are free of NUL and of lone surrogates, its
-fields are JSON. What fails a check becomes a `Rejected` with a code of `Reason`.
+A `Record` holds nothing that a store must refuse: its parts passed `indexer/validate.py`. What fails there becomes a
+`Rejected` with a code of `Reason`.
 
 What this module does not know: where records come from.
 """
@@ -12,24 +12,20 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from indexer.corpus.image_formats import KNOWN_SUFFIXES
 from indexer.corpus.paths import printable, stat_file
 from indexer.corpus.reasons import Reason, refusal
 from indexer.errors import ItemError
 from indexer.types import Document, PassedOver, Rejected
+from indexer.validate import canonical_json, checked_fields, checked_id, checked_text
 
-MAX_ID = 1_024
-MAX_TEXT = 10_000_000
-"""Limits in characters. An embedder reads far less of a text; this one keeps a store usable."""
-
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .gif .webp .avif .bmp .dib .tif .tiff .jp2 .j2k .ppm .pgm .pbm .pnm"
-    " .heic .heif".split()
-)
-"""What is taken for a picture by its name. HEIF is not decoded; its files are here to be refused aloud."""
+IMAGE_SUFFIXES = KNOWN_SUFFIXES
+"""What is taken for an image by its name; what is in it, `image_formats.image_format` tells."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +62,45 @@ class Corpus(Protocol):
         ...
 
 
-def record_or_rejected(uri: str, build: Callable[[], Record]) -> Record | Rejected:
-    """The record that `build` makes, or the reason why it cannot."""
+def record_or_rejected(uri: str, build: Callable[[], Record], hides: str | None = None) -> Record | Rejected:
+    """The record that `build` makes, or the reason why it cannot.
+
+    Args:
+        uri: Where the record is.
+        build: May say in `of_document` whose record it is making.
+        hides: What a reject hides whose id is not known; one whose id is known hides that.
+    """
     try:
         return build()
+    except _DocumentError as error:
+        return Rejected(uri, error.reason, error.detail, hides=error.id)
     except ItemError as error:
-        return Rejected(uri, error.reason, error.detail)
+        return Rejected(uri, error.reason, error.detail, hides=hides)
+
+
+@contextmanager
+def of_document(id: object) -> Iterator[str]:
+    """Check an id, and remember it with every `ItemError` of the block; see `record_or_rejected`.
+
+    Raises:
+        ItemError: `bad-id` or `nul`, of the id itself.
+    """
+    checked = checked_id(id)
+    try:
+        yield checked
+    except ItemError as error:
+        raise _DocumentError(error.reason, error.detail, checked) from error
+
+
+class _DocumentError(ItemError):
+    """An `ItemError` of a document whose id is known."""
+
+    def __init__(self, reason: str, detail: str, id: str) -> None:
+        super().__init__(reason, detail)
+        self.id = id
+
+    def __reduce__(self) -> tuple[type[ItemError], tuple[str, str]]:
+        return (ItemError, (self.reason, self.detail))
 
 
 def make_record(
@@ -82,26 +111,27 @@ def make_record(
     fields: Mapping[str, Any],
     uri: str,
     stamp: str | None = None,
+    derived: bool = False,
 ) -> Record:
     """Check the parts of a document and put them together.
 
     Args:
-        id: A non-empty string of at most 1,024 characters, or an integer.
-        text: A string; a blank one counts as none.
+        id: As `checked_id` takes it.
+        text: As `checked_text` takes it; a blank one counts as none.
         image: The picture, not looked at.
-        fields: What JSON can hold.
+        fields: As `checked_fields` takes them.
         uri: Where the document came from.
         stamp: By default a digest of the content, and for an image in a file of its size and time.
+        derived: Whether the id was made from the record's place.
 
     Raises:
-        ItemError: `bad-id`, `bad-text`, `bad-fields`, `not-utf-8`, `nul`, `too-long` or `empty`.
+        ItemError: `bad-id`, `bad-text`, `bad-fields`, `not-unicode`, `nul`, `too-long` or `empty`.
     """
-    checked_id, checked_text = _checked_id(id), _checked_text(text)
-    canonical_fields = _canonical_json(fields)
-    if checked_text is None and image is None:
-        raise refusal(Reason.EMPTY, "The document has neither text nor image.")
-    document = Document(checked_id, checked_text, image, fields, uri)
-    return Record(document, stamp or _content_stamp(checked_text, image, canonical_fields))
+    with of_document(id) as known_id:
+        document = Document(known_id, checked_text(text), image, checked_fields(fields), checked_text(uri, "uri"))
+        if document.text is None and image is None:
+            raise refusal(Reason.EMPTY, "The document has neither text nor image.")
+        return Record(document, stamp or _content_stamp(document.text, image, canonical_json(document.fields)), derived)
 
 
 def make_sample(
@@ -115,20 +145,24 @@ def make_sample(
 ) -> Record:
     """Like `make_record`, for an image or a text with a JSON file beside it, whose content is `details`.
 
-    An `id` or `text` in the details goes before those given; a `caption` is the text where there is no other.
+    An `id` or `text` in the details goes before those given; a `caption` is the text where there is no other. An id
+    that is not in the details is derived.
     """
-    return make_record(
-        id=_first(details.get("id"), id),
-        text=_first(details.get("text"), text, details.get("caption")),
-        image=image,
-        fields=fields_of(details, taken=frozenset({"id", "text"})),
-        uri=uri,
-        stamp=stamp,
-    )
+    own = _first(details.get("id"))
+    with of_document(id if own is None else own) as known_id:
+        return make_record(
+            id=known_id,
+            text=_first(details.get("text"), text, details.get("caption")),
+            image=image,
+            fields=fields_of(details, taken=frozenset({"id", "text"})),
+            uri=uri,
+            stamp=stamp,
+            derived=own is None,
+        )
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """Read one JSON object. NaN, which Python writes for what is missing, is null; Infinity is an error.
+    """Read one JSON object. NaN, which Python writes for what is missing, is null; no field may be infinite.
 
     Raises:
         ItemError: `not-utf-8` or `bad-json`.
@@ -139,7 +173,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise refusal(Reason.BAD_JSON, f"Not JSON: {error.msg} at {line}column {error.colno}.") from error
     except (ValueError, RecursionError) as error:
-        # ValueError: an infinity, or an integer of more digits than Python converts.
+        # ValueError: an integer of more digits than Python converts.
         raise refusal(Reason.BAD_JSON, f"Not usable as JSON: {error}.") from error
     if not isinstance(value, dict):
         raise refusal(Reason.BAD_JSON, f"A JSON object is needed; this is a {type(value).__name__}.")
@@ -188,46 +222,6 @@ def _first(*values: object) -> object:
     return next((value for value in values if value not in (None, "")), None)
 
 
-def _checked_id(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or not value:
-        raise refusal(Reason.BAD_ID, f"The id must be a non-empty string, not {value!r:.80}.")
-    if "\0" in value:
-        raise refusal(Reason.NUL, f"The id {printable(value[:80])} contains NUL.")
-    if len(value) > MAX_ID:
-        raise refusal(Reason.BAD_ID, f"The id has {len(value):,} characters; allowed are {MAX_ID:,}.")
-    if not _is_unicode(value):
-        raise refusal(Reason.BAD_ID, f"The id {printable(value[:80])} contains a lone surrogate.")
-    return value
-
-
-def _checked_text(value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise refusal(Reason.BAD_TEXT, f"The text must be a string, not {type(value).__name__}.")
-    if len(value) > MAX_TEXT:
-        raise refusal(Reason.TOO_LONG, f"The text has {len(value):,} characters; allowed are {MAX_TEXT:,}.")
-    if "\0" in value:
-        raise refusal(Reason.NUL, f"The text contains NUL at character {value.index(chr(0)):,}.")
-    if not _is_unicode(value):
-        raise refusal(Reason.BAD_TEXT, "The text contains a lone surrogate.")
-    return value if value.strip() else None
-
-
-def _canonical_json(fields: Mapping[str, Any]) -> bytes:
-    try:
-        text = json.dumps(fields, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
-        encoded = text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        # ValueError: an infinity, or (UnicodeEncodeError) a lone surrogate.
-        raise refusal(Reason.BAD_FIELDS, f"The fields are not JSON: {error}.") from error
-    if re.search(rb"(?<!\\)(\\\\)*\\u0000", encoded):
-        raise refusal(Reason.NUL, "The fields contain NUL.")
-    return encoded
-
-
 def _content_stamp(text: str | None, image: Path | bytes | None, fields: bytes) -> str:
     digest = hashlib.sha256()
     for part in (b"" if text is None else text.encode(), _image_state(image), fields):
@@ -254,6 +248,5 @@ def _is_unicode(value: str) -> bool:
     return True
 
 
-def _constant(name: str) -> None:
-    if name != "NaN":
-        raise ValueError(f"{name} is not JSON")
+def _constant(name: str) -> float | None:
+    return None if name == "NaN" else float(name)

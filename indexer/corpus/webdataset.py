@@ -1,13 +1,16 @@
-"""WebDataset shards: tar archives, also gzipped, in which the files of one document share a name.
+"""WebDataset shards: tar archives, also compressed, in which the files of one document share a name.
 
-* `0001.jpg`, `0001.txt`, `0001.json`, one after the other, are one document: its image, its text, and as in a
-  folder its `id`, `text`, `caption` and fields. The name ends at the first dot behind the last slash.
+* `0001.jpg`, `0001.txt`, `0001.json` are one document: its image, its text, and as in a folder its `id`, `text`,
+  `caption` and fields. `indexer/corpus/sample_names.py` tells which names belong together, dots in them included.
 * The id is that name. In a folder or pattern of shards, be it of one, the shard's name and a slash go before it,
   for many datasets begin to count anew in each.
 * The stamp is a digest of the content.
 
-Other members are counted in `ignored`. Nothing is extracted, so a member's name is a name and no path. A cut
-shard gives the documents before the cut, then a reject that says where; the document at the cut may lack a
+Members of one name need not follow each other as long as they are in one window: 65,536 members of a plain archive, of
+which headers alone are held, or 64 MiB of a compressed one. Further apart they are rejected, and the reason says so.
+
+Everything else in an archive is passed over, by its suffix. Nothing is extracted, so a member's name is a name and no
+path. A cut shard gives the documents before the cut, then a reject that says where; the document at the cut may lack a
 part, and is not given.
 
 What this module does not know: whether an image is one.
@@ -15,38 +18,44 @@ What this module does not know: whether an image is one.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
-import tarfile
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple
 from urllib.parse import quote
 
-from indexer.corpus.paths import MAX_BYTES, open_stream, portable_name, printable
-from indexer.corpus.reasons import Reason, refusal
+from indexer.corpus.paths import MAX_BYTES, portable_name, printable
 from indexer.corpus.records import (
-    IMAGE_SUFFIXES,
+    Entry,
     Record,
     decode_text,
     make_sample,
+    of_document,
     parse_object,
     record_or_rejected,
 )
+from indexer.corpus.sample_names import Sample, group, part_of
+from indexer.corpus.streams import open_stream
+from indexer.corpus.suffixes import UNREAD_IMAGES, split_name
+from indexer.corpus.tar import Kind, Member, TarReader
 from indexer.errors import ItemError
-from indexer.types import Rejected
+from indexer.reasons import Reason, refusal
+from indexer.types import PassedOver, Rejected
+from indexer.validate import MAX_TEXT
 
 # The webdataset package is not used: it imports torch, hands `pipe:` names to a shell, and gives the document
-# at a cut without its missing parts, as if it were whole. Python's tarfile reads a stream in one pass, too.
+# at a cut without its missing parts, as if it were whole.
 
-_MEMBER = re.compile(r"(?:\./)*((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
-_PARTS = {"txt": "text", "json": "details"} | {
-    suffix.removeprefix("."): "image"
-    for suffix in (*IMAGE_SUFFIXES, ".svg")  # the decoder refuses SVG, by name
-}
+WINDOW_MEMBERS = 65_536
+WINDOW_BYTES = 64 * 1024 * 1024
+"""Of the contents that are held of a compressed archive, and one sample more."""
+MAX_SAMPLE_BYTES = 512 * 1024 * 1024
+"""Of one sample of a compressed archive; what comes of it behind that is apart."""
+_MAX_TEXT_BYTES = 4 * MAX_TEXT
 
 
 class WebDatasetCorpus:
@@ -59,110 +68,173 @@ class WebDatasetCorpus:
 
     Attributes:
         source: As given.
-        ignored: How many members the last iteration passed over, being no part of a document.
     """
 
     def __init__(self, shards: Sequence[Path], source: str, folder: Path | None = None) -> None:
         self._shards = shards
         self._folder = folder
         self.source = source
-        self.ignored = 0
 
-    def __iter__(self) -> Iterator[Record | Rejected]:
-        self.ignored = 0
+    def __iter__(self) -> Iterator[Entry]:
         for shard in self._shards:
+            prefix, derived, own = self._prefix(shard), False, False
             try:
                 with open_stream(shard) as stream:
-                    for sample in self._samples(stream):
-                        uri = f"{shard.as_uri()}#key={quote(sample.key, errors='surrogateescape')}"
-                        yield record_or_rejected(uri, partial(sample.record, self._prefix(shard), uri))
+                    for entry in _Shard(stream, shard.as_uri(), prefix).entries():
+                        derived = derived or (isinstance(entry, Record) and entry.derived)
+                        own = own or (isinstance(entry, Record) and not entry.derived)
+                        own = own or (
+                            isinstance(entry, Rejected) and not (entry.hides or "").startswith(prefix or "\0")
+                        )
+                        yield entry
             except ItemError as error:
-                yield Rejected(shard.as_uri(), error.reason, f"{printable(shard.name)}: {error.detail}")
+                # What is not seen is named as what was seen; where that has ids of its own, it may have any.
+                hides = prefix if derived and not own else ""
+                yield Rejected(shard.as_uri(), error.reason, f"{printable(shard.name)}: {error.detail}", hides=hides)
 
     def _prefix(self, shard: Path) -> str:
         if self._folder is None:
             return ""
         name = shard.relative_to(self._folder).as_posix()
-        return portable_name(re.sub(r"\.(tar|tar\.gz|tgz)$", "/", name))
-
-    def _samples(self, stream: BufferedIOBase) -> Iterator[_Sample]:
-        position = 0
-        sample = _Sample("")
-        try:
-            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo) as archive:
-                while member := archive.next():
-                    archive.members.clear()  # type: ignore[attr-defined]  # else it keeps all that it met
-                    position = member.offset
-                    key, suffix = _split(member.name)
-                    if key != sample.key:
-                        if sample.parts:
-                            yield sample
-                        sample = _Sample(key)
-                    if member.isfile() and not sample.take(suffix, member, archive):
-                        self.ignored += 1
-                    position = archive.offset
-        except (tarfile.TarError, EOFError, zlib.error) as error:
-            cut = isinstance(error, EOFError) or re.search("end of data|truncated|empty", str(error))
-            reason = Reason.TRUNCATED if cut else Reason.DAMAGED
-            lost = f"; {printable(sample.key)} is not complete" if sample.parts else ""
-            detail = f"cannot be read beyond byte {position:,} of the archive ({error}){lost}."
-            raise refusal(reason, detail) from error
-        if sample.parts:
-            yield sample
+        return portable_name(re.sub(r"\.(tar(\.(gz|bz2|xz|zst))?|tgz|tbz2|txz)$", "/", name, flags=re.IGNORECASE))
 
 
-@dataclass
-class _Sample:
-    """The members of one key: at most one each of image, text and details."""
+class _Held(NamedTuple):
+    """A member that waits for the others of its name; of a compressed archive with its content."""
 
-    key: str
-    parts: dict[str, bytes] = field(default_factory=dict)
-    too_long: tarfile.TarInfo | None = None
+    member: Member
+    content: bytes | None
 
-    def take(self, suffix: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> bool:
-        """Read a member that is a part of the document; of two of a kind, the first."""
-        part = _PARTS.get(suffix)
-        if part is None or part in self.parts:
-            return False
-        if member.size > MAX_BYTES:
-            self.too_long, content = member, None
-        else:
-            content = archive.extractfile(member)
-        self.parts[part] = b"" if content is None else content.read()
-        return True
 
-    def record(self, prefix: str, uri: str) -> Record:
-        """Make the document.
+class _Shard:
+    """One archive, read window after window."""
+
+    def __init__(self, stream: BufferedIOBase, uri: str, prefix: str) -> None:
+        self._seekable = stream.seekable()
+        size = os.fstat(stream.fileno()).st_size if self._seekable else None
+        self._archive = TarReader(stream, size)
+        self._uri, self._prefix = uri, prefix
+        self._held: list[_Held] = []
+        self._bytes = 0
+        self._given: set[int] = set()  # of the keys that were given, 64 bits of a digest of each
+
+    def entries(self) -> Iterator[Entry]:
+        """The archive's entries.
 
         Raises:
-            ItemError: As `make_sample`, `decode_text` and `parse_object`; and `too-many-bytes`.
+            ItemError: It cannot be read on; what comes before has been given.
         """
-        if self.too_long is not None:
-            name, size = printable(self.too_long.name), self.too_long.size
-            raise refusal(Reason.TOO_MANY_BYTES, f"{name} has {size:,} bytes; allowed are {MAX_BYTES:,}.")
-        return make_sample(
-            id=prefix + portable_name(self.key),
-            text=decode_text(self.parts.get("text", b"")).strip(),
-            image=self.parts.get("image"),
-            details=parse_object(self.parts["details"]) if "details" in self.parts else {},
-            uri=uri,
-        )
-
-
-class _StrictTarInfo(tarfile.TarInfo):
-    """A header that must be there: tarfile takes a bad one behind the first for the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
-            return super().fromtarfile(archive)
-        except tarfile.HeaderError as error:
-            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]  # the true end
-                raise
-            raise tarfile.ReadError(str(error)) from error
+            while (member := self._archive.next()) is not None:
+                if member.kind is Kind.FOLDER:
+                    continue
+                if member.kind is not Kind.FILE:
+                    yield PassedOver(self._uri_of(member.name), member.kind.value)
+                    continue
+                self._take(member)
+                if len(self._held) >= WINDOW_MEMBERS or self._bytes >= WINDOW_BYTES:
+                    yield from self._give(last=False)
+        except ItemError as error:
+            at = self._archive.current
+            names = [each.member.name for each in self._held]
+            lost = _key_of_last([*names, at.name] if at is not None and at.kind is Kind.FILE else names)
+            lost = None if self._archive.ended else lost
+            incomplete = yield from self._give(last=True, lost=lost)
+            told = f"; {printable(lost)} is not complete" if lost is not None and incomplete else ""
+            detail = f"cannot be read beyond byte {self._archive.position:,} of the archive ({error.detail}){told}."
+            raise ItemError(error.reason, detail) from error
+        yield from self._give(last=True)
+
+    def _take(self, member: Member) -> None:
+        content = None
+        if not self._seekable and part_of(member.name) is not None and member.size <= MAX_BYTES:
+            content = self._archive.read(member)
+            self._bytes += len(content)
+        self._held.append(_Held(member, content))
+
+    def _give(self, *, last: bool, lost: str | None = None) -> Generator[Entry, None, bool]:
+        """Give the samples of what is held, but not that of `lost`, and if more may follow not the open one.
+
+        Returns:
+            Whether something of `lost` was there.
+        """
+        held, self._held, self._bytes = self._held, [], 0
+        samples, outside = group([each.member.name for each in held])
+        for place, kind in outside:
+            yield PassedOver(self._uri_of(held[place].member.name), kind)
+        open_key = None if last else _key_of_last([each.member.name for each in held])
+        incomplete, given = False, set()
+        for sample in samples:
+            if sample.key == open_key and len(sample.places) <= WINDOW_MEMBERS // 2:
+                self._held += [held[place] for place in sample.places]
+            elif sample.key == lost:
+                incomplete = True
+            else:
+                yield from self._sample(sample, held)
+                given.add(_digest(sample.key))
+        self._given |= given
+        self._bytes = sum(len(each.content or b"") for each in self._held)
+        if self._bytes > MAX_SAMPLE_BYTES:
+            yield from self._give(last=True)
+        return incomplete
+
+    def _sample(self, sample: Sample, held: list[_Held]) -> Iterator[Entry]:
+        uri = self._uri_of(sample.key)
+        for place, suffix in sample.extras:
+            yield PassedOver(self._uri_of(held[place].member.name), suffix)
+        if not sample.parts:
+            return
+        if _digest(sample.key) in self._given:
+            yield self._apart(sample, uri)
+            return
+        for place in sample.images[1:]:
+            yield PassedOver(self._uri_of(held[place].member.name), "further image of a sample")
+        build = partial(self._record, sample, held, uri)
+        yield record_or_rejected(uri, build, hides="")
+
+    def _record(self, sample: Sample, held: list[_Held], uri: str) -> Record:
+        id = self._prefix + portable_name(sample.key)
+        details = {}
+        if sample.details:
+            details = parse_object(self._content(held[sample.details[0]], MAX_BYTES))
+        with of_document(details.get("id") or id):
+            texts = [decode_text(self._content(held[place], _MAX_TEXT_BYTES)).strip() for place in sample.texts]
+            image = self._image(held[sample.images[0]]) if sample.images else None
+        return make_sample(id=id, text="\n".join(filter(None, texts)), image=image, details=details, uri=uri)
+
+    def _image(self, held: _Held) -> bytes:
+        suffix = split_name(held.member.name)[1]
+        if suffix in UNREAD_IMAGES:
+            name = printable(held.member.name)
+            raise refusal(Reason.UNSUPPORTED_FORMAT, f"{name} is an image of a format that is not read; convert it.")
+        return self._content(held, MAX_BYTES)
+
+    def _content(self, held: _Held, limit: int) -> bytes:
+        if held.member.size > limit:
+            name, size = printable(held.member.name), held.member.size
+            raise refusal(Reason.TOO_MANY_BYTES, f"{name} has {size:,} bytes; allowed are {limit:,}.")
+        return self._archive.read(held.member) if held.content is None else held.content
+
+    def _apart(self, sample: Sample, uri: str) -> Rejected:
+        window = f"{WINDOW_MEMBERS:,} members" if self._seekable else f"{WINDOW_BYTES >> 20:,} MiB"
+        detail = (
+            f"The members of {printable(sample.key)} are not adjacent: others came more than {window} before. "
+            "Sort the archive by name (tar --sort=name), so that the files of one document lie next to each other."
+        )
+        hides = self._prefix + portable_name(sample.key)
+        return Rejected(uri, Reason.MEMBERS_APART.value, detail, hides=hides if sample.details == [] else "")
+
+    def _uri_of(self, name: str) -> str:
+        return f"{self._uri}#key={quote(name, errors='surrogateescape')}"
 
 
-def _split(name: str) -> tuple[str, str]:
-    """The key, and the suffix in lower case. Dots in folders are no part of either."""
-    match = _MEMBER.fullmatch(name)
-    return (match[1], match[2].lower()) if match else (name, "")
+def _key_of_last(names: Sequence[str]) -> str | None:
+    """The key of the sample that the last name belongs to."""
+    samples, _ = group(names)
+    last = len(names) - 1
+    return next((sample.key for sample in samples if last in sample.places), None)
+
+
+def _digest(key: str) -> int:
+    content = key.encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")

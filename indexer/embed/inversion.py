@@ -17,7 +17,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,14 +112,16 @@ class WordReader:
         embedding: The tower's token embedding, an `nn.Embedding`.
         tokenizer: open_clip's or transformers'.
         context: Tokens of a text, start and end included.
+        pad: The id that fills a text to its length; None for the tokenizer's own.
     """
 
-    def __init__(self, embedding: Any, tokenizer: Any, context: int) -> None:
+    def __init__(self, embedding: Any, tokenizer: Any, context: int, pad: int | None = None) -> None:
         self.embedding = embedding
         self.word_dim = int(embedding.weight.shape[1])
         self.context = context
         self._now = _reads_words(embedding)
-        self._pieces = _Pieces.of(tokenizer)
+        pieces = _Pieces.of(tokenizer)
+        self._pieces = pieces if pad is None else replace(pieces, pad=pad)
         self._place = self._pieces.ids("a")[-1]  # any id: its embedding is overwritten
 
     def tokenise(self, template: str, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

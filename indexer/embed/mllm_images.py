@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.corpus.reasons import Reason, refusal
-from indexer.embed.mllm_spec import ImageBackend, MllmSpec
+from indexer.embed.mllm_spec import ImageBackend, MllmSpec, Sizing
 from indexer.embed.model_files import read_json
 from indexer.errors import ModelError
 
@@ -43,6 +43,7 @@ class ImageShaper:
         std: Of each channel, divided by.
         resizes: See `MllmSpec`.
         aspect_limit: See `MllmSpec`.
+        sizing: See `MllmSpec`.
         backend: See `MllmSpec`.
     """
 
@@ -53,6 +54,7 @@ class ImageShaper:
     std: tuple[float, ...]
     resizes: tuple[tuple[int, int], ...]
     aspect_limit: float
+    sizing: Sizing
     backend: ImageBackend
 
     @classmethod
@@ -73,6 +75,7 @@ class ImageShaper:
                 std=tuple(map(float, config["image_std"])),
                 resizes=spec.resizes,
                 aspect_limit=spec.aspect_limit,
+                sizing=spec.sizing,
                 backend=spec.backend,
             )
         except (ValueError, KeyError, TypeError, OverflowError) as error:
@@ -87,9 +90,11 @@ class ImageShaper:
 
     def describe(self) -> str:
         """A stable line for the fingerprint."""
+        # Left unsaid for transformers' rule: models of before it had a name keep their fingerprint.
+        sizing = "" if self.sizing is Sizing.TRANSFORMERS else f" sizing={self.sizing}"
         return (
             f"qwen-vl patch={self.patch} merge={self.merge} temporal={self.temporal} mean={self.mean} std={self.std} "
-            f"resizes={self.resizes} aspect={self.aspect_limit} {self.backend} bicubic"
+            f"resizes={self.resizes} aspect={self.aspect_limit}{sizing} {self.backend} bicubic"
         )
 
     def __call__(self, image: Image) -> Pixels:
@@ -98,9 +103,12 @@ class ImageShaper:
         Raises:
             ItemError: It is too long and narrow.
         """
+        sizing = self.sizing
         for least, most in self.resizes:
-            width, height = fit(image.width, image.height, self.patch * self.merge, least, most, self.aspect_limit)
+            factor = self.patch * self.merge
+            width, height = fit(image.width, image.height, factor, least, most, self.aspect_limit, sizing)
             image = self._resize(image, width, height)
+            sizing = Sizing.TRANSFORMERS  # whatever comes after the first is the model's own processor
         return np.array(image, np.uint8)
 
     def grid(self, pixels: Pixels) -> tuple[int, int, int]:
@@ -145,20 +153,29 @@ class ImageShaper:
         return made
 
 
-def fit(width: int, height: int, factor: int, least: int, most: int, aspect_limit: float) -> tuple[int, int]:
-    """Width and height, multiples of `factor`, near the picture's shape and between `least` and `most` pixels in area.
+def fit(
+    width: int,
+    height: int,
+    factor: int,
+    least: int,
+    most: int,
+    aspect_limit: float,
+    sizing: Sizing = Sizing.TRANSFORMERS,
+) -> tuple[int, int]:
+    """Width and height, multiples of `factor`, near the image's shape and between `least` and `most` pixels in area.
 
-    Source: `smart_resize` of the Qwen2-VL authors.
+    Source: `smart_resize` of the Qwen2-VL authors, as it stands in transformers, in qwen_vl_utils and in GME's code.
 
     Raises:
-        ItemError: The longer side is more than `aspect_limit` times the shorter.
+        ItemError: The longer side is more than `aspect_limit` times the shorter, and `sizing` does not squeeze it.
     """
-    if max(width, height) > aspect_limit * min(width, height):
+    if sizing is not Sizing.GME and max(width, height) > aspect_limit * min(width, height):
         raise refusal(
             Reason.ASPECT,
             f"The picture has {width:,} × {height:,} pixels; one side may be {aspect_limit:g} times the other.",
         )
-    across, down = round(width / factor) * factor, round(height / factor) * factor
+    floor = 0 if sizing is Sizing.TRANSFORMERS else factor
+    across, down = (max(floor, round(side / factor) * factor) for side in (width, height))
     if across * down > most:
         scale = math.sqrt(width * height / most)
         across = max(factor, math.floor(width / scale / factor) * factor)
@@ -167,6 +184,9 @@ def fit(width: int, height: int, factor: int, least: int, most: int, aspect_limi
         scale = math.sqrt(least / (width * height))
         across = math.ceil(width * scale / factor) * factor
         down = math.ceil(height * scale / factor) * factor
+    if sizing is Sizing.GME and max(across, down) > aspect_limit * min(across, down):
+        longest = int(min(across, down) * aspect_limit)
+        across, down = min(across, longest), min(down, longest)
     return across, down
 
 

@@ -51,6 +51,21 @@ class ImageBackend(HelpfulEnum):
     TORCHVISION = "torchvision"
 
 
+class Sizing(HelpfulEnum):
+    """Whose rule finds an image's size when it is first resized. They differ for long and narrow images alone."""
+
+    TRANSFORMERS = "transformers"  # sides are rounded to a multiple of a token, down to none
+    UTILS = "utils"  # qwen_vl_utils: a side has at least one token
+    GME = "gme"  # the same, and what is still too narrow is squeezed to `aspect_limit` in place of being refused
+
+
+class Parity(HelpfulEnum):
+    """Where this project reads better than the published scripts, and whether it should read as they do."""
+
+    OWN = "own"  # images upright and on a ground they are seen on; a long item keeps the template's end
+    AUTHORS = "authors"  # images as stored; a long item is cut at its end, whatever stands there
+
+
 @dataclass(frozen=True)
 class MllmSpec:
     """How items become vectors.
@@ -65,7 +80,9 @@ class MllmSpec:
         positions: How tokens are numbered.
         resizes: The least and the largest number of pixels of a picture; one pair for each time that it is resized.
         max_tokens: Of an item; a longer one loses the end of its text.
-        aspect_limit: The longer side over the shorter: pictures beyond are refused.
+        aspect_limit: The longer side over the shorter: images beyond are refused, or squeezed where `sizing` says so.
+        sizing: Whose rule finds an image's size.
+        parity: Whether images and long items are read as this project or as the model's authors do.
         padding: The side on which a batch is padded.
         backend: What resizes pictures.
         shorter: Whether it was trained so that the first numbers of a vector are a vector too (Matryoshka).
@@ -81,6 +98,8 @@ class MllmSpec:
     resizes: tuple[tuple[int, int], ...] = ((56 * 56, 28 * 28 * 1280),)
     max_tokens: int = 4096
     aspect_limit: float = 200.0
+    sizing: Sizing = Sizing.TRANSFORMERS
+    parity: Parity = Parity.OWN
     padding: Padding = Padding.RIGHT
     backend: ImageBackend = ImageBackend.PIL
     shorter: bool = False
@@ -155,9 +174,23 @@ class MllmSpec:
 
 
 _ENUMS: dict[str, type[HelpfulEnum]] = {
-    "full_stop": FullStop, "positions": Positions, "padding": Padding, "backend": ImageBackend,
+    "full_stop": FullStop, "positions": Positions, "padding": Padding, "backend": ImageBackend, "sizing": Sizing,
+    "parity": Parity,
 }  # fmt: skip
-OPTIONS = frozenset({"backend", "dim", "max_pixels", "max_tokens", "min_pixels", "padding", "positions"})
+OPTIONS = frozenset(
+    {
+        "backend",
+        "dim",
+        "full_stop",
+        "max_pixels",
+        "max_tokens",
+        "min_pixels",
+        "padding",
+        "parity",
+        "positions",
+        "sizing",
+    }  # fmt: skip
+)
 
 _CHAT = (
     "<|im_start|>system\n{instruction}<|im_end|>\n<|im_start|>user\n{image}{text}<|im_end|>\n<|im_start|>assistant\n"
@@ -167,12 +200,15 @@ GME = MllmSpec(
     template=_CHAT + "<|endoftext|>",
     query_instruction="You are a helpful assistant.",
     document_instruction="You are a helpful assistant.",
-    full_stop=FullStop.DOT,
     positions=Positions.SEQUENTIAL,
     resizes=((4 * 28 * 28, 16384 * 28 * 28), (256 * 28 * 28, 1280 * 28 * 28)),  # once on reading, once for the model
     max_tokens=1800,
+    sizing=Sizing.GME,
 )
-"""Zhang et al., "GME", CVPR 2025, arXiv:2412.16855, and the inference code published with the checkpoints."""
+"""Zhang et al., "GME", CVPR 2025, arXiv:2412.16855, and the inference code published with the checkpoints.
+
+That code leaves instructions as they are. mteb's wrapper ends them with a full stop: `?full_stop=dot`.
+"""
 
 QWEN3_VL_EMBEDDING = MllmSpec(
     # The tokenizer of these checkpoints ends every text with a token of its own, which is added to this.
@@ -181,6 +217,7 @@ QWEN3_VL_EMBEDDING = MllmSpec(
     document_instruction="Represent the user's input.",
     full_stop=FullStop.PUNCTUATION,
     resizes=((4 * 32 * 32, 1800 * 32 * 32),),
+    sizing=Sizing.UTILS,
     max_tokens=8192,
     shorter=True,
 )

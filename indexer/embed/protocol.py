@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from indexer.corpus.image_formats import DECODING
 from indexer.errors import CallError, ItemError, ItemsError
 from indexer.types import HelpfulEnum, Item, Modality, Role, Vectors
 
@@ -49,6 +50,7 @@ class Fingerprint:
         template: The text around a query or document, and how parts are fused.
         dtype: The arithmetic of the forward pass.
         dim: Length of a vector.
+        decoding: How an image's file becomes pixels.
     """
 
     model: str
@@ -57,10 +59,15 @@ class Fingerprint:
     template: str
     dtype: str
     dim: int
+    decoding: str = DECODING
 
     @property
     def digest(self) -> str:
-        """A short stable key. The name is left out: the same weights under another name are the same space."""
+        """A short stable key. The name is left out: the same weights under another name are the same space.
+
+        So is `decoding`: a release that decodes more than the last, or shows what came out blank, must still open the
+        collections of the last. Their documents have the vectors of their time until they are indexed again.
+        """
         content = [self.weights, self.preprocessing, self.template, self.dtype, self.dim]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 

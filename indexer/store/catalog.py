@@ -216,7 +216,7 @@ class Catalog:
         """The vectors of those documents that live in a generation, by document id."""
         found: dict[str, int] = {}
         with self._pinned(generation) as connection:
-            for some in _batches([each for each in ids if storable(each)]):
+            for some in batches([each for each in ids if storable(each)]):
                 # One question after the other: asked for both at once, neither database uses an index.
                 for alive in (living(connection.dialect.name), DocumentRow.died > generation):
                     rest = [each for each in some if each not in found]
@@ -229,7 +229,7 @@ class Catalog:
     def documents(self, vectors: Sequence[int], generation: int) -> dict[int, DocumentRecord]:
         """The living documents of vectors, by vector id; dead and unknown ones are left out."""
         found: dict[int, DocumentRecord] = {}
-        for some in _batches(vectors):
+        for some in batches(vectors):
             for row in self._document_rows(some, generation):
                 found[row[0]] = DocumentRecord._make((*row[:6], Modality(row[6]), row[7]))
         return found
@@ -269,7 +269,7 @@ class Catalog:
         """The stamps of living documents that came from a source, by id."""
         found: dict[str, str] = {}
         with self.database.read() as connection:
-            for some in _batches([each for each in ids if storable(each)]):
+            for some in batches([each for each in ids if storable(each)]):
                 query = select(DocumentRow.id, DocumentRow.stamp, DocumentRow.source)
                 rows = connection.execute(query.where(DocumentRow.id.in_(some), living(connection.dialect.name)))
                 # The source is compared here: SQLite would look there first, where every document may be.
@@ -367,7 +367,8 @@ def _alive(row: type[DocumentRow] | type[SegmentRow], generation: int) -> Column
     return and_(born <= generation, or_(died.is_(None), died > generation))
 
 
-def _batches(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+def batches(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """The values in as many parts as statements need."""
     for start in range(0, len(values), MAX_PARAMETERS):
         yield values[start : start + MAX_PARAMETERS]
 

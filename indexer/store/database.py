@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,9 +28,8 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import QueuePool
 
 from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
-from indexer.store.migrations import upgrade
+from indexer.store.migrations import known, newest, upgrade
 from indexer.store.read_only import LonelyConnection, only_readable, read_only_engine, require_undisturbed, undisturbed
-from indexer.store.schema import SCHEMA_VERSION
 
 BUSY_MILLISECONDS = 30_000
 POOLED = 32
@@ -41,19 +40,34 @@ def storable(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-_TEXT_OR_LARGE = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
-
-
 def to_json(value: Any) -> str:
     """JSON for both databases.
 
     Unescaped, since older SQLite compares the names in a JSON path with what is written. Large fractions are written
     out, to the digit: PostgreSQL would make the whole number 1000 of 1e+3, and a rounded one of 2.0**60.
     """
-    return _TEXT_OR_LARGE.sub(
-        lambda found: found[0] if found[0].startswith('"') else f"{float(found[0]):.1f}",
-        json.dumps(value, ensure_ascii=False),
-    )
+    if not _has_large(value):
+        return json.dumps(value, ensure_ascii=False)
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{to_json(str(key))}: {to_json(inner)}" for key, inner in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(to_json, value)) + "]"
+        case _:
+            return f"{value:.1f}"
+
+
+def _has_large(value: Any) -> bool:
+    """Whether a number in it is a fraction that `repr` writes with an exponent above 0."""
+    match value:
+        case float():
+            return 1e16 <= abs(value) < float("inf")
+        case dict():
+            return any(map(_has_large, value.values()))
+        case list() | tuple():
+            return any(map(_has_large, value))
+        case _:
+            return False
 
 
 class Database:
@@ -67,8 +81,11 @@ class Database:
     def __init__(self, url: str | URL, schema: str | None = None) -> None:
         self.url = parse_url(url)
         self.schema = schema
+        self.only_readable = only_readable(self.url)
+        self.copy_of: str | None = None
+        """What this is an upgraded copy of, to be read and not to be written."""
         if self.url.get_backend_name() == "sqlite":
-            if only_readable(self.url):
+            if self.only_readable:
                 self.engine = read_only_engine(Path(str(self.url.database)), BUSY_MILLISECONDS, to_json)
             else:
                 # A new connection costs as much as a search; as many as POOLED threads need at once are kept.
@@ -94,7 +111,7 @@ class Database:
     @property
     def shown(self) -> str:
         """The URL without its password."""
-        return self.url.render_as_string(hide_password=True)
+        return self.copy_of or self.url.render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -138,6 +155,10 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is durable when the block ends, or never was."""
+        if self.copy_of is not None:
+            raise StoreError(
+                f"{self.copy_of} was opened to be read, as an upgraded copy.", "Open the collection again to write."
+            )
         with (
             _mapped(self.shown),
             self.engine.connect().execution_options(underdrawing_write=True) as connection,
@@ -146,26 +167,52 @@ class Database:
             yield connection
 
     def create(self) -> None:
-        """Make the tables, or bring older ones up to date.
+        """Make the tables, or bring older ones up to date, in one transaction.
 
         Raises:
             FormatError: The tables are newer than this release.
         """
-        version = self.version()
-        if version == SCHEMA_VERSION:
+        if self.version() == newest():
             return
-        self._refuse_newer(version)
-        with self.write() as connection:
+        with self._migrating() as connection:
             if self.schema:
+                connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": self.schema})
                 connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"'))
+            self._refuse_unknown(_version(connection, self.schema))
             upgrade(connection)
 
-    def require_current(self) -> None:
-        """Refuse tables this release cannot use.
+    @contextmanager
+    def _migrating(self) -> Iterator[Connection]:
+        """`write`, but on SQLite tables may be made anew, and what refers to them is looked at in the end."""
+        if self.engine.dialect.name != "sqlite":
+            with self.write() as connection:
+                yield connection
+            return
+        with _mapped(self.shown), self.engine.connect() as connection:
+            driver: Any = connection.connection.dbapi_connection
+            # A table that is altered is dropped on the way; the pragma has no effect inside a transaction.
+            driver.execute("PRAGMA foreign_keys=OFF")
+            try:
+                connection = connection.execution_options(underdrawing_write=True)
+                with connection.begin():
+                    before = _dangling(connection)
+                    yield connection
+                    if broken := _dangling(connection) - before:
+                        table, referred = min(broken)
+                        raise CorruptionError(
+                            f"{self.shown} cannot be upgraded: rows of {table} would refer to rows of {referred} "
+                            "that are not there.",
+                            "Restore it from a backup, or index again into a new folder.",
+                        )
+            finally:
+                driver.execute("PRAGMA foreign_keys=ON")
+
+    def required_version(self) -> str:
+        """The schema, which this release knows.
 
         Raises:
-            CorruptionError: There are none.
-            FormatError: They are newer, or older and must be upgraded first.
+            CorruptionError: There are no tables, or no release made them.
+            FormatError: They are newer.
         """
         version = self.version()
         if version is None:
@@ -173,27 +220,27 @@ class Database:
                 f"{self.shown} holds no collection: the table alembic_version is missing.",
                 "Restore it from a backup, name the right database, or index again into a new folder.",
             )
-        self._refuse_newer(version)
-        if version != SCHEMA_VERSION:
-            raise FormatError(
-                f"{self.shown} has schema {version}; this release needs {SCHEMA_VERSION}.",
-                "Open it once for writing (any `underdrawing index`), which upgrades it.",
-            )
+        self._refuse_unknown(version)
+        return version
 
     @undisturbed
     def version(self) -> str | None:
         """The newest migration applied, or None where there are no tables."""
         with self.read() as connection:
-            if not inspect(connection).has_table("alembic_version", schema=self.schema):
-                return None
-            return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+            return _version(connection, self.schema)
 
-    def _refuse_newer(self, version: str | None) -> None:
-        if version is not None and version > SCHEMA_VERSION:
+    def _refuse_unknown(self, version: str | None) -> None:
+        if version is None or version in known():
+            return
+        if version > newest():
             raise FormatError(
-                f"{self.shown} has schema {version}; this release knows up to {SCHEMA_VERSION}.",
+                f"{self.shown} has schema {version}; this release knows up to {newest()}.",
                 "Upgrade: pip install -U underdrawing",
             )
+        raise CorruptionError(
+            f"{self.shown} has schema {version!r}, which no release made.",
+            "Restore it from a backup, or index again into a new folder.",
+        )
 
     @undisturbed
     def problems(self) -> list[str]:
@@ -221,6 +268,18 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def _dangling(connection: Connection) -> Counter[tuple[str, str]]:
+    """How many rows of a table refer to rows of another that are not there, on SQLite."""
+    found = connection.exec_driver_sql("PRAGMA foreign_key_check")
+    return Counter((str(row[0]), str(row[2])) for row in found)
+
+
+def _version(connection: Connection, schema: str | None) -> str | None:
+    if not inspect(connection).has_table("alembic_version", schema=schema):
+        return None
+    return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
 
 
 def parse_url(url: str | URL) -> URL:

@@ -29,9 +29,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = "m001"
-"""The newest migration this release knows; `migrations/versions` holds them all."""
-
 Key = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows itself only where the type is exactly INTEGER."""
 JsonObject = JSON().with_variant(JSONB, "postgresql")
@@ -50,6 +47,15 @@ class Base(DeclarativeBase):
     )
 
 
+class IdentityRow(Base):
+    """Who the collection is: one row, numbered 1, with a random id that `collection.json` repeats."""
+
+    __tablename__ = "identity"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(Text)
+
+
 class DocumentRow(Base):
     """One version of a document."""
 
@@ -60,6 +66,12 @@ class DocumentRow(Base):
             "uq_documents_living_id",
             "id",
             unique=True,
+            sqlite_where=text("died IS NULL"),
+            postgresql_where=text("died IS NULL"),
+        ),
+        Index(
+            "ix_documents_content",
+            "content",
             sqlite_where=text("died IS NULL"),
             postgresql_where=text("died IS NULL"),
         ),
@@ -74,6 +86,8 @@ class DocumentRow(Base):
     image: Mapped[str | None] = mapped_column(Text)
     """`file:///…` for a file that is referenced, `media:…` for bytes kept in the collection."""
     image_sha256: Mapped[str | None] = mapped_column(Text)
+    content: Mapped[str | None] = mapped_column(Text)
+    """What its vector was made of: equal content has an equal vector, and need not be embedded again."""
     modality: Mapped[str] = mapped_column(Text)
     fields: Mapped[dict[str, Any]] = mapped_column(JsonObject)
     source: Mapped[str | None] = mapped_column(Text)
@@ -165,6 +179,8 @@ class JobRow(Base):
     state: Mapped[str] = mapped_column(Text)
     started: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     finished: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    outcome: Mapped[dict[str, Any] | None] = mapped_column(JsonObject)
+    """What the last run that ended told beside its rejects: counts by what is counted."""
 
 
 class JobShardRow(Base):

@@ -22,7 +22,7 @@ from indexer.embed.inversion import Inversion
 from indexer.errors import CallError
 from indexer.files import atomic_write
 from pipelines.train.tokenizer import compact
-from retrieval.generate.diffusion import SPEC, GeneratorSpec, WordSource
+from retrieval.generate.spec import SPEC, GeneratorSpec, WordSource
 
 if TYPE_CHECKING:
     from torch import Tensor

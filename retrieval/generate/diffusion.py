@@ -18,87 +18,29 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.embed.inversion import PUBLISHED_TEMPLATE, Inversion, WordReader, check_template, load_inversion
+from indexer.embed.inversion import Inversion, WordReader, load_inversion
 from indexer.embed.loading import loading
-from indexer.embed.model_files import read_json
-from indexer.errors import CallError, GeneratorError, MissingExtraError, ModelError, first_line
+from indexer.errors import CallError, GeneratorError, MissingExtraError, ModelError
 from indexer.files import file_digest
 from indexer.types import JsonValue
-from retrieval.generate.pipelines import load_pipeline, quietly, spec_values
+from retrieval.generate.pipelines import load_pipeline, quietly
 from retrieval.generate.protocol import Drawing, DrawOptions, Sketch
+from retrieval.generate.spec import SPEC, GeneratorSpec, WordSource
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-SPEC = "underdrawing.json"
-"""Beside `model_index.json`: the inversions, template and defaults of a generator that was made for this."""
+__all__ = ["GeneratorSpec", "PseudoTargetGenerator", "WordSource"]
 
 BLACK = 10 / 255
 """CIG's own gate: a picture whose mean is at most this is taken for a failure."""
-
-
-@dataclass(frozen=True)
-class WordSource:
-    """Where the word of one text encoder comes from.
-
-    Attributes:
-        model: The embedder whose picture feature is read, such as `open_clip:ViT-L-14/openai`.
-        inversion: What `load_inversion` takes; relative to the generator's folder when it is a folder in it.
-    """
-
-    model: str
-    inversion: str
-
-
-@dataclass(frozen=True)
-class GeneratorSpec:
-    """What a pipeline needs besides itself to draw pseudo-targets.
-
-    Attributes:
-        words: For each text encoder in the pipeline's order.
-        template: The prompt; `{word}` once, and `{text}`.
-        steps: Denoising steps.
-        guidance: Classifier-free guidance scale.
-        size: Pixels; None for the pipeline's own.
-        negative: What the pictures should not show.
-    """
-
-    words: tuple[WordSource, ...]
-    template: str = PUBLISHED_TEMPLATE
-    steps: int = 20
-    guidance: float = 5.0
-    size: int | None = None
-    negative: str | None = None
-
-    def __post_init__(self) -> None:
-        check_template(self.template)
-        settled = tuple(each if isinstance(each, WordSource) else WordSource(**each) for each in self.words)
-        object.__setattr__(self, "words", settled)
-
-    @classmethod
-    def read(cls, folder: Path) -> GeneratorSpec:
-        """The spec in a generator's folder.
-
-        Raises:
-            ModelError: There is none, or it does not parse.
-        """
-        file = folder / SPEC
-        if not file.exists():
-            raise ModelError(
-                f"{folder} has no {SPEC}: it does not say which inversion makes the words of its text encoders.",
-                'Write one: {"words": [{"model": "open_clip:ViT-L-14/openai", "inversion": "phi.pt"}]}.',
-            )
-        try:
-            return cls(**spec_values(read_json(file, "description of a generator"), file))
-        except (ValueError, TypeError, AttributeError, CallError) as error:
-            raise ModelError(f"{file} cannot be used: {first_line(error)}.") from error
 
 
 class PseudoTargetGenerator:
@@ -144,6 +86,7 @@ class PseudoTargetGenerator:
                 encoder.get_input_embeddings(),
                 tokenizer,
                 min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings)),
+                spec.pad_token,
             )
             for encoder, tokenizer in encoders
         ]
@@ -234,16 +177,31 @@ class PseudoTargetGenerator:
             "template": self._spec.template,
             "scheduler": type(self._pipeline.scheduler).__name__,
             "dtype": str(self._pipeline.dtype),
+            # Left out where they change nothing, so that what was cached before they were options is still found.
+            **({} if self._spec.pad_token is None else {"pad_token": self._spec.pad_token}),
+            **({"retries": self._spec.retries} if self._spec.retries else {}),
             **asdict(settled),
         }
 
     def draw(self, sketches: Sequence[Sketch], options: DrawOptions) -> list[Drawing]:
-        """See `Generator.draw`. All pictures of the call are one batch."""
-        import torch
-
+        """See `Generator.draw`. All images of the call are one batch; black ones are generated again, alone."""
         if not sketches:
             return []
         settled = options.over(self.defaults)
+        drawings = self._draw(sketches, settled)
+        for attempt in range(1, self._spec.retries + 1):
+            failed = [place for place, drawing in enumerate(drawings) if drawing.failed]
+            if not failed:
+                break
+            again = self._draw([sketches[place] for place in failed], replace(settled, seed=settled.seed + attempt))
+            for place, drawing in zip(failed, again, strict=True):
+                if len(drawing.images) > len(drawings[place].images):
+                    drawings[place] = drawing
+        return drawings
+
+    def _draw(self, sketches: Sequence[Sketch], settled: DrawOptions) -> list[Drawing]:
+        import torch
+
         guided = (settled.guidance or 0) > 1
         noise, sources = self._noise(len(sketches), settled)
         try:

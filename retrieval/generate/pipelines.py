@@ -6,7 +6,7 @@ What this module does not know: words, drawings.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,35 +18,6 @@ from indexer.errors import ModelError, first_line
 INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion", "latent_consistency_models")
 """What a pipeline's parts may be of; the last two are folders in diffusers, of the safety checkers."""
-
-_SPEC_TYPES: Mapping[str, tuple[type, ...]] = {
-    "template": (str,), "steps": (int,), "guidance": (int, float), "size": (int, type(None)),
-    "negative": (str, type(None)),
-}  # fmt: skip
-
-
-def spec_values(values: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The values of a spec, each of the type that it should be of.
-
-    Raises:
-        ModelError: One is not, or is not known.
-    """
-    words = values.get("words")
-    named = isinstance(words, list) and all(
-        isinstance(each, dict)
-        and set(each) == {"model", "inversion"}
-        and all(isinstance(v, str) for v in each.values())
-        for each in words
-    )
-    if not named:
-        raise ModelError(f"{file} needs words: a list of objects with the texts model and inversion.")
-    for key, value in values.items():
-        if key != "words" and (key not in _SPEC_TYPES or type(value) not in _SPEC_TYPES[key]):
-            raise ModelError(
-                f"{file} has {str(key)[:40]} = {str(value)[:40]!r}, which cannot be.",
-                f"Known: words, {', '.join(_SPEC_TYPES)}.",
-            )
-    return values | {"words": tuple(words or ())}
 
 
 def load_pipeline(place: str | Path, diffusers: Any) -> Any:

@@ -7,7 +7,7 @@ import json
 import miniatures
 import pytest
 
-from benchmarks import cirr, composed, submission
+from benchmarks import cirr, composed, composed_options, submission
 from benchmarks.cirr import BENCHMARK, Counts
 from benchmarks.dataset import DataSet
 from indexer.errors import CallError
@@ -104,6 +104,21 @@ def test_weights_of_the_call_are_stored_with_where_they_were_tuned(run, tmp_path
     assert result["weights_source"].endswith("tuned on: CIRR val")
 
 
+def test_the_weights_of_cigs_released_code_have_a_name(run, tmp_path):
+    for split in ("val", "test1"):
+        miniatures.cirr(tmp_path / "cirr", split)
+    code, told = run("--split", "test1", "--submission", str(tmp_path / "out"), "--weights", "cig-paper")
+    assert (code, "sum does not read the weight inversion" in told.err) == (2, True)
+    code, told = run("--weights", "cig-papers")
+    assert (code, "no JSON object of weights" in told.err, "cig-paper" in told.err) == (2, True, True)
+    options = composed_options.parser(BENCHMARK).parse_args(
+        ["--split", "test1", "--submission", "x", "--method", "cig-reinvert", "--weights", "cig-paper"]
+    )
+    composed_options.check(BENCHMARK, options)
+    assert (options.weights.inversion, options.weights.pseudo_target, options.weights.image) == (0.5, 0.5, 0.0)
+    assert "ComposedImageGen" in options.tuned_on
+
+
 # What its server takes
 
 
@@ -121,6 +136,21 @@ def test_both_files_for_the_server_are_written_and_valid(run, tmp_path, capsys):
         if file.startswith("wrote "):
             name = file.removeprefix("wrote ")
             assert submission.main(["cirr", name, "--data", str(tmp_path / "cirr")]) == 0
+
+
+@pytest.mark.parametrize("method", ["image", "text", "sum", "product", "shift"])
+def test_a_blank_caption_is_asked_and_named_and_the_server_gets_its_answer(run, tmp_path, method):
+    root = miniatures.cirr(tmp_path / "cirr", "test1")
+    file = root / "captions/cap.rc2.test1.json"
+    records = json.loads(file.read_text())
+    records[3]["caption"] = " "
+    records[5]["caption"] = "façade \t of a ¾ view"
+    file.write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+    code, told = run("--split", "test1", "--method", method, "--submission", str(tmp_path / "out"))
+    assert code == 0, told.err
+    assert "1 of 20 captions are blank and asked as 'the same image': 12066" in told.err
+    assert document(told)["blank_captions"] == ["12066"]
+    assert len(json.loads((tmp_path / "out/cirr-test1-recall.json").read_text())["12066"]) == 50
 
 
 @pytest.fixture
@@ -249,7 +279,7 @@ def test_a_picture_that_cannot_be_read_is_named(run, tmp_path):
         (lambda records: records[1].update(reference="nobody"), "the reference nobody of the query 12064"),
         (lambda records: records[1]["img_set"]["members"].append("nobody"), "the group member nobody of the query"),
         (lambda records: records[1].pop("caption"), "entry 1 of"),
-        (lambda records: records[1].update(caption=" "), "the query 12064 cannot be asked: `text` is empty"),
+        (lambda records: records[1].update(caption=7), "the query 12064 cannot be asked: `text` is a int"),
         (lambda records: records[1].update(caption=3), "the query 12064 cannot be asked: `text` is a int"),
         (lambda records: records[1].update(img_set=3), "the annotations of val are not of the published shape"),
         (lambda records: records[1]["img_set"].pop("members"), "not of the published shape (KeyError: 'members')"),

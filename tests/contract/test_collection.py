@@ -58,8 +58,8 @@ class TestAdding:
             -1.7976931348623157e308,
             5e-324,
             2**53 + 1,
-            2**63,
-            10**400,
+            2**63 - 1,
+            -(2**63),
             "1e+20",
         ]
         shop.add([Document("a", text="a", fields={"n": numbers})])
@@ -172,9 +172,11 @@ class TestWhatIsRefused:
                 deep[depth] = {"x": deep[depth]}
         refused = [
             (Document(""), "bad-id"),
-            (Document("x" * 1025, text="a"), "bad-id"),
-            (Document("語" * 1000, text="a"), "bad-id"),
-            (Document(7, text="a"), "bad-id"),
+            (Document("x" * 1025, text="a"), "too-long"),
+            (Document("語" * 1000, text="a"), "too-long"),
+            (Document(7.0, text="a"), "bad-id"),
+            (Document([10**5000], text="a"), "bad-id"),
+            (Document(10**5000, text="a"), "too-long"),
             (Document("a\0b", text="a"), "nul"),
             (Document("a\ud800b", text="a"), "not-unicode"),
             (Document("a", text="a\0b"), "nul"),
@@ -184,11 +186,9 @@ class TestWhatIsRefused:
             (Document("a", text="a", uri="a\ud800b"), "not-unicode"),
             (Document("a"), "empty"),
             (Document("a", text=" \n\t"), "empty"),
-            (Document("a", text="a", fields={"x": math.nan}), "bad-fields"),
             (Document("a", text="a", fields={"x": [math.inf]}), "bad-fields"),
-            (Document("a", text="a", fields={"x": {1, 2}}), "bad-fields"),
             (Document("a", text="a", fields={"x": b"bytes"}), "bad-fields"),
-            (Document("a", text="a", fields={1: "x"}), "bad-fields"),
+            (Document("a", text="a", fields={1.5: "x"}), "bad-fields"),
             (Document("a", text="a", fields=["x"]), "bad-fields"),
             (Document("a", text="a", fields={"x": 10**5000}), "bad-fields"),
             (Document("a", text="a", fields={"x": "a\0b"}), "nul"),

@@ -218,7 +218,7 @@ def test_any_name_is_found(stocked):
 
 
 def test_whole_numbers_are_exact_to_64_bits(stocked):
-    shop = stocked({"n": 2**63 - 1}, {"n": 2**63 - 2}, {"n": -(2**63)}, {"n": 2**70}, {"n": [2**62 + 1]})
+    shop = stocked({"n": 2**63 - 1}, {"n": 2**63 - 2}, {"n": -(2**63)}, {"n": 2.0**70}, {"n": [2**62 + 1]})
     assert answer(shop, {"n": 2**63 - 1}) == ["0"]
     assert answer(shop, {"n": {"$gt": 2**63 - 2}}) == ["0", "3"]
     assert answer(shop, {"n": {"$lt": 0}}) == ["2"]

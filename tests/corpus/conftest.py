@@ -4,12 +4,15 @@ import io
 import signal
 import tarfile
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
 
 from indexer.corpus import open_corpus
-from indexer.types import Rejected
+from indexer.corpus.records import Record
+from indexer.types import PassedOver, Rejected
 
 CORNERS = {"R": (255, 0, 0), "G": (0, 255, 0), "B": (0, 0, 255), "W": (255, 255, 255)}
 
@@ -79,7 +82,18 @@ def read():
     def read(source):
         found = list(source if hasattr(source, "source") else open_corpus(source))
         rejects = [entry for entry in found if isinstance(entry, Rejected)]
-        return [entry for entry in found if not isinstance(entry, Rejected)], rejects
+        return [entry for entry in found if isinstance(entry, Record)], rejects
+
+    return read
+
+
+@pytest.fixture
+def passed_over():
+    """What a source passed over: the kinds by the last part of the URI."""
+
+    def read(source):
+        found = source if hasattr(source, "source") else open_corpus(source)
+        return {unquote(Path(each.uri).name): each.kind for each in found if isinstance(each, PassedOver)}
 
     return read
 

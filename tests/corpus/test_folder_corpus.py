@@ -1,16 +1,21 @@
 """A folder gives each image and text once, in a fixed order, and every file that it does not give is accounted for."""
 
+import errno
 import inspect
 import json
 import os
 import sys
+from contextlib import contextmanager
 
 import pytest
 
+from indexer.collection import Collection
 from indexer.corpus import open_corpus
 from indexer.corpus.folder import FolderCorpus
 from indexer.corpus.paths import portable_name
-from indexer.types import Rejected
+from indexer.corpus.places import FOLDER_READ
+from indexer.errors import CallError
+from indexer.types import PassedOver, Rejected
 
 
 @pytest.fixture
@@ -73,6 +78,10 @@ class TestDocuments:
         [record], rejects = read(folder({"x.jpg": b"", **files}))
         assert (record.document.id, record.document.text, rejects) == ("x.jpg", text, [])
 
+    def test_an_id_is_derived_unless_the_json_gives_it(self, folder, read):
+        records, _ = read(folder({"x.jpg": b"", "x.json": '{"id": "7"}', "y.jpg": b"", "y.json": '{"id": ""}'}))
+        assert [(each.document.id, each.derived) for each in records] == [("7", False), ("y.jpg", True)]
+
     def test_json_may_give_the_id(self, folder, read):
         records, _ = read(folder({"x.jpg": b"", "x.json": '{"id": "cat-7"}', "y.jpg": b"", "y.json": '{"id": 8}'}))
         assert ids(records) == ["cat-7", "8"]
@@ -134,7 +143,7 @@ class TestOrderAndNames:
     def test_id_too_long(self, folder, read):
         deep = "/".join(["d" * 200] * 6) + "/x.png"
         records, [reject] = read(folder({deep: b""}))
-        assert (records, reject.reason) == ([], "bad-id")
+        assert (records, reject.reason) == ([], "too-long")
 
 
 class TestStamps:
@@ -167,17 +176,34 @@ class TestStamps:
 
 
 class TestWhatIsNotADocument:
-    def test_other_files_are_counted(self, folder):
-        files = ["setup.exe", "noend", "lonely.json", "x.mp4", "x.md"]
-        corpus = FolderCorpus(folder(dict.fromkeys([*files, "x.jpg", "x.txt"], b"{}")))
-        for _ in range(2):
-            assert len(list(corpus)) == 1
-            assert corpus.ignored == len(files)
+    def test_other_files_are_passed_over_by_suffix(self, folder, read, passed_over):
+        files = ["setup.exe", "noend", "lonely.json", "x.mp4", "x.md", "raw.CR2", "x.jxl", "a/b.psd", "old.zip"]
+        root = folder(dict.fromkeys([*files, "x.jpg", "x.txt"], b"{}"))
+        assert (len(read(root)[0]), read(root)[1]) == (1, [])
+        assert passed_over(root) == {
+            "setup.exe": ".exe",
+            "noend": "no suffix",
+            "lonely.json": ".json",
+            "x.mp4": ".mp4",
+            "x.md": ".md",
+            "raw.CR2": ".cr2",
+            "x.jxl": ".jxl",
+            "b.psd": ".psd",
+            "old.zip": ".zip",
+        }
 
-    def test_hidden_files_and_litter_are_skipped(self, folder):
+    def test_hidden_files_and_litter_are_passed_over(self, folder, read, passed_over):
         files = [".hidden.png", ".git/x.png", "__MACOSX/x.png", "Thumbs.db", "@eaDir/x.png", "lost+found/x.png"]
-        corpus = FolderCorpus(folder(dict.fromkeys(files, b"")))
-        assert (list(corpus), corpus.ignored) == ([], 0)
+        root = folder(dict.fromkeys([*files, "seen.png"], b""))
+        assert ids(read(root)[0]) == ["seen.png"]
+        assert passed_over(root) == {
+            ".hidden.png": "hidden file",
+            ".git": "hidden folder",
+            "__MACOSX": "system folder",
+            "Thumbs.db": "system file",
+            "@eaDir": "system folder",
+            "lost+found": "system folder",
+        }
 
     def test_empty_folder(self, folder, read):
         assert read(folder({})) == ([], [])
@@ -197,15 +223,8 @@ class TestRejects:
             ({"x.txt": " \n "}, "empty", "neither"),
             ({"x.txt": "a\0b"}, "nul", "character 1"),
             ({"x.txt": b"caf\xe9"}, "not-utf-8", "byte 3"),
-            ({"x.jpg": b"", "x.txt": b"\xff"}, "not-utf-8", "byte 0"),
             ({"x.txt": "a" * 10_000_001}, "too-long", "10,000,001"),
             ({"x.txt": "a" * 40_000_001}, "too-many-bytes", "40,000,000"),
-            ({"x.jpg": b"", "x.json": '{\n"a": 1,\n}'}, "bad-json", "line 3, column 1"),
-            ({"x.jpg": b"", "x.json": "[1]"}, "bad-json", "list"),
-            ({"x.jpg": b"", "x.json": ""}, "bad-json", "column 1"),
-            ({"x.jpg": b"", "x.json": '{"fields": [1]}'}, "bad-fields", "list"),
-            ({"x.jpg": b"", "x.json": '{"id": true}'}, "bad-id", "True"),
-            ({"x.jpg": b"", "x.json": '{"text": 5}'}, "bad-text", "int"),
         ],
     )
     def test_one_bad_file_is_rejected_alone(self, folder, read, files, reason, detail):
@@ -215,6 +234,7 @@ class TestRejects:
         assert reject.reason == reason
         assert detail in reject.detail
         assert reject.uri == (root / next(iter(files))).as_uri()
+        assert reject.hides == next(iter(files))
 
     def test_dangling_link(self, folder, read):
         root = folder({})
@@ -229,7 +249,7 @@ class TestRejects:
             os.mkfifo(root / name)
         with deadline():
             records, rejects = read(root)
-        assert records == []
+        assert [(record.document.id, record.document.text) for record in records] == [("b.png", None)]
         assert [reject.reason for reject in rejects] == ["not-a-file"] * 3
 
     def test_unreadable_folder_costs_only_itself(self, folder, read, monkeypatch):
@@ -244,8 +264,184 @@ class TestRejects:
         monkeypatch.setattr(os, "scandir", deny)  # not by chmod, which does not bind root
         records, [reject] = read(root)
         assert ids(records) == ["a.png", "d.png"]
-        assert (reject.uri, reject.reason) == ((root / "b").as_uri(), "unreadable")
+        assert (reject.uri, reject.reason, reject.hides) == ((root / "b").as_uri(), "unreadable", "b/")
         assert "Permission denied" in reject.detail
+
+
+class TestSidecarsThatCannotBeUsed:
+    """They cost the document what they would have told of it, and not the document."""
+
+    @pytest.mark.parametrize(
+        ("files", "reason", "detail", "hides"),
+        [
+            ({"x.txt": b"\xff"}, "not-utf-8", "byte 0", None),
+            ({"x.md": b"a\0b"}, "nul", "character 1", None),
+            ({"x.jpg.txt": "a" * 10_000_001}, "too-long", "10,000,001", None),
+            ({"x.json": '{\n"a": 1,\n}'}, "bad-json", "line 3, column 1", None),
+            ({"x.json": '{"id": "7", '}, "bad-json", "column 13", ""),
+            ({"x.json": "[1]"}, "bad-json", "list", None),
+            ({"x.json": ""}, "bad-json", "column 1", None),
+            ({"x.json": "[" * 100_000}, "bad-json", "recursion", None),
+            ({"x.json": '{"fields": [1]}'}, "bad-fields", "list", None),
+            ({"x.json": '{"id": "cat-7", "fields": [1]}'}, "bad-fields", "list", "cat-7"),
+            ({"x.json": '{"id": true}'}, "bad-id", "True", "True"),
+            ({"x.json": '{"text": 5}'}, "bad-text", "int", None),
+            ({"x.jpg.json": '{"text": 5}'}, "bad-text", "int", None),
+            ({"x.jpg.supplemental-metadata.json": "{"}, "bad-json", "column 2", None),
+        ],
+    )
+    def test_each_is_a_reject_of_its_own(self, folder, read, files, reason, detail, hides):
+        root = folder({"a.png": b"", "x.jpg": b"", **files, "z.png": b""})
+        records, [reject] = read(root)
+        assert [(each.document.id, each.document.text, each.document.fields) for each in records] == [
+            (name, None, {}) for name in ("a.png", "x.jpg", "z.png")
+        ]
+        assert (reject.reason, reject.uri) == (reason, (root / next(iter(files))).as_uri())
+        assert detail in reject.detail
+        assert reject.hides == hides
+
+    def test_the_others_are_used(self, folder, read):
+        root = folder({"x.jpg": b"", "x.txt": "a cat", "x.json": '{"fields": 5}', "x.jpg.json": '{"price": 5}'})
+        [record], [reject] = read(root)
+        assert (record.document.text, record.document.fields) == ("a cat", {"price": 5})
+        assert reject.uri.endswith("/x.json")
+
+    def test_a_text_document_with_bad_json(self, folder, read):
+        [record], [reject] = read(folder({"page.txt": "hello", "page.json": "{"}))
+        assert (record.document.text, reject.uri.rpartition("/")[2]) == ("hello", "page.json")
+
+    def test_one_that_is_unreadable_hides_every_id(self, folder, read):
+        root = folder({"x.jpg": b""})
+        (root / "x.json").symlink_to(root / "away.json")
+        [record], [reject] = read(root)
+        assert (record.document.id, reject.reason, reject.hides) == ("x.jpg", "missing", "")
+
+    def test_the_document_is_read_again_once_the_sidecar_can_be(self, folder, read):
+        root = folder({"x.jpg": b"", "away.json": '{"price": 5}'})
+        [before], _ = read(folder({}))
+        (root / "x.json").symlink_to(root / "away2.json")
+        [broken], _ = read(root)
+        (root / "away.json").rename(root / "away2.json")
+        [mended], _ = read(root)
+        assert len({before.stamp, broken.stamp, mended.stamp}) == 3
+
+    def test_an_unreadable_image_hides_the_id_that_its_json_gives(self, folder, read):
+        root = folder({"x.json": '{"id": "cat-7"}'})
+        (root / "x.jpg").symlink_to(root / "away.jpg")
+        _, [reject] = read(root)
+        assert (reject.reason, reject.hides) == ("missing", "cat-7")
+
+
+class TestWhatMayHideDocuments:
+    def test_a_link_that_leads_nowhere(self, folder, read, tmp_path):
+        root = folder({"a.png": b""})
+        (root / "nas").symlink_to(tmp_path / "away")
+        (root / "sub").mkdir()
+        (root / "sub/50%41").symlink_to(tmp_path / "away")
+        (root / "loop").symlink_to(root / "loop")
+        records, rejects = read(root)
+        assert ids(records) == ["a.png"]
+        assert [(reject.reason, reject.hides) for reject in rejects] == [
+            ("unreadable", "loop"),
+            ("missing", "nas"),
+            ("missing", "sub/50%2541"),
+        ]
+
+    def test_a_folder_whose_list_breaks_off(self, folder, read, monkeypatch):
+        root = folder({"a.png": b"", "b/c.png": b"", "b/d.png": b"", "e.png": b""})
+        scandir = os.scandir
+
+        @contextmanager
+        def break_off(path):
+            with scandir(path) as entries:
+                yield cut(entries) if str(path).endswith("/b") else entries
+
+        def cut(entries):
+            yield next(entries)
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(os, "scandir", break_off)
+        records, [reject] = read(root)
+        assert ids(records) == ["a.png", "e.png"]
+        assert (reject.reason, reject.hides) == ("unreadable", "b/")
+
+    def test_a_name_that_cannot_be_asked_what_it_is(self, folder, read, monkeypatch):
+        root = folder({"a.png": b"", "nas/b.png": b""})
+        scandir = os.scandir
+
+        class Stale:
+            name = "nas"
+
+            def is_symlink(self):
+                return False
+
+            def is_dir(self):
+                raise OSError(errno.ESTALE, "Stale file handle")
+
+        @contextmanager
+        def stale(path):
+            with scandir(path) as entries:
+                yield [Stale() if entry.name == "nas" else entry for entry in entries]
+
+        monkeypatch.setattr(os, "scandir", stale)
+        records, [reject] = read(root)
+        assert (ids(records), reject.reason, reject.hides) == (["a.png"], "unreadable", "nas")
+
+    @pytest.mark.parametrize("left", [[], [".keep"], ["lost+found/"], [".keep", ".Trash/"]])
+    def test_an_empty_folder_may_be_a_mount_point(self, folder, left):
+        root = folder({"a.png": b""})
+        (root / "nas").mkdir()
+        for name in left:
+            (root / "nas" / name).mkdir() if name.endswith("/") else (root / "nas" / name).touch()
+        [empty] = [each for each in FolderCorpus(root) if isinstance(each, PassedOver) and each.hides is not None]
+        assert (empty.kind, empty.hides, empty.uri) == ("empty folder", "nas/", (root / "nas").as_uri())
+
+    @pytest.mark.parametrize("name", ["x.jpg", "page.txt", "no-suffix"])
+    def test_an_unreadable_file(self, folder, read, monkeypatch, name):
+        root = folder({"a.png": b"", name: b"\x89PNG\r\n\x1a\n"})
+
+        def deny(path, *rest):
+            if str(path).endswith(name):
+                raise PermissionError(13, "Permission denied", str(path))
+            return opened(path, *rest)
+
+        def ask(path, **options):
+            if str(path).endswith(name):
+                raise PermissionError(13, "Permission denied", str(path))
+            return asked(path, **options)
+
+        opened, asked = os.open, os.stat
+        monkeypatch.setattr(os, "open", deny)
+        monkeypatch.setattr(os, "stat", ask)
+        records, [reject] = read(root)
+        assert (ids(records), reject.reason, reject.hides) == (["a.png"], "unreadable", name)
+
+
+class TestCollections:
+    @pytest.fixture
+    def shop(self, tmp_path):
+        """A collection inside a folder of photos."""
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos/a.png").touch()
+        with Collection.open(tmp_path / "photos/shop", model="fake:8"):
+            pass
+        (tmp_path / "photos/shop/media").mkdir(exist_ok=True)
+        (tmp_path / "photos/shop/media/b.png").touch()
+        return tmp_path / "photos/shop"
+
+    def test_it_is_no_part_of_the_folder_that_it_lies_in(self, shop, read, passed_over):
+        assert ids(read(shop.parent)[0]) == ["a.png"]
+        assert passed_over(shop.parent) == {"shop": "underdrawing collection"}
+
+    @pytest.mark.parametrize("below", ["", "media", "media/b.png"])
+    def test_it_is_no_source(self, shop, below):
+        with pytest.raises(CallError, match=r"shop.* is an underdrawing collection.*Name the folder or file"):
+            open_corpus(shop / below)
+
+    def test_a_file_of_that_name_alone_is_none(self, folder, read):
+        root = folder({"a/collection.json": '{"title": "Stamps"}', "a/collection.png": b""})
+        [record], _ = read(root)
+        assert record.document.fields == {"title": "Stamps"}
 
 
 class TestLinks:
@@ -256,6 +452,61 @@ class TestLinks:
         (root / "link").symlink_to(tmp_path / "elsewhere")
         assert ids(read(root)[0]) == ["a.png", "link/b.png"]
 
+    def test_a_fan_of_links_gives_each_file_once(self, folder, read, passed_over):
+        root = folder({f"{'d/' * level}x.png": b"" for level in range(15)})
+        for level in range(14):
+            above = root / ("d/" * level)
+            (above / "e").symlink_to("d")
+            (above / "c").symlink_to(above / "d")
+        records, rejects = read(root)
+        assert (len(records), rejects) == (15, [])
+        assert sorted(each.kind for each in open_corpus(root) if isinstance(each, PassedOver)) == [FOLDER_READ] * 28
+
+    def test_a_fan_of_links_elsewhere_gives_each_file_once(self, folder, read, tmp_path):
+        root = folder({})
+        for level in range(15):
+            (tmp_path / f"far{level}").mkdir()
+            (tmp_path / f"far{level}/x.png").touch()
+            for name in "ab" if level < 14 else "":
+                (tmp_path / f"far{level}/{name}").symlink_to(tmp_path / f"far{level + 1}")
+        (root / "b").symlink_to(tmp_path / "far0")
+        (root / "c").symlink_to(tmp_path / "far0")
+        records, rejects = read(root)
+        assert (sorted(ids(records)), rejects) == (sorted(f"b/{'a/' * level}x.png" for level in range(15)), [])
+
+    def test_what_lies_below_the_folder_keeps_its_place_whatever_links_come_first(self, folder, read, passed_over):
+        root = folder({"m/x.png": b"", "m/x.txt": "a cat", "z.png": b""})
+        (root / "a").symlink_to(root / "m")
+        (root / "b.png").symlink_to(root / "m/x.png")
+        records, _ = read(root)
+        assert ids(records) == ["m/x.png", "z.png"]
+        assert passed_over(root) == {"a": "link to a folder read already", "b.png": "link to a file read already"}
+
+    def test_links_to_files_elsewhere(self, folder, read, passed_over, tmp_path):
+        root = folder({})
+        (tmp_path / "far").mkdir()
+        for name in "x.png", "y.png", "z.png":
+            (tmp_path / "far" / name).touch()
+        (root / "a.png").symlink_to(tmp_path / "far/x.png")
+        (root / "b.png").symlink_to(tmp_path / "far/x.png")
+        (root / "far").symlink_to(tmp_path / "far")
+        (root / "z.png").symlink_to(tmp_path / "far/z.png")
+        assert ids(read(root)[0]) == ["a.png", "far/y.png", "far/z.png"]
+        assert passed_over(root) == dict.fromkeys(["b.png", "x.png", "z.png"], "link to a file read already")
+
+    def test_links_into_hidden_folders_are_followed(self, folder, read):
+        root = folder({".annex/1234": b"\x89PNG\r\n\x1a\n", "a/b.txt": "b"})
+        (root / "x.png").symlink_to(root / ".annex/1234")
+        assert ids(read(root)[0]) == ["a/b.txt", "x.png"]
+
+    def test_a_sidecar_may_be_a_link(self, folder, read):
+        root = folder({"x.png": b"", "shared.txt": "a cat"})
+        (root / "x.txt").symlink_to(root / "shared.txt")
+        assert [(each.document.id, each.document.text) for each in read(root)[0]] == [
+            ("shared.txt", "a cat"),
+            ("x.png", "a cat"),
+        ]
+
     def test_loops_end(self, folder, read, tmp_path):
         root = folder({"a/b/x.png": b""})
         (root / "a/b/up").symlink_to(root / "a")
@@ -263,7 +514,7 @@ class TestLinks:
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "elsewhere/back").symlink_to(root)
         (root / "out").symlink_to(tmp_path / "elsewhere")
-        assert read(root) == (list(read(root)[0]), [])
+        assert read(root)[1] == []
         assert ids(read(root)[0]) == ["a/b/x.png"]
 
 
@@ -289,6 +540,7 @@ class TestLaziness:
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(len(inspect.stack(0)) + 150)
         try:
-            assert list(FolderCorpus(tmp_path)) == []
+            [empty] = FolderCorpus(tmp_path)
+            assert empty.hides == "d/" * 200
         finally:
             sys.setrecursionlimit(limit)

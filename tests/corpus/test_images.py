@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageDraw, ImageFile
 
-from indexer.corpus.images import decode_image, encode_for_storage, image_digest
+from indexer.corpus.images import DARK, decode_image, encode_for_storage, image_digest
 from indexer.errors import ItemError
 
 Image.init()
@@ -162,8 +162,22 @@ class TestEveryKindComesOutTheSame:
         result = decode_image(encoded(image, "PNG", transparency=bytes([0, 255])))
         assert [result.getpixel((x, 0)) for x in range(2)] == [(255, 255, 255), (100, 100, 100)]
 
-    @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+    def test_palette_gif_and_16_bit_grey_in_white_are_laid_on_dark(self, encoded):
+        palette = Image.new("P", (8, 8))
+        palette.putpalette([0, 0, 0, 255, 255, 255])
+        palette.putpixel((3, 3), 1)
+        grey = np.zeros((8, 8), np.uint16)
+        grey[3, 3] = 65_535
+        for data in (
+            encoded(palette, "GIF", transparency=0),
+            encoded(palette, "PNG", transparency=bytes([0, 255])),
+            encoded(Image.fromarray(grey), "PNG", transparency=0),
+        ):
+            image = decode_image(data)
+            assert [image.getpixel(at) for at in ((3, 3), (0, 0))] == [(255, 255, 255), DARK]
+
     @pytest.mark.parametrize("orientation", UNDONE_BY)
+    @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
     def test_orientation(self, turned, encoded, quarters, format, orientation):
         image, exif = turned(orientation)
         decoded = decode_image(encoded(image, format, exif=exif))
@@ -179,6 +193,65 @@ class TestEveryKindComesOutTheSame:
         path = tmp_path / os.fsdecode(b"caf\xe9.png")
         path.write_bytes(encoded(picture(), "PNG"))
         assert quarters(decode_image(path)) == "RGBW"
+
+
+def drawn(colour, alpha=255, size=64, shape="ellipse", behind=(0, 0, 0)):
+    image = Image.new("RGBA", (size, size), (*behind, 0))
+    getattr(ImageDraw.Draw(image), shape)([8, 8, size - 8, size - 8], fill=(*colour, alpha))
+    return image
+
+
+class TestGround:
+    """A drawing is laid on white, unless white hides it."""
+
+    @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "AVIF"])
+    @pytest.mark.parametrize("colour", [(255, 255, 255), (250, 250, 250), (236, 238, 240)])
+    def test_white_drawings_differ(self, encoded, format, colour):
+        options = {"lossless": True} if format == "WEBP" else {}
+        shapes = [encoded(drawn(colour, shape=shape), format, **options) for shape in ("ellipse", "rectangle")]
+        one, two = map(decode_image, shapes)
+        assert one.tobytes() != two.tobytes()
+        assert np.abs(np.asarray(one.getpixel((0, 0))) - DARK).max() < 4
+        assert np.abs(np.asarray(one.getpixel((32, 32))) - colour).max() < 4
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "La"])
+    def test_white_in_every_mode_with_alpha(self, mode):
+        if mode == "La":
+            pytest.raises(ItemError, decode_image, Image.new("La", (4, 4)))
+            return
+        assert decode_image(drawn((255, 255, 255)).convert(mode)).getpixel((0, 0)) == DARK
+
+    @pytest.mark.parametrize(
+        "colour", [(0, 0, 0), (200, 0, 0), (255, 255, 0), (255, 255, 200), (128, 128, 128), (222, 222, 222)]
+    )
+    def test_every_other_drawing_keeps_white(self, colour):
+        for alpha in (255, 100, 20):
+            assert decode_image(drawn(colour, alpha)).getpixel((0, 0)) == (255, 255, 255)
+
+    def test_what_is_hidden_under_full_transparency_does_not_count(self):
+        for behind in (0, 0, 0), (255, 255, 255), (90, 10, 200):
+            assert decode_image(drawn((255, 255, 255), behind=behind)).getpixel((0, 0)) == DARK
+            assert decode_image(drawn((20, 20, 20), behind=behind)).getpixel((0, 0)) == (255, 255, 255)
+
+    def test_a_faint_white_drawing_is_seen(self):
+        image = decode_image(drawn((255, 255, 255), alpha=40))
+        assert image.getpixel((32, 32)) != image.getpixel((0, 0)) == DARK
+
+    def test_a_white_drawing_with_a_dark_line_keeps_white(self):
+        image = drawn((255, 255, 255))
+        ImageDraw.Draw(image).line([8, 8, 56, 56], fill=(0, 0, 0, 255), width=3)
+        assert decode_image(image).getpixel((0, 0)) == (255, 255, 255)
+
+    def test_a_speck_does_not_hold_the_ground(self):
+        image = drawn((255, 255, 255))
+        image.putpixel((32, 32), (200, 0, 0, 255))
+        assert decode_image(image).getpixel((0, 0)) == DARK
+
+    def test_an_image_with_nothing_visible_is_white(self):
+        assert decode_image(Image.new("RGBA", (8, 8), (9, 9, 9, 0))).getcolors() == [(64, (255, 255, 255))]
+
+    def test_an_opaque_white_image_stays_as_it_is(self):
+        assert decode_image(Image.new("RGBA", (8, 8), (255, 255, 255, 255))).getcolors() == [(64, (255, 255, 255))]
 
 
 class TestTheResultStandsAlone:

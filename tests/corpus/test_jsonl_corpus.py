@@ -124,19 +124,19 @@ BAD_LINES = [
     (b"null", "bad-json", "NoneType"),
     (b'{"text": "a"} {"text": "b"}', "bad-json", "column 15"),
     (b'{"text": NaN}', "empty", "neither"),
-    (b'{"text": "a", "n": -Infinity}', "bad-json", "Infinity"),
-    (b'{"text": "a", "n": 1e999}', "bad-fields", "JSON"),
+    (b'{"text": "a", "n": -Infinity}', "bad-fields", "infinite"),
+    (b'{"text": "a", "n": 1e999}', "bad-fields", "infinite"),
     (b'{"text": "a", "n": ' + b"9" * 5_000 + b"}", "bad-json", "digits"),
     (b'{"text": "a", "n": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "bad-json", "recursion"),
     (b'{"text": "caf\xe9"}', "not-utf-8", "byte 13"),
     (b"\0\0\0", "bad-json", "column 1"),
     (b'{"text": "a\\u0000b"}', "nul", "character 1"),
     (b'{"id": "a\\u0000b", "text": "t"}', "nul", "id"),
-    (b'{"text": "a", "n": {"deep": ["\\u0000"]}}', "nul", "fields"),
-    (b'{"text": "a", "\\u0000": 1}', "nul", "fields"),
-    (b'{"text": "\\ud800"}', "bad-text", "surrogate"),
-    (b'{"id": "\\ud800", "text": "t"}', "bad-id", "surrogate"),
-    (b'{"text": "a", "n": "\\udfff"}', "bad-fields", "surrogates"),
+    (b'{"text": "a", "n": {"deep": ["\\u0000"]}}', "nul", "'n.deep'"),
+    (b'{"text": "a", "\\u0000": 1}', "nul", "name of a field"),
+    (b'{"text": "\\ud800"}', "not-unicode", "surrogate"),
+    (b'{"id": "\\ud800", "text": "t"}', "not-unicode", "surrogate"),
+    (b'{"text": "a", "n": "\\udfff"}', "not-unicode", "surrogate"),
     (b'{"id": "a"}', "empty", "neither"),
     (b'{"text": ""}', "empty", "neither"),
     (b'{"text": " \\t"}', "empty", "neither"),
@@ -145,7 +145,10 @@ BAD_LINES = [
     (b'{"id": 1.5, "text": "t"}', "bad-id", "1.5"),
     (b'{"id": true, "text": "t"}', "bad-id", "True"),
     (b'{"id": ["a"], "text": "t"}', "bad-id", "['a']"),
-    (b'{"id": "' + b"i" * 1_025 + b'", "text": "t"}', "bad-id", "1,025"),
+    (b'{"id": "' + b"i" * 1_025 + b'", "text": "t"}', "too-long", "1,025"),
+    (('{"id": "' + "語" * 1_000 + '", "text": "t"}').encode(), "too-long", "3,000 bytes"),
+    (b'{"text": "a", "n": 9223372036854775808}', "bad-fields", "'n' holds a whole number of 64 bits"),
+    (b'{"text": "a", "n": "' + b"n" * 1_048_576 + b'"}', "too-long", "most of them in 'n'"),
     (b'{"text": ["a"]}', "bad-text", "list"),
     (b'{"text": 5}', "bad-text", "int"),
     (b'{"text": "' + b"t" * 10_000_001 + b'"}', "too-long", "10,000,001"),
@@ -251,3 +254,9 @@ class TestMemory:
             assert tracemalloc.get_traced_memory()[1] < 2_000_000
         finally:
             tracemalloc.stop()
+
+
+def test_what_ids_of_lines_begin_with_can_be_given(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"id": "own", "text": "y"}\n{"text": 5}\n')
+    first, second, reject = JsonlCorpus(tmp_path / "a.jsonl", name="data/a.jsonl")
+    assert [first.document.id, second.document.id, reject.hides] == ["data/a.jsonl-1", "own", "data/a.jsonl-3"]

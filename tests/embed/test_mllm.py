@@ -208,7 +208,11 @@ def test_the_published_specs_say_what_their_authors_do() -> None:
         assert spec.template.index("{image}") < spec.template.index("{text}")
         assert spec.instruction(Role.QUERY, Modality.FUSED, None) == spec.instruction(Role.DOCUMENT, Modality.TEXT, "x")
     assert GME.template.endswith("<|im_start|>assistant\n<|endoftext|>")
-    assert (GME.positions, GME.full_stop, GME.max_tokens, GME.shorter) == ("sequential", "dot", 1800, False)
+    assert (GME.positions, GME.full_stop, GME.max_tokens, GME.shorter) == ("sequential", "none", 1800, False)
+    assert GME.instruction(Role.QUERY, Modality.TEXT, "Is it?") == "Is it?"
+    assert GME.instruction(Role.QUERY, Modality.TEXT, "Find it") == "Find it"
+    assert GME.with_options({"full_stop": "dot"}).instruction(Role.QUERY, Modality.TEXT, "Find it") == "Find it."
+    assert (GME.sizing, QWEN3_VL_EMBEDDING.sizing) == ("gme", "utils")
     assert GME.resizes[-1] == (200_704, 1_003_520)
     assert QWEN3_VL_EMBEDDING.template.endswith("<|im_start|>assistant\n")
     assert (QWEN3_VL_EMBEDDING.positions, QWEN3_VL_EMBEDDING.full_stop) == ("mrope", "punctuation")

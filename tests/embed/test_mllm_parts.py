@@ -19,7 +19,7 @@ from indexer.embed.mllm_batches import by_tokens, halving
 from indexer.embed.mllm_images import ImageShaper, fit
 from indexer.embed.mllm_loading import load_model
 from indexer.embed.mllm_prompt import ImageTokens, PromptWriter, collate, load_tokenizer, positions
-from indexer.embed.mllm_spec import ImageBackend, MllmSpec, Positions
+from indexer.embed.mllm_spec import ImageBackend, MllmSpec, Positions, Sizing
 from indexer.errors import CallError, ItemError, ModelError
 from indexer.types import Item, Role
 
@@ -81,6 +81,32 @@ def test_a_text_that_is_too_long_loses_its_end_and_nothing_else_is_lost(folder: 
     alone = made.write("Find.", "\n" + text, None).ids
     assert len(alone) == SPEC.max_tokens
     assert alone[-tail:] == bare[-tail:]
+
+
+def test_a_long_item_may_be_cut_at_its_end_as_the_authors_scripts_do(folder: Path, image_ids: ImageTokens) -> None:
+    text = " ".join(f"word {number} of many" for number in range(200))
+    authors = writer(folder, image_ids, replace(SPEC, parity="authors"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    whole = SPEC.template.replace("{instruction}", "Find.").replace("{image}", "").replace("{text}", text)
+    theirs = tokenizer(whole, truncation=True, max_length=SPEC.max_tokens).input_ids
+    assert list(authors.write("Find.", text, None).ids) == theirs
+    assert authors.write("Find.", "a star", None) == writer(folder, image_ids).write("Find.", "a star", None)
+    assert authors.describe() != writer(folder, image_ids).describe()
+
+
+def test_images_may_be_read_as_they_are_stored(folder: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise(60, 30).save(tmp_path / "turned.png", exif=exif)
+    own, authors = (load_embedder(f"mllm:{folder}?parity={each}") for each in ("own", "authors"))
+    shapes = [each.preparer()(Item(image=tmp_path / "turned.png")).arrays["image"].shape for each in (own, authors)]
+    assert shapes[0][0] > shapes[0][1]
+    assert shapes[1][1] > shapes[1][0]
+    clear = Image.new("RGBA", (40, 40), (255, 255, 255, 0))
+    clear.paste((250, 250, 250, 255), (10, 10, 30, 30))
+    assert authors.preparer()(Item(image=clear)).arrays["image"].min() >= 245, "RGBA on white"
+    assert own.preparer()(Item(image=clear)).arrays["image"].min() < 200, "on a ground that it is seen on"
+    assert own.fingerprint().digest != authors.fingerprint().digest
 
 
 def test_where_a_picture_fills_the_limit_the_text_is_left_out_whole(folder: Path, image_ids: ImageTokens) -> None:
@@ -158,6 +184,29 @@ def test_sizes_are_those_of_the_authors_rule(factor: int) -> None:
             continue
         down, across = smart_resize(height, width, factor, 4 * factor**2, 100 * factor**2)
         assert fit(width, height, factor, 4 * factor**2, 100 * factor**2, 200) == (across, down)
+
+
+@pytest.mark.parametrize(
+    ("sizing", "size", "wanted"),
+    [
+        # Numbers of qwen_vl_utils 0.0.14 and of GME's published script, factor 32, between 4,096 and 1,843,200 pixels.
+        ("utils", (10, 1500), (32, 1504)), ("utils", (1500, 10), (1504, 32)), ("utils", (5, 900), (32, 896)),
+        ("utils", (3, 20), (32, 192)), ("utils", (15, 16), (64, 96)), ("utils", (640, 480), (640, 480)),
+        ("gme", (10, 1500), (32, 1504)), ("gme", (10, 3000), (32, 3008)), ("gme", (10, 9000), (32, 6400)),
+        ("gme", (9000, 10), (6400, 32)), ("gme", (640, 480), (640, 480)), ("transformers", (10, 1500), (32, 800)),
+    ],
+)  # fmt: skip
+def test_narrow_images_have_the_size_that_the_authors_give_them(sizing: str, size, wanted) -> None:
+    assert fit(*size, 32, 4096, 1_843_200, 200, Sizing(sizing)) == wanted
+
+
+def test_gme_squeezes_what_the_others_refuse(folder: Path) -> None:
+    image = noise(9, 3000)
+    prepare = load_embedder(f"mllm:{folder}?sizing=gme").preparer()
+    assert prepare(Item(image=image)).arrays["image"].shape[2] == 3
+    for sizing in ("utils", "transformers"):
+        with pytest.raises(ItemError, match="200 times the other"):
+            load_embedder(f"mllm:{folder}?sizing={sizing}").preparer()(Item(image=image))
 
 
 def test_a_picture_of_300_to_1_is_refused_and_one_of_200_to_1_is_not(folder: Path) -> None:

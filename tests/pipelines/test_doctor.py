@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from types import SimpleNamespace
 
@@ -58,7 +59,7 @@ def test_this_machine_is_examined_as_a_whole(run, monkeypatch):
 
 
 def test_bfloat16_is_measured():
-    assert 0 < doctor.bf16_speedup(seconds=0.01) < 1000
+    assert math.isfinite(doctor.bf16_speedup(seconds=0.01))
     assert doctor.Bf16((), 1.31).pays
     assert not doctor.Bf16(("avx512_bf16",), 1.2).pays
     assert not doctor.Bf16(("avx512_bf16",), None).pays

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from tiny_models import DIM, WIDTH, WIDTH_2, save_generator, tiny_inversion, tiny_pipeline
 
 from indexer.errors import CallError, GeneratorError, ModelError, QueryError, UnknownNameError
-from retrieval.generate import DrawOptions, Sketch
+from retrieval.generate import Drawing, DrawOptions, Sketch
 from retrieval.generate.diffusion import GeneratorSpec, PseudoTargetGenerator, WordSource, _drawing
+from retrieval.generate.presets import load_preset
 
 # The schedulers of diffusers hand tensors to NumPy in a way that is going out of use.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -63,9 +64,12 @@ def pixels(drawing: object) -> np.ndarray:
     return np.stack([np.asarray(image) for image in drawing.images]).astype(int)
 
 
-def stock(layout: str, prompts: list[str], **options: object) -> np.ndarray:
-    """What the pipeline itself draws of texts, from the noise that we use."""
+def stock(layout: str, prompts: list[str], *, pad: int | None = None, **options: object) -> np.ndarray:
+    """What the pipeline itself draws of texts, from the noise that we use; `pad` fills the prompts of all encoders."""
     pipeline = tiny_pipeline(layout)
+    for tokenizer in (pipeline.tokenizer, getattr(pipeline, "tokenizer_2", None)):
+        if pad is not None and tokenizer is not None:
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
     pipeline.set_progress_bar_config(disable=True)
     seed, images = options.pop("seed"), options.pop("num_images_per_prompt")
     sources = [torch.Generator().manual_seed(1000 * seed + n) for _ in prompts for n in range(images)]
@@ -92,6 +96,57 @@ def test_with_a_known_word_it_draws_what_the_pipeline_draws_of_the_text(
     drawn = np.stack([pixels(each) for each in generator.draw(sketches, options)])
     np.testing.assert_allclose(drawn, expected, atol=1)
     assert drawn.std() > 5
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_prompts_are_filled_with_the_id_that_the_denoiser_was_trained_with(name: str, tmp_path: Path) -> None:
+    folder = save_generator(tmp_path, name, word="cat")
+    spec = GeneratorSpec.read(folder)
+    drawn = {}
+    for pad in (None, 0):
+        generator = PseudoTargetGenerator.load(folder, replace(spec, pad_token=pad))
+        [drawing] = generator.draw([sketch("is red", encoders=LAYOUTS[name])], DrawOptions(steps=3, guidance=1.0))
+        drawn[pad] = pixels(drawing)
+        texts = ["a photo of cat that is red"]
+        told = {"guidance_scale": 1.0, "num_inference_steps": 3, "seed": 0, "num_images_per_prompt": 1}
+        np.testing.assert_allclose(drawn[pad], stock(name, texts, pad=pad, **told)[0], atol=1)
+    assert np.abs(drawn[None] - drawn[0]).max() > 3
+
+
+def test_the_settings_of_cigs_released_code_are_a_preset(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(folders["sdxl"], tmp_path / "copy")
+    words = json.loads((folder / "underdrawing.json").read_text())["words"]
+    (folder / "underdrawing.json").write_text(json.dumps({"preset": "cig-paper", "words": words, "size": 16}))
+    spec = GeneratorSpec.read(folder)
+    assert (spec.steps, spec.guidance, spec.retries, spec.pad_token, spec.size) == (50, 5.0, 5, 0, 16)
+    assert load_preset("cig-paper").size == 512
+    weights = {pair: (each.inversion, each.pseudo_target) for pair, each in load_preset("cig-paper").weights.items()}
+    assert (weights["circo", "test"], weights["cirr", "test1"]) == ((0.7, 0.3), (0.5, 0.5))
+    (folder / "underdrawing.json").write_text(json.dumps({"preset": "cig-papers", "words": words}))
+    with pytest.raises(UnknownNameError, match=r"cig-papers.*cig-paper"):
+        GeneratorSpec.read(folder)
+
+
+def test_a_black_image_is_generated_again_with_the_next_seed(folders: dict[str, Path], monkeypatch) -> None:
+    folder = folders["sd15"]
+    generator = PseudoTargetGenerator.load(folder, replace(GeneratorSpec.read(folder), retries=2))
+    drawn, seeds = generator._draw, []
+
+    def black_at_first(sketches, options):
+        seeds.append((options.seed, [each.text for each in sketches]))
+        made = drawn(sketches, options)
+        failed = {7: ("red", "blue"), 8: ("blue",), 9: ("blue",)}[options.seed]
+        return [Drawing((), "black") if each.text in failed else own for each, own in zip(sketches, made, strict=True)]
+
+    monkeypatch.setattr(generator, "_draw", black_at_first)
+    red, green, blue = generator.draw([sketch(each) for each in ("red", "green", "blue")], DrawOptions(seed=7))
+    assert seeds == [(7, ["red", "green", "blue"]), (8, ["red", "blue"]), (9, ["blue"])]
+    assert (blue.images, blue.failed) == ((), "black")
+    monkeypatch.undo()
+    np.testing.assert_array_equal(pixels(red), pixels(generator.draw([sketch("red")], DrawOptions(seed=8))[0]))
+    np.testing.assert_array_equal(pixels(green), pixels(generator.draw([sketch("green")], DrawOptions(seed=7))[0]))
+    plain = PseudoTargetGenerator.load(folder)
+    assert plain.identity(DrawOptions()) != generator.identity(DrawOptions())
 
 
 def test_what_is_drawn_follows_text_reference_and_seed(generator: PseudoTargetGenerator, layout: str) -> None:

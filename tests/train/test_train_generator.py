@@ -233,6 +233,23 @@ def test_our_generator_loads_the_folder_and_draws_as_the_trainer_did(trained: Pa
     )
 
 
+def test_drawing_follows_the_flow_that_training_asks_for(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A denoiser that knows the answer, (mixed - clean) / level, brings any noise to what is clean."""
+    loaded = PseudoTargetGenerator.load(trained / "model")
+    pipeline = loaded._pipeline
+    clean = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def knows(mixed, time, **_):
+        return ((mixed - clean) / (time / pipeline.scheduler.config.num_train_timesteps),)
+
+    monkeypatch.setattr(pipeline.unet, "forward", knows)
+    feature = np.ones(DIM, np.float32) / DIM**0.5
+    [drawing] = loaded.draw([Sketch("blue", (feature,))], DrawOptions(steps=8))
+    decoded = pipeline.vae.decode(clean / pipeline.vae.config.scaling_factor).sample.detach()
+    expected = (decoded[0].permute(1, 2, 0) / 2 + 0.5).clamp(0, 1).numpy() * 255
+    np.testing.assert_allclose(np.asarray(drawing.images[0]), expected, atol=2)
+
+
 def test_prompts_are_of_all_four_kinds_and_no_caption_makes_a_place_for_a_word(
     trained: Path, recipe: GeneratorRecipe
 ) -> None:

@@ -1,0 +1,102 @@
+"""Where a walk through a folder stands, and what it has been to: links are followed once, and only out of the folder.
+
+What this module does not know: what is read of a file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from indexer.corpus.paths import Identity, identity_of, is_collection, portable_name
+from indexer.corpus.selection import ALL, Selection
+from indexer.corpus.suffixes import litter_kind
+
+FOLDER_READ = "link to a folder read already"
+FILE_READ = "link to a file read already"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder on the walk.
+
+    Attributes:
+        path: Under the names that links gave it.
+        prefix: Of the ids of what is in it: its path below the root, with a slash behind, or nothing for the root.
+        meant: What is read of it.
+        linked: Whether a link led here.
+    """
+
+    path: Path
+    prefix: str
+    meant: Selection = ALL
+    linked: bool = False
+
+    def id_of(self, name: str) -> str:
+        """The id of the document in a file of this folder."""
+        return portable_name(self.prefix + name)
+
+
+@dataclass
+class Visited:
+    """What a walk has been to, so that it reads each file once, by whatever names links give it.
+
+    A file or folder that lies below the root is read where it lies, and links to it are passed over. What lies
+    elsewhere is read under the first link, in the order of the walk. Memory grows by the folders, not by the files.
+    """
+
+    root: Path
+    meant: Selection = ALL
+    _folders: set[Identity] = field(default_factory=set)
+    _files: set[Identity] = field(default_factory=set)  # those that links led to
+
+    def enter(self, identity: Identity) -> bool:
+        """Remember a folder; False if it was read before."""
+        if identity in self._folders:
+            return False
+        self._folders.add(identity)
+        return True
+
+    def is_read_in_place(self, link: Path, meant: Selection | None = None) -> bool:
+        """Whether what a link leads to lies below the root, where the walk comes to it without a link.
+
+        Args:
+            link: To a file or folder.
+            meant: What is to be read of the folder; None for a file.
+        """
+        real = Path(os.path.realpath(link))
+        if not real.is_relative_to(self.root):
+            return False
+        path, there = self.root, self.meant
+        *above, name = real.relative_to(self.root).parts or (".",)
+        for folder in above:
+            path /= folder
+            below = there.below(folder)
+            if below is None or litter_kind(folder) is not None or is_collection(path):
+                return False
+            there = below
+        if real == self.root:
+            return meant == self.meant
+        if litter_kind(name) is not None or is_collection(real):
+            return False
+        return there.has(name) if meant is None else there.below(name) == meant
+
+    def take_file(self, path: Path, *, is_link: bool) -> bool:
+        """Remember a file outside the root, which a link led to, itself or its folder; False if it was read before.
+
+        Raises:
+            OSError: The file cannot be asked.
+        """
+        if not (is_link or self._files):
+            return True
+        identity = identity_of(path, path.stat())
+        if identity in self._files:
+            return False
+        if is_link:
+            real = Path(os.path.realpath(path))
+            elsewhere = not real.is_relative_to(self.root) and litter_kind(real.name) is None
+            if elsewhere and identity_of(real.parent, real.parent.stat()) in self._folders:
+                return False
+            self._files.add(identity)
+        return True

@@ -1,0 +1,200 @@
+"""Compressed files, read from front to back: gzip, bzip2, xz and zstd, told by their content and not by their name.
+
+Memory does not grow with what a file unpacks to: a few bytes that stand for gigabytes come out in small pieces. How
+many of them make sense, who reads them must decide.
+
+What this module does not know: what is in a file.
+"""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase, BufferedReader
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from indexer.corpus.paths import open_file, printable
+from indexer.reasons import Reason, refusal
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".tgz", ".tbz2", ".txz")
+"""Of names of compressed files, in lower case."""
+
+_READ_BYTES = 2 * 1024  # small, for what a damaged piece unpacks to is lost
+_BUFFER_BYTES = 64 * 1024
+_XZ_MEMORY = 256 * 1024 * 1024
+"""What an xz stream may ask for; its strongest preset takes 65 MiB."""
+
+
+@contextmanager
+def open_stream(path: Path) -> Iterator[BufferedIOBase]:
+    """Open a regular file for reading from front to back, unpacked if it is compressed. A plain file can be sought in.
+
+    Raises:
+        ItemError: As `open_file`; while it is read also `truncated` or `damaged`.
+    """
+    with open_file(path) as file:
+        head = file.peek(6)[:6]
+        if not head and path.name.lower().endswith(SUFFIXES):
+            raise refusal(Reason.TRUNCATED, f"{printable(path)} is empty; a compressed file begins with a header.")
+        if head.startswith(b"\x28\xb5\x2f\xfd"):
+            yield BufferedReader(_Zstd(file, path), _BUFFER_BYTES)
+        elif (packing := _packing(head)) is not None:
+            yield BufferedReader(_Unpacked(file, path, *packing), _BUFFER_BYTES)
+        else:
+            yield file
+
+
+def without_compression(name: str) -> str:
+    """A file's name without the suffix of its compression."""
+    for suffix in (".gz", ".bz2", ".xz", ".zst"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+class _Decompressor(Protocol):
+    """What the decompressors of `bz2` and `lzma` have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _Inflate:
+    """One member of a gzip file, in the manner of `bz2.BZ2Decompressor`."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(31)
+
+    @property
+    def eof(self) -> bool:
+        return self._inflate.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inflate.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflate.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
+
+
+def _packing(head: bytes) -> tuple[str, Any] | None:
+    """The name of a compression and the maker of its decompressor; None of what is not compressed."""
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip", _Inflate
+    if head.startswith(b"BZh"):
+        return "bzip2", bz2.BZ2Decompressor
+    if head.startswith(b"\xfd7zXZ\0"):
+        return "xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+    return None
+
+
+class _Unpacked(io.RawIOBase):
+    """What a compressed file unpacks to. Streams that follow each other in it read as one."""
+
+    def __init__(self, file: BufferedReader, path: Path, name: str, make: Any) -> None:
+        self._file, self._path, self._name, self._make = file, path, name, make
+        self._stream: _Decompressor = make()
+        self._rest = b""
+        self._ended = False
+
+    def readable(self) -> bool:
+        """As of every file that is read."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill a buffer as far as the file goes.
+
+        Raises:
+            ItemError: `truncated` or `damaged`.
+        """
+        view = memoryview(buffer).cast("B")
+        try:
+            content = self._next(len(view))
+        except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk
+            detail = f"{printable(self._path)} is a damaged {self._name} stream ({error})."
+            raise refusal(Reason.DAMAGED, detail) from error
+        view[: len(content)] = content
+        return len(content)
+
+    def _next(self, length: int) -> bytes:
+        while not self._ended:
+            if self._stream.eof:
+                self._begin_next()
+                continue
+            data, at_end = b"", False
+            if self._stream.needs_input:
+                data, self._rest = self._rest or self._file.read(_READ_BYTES), b""
+                at_end = not data
+            if content := self._stream.decompress(data, length):
+                return content
+            if at_end and not self._stream.eof:
+                raise refusal(Reason.TRUNCATED, f"{printable(self._path)} ends inside its {self._name} stream.")
+        return b""
+
+    def _begin_next(self) -> None:
+        """Go on with the stream behind the one that ended, if there is one; zeros may stand between them."""
+        rest = self._stream.unused_data.lstrip(b"\0")
+        while len(rest) < 6 and (data := self._file.read(_READ_BYTES)):
+            rest = (rest + data).lstrip(b"\0")
+        if not rest:
+            self._ended = True
+            return
+        if (packing := _packing(rest[:6])) is None or packing[0] != self._name:
+            detail = f"{printable(self._path)} goes on behind the end of its {self._name} stream with {rest[:8]!r}."
+            raise refusal(Reason.DAMAGED, detail)
+        self._stream = self._make()
+        self._rest = rest
+
+
+class _Zstd(io.RawIOBase):
+    """What a zstd file unpacks to, by Arrow: Python has no zstd before 3.14."""
+
+    def __init__(self, file: BufferedReader, path: Path) -> None:
+        import pyarrow as pa
+
+        self._path = path
+        self._stream: Any = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+
+    def readable(self) -> bool:
+        """As of every file that is read."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill a buffer as far as the file goes.
+
+        Raises:
+            ItemError: `truncated` or `damaged`.
+        """
+        view = memoryview(buffer).cast("B")
+        try:
+            content = self._stream.read(len(view))
+        except OSError as error:
+            if error.errno is not None:
+                raise  # of the disk
+            if "Truncated" in str(error):
+                raise refusal(Reason.TRUNCATED, f"{printable(self._path)} ends inside its zstd stream.") from error
+            raise refusal(Reason.DAMAGED, f"{printable(self._path)} is a damaged zstd stream ({error}).") from error
+        view[: len(content)] = content
+        return len(content)

@@ -1,0 +1,76 @@
+"""What a file is taken for by its name: an image, a text, a table, a shard, litter, or something known to be none.
+
+What this module does not know: what is in a file. Where a name tells nothing, `content.py` looks.
+"""
+
+from __future__ import annotations
+
+from indexer.corpus.records import IMAGE_SUFFIXES
+
+DRAWING = ".svg"
+DETAILS = ".json"
+TEXTS = (".txt", ".md")
+
+HIDDEN_FILE, HIDDEN_FOLDER = "hidden file", "hidden folder"
+SYSTEM_FILE, SYSTEM_FOLDER = "system file", "system folder"
+NO_SUFFIX = "no suffix"
+
+_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"})
+
+_RAW = (
+    ".3fr .ari .arw .bay .braw .cap .cr2 .cr3 .crw .dcr .dcs .dng .drf .eip .erf .fff .gpr .iiq .k25 .kdc .mdc .mef"
+    " .mos .mrw .nef .nrw .obm .orf .pef .ptx .pxn .r3d .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f"
+)
+_FILMS = ".3g2 .3gp .avi .flv .insv .lrv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .thm .ts .vob .webm .wmv"
+_SOUNDS = ".aac .aiff .flac .m4a .mid .mp3 .oga .ogg .opus .wav .wma"
+_PAPERS = ".doc .docx .epub .key .mobi .numbers .odp .ods .odt .pages .pdf .ppt .pptx .ps .rtf .xls .xlsx"
+_PACKED = ".7z .bz2 .dmg .gz .iso .lz4 .rar .tar .tgz .xz .zip .zst"
+_DATA = (
+    ".aae .arrow .bak .bib .bin .cfg .conf .csv .db .feather .h5 .hdf5 .idx .ini .ipynb .json .jsonl .lock .log .lrcat"
+    " .lst .mat .md .ndjson .npy .npz .onnx .orc .parquet .pickle .pkl .pt .pth .safetensors .sqlite .srt .toml .tsv"
+    " .txt .vtt .xml .xmp .yaml .yml"
+)
+_CODE = (
+    ".bat .c .cc .class .cpp .css .dll .exe .go .h .htm .html .jar .java .js .jsx .o .php .py .pyc .rb .rs .rst .scss"
+    " .sh .so .sql .ts .tsx .whl"
+)
+UNREAD_IMAGES = frozenset(_RAW.split()) | {
+    ".jxl",
+    ".psd",
+    ".exr",
+    ".hdr",
+    ".xcf",
+    ".svgz",
+    ".eps",
+    ".bpg",
+    ".flif",
+    ".qoi",
+}
+"""Suffixes of images that are not read here: a document that has one is no text document for that."""
+NO_IMAGES = frozenset(" ".join((_RAW, _FILMS, _SOUNDS, _PAPERS, _PACKED, _DATA, _CODE)).split())
+"""Suffixes of what is no image that is read here, and so is not opened to find out. Raw photographs are among them:
+most begin as a TIFF does, and what a TIFF decoder gives of one is its thumbnail."""
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The stem, and the suffix in lower case."""
+    stem, dot, suffix = name.rpartition(".")
+    return (stem, f".{suffix.lower()}") if dot else (name, "")
+
+
+def litter_kind(name: str) -> str | None:
+    """What a hidden file or a file manager's own counts under, and None for every other. A folder ends in a slash."""
+    is_folder = name.endswith("/")
+    if name.startswith("."):
+        return HIDDEN_FOLDER if is_folder else HIDDEN_FILE
+    if name.removesuffix("/").lower() in _LITTER:
+        return SYSTEM_FOLDER if is_folder else SYSTEM_FILE
+    return None
+
+
+def is_image_name(name: str) -> bool | None:
+    """Whether a file is taken for an image by its name; None where the name does not tell. A drawing counts as one."""
+    suffix = split_name(name)[1]
+    if suffix in IMAGE_SUFFIXES or suffix == DRAWING:
+        return True
+    return False if suffix in NO_IMAGES else None

@@ -1,0 +1,267 @@
+"""The members of a tar archive, header by header, without faith in what a header claims.
+
+Python's `tarfile` reads a name of three gigabytes into memory if a header says that there is one, reads a terabyte to
+pass over a member that claims it, takes a bad header for the end of the archive, and searches extended headers in
+quadratic time. Here a header is read by `tarfile.TarInfo`, and all that follows from it is bounded.
+
+In a plain file members are passed over and read by seeking; a compressed stream is read from front to back, once.
+
+What this module does not know: what members mean.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import dataclass
+from enum import Enum
+from io import BufferedIOBase
+
+from indexer.reasons import Reason, refusal
+
+BLOCK = 512
+MAX_NAME_BYTES = 1024 * 1024
+"""Of a long name or an extended header; file systems allow a path of 4,096."""
+MAX_SKIPPED = 4 * 1024 * 1024 * 1024
+"""Of one member of a compressed archive, where passing over it means to unpack it."""
+MAX_END = 64 * 1024 * 1024
+"""Zeros behind the end of an archive."""
+_MAX_EXTENSIONS = 16
+"""Headers that describe one member, beside its own."""
+
+
+class Kind(Enum):
+    """What a member is."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    LINK = "link"
+    SPARSE = "sparse file"
+    OTHER = "device"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of an archive.
+
+    Attributes:
+        name: With slashes; bytes that are not UTF-8 as lone surrogates.
+        kind: What it is.
+        header: Where its first header begins, in bytes of the unpacked archive.
+        start: Where its content begins.
+        size: Bytes of its content.
+    """
+
+    name: str
+    kind: Kind
+    header: int
+    start: int
+    size: int
+
+
+class TarReader:
+    """Reads an archive from front to back.
+
+    Args:
+        stream: The archive, unpacked.
+        size: Bytes of the archive, if it can be sought in; None of a compressed stream.
+
+    Attributes:
+        position: Where the member begins that is read; everything before it could be read.
+        current: The member whose content cannot be read, behind an error.
+        ended: Whether an end mark was met, so that what came before it is whole.
+    """
+
+    def __init__(self, stream: BufferedIOBase, size: int | None) -> None:
+        self._stream, self._size = stream, size
+        self._offset = 0  # in the archive
+        self._end = 0  # of the content of the member before
+        self.position = 0
+        self.current: Member | None = None
+        self.ended = False
+
+    def next(self) -> Member | None:
+        """The next member, or None at the end of the archive. The content of the one before is passed over.
+
+        Raises:
+            ItemError: `truncated`, `damaged` or `too-many-bytes`. The archive cannot be read on.
+        """
+        self._skip_to(self._end)
+        self.position, self.current = self._offset, None
+        header = self._offset
+        name: str | None = None
+        size: int | None = None
+        sparse = False
+        for _ in range(_MAX_EXTENSIONS):
+            info = self._header()
+            if info is None:
+                return None
+            if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+                content = self._extension(info)
+                if info.type == tarfile.GNUTYPE_LONGNAME:
+                    name = content.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+            elif info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE):
+                records = _pax_records(self._extension(info))
+                if info.type != tarfile.XGLTYPE:
+                    name = records.get("GNU.sparse.name", records.get("path", name))
+                    size = _number(records["size"]) if "size" in records else size
+                    sparse = sparse or any(key.startswith("GNU.sparse.") for key in records)
+            else:
+                member = _member(info, name, size, sparse, header, self._offset)
+                self._begin(member)
+                return member
+        raise refusal(Reason.DAMAGED, f"one member has more than {_MAX_EXTENSIONS} headers")
+
+    def read(self, member: Member) -> bytes:
+        """The content of a member: of any that was met, in a plain file; else of the one met last, once.
+
+        Raises:
+            ItemError: `truncated` or `damaged`.
+        """
+        if self._size is None:
+            self.current = member
+            content = self._exactly(member.size)
+            self._end = member.start + _padded(member.size)
+            self.current = None
+            return content
+        self._stream.seek(member.start)
+        self._offset = member.start
+        content = self._exactly(member.size)
+        return content
+
+    def _begin(self, member: Member) -> None:
+        self.current = member
+        self._end = member.start + (_padded(member.size) if member.kind in (Kind.FILE, Kind.SPARSE) else 0)
+        if self._size is not None and member.kind is Kind.FILE and member.start + member.size > self._size:
+            missing = member.start + member.size - self._size
+            raise refusal(Reason.TRUNCATED, f"its content claims {member.size:,} bytes; {missing:,} are missing")
+        if self._size is None and member.size > MAX_SKIPPED:
+            raise refusal(
+                Reason.TOO_MANY_BYTES,
+                f"its content claims {member.size:,} bytes; in a compressed archive {MAX_SKIPPED:,} are allowed. "
+                "Unpack the archive to a plain .tar",
+            )
+        if self._size is not None:
+            self.current = None
+
+    def _header(self) -> tarfile.TarInfo | None:
+        """The next header; None at the end. Where another archive was written behind the end, it goes on with that."""
+        ends, self.ended = 0, False
+        while True:
+            block = self._block()
+            if block is None:
+                if ends:
+                    return None
+                raise refusal(Reason.TRUNCATED, "the end mark is missing")
+            if block.count(0) == BLOCK:
+                ends, self.ended = ends + 1, True
+                if ends * BLOCK > MAX_END:
+                    return None
+                continue
+            try:
+                info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            except (tarfile.HeaderError, ValueError) as error:
+                what = "behind its end mark stands no header" if ends else "a header is damaged"
+                raise refusal(Reason.DAMAGED, f"{what}: {error}") from error
+            if info.type == tarfile.GNUTYPE_SPARSE:
+                self._skip_sparse_map(more=block[482] != 0)
+            return info
+
+    def _skip_sparse_map(self, more: bool) -> None:
+        """Pass over the blocks between a sparse file's header and content; each says if one more follows."""
+        for _ in range(MAX_NAME_BYTES // BLOCK):
+            if not more:
+                return
+            more = self._exactly(BLOCK)[504] != 0
+        raise refusal(Reason.DAMAGED, "the map of a sparse file has no end")
+
+    def _extension(self, info: tarfile.TarInfo) -> bytes:
+        if not 0 <= info.size <= MAX_NAME_BYTES:
+            detail = f"a name or extended header claims {info.size:,} bytes; allowed are {MAX_NAME_BYTES:,}"
+            raise refusal(Reason.TOO_MANY_BYTES, detail)
+        content = self._exactly(info.size)
+        self._skip_to(self._offset - info.size + _padded(info.size))
+        return content
+
+    def _block(self) -> bytes | None:
+        """A block; None where the archive ends before it."""
+        block = self._some(BLOCK)
+        if not block:
+            return None
+        if len(block) < BLOCK:
+            raise refusal(Reason.TRUNCATED, "a header is cut off")
+        return block
+
+    def _exactly(self, count: int) -> bytes:
+        content = self._some(count)
+        if len(content) < count:
+            raise refusal(Reason.TRUNCATED, f"{count - len(content):,} bytes are missing")
+        return content
+
+    def _some(self, count: int) -> bytes:
+        """As much as there is, in small pieces: a claim takes no memory, and what precedes damage is not lost."""
+        pieces: list[bytes] = []
+        while count:
+            piece = self._stream.read1(min(count, 1 << 20))
+            if not piece:
+                break
+            pieces.append(piece)
+            count -= len(piece)
+            self._offset += len(piece)
+        return b"".join(pieces)
+
+    def _skip_to(self, offset: int) -> None:
+        if self._size is not None:
+            if offset > self._size and offset - self._size >= BLOCK:
+                raise refusal(Reason.TRUNCATED, f"{offset - self._size:,} bytes are missing")
+            if offset != self._offset or offset == 0:
+                self._stream.seek(offset)
+                self._offset = offset
+            return
+        while self._offset < offset:
+            piece = self._stream.read1(min(offset - self._offset, 1 << 20))
+            if not piece:
+                raise refusal(Reason.TRUNCATED, f"{offset - self._offset:,} bytes are missing")
+            self._offset += len(piece)
+
+
+def _member(info: tarfile.TarInfo, name: str | None, size: int | None, sparse: bool, header: int, start: int) -> Member:
+    size = info.size if size is None else size
+    if size < 0:
+        raise refusal(Reason.DAMAGED, f"a member claims {size:,} bytes")
+    if sparse or info.type == tarfile.GNUTYPE_SPARSE:
+        kind = Kind.SPARSE
+    elif info.isdir():
+        kind = Kind.FOLDER
+    elif info.issym() or info.islnk():
+        kind = Kind.LINK
+    elif info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
+        kind = Kind.OTHER
+    else:
+        kind = Kind.FILE  # and every type that is not known, as POSIX asks
+    return Member(info.name if name is None else name, kind, header, start, size)
+
+
+def _pax_records(content: bytes) -> dict[str, str]:
+    """The `length key=value` records of an extended header."""
+    records: dict[str, str] = {}
+    place = 0
+    while place < len(content) and content[place] != 0:
+        digits = content[place : place + 20].partition(b" ")[0]
+        length = _number(digits.decode("latin-1"))
+        record = content[place + len(digits) + 1 : place + length]
+        key, equals, value = record.partition(b"=")
+        if length <= len(digits) + 1 or place + length > len(content) or not equals or not value.endswith(b"\n"):
+            raise refusal(Reason.DAMAGED, "an extended header is damaged")
+        records[key.decode("utf-8", "surrogateescape")] = value[:-1].decode("utf-8", "surrogateescape")
+        place += length
+    return records
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        raise refusal(Reason.DAMAGED, f"an extended header has {text[:30]!r} for a number")
+    return int(text)
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
