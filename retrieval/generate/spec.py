@@ -12,7 +12,7 @@ from typing import Any
 
 from indexer.embed.inversion import PUBLISHED_TEMPLATE, check_template
 from indexer.embed.model_files import read_json
-from indexer.errors import CallError, ModelError, first_line
+from indexer.errors import CallError, ModelError, UnknownNameError, first_line
 from retrieval.generate.presets import load_preset
 
 SPEC = "underdrawing.json"
@@ -85,6 +85,7 @@ class GeneratorSpec:
 
         Raises:
             ModelError: There is none, or it does not parse.
+            UnknownNameError: It names a preset that does not exist.
         """
         file = folder / SPEC
         if not file.exists():
@@ -97,6 +98,8 @@ class GeneratorSpec:
             if "preset" in values:
                 return cls.from_preset(values.pop("preset"), values.pop("words"), **values)
             return cls(**values)
+        except UnknownNameError:
+            raise
         except (ValueError, TypeError, KeyError, CallError) as error:
             raise ModelError(f"{file} cannot be used: {first_line(error)}.") from error
 

@@ -299,7 +299,7 @@ def test_files_that_hold_no_inversion_say_so(tmp_path: Path) -> None:
         "numbered.pt": "no layers.0.weight among its 1 entries",
         "deeper.pt": "these differ: layers.9.weight",
         "flat.pt": "do not fit",
-        "odd.pt": "do not fit their configuration: .*layers.3.weight",
+        "odd.pt": r"do not fit their configuration: .*\(2, 2\)",
     }.items():
         with pytest.raises(ModelError, match=message):
             load_inversion(tmp_path / name)
@@ -320,15 +320,15 @@ def test_a_saved_inversion_comes_back_in_half_precision(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_lacks_something_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is no inversion: its inversion.json cannot be read"):
+    with pytest.raises(ModelError, match="is no inversion: it lacks inversion.json"):
         load_inversion(tmp_path)
     tiny_inversion().save(tmp_path)
     config = json.loads((tmp_path / "inversion.json").read_text())
     (tmp_path / "inversion.json").write_text(json.dumps({**config, "colour": "red"}))
-    with pytest.raises(ModelError, match="unexpected keyword argument 'colour'"):
+    with pytest.raises(ModelError, match="its inversion.json cannot be used: 'colour' is 'red'"):
         load_inversion(tmp_path)
     (tmp_path / "inversion.json").write_text(json.dumps({**config, "hidden_dim": 5}))
-    with pytest.raises(ModelError, match="do not fit their configuration: .*size mismatch for layers.6"):
+    with pytest.raises(ModelError, match=r"do not fit their configuration: layers of .* not of features of 24, 5 inside"):
         load_inversion(tmp_path)
     (tmp_path / "inversion.json").write_text(json.dumps(config))
     (tmp_path / "inversion.safetensors").unlink()

@@ -360,7 +360,7 @@ def test_a_folder_without_a_spec_or_with_a_wrong_one_says_what_to_write(
         with pytest.raises(ModelError, match=message):
             PseudoTargetGenerator.load(folder)
     file.write_text(json.dumps(content | {"template": "a photo"}))
-    with pytest.raises(CallError, match="needs it once"):
+    with pytest.raises(ModelError, match="needs it once"):
         PseudoTargetGenerator.load(folder)
     file.unlink()
     with pytest.raises(ModelError, match=r'has no underdrawing.json.*Write one: {"words"'):
