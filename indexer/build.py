@@ -39,7 +39,7 @@ from indexer.job.shards import Shard, digest_of
 from indexer.job.streams import Streams
 from indexer.job.summary import Progress, Summary, count_kind
 from indexer.reasons import Reason
-from indexer.store.holdings import has_source
+from indexer.store.holdings import has_source, holders
 from indexer.store.ledger import Ledger
 from indexer.store.publish import FinishedShard
 from indexer.types import PassedOver, Rejected
@@ -160,7 +160,7 @@ class _Job:
         self.replaced_from: Counter[str] = Counter()
         self.ledger = Ledger(collection.database, corpus.source, {"shard_size": shard_size})
         self._finished = self.ledger.digests()
-        self._hidden = Hidden()
+        self._hidden, self._places = Hidden(), Hidden()  # prefixes of ids, and of the URIs of documents
         # 64 bits an id, not the id: this is all that grows with the corpus.
         self._seen: set[int] = set()
 
@@ -195,6 +195,9 @@ class _Job:
         known = self._collection.catalog.ids_of_source(self._corpus.source)
         unseen = sorted(each for each in known if _short_hash(each) not in self._seen)
         gone = [each for each in unseen if not self._hidden.covers(self._ids.plain(each))]
+        # An id that a user wrote tells nothing of its place; the document's URI does.
+        held = holders(self._collection.database, gone)
+        gone = [each for each in gone if each not in held or not self._places.covers(held[each].uri or "")]
         if gone:
             try:
                 require_few(printable(self._corpus.source), len(gone), len(known), most)
@@ -218,6 +221,7 @@ class _Job:
         for entry in self._corpus:
             if not isinstance(entry, Record) and entry.hides is not None:
                 self._hidden.add(entry.hides)
+                self._places.add(entry.uri or "nowhere")
             if isinstance(entry, PassedOver):
                 count_kind(self.passed_over, entry.kind)
                 self.progress.passed_over += 1

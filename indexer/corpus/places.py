@@ -49,6 +49,7 @@ class Visited:
     root: Path
     meant: Selection = ALL
     _folders: set[Identity] = field(default_factory=set)
+    _collections: dict[Path, bool] = field(default_factory=dict)
     _files: set[Identity] = field(default_factory=set)  # those that links led to
 
     def enter(self, identity: Identity) -> bool:
@@ -73,14 +74,19 @@ class Visited:
         for folder in above:
             path /= folder
             below = there.below(folder)
-            if below is None or litter_kind(folder) is not None or is_collection(path):
+            if below is None or litter_kind(folder) is not None or self._is_collection(path):
                 return False
             there = below
         if real == self.root:
             return meant == self.meant
-        if litter_kind(name) is not None or is_collection(real):
+        if litter_kind(name) is not None or (meant is not None and self._is_collection(real)):
             return False
         return there.has(name) if meant is None else there.below(name) == meant
+
+    def _is_collection(self, folder: Path) -> bool:
+        if folder not in self._collections:
+            self._collections[folder] = is_collection(folder)
+        return self._collections[folder]
 
     def take_file(self, path: Path, *, is_link: bool) -> bool:
         """Remember a file outside the root, which a link led to, itself or its folder; False if it was read before.

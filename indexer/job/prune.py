@@ -15,7 +15,7 @@ MOST_PREFIXES = 100_000
 
 
 class Hidden:
-    """Prefixes of ids of documents that may lie under what could not be read."""
+    """Prefixes of ids, or of URIs, of documents that may lie under what could not be read."""
 
     def __init__(self) -> None:
         self._prefixes: set[str] = set()
@@ -30,7 +30,7 @@ class Hidden:
             self._prefixes.add(prefix)
 
     def covers(self, identifier: str) -> bool:
-        """Whether an id begins with one of them."""
+        """Whether an id, or a URI, begins with one of them."""
         if self._sorted is None:
             self._sorted = _shortest(self._prefixes)
         # None of them begins with another, so the last that sorts before the id is the only one that can fit.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 from answers import contents
 from job_sources import Listed, made, written
@@ -28,6 +31,18 @@ def filled(shop):
 
 def unread(hides):
     return Rejected("somewhere", "unreadable", "It cannot be read.", hides=hides)
+
+
+def deny(monkeypatch, end):
+    """Make folders unreadable; not by chmod, which does not bind root."""
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path).endswith(end):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
 
 
 class TestHidden:
@@ -62,6 +77,33 @@ class TestHidden:
         second.entries = [*tree("c"), unread("a/"), unread("b/1")]
         summary = index_corpus(second, filled, prune=True, prune_most=1)
         assert (summary.pruned, summary.kept, summary.documents) == (2, 3, 2 * len(ALL) - 2)
+
+    @pytest.mark.parametrize("how", ["not listed", "empty", "links to what is away"])
+    def test_ids_that_were_written_are_hidden_by_their_places(self, shop, tmp_path, monkeypatch, how):
+        for name in "nas", "nas/sub", "local":
+            (tmp_path / "src" / name).mkdir(parents=True)
+        (tmp_path / "t.jsonl").write_text('{"id": "one", "text": "a"}\n{"id": "two", "text": "b"}\n')
+        (tmp_path / "src/nas/sub/t.jsonl").symlink_to(tmp_path / "t.jsonl")
+        (tmp_path / "src/nas/x.txt").write_text("c")
+        (tmp_path / "src/nas/x.json").write_text('{"id": "three"}')
+        for name in "y", "z":
+            (tmp_path / f"src/local/{name}.txt").write_text(name)
+            (tmp_path / f"src/local/{name}.json").write_text(f'{{"id": "{name}"}}')
+        index_corpus(tmp_path / "src", shop)
+        (tmp_path / "src/local/z.txt").unlink()
+        if how == "empty":
+            shutil.rmtree(tmp_path / "src/nas")
+            (tmp_path / "src/nas").mkdir()
+        elif how == "links to what is away":
+            (tmp_path / "src/nas/sub").rename(tmp_path / "sub")
+            (tmp_path / "src/nas/x.txt").unlink()
+            (tmp_path / "src/nas/x.json").unlink()
+            for name in "sub", "x.txt":
+                (tmp_path / "src/nas" / name).symlink_to(tmp_path / "away")
+        else:
+            deny(monkeypatch, "/nas")
+        summary = index_corpus(tmp_path / "src", shop, prune=True, prune_most=1)
+        assert (set(contents(shop)), summary.pruned, summary.kept) == ({"one", "two", "three", "y"}, 1, 3)
 
     def test_hidden_in_a_shard_that_is_done_already(self, filled):
         source = Listed(*tree("c"), unread("a/"))

@@ -147,3 +147,12 @@ def test_other_archives_are_passed_over(told):
         "b.7z": ".7z",
         "c.tar.lz4": ".lz4",
     }
+
+
+def test_a_table_that_is_a_link_names_what_lies_beside_the_link(told, tmp_path):
+    (tmp_path / ".store").mkdir()
+    (tmp_path / ".store/1234").write_bytes(lines({"image": "a.png", "text": "red"}))
+    (tmp_path / "metadata.jsonl").symlink_to(tmp_path / ".store/1234")
+    assert told({"a.png": PNG}) == (["a.png"], {}, {".store": "hidden folder"})
+    [record] = [each for each in open_corpus(tmp_path) if isinstance(each, Record)]
+    assert record.document.text == "red"
