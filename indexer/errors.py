@@ -17,6 +17,7 @@
         ├── CollectionNotFoundError    nothing there
         ├── LockedError                another writer holds it
         ├── SpaceMismatchError         made with another model
+        ├── UntrustedModelError        names a model by a path that nobody else named
         ├── FormatError                written by a newer release
         ├── CorruptionError            a file or a row is damaged
         └── SnapshotGoneError          the pinned generation was compacted away; open a new snapshot
@@ -141,6 +142,12 @@ class LockedError(StoreError):
 
 class SpaceMismatchError(StoreError):
     """The collection was made with another model, other weights or other preprocessing."""
+
+
+class UntrustedModelError(StoreError):
+    """The collection names its model by a path, and neither the caller did nor said to trust it."""
+
+    exit_code = 2
 
 
 class FormatError(StoreError):

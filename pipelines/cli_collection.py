@@ -35,7 +35,6 @@ from pipelines.console import (
 if TYPE_CHECKING:
     from indexer.build import Summary
     from indexer.collection import Collection
-    from indexer.index.protocol import IndexSettings
     from indexer.maintenance import Report
 
 DEFAULT_MODEL = "open_clip:ViT-B-32/laion2b_s34b_b79k"
@@ -79,10 +78,8 @@ CHECK_EPILOG = examples(
 COMPACT_EPILOG = examples("underdrawing compact shop")
 
 
-def open_existing(
-    folder: Path, database: str | None, device: str = "cpu", index: IndexSettings | None = None
-) -> Collection:
-    """The collection in a folder.
+def open_existing(folder: Path, database: str | None, **options: Any) -> Collection:
+    """The collection in a folder, with other options of `Collection.open`.
 
     Raises:
         CollectionNotFoundError: There is none; the remedy is the command that makes one.
@@ -90,7 +87,7 @@ def open_existing(
     layout = Layout.read(folder)
     from indexer.collection import Collection
 
-    return Collection.open(folder, create=False, database=_fitting(layout, database), device=device, index=index)
+    return Collection.open(folder, create=False, database=_fitting(layout, database), **options)
 
 
 def _fitting(layout: Layout, database: str | None) -> str | None:
@@ -156,6 +153,7 @@ def index(
         Path | None, typer.Option("--rejects", metavar="FILE", help="Write all rejects to FILE, as JSON lines.")
     ] = None,
     database: DatabaseUrl = None,
+    trust: cli_index.Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Index a folder or file into a collection, or go on where the last run stopped.
@@ -173,7 +171,9 @@ def index(
     elif model is None:
         model = DEFAULT_MODEL
         show_remark(f"A new collection: embedding with {model}, fetched on first use. --model chooses another.")
-    with Collection.open(collection, model, parts=parts, database=database, dtype=dtype, device=device) as opened:
+    with Collection.open(
+        collection, model, parts=parts, database=database, dtype=dtype, device=device, trust=trust
+    ) as opened:
         with IndexProgress(corpus, Path(source)) as progress:
             summary = index_corpus(
                 corpus, opened, workers=workers, shard_size=shard_size, prune=prune,

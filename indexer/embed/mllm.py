@@ -32,7 +32,7 @@ from indexer.embed.mllm_loading import (
     weight_files,
 )
 from indexer.embed.mllm_prompt import TOKENIZER_FILE, Batch, ImageTokens, Prompt, PromptWriter, collate, load_tokenizer
-from indexer.embed.mllm_spec import MllmName, MllmSpec
+from indexer.embed.mllm_spec import MllmName, MllmSpec, Parity
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
 from indexer.embed.several import image_arrays, images_of
 from indexer.embed.weights import weights_digest
@@ -149,7 +149,7 @@ class MllmEmbedder(Embedder):
         return Fingerprint(
             model=self.name,
             weights=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
-            preprocessing=self._shaper.describe(),
+            preprocessing=self._shaper.describe() + (" as stored" if self.spec.parity is Parity.AUTHORS else ""),
             template=self._writer.describe(),
             dtype=self._dtype.value,
             dim=self.dim,
@@ -161,7 +161,8 @@ class MllmEmbedder(Embedder):
 
     def preparer(self) -> MllmPrepare:
         """Decoding and resizing; prompts are written in `forward`, where the instruction is known."""
-        return MllmPrepare(self._shaper, CHARACTERS_A_TOKEN * self.spec.max_tokens, self.spec.max_tokens)
+        most = self.spec.max_tokens
+        return MllmPrepare(self._shaper, CHARACTERS_A_TOKEN * most, most, self.spec.parity is Parity.AUTHORS)
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
         """Embed any number of items, in batches of at most `token_budget` tokens.
@@ -228,11 +229,13 @@ class MllmPrepare:
         shaper: Resizes pictures.
         characters: Of a text, so many are looked at.
         tokens: That the model reads of an item; `SHOWN` of them may be those of several images.
+        as_stored: See `decode_image`.
     """
 
     shaper: ImageShaper
     characters: int
     tokens: int
+    as_stored: bool = False
 
     def __call__(self, item: Item) -> Prepared:
         """Decode and resize the picture.
@@ -260,7 +263,7 @@ class MllmPrepare:
     def _shaped(self, image: ImageSource, most_tokens: int | None = None) -> Pixels:
         from indexer.corpus.images import decode_image
 
-        return self.shaper(decode_image(image), most_tokens)
+        return self.shaper(decode_image(image, as_stored=self.as_stored), most_tokens)
 
 
 def last_hidden(model: Any, batch: Batch, patches: Tensor | None, device: Any) -> Tensor:
