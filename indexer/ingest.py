@@ -16,14 +16,17 @@ import numpy as np
 
 from indexer.corpus.paths import printable
 from indexer.embed.protocol import Embedder, Prepared
+from indexer.embed.several import of_several
 from indexer.errors import ItemError
 from indexer.image_rules import ImageRules
-from indexer.media import store_image
+from indexer.media import StoredImage, store_image
 from indexer.reasons import Reason, refusal
 from indexer.store.publish import NewDocument
 from indexer.types import Document, ImageSource, Item, Parts, Rejected, Role, Vectors
 from indexer.validate import checked_fields, checked_id, checked_text, shown
 
+MAX_IMAGES = 100
+"""Of one document."""
 _WITHOUT = {
     Parts.AUTO: "neither text nor image",
     Parts.IMAGE: "no image, and images alone are embedded in this collection",
@@ -61,15 +64,16 @@ class Ingest:
             identifier = checked_id(document.id)
             text = checked_text(document.text)
             fields = checked_fields(document.fields)
-            item = embedded_item(text, document.image, self.parts)
+            item = embedded_item(text, document.images, self.parts)
             uri = checked_text(document.uri, "uri") if document.uri else None
             with self.images.decoding():
                 prepared = self.prepare(item)
             fields = {**self.images.fields(document.image), **fields}
             # Last: what is refused leaves nothing behind.
-            image = None if document.image is None else store_image(self.media, document.image)
+            stored = [self._stored(each, number, document) for number, each in enumerate(document.images, 1)]
         except ItemError as error:
             return Rejected(printable(named(document)), error.reason, error.detail)
+        image = stored[0] if stored else None
         return Ready(
             NewDocument(
                 id=identifier,
@@ -81,24 +85,33 @@ class Ingest:
                 fields=fields,
                 source=source,
                 stamp=stamp,
+                images=[(each.uri, each.sha256) for each in stored] if len(stored) > 1 else (),
             ),
             prepared,
         )
 
+    def _stored(self, image: ImageSource, number: int, document: Document) -> StoredImage:
+        try:
+            return store_image(self.media, image)
+        except ItemError as error:
+            raise of_several(error, number, len(document.images)) from error
 
-def embedded_item(text: str | None, image: ImageSource | None, parts: Parts) -> Item:
+
+def embedded_item(text: str | None, images: Sequence[ImageSource], parts: Parts) -> Item:
     """The parts of a document that are embedded.
 
     Raises:
-        ItemError: It has none of them.
+        ItemError: It has none of them, or too many images.
     """
+    if len(images) > MAX_IMAGES:
+        raise refusal(Reason.TOO_MANY_IMAGES, f"The document has {len(images):,} images; allowed are {MAX_IMAGES}.")
     if parts is Parts.IMAGE:
         text = None
     if parts is Parts.TEXT:
-        image = None
-    if text is None and image is None:
+        images = ()
+    if text is None and not images:
         raise refusal(Reason.EMPTY, f"The document has {_WITHOUT[parts]}.")
-    return Item(text, image)
+    return Item(text, images=images)
 
 
 def named(document: Document) -> str:

@@ -104,7 +104,19 @@ class Mean:
 
 
 class _FromImage(tuple[Any, ...]):
-    """The `images` that follow from `image`: `dataclasses.replace` hands them over as if they had been given."""
+    """The `images` that follow from `image`.
+
+    `dataclasses.replace` hands over all fields as if they had been given. Where it is asked for another `image`, or
+    None, these must not bring the old one back.
+    """
+
+
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "None"
+
+
+_NOT_GIVEN: Any = _NotGiven()
 
 
 def _settle_images(self: Item | Document, adapt: Callable[[Any], Any]) -> None:
@@ -114,7 +126,9 @@ def _settle_images(self: Item | Document, adapt: Callable[[Any], Any]) -> None:
         CallError: Both were given and do not agree, or `images` is no list of images.
     """
     name, image, images = type(self).__name__, self.image, self.images
-    if isinstance(images, _FromImage):
+    if image is _NOT_GIVEN:
+        image = None
+    elif isinstance(images, _FromImage):
         images = ()
     if isinstance(images, str | bytes | Path) or not isinstance(images, Sequence):
         raise CallError(
@@ -160,7 +174,7 @@ class Item:
     """
 
     text: str | None = None
-    image: ImageSource | None = None
+    image: ImageSource | None = _NOT_GIVEN
     images: Sequence[ImageSource] = ()
 
     def __post_init__(self) -> None:
@@ -196,7 +210,7 @@ class Document:
 
     id: str
     text: str | None = None
-    image: ImageSource | None = None
+    image: ImageSource | None = _NOT_GIVEN
     fields: Fields = field(default_factory=dict)
     uri: str | None = None
     images: Sequence[ImageSource] = ()

@@ -89,8 +89,8 @@ def test_a_long_item_may_be_cut_at_its_end_as_the_authors_scripts_do(folder: Pat
     tokenizer = AutoTokenizer.from_pretrained(folder)
     whole = SPEC.template.replace("{instruction}", "Find.").replace("{image}", "").replace("{text}", text)
     theirs = tokenizer(whole, truncation=True, max_length=SPEC.max_tokens).input_ids
-    assert list(authors.write("Find.", text, None).ids) == theirs
-    assert authors.write("Find.", "a star", None) == writer(folder, image_ids).write("Find.", "a star", None)
+    assert list(authors.write("Find.", text, []).ids) == theirs
+    assert authors.write("Find.", "a star", None) == writer(folder, image_ids).write("Find.", "a star", [])
     assert authors.describe() != writer(folder, image_ids).describe()
 
 
