@@ -7,6 +7,7 @@
     │   └── FilterError                a `where` that does not parse
     ├── MissingExtraError              an optional package is needed; carries its pip line
     ├── ItemError                      one item cannot be used; becomes a reject, never stops a job
+    ├── RejectedError                  nothing that a call gave could be stored; carries the rejects
     ├── ItemsError                     several ItemErrors of one call, with their positions
     ├── ModelError                     a model cannot be found, fetched or loaded
     ├── DeviceError                    a graphics card cannot be had, or failed
@@ -27,7 +28,26 @@ What this module does not know: where an error is shown. Lower libraries' errors
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from indexer.types import Rejected
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The names that were most likely meant, the nearest first; none where nothing is near."""
+    from difflib import get_close_matches  # here: only who has made a mistake pays for it
+
+    folded = {each.casefold(): each for each in known}
+    return [folded[each] for each in get_close_matches(name[:200].casefold(), folded, most, 0.6)]
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """`Did you mean 'slerp'? Known: image, slerp, text`: what to say where a name is not among those known."""
+    near = nearest(name, known, 2)
+    meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return f"{meant}Known: {', '.join(known) or 'none'}"
 
 
 class UnderdrawingError(Exception):
@@ -54,7 +74,7 @@ class UnknownNameError(CallError):
     """A name outside a closed set. The message lists the set."""
 
     def __init__(self, kind: str, name: object, known: list[str]) -> None:
-        super().__init__(f"{kind} {str(name)!r} is not known.", f"Known: {', '.join(known) or 'none'}.")
+        super().__init__(f"{kind} {str(name)[:200]!r} is not known.", f"{did_you_mean(str(name), known)}.")
         self.known = known
 
 
@@ -104,6 +124,14 @@ class ItemsError(UnderdrawingError):
             "Drop them, or call try_encode, which returns the good rows and the errors apart.",
         )
         self.errors = dict(errors)
+
+
+class RejectedError(UnderdrawingError):
+    """Nothing that one call gave could be stored; `rejected` has the reasons, in the order given."""
+
+    def __init__(self, message: str, rejected: Sequence[Rejected]) -> None:
+        super().__init__(message, "Correct them; or pass skip_rejected=True to get the rejects back without an error.")
+        self.rejected = list(rejected)
 
 
 class ModelError(UnderdrawingError):

@@ -25,7 +25,8 @@ from indexer.layout import Layout
 from indexer.media import image_path
 from indexer.searcher import Searcher
 from indexer.store.catalog import Catalog, DocumentRecord, Generation, Space
-from indexer.store.filters import Where
+from indexer.store.filter_nodes import Node
+from indexer.store.filters import Where, parse
 from indexer.store.segments import damaged
 from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scores, Vectors
 
@@ -101,7 +102,7 @@ class Snapshot:
             raise damaged(Path(error.filename), "it is missing") from error
         self._dead = catalog.tombstones(self.generation, space.id)
         self._lock = threading.Lock()
-        self._filters: dict[str, Ids] = {}
+        self._filters: dict[Node, Ids] = {}
         self.views: dict[Centre, CentredSnapshot] = {}
         """Kept by `indexer.centred.centred`."""
 
@@ -273,17 +274,26 @@ class Snapshot:
 
     def require_filter(self, where: Where) -> None:
         """See that a filter parses, without asking the database; raises `FilterError`."""
-        self._catalog.compiled(where)
+        parse(where)
+
+    def filter_notes(self, where: Where) -> tuple[str, ...]:
+        """What who asks should know of a filter: fields that no document has, values of types that none has there.
+
+        Raises:
+            FilterError: It does not parse.
+        """
+        return self._catalog.filter_notes.of(parse(where), self.generation)
 
     def matching(self, where: Where) -> Ids:
         """The living vectors that a filter lets through, ascending. The last few filters are remembered."""
-        key = repr(where)  # not JSON, in which 1 and "1" are one name
+        read = parse(where)
+        key = read.node
         with self._lock:
             ids = self._filters.pop(key, None)
         if ids is None:
-            mask = self._catalog.columns.matching(where, self.space.id, self.published.next_vector)
+            mask = self._catalog.columns.matching(read, self.space.id, self.published.next_vector)
             if mask is None:
-                ids = self._catalog.matching(where, self.generation, self.space.id)
+                ids = self._catalog.matching(read, self.generation, self.space.id)
             else:
                 self._catalog.require(self.generation)  # last: what is there now was there when columns were read
                 ids = np.flatnonzero(mask & self._lives)

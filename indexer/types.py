@@ -159,8 +159,9 @@ def _typed_image(image: Any) -> Any:
 
 
 def _document_image(image: Any) -> Any:
-    # The one place where a plain string is welcome: a document's image can only be a file.
-    return Path(image) if isinstance(image, str) else image
+    # The one place where a plain string is welcome: a document's image can only be a file. A URI would be another path:
+    # it stays as it is, to be refused by its name.
+    return Path(image) if isinstance(image, str) and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", image) else image
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class JsonlCorpus:
     """
 
     def __init__(self, path: Path, *, max_line_bytes: int = MAX_LINE_BYTES, name: str | None = None) -> None:
-        self._path = path.resolve()
+        self._path = path.absolute()  # a link's own place: what it names lies beside it
         self._max_line_bytes = max_line_bytes
         self._name = name or portable_name(without_compression(self._path.name).rpartition(".")[0])
         self.source = portable_name(str(self._path))

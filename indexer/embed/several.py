@@ -6,7 +6,7 @@ What this module does not know: any model, how an image is decoded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from indexer.types import ImageSource, Item, Vectors
 from indexer.vectors import unit_rows
 
 Array = npt.NDArray[Any]
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 def image_arrays(item: Item, prepare: Callable[[ImageSource], Array]) -> dict[str, Array]:
@@ -25,20 +27,25 @@ def image_arrays(item: Item, prepare: Callable[[ImageSource], Array]) -> dict[st
     Raises:
         ItemError: One of them cannot be used; of several, it names which.
     """
-    arrays: dict[str, Array] = {}
-    for number, image in enumerate(item.images, 1):
+    made = for_each(item.images, prepare)
+    return {"image" if number == 1 else f"image_{number}": each for number, each in enumerate(made, 1)}
+
+
+def for_each(images: Sequence[Given], make: Callable[[Given], Made]) -> list[Made]:
+    """What is made of each image, in order.
+
+    Raises:
+        ItemError: One of them cannot be used; of several, it names which.
+    """
+    made = []
+    for number, image in enumerate(images, 1):
         try:
-            arrays["image" if number == 1 else f"image_{number}"] = prepare(image)
+            made.append(make(image))
         except ItemError as error:
-            raise of_several(error, number, len(item.images)) from error
-    return arrays
-
-
-def of_several(error: ItemError, number: int, total: int) -> ItemError:
-    """The error of one image, which says of several which one it is."""
-    if total == 1:
-        return error
-    return ItemError(error.reason, f"Image {number} of {total}: {error.detail}")
+            if len(images) == 1:
+                raise
+            raise ItemError(error.reason, f"Image {number} of {len(images)}: {error.detail}") from error
+    return made
 
 
 def images_of(prepared: Prepared) -> list[Array]:

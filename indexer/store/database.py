@@ -28,6 +28,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import QueuePool
 
 from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
+from indexer.store.filter_functions import add_functions
 from indexer.store.migrations import known, newest, upgrade
 from indexer.store.read_only import LonelyConnection, only_readable, read_only_engine, require_undisturbed, undisturbed
 
@@ -87,12 +88,14 @@ class Database:
         if self.url.get_backend_name() == "sqlite":
             if self.only_readable:
                 self.engine = read_only_engine(Path(str(self.url.database)), BUSY_MILLISECONDS, to_json)
+                event.listen(self.engine, "connect", _add_functions)
             else:
                 # A new connection costs as much as a search; as many as POOLED threads need at once are kept.
                 self.engine = create_engine(
                     self.url, poolclass=QueuePool, pool_size=POOLED, max_overflow=-1, json_serializer=to_json
                 )
                 event.listen(self.engine, "connect", _prepare_sqlite)
+                event.listen(self.engine, "connect", _add_functions)
                 event.listen(self.engine, "checkout", _refuse_inherited)
                 _close_before_forks(self.engine)
             self._reading = self.engine
@@ -321,6 +324,10 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _add_functions(connection: Any, _record: Any) -> None:
+    add_functions(connection)
 
 
 def _refuse_inherited(_connection: Any, record: Any, proxy: Any) -> None:

@@ -44,6 +44,7 @@ class NewDocument:
     fields: dict[str, Any]
     source: str | None = None
     stamp: str | None = None
+    content: str | None = None
     images: Sequence[tuple[str, str]] = ()
 
     def every_image(self) -> list[str]:
@@ -204,6 +205,7 @@ def _insert_documents(connection: Connection, space: Space, change: Change, gene
                 "image": each.image,
                 "image_sha256": each.image_sha256,
                 "images": [list(own) for own in each.images] or None,
+                "content": each.content,
                 "modality": each.modality.value,
                 "fields": each.fields,
                 "source": each.source,
