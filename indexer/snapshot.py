@@ -67,6 +67,11 @@ class StoredDocument:
     images: tuple[Path, ...] = ()
     images_sha256: tuple[str | None, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.image is not None and not self.images:
+            object.__setattr__(self, "images", (self.image,))
+            object.__setattr__(self, "images_sha256", (self.image_sha256,))
+
 
 class Snapshot:
     """A pinned generation. Threads may share one."""
