@@ -52,6 +52,7 @@ OTHERS = {
     "docs/collections.md": "collections on disk: upgrades, copies, damage",
     "docs/drawing.md": "words and pseudo-targets: options, published models, your own",
     "docs/files.md": "this list, generated",
+    "docs/models.md": "models: what a folder may do, devices, offline, forks, how they load",
     "docs/images.md": "image formats, transparency, large photographs, EXIF, documents of several images",
     "docs/joint.md": "one model for text, picture and both",
     "docs/libraries.md": "adapters for mteb and sentence-transformers",

@@ -31,10 +31,11 @@ from indexer.embed.mllm_loading import (
     merge_adapter,
     weight_files,
 )
-from indexer.embed.mllm_prompt import TOKENIZER_FILE, Batch, ImageTokens, Prompt, PromptWriter, collate, load_tokenizer
+from indexer.embed.mllm_prompt import Batch, ImageTokens, Prompt, PromptWriter, collate, load_tokenizer
 from indexer.embed.mllm_spec import MllmName, MllmSpec, Parity
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
 from indexer.embed.several import image_arrays, images_of
+from indexer.embed.tokenizer_file import FILE as TOKENIZER_FILE
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError, ModelError
 from indexer.types import ImageSource, Item, Modality, Role, Vectors

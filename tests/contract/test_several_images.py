@@ -197,6 +197,13 @@ class TestStoring:
             stored(shop)
 
 
+def test_a_page_is_no_copy_of_its_first_image(tmp_path):
+    with Collection.open(tmp_path / "shop", "fake:64") as shop:
+        shop.add([page(), Document("copy", image=png("red"))])
+        found = Retriever(shop, "sum").search(Query(text="three colors", image=png("red")), k=9)
+        assert "page" in [hit.id for hit in found]
+
+
 def test_more_like_a_page_uses_its_vector(tmp_path):
     with Collection.open(tmp_path / "shop", "fake:64") as shop:
         shop.add([page("a"), page("b"), Document("c", text="word")])

@@ -90,7 +90,7 @@ def test_a_long_item_may_be_cut_at_its_end_as_the_authors_scripts_do(folder: Pat
     whole = SPEC.template.replace("{instruction}", "Find.").replace("{image}", "").replace("{text}", text)
     theirs = tokenizer(whole, truncation=True, max_length=SPEC.max_tokens).input_ids
     assert list(authors.write("Find.", text, []).ids) == theirs
-    assert authors.write("Find.", "a star", None) == writer(folder, image_ids).write("Find.", "a star", [])
+    assert authors.write("Find.", "a star", []) == writer(folder, image_ids).write("Find.", "a star", [])
     assert authors.describe() != writer(folder, image_ids).describe()
 
 

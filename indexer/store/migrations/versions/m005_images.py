@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "m004"
-down_revision = "m003"
+revision = "m005"
+down_revision = "m004"
 branch_labels = None
 depends_on = None
 
