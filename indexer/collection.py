@@ -23,6 +23,7 @@ import numpy.typing as npt
 from indexer import maintenance
 from indexer.adding import Added, ids_to_delete, prepared, require_some
 from indexer.bundled import generic_texts
+from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import (
     CallError,
@@ -83,7 +84,7 @@ class Collection:
         index: IndexSettings | None = None,
         database: str | None = None,
         dtype: Dtype | str | None = None,
-        device: str = "cpu",
+        device: str = AUTO,
         trust: bool = False,
     ) -> Collection:
         """Open a collection, or start one.
@@ -97,7 +98,8 @@ class Collection:
             index: How to search it; see `IndexSettings`.
             database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
             dtype: Arithmetic of the model, if it is loaded by name; fixed when it is started (float32 unless told).
-            device: Where the model runs.
+            device: Where the model runs: `auto` (a card where there is one), `cpu`, `cuda`, `cuda:1` or `mps`. Vectors
+                do not depend on it but for their last digits.
             trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
                 Without it, first use of the model raises `UntrustedModelError`.
 
@@ -107,9 +109,12 @@ class Collection:
             FormatError: A newer release made it.
             CorruptionError: What identifies it is damaged.
             ModelError: The model cannot be loaded.
-            CallError: `database` is no URL of a database that can be used, or the collection has another.
+            DeviceError: This machine has no such device.
+            CallError: There is no device of that name, `database` is no URL of a database that can be used, or the
+                collection has another.
         """
         folder = Path(path)
+        checked_device(device)
         if database is not None:
             parse_url(database)  # before a model is fetched
         if not Layout.exists(folder):
@@ -327,6 +332,7 @@ class Collection:
             "model": snapshot.space.model,
             "parts": snapshot.space.parts.value,
             "dim": snapshot.space.dim,
+            "device": self._lazy.device,
             "fingerprint": dict(snapshot.space.fingerprint),
             "generation": snapshot.generation,
             "published": snapshot.published.created.isoformat(timespec="seconds"),

@@ -46,7 +46,12 @@ DatabaseUrl = Annotated[
         help="PostgreSQL for the metadata; without it, SQLite in the folder.",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", metavar="NAME", help="Where the model runs: cpu, cuda, cuda:1, mps.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="NAME", help="Where models run: auto (a card where there is one), cpu, cuda, cuda:1, mps."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
 INDEX_EPILOG = examples(
@@ -118,7 +123,7 @@ def index(
         str | None,
         typer.Option("--dtype", metavar="TYPE", help="float32 (if not told), bfloat16 or float16; fixed at the start."),
     ] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", help="Processes that decode ahead of the model; 0 uses a thread.")
     ] = 0,
@@ -235,7 +240,7 @@ def info(
     show_facts({
         "collection": told["path"],
         "documents": f"{told['documents']:,}" + (f" ({listed(told['by_modality'])})" if told["by_modality"] else ""),
-        "model": f"{told['model']}, {told['dim']} dimensions, {told['fingerprint']['dtype']}",
+        "model": f"{told['model']}, {told['dim']} dimensions, {told['fingerprint']['dtype']}, on {told['device']}",
         "embedded": {"auto": "all parts that a document has"}.get(told["parts"], f"{told['parts']} alone"),
         "generation": f"{told['generation']}, published {told['published']}",
         "index": told["index"]
