@@ -27,7 +27,8 @@ from uuid import UUID
 
 from indexer.corpus.paths import open_file, portable_name, printable
 from indexer.corpus.reasons import Reason, refusal
-from indexer.corpus.records import Record, image_path, make_record, of_document, record_or_rejected
+from indexer.corpus.columns import image_path
+from indexer.corpus.records import Record, make_record, of_document, record_or_rejected
 from indexer.errors import ItemError
 from indexer.types import Rejected
 
