@@ -4,9 +4,11 @@ The same rule for every table: JSON lines, JSON arrays, CSV, Parquet, and the JS
 regard to case, spaces and hyphens.
 
 * **id**: `id`.
-* **text**: `text`, or else `caption`, `captions`, `txt`, which stay fields, too. A list of texts is joined by line ends.
-* **images**: the first of `IMAGE_NAMES` that has a value; then a column whose values are images; then one of `FILE_NAMES`
-  whose value is an image by its suffix. A document that has no text takes whatever file such a column names.
+* **text**: `text`, or else `caption`, `captions`, `txt`, which stay fields, too. A list of texts is joined by line
+  ends.
+* **images**: the first of `IMAGE_NAMES` that has a value; then a column whose values are images; then one of
+  `FILE_NAMES` whose value is an image by its suffix. A document that has no text takes whatever file such a column
+  names.
 * **URLs**: nothing here fetches. A column called `image_url` and the like, or `url` where that can only mean the image,
   is refused with what to do.
 
@@ -17,23 +19,22 @@ What this module does not know: how a table is read, and whether an image is one
 
 from __future__ import annotations
 
-import base64
-import binascii
-import mimetypes
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from indexer.corpus.image_formats import HEAD, KNOWN_SUFFIXES, image_format
-from indexer.corpus.paths import printable
-from indexer.corpus.suffixes import DRAWING, UNREAD_IMAGES
-from indexer.errors import ItemError
+from indexer.corpus.image_values import (
+    has_image_suffix,
+    is_absent,
+    is_encoded,
+    looks_like_image,
+    may_be_image_file,
+    read_images,
+)
 from indexer.reasons import Reason, refusal
-from indexer.validate import shown
 
 TEXT_NAMES = ("text", "caption", "captions", "txt")
 IMAGE_NAMES = (
@@ -47,16 +48,14 @@ IMAGE_NAMES = (
 FILE_NAMES = ("file_name", "filename", "file_path", "filepath", "path", "file", "image_name", "img_name", "uri")
 """What may name an image, or any other file."""
 URL_NAMES = ("image_url", "img_url", "image_urls", "img_urls", "image_uri", "image_link", "picture_url", "photo_url")
-_URL = "url"
 _BASE64_NAMES = frozenset({"image_base64", "img_base64", "image_b64", "img_b64"})
-_LOOSE = frozenset({"picture", "pictures", "photo", "photos", "jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp"})
+_LOOSE = frozenset(
+    {"picture", "pictures", "photo", "photos", "jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp"}
+)
 """Names that also stand for other things, such as how many photos there are: the value must look like an image."""
 
-_FETCH_REMEDY = "Nothing is fetched. Download the images, and give their paths relative to the table"
-_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_DATA_URI = re.compile(r"data:[^,]{0,200}?(;base64)?,", re.IGNORECASE)
-_BARE_BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk[0-9A-Za-z+/]{4}|SUkqA|TU0AK)[A-Za-z0-9+/\s]{90}")
-_IMAGE_SUFFIXES = KNOWN_SUFFIXES | UNREAD_IMAGES | {DRAWING}
+_RANKS = {name: rank for rank, name in enumerate(IMAGE_NAMES)}
+_FEW_COLUMNS = 256
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,24 @@ def find_id(row: Mapping[str, Any], columns: Columns) -> tuple[str | None, objec
     """The column of the id and the id in it, both None without one."""
     if columns.id is not None:
         return columns.id, row.get(columns.id)
-    return next(((key, row[key]) for key in _called(row, "id")), (None, None))
+    return next(((key, row[key]) for key in _names_of(row).ids), (None, None))
+
+
+def is_image_column(name: str) -> bool:
+    """Whether a column of bytes holds images by its name."""
+    return _plain(name) in _RANKS
+
+
+def require_columns(names: Collection[str], columns: Columns, table: str) -> None:
+    """See that a table has the columns that the caller named.
+
+    Raises:
+        ItemError: `no-column`, with those that there are.
+    """
+    for name in columns.named.values():
+        if name and name not in names:
+            there = ", ".join(repr(each[:40]) for each in list(names)[:20]) or "none"
+            raise refusal(Reason.NO_COLUMN, f"{table} has no column {name!r}; it has {there}.")
 
 
 def find_parts(
@@ -130,131 +146,78 @@ def find_parts(
     Raises:
         ItemError: `bad-image`, `remote-uri` or `bad-fields`.
     """
+    names = _names_of(row)
     id_column, id = find_id(row, columns)
-    text_column, text = _find_text(row, columns)
-    candidates = list(_image_candidates(row, columns, image_columns, has_text=has_text or text is not None))
+    text_column, text = _find_text(row, columns, names)
+    candidates = _image_candidates(row, columns, names, image_columns, has_text=has_text or text is not None)
     images: list[Path | bytes] = []
     chosen: str | None = None
     for name in candidates:
         chosen = name
-        images = read_images(row[name], folder, column=name)
+        images = read_images(row[name], folder, name, base64_column=_plain(name) in _BASE64_NAMES)
         if images:
             break
-    strong = [name for name in candidates if name != chosen and (_rank(name) is not None or name in image_columns)]
-    dropped = {id_column, chosen, *(name for name in row if _is_blank_part(name, row[name]))}
-    dropped |= {name for name in strong if _is_encoded(row[name], name)}
+    strong = [name for name in candidates if name != chosen and (_plain(name) in _RANKS or name in image_columns)]
+    dropped = {id_column, chosen, *(name for name in names.blank if _is_blank(row[name]))}
+    dropped |= {name for name in strong if is_encoded(row[name], base64_column=_plain(name) in _BASE64_NAMES)}
     if text_column is not None and (columns.text is not None or _plain(text_column) == "text"):
         dropped.add(text_column)
     if isinstance(text, list) and _is_texts(text):
         text = "\n".join(each for each in text if each)
     explicit = row.get("fields") or {}
-    if not isinstance(explicit, Mapping):
+    if not isinstance(explicit, dict):
         if not only_objects:
             raise refusal(Reason.BAD_FIELDS, f"`fields` must be an object, not {type(explicit).__name__}.")
         explicit = {"fields": explicit}
     fields = {key: value for key, value in row.items() if key not in dropped and key != "fields"}
     others = {name: chosen for name in strong if chosen is not None}
-    return Parts(id, text, text_column, images, fields | dict(explicit), others)
+    return Parts(id, text, text_column, images, fields | explicit, others)
 
 
-def _is_blank_part(name: str, value: object) -> bool:
-    """Whether a column stands for the text or the image, and the row has none in it."""
-    if _plain(name) == "text":
-        return value is None or (isinstance(value, str) and not value.strip())
-    return _rank(name) is not None and _plain(name) not in _LOOSE and _is_absent(value)
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The columns of a table by what they may be; of equal names the one that is spelt so goes first.
+
+    Attributes:
+        ids, texts, images, files, links: In the order in which they count.
+        url: What is called `url`.
+        captions: What is called a caption.
+        blank: Which stand for the text or the image, and are no field if they are blank.
+    """
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    images: tuple[str, ...]
+    files: tuple[str, ...]
+    links: tuple[str, ...]
+    url: tuple[str, ...]
+    captions: tuple[str, ...]
+    blank: tuple[str, ...]
 
 
-def _called(row: Mapping[str, Any], name: str) -> Iterator[str]:
-    """The columns of that name, the one that is spelt so before others."""
-    if name in row:
-        yield name
-    yield from (key for key in row if key != name and _plain(key) == name)
+def _names_of(row: Mapping[str, Any]) -> _Names:
+    keys = tuple(row)
+    return _sort_names(keys) if len(keys) <= _FEW_COLUMNS else _sort_names.__wrapped__(keys)
 
 
-def _find_text(row: Mapping[str, Any], columns: Columns) -> tuple[str | None, Any]:
-    if columns.text is not None:
-        value = row.get(columns.text)
-        return columns.text, value if value is None or isinstance(value, str) or _is_texts(value) else str(value)
-    wrong: tuple[str | None, Any] = (None, None)
-    for name in TEXT_NAMES:
-        for key in _called(row, name):
-            value = row[key]
-            if _is_texts(value) and any(map(str.strip, filter(None, value))):
-                return key, value
-            if isinstance(value, str) and value.strip():
-                return key, value
-            if name == "text" and value not in (None, "", []) and not isinstance(value, str):
-                wrong = (key, value)  # for the validator to say so
-    return wrong
+@lru_cache(1_024)
+def _sort_names(keys: tuple[str, ...]) -> _Names:
+    plain = sorted((key != name, key, name) for key in keys for name in [_plain(key)])
 
+    def called(*wanted: str) -> tuple[str, ...]:
+        return tuple(key for name in wanted for _, key, other in plain if other == name)
 
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(each is None or isinstance(each, str) for each in value)
-
-
-def _image_candidates(
-    row: Mapping[str, Any], columns: Columns, image_columns: tuple[str, ...], *, has_text: bool
-) -> Iterator[str]:
-    """The columns that may hold the image and have a value, likeliest first."""
-    if columns.image is not None:
-        if not _is_absent(row.get(columns.image)):
-            yield columns.image
-        return
-    present = [key for key in row if not _is_absent(row[key])]
-    ranked = sorted((row[key] == "", rank, key) for key in present if (rank := _rank(key)) is not None)
-    found = [key for _, _, key in ranked if _plain(key) not in _LOOSE or _looks_like_image(row[key], key)]
-    found += [key for key in image_columns if key in present and key not in found]
-    for name in FILE_NAMES:
-        found += [key for key in _called(row, name) if key in present and _names_image(row[key], name, has_text)]
-    for name in URL_NAMES:
-        found += [key for key in _called(row, name) if key in present]
-    if not found:
-        names = {_plain(key) for key in present}
-        captioned = "text" not in names and not names.isdisjoint(("caption", "captions"))
-        urls = (key for key in _called(row, _URL) if key in present)
-        found += [key for key in urls if captioned or _names_image(row[key], _URL, has_text)]
-    yield from found
-
-
-def _looks_like_image(value: object, name: str) -> bool:
-    if isinstance(value, list):
-        return any(_looks_like_image(each, name) for each in value)
-    return isinstance(value, bytes | Mapping) or _is_encoded(value, name) or _names_image(value, name, has_text=True)
-
-
-def _names_image(value: object, name: str, has_text: bool) -> bool:
-    """Whether a value of a column of files is an image."""
-    if not isinstance(value, str):
-        return False
-    suffix = PurePosixPath(urlsplit(value).path if _URI.match(value) else value).suffix.lower()
-    if suffix in _IMAGE_SUFFIXES or not has_text:
-        return True
-    # Image folders of the hub call their images `file_name`, whatever is in them; those of sounds and films do, too.
-    return name == "file_name" and suffix != "" and mimetypes.guess_type(f"x{suffix}")[0] is None
-
-
-def _is_absent(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return all(each is None for each in value.values())
-    return value is None or (isinstance(value, list) and all(map(_is_absent, value)))
-
-
-def _is_encoded(value: object, name: str) -> bool:
-    """Whether a value holds an image itself, which no field can."""
-    if isinstance(value, list):
-        return any(_is_encoded(each, name) for each in value)
-    if isinstance(value, Mapping):
-        return any(_is_encoded(each, name) for each in value.values())
-    if isinstance(value, str):
-        return _plain(name) in _BASE64_NAMES or bool(_DATA_URI.match(value)) or bool(_BARE_BASE64.match(value))
-    return isinstance(value, bytes)
-
-
-def _rank(key: str) -> int | None:
-    return _RANKS.get(_plain(key))
-
-
-_RANKS = {name: rank for rank, name in enumerate(IMAGE_NAMES)}
+    texts, images = called(*TEXT_NAMES), called(*IMAGE_NAMES)
+    return _Names(
+        ids=called("id"),
+        texts=texts,
+        images=images,
+        files=called(*FILE_NAMES),
+        links=called(*URL_NAMES),
+        url=called("url"),
+        captions=called("caption", "captions"),
+        blank=(*called("text"), *(key for key in images if _plain(key) not in _LOOSE)),
+    )
 
 
 @lru_cache(4_096)
@@ -262,95 +225,51 @@ def _plain(key: str) -> str:
     return re.sub(r"[\s-]+", "_", key.strip().lower()) if len(key) < 40 else key
 
 
-def read_images(value: object, folder: Path | None, column: str = "image") -> list[Path | bytes]:
-    """The images that a value stands for: bytes, a path, a data URI, base64, `{bytes, path}`, or a list of those.
-
-    Args:
-        value: The value.
-        folder: What paths are relative to; None if they lead nowhere.
-        column: Where the value stands; after some names it must be base64.
-
-    Raises:
-        ItemError: `bad-image` or `remote-uri`.
-    """
-    match value:
-        case None:
-            return []
-        case bytes() | bytearray() | memoryview():
-            return [bytes(value)]
-        case str():
-            return [_image_of_text(value, folder, column)]
-        case list():
-            return [image for each in value for image in read_images(each, folder, column)]
-        case Mapping():
-            return _image_of_object(value, folder, column)
-        case _:
-            kind = type(value).__name__
-            raise refusal(Reason.BAD_IMAGE, f"The image in {column!r} must be bytes or a path, not {kind}.")
+def _find_text(row: Mapping[str, Any], columns: Columns, names: _Names) -> tuple[str | None, Any]:
+    if columns.text is not None:
+        value = row.get(columns.text)
+        return columns.text, value if value is None or isinstance(value, str) or _is_texts(value) else str(value)
+    wrong: tuple[str | None, Any] = (None, None)
+    for key in names.texts:
+        value = row[key]
+        if isinstance(value, str):
+            if value.strip():
+                return key, value
+        elif _is_texts(value):
+            if any(each.strip() for each in value if each is not None):
+                return key, value
+        elif value not in (None, []) and _plain(key) == "text":
+            wrong = (key, value)  # for the validator to say so
+    return wrong
 
 
-def _image_of_object(value: Mapping[str, Any], folder: Path | None, column: str) -> list[Path | bytes]:
-    encoded = value.get("bytes")
-    if isinstance(encoded, str):
-        return [_decoded(encoded)]
-    if encoded:
-        return read_images(encoded, folder, column)
-    for key in ("path", "file_name", "image", "url"):
-        if value.get(key):
-            return read_images(value[key], folder, column)
-    if _is_absent(value):
-        return []
-    detail = f"The image in {column!r} is an object without `bytes` or `path`; it has {shown(sorted(map(str, value)))}."
-    raise refusal(Reason.BAD_IMAGE, detail)
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(each is None or isinstance(each, str) for each in value)
 
 
-def _image_of_text(value: str, folder: Path | None, column: str) -> Path | bytes:
-    if match := _DATA_URI.match(value):
-        if match[1] is None:
-            raise refusal(Reason.BAD_IMAGE, f"The image is the data URI {printable(value[:80])!r}, which is not base64.")
-        return _decoded(value[match.end() :])
-    if _plain(column) in _BASE64_NAMES:
-        return _decoded(value)
-    if _BARE_BASE64.match(value):
-        try:
-            content = _decoded(value)
-        except ItemError:
-            pass  # then it is a path, and will not be found
-        else:
-            if image_format(content[:HEAD]) is not None:
-                return content
-    if folder is None:
-        detail = f"The image is {printable(value[:80])!r}; in an archive an image must be a member of the same name."
-        raise refusal(Reason.BAD_IMAGE, detail)
-    return image_path(value, folder)
+def _is_blank(value: object) -> bool:
+    return not value.strip() if isinstance(value, str) else is_absent(value)
 
 
-def _decoded(encoded: str) -> bytes:
-    try:
-        return base64.b64decode("".join(encoded.split()), validate=True)
-    except (binascii.Error, ValueError) as error:  # ValueError: not ASCII
-        raise refusal(Reason.BAD_IMAGE, f"The image is not base64: {error}.") from error
-
-
-def image_path(value: str, folder: Path) -> Path:
-    """The file that an entry means by its image, relative to the folder that the entry's own file is in.
-
-    Raises:
-        ItemError: `remote-uri` or `bad-image`.
-    """
-    if match := _URI.match(value):
-        parts = urlsplit(value) if match[1].lower() == "file" else None
-        if parts is None or parts.netloc not in ("", "localhost"):
-            raise refusal(Reason.REMOTE_URI, f"The image is {printable(value[:80])}. {_FETCH_REMEDY}.")
-        value = unquote(parts.path)
-    if not value or value.startswith("data:") or "\0" in value or not _is_unicode(value):
-        raise refusal(Reason.BAD_IMAGE, f"The image is {printable(value[:80])!r}, which is no path.")
-    return folder / value
-
-
-def _is_unicode(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _image_candidates(
+    row: Mapping[str, Any], columns: Columns, names: _Names, image_columns: tuple[str, ...], *, has_text: bool
+) -> list[str]:
+    """The columns that may hold the image and have a value, likeliest first."""
+    if columns.image is not None:
+        return [] if is_absent(row.get(columns.image)) else [columns.image]
+    found = [key for key in names.images if not is_absent(row[key])]
+    found = [key for key in found if _plain(key) not in _LOOSE or looks_like_image(row[key])]
+    found.sort(key=lambda key: row[key] == "")  # a blank one is an error where there is no other
+    found += [key for key in image_columns if key not in found and not is_absent(row.get(key))]
+    for key in names.files:
+        if has_image_suffix(row[key]) or (_plain(key) == "file_name" and may_be_image_file(row[key])):
+            found.append(key)
+        elif not has_text and isinstance(row[key], str) and row[key]:
+            found.append(key)
+    found += [key for key in names.links if not is_absent(row[key])]
+    if not found:
+        # Of a text, `url` is the page that it comes from.
+        captioned = not has_text or any(key in row and row[key] for key in names.captions)
+        is_text = any(_plain(key) == "text" for key in names.texts)
+        found += [key for key in names.url if row[key] and ((captioned and not is_text) or has_image_suffix(row[key]))]
+    return found

@@ -68,7 +68,9 @@ class JsonlCorpus:
     def _line(self, line: Line, rows: Rows, uri: str) -> Iterator[Entry]:
         try:
             if line.content is None:
-                detail = f"The line, which begins at byte {line.offset:,}, has more than {self._max_line_bytes:,} bytes."
+                detail = (
+                    f"The line, which begins at byte {line.offset:,}, has more than {self._max_line_bytes:,} bytes."
+                )
                 raise refusal(Reason.TOO_LONG, detail)
             entry = parse_object(line.content)
         except ItemError as error:

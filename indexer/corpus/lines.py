@@ -32,8 +32,13 @@ class Line(NamedTuple):
     content: bytes | None
 
 
-def read_lines(stream: BufferedIOBase, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
-    """The lines of a stream, without the blank ones.
+def read_lines(stream: BufferedIOBase, max_bytes: int = MAX_LINE_BYTES, *, keep_blank: bool = False) -> Iterator[Line]:
+    """The lines of a stream.
+
+    Args:
+        stream: Read to its end.
+        max_bytes: Of a line.
+        keep_blank: Give blank lines, too, but not many of them behind each other.
 
     Raises:
         ItemError: `not-utf-8` of UTF-16; `too-long` or `too-many-bytes` if nothing can be expected any more.
@@ -60,6 +65,8 @@ def read_lines(stream: BufferedIOBase, max_bytes: int = MAX_LINE_BYTES) -> Itera
                 silent = 0
             else:
                 silent += size
+                if keep_blank:
+                    yield Line(number, offset, b"")
             number, offset, start = number + 1, offset + size, end + 1
             pieces, length = [], 0
         rest = chunk[start:]
@@ -77,5 +84,7 @@ def read_lines(stream: BufferedIOBase, max_bytes: int = MAX_LINE_BYTES) -> Itera
 
 def _refuse_silence(silent: int, place: str, what: str) -> None:
     if silent > MAX_SILENT_BYTES:
-        detail = f"From {place} there are {silent:,} bytes of {what}; allowed are {MAX_SILENT_BYTES:,}. Nothing behind is read."
+        detail = (
+            f"From {place} there are {silent:,} bytes of {what}; allowed are {MAX_SILENT_BYTES:,}. Reading ends there."
+        )
         raise refusal(Reason.TOO_MANY_BYTES, detail)

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias
 
 from indexer.corpus.columns import Columns, find_parts
 from indexer.corpus.image_formats import KNOWN_SUFFIXES
-from indexer.corpus.paths import printable, stat_file
+from indexer.corpus.paths import stat_file
 from indexer.corpus.reasons import Reason, refusal
 from indexer.errors import ItemError
 from indexer.types import Document, PassedOver, Rejected
@@ -146,8 +146,8 @@ def make_sample(
     """Like `make_record`, for an image or a text with a JSON file beside it, whose content is `details`.
 
     An `id` or `text` in the details goes before those given; a `caption` is the text where there is no other. An id
-    that is not in the details is derived. What else counts is told in `columns.py`. An image in the details is that of a
-    sample without one; one that cannot be read is an error, lest an image's description becomes a text document.
+    that is not in the details is derived. `columns.py` has the rest. An image in the details is that of a sample with
+    none; if it cannot be read, that is an error, lest an image's description becomes a text document.
     """
     own = details.get("id") or None
     with of_document(id if own is None else own) as known_id:
@@ -178,7 +178,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
         detail = f"The object has {commas:,} commas in {len(content):,} bytes; allowed are {MAX_JSON_COMMAS:,}."
         raise refusal(Reason.TOO_LONG, detail)
     try:
-        value = json.loads(decode_text(content), parse_constant=_constant)
+        value = json.loads(decode_text(content), parse_constant=json_constant)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise refusal(Reason.BAD_JSON, f"Not JSON: {error.msg} at {line}column {error.colno}.") from error
@@ -220,5 +220,6 @@ def _image_state(image: Path | bytes | None) -> bytes:
     return f"{state.st_size}-{state.st_mtime_ns}".encode()
 
 
-def _constant(name: str) -> float | None:
+def json_constant(name: str) -> float | None:
+    """What Python's `NaN` and `Infinity` in JSON stand for."""
     return None if name == "NaN" else float(name)

@@ -63,7 +63,9 @@ class Rows:
         for other, chosen in self._parts.other_images.items():
             if other not in self._told and len(self._told) < _MOST_TOLD:
                 self._told.add(other)
-                yield PassedOver(f"{self._uri}#column={quote(other, errors='replace')}", f"column {other} beside {chosen}")
+                yield PassedOver(
+                    f"{self._uri}#column={quote(other, errors='replace')}", f"column {other} beside {chosen}"
+                )
 
     def _record(self, row: Mapping[str, Any], id_of_place: str, uri: str) -> Record:
         _, own = find_id(row, self._columns)
