@@ -28,11 +28,12 @@ from PIL import Image
 
 from benchmarks.emojicir import cache_folder
 from benchmarks.timing import machine, race
-from indexer.build import STREAM_BATCH, Summary, index_corpus
+from indexer.build import Summary, index_corpus
 from indexer.collection import Collection
 from indexer.embed.protocol import Dtype
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files import atomic_write
+from indexer.job.streams import STREAM_BATCH
 from indexer.types import Document, Item, Role
 
 if TYPE_CHECKING:

@@ -48,6 +48,7 @@ OTHERS = {
     "docs/benchmarks.md": "published benchmarks: how to run them, their protocols, submissions",
     "docs/cli.md": "the help of every command, generated",
     "docs/corpora.md": "what can be indexed: ids, sidecars, links, what is passed over",
+    "docs/filters.md": "filters: operators, names, times, what is told",
     "docs/collections.md": "collections on disk: upgrades, copies, damage",
     "docs/drawing.md": "words and pseudo-targets: options, published models, your own",
     "docs/files.md": "this list, generated",

@@ -93,6 +93,7 @@ class Collection:
         database: str | None = None,
         dtype: Dtype | str | None = None,
         device: str = "cpu",
+        trust: bool = False,
     ) -> Collection:
         """Open a collection, or start one.
 
@@ -106,6 +107,8 @@ class Collection:
             database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
             dtype: Arithmetic of the model, if it is loaded by name; fixed when it is started (float32 unless told).
             device: Where the model runs.
+            trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
+                Without it, first use of the model raises `UntrustedModelError`.
 
         Raises:
             CollectionNotFoundError: There is none, and no model to start one with.
@@ -139,7 +142,10 @@ class Collection:
                     "Leave parts out, or index into a new folder.",
                 )
             kept = dtype or space.fingerprint["dtype"]
-            lazy = LazyEmbedder(model if model is not None else space.model, kept, device)
+            unnamed = model is None and not trust
+            lazy = LazyEmbedder(
+                model if model is not None else space.model, kept, device, chosen_by=folder if unnamed else None
+            )
             collection = cls(layout, base, space, index or IndexSettings(), lazy)
             if model is not None:
                 collection._require_same_space(lazy.comparable(space, folder), space)
@@ -199,6 +205,7 @@ class Collection:
 
         Raises:
             SpaceMismatchError: What loads is not what the collection was made with.
+            UntrustedModelError: It is named by a path, by the collection alone; see `open`.
             ModelError: It cannot be loaded.
         """
         embedder = self._lazy.get()

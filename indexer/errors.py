@@ -17,6 +17,7 @@
         ├── CollectionNotFoundError    nothing there
         ├── LockedError                another writer holds it
         ├── SpaceMismatchError         made with another model
+        ├── UntrustedModelError        names a model by a path that nobody else named
         ├── FormatError                written by a newer release
         ├── CorruptionError            a file or a row is damaged
         └── SnapshotGoneError          the pinned generation was compacted away; open a new snapshot
@@ -26,7 +27,22 @@ What this module does not know: where an error is shown. Lower libraries' errors
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The names that were most likely meant, the nearest first; none where nothing is near."""
+    from difflib import get_close_matches  # here: only who has made a mistake pays for it
+
+    folded = {each.casefold(): each for each in known}
+    return [folded[each] for each in get_close_matches(name[:200].casefold(), folded, most, 0.6)]
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """`Did you mean 'slerp'? Known: image, slerp, text`: what to say where a name is not among those known."""
+    near = nearest(name, known, 2)
+    meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return f"{meant}Known: {', '.join(known) or 'none'}"
 
 
 class UnderdrawingError(Exception):
@@ -53,7 +69,7 @@ class UnknownNameError(CallError):
     """A name outside a closed set. The message lists the set."""
 
     def __init__(self, kind: str, name: object, known: list[str]) -> None:
-        super().__init__(f"{kind} {str(name)!r} is not known.", f"Known: {', '.join(known) or 'none'}.")
+        super().__init__(f"{kind} {str(name)[:200]!r} is not known.", f"{did_you_mean(str(name), known)}.")
         self.known = known
 
 
@@ -141,6 +157,12 @@ class LockedError(StoreError):
 
 class SpaceMismatchError(StoreError):
     """The collection was made with another model, other weights or other preprocessing."""
+
+
+class UntrustedModelError(StoreError):
+    """The collection names its model by a path, and neither the caller did nor said to trust it."""
+
+    exit_code = 2
 
 
 class FormatError(StoreError):

@@ -13,6 +13,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,8 @@ from pathlib import Path
 from indexer.errors import CorruptionError, StoreError
 
 TEMPORARY_PREFIX = ".tmp-"
+_TEMPORARY = re.compile(r"\.tmp(-[0-9A-Za-z_.]+|[0-9A-Za-z]{6})")
+"""What is written aside: by us, and by safetensors, without the hyphen (`.tmpV1zCxM`)."""
 SYNCED_AT_ONCE = 16
 
 
@@ -198,10 +202,63 @@ def _sync_file(path: Path) -> None:
         os.close(handle)
 
 
+def own_path(folder: Path, *names: str) -> Path:
+    """The path of a file or folder inside a collection's folder, which need not be there.
+
+    Who hands a collection over also chose the names in its tables and what lies in its folder. So names are plain, and
+    none of them is a link, a pipe or a device. The collection's folder itself may be reached through links.
+
+    Args:
+        folder: The collection's folder.
+        names: Each below the one before.
+
+    Raises:
+        StoreError: A name leads out of the folder.
+    """
+    path = folder
+    for name in names:
+        if name in ("", ".", "..") or any(sign in name for sign in "/\\:\0"):
+            raise StoreError(f"{name!r} is no name of a file inside the collection {folder}.", NOT_OURS)
+        path = path / name
+        require_plain(path)
+    return path
+
+
+NOT_OURS = "Do not use this collection, unless you know who changed it."
+
+
+def require_plain(path: Path) -> None:
+    """Refuse a link, a pipe or a device where a collection has a file or a folder.
+
+    Raises:
+        StoreError: It is one.
+    """
+    try:
+        state = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
+    if stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", False):
+        raise StoreError(
+            f"{path} is a link; what belongs to a collection lies in its own folder.",
+            "Put what it points to in its place. The collection's folder itself may be a link.",
+        )
+    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+        raise StoreError(f"{path} is neither a file nor a folder.", NOT_OURS)
+
+
 def sweep_temporary(folder: Path) -> list[Path]:
-    """Remove what crashed writers left under `folder`; call it only while holding the writer's lock."""
-    # Without the hyphen: safetensors, too, writes aside before it renames, under names such as `.tmpV1zCxM`.
-    leftovers = list(folder.rglob(".tmp*")) if folder.exists() else []
+    """Remove what crashed writers left under `folder`; call it only while holding the writer's lock.
+
+    Links are not followed, and nothing is removed that has another name than ours.
+    """
+    leftovers = [
+        Path(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if _TEMPORARY.fullmatch(name)
+    ]  # fmt: skip
     for path in leftovers:
         path.unlink(missing_ok=True)
     return leftovers
@@ -236,5 +293,5 @@ def require_digest(path: Path, expected: str) -> None:
 
 def file_identity(path: Path) -> str:
     """What changes when a file's content is written anew: its place on the disk, its size and its time."""
-    stat = path.stat()
-    return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+    state = path.stat()
+    return f"{state.st_dev}:{state.st_ino}:{state.st_size}:{state.st_mtime_ns}"

@@ -20,6 +20,7 @@ from indexer.errors import ItemError
 from indexer.image_rules import ImageRules
 from indexer.media import store_image
 from indexer.reasons import Reason, refusal
+from indexer.store.holdings import content_of
 from indexer.store.publish import NewDocument
 from indexer.types import Document, ImageSource, Item, Parts, Rejected, Role, Vectors
 from indexer.validate import checked_fields, checked_id, checked_text, shown
@@ -78,12 +79,19 @@ class Ingest:
                 image=image.uri if image else None,
                 image_sha256=image.sha256 if image else None,
                 modality=item.modality,
+                content=self._content(item, image.sha256 if image else None),
                 fields=fields,
                 source=source,
                 stamp=stamp,
             ),
             prepared,
         )
+
+    def _content(self, item: Item, image_sha256: str | None) -> str | None:
+        content = content_of(item.modality, item.text, image_sha256)
+        # Another limit may give another vector of the same bytes.
+        most = self.images.max_pixels
+        return content if most is None or item.image is None or content is None else f"{content}@{most}"
 
 
 def embedded_item(text: str | None, image: ImageSource | None, parts: Parts) -> Item:

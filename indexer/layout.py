@@ -13,14 +13,23 @@ What this module does not know: what any of these hold.
 from __future__ import annotations
 
 import json
+import os
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.errors import CollectionNotFoundError, CorruptionError, FormatError, StoreError
-from indexer.files import TEMPORARY_PREFIX, atomic_write, sweep_temporary
+from indexer.files import TEMPORARY_PREFIX, atomic_write, own_path, require_plain, sweep_temporary
 
 FORMAT = 1
+SEGMENT_NAME = re.compile(r"[0-9]{12,19}-[0-9a-f]{12}\.safetensors")
+IMAGE_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62}\.[a-z0-9]{1,8})")
+"""Of a stored image, below `media/`: its sha256 in hex, with the suffix of its format."""
+INDEX_NAME = re.compile(r"[a-z]{1,16}-[0-9a-f]{16}\.[a-z0-9]{1,8}")
+SCHEMA_NAME = re.compile(r"underdrawing_[0-9a-f]{12}")
+_FILES = ("collection.json", "writer.lock", *(f"metadata.db{end}" for end in ("", "-wal", "-shm", "-journal")))
+_FOLDERS = ("segments", "media", "indexes")
 _UNFINISHED = frozenset({"writer.lock", "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-journal"})
 """What a start that was broken off leaves, beside temporary files."""
 
@@ -58,6 +67,16 @@ class Layout:
         """SQLite's file."""
         return self.folder / "metadata.db"
 
+    def require_own(self) -> None:
+        """Refuse a folder in which a link leads elsewhere.
+
+        Stored images are looked at one by one, when they are used: there may be millions.
+
+        Raises:
+            StoreError: It names the link.
+        """
+        require_own(self.folder)
+
     @classmethod
     def exists(cls, folder: Path) -> bool:
         """Whether a collection lies there."""
@@ -70,6 +89,7 @@ class Layout:
         Raises:
             StoreError: The folder holds other things; a collection wants one of its own.
         """
+        require_own(folder)
         if folder.exists() and not folder.is_dir():
             raise StoreError(f"{folder} is a file, not a collection.", "Name a new or an empty folder.")
         names = {path.name for path in folder.iterdir()} if folder.exists() else set()
@@ -100,7 +120,9 @@ class Layout:
             CollectionNotFoundError: No collection.
             FormatError: A newer release made it.
             CorruptionError: Its `collection.json` cannot be read.
+            StoreError: A file or folder of it is a link.
         """
+        require_own(folder)
         file = folder / "collection.json"
         if not file.is_file():
             raise CollectionNotFoundError(
@@ -109,11 +131,36 @@ class Layout:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             found, backend, schema = int(content["format"]), str(content["metadata"]), content["schema"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CorruptionError(f"{file} is damaged: {error}.", "Restore it from a backup.") from error
+        except OSError as error:
+            raise StoreError(f"{file} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
         if found > FORMAT:
             raise FormatError(
                 f"{folder} has format {found}; this release reads up to {FORMAT}.",
                 "Upgrade: pip install -U underdrawing",
             )
+        # The schema's name becomes part of what PostgreSQL is told when it is connected to.
+        fits = backend == "sqlite" or (
+            backend == "postgresql" and isinstance(schema, str) and SCHEMA_NAME.fullmatch(schema) is not None
+        )
+        if not fits:
+            raise CorruptionError(
+                f"{file} is damaged: it names the database {backend[:80]!r} with the schema {str(schema)[:80]!r}.",
+                "Restore it from a backup.",
+            )
         return cls(folder, backend, schema)
+
+
+def require_own(folder: Path) -> None:
+    """Refuse a folder in which a link leads elsewhere; see `Layout.require_own`."""
+    for name in (*_FILES, *_FOLDERS):
+        own_path(folder, name)
+    for name in _FOLDERS:
+        try:
+            entries = list(os.scandir(folder / name))
+        except OSError:
+            continue  # not there, or not to be read: who needs it says so
+        for entry in entries:
+            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+                require_plain(Path(entry.path))

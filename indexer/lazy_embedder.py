@@ -5,11 +5,12 @@ What this module does not know: how models are loaded, what they are used for.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from indexer.embed import load_embedder
+from indexer.embed import ModelFamily, load_embedder
 from indexer.embed.protocol import Dtype, Embedder
-from indexer.errors import MissingExtraError, ModelError, SpaceMismatchError
+from indexer.errors import MissingExtraError, ModelError, SpaceMismatchError, UntrustedModelError
 from indexer.store.catalog import Space
 
 
@@ -20,16 +21,28 @@ class LazyEmbedder:
         model: It, or its name.
         dtype: Arithmetic of one that is loaded.
         device: Where it runs.
+        chosen_by: The folder of the collection that named it, where nobody else did and nobody trusts the collection.
     """
 
-    def __init__(self, model: str | Embedder, dtype: Dtype | str, device: str) -> None:
-        self._model, self._device = model, device
+    def __init__(self, model: str | Embedder, dtype: Dtype | str, device: str, chosen_by: Path | None = None) -> None:
+        self._model, self._device, self._chosen_by = model, device, chosen_by
         # An embedder at hand has its arithmetic, which need not be one that can be asked for by name.
         self._dtype = Dtype(dtype) if isinstance(model, str) else Dtype.FLOAT32
 
     def get(self) -> Embedder:
-        """The model; raises as `load_embedder`."""
+        """The model; raises as `load_embedder`.
+
+        Raises:
+            UntrustedModelError: It is a folder of this machine, and only the collection names it.
+        """
         if isinstance(self._model, str):
+            if self._chosen_by is not None and names_a_folder(self._model):
+                raise UntrustedModelError(
+                    f"{self._chosen_by} names the model {self._model!r}, a folder of this machine. Whoever made the "
+                    "collection chose that name.",
+                    f"If you know the folder, name it yourself: Collection.open(..., model={self._model!r}), or "
+                    "trust=True; on the command line, --trust.",
+                )
             self._model = load_embedder(self._model, dtype=self._dtype, device=self._device)
         return self._model
 
@@ -51,3 +64,23 @@ class LazyEmbedder:
                 f"{folder} was made with {space.model}; {named} could not be loaded to compare: {error}",
                 f"Leave the model out, or open it with {space.model}.",
             ) from error
+
+
+def names_a_folder(model: str) -> bool:
+    """Whether loading a model by this name would read a folder or file that lies where the name says.
+
+    A name such as `org/model` is a folder wherever the working directory has one of that name.
+    """
+    family, _, rest = model.partition(":")
+    if family in (ModelFamily.BUNDLED.value, ModelFamily.FAKE.value):
+        return False
+    if family == ModelFamily.BRIDGE.value:
+        return True
+    rest = rest.removeprefix("hf-hub:")
+    places = {rest, rest.partition("?")[0], rest.partition("?")[0].rpartition("@")[0], rest.rpartition("/")[0]}
+    return (
+        rest.startswith((".", "/", "~"))
+        or any(sign in rest for sign in ("\\", ":", "\0"))
+        or ".." in rest.split("/")
+        or any(os.path.lexists(place) for place in places if place)
+    )

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from indexer.errors import CorruptionError, ItemError
+from indexer.errors import CorruptionError, ItemError, StoreError
 from indexer.files import TEMPORARY_PREFIX, file_digest
-from indexer.layout import Layout
+from indexer.layout import IMAGE_NAME, SEGMENT_NAME, Layout
 from indexer.media import MEDIA, image_path
 from indexer.store.catalog import Catalog, Space
 from indexer.store.publish import copy_generation
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, VectorRow
-from indexer.store.segments import SegmentFile, open_segment, segment_name, write_segment
+from indexer.store.segments import SegmentFile, open_segment, segment_name, segment_path, write_segment
 from indexer.types import Ids, Vectors
 from indexer.writer import Writer
 
@@ -64,7 +64,7 @@ def check(catalog: Catalog, layout: Layout, space: Space, on_file: Callable[[Pat
     findings = [Finding("the database", problem) for problem in catalog.database.problems()]
     for segment in segments:
         if on_file is not None:
-            on_file(layout.segments / segment.file)
+            on_file(layout.segments / Path(segment.file).name)
         findings += _check_segment(layout, segment, space)
     findings += _check_rows(catalog, generation.number, generation.documents)
     findings += _check_orphans(catalog, layout)
@@ -89,7 +89,8 @@ def repair(catalog: Catalog, layout: Layout, space: Space) -> list[str]:
             if not _check_segment(layout, segment, space):
                 continue
             buried = _bury_segment(catalog, segment)
-            (layout.segments / segment.file).unlink(missing_ok=True)
+            if SEGMENT_NAME.fullmatch(segment.file):
+                (layout.segments / segment.file).unlink(missing_ok=True)
             done.append(f"dropped the damaged segment {segment.file} with {buried} documents; index their source again")
         done += [f"removed the orphan {path}" for path in _sweep_media(catalog, layout)]
         for path, documents in _drop_damaged_media(catalog, layout).items():
@@ -131,16 +132,18 @@ def compact(catalog: Catalog, layout: Layout, space: Space) -> tuple[int, int]:
 
 
 def _check_segment(layout: Layout, segment: SegmentFile, space: Space) -> list[Finding]:
-    path = layout.segments / segment.file
     try:
+        path = segment_path(layout.segments, segment.file)
         found = file_digest(path)
+    except StoreError as error:
+        return [Finding(f"segment {segment.file[:200]!r}", error.message)]
     except OSError as error:
-        return [Finding(str(path), f"it cannot be read: {error.strerror}")]
+        return [Finding(str(layout.segments / segment.file), f"it cannot be read: {error.strerror}")]
     if found != segment.sha256:
         return [Finding(str(path), f"its sha256 is {found[:12]}…, recorded was {segment.sha256[:12]}…")]
     try:
         open_segment(layout.segments, segment, space.digest, space.dim)
-    except CorruptionError as error:
+    except StoreError as error:
         return [Finding(str(path), error.message)]
     return []
 
@@ -174,11 +177,14 @@ def _check_rows(catalog: Catalog, generation: int, documents: int) -> Iterator[F
 
 def _check_orphans(catalog: Catalog, layout: Layout) -> Iterator[Finding]:
     known = {each.file for each in catalog.segments(catalog.generation().number)}
-    orphans = [path for path in layout.segments.glob("*") if path.name not in known]
+    unknown = [path for path in layout.segments.glob("*") if path.name not in known]
+    orphans = [path for path in unknown if SEGMENT_NAME.fullmatch(path.name)]
     orphans += list(_orphan_media(catalog, layout))
-    orphans += list(layout.media.rglob(f"{TEMPORARY_PREFIX}*"))
+    orphans += [*layout.segments.glob(".tmp*"), *layout.media.rglob(f"{TEMPORARY_PREFIX}*")]
     for path in orphans:
         yield Finding(str(path), "no document needs it (the next writer, or --repair, removes it)", harmful=False)
+    for path in sorted(set(unknown).difference(orphans)):
+        yield Finding(str(path), "it has no name of a segment, and is left alone", harmful=False)
 
 
 def _check_images(
@@ -187,10 +193,14 @@ def _check_images(
     from indexer.corpus.images import image_digest
 
     for identifier, uri, digest in catalog.living_images(generation):
-        path = image_path(layout.media, uri)
+        stored = uri.startswith(MEDIA)
+        try:
+            path = image_path(layout.media, uri)
+        except StoreError as error:
+            yield Finding(f"document {identifier!r}", error.message)
+            continue
         if on_file is not None:
             on_file(path)
-        stored = uri.startswith(MEDIA)
         try:
             changed = image_digest(path) != digest
         except ItemError as error:
@@ -220,10 +230,13 @@ def _drop_damaged_media(catalog: Catalog, layout: Layout) -> dict[Path, int]:
         if uri.startswith(MEDIA)
     }  # fmt: skip
     for uri, digest in stored.items():
-        path = image_path(layout.media, uri)
-        if path.exists() and image_digest(path) == digest:
-            continue
-        path.unlink(missing_ok=True)
+        try:
+            path = image_path(layout.media, uri)
+            if path.exists() and image_digest(path) == digest:
+                continue
+            path.unlink(missing_ok=True)
+        except StoreError:
+            path = Path(uri)  # no file of ours: it is not touched
         with catalog.database.write() as connection:
             named = [DocumentRow.image == uri, DocumentRow.died.is_(None)]
             dropped[path] = connection.execute(update(DocumentRow).where(*named).values(stamp=None)).rowcount
@@ -235,8 +248,9 @@ def _orphan_media(catalog: Catalog, layout: Layout) -> Iterator[Path]:
         return
     with catalog.database.read() as connection:
         uris = set(connection.execute(select(DocumentRow.image).where(DocumentRow.image.startswith(MEDIA))).scalars())
-    for path in sorted(layout.media.rglob("*")):
-        if path.is_file() and f"{MEDIA}{path.relative_to(layout.media).as_posix()}" not in uris:
+    for path in sorted(layout.media.glob("*/*")):
+        name = path.relative_to(layout.media).as_posix()
+        if IMAGE_NAME.fullmatch(name) and f"{MEDIA}{name}" not in uris:
             yield path
 
 

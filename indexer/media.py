@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from indexer.files import settle, write_pending
+from indexer.errors import CorruptionError, ItemError
+from indexer.files import own_path, settle, write_pending
+from indexer.layout import IMAGE_NAME
 from indexer.types import ImageSource
 
 MEDIA, FILE = "media:", "file://"
@@ -42,10 +44,11 @@ def store_image(folder: Path, source: ImageSource) -> StoredImage:
         return StoredImage(source.absolute().as_uri(), image_digest(source))
     content, suffix = encode_for_storage(source)
     digest = image_digest(content)
-    name = f"{digest[:2]}/{digest}{suffix}"
-    if not (folder / name).exists():
-        write_pending(folder / name, content)
-    return StoredImage(MEDIA + name, digest)
+    uri = f"{MEDIA}{digest[:2]}/{digest}{suffix}"
+    path = image_path(folder, uri)
+    if not path.exists():
+        write_pending(path, content)
+    return StoredImage(uri, digest)
 
 
 def settle_images(folder: Path, uris: Iterable[str | None]) -> None:
@@ -58,7 +61,44 @@ def settle_images(folder: Path, uris: Iterable[str | None]) -> None:
 
 
 def image_path(folder: Path, uri: str) -> Path:
-    """The file behind an image's URI; it need not exist any more."""
+    """The file behind an image's URI; it need not exist any more.
+
+    Args:
+        folder: The collection's `media` folder.
+        uri: As recorded.
+
+    Raises:
+        CorruptionError: It names neither a stored image, by its content, nor a file by an absolute path.
+        StoreError: A stored image, or its folder, is a link.
+    """
     if uri.startswith(MEDIA):
-        return folder / uri.removeprefix(MEDIA)
-    return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE))))
+        if (name := IMAGE_NAME.fullmatch(uri.removeprefix(MEDIA))) is None:
+            raise _no_image(folder, uri)
+        return own_path(folder.parent, folder.name, *name.groups())
+    path = Path(os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE))))
+    if not uri.startswith(FILE) or not path.is_absolute() or "\0" in str(path):
+        raise _no_image(folder, uri)
+    return path
+
+
+def recorded_image(path: Path, sha256: str | None) -> bytes | None:
+    """An image's bytes, if they are those that the collection recorded; None where the file changed or is gone.
+
+    A document may name any file of the machine it is read on. Whoever made the collection cannot have a file shown
+    that they did not have themselves, since they would have to know its content.
+    """
+    from indexer.corpus.images import image_digest
+    from indexer.corpus.paths import MAX_BYTES, read_file
+
+    try:
+        content = read_file(path, MAX_BYTES)
+    except ItemError:
+        return None
+    return content if image_digest(content) == sha256 else None
+
+
+def _no_image(folder: Path, uri: str) -> CorruptionError:
+    return CorruptionError(
+        f"A document of {folder.parent} names the image {uri[:200]!r}, neither a file's URI nor one under media/.",
+        "Run `underdrawing check`, which names the document.",
+    )

@@ -30,6 +30,7 @@ from indexer.files import atomic_path, atomic_write, file_digest, file_identity,
 from indexer.index.choose import Choice, Codes, choose_kind
 from indexer.index.exact import ExactIndex
 from indexer.index.protocol import NO_ID, Device, IndexKind, IndexSettings, Neighbours
+from indexer.layout import INDEX_NAME
 from indexer.store.segments import SegmentFile, open_segment
 from indexer.types import Ids, Vectors
 
@@ -353,16 +354,19 @@ def available_memory() -> int:
 
 
 def remove_stale(indexes: Path, living: Sequence[SegmentFile]) -> None:
-    """Delete index files that name a segment which is gone; call it while holding the writer's lock."""
+    """Delete index files that name a segment which is gone; call it while holding the writer's lock.
+
+    Nothing else in the folder is touched, nor what a reader is writing aside at this moment.
+    """
     names = {each.sha256 for each in living}
-    for sidecar in indexes.glob("[!.]*.json"):  # a reader may be writing one aside at this moment
+    ours = [path for path in indexes.glob("*") if INDEX_NAME.fullmatch(path.name)]
+    for sidecar in (path for path in ours if path.suffix == ".json"):
         try:
             stale = not names.issuperset(json.loads(sidecar.read_text(encoding="utf-8"))["segments"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             stale = True
         if stale:
             sidecar.unlink(missing_ok=True)
-            sidecar.with_suffix(".faiss").unlink(missing_ok=True)
-    for file in indexes.glob("[!.]*.faiss"):
+    for file in (path for path in ours if path.suffix == ".faiss"):
         if not file.with_suffix(".json").exists():
             file.unlink(missing_ok=True)

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
+from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError, StoreError
 from indexer.index.protocol import IndexSettings, Neighbours
 from indexer.layout import Layout
 from indexer.media import image_path
 from indexer.searcher import Searcher
 from indexer.store.catalog import Catalog, Generation, Space
-from indexer.store.filters import Where
+from indexer.store.filter_nodes import Node
+from indexer.store.filters import Where, parse
 from indexer.store.segments import damaged
 from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scores, Vectors
 
@@ -48,7 +49,8 @@ class StoredDocument:
         id: The user's id.
         text: Its text.
         uri: Where it came from.
-        image: The file of its image; it may have moved since.
+        image: The file of its image; it may have moved since. None also where what is recorded is no name of one.
+        image_sha256: Of its image, as it was indexed; see `indexer.media.recorded_image`.
         fields: Its JSON object.
         modality: What its vector was made of.
     """
@@ -59,6 +61,7 @@ class StoredDocument:
     image: Path | None
     fields: dict[str, Any]
     modality: Modality
+    image_sha256: str | None = None
 
 
 class Snapshot:
@@ -95,7 +98,7 @@ class Snapshot:
             raise damaged(Path(error.filename), "it is missing") from error
         self._dead = catalog.tombstones(self.generation, space.id)
         self._lock = threading.Lock()
-        self._filters: dict[str, Ids] = {}
+        self._filters: dict[Node, Ids] = {}
         self.views: dict[Centre, CentredSnapshot] = {}
         """Kept by `indexer.centred.centred`."""
 
@@ -244,26 +247,45 @@ class Snapshot:
                 id=record.id,
                 text=record.text,
                 uri=record.uri,
-                image=image_path(self._layout.media, record.image) if record.image else None,
+                image=self._image(record.image),
                 fields=record.fields,
                 modality=record.modality,
+                image_sha256=record.image_sha256,
             )
             for record in map(found.__getitem__, wanted)
         ]
 
+    def _image(self, uri: str | None) -> Path | None:
+        """The file of an image. One that is named wrongly costs its document's image, and `check` reports it."""
+        if uri is None:
+            return None
+        try:
+            return image_path(self._layout.media, uri)
+        except StoreError:
+            return None
+
     def require_filter(self, where: Where) -> None:
         """See that a filter parses, without asking the database; raises `FilterError`."""
-        self._catalog.compiled(where)
+        parse(where)
+
+    def filter_notes(self, where: Where) -> tuple[str, ...]:
+        """What who asks should know of a filter: fields that no document has, values of types that none has there.
+
+        Raises:
+            FilterError: It does not parse.
+        """
+        return self._catalog.filter_notes.of(parse(where), self.generation)
 
     def matching(self, where: Where) -> Ids:
         """The living vectors that a filter lets through, ascending. The last few filters are remembered."""
-        key = repr(where)  # not JSON, in which 1 and "1" are one name
+        read = parse(where)
+        key = read.node
         with self._lock:
             ids = self._filters.pop(key, None)
         if ids is None:
-            mask = self._catalog.columns.matching(where, self.space.id, self.published.next_vector)
+            mask = self._catalog.columns.matching(read, self.space.id, self.published.next_vector)
             if mask is None:
-                ids = self._catalog.matching(where, self.generation, self.space.id)
+                ids = self._catalog.matching(read, self.generation, self.space.id)
             else:
                 self._catalog.require(self.generation)  # last: what is there now was there when columns were read
                 ids = np.flatnonzero(mask & self._lives)

@@ -5,7 +5,8 @@ what is refused is refused with the same reason.
 
 * An id is a non-empty text of at most 1,024 characters and 2,048 bytes; a whole number is its decimal text.
 * A text has at most 10,000,000 characters; a blank one counts as none.
-* Fields are JSON of at most 1 MiB and 100 levels. What Python's and NumPy's values become:
+* Fields are JSON of at most 1 MiB and 100 levels. Their names are kept in Unicode's form C. What Python's and
+  NumPy's values become:
 
 | value | is stored as |
 | --- | --- |
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
@@ -139,7 +141,7 @@ def checked_unicode(value: str, what: str) -> str:
 
 
 def checked_name(name: object, where: str) -> str:
-    """The name of a field, or of a part of one: a text, or a whole number as its decimal text.
+    """The name of a field, or of a part of one: a text in form C, or a whole number as its decimal text.
 
     Args:
         name: The name.
@@ -153,7 +155,7 @@ def checked_name(name: object, where: str) -> str:
     if not isinstance(name, str):
         inside = f" in {_shown(where[:-1])}" if where else ""
         raise refusal(Reason.BAD_FIELDS, f"The name of a field must be a text; {shown(name)}{inside} is none.")
-    return checked_unicode(name, "name of a field")
+    return unicodedata.normalize("NFC", checked_unicode(name, "name of a field"))
 
 
 def shown(value: object) -> str:

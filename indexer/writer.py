@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from indexer.errors import CallError
 from indexer.files import sweep_temporary
-from indexer.layout import Layout
+from indexer.layout import SEGMENT_NAME, Layout
 from indexer.media import settle_images
 from indexer.searcher import remove_stale
 from indexer.store.catalog import Catalog, Space
@@ -54,7 +54,11 @@ class Writer:
 
     def __enter__(self) -> Writer:
         self._lock.__enter__()
-        self.swept = self.sweep()
+        try:
+            self.swept = self.sweep()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -67,11 +71,18 @@ class Writer:
             self._lock.__exit__(kind, error, trace)
 
     def sweep(self) -> list[Path]:
-        """Remove segments and temporary files that no generation names, and stale indexes; returns what it removed."""
+        """Remove segments and temporary files that no generation names, and stale indexes; returns what it removed.
+
+        Only files whose names are of our own making; others are left alone.
+
+        Raises:
+            StoreError: A folder of the collection is a link.
+        """
+        self._layout.require_own()
         living = self._catalog.segments(self._catalog.generation().number)
         known = {each.file for each in living}
-        orphans = [path for path in self._layout.segments.glob("*.safetensors") if path.name not in known]
-        removed = [path for path in orphans if not path.name.startswith(".")]
+        segments = [path for path in self._layout.segments.glob("*") if SEGMENT_NAME.fullmatch(path.name)]
+        removed = [path for path in segments if path.name not in known]
         for path in removed:
             path.unlink(missing_ok=True)
         remove_stale(self._layout.indexes, living)

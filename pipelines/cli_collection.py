@@ -5,21 +5,19 @@ What this module does not know: how any of it is done; `indexer` does it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from indexer.layout import Layout
-from indexer.types import Parts, Rejected
-from pipelines import cli_index
+from indexer.types import Parts
+from pipelines import cli_index, cli_summary
 from pipelines.console import (
     amount,
     counted,
-    duration,
     err,
     examples,
     first,
@@ -28,20 +26,15 @@ from pipelines.console import (
     plain,
     show_facts,
     show_json,
-    show_pairs,
     show_remark,
 )
 
 if TYPE_CHECKING:
-    from indexer.build import Summary
     from indexer.collection import Collection
-    from indexer.index.protocol import IndexSettings
     from indexer.maintenance import Report
 
 DEFAULT_MODEL = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 """For a new collection of somebody's own photographs."""
-
-REJECTS_SHOWN = 20
 
 CollectionFolder = Annotated[Path, typer.Argument(metavar="COLLECTION", help="The collection's folder.")]
 DatabaseUrl = Annotated[
@@ -79,10 +72,8 @@ CHECK_EPILOG = examples(
 COMPACT_EPILOG = examples("underdrawing compact shop")
 
 
-def open_existing(
-    folder: Path, database: str | None, device: str = "cpu", index: IndexSettings | None = None
-) -> Collection:
-    """The collection in a folder.
+def open_existing(folder: Path, database: str | None, **options: Any) -> Collection:
+    """The collection in a folder, with other options of `Collection.open`.
 
     Raises:
         CollectionNotFoundError: There is none; the remedy is the command that makes one.
@@ -90,7 +81,7 @@ def open_existing(
     layout = Layout.read(folder)
     from indexer.collection import Collection
 
-    return Collection.open(folder, create=False, database=_fitting(layout, database), device=device, index=index)
+    return Collection.open(folder, create=False, database=_fitting(layout, database), **options)
 
 
 def _fitting(layout: Layout, database: str | None) -> str | None:
@@ -134,9 +125,23 @@ def index(
     shard_size: Annotated[
         int, typer.Option("--shard-size", metavar="N", help="Documents in a commit: what a kill can lose.")
     ] = 2048,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Delete documents that came from SOURCE and are no longer in it.")
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Replace documents of other sources that have the same ids; without it, they are kept."
+        ),
     ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Delete documents that came from SOURCE and are no longer in it; none below what cannot be read.",
+        ),
+    ] = False,
+    prune_most: Annotated[
+        float,
+        typer.Option("--prune-most", metavar="SHARE", help="Ask, or stop, before more of SOURCE's is pruned."),
+    ] = 0.2,
     max_pixels: Annotated[
         int | None,
         typer.Option(
@@ -156,11 +161,13 @@ def index(
         Path | None, typer.Option("--rejects", metavar="FILE", help="Write all rejects to FILE, as JSON lines.")
     ] = None,
     database: DatabaseUrl = None,
+    trust: cli_index.Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Index a folder or file into a collection, or go on where the last run stopped.
 
-    What cannot be used is listed with its reason, and stops nothing.
+    What cannot be used is listed with its reason, and stops nothing; what is passed over is counted by kind. Exit 1 if
+    the collection then has no document of SOURCE.
     """
     from indexer.build import index_corpus
     from indexer.collection import Collection
@@ -173,18 +180,37 @@ def index(
     elif model is None:
         model = DEFAULT_MODEL
         show_remark(f"A new collection: embedding with {model}, fetched on first use. --model chooses another.")
-    with Collection.open(collection, model, parts=parts, database=database, dtype=dtype, device=device) as opened:
+    with Collection.open(
+        collection, model, parts=parts, database=database, dtype=dtype, device=device, trust=trust
+    ) as opened:
+        show_remark(f"Embedding with {opened.embedder.name}{_on_device(opened)}.")
         with IndexProgress(corpus, Path(source)) as progress:
             summary = index_corpus(
-                corpus, opened, workers=workers, shard_size=shard_size, prune=prune,
-                max_pixels=max_pixels, exif=exif, on_progress=progress,
-            )  # fmt: skip
+                corpus,
+                opened,
+                workers=workers,
+                shard_size=shard_size,
+                replace=replace,
+                prune=prune,
+                prune_most=prune_most,
+                confirm=None if as_json else partial(cli_summary.agreed, progress),
+                max_pixels=max_pixels,
+                exif=exif,
+                on_progress=progress,
+            )
         if rejects is not None:
-            _write_rejects(rejects, _all_rejects(opened, summary, shard_size))
+            cli_summary.write_rejects(rejects, cli_summary.all_rejects(opened, summary, shard_size))
     if as_json:
-        show_json(_summary_json(summary))
+        show_json(cli_summary.summary_json(summary))
     else:
-        _show_summary(summary, collection, rejects)
+        cli_summary.show_summary(summary, collection, rejects)
+    if not summary.found:
+        raise typer.Exit(1)
+
+
+def _on_device(opened: Collection) -> str:
+    device = getattr(opened.embedder, "device", None)
+    return f" on {device}" if device else ""
 
 
 def info(
@@ -217,9 +243,7 @@ def info(
         "vectors": f"{amount(told['vector_bytes'])} in {counted(told['segments'], 'segment')}"
         + (f", {counted(told['tombstones'], 'deleted row')} (compact drops them)" if told["tombstones"] else ""),
         "metadata": told["metadata"],
-        "sources": "\n".join(
-            f"{job['source']}: {job['state']}, {counted(job['rejected'], 'reject')}" for job in told["jobs"]
-        ),
+        "sources": "\n".join(cli_summary.job_line(job) for job in told["jobs"]),
     })  # fmt: skip
 
 
@@ -243,7 +267,7 @@ def delete(
         return
     out.print(f"Deleted {counted(deleted, 'document')}.")
     if missing:
-        show_remark(f"Not in the collection: {plain(first(missing, REJECTS_SHOWN))}.")
+        show_remark(f"Not in the collection: {plain(first(missing, cli_summary.REJECTS_SHOWN))}.")
 
 
 def check(
@@ -322,74 +346,3 @@ def _show_verdict(report: Report, collection: Path) -> None:
         harmful = sum(finding.harmful for finding in report.findings)
         out.print(f"Damaged: {counted(harmful, 'finding')}; {held}, generation {report.generation}.")
         show_remark(f"underdrawing check {collection} --repair drops damaged vectors; indexing again restores them.")
-
-
-def _show_summary(summary: Summary, collection: Path, rejects: Path | None) -> None:
-    out.print(f"Indexed {plain(summary.source)} in {duration(summary.seconds)}.", markup=False, soft_wrap=True)
-    show_facts({
-        "added": f"{summary.added:,}",
-        "unchanged": f"{summary.unchanged:,}" if summary.unchanged else "",
-        "pruned": f"{summary.pruned:,}" if summary.pruned else "",
-        "rejected": f"{summary.rejected:,}" + (f" ({listed(summary.reasons)})" if summary.reasons else ""),
-        "searchable": f"{counted(summary.documents, 'document')} in {collection}, generation {summary.generation}",
-    })  # fmt: skip
-    if summary.rejects:
-        _show_rejects(summary, rejects)
-    if not summary.added and not summary.unchanged and not summary.rejected:
-        show_remark("Nothing was found there: no image, text or record.")
-    elif summary.documents and out.is_terminal:
-        show_remark(f'Next: underdrawing search {collection} "what you look for"')
-
-
-def _show_rejects(summary: Summary, file: Path | None) -> None:
-    out.print("Rejected, with reasons:")
-    show_pairs([_reject_row(each) for each in summary.rejects[:REJECTS_SHOWN]], "yellow")
-    more = summary.rejected - REJECTS_SHOWN
-    if more > 0 and file is None:
-        show_remark(f"... and {more:,} more; --rejects FILE writes them all.")
-    if file is not None:
-        show_remark(f"All of them are in {file}.")
-
-
-def _reject_row(reject: Rejected) -> tuple[str, str]:
-    return reject.reason, f"{plain(reject.uri).removeprefix('file://')}\n{plain(reject.detail)}"
-
-
-def _summary_json(summary: Summary) -> dict[str, Any]:
-    # By hand: `asdict` takes a Counter apart wrongly.
-    return {
-        "source": summary.source,
-        "documents": summary.documents,
-        "added": summary.added,
-        "unchanged": summary.unchanged,
-        "pruned": summary.pruned,
-        "rejected": summary.rejected,
-        "seconds": round(summary.seconds, 3),
-        "waited": round(summary.waited, 3),
-        "generation": summary.generation,
-        "reasons": dict(summary.reasons),
-        "rejects": [asdict(each) for each in summary.rejects],
-    }
-
-
-def _write_rejects(file: Path, rejects: Iterable[Rejected]) -> None:
-    from indexer.files import atomic_write
-
-    lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in rejects]
-    atomic_write(file, "".join(lines).encode("utf-8", "backslashreplace"))
-
-
-def _all_rejects(opened: Collection, summary: Summary, shard_size: int) -> list[Rejected]:
-    """Of the summary where it holds them all, else from the ledger."""
-    if len(summary.rejects) == summary.rejected:
-        return summary.rejects
-    import sys
-
-    from indexer.store.ledger import Ledger
-
-    with opened.writer():
-        # There is no other way to a job's rejects: asking for its ledger reopens the job, so close it again.
-        ledger = Ledger(opened.database, summary.source, {"shard_size": shard_size})
-        rejects = ledger.rejects()
-        ledger.finish(sys.maxsize)
-    return rejects

@@ -27,6 +27,10 @@ OnDevice = Annotated[
     str | None,
     typer.Option("--index-device", metavar="NAME", help="Where vectors are searched: cpu, or cuda for graphics cards."),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Load the model also where the collection names it by a path of this machine."),
+]
 Explain = Annotated[bool, typer.Option("--explain", help="Say which index a search will use, and why. Builds nothing.")]
 
 

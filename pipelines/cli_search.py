@@ -147,6 +147,7 @@ def search(
     index: cli_index.Kind = None,
     index_device: cli_index.OnDevice = None,
     database: DatabaseUrl = None,
+    trust: cli_index.Trust = False,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print JSON, and nothing else, on stdout.", rich_help_panel=OUTPUT),
@@ -192,7 +193,7 @@ def search(
         weights=Weights(image=image_weight, text=text_weight),
     )
     settings = cli_index.index_settings(memory, index, index_device)
-    with open_existing(collection, database, device, settings) as opened:
+    with open_existing(collection, database, device=device, index=settings, trust=trust) as opened:
         implied = method or drawing.implied_method() or writing.implied_method()
         chosen = Method(implied or default_method(query, opened.space.model))
         drawing.check(chosen, query)
@@ -242,12 +243,14 @@ def parse_where(value: str | None) -> Any:
 
 def _write_page(file: Path, query: Query, results: Results, collection: Collection) -> None:
     from indexer.files import atomic_write
+    from indexer.media import recorded_image
     from pipelines.report import search_page
 
     reference = query.image
     if query.like is not None and results.hits:
         with collection.snapshot() as snapshot:
-            reference = snapshot.documents(snapshot.vector_ids([query.like]))[0].image
+            [document] = snapshot.documents(snapshot.vector_ids([query.like]))
+        reference = None if document.image is None else recorded_image(document.image, document.image_sha256)
     atomic_write(file, search_page(query, results, reference).encode("utf-8", "backslashreplace"))
     show_remark(f"Wrote {file}")
 

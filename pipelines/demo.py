@@ -28,7 +28,17 @@ from pipelines.demo_pages import Answered as PagesAnswered
 from pipelines.demo_pages import ask_pages, index_pages
 from pipelines.emojicir import Split, by_family, read_queries
 from pipelines.evaluate import Evaluation, JudgedQuery, evaluate
-from pipelines.report import Card, MethodRow, PageCard, demo_page, drawings, drawn_how, shown, thumbnail
+from pipelines.report import (
+    Card,
+    MethodRow,
+    PageCard,
+    demo_page,
+    drawings,
+    drawn_how,
+    shown,
+    stored_thumbnail,
+    thumbnail,
+)
 from retrieval.compose import Method
 from retrieval.results import Results
 from retrieval.search import STAGES, Retriever
@@ -229,7 +239,7 @@ def _reference_names(collection: Collection, answered: Sequence[Answered]) -> di
         likes = [each.question.query.like or "" for each in answered]
         found = snapshot.documents(snapshot.vector_ids(likes))
     return {
-        each.question.query_id: (document.text or document.id, thumbnail(document.image))
+        each.question.query_id: (document.text or document.id, stored_thumbnail(document))
         for each, document in zip(answered, found, strict=True)
     }
 
@@ -300,7 +310,7 @@ def _page_card(answered: PagesAnswered) -> PageCard:
         sentence=answered.question.text or "",
         reference="" if reference is None else thumbnail(reference.image),
         reference_name="" if reference is None else reference.text or reference.id,
-        pages=[(thumbnail(hit.image), hit.text or "", hit.id, hit.score) for hit in answered.hits],
+        pages=[(stored_thumbnail(hit), hit.text or "", hit.id, hit.score) for hit in answered.hits],
     )
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -55,6 +56,15 @@ class IndexProgress:
         if err.is_terminal:
             self._bar.stop()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While something is asked: the bar would write over it."""
+        if err.is_terminal:
+            self._bar.stop()
+        yield
+        if err.is_terminal:
+            self._bar.start()
+
     def __call__(self, job: Job) -> None:
         """Show it."""
         # Of what is prepared some is committed already, as added or as rejected, and the reader's own rejects were
@@ -89,22 +99,37 @@ def count_entries(corpus: Corpus, path: Path) -> int | None:
     from indexer.corpus.parquet import ParquetCorpus
 
     match corpus:
-        case FolderCorpus():
+        case FolderCorpus() if path.is_dir():
             return _count_folder(path)
         case JsonlCorpus() if path.suffix.lower() != ".gz":
             return _count_lines(path)
         case ParquetCorpus():
-            return _count_rows(sorted(path.glob("*.parquet")) if path.is_dir() else [path])
+            return _count_rows([path])
         case _:
             return None
 
 
-def _count_folder(path: Path) -> int:
+def _count_folder(path: Path) -> int | None:
     entries = 0
-    for _, folders, names in os.walk(path):
+    for folder, folders, names in os.walk(path):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        entries += _count_names(name for name in names if not name.startswith("."))
+        names = [name for name in names if not name.startswith(".")]
+        rows = [_count_table(Path(folder, name)) for name in names]
+        if None in rows:
+            return None
+        entries += _count_names(names) + sum(each or 0 for each in rows)
     return entries
+
+
+def _count_table(file: Path) -> int | None:
+    """The rows of a table in a folder, none of another file, and of tables that tell of images beside them."""
+    from indexer.corpus.tables import PARQUET, is_table, suffix_of
+
+    if not is_table(file.name) or file.name.startswith("metadata."):
+        return 0
+    if suffix_of(file.name) == PARQUET:
+        return _count_rows([file])
+    return _count_lines(file) if suffix_of(file.name) in {".jsonl", ".ndjson"} else None
 
 
 def _count_names(names: Iterable[str]) -> int:

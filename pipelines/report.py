@@ -19,6 +19,8 @@ from retrieval.results import Hit, Results
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from indexer.snapshot import StoredDocument
+
 THUMBNAIL = 256
 """Longest side, in pixels, of an inlined picture."""
 
@@ -99,7 +101,7 @@ def search_page(query: Query, results: Results, reference: Picture | None = None
             "text": hit.text,
             "score": hit.score,
             "branches": hit.branches,
-            "picture": thumbnail(hit.image),
+            "picture": stored_thumbnail(hit),
         }
         for hit in results.hits
     ]
@@ -158,7 +160,17 @@ def page(template: str, values: Mapping[str, Any]) -> str:
 
 def shown(hit: Hit, right: bool) -> ShownHit:
     """A hit as the report shows it."""
-    return ShownHit(hit.rank, hit.text or hit.id, hit.score, thumbnail(hit.image), right)
+    return ShownHit(hit.rank, hit.text or hit.id, hit.score, stored_thumbnail(hit), right)
+
+
+def stored_thumbnail(document: Hit | StoredDocument) -> str:
+    """The image of a document as a data URI; empty where it is not the one that was indexed.
+
+    A page may be handed on, and a collection may come from somebody else and name any file of this machine.
+    """
+    from indexer.media import recorded_image
+
+    return thumbnail(None if document.image is None else recorded_image(document.image, document.image_sha256))
 
 
 def thumbnail(source: Picture | None) -> str:

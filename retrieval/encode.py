@@ -19,6 +19,7 @@ import numpy as np
 
 from indexer.corpus.paths import printable
 from indexer.errors import CallError, ItemError, QueryError
+from indexer.media import recorded_image
 from indexer.types import ImageSource, Item, Modality, Role
 from retrieval.compose.protocol import Composer, Encoded
 from retrieval.fusion import Vector, unit
@@ -118,6 +119,13 @@ def _stored_pictures(parts: Sequence[Written], snapshot: Snapshot) -> dict[str, 
             raise QueryError(
                 f"The stored document {name!r} has no picture that could be put into words.",
                 "Say what it shows with `caption`, or give a picture with `image` in place of `like`.",
+            )
+        # A caption is shown, and may be sent to an endpoint. A missing file is told by whoever opens it.
+        if document.image.exists() and recorded_image(document.image, document.image_sha256) is None:
+            raise QueryError(
+                f"The image of the stored document {name!r}, {printable(document.image)}, is no longer the one that "
+                "was indexed.",
+                "Index its source again, say what it shows with `caption`, or give an image with `image`.",
             )
         pictures[name] = document.image
     return pictures

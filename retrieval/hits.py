@@ -81,6 +81,7 @@ def _hit(
         image=document.image,
         fields=document.fields,
         branches={name: own[place] for name, own in cosines.items()},
+        image_sha256=document.image_sha256,
     )
 
 

@@ -27,6 +27,7 @@ class Hit:
         fields: The document's fields.
         branches: By the name of each part of the query, its cosine with the document. (`shift` without a
             caption also lists `mean_text`, the inner product with a mean that is not of unit length.)
+        image_sha256: Of the document's image, as it was indexed; what is shown is compared with it.
     """
 
     rank: int
@@ -37,6 +38,7 @@ class Hit:
     image: Path | None
     fields: Fields
     branches: Mapping[str, float]
+    image_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -288,6 +288,8 @@ class Retriever:
         with _timed(took, "documents"):
             hits = hits_of(view, composed, found, k)
         remarks = ((view.remark,) if isinstance(view, CentredSnapshot) else ()) + snapshot.remarks
+        if scope.where is not None:
+            remarks += snapshot.filter_notes(scope.where)
         return [
             results(
                 own,

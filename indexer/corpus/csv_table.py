@@ -1,9 +1,9 @@
 """A table of comma- or tab-separated values (`.csv`, `.tsv`, also compressed): a document in each row.
 
-* The first line has the names of the columns. `columns.py` tells which are the id, the text and the image, and a row without
-  an id is named `<file stem>-<line>`, by the line that it begins on.
-* UTF-8, with or without a byte order mark. Values may be quoted, with line ends and doubled quotes inside. Tabs separate a
-  `.tsv`; of a `.csv` the header tells whether commas, semicolons, tabs or vertical bars do.
+* The first line has the names of the columns. `columns.py` tells which are the id, the text and the image, and a row
+  without an id is named `<file stem>-<line>`, by the line that it begins on.
+* UTF-8, with or without a byte order mark. Values may be quoted, with line ends and doubled quotes inside. Tabs separate
+  a `.tsv`; of a `.csv` the header tells whether commas, semicolons, tabs or vertical bars do.
 * A value is a number if it is written as JSON writes one, and a yes or no if it is `true` or `false`; an empty value is
   missing. Leading zeros make a text: `007` stays `007`. Ids and texts are never numbers.
 * A row whose quotes or number of values are wrong is a reject of its own.
@@ -51,7 +51,7 @@ class CsvCorpus:
     """
 
     def __init__(self, path: Path, *, name: str | None = None, columns: Columns | None = None) -> None:
-        self._path = path.resolve()
+        self._path = path.absolute()  # a link's own place: what it names lies beside it
         stem, _, suffix = without_compression(self._path.name).rpartition(".")
         self._separators = ("\t",) if suffix.lower() == "tsv" else _SEPARATORS
         self._name = name or portable_name(stem)
@@ -71,12 +71,12 @@ class CsvCorpus:
         if header is None:
             return
         names: dict[int, str] = {}
-        for place, name in enumerate(header):
+        for column, name in enumerate(header):
             if not name or name in names.values():
                 kind = "repeated column" if name else "column without a name"
-                yield PassedOver(f"{uri}#column={quote(name or str(place + 1), errors='replace')}", kind)
+                yield PassedOver(f"{uri}#column={quote(name or str(column + 1), errors='replace')}", kind)
             else:
-                names[place] = name
+                names[column] = name
         require_columns(list(names.values()), self._columns, printable(self._path.name))
         as_text = {
             self._columns.id,

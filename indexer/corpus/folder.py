@@ -1,12 +1,15 @@
-"""A folder of images and texts, read recursively.
+"""A folder, read recursively: images, texts, tables and shards, each as what it is.
 
 * An image file is a document. `sidecars.py` says which files beside it are its text and its JSON, which gives its
   `id`, `text` and `fields`; every other key there is one more field. A text in the JSON goes before the text file; a
   `caption` in the JSON is the text where there is no other, and of Google Takeout's JSON the `description`.
-* A `.txt` or `.md` file that describes no image is a text document; it may have its JSON, too.
+* A `.txt` or `.md` file that describes no image is a text document; it may have its JSON, too. README.md, LICENSE.txt
+  and their like beside or above tables are passed over: they are about the data set, and not of it.
 * A file is an image if its suffix says so; where the suffix tells nothing, if its first bytes do.
 * The id is the path below the folder, with slashes, made portable by `portable_name`.
 * The stamp is made of the size and the time of change of the file and of its sidecars.
+* A table or shard (`tables.py`) gives its own documents; ids that it makes up begin with its path. If its records name
+  image files of its folder, they reach these images instead (`named_files.py`).
 * The order is that of the bytes of the paths.
 
 A sidecar that cannot be used is a reject of its own; its image or text is a document all the same, without it.
@@ -19,112 +22,203 @@ What this module does not know: whether a file with an image's name is one. The 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property, reduce
 from pathlib import Path
 
+from indexer.corpus import tables
 from indexer.corpus.content import looks_like_image
+from indexer.corpus.named_files import NamedFiles, Row
 from indexer.corpus.paths import COLLECTION_FILE, Listing, is_collection, portable_name, printable, read_listing
 from indexer.corpus.places import FILE_READ, FOLDER_READ, Place, Visited
 from indexer.corpus.reasons import Reason
 from indexer.corpus.records import Entry
 from indexer.corpus.samples import read_sample
+from indexer.corpus.selection import ALL, Selection
 from indexer.corpus.sidecars import Sidecars
-from indexer.corpus.suffixes import DRAWING, NO_SUFFIX, litter_kind, split_name
+from indexer.corpus.suffixes import DRAWING, NO_SUFFIX, TEXTS, is_image_name, litter_kind, split_name
 from indexer.errors import ItemError
 from indexer.types import PassedOver, Rejected
 
 COLLECTION = "underdrawing collection"
 EMPTY_FOLDER = "empty folder"
 NOT_A_FILE = "no regular file"
+CARD = "README beside tables"
 
 
 class FolderCorpus:
-    """The documents of a folder.
+    """The documents of a folder, or of those of its files that a pattern names.
+
+    Args:
+        root: The folder.
+        meant: Which of its files.
+        source: The name of the source; by default the folder's absolute path.
 
     Attributes:
-        source: The folder's absolute path.
+        source: As given.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, meant: Selection = ALL, source: str | None = None) -> None:
         self._root = root.resolve()
-        self.source = portable_name(str(self._root))
+        self._meant = meant
+        self.source = source or portable_name(str(self._root))
 
     def __iter__(self) -> Iterator[Entry]:
-        visited = Visited(self._root)
+        walk = _Walk(self._root, Visited(self._root, self._meant))
         # A stack in place of recursion: folders nest deeper than Python's calls may.
-        opened = [_read(Place(self._root, ""), visited)]
-        while opened:
-            found = next(opened[-1], None)
-            if found is None:
-                opened.pop()
-            elif isinstance(found, Place):
-                opened.append(_read(found, visited))
-            else:
-                yield found
+        opened = [walk.read(Place(self._root, "", self._meant), ())]
+        try:
+            while opened:
+                found = next(opened[-1], None)
+                if found is None:
+                    opened.pop()
+                elif isinstance(found, _Below):
+                    opened.append(walk.read(found.place, found.named))
+                else:
+                    yield found
+        finally:
+            while opened:
+                opened.pop().close()
 
 
-def _read(place: Place, visited: Visited) -> Iterator[Entry | Place]:
-    """The entries of a folder, and the folders in it to read, in their order."""
-    uri = place.path.as_uri()
-    try:
-        listing = read_listing(place.path)
-    except ItemError as error:
-        yield Rejected(uri, error.reason, error.detail, hides=portable_name(place.prefix))
-        return
-    if not visited.enter(listing.identity):
-        yield PassedOver(uri, FOLDER_READ)
-    elif COLLECTION_FILE in listing.names and is_collection(place.path):
-        yield PassedOver(uri, COLLECTION)
-    else:
-        if all(litter_kind(name) is not None for name in listing.names):
-            yield PassedOver(uri, EMPTY_FOLDER, hides=portable_name(place.prefix))
-        yield from _Reading(place, listing, visited).entries()
+@dataclass(frozen=True)
+class _Below:
+    """A folder to read next, and the tables that may tell of its files, the nearest first."""
+
+    place: Place
+    named: tuple[NamedFiles, ...]
+
+
+@dataclass(frozen=True)
+class _Walk:
+    root: Path
+    visited: Visited
+
+    def read(self, place: Place, named: tuple[NamedFiles, ...]) -> Generator[Entry | _Below, None, None]:
+        """The entries of a folder, and the folders in it, in their order."""
+        uri = place.path.as_uri()
+        try:
+            listing = read_listing(place.path)
+        except ItemError as error:
+            yield Rejected(uri, error.reason, error.detail, hides=portable_name(place.prefix))
+            return
+        if not self.visited.enter(listing.identity):
+            yield PassedOver(uri, FOLDER_READ)
+        elif COLLECTION_FILE in listing.names and is_collection(place.path):
+            yield PassedOver(uri, COLLECTION)
+        else:
+            if all(litter_kind(name) is not None for name in listing.names):
+                yield PassedOver(uri, EMPTY_FOLDER, hides=portable_name(place.prefix))
+            with ExitStack() as stack:
+                yield from _Reading(self.root, place, listing, self.visited, named).entries(stack)
 
 
 class _Reading:
     """One folder while it is read."""
 
-    def __init__(self, place: Place, listing: Listing, visited: Visited) -> None:
-        self._place, self._links, self._visited = place, listing.links, visited
-        self._names = listing.names
-        self._broken = dict(listing.broken)
+    def __init__(
+        self, root: Path, place: Place, listing: Listing, visited: Visited, named: tuple[NamedFiles, ...]
+    ) -> None:
+        self._root, self._place, self._links, self._visited = root, place, listing.links, visited
+        self._names, self._broken = listing.names, dict(listing.broken)
         files = (name for name in listing.names if not name.endswith("/") and litter_kind(name) is None)
         self._sidecars = Sidecars(files, self._looks_like_image)
+        self._named_above = named
+        self._named: dict[str, NamedFiles] = {}
 
-    def entries(self) -> Iterator[Entry | Place]:
+    def entries(self, stack: ExitStack) -> Iterator[Entry | _Below]:
+        """What is in the folder, in order; what `stack` closes is needed until what is below was read, too."""
         for name in self._names:
-            path = self._place.path / name
-            if (kind := litter_kind(name)) is not None:
-                yield PassedOver(path.as_uri(), kind)
-            elif name.endswith("/"):
-                linked = name in self._links
-                if linked and self._visited.is_read_in_place(path):
-                    yield PassedOver(path.as_uri(), FOLDER_READ)
-                else:
-                    yield Place(path, self._place.prefix + name, linked or self._place.linked)
-            else:
+            if self._may_name_files(name):
+                table = tables.open_in_folder(self._place, name, self._root)
+                if tables.names_files(table):
+                    named = NamedFiles(table, self._place.path / name, self._place.prefix)
+                    self._named[name] = stack.enter_context(named)
+        whole = self._place.meant == ALL
+        for name in self._names:
+            if name.endswith("/"):
+                yield from self._folder(name)
+            elif whole or self._place.meant.has(name):
                 yield from self._file(name)
+        for name, named in self._named.items():
+            if self._place.meant.has(name):
+                yield from named.unmet()
+
+    def _folder(self, name: str) -> Iterator[Entry | _Below]:
+        path, meant = self._place.path / name, self._place.meant.below(name[:-1])
+        if meant is None:
+            return
+        if (kind := litter_kind(name)) is not None:
+            yield PassedOver(path.as_uri(), kind)
+        elif name in self._links and self._visited.is_read_in_place(path, meant):
+            yield PassedOver(path.as_uri(), FOLDER_READ)
+        else:
+            place = Place(path, self._place.prefix + name, meant, name in self._links or self._place.linked)
+            yield _Below(place, self._tables)
 
     def _file(self, name: str) -> Iterator[Entry]:
         """The entries of a file; none for one that describes a document, for it is a part of that."""
         path, suffix, id = self._place.path / name, split_name(name)[1], self._place.id_of(name)
-        is_document = self._sidecars.is_document(name)
-        if not is_document and self._sidecars.describes(name):
+        is_document = litter_kind(name) is None and self._sidecars.is_document(name)
+        if (kind := litter_kind(name)) is not None:
+            yield PassedOver(path.as_uri(), kind)
+        elif not is_document and self._sidecars.describes(name):
             return
-        if suffix == DRAWING:
+        elif suffix == DRAWING:
             detail = f"{printable(name)} is a drawing; draw it to pixels first."
             yield Rejected(path.as_uri(), Reason.SVG.value, detail, hides=id)
         elif is_document and self._is_read_elsewhere(name):
             yield PassedOver(path.as_uri(), FILE_READ)
+        elif is_document and suffix in TEXTS and tables.is_card(name) and self._holds_tables:
+            yield PassedOver(path.as_uri(), CARD)
         elif is_document:
-            yield from read_sample(self._place, name, self._sidecars)
+            yield from read_sample(self._place, name, self._sidecars, self._row(name))
         elif (error := self._broken.get(name)) is not None:
             if error.reason == Reason.NOT_A_FILE.value:
                 yield PassedOver(path.as_uri(), NOT_A_FILE)
             else:
                 yield Rejected(path.as_uri(), error.reason, error.detail, hides=id)
+        elif tables.is_table(name):
+            yield from self._table(name)
         else:
             yield PassedOver(path.as_uri(), suffix or NO_SUFFIX)
+
+    def _table(self, name: str) -> Iterator[Entry]:
+        path = self._place.path / name
+        if name in self._named:
+            yield from self._named[name].others()
+        elif self._is_read_elsewhere(name):
+            yield PassedOver(path.as_uri(), FILE_READ)
+        elif tables.is_beside_its_shard(name, frozenset(self._names)):
+            yield PassedOver(path.as_uri(), tables.TABLE_BESIDE)
+        else:
+            yield from tables.entries_of(tables.open_in_folder(self._place, name, self._root), path.as_uri())
+
+    def _may_name_files(self, name: str) -> bool:
+        """Whether it is worth while to look into a table for names of files. Parquet files by the thousand are not."""
+        if not tables.is_table(name) or name in self._broken or tables.suffix_of(name) in tables.SHARDS:
+            return False
+        return tables.suffix_of(name) != tables.PARQUET or name.startswith("metadata.") or self._has_images
+
+    @cached_property
+    def _has_images(self) -> bool:
+        return any(is_image_name(name) for name in self._names if not name.endswith("/"))
+
+    @cached_property
+    def _holds_tables(self) -> bool:
+        return tables.holds_tables(self._place.path, self._names)
+
+    @property
+    def _tables(self) -> tuple[NamedFiles, ...]:
+        return (*self._named.values(), *self._named_above)
+
+    def _row(self, name: str) -> Row | None:
+        """What the tables say of a file."""
+        rows = [table.take(self._place.prefix + name) for table in self._tables]
+        known = [row for row in rows if row is not None]
+        return reduce(Row.over, known) if known else None
 
     def _is_read_elsewhere(self, name: str) -> bool:
         """Whether the file is a document under another name, which a link gives it."""

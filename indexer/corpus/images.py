@@ -107,6 +107,7 @@ def decode_image(
     max_pixels: int | None = None,
     max_bytes: int = MAX_BYTES,
     hint: int | None = None,
+    as_stored: bool = False,
 ) -> Image.Image:
     """Decode an image to upright 8-bit RGB, loaded and independent of its file.
 
@@ -117,6 +118,8 @@ def decode_image(
         max_bytes: Refuse a longer file.
         hint: The short side the caller needs. A JPEG may then come out smaller than it is, by a power of two
             and with a short side of at least `hint`, at a fraction of the cost.
+        as_stored: Leave the EXIF orientation alone, and let Pillow make RGB of everything, which drops transparency
+            but for RGBA, laid on white: what the scripts of published models do.
 
     Raises:
         ItemError: The image cannot be used; the module's docstring lists the codes.
@@ -125,14 +128,14 @@ def decode_image(
     if isinstance(source, Image.Image):
         _check_pixels(source, most)
         with pillow_errors():
-            return _pixels(source, keep_alpha=False)
+            return _stored_pixels(source) if as_stored else _pixels(source, keep_alpha=False)
     data = encoded_bytes(source, max_bytes)
     with pillow_errors(data):
         image, _ = open_image(data, most)
         if image.format == "JPEG":
             _draft(image, data, most, hint)
         _check_pixels(image, most)
-        return _pixels(image, keep_alpha=False)
+        return _stored_pixels(image) if as_stored else _pixels(image, keep_alpha=False)
 
 
 def image_digest(source: ImageSource) -> str:
@@ -300,6 +303,18 @@ def _pixels(image: Image.Image, *, keep_alpha: bool) -> Image.Image:
         ground.paste(pixels, mask=pixels)
         pixels = ground
     return pixels.transpose(turn) if turn is not None else pixels
+
+
+def _stored_pixels(image: Image.Image) -> Image.Image:
+    """Pillow's own RGB, with RGBA on white, as qwen_vl_utils has it."""
+    image.load()
+    if image.mode == "RGBA":
+        ground = Image.new("RGB", image.size, (255, 255, 255))
+        ground.paste(image, mask=image.getchannel("A"))
+        return ground
+    pixels = image.convert("RGB")
+    pixels.info = {}
+    return pixels
 
 
 def _ground(pixels: Image.Image) -> tuple[int, int, int]:

@@ -1,8 +1,8 @@
 """A JSON file (`.json`, also compressed) that holds a list of objects, as annotation files do: a document in each.
 
-Objects that follow each other without a list count, too, so that JSON lines under the name `.json` are read, however they
-are broken into lines. What is in an object is told in `jsonl.py`; one without an id is named `<file stem>-<number>`,
-counted from 1.
+Objects that follow each other without a list count, too, so that JSON lines under the name `.json` are read, however
+they are broken into lines. What is in an object is told in `jsonl.py`; one without an id is named
+`<file stem>-<number>`, counted from 1.
 
 The file is read object by object and never held whole. Behind an object that is not JSON nothing can be found again, so
 reading ends there.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from io import BufferedIOBase
 from pathlib import Path
@@ -30,7 +31,7 @@ from indexer.reasons import Reason, refusal
 from indexer.types import Rejected
 
 _CHUNK_BYTES = 256 * 1024
-_WHITE = " \t\r\n"
+_MARK = re.compile(r"[^ \t\r\n]")
 
 
 class JsonCorpus:
@@ -54,7 +55,7 @@ class JsonCorpus:
         columns: Columns | None = None,
         max_object_bytes: int = MAX_LINE_BYTES,
     ) -> None:
-        self._path = path.resolve()
+        self._path = path.absolute()  # a link's own place: what it names lies beside it
         self._name = name or portable_name(without_compression(self._path.name).rpartition(".")[0])
         self._columns = columns or Columns()
         self._max_object_bytes = max_object_bytes
@@ -114,11 +115,12 @@ class _Objects:
         """The next character that is not white; none at the end."""
         white = 0
         while True:
-            rest = self._text[self._place :].lstrip(_WHITE)
-            white += len(self._text) - self._place - len(rest)
-            self._place = len(self._text) - len(rest)
-            if rest:
-                return rest[0]
+            begin = self._place
+            if match := _MARK.search(self._text, begin):
+                self._place = match.start()
+                return match[0]
+            self._place = len(self._text)
+            white += self._place - begin
             if white > MAX_SILENT_BYTES:
                 raise refusal(Reason.TOO_MANY_BYTES, f"{white:,} blank characters lead to {self._where()}.")
             if not self._more(_CHUNK_BYTES):
@@ -151,7 +153,7 @@ class _Objects:
                 return value
 
     def _read_on(self, error: json.JSONDecodeError) -> None:
-        """Read more of a value that ends with what was read; each time as much as there is, so as not to begin often."""
+        """Read more of a value that is cut off here; as much again as there is, so as not to parse it often."""
         length = len(self._text) - self._place
         cut = error.msg.startswith("Unterminated string") or error.pos >= len(self._text) - 10
         if length > self._limit:
@@ -169,6 +171,6 @@ def _refuse_coco(entry: dict[str, Any]) -> None:
     if isinstance(entry.get("images"), list) and isinstance(entry.get("annotations"), list):
         raise refusal(
             Reason.BAD_JSON,
-            "it is one object with `images` and `annotations`, as COCO has it; a list of objects is needed. Write an object for "
-            'each image: {"id": ..., "file_name": ..., "captions": [...]}.',
+            "it is one object with `images` and `annotations`, as COCO has it; a list of objects is needed. Write an "
+            'object for each image: {"id": ..., "file_name": ..., "captions": [...]}.',
         )

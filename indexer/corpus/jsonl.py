@@ -49,7 +49,7 @@ class JsonlCorpus:
         name: str | None = None,
         columns: Columns | None = None,
     ) -> None:
-        self._path = path.resolve()
+        self._path = path.absolute()  # a link's own place: what it names lies beside it
         self._max_line_bytes = max_line_bytes
         self._name = name or portable_name(without_compression(self._path.name).rpartition(".")[0])
         self._columns = columns or Columns()

@@ -119,13 +119,12 @@ def read_listing(path: Path) -> Listing:
             for entry in entries:
                 name, is_link = entry.name, entry.is_symlink()
                 try:
-                    with _file_errors(path / name):
-                        if entry.is_dir():
-                            name += "/"
-                        elif is_link:
-                            entry.stat()  # a link that leads nowhere is no folder, either
-                except ItemError as error:
-                    broken[name] = error
+                    if entry.is_dir():
+                        name += "/"
+                    elif is_link:
+                        entry.stat()  # a link that leads nowhere is no folder, either
+                except OSError as error:
+                    broken[name] = _told(path / name, error)
                 names.append(name)
                 if is_link:
                     links.add(name)
@@ -185,10 +184,14 @@ def _file_errors(path: Path) -> Iterator[None]:
         raise refusal(Reason.MISSING, f"{printable(path)} does not exist.")
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError, UnicodeEncodeError) as error:
-        raise refusal(Reason.MISSING, f"{printable(path)} does not exist.") from error
-    except OSError as error:
-        if isinstance(error, IsADirectoryError) or error.errno == errno.ENXIO:  # ENXIO: a socket
-            raise refusal(Reason.NOT_A_FILE, f"{printable(path)} is not a regular file.") from error
-        detail = f"{printable(path)} cannot be read ({error.strerror})."
-        raise refusal(Reason.UNREADABLE, detail) from error
+    except (OSError, UnicodeEncodeError) as error:
+        raise _told(path, error) from error
+
+
+def _told(path: Path, error: OSError | UnicodeEncodeError) -> ItemError:
+    """The error of a file, with its code."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError | UnicodeEncodeError):
+        return refusal(Reason.MISSING, f"{printable(path)} does not exist.")
+    if isinstance(error, IsADirectoryError) or error.errno == errno.ENXIO:  # ENXIO: a socket
+        return refusal(Reason.NOT_A_FILE, f"{printable(path)} is not a regular file.")
+    return refusal(Reason.UNREADABLE, f"{printable(path)} cannot be read ({error.strerror}).")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexer.corpus.paths import Identity, identity_of, is_collection, portable_name
+from indexer.corpus.selection import ALL, Selection
 from indexer.corpus.suffixes import litter_kind
 
 FOLDER_READ = "link to a folder read already"
@@ -23,11 +24,13 @@ class Place:
     Attributes:
         path: Under the names that links gave it.
         prefix: Of the ids of what is in it: its path below the root, with a slash behind, or nothing for the root.
+        meant: What is read of it.
         linked: Whether a link led here.
     """
 
     path: Path
     prefix: str
+    meant: Selection = ALL
     linked: bool = False
 
     def id_of(self, name: str) -> str:
@@ -44,7 +47,9 @@ class Visited:
     """
 
     root: Path
+    meant: Selection = ALL
     _folders: set[Identity] = field(default_factory=set)
+    _collections: dict[Path, bool] = field(default_factory=dict)
     _files: set[Identity] = field(default_factory=set)  # those that links led to
 
     def enter(self, identity: Identity) -> bool:
@@ -54,17 +59,34 @@ class Visited:
         self._folders.add(identity)
         return True
 
-    def is_read_in_place(self, link: Path) -> bool:
-        """Whether what a link leads to lies below the root, where the walk comes to it without a link."""
+    def is_read_in_place(self, link: Path, meant: Selection | None = None) -> bool:
+        """Whether what a link leads to lies below the root, where the walk comes to it without a link.
+
+        Args:
+            link: To a file or folder.
+            meant: What is to be read of the folder; None for a file.
+        """
         real = Path(os.path.realpath(link))
         if not real.is_relative_to(self.root):
             return False
-        above = real
-        while above != self.root:
-            if litter_kind(above.name) is not None or is_collection(above):
+        path, there = self.root, self.meant
+        *above, name = real.relative_to(self.root).parts or (".",)
+        for folder in above:
+            path /= folder
+            below = there.below(folder)
+            if below is None or litter_kind(folder) is not None or self._is_collection(path):
                 return False
-            above = above.parent
-        return True
+            there = below
+        if real == self.root:
+            return meant == self.meant
+        if litter_kind(name) is not None or (meant is not None and self._is_collection(real)):
+            return False
+        return there.has(name) if meant is None else there.below(name) == meant
+
+    def _is_collection(self, folder: Path) -> bool:
+        if folder not in self._collections:
+            self._collections[folder] = is_collection(folder)
+        return self._collections[folder]
 
     def take_file(self, path: Path, *, is_link: bool) -> bool:
         """Remember a file outside the root, which a link led to, itself or its folder; False if it was read before.

@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from indexer.corpus.named_files import Row
 from indexer.corpus.paths import MAX_BYTES, read_file, stat_file
 from indexer.corpus.places import Place
 from indexer.corpus.records import Entry, Record, decode_text, make_sample, parse_object, record_or_rejected
@@ -67,23 +68,30 @@ class _Sidecar:
         self.reject = Rejected(self.path.as_uri(), error.reason, error.detail, hides=self.hides)
 
 
-def read_sample(place: Place, name: str, sidecars: Sidecars) -> Iterator[Entry]:
-    """The document in a file of a folder or why there is none, and the rejects of its sidecars."""
+def read_sample(place: Place, name: str, sidecars: Sidecars, row: Row | None = None) -> Iterator[Entry]:
+    """The document in a file of a folder or why there is none, and the rejects of its sidecars.
+
+    Args:
+        place: The folder.
+        name: The file, an image or a text.
+        sidecars: Which files of the folder describe it.
+        row: What a table says of it; sidecars go before.
+    """
     path, text_file = place.path / name, None
     if split_name(name)[1] not in TEXTS:
         text_file = sidecars.text_of(name)
     names = [*([] if text_file is None else [text_file]), *sidecars.details_of(name)]
     beside = [_Sidecar.read(place.path / each) for each in names]
-    entry = record_or_rejected(path.as_uri(), partial(_record, path, place.id_of(name), beside))
+    entry = record_or_rejected(path.as_uri(), partial(_record, path, place.id_of(name), beside, row))
     if isinstance(entry, Rejected):
-        entry = replace(entry, hides=_own_id(beside) or place.id_of(name))
+        entry = replace(entry, hides=_own_id(beside) or (row and row.id) or place.id_of(name))
     yield entry
     yield from (each.reject for each in beside if each.reject is not None)
 
 
-def _record(path: Path, id: str, beside: Sequence[_Sidecar]) -> Record:
+def _record(path: Path, id: str, beside: Sequence[_Sidecar], row: Row | None) -> Record:
     """The document with as many of its sidecars as can be used; the others get their rejects."""
-    stamp = " ".join([_state(path), *(each.state for each in beside)])
+    stamp = " ".join([_state(path), *(each.state for each in beside), *([] if row is None else [row.stamp])])
     is_text = split_name(path.name)[1] in TEXTS
     text = _read_text(path) if is_text else None
     readable = [each for each in beside if each.reject is None]
@@ -92,7 +100,7 @@ def _record(path: Path, id: str, beside: Sequence[_Sidecar]) -> Record:
         for dropped in combinations(readable, count):
             kept = [each for each in readable if each not in dropped]
             try:
-                record = _with_sidecars(path, id, text, kept, stamp)
+                record = _with_sidecars(path, id, text, kept, row, stamp)
             except ItemError as failure:
                 last = failure
                 error = error or failure
@@ -103,7 +111,9 @@ def _record(path: Path, id: str, beside: Sequence[_Sidecar]) -> Record:
     raise last
 
 
-def _with_sidecars(path: Path, id: str, text: str | None, kept: Sequence[_Sidecar], stamp: str) -> Record:
+def _with_sidecars(
+    path: Path, id: str, text: str | None, kept: Sequence[_Sidecar], row: Row | None, stamp: str
+) -> Record:
     details: dict[str, Any] = {}
     caption = text
     for each in kept:
@@ -114,14 +124,19 @@ def _with_sidecars(path: Path, id: str, text: str | None, kept: Sequence[_Sideca
     if not caption and _TAKEOUT_KEY in details and not details.get("caption"):
         description = details.get("description")
         caption = description if isinstance(description, str) else None
-    return make_sample(
-        id=id,
-        text=caption,
+    record = make_sample(
+        id=id if row is None or row.id is None else row.id,
+        text=caption or (None if row is None else row.text),
         image=path if text is None else None,
         details=details,
         uri=path.as_uri(),
         stamp=stamp,
     )
+    if row is None:
+        return record
+    fields = {**row.fields, **record.document.fields}
+    derived = record.derived and row.id is None
+    return replace(record, document=replace(record.document, fields=fields), derived=derived)
 
 
 def _own_id(sidecars: Sequence[_Sidecar]) -> str | None:

@@ -32,7 +32,7 @@ from indexer.embed.mllm_loading import (
     weight_files,
 )
 from indexer.embed.mllm_prompt import TOKENIZER_FILE, Batch, ImageTokens, Prompt, PromptWriter, collate, load_tokenizer
-from indexer.embed.mllm_spec import MllmName, MllmSpec
+from indexer.embed.mllm_spec import MllmName, MllmSpec, Parity
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError, ModelError
@@ -144,7 +144,7 @@ class MllmEmbedder(Embedder):
         return Fingerprint(
             model=self.name,
             weights=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
-            preprocessing=self._shaper.describe(),
+            preprocessing=self._shaper.describe() + (" as stored" if self.spec.parity is Parity.AUTHORS else ""),
             template=self._writer.describe(),
             dtype=self._dtype.value,
             dim=self.dim,
@@ -156,7 +156,8 @@ class MllmEmbedder(Embedder):
 
     def preparer(self) -> MllmPrepare:
         """Decoding and resizing; prompts are written in `forward`, where the instruction is known."""
-        return MllmPrepare(self._shaper, CHARACTERS_A_TOKEN * self.spec.max_tokens)
+        as_stored = self.spec.parity is Parity.AUTHORS
+        return MllmPrepare(self._shaper, CHARACTERS_A_TOKEN * self.spec.max_tokens, as_stored)
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
         """Embed any number of items, in batches of at most `token_budget` tokens.
@@ -223,10 +224,12 @@ class MllmPrepare:
     Attributes:
         shaper: Resizes pictures.
         characters: Of a text, so many are looked at.
+        as_stored: See `decode_image`.
     """
 
     shaper: ImageShaper
     characters: int
+    as_stored: bool = False
 
     def __call__(self, item: Item) -> Prepared:
         """Decode and resize the picture.
@@ -238,7 +241,7 @@ class MllmPrepare:
         if item.image is not None:
             from indexer.corpus.images import decode_image
 
-            arrays["image"] = self.shaper(decode_image(item.image))
+            arrays["image"] = self.shaper(decode_image(item.image, as_stored=self.as_stored))
         if item.text is not None:
             text = item.text[: self.characters].replace("\0", " ")
             if item.image is None and not text.strip():

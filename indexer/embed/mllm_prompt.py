@@ -1,7 +1,8 @@
 """What a multimodal language model reads of an item: token ids by the spec's template, and where they stand.
 
 The user's words are never taken for special tokens: a text that says `<|image_pad|>` or `<|im_end|>` is read as just
-that. An item that is too long loses the end of its text, never the template's end, whose last token is the vector.
+that. An item that is too long loses the end of its text, never the template's end, whose last token is the vector. The
+authors' scripts cut whatever stands at the end; `Parity.AUTHORS` does so, too.
 
 What this module does not know: pictures beyond their number of tokens, models.
 """
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.embed.mllm_spec import MllmSpec, Padding, Positions
+from indexer.embed.mllm_spec import MllmSpec, Padding, Parity, Positions
 from indexer.errors import CallError, ModelError
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class PromptWriter:
             f"{spec.template!r} query={spec.query_instruction!r} fused={spec.fused_instruction!r} "
             f"document={spec.document_instruction!r} stop={spec.full_stop} positions={spec.positions} "
             f"tokens={spec.max_tokens} ends={self.opening}{self.closing}"
+            f"{' cut=end' if spec.parity is Parity.AUTHORS else ''}"
         )
 
     def write(self, instruction: str, text: str | None, grid: Grid | None) -> Prompt:
@@ -107,6 +109,9 @@ class PromptWriter:
                 ids += read
             else:
                 ids += self._plain(piece.replace("{instruction}", instruction))
+        if self._spec.parity is Parity.AUTHORS:
+            ids = ids[: self._spec.max_tokens - len(self.closing)]
+            spare = (0, 0)
         ids += self.closing
         excess = len(ids) - self._spec.max_tokens
         if excess > 0:

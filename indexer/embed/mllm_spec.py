@@ -59,6 +59,13 @@ class Sizing(HelpfulEnum):
     GME = "gme"  # the same, and what is still too narrow is squeezed to `aspect_limit` in place of being refused
 
 
+class Parity(HelpfulEnum):
+    """Where this project reads better than the published scripts, and whether it should read as they do."""
+
+    OWN = "own"  # images upright and on a ground they are seen on; a long item keeps the template's end
+    AUTHORS = "authors"  # images as stored; a long item is cut at its end, whatever stands there
+
+
 @dataclass(frozen=True)
 class MllmSpec:
     """How items become vectors.
@@ -75,6 +82,7 @@ class MllmSpec:
         max_tokens: Of an item; a longer one loses the end of its text.
         aspect_limit: The longer side over the shorter: images beyond are refused, or squeezed where `sizing` says so.
         sizing: Whose rule finds an image's size.
+        parity: Whether images and long items are read as this project or as the model's authors do.
         padding: The side on which a batch is padded.
         backend: What resizes pictures.
         shorter: Whether it was trained so that the first numbers of a vector are a vector too (Matryoshka).
@@ -91,6 +99,7 @@ class MllmSpec:
     max_tokens: int = 4096
     aspect_limit: float = 200.0
     sizing: Sizing = Sizing.TRANSFORMERS
+    parity: Parity = Parity.OWN
     padding: Padding = Padding.RIGHT
     backend: ImageBackend = ImageBackend.PIL
     shorter: bool = False
@@ -166,9 +175,21 @@ class MllmSpec:
 
 _ENUMS: dict[str, type[HelpfulEnum]] = {
     "full_stop": FullStop, "positions": Positions, "padding": Padding, "backend": ImageBackend, "sizing": Sizing,
+    "parity": Parity,
 }  # fmt: skip
 OPTIONS = frozenset(
-    {"backend", "dim", "full_stop", "max_pixels", "max_tokens", "min_pixels", "padding", "positions", "sizing"}
+    {
+        "backend",
+        "dim",
+        "full_stop",
+        "max_pixels",
+        "max_tokens",
+        "min_pixels",
+        "padding",
+        "parity",
+        "positions",
+        "sizing",
+    }  # fmt: skip
 )
 
 _CHAT = (

@@ -21,10 +21,13 @@ from sqlalchemy.orm import InstrumentedAttribute
 from indexer.errors import CallError, CorruptionError, SnapshotGoneError
 from indexer.store.columns import Columns
 from indexer.store.database import Database, storable
-from indexer.store.filters import Condition, Where, compile_where
+from indexer.store.filter_notes import FilterNotes
+from indexer.store.filter_sql import compiled
+from indexer.store.filters import Filter
 from indexer.store.read_only import undisturbed
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, SpaceRow, VectorRow, living
 from indexer.store.segments import SegmentFile
+from indexer.store.time_limit import limited
 from indexer.types import MODALITIES, UNKNOWN, Ids, Mean, Metric, Modality, Parts, Role
 
 MAX_PARAMETERS = 500
@@ -84,6 +87,7 @@ class Catalog:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.columns = Columns(database)
+        self.filter_notes = FilterNotes(database)
         self._modalities: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
         self._modalities_lock = threading.Lock()
 
@@ -172,23 +176,16 @@ class Catalog:
         if not rows:
             raise _gone(generation)
 
-    def compiled(self, where: Where) -> Condition:
-        """A filter as SQL for this database.
-
-        Raises:
-            FilterError: It does not parse.
-        """
-        return compile_where(where, self.database.engine.dialect.name)
-
     @undisturbed
-    def matching(self, where: Where, generation: int, space: int) -> Ids:
+    def matching(self, where: Filter, generation: int, space: int) -> Ids:
         """Vectors of living documents that a filter lets through: (n,) int64, ascending.
 
         Raises:
-            FilterError: The filter does not parse.
+            StoreError: The database gave up after its time limit; see `time_limit.py`.
         """
-        query = _vectors_of(space, VectorRow.id).where(self.compiled(where), _alive(DocumentRow, generation))
-        with self._pinned(generation) as connection:
+        condition = compiled(where.node, self.database.engine.dialect.name)
+        query = _vectors_of(space, VectorRow.id).where(condition, _alive(DocumentRow, generation))
+        with self._pinned(generation) as connection, limited(connection):
             # Past SQLAlchemy's rows: of a filter that most match, they take as long as the database does.
             cursor = connection.execute(query).cursor
             assert cursor is not None  # only of a statement that gives no rows
@@ -216,7 +213,7 @@ class Catalog:
         """The vectors of those documents that live in a generation, by document id."""
         found: dict[str, int] = {}
         with self._pinned(generation) as connection:
-            for some in _batches([each for each in ids if storable(each)]):
+            for some in batches([each for each in ids if storable(each)]):
                 # One question after the other: asked for both at once, neither database uses an index.
                 for alive in (living(connection.dialect.name), DocumentRow.died > generation):
                     rest = [each for each in some if each not in found]
@@ -229,7 +226,7 @@ class Catalog:
     def documents(self, vectors: Sequence[int], generation: int) -> dict[int, DocumentRecord]:
         """The living documents of vectors, by vector id; dead and unknown ones are left out."""
         found: dict[int, DocumentRecord] = {}
-        for some in _batches(vectors):
+        for some in batches(vectors):
             for row in self._document_rows(some, generation):
                 found[row[0]] = DocumentRecord._make((*row[:6], Modality(row[6]), row[7]))
         return found
@@ -269,7 +266,7 @@ class Catalog:
         """The stamps of living documents that came from a source, by id."""
         found: dict[str, str] = {}
         with self.database.read() as connection:
-            for some in _batches([each for each in ids if storable(each)]):
+            for some in batches([each for each in ids if storable(each)]):
                 query = select(DocumentRow.id, DocumentRow.stamp, DocumentRow.source)
                 rows = connection.execute(query.where(DocumentRow.id.in_(some), living(connection.dialect.name)))
                 # The source is compared here: SQLite would look there first, where every document may be.
@@ -367,7 +364,8 @@ def _alive(row: type[DocumentRow] | type[SegmentRow], generation: int) -> Column
     return and_(born <= generation, or_(died.is_(None), died > generation))
 
 
-def _batches(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+def batches(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """The values in as many parts as statements need."""
     for start in range(0, len(values), MAX_PARAMETERS):
         yield values[start : start + MAX_PARAMETERS]
 

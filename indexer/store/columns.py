@@ -4,18 +4,18 @@ Filters seldom come twice the same (another price, another user), and for each S
 second time that a field is asked for, its values are read into a column, by vector id. A document never changes, since
 a new version is a new document: a column only grows, by what was added since.
 
-A column holds truth values, numbers and texts. A field of lists, of objects, of numbers that float64 cannot tell from
-their neighbours, or of very many texts stays with SQL, which answers the same.
+A column holds truth values, numbers and texts; of documents' ids and texts, too. A field of lists, of objects, of
+numbers that float64 cannot tell from their neighbours, or of very many texts stays with SQL, which answers the same.
 
-What this module does not know: what a filter means (`filters.py`), which documents live.
+What this module does not know: what a filter means (`filter_engine.py`), which documents live.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,7 +23,11 @@ import numpy.typing as npt
 from sqlalchemy import select
 
 from indexer.store.database import Database, to_json
-from indexer.store.filters import SIGNS, Fields, Where, column, evaluate
+from indexer.store.filter_engine import SIGNS, Fields, evaluate
+from indexer.store.filter_nodes import ID, Place
+from indexer.store.filter_sql import typed
+from indexer.store.filter_values import Bound, Moment, TextBound, Values, moment, nfc
+from indexer.store.filters import Filter
 from indexer.store.read_only import undisturbed
 from indexer.store.schema import DocumentRow, VectorRow
 
@@ -53,7 +57,7 @@ class _Column:
         kinds: (n,) uint8, what each value is.
         numbers: (n,) float64, 0 where it is none; empty if none is.
         codes: (n,) int32, which of the words; 0 where it is no text; empty if none is.
-        words: The different texts, with their codes.
+        words: The different texts, in form C, with their codes; ids are as they are.
         word_bytes: What those take.
     """
 
@@ -63,13 +67,19 @@ class _Column:
     words: Mapping[str, int]
     word_bytes: int = 0
 
+    @cached_property
+    def moments(self) -> Mapping[str, Moment]:
+        """The instants of those texts that name one."""
+        found = ((word, moment(word)) for word in self.words)
+        return {word: at for word, at in found if at is not None}
+
     @property
     def size(self) -> int:
         """Bytes in memory."""
         kinds = self.kinds.nbytes if any(self.kinds.strides) else 0
         return kinds + self.numbers.nbytes + self.codes.nbytes + self.word_bytes
 
-    def grown(self, below: int, rows: Iterable[Sequence[Any]]) -> _Column | None:
+    def grown(self, below: int, rows: Iterable[Sequence[Any]], form: Callable[[str], str] = nfc) -> _Column | None:
         """The column with more rows (vector id, type, value), all ids up to `below`; None where it cannot hold one."""
         known = len(self.kinds)
         kinds, numbers, codes = np.zeros(below, np.uint8), np.zeros(below), np.zeros(below, np.int32)
@@ -86,6 +96,7 @@ class _Column:
                     return None
                 numbers[place] = value
             elif kind == TEXT:
+                value = form(value)
                 if value not in words:
                     words[value] = len(words)
                     word_bytes += WORD_BYTES + 4 * len(value)
@@ -109,12 +120,12 @@ class Columns:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._asked: set[tuple[int, str]] = set()
-        self._read_now: set[tuple[int, str]] = set()
-        self._columns: dict[tuple[int, str], _Column | None] = {}
-        """By space and field; None for what stays with SQL."""
+        self._asked: set[tuple[int, Place]] = set()
+        self._read_now: set[tuple[int, Place]] = set()
+        self._columns: dict[tuple[int, Place], _Column | None] = {}
+        """By space and place; None for what stays with SQL."""
 
-    def matching(self, where: Where, space: int, below: int) -> Mask | None:
+    def matching(self, where: Filter, space: int, below: int) -> Mask | None:
         """Which vectors' documents match, or None where SQL must be asked.
 
         Args:
@@ -124,22 +135,19 @@ class Columns:
 
         Returns:
             (below,) bool by vector id; of ids that no document has, anything.
-
-        Raises:
-            FilterError: The filter does not parse.
         """
         try:
-            return evaluate(where, _InMemory(self, space, below))
+            return evaluate(where.node, _InMemory(self, space, below))
         except _AskSqlError:
             return None
 
-    def get(self, space: int, name: str, below: int) -> _Column | None:
+    def get(self, space: int, place: Place, below: int) -> _Column | None:
         """The column of a field, read as far as it has to be.
 
         None, and SQL has to be asked, if the field is asked for the first time, if another thread reads its column at
         this moment, or if no column can hold it.
         """
-        key = (space, name)
+        key = (space, place)
         with self._lock:
             if key not in self._asked:
                 if len(self._asked) < MOST_FIELDS:
@@ -152,7 +160,7 @@ class Columns:
                 return None
             self._read_now.add(key)
         try:
-            grown = self._grown(found, space, name, below)
+            grown = self._grown(found, space, place, below)
         finally:
             with self._lock:
                 self._read_now.discard(key)
@@ -164,22 +172,26 @@ class Columns:
             return grown
 
     def constants(self, numbers: Sequence[float]) -> list[float]:
-        """Numbers of a filter as the database reads them: its parser may differ from Python's in the last digit."""
+        """Numbers of a filter as the database reads them: its parser may differ from Python's in the last digit.
+
+        Those that no column holds, and that float64 would mistake for another, are kept apart from all it holds.
+        """
+        kept = [max(-2 * WHOLE, min(2 * WHOLE, each)) for each in numbers]
         if all(isinstance(each, int) for each in numbers):
-            return list(numbers)
-        rows = self._database.read_directly("SELECT value FROM json_each(?)", (to_json(list(numbers)),))
-        return list(numbers) if rows is None else [row[0] for row in rows]
+            return kept
+        rows = self._database.read_directly("SELECT value FROM json_each(?)", (to_json(kept),))
+        return kept if rows is None else [row[0] for row in rows]
 
     @undisturbed
-    def _grown(self, found: _Column, space: int, name: str, below: int) -> _Column | None:
-        kind, value = column(name.split("."), self._database.engine.dialect.name)
+    def _grown(self, found: _Column, space: int, place: Place, below: int) -> _Column | None:
+        kind, value = typed(place, self._database.engine.dialect.name)
         query = (
             select(VectorRow.id, kind, value)
             .join(DocumentRow, VectorRow.document == DocumentRow.key)
             .where(VectorRow.space == space, VectorRow.id >= len(found.kinds), VectorRow.id < below)
         )
         with self._database.read() as connection, connection.execution_options(yield_per=10_000).execute(query) as rows:
-            return found.grown(below, rows)
+            return found.grown(below, rows, _as_it_is if place == ID else nfc)
 
 
 class _AskSqlError(Exception):
@@ -192,52 +204,60 @@ class _InMemory(Fields[Mask]):
     def __init__(self, columns: Columns, space: int, below: int) -> None:
         self._columns, self._space, self._below = columns, space, below
         self._none: Mask = np.zeros(below, np.bool_)
-        self._got: dict[str, _Column] = {}
+        self._got: dict[Place, _Column] = {}
 
-    def _get(self, keys: list[str]) -> _Column:
-        name = ".".join(keys)
-        if name not in self._got:
-            found = self._columns.get(self._space, name, self._below)
+    def _get(self, place: Place) -> _Column:
+        if place not in self._got:
+            found = self._columns.get(self._space, place, self._below)
             if found is None:
                 raise _AskSqlError
-            self._got[name] = found
-        return self._got[name]
+            self._got[place] = found
+        return self._got[place]
 
     def _of(self, found: _Column, kind: int) -> Mask:
         mask: Mask = found.kinds[: self._below] == kind
         return mask
 
-    def present(self, keys: list[str]) -> Mask:
-        return ~self._of(self._get(keys), MISSING)
+    def present(self, place: Place) -> Mask:
+        return ~self._of(self._get(place), MISSING)
 
-    def compare(self, keys: list[str], sign: str, value: Any) -> Mask:
-        found = self._get(keys)
-        if isinstance(value, bool):
-            return self._of(found, TRUE if value else FALSE)
-        if isinstance(value, str) and sign == "==":
-            return self._texts(found, [value])
-        if isinstance(value, str):
-            return self._texts(found, [word for word in found.words if SIGNS[sign](word, value)])
-        if not len(found.numbers):
-            return self._none
-        [constant] = self._columns.constants([value])
-        compared: Mask = SIGNS[sign](found.numbers[: self._below], constant)
-        return self._of(found, NUMBER) & compared
-
-    def contains(self, keys: list[str], value: Any) -> Mask:
-        self._get(keys)
-        return self._none
-
-    def among(self, keys: list[str], values: list[Any]) -> Mask:
-        found = self._get(keys)
-        truths = [self._of(found, TRUE if value else FALSE) for value in values if isinstance(value, bool)]
-        texts = [value for value in values if isinstance(value, str)]
-        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-        masks = [*truths, self._texts(found, texts)]
-        if numbers and len(found.numbers):
-            constants = np.asarray(self._columns.constants(numbers), np.float64)
+    def equal(self, place: Place, values: Values) -> Mask:
+        found = self._get(place)
+        texts = list(values.texts)
+        if values.moments:
+            wanted = set(values.moments)
+            texts += [word for word, at in found.moments.items() if at in wanted]
+        masks = [self._of(found, TRUE if value else FALSE) for value in values.truths]
+        masks.append(self._texts(found, texts))
+        if values.numbers and len(found.numbers):
+            constants = np.asarray(self._columns.constants(values.numbers), np.float64)
             masks.append(self._of(found, NUMBER) & np.isin(found.numbers[: self._below], constants))
         return self.any(masks)
+
+    def listed(self, place: Place, values: Values) -> Mask:
+        self._get(place)
+        return self._none
+
+    def ordered(self, place: Place, sign: str, bound: Bound) -> Mask:
+        found, compare = self._get(place), SIGNS[sign]
+        if isinstance(bound, Moment):
+            return self._texts(found, [word for word, at in found.moments.items() if compare(at, bound)])
+        if isinstance(bound, TextBound):
+            moments = found.moments if bound.moment is not None else {}
+            words = [word for word in found.words if word not in moments and compare(word, bound.text)]
+            return self._texts(found, words + [word for word, at in moments.items() if compare(at, bound.moment)])
+        if not len(found.numbers):
+            return self._none
+        [constant] = self._columns.constants([bound])
+        compared: Mask = compare(found.numbers[: self._below], constant)
+        return self._of(found, NUMBER) & compared
+
+    def holds(self, place: Place, text: str, start: bool) -> Mask:
+        found = self._get(place)
+        form = nfc if place == ID else _as_it_is
+        return self._texts(
+            found, [word for word in found.words if (form(word).startswith(text) if start else text in form(word))]
+        )
 
     def all(self, conditions: Sequence[Mask]) -> Mask:
         return reduce(np.logical_and, conditions, ~self._none)
@@ -256,3 +276,7 @@ class _InMemory(Fields[Mask]):
         chosen = np.zeros(len(found.words), np.bool_)
         chosen[codes] = True
         return self._of(found, TEXT) & chosen[found.codes[: self._below]]
+
+
+def _as_it_is(text: str) -> str:
+    return text

@@ -28,7 +28,8 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import QueuePool
 
 from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
-from indexer.store.migrations import newest, upgrade
+from indexer.store.filter_functions import add_functions
+from indexer.store.migrations import known, newest, upgrade
 from indexer.store.read_only import LonelyConnection, only_readable, read_only_engine, require_undisturbed, undisturbed
 
 BUSY_MILLISECONDS = 30_000
@@ -87,12 +88,14 @@ class Database:
         if self.url.get_backend_name() == "sqlite":
             if self.only_readable:
                 self.engine = read_only_engine(Path(str(self.url.database)), BUSY_MILLISECONDS, to_json)
+                event.listen(self.engine, "connect", _add_functions)
             else:
                 # A new connection costs as much as a search; as many as POOLED threads need at once are kept.
                 self.engine = create_engine(
                     self.url, poolclass=QueuePool, pool_size=POOLED, max_overflow=-1, json_serializer=to_json
                 )
                 event.listen(self.engine, "connect", _prepare_sqlite)
+                event.listen(self.engine, "connect", _add_functions)
                 event.listen(self.engine, "checkout", _refuse_inherited)
                 _close_before_forks(self.engine)
             self._reading = self.engine
@@ -178,7 +181,7 @@ class Database:
             if self.schema:
                 connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": self.schema})
                 connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"'))
-            self._refuse_newer(_version(connection, self.schema))
+            self._refuse_unknown(_version(connection, self.schema))
             upgrade(connection)
 
     @contextmanager
@@ -211,7 +214,7 @@ class Database:
         """The schema, which this release knows.
 
         Raises:
-            CorruptionError: There are no tables.
+            CorruptionError: There are no tables, or no release made them.
             FormatError: They are newer.
         """
         version = self.version()
@@ -220,7 +223,7 @@ class Database:
                 f"{self.shown} holds no collection: the table alembic_version is missing.",
                 "Restore it from a backup, name the right database, or index again into a new folder.",
             )
-        self._refuse_newer(version)
+        self._refuse_unknown(version)
         return version
 
     @undisturbed
@@ -229,12 +232,18 @@ class Database:
         with self.read() as connection:
             return _version(connection, self.schema)
 
-    def _refuse_newer(self, version: str | None) -> None:
-        if version is not None and version > newest():
+    def _refuse_unknown(self, version: str | None) -> None:
+        if version is None or version in known():
+            return
+        if version > newest():
             raise FormatError(
                 f"{self.shown} has schema {version}; this release knows up to {newest()}.",
                 "Upgrade: pip install -U underdrawing",
             )
+        raise CorruptionError(
+            f"{self.shown} has schema {version!r}, which no release made.",
+            "Restore it from a backup, or index again into a new folder.",
+        )
 
     @undisturbed
     def problems(self) -> list[str]:
@@ -315,6 +324,10 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _add_functions(connection: Any, _record: Any) -> None:
+    add_functions(connection)
 
 
 def _refuse_inherited(_connection: Any, record: Any, proxy: Any) -> None:

@@ -1,361 +1,399 @@
-"""`where` to SQL: `{"price": {"$lt": 50}, "style": {"$in": ["flat", "3D"]}}` over a document's fields.
+r"""`where`, the language of filters: `{"price": {"$lt": 50}, "style": {"$in": ["flat", "3D"]}}` over documents' fields.
 
     {"field": value}                     equal (a list field matches if any element is equal)
-    {"field": {"$op": operand, ...}}     $eq $ne $lt $lte $gt $gte $in $nin $exists $contains
+    {"field": {"$op": operand, ...}}     $eq $ne $lt $lte $gt $gte $in $nin $exists $contains $startsWith
+    {"$id": ...} {"$text": ...}          the same of a document's id and text
     {"$and": [...]} {"$or": [...]} {"$not": {...}}
-    "a.b"                                reaches into nested objects
+    {"$date": "2024-01-02T00:00:00Z"}    an operand that compares with times alone
+    "a.b"                                the field of that name, or else what `a` holds under `b`
+    "a\.b" "\$a"                           a backslash before a character takes its meaning away
 
-Comparisons are between equal types: `$lt: 50` never matches the text "40". `$ne`, `$nin` and `$not` also match
-documents that lack the field, and a field that is null counts as lacking. Texts are ordered by code point. Names reach
-into objects only, never into lists. Field names and values are always bound parameters.
+What each means is told in `docs/filters.md`. Here a filter is read and checked; what it comes to over documents is
+worked out by `evaluate` in `filter_engine.py`.
 
-What a filter means is written once (`evaluate`); how fields are read is a `Fields`: SQL of either database here, and
-columns in memory in `columns.py`.
-
-What this module does not know: anything but the `documents` table.
+What this module does not know: databases, columns.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import eq, ge, gt, le, lt
-from typing import Any, Generic, TypeAlias, TypeVar
+import reprlib
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Text, and_, case, cast, exists, false, func, literal, not_, or_, select, true
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+import numpy as np
 
-from indexer.errors import FilterError
-from indexer.store.database import storable, to_json
-from indexer.store.schema import DocumentRow
+from indexer.errors import FilterError, did_you_mean
+from indexer.store.database import storable
+from indexer.store.filter_nodes import (
+    COLUMNS,
+    ID,
+    All,
+    Either,
+    Equal,
+    Holds,
+    Listed,
+    Node,
+    Opposite,
+    Ordered,
+    Place,
+    Present,
+    escaped,
+)
+from indexer.store.filter_values import Bound, Moment, TextBound, Values, forms, moment, moment_of, nfc
 
 Where: TypeAlias = Mapping[str, Any]
-Condition: TypeAlias = ColumnElement[bool]
-T = TypeVar("T")
 
-_MAX_DEPTH = 16
-_MAX_OPERANDS = 10_000
-_MAX_CONDITIONS = 100
+MAX_DEPTH = 16
+MAX_OPERANDS = 10_000
+MAX_CONDITIONS = 100
 """Of one filter: SQLite refuses expressions more than 1,000 deep, each condition may take six terms, and a list of
 ORs is as deep as it is long."""
+MAX_PARTS = 100
+"""Names in a path: as deep as stored fields are nested."""
+MAX_CHARACTERS = 1_000_000
+"""Of all texts of one filter."""
+MAX_BITS = 13_000
+"""Of a whole number: Python writes no more than 4,300 digits."""
 
 
-def compile_where(where: Where, dialect: str) -> Condition:
-    """The SQL condition over `documents` that a `where` stands for.
+Kinds: TypeAlias = frozenset[str]
+NUMBERS, TEXTS, TRUTHS, LISTS, TIMES = (frozenset({each}) for each in ("number", "text", "truth value", "list", "time"))
 
-    Args:
-        where: See the module.
-        dialect: `sqlite` or `postgresql`.
+
+@dataclass(frozen=True)
+class Asked:
+    """One condition as it was written, for what is to be told about it.
+
+    Attributes:
+        name: The field's name as it was written.
+        places: Where it is looked for, the first first.
+        operator: `$eq` where none was written.
+        kinds: The kinds of value that it can hold of; empty for any.
+    """
+
+    name: str
+    places: tuple[Place, ...]
+    operator: str
+    kinds: Kinds
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A filter that was read.
+
+    Attributes:
+        node: What it means; equal for filters that mean the same.
+        asked: Its conditions, in their order.
+    """
+
+    node: Node
+    asked: tuple[Asked, ...] = field(compare=False)
+
+
+def parse(where: Where) -> Filter:
+    """Read a filter.
 
     Raises:
-        FilterError: An unknown operator, an operand of the wrong type, a bad field name, or too deep a nesting.
+        FilterError: An unknown operator, an operand of the wrong type, a bad field name, too deep a nesting, or more
+            than a database could run.
     """
-    return evaluate(where, _PostgresFields() if dialect == "postgresql" else _SqliteFields())
+    reader = _Reader()
+    return Filter(reader.whole(where, 0), tuple(reader.asked))
 
 
-def column(keys: list[str], dialect: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """SQL for what the database calls the type of a field, and for the field's value; NULL where it is missing."""
-    if dialect == "postgresql":
-        found = _PostgresFields().value(keys)
-        return func.jsonb_typeof(found), found
-    return func.json_type(DocumentRow.fields, _path(keys)), func.json_extract(DocumentRow.fields, _path(keys))
+def split(name: str) -> tuple[str, ...]:
+    """The names in a path, without the backslashes that escape a character.
 
-
-def evaluate(where: Where, fields: Fields[T]) -> T:
-    """What a `where` comes to over some fields; raises as `compile_where`."""
-    return _compile(where, fields, 0)
-
-
-def _compile(where: Any, fields: Fields[T], depth: int) -> T:
-    if depth > _MAX_DEPTH:
-        raise FilterError(f"The filter is nested more than {_MAX_DEPTH} deep.")
-    if not isinstance(where, Mapping):
-        raise FilterError(
-            f"A filter is an object, not {_shown(where)}.",
-            'Write for example {"style": "flat", "price": {"$lt": 50}}.',
-        )
-    if not where:
-        fields.count(1)
-    conditions: list[T] = []
-    for name, operand in where.items():
-        if not isinstance(name, str):
-            raise FilterError(f"A field's name is a text, not {_shown(name)}.")
-        if name in ("$and", "$or"):
-            if not isinstance(operand, Sequence) or isinstance(operand, str) or not operand:
-                raise FilterError(f"{name} takes a list of filters, not {_shown(operand)}.")
-            parts = [_compile(each, fields, depth + 1) for each in operand]
-            conditions.append(fields.all(parts) if name == "$and" else fields.any(parts))
-        elif name == "$not":
-            conditions.append(fields.opposite(_compile(operand, fields, depth + 1)))
-        elif name.startswith("$"):
-            raise FilterError(f"{name!r} is not known here.", "Known: $and, $or, $not, or a field's name.")
+    Raises:
+        FilterError: A backslash at the end, too many names, or a character that no stored name has.
+    """
+    if not storable(name):
+        raise FilterError(f"{_shown(name)} is no field name: it holds a NUL or half a surrogate pair.")
+    keys, key, rest = [], "", iter(name)
+    for character in rest:
+        if character == ".":
+            keys.append(key)
+            key = ""
+        elif character == "\\":
+            following = next(rest, None)
+            if following is None:
+                raise FilterError(
+                    f"{_shown(name)} ends in a backslash, which escapes the character behind it.",
+                    "Write two for a backslash that belongs to the name.",
+                )
+            key += following
         else:
-            conditions.append(_compile_field(name, operand, fields))
-    return fields.all(conditions)
+            key += character
+    if len(keys) >= MAX_PARTS:
+        raise FilterError(f"A path has at most {MAX_PARTS} names; {_shown(name)} has {len(keys) + 1}.")
+    return (*keys, key)
 
 
-def _compile_field(name: str, operand: Any, fields: Fields[T]) -> T:
-    keys = name.split(".")
-    if not all(keys) or any(character in name for character in '"\\') or not storable(name):
-        raise FilterError(f"{name!r} is no field name: no empty part, quote, backslash, NUL or half surrogate pair.")
-    if not isinstance(operand, Mapping):
-        fields.count(1)
-        return _equal(fields, keys, operand)
-    if not operand:
-        raise FilterError(f"The filter on {name!r} is empty.", f"Known operators: {', '.join(_OPERATORS)}.")
-    conditions = []
-    fields.count(len(operand))
-    for operator, value in operand.items():
-        if operator not in _OPERATORS:
+def places_of(name: str) -> tuple[Place, ...]:
+    """Where a field of that name is looked for: the first place that holds something counts.
+
+    A name with a dot may be a field's whole name. Collections from before names were stored in form C may have
+    others.
+    """
+    keys = split(name)
+    paths = [(name,), keys] if len(keys) > 1 and "\\" not in name else [keys]
+    every = [[forms(key) for key in path] for path in paths]
+    several = [tuple(each[min(number, len(each) - 1)] for each in path) for path in every for number in range(3)]
+    return tuple(Place(path) for path in dict.fromkeys(several))
+
+
+class _Reader:
+    """Reads one filter, and counts what it comes to."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self._conditions = 0
+        self._characters = 0
+
+    def whole(self, where: Any, depth: int) -> Node:
+        """A filter, or one inside another."""
+        if depth > MAX_DEPTH:
+            raise FilterError(f"The filter is nested more than {MAX_DEPTH} deep.")
+        if not isinstance(where, Mapping):
             raise FilterError(
-                f"The operator {operator!r} is not known here.",
-                f"Known: {', '.join(_OPERATORS)}; around whole filters: $and, $or, $not.",
+                f"A filter is an object, not {_shown(where)}.",
+                'Write for example {"style": "flat", "price": {"$lt": 50}}.',
             )
-        conditions.append(_OPERATORS[operator](fields, keys, value))
-    return fields.all(conditions)
+        if not where:
+            self._count(1)
+        parts: list[Node] = []
+        for name, operand in where.items():
+            if not isinstance(name, str):
+                raise FilterError(f"A field's name is a text, not {_shown(name)}.")
+            if name in ("$and", "$or"):
+                if not isinstance(operand, Sequence) or isinstance(operand, str | bytes) or not operand:
+                    raise FilterError(f"{name} takes a list of filters, not {_shown(operand)}.")
+                inner = tuple(self.whole(each, depth + 1) for each in operand)
+                parts.append(All(inner) if name == "$and" else Either(inner))
+            elif name == "$not":
+                parts.append(Opposite(self.whole(operand, depth + 1)))
+            elif name.startswith("$") and name not in COLUMNS:
+                raise FilterError(
+                    f"{_shown(name)} is not known here.",
+                    did_you_mean(name, ["$and", "$or", "$not", *COLUMNS])
+                    + f", or a field's name; write {escaped(name)[:80]} for a field that is called so.",
+                )
+            else:
+                parts.append(self._field(name, operand))
+        return parts[0] if len(parts) == 1 else All(tuple(parts))
+
+    def _field(self, name: str, operand: Any) -> Node:
+        self._length(name)
+        places = (COLUMNS[name],) if name in COLUMNS else places_of(name)
+        if not isinstance(operand, Mapping) or "$date" in operand:
+            operand = {"$eq": operand}
+        if not operand:
+            raise FilterError(f"The filter on {_shown(name)} is empty.", f"Known operators: {', '.join(_OPERATORS)}.")
+        self._count(len(operand))
+        parts = []
+        for operator, value in operand.items():
+            if not isinstance(operator, str) or operator not in _OPERATORS:
+                raise FilterError(
+                    f"The operator {_shown(operator)} on {_shown(name)} is not known here.",
+                    did_you_mean(str(operator), list(_OPERATORS)) + "; around whole filters: $and, $or, $not.",
+                )
+            make, kinds = _OPERATORS[operator](self, operator, value, places[0])
+            self.asked.append(Asked(name, places, operator, kinds))
+            parts.append(_first_of(places, make))
+        return parts[0] if len(parts) == 1 else All(tuple(parts))
+
+    def equal(self, operator: str, value: Any, place: Place) -> _Made:
+        """`$eq`."""
+        if value is None:
+            return lambda where: Opposite(Present(where)), frozenset()
+        values = self._values(operator, [value], place)
+        return lambda where: Equal(where, values), _kinds(values)
+
+    def among(self, operator: str, values: Any, place: Place) -> _Made:
+        """`$in`."""
+        if isinstance(values, np.ndarray):
+            values = values.tolist()
+        if not isinstance(values, Sequence | Set) or isinstance(values, str | bytes):
+            raise FilterError(f"{operator} takes a list, not {_shown(values)}.")
+        if len(values) > MAX_OPERANDS:
+            raise FilterError(f"{operator} takes at most {MAX_OPERANDS} values; there are {len(values)}.")
+        some = [value for value in values if value is not None]
+        wanted = self._values(operator, some, place)
+        if len(some) == len(values):
+            return lambda where: Equal(where, wanted), _kinds(wanted)
+        return lambda where: Either((Equal(where, wanted), Opposite(Present(where)))), frozenset()
+
+    def exists(self, operator: str, value: Any, _place: Place) -> _Made:
+        """`$exists`."""
+        if not isinstance(value, bool | np.bool_):
+            raise FilterError(f"{operator} takes true or false, not {_shown(value)}.")
+        return (Present if value else lambda where: Opposite(Present(where))), frozenset()
+
+    def contains(self, operator: str, value: Any, place: Place) -> _Made:
+        """`$contains`: an element of a list, or a part of a text."""
+        values = self._values(operator, [value], place)
+        if not isinstance(value, str):
+            if place.column:
+                raise FilterError(f"{operator} on {place} takes a text, not {_shown(value)}.")
+            return lambda where: Listed(where, values), LISTS
+        text = nfc(value)
+        if place.column:
+            return lambda where: Holds(where, text, start=False), frozenset()
+        return lambda where: Either((Listed(where, values), Holds(where, text, start=False))), TEXTS | LISTS
+
+    def starts(self, operator: str, value: Any, _place: Place) -> _Made:
+        """`$startsWith`: of a text, or of a text in a list."""
+        if not isinstance(value, str):
+            raise FilterError(f"{operator} takes a text, not {_shown(value)}.")
+        text = nfc(self._scalar(operator, value))
+        return lambda where: Holds(where, text, start=True), TEXTS | LISTS
+
+    def ordered(self, sign: str) -> Callable[[str, Any, Place], _Made]:
+        """`$lt` and its like."""
+
+        def make(operator: str, value: Any, place: Place) -> _Made:
+            plain = self._scalar(operator, value)
+            if isinstance(plain, bool) or (place.column and not isinstance(plain, str)):
+                among = "texts" if place.column else "numbers, texts or times"
+                raise FilterError(f"{operator} on {place} is an order among {among}; {_shown(value)} is none.")
+            bound: Bound = (
+                TextBound(nfc(plain), None if place.column else moment(plain)) if isinstance(plain, str) else plain
+            )
+            kinds = TIMES if isinstance(bound, Moment) else TEXTS if isinstance(bound, TextBound) else NUMBERS
+            return lambda where: Ordered(where, sign, bound), kinds
+
+        return make
+
+    def _values(self, operator: str, values: Sequence[Any] | Set[Any], place: Place) -> Values:
+        plain = [self._scalar(operator, value) for value in values]
+        if not place.column:
+            return Values.of(plain)
+        for value in plain:
+            if not isinstance(value, str):
+                raise FilterError(f"{operator} on {place} takes texts, not {_shown(value)}.")
+        return Values(texts=tuple(form for each in plain for form in (forms(each) if place is ID else (nfc(each),))))
+
+    def _scalar(self, operator: str, value: Any) -> Any:
+        """A truth value, a number, a text or a `Moment`, as Python has them."""
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, Mapping) and set(value) == {"$date"}:
+            return _date(value["$date"])
+        if isinstance(value, date):
+            return _date(value)
+        if isinstance(value, Decimal):
+            value = int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
+        if not isinstance(value, bool | int | float | str):
+            raise FilterError(f"{operator} takes a text, a number, a truth value or a date, not {_shown(value)}.")
+        if isinstance(value, float) and not -float("inf") < value < float("inf"):
+            raise FilterError(f"{operator} takes a finite number, not {value}.")
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise FilterError(f"{operator} takes a number of at most {MAX_BITS} bits; one has {value.bit_length()}.")
+        if isinstance(value, str):
+            if not storable(value):
+                raise FilterError(f"{operator}: the text holds a NUL or half a surrogate pair; no stored text can.")
+            self._length(value)
+        return value
+
+    def _count(self, more: int) -> None:
+        """Refuse a filter that no database could run."""
+        self._conditions += more
+        if self._conditions > MAX_CONDITIONS:
+            raise FilterError(
+                f"The filter has more than {MAX_CONDITIONS} conditions.", "Use $in for many values of one field."
+            )
+
+    def _length(self, text: str) -> None:
+        self._characters += len(text)
+        if self._characters > MAX_CHARACTERS:
+            raise FilterError(f"The texts of the filter have more than {MAX_CHARACTERS:,} characters in all.")
 
 
-def _equal(fields: Fields[T], keys: list[str], value: Any) -> T:
-    if value is None:
-        return fields.opposite(fields.present(keys))
-    _require_scalar("$eq", value)
-    return fields.any([fields.compare(keys, "==", value), fields.contains(keys, value)])
+Make: TypeAlias = Callable[[Place], Node]
+_Made: TypeAlias = tuple[Make, Kinds]
 
 
-def _contains(fields: Fields[T], keys: list[str], value: Any) -> T:
-    _require_scalar("$contains", value)
-    return fields.contains(keys, value)
+def _not(make: Callable[[_Reader, str, Any, Place], _Made]) -> Callable[[_Reader, str, Any, Place], _Made]:
+    def opposite(reader: _Reader, operator: str, value: Any, place: Place) -> _Made:
+        inner, kinds = make(reader, operator, value, place)
+        return lambda where: Opposite(inner(where)), kinds
+
+    return opposite
 
 
-def _in(fields: Fields[T], keys: list[str], values: Any) -> T:
-    if not isinstance(values, Sequence) or isinstance(values, str):
-        raise FilterError(f"$in and $nin take a list, not {_shown(values)}.")
-    if len(values) > _MAX_OPERANDS:
-        raise FilterError(f"$in and $nin take at most {_MAX_OPERANDS} values; there are {len(values)}.")
-    scalars = [value for value in values if value is not None]
-    for value in scalars:
-        _require_scalar("$in and $nin", value)
-    among = fields.among(keys, scalars) if scalars else fields.any([])
-    return fields.any([among, fields.opposite(fields.present(keys))]) if len(scalars) < len(values) else among
+def _order(sign: str) -> Callable[[_Reader, str, Any, Place], _Made]:
+    return lambda reader, operator, value, place: reader.ordered(sign)(operator, value, place)
 
 
-def _exists(fields: Fields[T], keys: list[str], value: Any) -> T:
-    if not isinstance(value, bool):
-        raise FilterError(f"$exists takes true or false, not {_shown(value)}.")
-    return fields.present(keys) if value else fields.opposite(fields.present(keys))
-
-
-def _order(sign: str) -> Callable[[Fields[Any], list[str], Any], Any]:
-    def condition(fields: Fields[T], keys: list[str], value: Any) -> T:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise FilterError(f"Order is among numbers or among texts; {_shown(value)} is neither.")
-        _require_scalar(sign, value)
-        return fields.compare(keys, sign, value)
-
-    return condition
-
-
-_OPERATORS: dict[str, Callable[[Fields[Any], list[str], Any], Any]] = {
-    "$eq": _equal,
-    "$ne": lambda fields, keys, value: fields.opposite(_equal(fields, keys, value)),
+_OPERATORS: dict[str, Callable[[_Reader, str, Any, Place], _Made]] = {
+    "$eq": _Reader.equal,
+    "$ne": _not(_Reader.equal),
     "$lt": _order("<"),
     "$lte": _order("<="),
     "$gt": _order(">"),
     "$gte": _order(">="),
-    "$in": _in,
-    "$nin": lambda fields, keys, values: fields.opposite(_in(fields, keys, values)),
-    "$exists": _exists,
-    "$contains": _contains,
+    "$in": _Reader.among,
+    "$nin": _not(_Reader.among),
+    "$exists": _Reader.exists,
+    "$contains": _Reader.contains,
+    "$startsWith": _Reader.starts,
 }
 
 
-def _require_scalar(operator: str, value: Any) -> None:
-    if not isinstance(value, bool | int | float | str):
-        raise FilterError(f"{operator} takes a text, a number or a truth value, not {_shown(value)}.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise FilterError(f"{operator} takes a finite number, not {value}.")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise FilterError(f"{operator} takes a 64-bit integer, not {value}.")
-    if isinstance(value, str) and not storable(value):
-        raise FilterError(f"{operator}: the text holds a NUL or half a surrogate pair, which no stored field can.")
+def _first_of(places: Sequence[Place], make: Make) -> Node:
+    """The condition on the first place that holds something, or on the last."""
+    place, *rest = places
+    if not rest:
+        return make(place)
+    here = Present(place)
+    return Either((All((here, make(place))), All((Opposite(here), _first_of(rest, make)))))
+
+
+def _kinds(values: Values) -> Kinds:
+    """The kinds of value that can be equal to one of these."""
+    found = LISTS if len(values) else frozenset()
+    for some, kinds in (
+        (values.truths, TRUTHS),
+        (values.numbers, NUMBERS),
+        (values.texts, TEXTS),
+        (values.moments, TIMES),
+    ):
+        if some:
+            found |= kinds
+    return found
+
+
+def _date(value: Any) -> Moment:
+    at = None
+    if isinstance(value, date):
+        with suppress(ValueError):  # pandas' NaT
+            at = moment_of(value)
+    elif isinstance(value, str):
+        at = moment(value)
+    if at is None:
+        raise FilterError(
+            f"$date takes an ISO 8601 date or time, not {_shown(value)}.",
+            'Write for example {"$date": "2024-01-02"} or {"$date": "2024-01-02T12:30:00+01:00"}.',
+        )
+    return at
 
 
 def _shown(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:60]!r}"
+    """A value in a sentence: its type and its beginning, however deep or long it is."""
+    shown = _SHORT.repr(value)
+    return shown if isinstance(value, str) else f"{type(value).__name__} {shown}"
 
 
-class Fields(ABC, Generic[T]):
-    """How fields are read, and what conditions on them are made of.
-
-    Every condition is true or false of a document, never neither, so that its opposite is sound.
-    """
-
-    _conditions = 0
-
-    def count(self, more: int) -> None:
-        """Refuse a filter that no database could run."""
-        self._conditions += more
-        if self._conditions > _MAX_CONDITIONS:
-            raise FilterError(
-                f"The filter has more than {_MAX_CONDITIONS} conditions.", "Use $in for many values of one field."
-            )
-
-    @abstractmethod
-    def present(self, keys: list[str]) -> T:
-        """The field is there and not null."""
-
-    @abstractmethod
-    def compare(self, keys: list[str], sign: str, value: Any) -> T:
-        """The field is of the value's type and compares so; the sign is one of `SIGNS`."""
-
-    @abstractmethod
-    def contains(self, keys: list[str], value: Any) -> T:
-        """The field is a list that has the value."""
-
-    @abstractmethod
-    def among(self, keys: list[str], values: list[Any]) -> T:
-        """The field is one of the values, or a list that has one."""
-
-    @abstractmethod
-    def all(self, conditions: Sequence[T]) -> T:
-        """All of them hold; of none, always."""
-
-    @abstractmethod
-    def any(self, conditions: Sequence[T]) -> T:
-        """One of them holds; of none, never."""
-
-    @abstractmethod
-    def opposite(self, condition: T) -> T:
-        """It does not hold."""
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """A whole number; Python writes none of very many digits."""
+        return super().repr_int(x, level) if x.bit_length() <= MAX_BITS else f"of {x.bit_length()} bits"
 
 
-SIGNS: dict[str, Callable[[Any, Any], Any]] = {
-    "==": eq,
-    "<": lt,
-    "<=": le,
-    ">": gt,
-    ">=": ge,
-}
-
-
-class _SqlFields(Fields[Condition]):
-    def all(self, conditions: Sequence[Condition]) -> Condition:
-        return and_(true(), *conditions)
-
-    def any(self, conditions: Sequence[Condition]) -> Condition:
-        return or_(false(), *conditions)
-
-    def opposite(self, condition: Condition) -> Condition:
-        return not_(condition)
-
-
-class _SqliteFields(_SqlFields):
-    def present(self, keys: list[str]) -> Condition:
-        return func.coalesce(func.json_type(DocumentRow.fields, _path(keys)), "null") != "null"
-
-    def compare(self, keys: list[str], sign: str, value: Any) -> Condition:
-        path = _path(keys)
-        kind = func.coalesce(func.json_type(DocumentRow.fields, path), "null")
-        # JSON_EXTRACT gives true and false as 1 and 0: the type test keeps them apart from numbers.
-        extracted = func.json_extract(DocumentRow.fields, path)
-        # It comes second, being asked of those alone that compare so: SQLite stops at the first that is false.
-        return and_(func.coalesce(SIGNS[sign](extracted, _parsed(value)), false()), kind.in_(_sqlite_types(value)))
-
-    def contains(self, keys: list[str], value: Any) -> Condition:
-        path = _path(keys)
-        element = func.json_each(DocumentRow.fields, path).table_valued("value", "type")
-        return and_(
-            func.coalesce(func.json_type(DocumentRow.fields, path), "null") == "array",
-            exists(
-                select(literal(1))
-                .select_from(element)
-                .where(element.c.type.in_(_sqlite_types(value)), element.c.value == _parsed(value))
-            ),
-        )
-
-    def among(self, keys: list[str], values: list[Any]) -> Condition:
-        path = _path(keys)
-        kind = func.coalesce(func.json_type(DocumentRow.fields, path), "null")
-        extracted = func.json_extract(DocumentRow.fields, path)
-        element = func.json_each(DocumentRow.fields, path).table_valued("value", "type")
-        scalar, listed = [], []
-        for types, some in _by_type(values):
-            wanted = func.json_each(to_json(some)).table_valued("value")
-            scalar.append(and_(func.coalesce(extracted.in_(select(wanted.c.value)), false()), kind.in_(types)))
-            listed.append(and_(element.c.type.in_(types), element.c.value.in_(select(wanted.c.value))))
-        inside = exists(select(literal(1)).select_from(element).where(or_(*listed)))
-        return or_(*scalar, and_(kind == "array", inside))
-
-
-class _PostgresFields(_SqlFields):
-    def present(self, keys: list[str]) -> Condition:
-        return func.coalesce(func.jsonb_typeof(self.value(keys)), "null") != "null"
-
-    def compare(self, keys: list[str], sign: str, value: Any) -> Condition:
-        kind = {bool: "boolean", str: "string"}.get(type(value), "number")
-        found = self.value(keys)
-        if isinstance(value, str):
-            # As bytes, as SQLite does; jsonb itself would use the database's collation.
-            said = found.op("#>>", return_type=Text())(cast(literal("{}"), ARRAY(Text)))
-            compared = SIGNS[sign](said.collate("C"), literal(value))
-        else:
-            compared = SIGNS[sign](found, _json(value))
-        return and_(func.coalesce(func.jsonb_typeof(found), "null") == kind, func.coalesce(compared, false()))
-
-    def contains(self, keys: list[str], value: Any) -> Condition:
-        found = self.value(keys)
-        return and_(
-            func.coalesce(func.jsonb_typeof(found), "null") == "array",
-            func.coalesce(found.op("@>", is_comparison=True)(_json([value])), false()),
-        )
-
-    def among(self, keys: list[str], values: list[Any]) -> Condition:
-        found = self.value(keys)
-        wanted = select(func.jsonb_array_elements(_json(values)))
-        array = case((func.jsonb_typeof(found) == "array", found), else_=_json([]))
-        element = func.jsonb_array_elements(array).table_valued("value")
-        inside = exists(select(literal(1)).select_from(element).where(element.c.value.in_(wanted)))
-        return or_(func.coalesce(found.in_(wanted), false()), inside)
-
-    def value(self, keys: list[str]) -> Any:
-        """The field as jsonb."""
-        # Not jsonb_extract_path, to which "0" is also the first element of a list.
-        value: Any = DocumentRow.fields
-        for key in keys:
-            value = value.op("->", return_type=JSONB())(cast(literal(key), Text))
-        return value
-
-
-def _path(keys: list[str]) -> str:
-    # Escaped as the stored names are: older SQLite compares them as they are written.
-    return "$" + "".join("." + json.dumps(key, ensure_ascii=False) for key in keys)
-
-
-def _parsed(value: Any) -> Any:
-    # Fractions through SQLite's own parser, as the stored ones: it may differ from Python's in the last digit.
-    return func.json_extract(to_json(value), "$") if isinstance(value, bool | float) else value
-
-
-def _sqlite_types(value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return ["true" if value else "false"]
-    return ["text"] if isinstance(value, str) else ["integer", "real"]
-
-
-def _by_type(values: list[Any]) -> Iterator[tuple[list[str], list[Any]]]:
-    """The values that are of one type, and that type's names in SQLite."""
-    for truth in (True, False):
-        if any(value is truth for value in values):
-            yield _sqlite_types(truth), [truth]
-    texts = [value for value in values if isinstance(value, str)]
-    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    for some in (texts, numbers):
-        if some:
-            yield _sqlite_types(some[0]), some
-
-
-def _json(value: Any) -> Any:
-    # As text, cast by the server: a JSONB parameter would be serialised twice.
-    return cast(literal(to_json(value), Text), JSONB)
+_SHORT = _Short()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 80, 60, 40
+_SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = 3

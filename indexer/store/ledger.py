@@ -6,6 +6,7 @@ What this module does not know: how a shard is embedded; its row is written by `
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,33 +66,51 @@ class Ledger:
         with self._database.write() as connection:
             finish_shard(connection, shard)
 
-    def finish(self, shards: int) -> None:
-        """Close the job; rows of shards beyond the source's end are dropped."""
+    def finish(self, shards: int, outcome: Mapping[str, Any]) -> None:
+        """Close the job; rows of shards beyond the source's end are dropped.
+
+        Args:
+            shards: How many the source has.
+            outcome: What the run tells beside its rejects, as plain JSON.
+        """
         with self._database.write() as connection:
             connection.execute(delete(RejectRow).where(RejectRow.job == self.job, RejectRow.shard >= shards))
             connection.execute(delete(JobShardRow).where(JobShardRow.job == self.job, JobShardRow.number >= shards))
             connection.execute(
                 update(JobRow)
                 .where(JobRow.id == self.job)
-                .values(state=JobState.DONE.value, finished=datetime.now(UTC))
+                .values(state=JobState.DONE.value, finished=datetime.now(UTC), outcome=dict(outcome))
             )
 
     def rejects(self, limit: int | None = None) -> list[Rejected]:
         """What was rejected, in the order met."""
-        query = (
-            select(RejectRow.uri, RejectRow.reason, RejectRow.detail)
-            .where(RejectRow.job == self.job)
-            .order_by(RejectRow.shard, RejectRow.id)
-            .limit(limit)
-        )
-        with self._database.read() as connection:
-            return [Rejected(*row) for row in connection.execute(query)]
+        return _rejects(self._database, self.job, limit)
 
     def reject_counts(self) -> Counter[str]:
         """How many rejects there are of each reason."""
         query = select(RejectRow.reason, func.count()).where(RejectRow.job == self.job).group_by(RejectRow.reason)
         with self._database.read() as connection:
             return Counter({row[0]: row[1] for row in connection.execute(query)})
+
+
+@undisturbed
+def rejects_of(database: Database, source: str, options: dict[str, Any]) -> list[Rejected]:
+    """What the job of a source with these options rejected, in the order met."""
+    with database.read() as connection:
+        known = connection.execute(select(JobRow.id, JobRow.options).where(JobRow.source == source)).all()
+    return [each for row in known if row.options == options for each in _rejects(database, row.id)]
+
+
+@undisturbed
+def _rejects(database: Database, job: int, limit: int | None = None) -> list[Rejected]:
+    query = (
+        select(RejectRow.uri, RejectRow.reason, RejectRow.detail)
+        .where(RejectRow.job == job)
+        .order_by(RejectRow.shard, RejectRow.id)
+        .limit(limit)
+    )
+    with database.read() as connection:
+        return [Rejected(*row) for row in connection.execute(query)]
 
 
 @undisturbed
@@ -106,8 +125,9 @@ def jobs(database: Database) -> list[dict[str, Any]]:
         .group_by(JobShardRow.job)
         .subquery()
     )
+    columns = (JobRow.source, JobRow.state, JobRow.started, JobRow.finished, JobRow.outcome)
     query = (
-        select(JobRow.source, JobRow.state, JobRow.started, JobRow.finished, totals.c.shards, totals.c.rejected)
+        select(*columns, totals.c.shards, totals.c.rejected)
         .outerjoin(totals, totals.c.job == JobRow.id)
         .order_by(JobRow.id)
     )
@@ -120,6 +140,7 @@ def jobs(database: Database) -> list[dict[str, Any]]:
                 "finished": row.finished.isoformat(timespec="seconds") if row.finished else None,
                 "shards": int(row.shards or 0),
                 "rejected": int(row.rejected or 0),
+                **({"passed_over": {}, "replaced": 0, "replaced_from": {}} | (row.outcome or {})),
             }
             for row in connection.execute(query)
         ]

@@ -18,7 +18,9 @@ from types import TracebackType
 from typing import BinaryIO
 
 from indexer.errors import LockedError, StoreError
-from indexer.files import make_folder
+from indexer.files import make_folder, require_plain
+
+_NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 class WriterLock:
@@ -26,7 +28,7 @@ class WriterLock:
 
     Raises:
         LockedError: On entering, when another writer holds it; names the holder.
-        StoreError: On entering, when the folder may not be written.
+        StoreError: On entering, when the folder may not be written, or the lock is a link: its content is overwritten.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,9 +38,11 @@ class WriterLock:
     def __enter__(self) -> WriterLock:
         try:
             make_folder(self.path.parent)
+            require_plain(self.path)
             # Opened without truncation: until the lock is ours, the content is the holder's name.
-            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | _NOT_A_LINK, 0o644), "r+b")
         except OSError as error:
+            require_plain(self.path)
             raise StoreError(
                 f"{self.path.parent} cannot be written: {error.strerror or error}.",
                 "Is the disk full, or the folder read-only?",

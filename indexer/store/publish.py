@@ -44,6 +44,7 @@ class NewDocument:
     fields: dict[str, Any]
     source: str | None = None
     stamp: str | None = None
+    content: str | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,7 @@ def _insert_documents(connection: Connection, space: Space, change: Change, gene
                 "uri": each.uri,
                 "image": each.image,
                 "image_sha256": each.image_sha256,
+                "content": each.content,
                 "modality": each.modality.value,
                 "fields": each.fields,
                 "source": each.source,

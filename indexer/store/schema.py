@@ -69,6 +69,12 @@ class DocumentRow(Base):
             sqlite_where=text("died IS NULL"),
             postgresql_where=text("died IS NULL"),
         ),
+        Index(
+            "ix_documents_content",
+            "content",
+            sqlite_where=text("died IS NULL"),
+            postgresql_where=text("died IS NULL"),
+        ),
         Index("ix_documents_source", "source"),
         Index("ix_documents_died", "died"),
     )
@@ -80,6 +86,8 @@ class DocumentRow(Base):
     image: Mapped[str | None] = mapped_column(Text)
     """`file:///…` for a file that is referenced, `media:…` for bytes kept in the collection."""
     image_sha256: Mapped[str | None] = mapped_column(Text)
+    content: Mapped[str | None] = mapped_column(Text)
+    """What its vector was made of: equal content has an equal vector, and need not be embedded again."""
     modality: Mapped[str] = mapped_column(Text)
     fields: Mapped[dict[str, Any]] = mapped_column(JsonObject)
     source: Mapped[str | None] = mapped_column(Text)
@@ -171,6 +179,8 @@ class JobRow(Base):
     state: Mapped[str] = mapped_column(Text)
     started: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     finished: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    outcome: Mapped[dict[str, Any] | None] = mapped_column(JsonObject)
+    """What the last run that ended told beside its rejects: counts by what is counted."""
 
 
 class JobShardRow(Base):

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from indexer.errors import CorruptionError, FormatError, StoreError
-from indexer.files import atomic_path, file_digest
+from indexer.files import NOT_OURS, atomic_path, file_digest, own_path
+from indexer.layout import SEGMENT_NAME
 from indexer.types import Ids, Vectors
 
 SEGMENT_FORMAT = 1
@@ -37,6 +38,25 @@ class SegmentFile:
 def segment_name(first: int) -> str:
     """A new file name; sorted by name, segments are sorted by their first id."""
     return f"{first:012d}-{uuid.uuid4().hex[:12]}.safetensors"
+
+
+def segment_path(folder: Path, name: str) -> Path:
+    """The file of a segment that SQL names.
+
+    Args:
+        folder: The collection's `segments` folder.
+        name: From SQL.
+
+    Raises:
+        CorruptionError: The name is none that `segment_name` gives.
+        StoreError: The file or its folder is a link.
+    """
+    if not SEGMENT_NAME.fullmatch(name):
+        raise CorruptionError(
+            f"The collection {folder.parent} names the segment {name[:200]!r}, which is no name of a segment.",
+            f"Restore it from a backup, or index again into a new folder. {NOT_OURS}",
+        )
+    return own_path(folder.parent, folder.name, name)
 
 
 def write_segment(folder: Path, name: str, vectors: Vectors, ids: Ids, digest: str) -> SegmentFile:
@@ -73,10 +93,11 @@ def open_segment(folder: Path, segment: SegmentFile, digest: str, dim: int) -> t
 
     Raises:
         FileNotFoundError: The file is gone (compacted away, if another process writes).
-        CorruptionError: Its size, header or shape is not what was recorded.
+        CorruptionError: Its name, size, header or shape is not what was recorded.
+        StoreError: It is a link.
         FormatError: A newer release wrote it.
     """
-    path = folder / segment.file
+    path = segment_path(folder, segment.file)
     size = path.stat().st_size
     if size != segment.size:
         raise damaged(path, f"it has {size} bytes, recorded were {segment.size}")

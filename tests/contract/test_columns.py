@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 
 import pytest
+from filter_oracle import matches
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_filters import CASES, NAMES, TYPES, crowd, fill, matches, operands, stocked  # noqa: F401
+from test_filters import CASES, FORMS, MIDNIGHT, TYPES, crowd, fill, operands, stocked, texts_alone  # noqa: F401
 
 from indexer import Document
 from indexer.errors import FilterError, SnapshotGoneError
 from indexer.store import columns
 from indexer.store.columns import Columns
+from indexer.store.filters import parse
 
 FEW = ["a", "b", "ключ", "0"]
 plain = (
@@ -21,10 +23,28 @@ plain = (
     | st.integers(-3, 3)
     | st.sampled_from([0.1, 0.5, 1.0, 2.0**53 - 1, 1e-300, -1.5])
     | st.floats(-10, 10)
-    | st.sampled_from(["", "a", "A", "é", "😀", "\uffff", "1", "true", "it's", '"', "\\"])
+    | st.sampled_from(
+        [
+            "2024-01-02",
+            "2024-01-02T01:00+01:00",
+            "caf\u00e9",
+            "cafe\u0301",
+            "",
+            "a",
+            "A",
+            "é",
+            "😀",
+            "\uffff",
+            "1",
+            "true",
+            "it's",
+            '"',
+            "\\",
+        ]
+    )
 )
 flat = st.dictionaries(st.sampled_from(FEW), plain, max_size=4)
-near = st.dictionaries(
+near = st.dictionaries(st.sampled_from(["$id", "$text"]), texts_alone, min_size=1, max_size=1) | st.dictionaries(
     st.sampled_from(FEW),
     operands | plain | st.fixed_dictionaries({}, optional={
         "$lt": st.integers(-3, 3) | st.floats(-10, 10) | st.sampled_from(["a", "é"]),
@@ -69,10 +89,10 @@ def warm(shop, *names):
 def test_columns_answer_what_the_oracle_says(crowd, documents, filters):  # noqa: F811
     crowd.catalog.columns = Columns(crowd.database)
     names, snapshot = fill(crowd, documents)
-    warm(crowd, *FEW)
+    warm(crowd, *FEW, "$id", "$text")
     for where in filters:
         below = snapshot.published.next_vector
-        mask = crowd.catalog.columns.matching(where, snapshot.space.id, below)
+        mask = crowd.catalog.columns.matching(parse(where), snapshot.space.id, below)
         assert mask is not None
         assert mask.shape == (below,)
         expected = [vector for vector, fields in names.items() if matches(fields, where)]
@@ -85,10 +105,10 @@ def test_sql_is_asked_the_first_time_alone(stocked, sql):  # noqa: F811
     sql.clear()
     snapshot = shop.snapshot()
     assert [len(snapshot.matching({"n": {"$gt": bound}})) for bound in range(4)] == [3, 2, 1, 0]
-    assert sql == [{"n": {"$gt": 0}}]
+    assert sql == [parse({"n": {"$gt": 0}})]
     snapshot.matching({"n": 1, "s": "x"})
     snapshot.matching({"n": 2, "s": "x"})
-    assert sql[1:] == [{"n": 1, "s": "x"}]
+    assert sql[1:] == [parse({"n": 1, "s": "x"})]
 
 
 def test_types_are_kept_apart_in_columns_too(stocked, sql):  # noqa: F811
@@ -99,9 +119,26 @@ def test_types_are_kept_apart_in_columns_too(stocked, sql):  # noqa: F811
     numbers = snapshot.vector_ids([str(n) for n in range(6)]).tolist()
     for where, expected in CASES:
         assert [numbers.index(each) for each in snapshot.matching(where)] == [n for n in expected if n < 6], where
-    assert [where for where in sql if where not in ({"y": {"$exists": False}},)] == [
-        {"$or": [{"x": True}, {"x": "1"}], "y": {"$exists": False}}
-    ]
+    assert sql == [parse({"$or": [{"x": True}, {"x": "1"}], "y": {"$exists": False}})]
+
+
+def test_times_unicode_forms_and_parts_of_texts_are_answered_from_columns(stocked, sql):  # noqa: F811
+    shop = stocked(*({"t": text, "s": FORMS[n % 2]} for n, text in enumerate(MIDNIGHT)), {"t": "x", "s": "cafes"})
+    warm(shop, "t", "s", "$id", "$text")
+    sql.clear()
+    for where, count in [
+        ({"t": MIDNIGHT[0]}, len(MIDNIGHT)),
+        ({"t": {"$in": [MIDNIGHT[3], "x"]}}, len(MIDNIGHT) + 1),
+        ({"t": {"$lt": {"$date": "2024-01-02T00:00:01Z"}}}, len(MIDNIGHT)),
+        ({"t": {"$gt": "2024-01-02T00:00:00Z"}}, 1),
+        ({"s": FORMS[0]}, len(MIDNIGHT)),
+        ({"s": {"$contains": "caf"}}, len(MIDNIGHT) + 1),
+        ({"s": {"$startsWith": FORMS[1]}}, len(MIDNIGHT)),
+        ({"$id": {"$in": ["1", "2"]}}, 2),
+        ({"$text": {"$contains": "x"}}, len(MIDNIGHT) + 1),
+    ]:
+        assert len(shop.snapshot().matching(where)) == count, where
+    assert not sql
 
 
 @pytest.mark.parametrize("value", [[1], {"y": 1}, 2**53, -(2.0**60)])
@@ -130,7 +167,7 @@ def test_what_does_not_fit_beside_the_others_stays_with_sql(stocked, sql, monkey
     [size] = [each.size for each in shop.catalog.columns._columns.values()]
     monkeypatch.setattr(columns, "MOST_BYTES", 2 * size + 300)
     warm(shop, "b", "c")
-    assert [key[1] for key, each in shop.catalog.columns._columns.items() if each] == ["a", "b"]
+    assert [str(key[1]) for key, each in shop.catalog.columns._columns.items() if each] == ["a", "b"]
     sql.clear()
     for number in range(3):
         assert shop.snapshot().matching({"a": 1, "b": {"$lt": 3 + number}}).size == 1
@@ -144,7 +181,7 @@ def test_fields_that_nobody_has_take_no_room_and_not_all_are_watched(stocked, sq
     monkeypatch.setattr(columns, "MOST_FIELDS", 3)
     warm(shop, "x", "y", "a", "z")
     kept = shop.catalog.columns._columns
-    assert [key[1] for key in kept] == ["x", "y", "a"]
+    assert [str(key[1]) for key in kept] == ["x", "y", "a"]
     assert [each.size == 0 for each in kept.values()] == [True, True, False]
     sql.clear()
     assert shop.snapshot().matching({"x": {"$exists": False}}).size == 1
@@ -196,7 +233,7 @@ def test_columns_grow_with_what_is_added_and_forget_what_dies(stocked, sql):  # 
 def test_a_bad_filter_is_refused_as_ever(stocked):  # noqa: F811
     shop = stocked({"n": 1})
     warm(shop, "n")
-    with pytest.raises(FilterError, match="among numbers or among texts"):
+    with pytest.raises(FilterError, match="takes a text, a number"):
         shop.snapshot().matching({"n": {"$lt": None}})
     assert shop.snapshot().matching({}).size == 1
 

@@ -195,7 +195,7 @@ def test_a_filter_is_matched_once(shop, monkeypatch):
 def test_compaction_leaves_no_stale_file(shop, exact):
     told = contents(shop)
     stale = files(shop)
-    (shop.layout.indexes / "hnsw-left-by-a-crash.faiss").write_bytes(b"x")
+    (shop.layout.indexes / "hnsw-0123456789abcdef.faiss").write_bytes(b"x")
     shop.compact()
     assert files(shop) == []
     assert recall(shop, exact) >= 0.95

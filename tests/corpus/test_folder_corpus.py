@@ -339,12 +339,14 @@ class TestWhatMayHideDocuments:
         (root / "sub").mkdir()
         (root / "sub/50%41").symlink_to(tmp_path / "away")
         (root / "loop").symlink_to(root / "loop")
+        (root / "table.jsonl").symlink_to(tmp_path / "away.jsonl")
         records, rejects = read(root)
         assert ids(records) == ["a.png"]
         assert [(reject.reason, reject.hides) for reject in rejects] == [
             ("unreadable", "loop"),
             ("missing", "nas"),
             ("missing", "sub/50%2541"),
+            ("missing", "table.jsonl"),
         ]
 
     def test_a_folder_whose_list_breaks_off(self, folder, read, monkeypatch):

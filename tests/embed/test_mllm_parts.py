@@ -83,6 +83,32 @@ def test_a_text_that_is_too_long_loses_its_end_and_nothing_else_is_lost(folder: 
     assert alone[-tail:] == bare[-tail:]
 
 
+def test_a_long_item_may_be_cut_at_its_end_as_the_authors_scripts_do(folder: Path, image_ids: ImageTokens) -> None:
+    text = " ".join(f"word {number} of many" for number in range(200))
+    authors = writer(folder, image_ids, replace(SPEC, parity="authors"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    whole = SPEC.template.replace("{instruction}", "Find.").replace("{image}", "").replace("{text}", text)
+    theirs = tokenizer(whole, truncation=True, max_length=SPEC.max_tokens).input_ids
+    assert list(authors.write("Find.", text, None).ids) == theirs
+    assert authors.write("Find.", "a star", None) == writer(folder, image_ids).write("Find.", "a star", None)
+    assert authors.describe() != writer(folder, image_ids).describe()
+
+
+def test_images_may_be_read_as_they_are_stored(folder: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise(60, 30).save(tmp_path / "turned.png", exif=exif)
+    own, authors = (load_embedder(f"mllm:{folder}?parity={each}") for each in ("own", "authors"))
+    shapes = [each.preparer()(Item(image=tmp_path / "turned.png")).arrays["image"].shape for each in (own, authors)]
+    assert shapes[0][0] > shapes[0][1]
+    assert shapes[1][1] > shapes[1][0]
+    clear = Image.new("RGBA", (40, 40), (255, 255, 255, 0))
+    clear.paste((250, 250, 250, 255), (10, 10, 30, 30))
+    assert authors.preparer()(Item(image=clear)).arrays["image"].min() >= 245, "RGBA on white"
+    assert own.preparer()(Item(image=clear)).arrays["image"].min() < 200, "on a ground that it is seen on"
+    assert own.fingerprint().digest != authors.fingerprint().digest
+
+
 def test_where_a_picture_fills_the_limit_the_text_is_left_out_whole(folder: Path, image_ids: ImageTokens) -> None:
     made = writer(folder, image_ids, replace(SPEC, max_tokens=20))
     assert made.write("Find.", "a red square", (1, 16, 16)) == made.write("Find.", "", (1, 16, 16))

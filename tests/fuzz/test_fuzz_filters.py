@@ -15,7 +15,23 @@ from indexer.types import Modality
 from indexer.vectors import unit_rows
 
 EXAMPLES, MINUTES = 30, 5
-OPERATORS = ["$eq", "$ne", "$lt", "$lte", "$gt", "$gte", "$in", "$nin", "$exists", "$contains", "$like", "$", ""]
+OPERATORS = [
+    "$eq",
+    "$ne",
+    "$lt",
+    "$lte",
+    "$gt",
+    "$gte",
+    "$in",
+    "$nin",
+    "$exists",
+    "$contains",
+    "$startsWith",
+    "$date",
+    "$like",
+    "$",
+    "",
+]
 scalars = (
     st.none()
     | st.booleans()
@@ -27,7 +43,7 @@ scalars = (
 )
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2), max_leaves=4)  # fmt: skip
 names = st.sampled_from(
-    ["n", "t", "l", "o", "o.x", "o.y", "missing", "", ".", "a.", "$or", "$", 'x"', "\\", "'"]
+    ["n", "t", "l", "o", "o.x", "o.y", "missing", "", ".", "a.", "$or", "$", "$id", "$text", 'x"', "\\", "\\$", "'"]
 ) | st.text(max_size=4)
 fields = st.dictionaries(names, values | st.dictionaries(st.sampled_from(OPERATORS), values, max_size=2), max_size=2)
 filters = st.recursive(

@@ -8,6 +8,7 @@ import pytest
 
 SUMMARY = {
     "source", "documents", "added", "unchanged", "pruned", "rejected", "seconds", "waited", "generation", "reasons", "rejects",
+    "found", "replaced", "replaced_from", "moved", "reused", "kept", "passed_over",
 }  # fmt: skip
 REPORT = {"generation", "documents", "segments", "clean", "findings", "repaired"}
 REASONS = {"truncated": 1, "not-an-image": 1, "empty": 1}
@@ -52,7 +53,11 @@ def test_indexing_again_embeds_only_what_changed(told, run, photos, tmp_path):
     (photos / "red.txt").unlink()
     changed = told("index", photos, new)
     assert (changed["added"], changed["unchanged"], changed["pruned"], changed["documents"]) == (1, 2, 0, 4)
-    pruned = told("index", photos, new, "--prune")
+    refused = run("index", photos, new, "--prune")
+    assert refused.exit_code == 2
+    assert "1 of the 4 documents" in refused.stderr
+    assert "--prune-most 0.25" in refused.stderr
+    pruned = told("index", photos, new, "--prune", "--prune-most", 0.25)
     assert (pruned["added"], pruned["unchanged"], pruned["pruned"], pruned["documents"]) == (0, 3, 1, 3)
 
 
@@ -77,11 +82,49 @@ def test_twenty_rejects_are_shown_and_all_are_written(run, told, tmp_path):
     assert "985 more" in run("index", tmp_path / "bad.jsonl", tmp_path / "new").stderr
 
 
-def test_an_empty_source_is_no_mystery(run, tmp_path):
-    (tmp_path / "empty").mkdir()
-    done = run("index", tmp_path / "empty", tmp_path / "new", "--model", "fake:64")
+@pytest.mark.parametrize("holds", [{}, {"a.cr2": b"raw", "b.CR2": b"raw", "c": b""}, {"a.jpg": b"no picture"}])
+def test_a_source_with_nothing_usable_fails_and_says_what_it_saw(run, told, tmp_path, holds):
+    (tmp_path / "source").mkdir()
+    for name, content in holds.items():
+        (tmp_path / "source" / name).write_bytes(content)
+    done = run("index", tmp_path / "source", tmp_path / "new", "--model", "fake:64")
+    assert done.exit_code == 1
+    assert "nothing there can be used" in done.stderr
+    assert "A source is a folder of images and texts" in done.stderr
+    known = told("index", tmp_path / "source", tmp_path / "new", code=1)
+    assert (known["found"], sum(known["passed_over"].values()) + known["rejected"]) == (
+        False,
+        max(1, len(holds)),
+    )  # an empty folder, too, is told
+    if "a.cr2" in holds:
+        assert known["passed_over"][".cr2"] == 2
+        assert "passed over  2 .cr2" in done.stdout
+        assert "3 passed over (.cr2 2" in run("info", tmp_path / "new").stdout
+
+
+def test_a_source_with_other_documents_of_it_in_the_collection_succeeds(run, tmp_path):
+    file = tmp_path / "docs.jsonl"
+    file.write_text('{"id": "a", "text": "cat"}\n')
+    run("index", file, tmp_path / "new", "--model", "fake:64")
+    file.write_text("no JSON\n")
+    assert run("index", file, tmp_path / "new").exit_code == 0
+
+
+def test_another_sources_documents_are_replaced_with_consent_alone(run, told, tmp_path):
+    for name, text in (("one", "cat"), ("two", "dog")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": "a", "text": text}) + "\n")
+    told("index", tmp_path / "one.jsonl", tmp_path / "new", "--model", "fake:64")
+    refused = run("index", tmp_path / "two.jsonl", tmp_path / "new")
+    assert refused.exit_code == 1
+    assert "other-source" in refused.stdout
+    assert "--replace" in refused.stdout
+    done = run("index", tmp_path / "two.jsonl", tmp_path / "new", "--replace")
     assert done.exit_code == 0
-    assert "Nothing was found there" in done.stderr
+    assert f"replaced    1 of {tmp_path}/one.jsonl" in done.stdout
+
+
+def test_index_says_which_model_embeds(run, photos, tmp_path):
+    assert "Embedding with fake:64" in run("index", photos, tmp_path / "new", "--model", "fake:64").stderr
 
 
 def test_info_explains_the_index_and_builds_nothing(run, told, call, shop):
@@ -154,12 +197,17 @@ def test_damage_is_found_repaired_and_indexed_again(run, told, shop, damaged, or
 
 
 def test_an_orphan_is_a_note_and_no_failure(run, shop):
-    (shop / "segments" / "forgotten.safetensors").write_bytes(b"x")
+    forgotten, foreign = (
+        shop / "segments" / f"{name}.safetensors" for name in ("000000000099-0123456789ab", "foreign")
+    )
+    for path in (forgotten, foreign):
+        path.write_bytes(b"x")
     done = run("check", shop)
     assert done.exit_code == 0
-    assert done.stdout.startswith(f"note: {shop}/segments/forgotten.safetensors")
+    assert done.stdout.startswith(f"note: {forgotten}: no document needs it")
+    assert f"note: {foreign}: it has no name of a segment, and is left alone" in done.stdout
     assert "repaired: removed the orphan" in run("check", shop, "--repair").stdout
-    assert not (shop / "segments" / "forgotten.safetensors").exists()
+    assert (forgotten.exists(), foreign.exists()) == (False, True)
 
 
 def test_a_database_from_the_environment_is_for_collections_that_want_one(call, photos, shop, tmp_path, monkeypatch):
@@ -167,6 +215,6 @@ def test_a_database_from_the_environment_is_for_collections_that_want_one(call, 
     left, _, stderr = call("index", photos, tmp_path / "new", "--model", "fake:64")
     assert left == 2
     assert "not mysql" in stderr
-    for command in (["index", photos, shop], ["info", shop]):
+    for command, more in ((["index", photos, shop], "Embedding with fake:64.\n"), (["info", shop], "")):
         left, _, stderr = call(*command)
-        assert (left, stderr) == (0, f"{shop} keeps its metadata in SQLite; the database URL is not used.\n")
+        assert (left, stderr) == (0, f"{shop} keeps its metadata in SQLite; the database URL is not used.\n{more}")

@@ -46,7 +46,7 @@ def search(run, made, asked):
     shop, _ = made
 
     def one(*arguments, models=("--inversion", shop.parent / "inversion", "--generator", "the-generator")):
-        done = run("search", shop, *arguments, *models)
+        done = run("search", shop, "--trust", *arguments, *models)
         assert done.exit_code == 0, done.output
         return done
 
@@ -190,7 +190,7 @@ def test_what_cannot_be_drawn_is_a_note_and_no_failure(search, asked, made):
 def test_a_call_in_vain_is_refused_with_the_remedy(call, made, arguments, said):
     shop, _ = made
     left, stdout, stderr = call(
-        "search", shop, *[str(shop.parent / "inversion") if a == "GOOD" else a for a in arguments]
+        "search", shop, "--trust", *[str(shop.parent / "inversion") if a == "GOOD" else a for a in arguments]
     )
     assert (left, stdout) == (2, "")
     for each in said:
@@ -199,7 +199,7 @@ def test_a_call_in_vain_is_refused_with_the_remedy(call, made, arguments, said):
 
 def test_models_that_cannot_be_loaded_are_errors(call, made, tmp_path):
     shop, _ = made
-    query = ("search", shop, "x", "--like", "red.png", "--inversion")
+    query = ("search", shop, "--trust", "x", "--like", "red.png", "--inversion")
     left, _, stderr = call(*query, tmp_path / "none.pt")
     assert left == 1
     assert "There is no inversion at" in stderr
@@ -214,10 +214,10 @@ def test_without_diffusers_the_pip_line_is_told(call, made, monkeypatch):
     shop, _ = made
     monkeypatch.setitem(sys.modules, "diffusers", None)
     models = ("--inversion", shop.parent / "inversion", "--generator", "x")
-    left, stdout, stderr = call("search", shop, "x", "--like", "red.png", *models)
+    left, stdout, stderr = call("search", shop, "--trust", "x", "--like", "red.png", *models)
     assert (left, stdout) == (1, "")
     assert "pip install 'underdrawing[generate]'" in stderr
-    assert call("search", shop, "x", "--like", "red.png", *models[:2])[0] == 0
+    assert call("search", shop, "--trust", "x", "--like", "red.png", *models[:2])[0] == 0
 
 
 def test_libraries_are_hushed_while_models_load_and_then_as_before():

@@ -106,3 +106,19 @@ def test_html_writes_a_page_beside_the_json(run, shop, tmp_path):
     assert "red.png" in content
     assert "<red>" not in content
     assert "data:image" in content
+
+
+def test_a_model_that_the_collection_names_by_a_path_wants_trust(run, shop, tmp_path):
+    from sqlalchemy import text
+
+    from indexer import Collection
+
+    with Collection.open(shop) as opened, opened.database.write() as connection:
+        connection.execute(text("UPDATE spaces SET model = :name"), {"name": f"open_clip:{tmp_path}/model"})
+    refused = run("search", shop, "red", "--method", "text")
+    assert refused.exit_code == 2
+    assert "names the model" in refused.stderr
+    assert "--trust" in refused.stderr
+    trusted = run("search", shop, "red", "--method", "text", "--trust")
+    assert f"open_clip:{tmp_path}/model" in trusted.stderr
+    assert "--trust" not in trusted.stderr

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from indexer import Collection
 from indexer.bundled import CORPUS, QUERIES
+from indexer.corpus.images import image_digest
 from indexer.corpus.readers import open_corpus
 from indexer.types import Modality
 from pipelines import demo, demo_pages
@@ -39,7 +40,8 @@ def results(*hits: Hit) -> Results:
 def test_a_search_page_inlines_pictures_and_escapes_texts(tmp_path: Path) -> None:
     picture = tmp_path / "p.png"
     Image.new("RGB", (400, 200), "red").save(picture)
-    hit = Hit(1, 0.5, "<img src=x>", "<script>alert(1)</script>", None, picture, {}, {"text": 0.25})
+    script = "<script>alert(1)</script>"
+    hit = Hit(1, 0.5, "<img src=x>", script, None, picture, {}, {"text": 0.25}, image_digest(picture))
     page = search_page(Query(text="<b>bold</b>", image=str(picture), not_texts=("dogs",)), results(hit))
     assert "<script>" not in page
     assert "<b>bold</b>" not in page

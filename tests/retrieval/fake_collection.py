@@ -51,6 +51,9 @@ class FakeSnapshot:
     def require_filter(self, where):
         pass
 
+    def filter_notes(self, where):
+        return ()
+
     def search(self, vectors, k, where=None, exclude=(), modalities=()):
         allowed = self._allowed(where, exclude)
         ids = np.full((len(vectors), k), -1, np.int64)

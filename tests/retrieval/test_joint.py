@@ -159,6 +159,7 @@ def test_documents_of_every_kind_are_searched_jointly_from_the_command_line(tmp_
         tmp_path / "reference.png",
         "--method",
         "joint",
+        "--trust",
         "--json",
     ]
     answers = []

@@ -142,7 +142,8 @@ def test_a_caption_that_is_given_needs_no_captioner(retriever, cat):
 
 
 def test_a_stored_reference_gives_its_picture(collection, scribe, cat):
-    collection.pinned._documents[0] = replace(collection.pinned._documents[0], image=cat)
+    stored = replace(collection.pinned._documents[0], image=cat, image_sha256=image_digest(cat))
+    collection.pinned._documents[0] = stored
     retriever = Retriever(collection, "caption", scribe=scribe())
     results = retriever.search(Query(text="red", like="cat"), k=10)
     assert results.written["sentence"] == "cat red"
@@ -159,6 +160,13 @@ def test_a_stored_picture_that_moved_is_told(collection, scribe, tmp_path):
     collection.pinned._documents[0] = replace(collection.pinned._documents[0], image=tmp_path / "gone.png")
     with pytest.raises(QueryError, match=r"The query's image cannot be used: .*gone\.png"):
         Retriever(collection, "caption", scribe=scribe()).search(Query(text="red", like="cat"))
+
+
+def test_a_stored_picture_that_is_another_one_now_is_not_sent_anywhere(collection, scribe, captioner, cat):
+    collection.pinned._documents[0] = replace(collection.pinned._documents[0], image=cat, image_sha256="0" * 64)
+    with pytest.raises(QueryError, match=r"document 'cat', .*is no longer the one that was indexed.*`caption`"):
+        Retriever(collection, "caption", scribe=scribe()).search(Query(text="red", like="cat"))
+    assert captioner.asked == ()
 
 
 def test_what_was_written_is_kept(retriever, captioner, rewriter, cat):

@@ -17,9 +17,14 @@ _ONE_AT_A_TIME = threading.Lock()
 """Alembic keeps the migration that runs in module-level names, which threads would share."""
 
 
+def known() -> list[str]:
+    """The schemas this release knows, oldest first: the numbers in `versions/`."""
+    return sorted(path.name.partition("_")[0] for folder in FOLDERS for path in folder.glob("m[0-9]*_*.py"))
+
+
 def newest() -> str:
-    """The newest schema this release knows: the largest number in `versions/`."""
-    return max(path.name.partition("_")[0] for folder in FOLDERS for path in folder.glob("m[0-9]*_*.py"))
+    """The schema that this release needs."""
+    return known()[-1]
 
 
 def upgrade(connection: Connection, to: str = "head") -> None:

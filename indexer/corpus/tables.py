@@ -1,0 +1,152 @@
+"""Tables and shards, by their names: which reader reads one, and what is no table's but lies beside them.
+
+    .jsonl .ndjson, also compressed    JsonlCorpus       a document on each line
+    .csv .tsv, also compressed         CsvCorpus         a document in each row
+    .json, also compressed             JsonCorpus        a document in each object of a list; in a folder a sidecar
+    .parquet                           ParquetCorpus     a document in each row
+    .tar .tgz, also compressed         WebDatasetCorpus  a document for each name in the archive
+
+What this module does not know: how any of them is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+
+from indexer.corpus.columns import Columns
+from indexer.corpus.csv_table import CsvCorpus
+from indexer.corpus.json_file import JsonCorpus
+from indexer.corpus.jsonl import JsonlCorpus
+from indexer.corpus.parquet import ParquetCorpus
+from indexer.corpus.paths import portable_name, scan_folder
+from indexer.corpus.places import Place
+from indexer.corpus.reasons import Reason
+from indexer.corpus.records import Corpus, Entry, Record
+from indexer.corpus.webdataset import WebDatasetCorpus
+from indexer.errors import ItemError
+from indexer.types import PassedOver, Rejected
+
+_PACKED = ("", ".gz", ".bz2", ".xz", ".zst")
+JSON_LINES = frozenset(f"{kind}{packed}" for kind in (".jsonl", ".ndjson") for packed in _PACKED)
+PARQUET = ".parquet"
+SHARDS = frozenset({".tgz", *(f".tar{packed}" for packed in _PACKED)})
+SEPARATED = frozenset(f"{kind}{packed}" for kind in (".csv", ".tsv") for packed in _PACKED)
+JSON_FILES = frozenset(f".json{packed}" for packed in _PACKED)
+TABLES = JSON_LINES | SEPARATED | {PARQUET}
+
+TABLE_WITHOUT = "table without text or image"
+TABLE_BESIDE = "table beside its shard"
+
+_CARD = re.compile(
+    r"(readme|licen[cs]e|copying|notice|citation|changelog|authors|contribut(ors|ing)|code_of_conduct|security|"
+    r"(model|data(set)?)_?card)([-_.].*)?"
+)
+_LOOK = 10
+"""Entries of a table that are read to learn what it is."""
+_MOST_LEVELS = 2
+_MOST_NAMES = 10_000
+"""Names below a folder that are looked at for tables."""
+
+
+def suffix_of(name: str) -> str:
+    """The last suffix in lower case, with the one before that of a compression."""
+    match = re.search(r"\.[^.]+(\.(gz|bz2|xz|zst))?$", name.lower())
+    return match[0] if match else ""
+
+
+def is_table(name: str) -> bool:
+    """Whether a file is a table or a shard by its name. Spark's `_metadata.parquet` and its like are none."""
+    return suffix_of(name) in TABLES | SHARDS and not name.startswith("_")
+
+
+def open_table(
+    path: Path, name: str | None = None, folder: Path | None = None, columns: Columns | None = None
+) -> Corpus:
+    """The reader of a table or shard.
+
+    Args:
+        path: Its absolute path.
+        name: What the ids of rows without one begin with; by default the stem of the file.
+        folder: What the name of a shard is relative to, which stands before its keys; None leaves it out.
+        columns: Which columns of a table are the id, the text and the image, where that is not to be found out.
+    """
+    suffix, source = suffix_of(path.name), portable_name(str(path))
+    if suffix in SHARDS:
+        return WebDatasetCorpus([path], source, folder)
+    if suffix == PARQUET:
+        return ParquetCorpus([path], source, name, columns)
+    if suffix in SEPARATED:
+        return CsvCorpus(path, name=name, columns=columns)
+    if suffix in JSON_FILES:
+        return JsonCorpus(path, name=name, columns=columns)
+    return JsonlCorpus(path, name=name, columns=columns)
+
+
+def open_in_folder(place: Place, name: str, root: Path) -> Corpus:
+    """The reader of a table or shard in a folder; ids that it makes up begin with its path below the root.
+
+    Parquet files leave their suffix out of it, as they do by themselves; two other tables may share a stem.
+    """
+    stem = name[: -len(PARQUET)] if suffix_of(name) == PARQUET else name
+    return open_table(place.path / name, place.id_of(stem), root)
+
+
+def is_beside_its_shard(name: str, names: frozenset[str]) -> bool:
+    """Whether a Parquet file is what img2dataset writes beside a shard of the same stem."""
+    stem = name[: -len(PARQUET)]
+    return suffix_of(name) == PARQUET and any(f"{stem}{suffix}" in names for suffix in SHARDS)
+
+
+def names_files(table: Corpus) -> bool:
+    """Whether a table tells of files, its records naming images by their paths."""
+    records = (each for each in islice(table, _LOOK) if isinstance(each, Record))
+    return any(isinstance(each.document.image, Path) for each in records)
+
+
+def entries_of(table: Corpus, uri: str) -> Iterator[Entry]:
+    """The entries of a table in a folder; it is passed over as a whole if no row has a text or an image."""
+    entries = iter(table)
+    first = list(islice(entries, _LOOK))
+    if first and all(map(_is_empty, first)) and all(map(_is_empty, table)):
+        yield PassedOver(uri, TABLE_WITHOUT)
+    else:
+        yield from chain(first, entries)
+
+
+def _is_empty(entry: Entry) -> bool:
+    return isinstance(entry, Rejected) and entry.reason == Reason.EMPTY.value
+
+
+def is_card(name: str) -> bool:
+    """Whether a text is about a data set and not of it: README.md, LICENSE.txt and their like."""
+    return _CARD.fullmatch(name.lower()) is not None
+
+
+def holds_tables(folder: Path, names: list[str]) -> bool:
+    """Whether a folder has tables or shards, in it or in the two levels of folders below it; links are not followed.
+
+    Args:
+        folder: Its path.
+        names: What is in it, folders with a slash. Below it 10,000 names are looked at, the upper ones first.
+    """
+    if any(is_table(name) for name in names if not name.endswith("/")):
+        return True
+    folders = deque((folder / name, 1) for name in names if name.endswith("/") and not name.startswith("."))
+    looked = 0
+    while folders and looked < _MOST_NAMES:
+        path, depth = folders.popleft()
+        try:
+            names = list(islice(scan_folder(path), _MOST_NAMES))
+        except ItemError:
+            continue
+        looked += len(names)
+        if any(is_table(name) for name in names if not name.endswith("/")):
+            return True
+        if depth < _MOST_LEVELS:
+            below = sorted(name for name in names if name.endswith("/") and not name.startswith("."))
+            folders.extend((path / name, depth + 1) for name in below)
+    return False

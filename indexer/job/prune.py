@@ -1,0 +1,64 @@
+"""Which documents of a source are gone for good. Not seen is not gone: what could not be read may hold them.
+
+What this module does not know: corpora, the collection.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+
+from indexer.errors import CallError
+
+MOST_PREFIXES = 100_000
+"""How many places that could not be read are kept in mind; beyond, anything may lie under them."""
+
+
+class Hidden:
+    """Prefixes of ids, or of URIs, of documents that may lie under what could not be read."""
+
+    def __init__(self) -> None:
+        self._prefixes: set[str] = set()
+        self._sorted: list[str] | None = None
+
+    def add(self, prefix: str) -> None:
+        """Take one; the empty one covers everything."""
+        self._sorted = None
+        if prefix == "" or len(self._prefixes) >= MOST_PREFIXES:
+            self._prefixes = {""}
+        elif "" not in self._prefixes:
+            self._prefixes.add(prefix)
+
+    def covers(self, identifier: str) -> bool:
+        """Whether an id, or a URI, begins with one of them."""
+        if self._sorted is None:
+            self._sorted = _shortest(self._prefixes)
+        # None of them begins with another, so the last that sorts before the id is the only one that can fit.
+        place = bisect_right(self._sorted, identifier)
+        return place > 0 and identifier.startswith(self._sorted[place - 1])
+
+
+def require_few(source: str, gone: int, known: int, most: float) -> None:
+    """Refuse to delete more of a source's documents than was agreed.
+
+    Raises:
+        CallError: It would be more.
+    """
+    share = gone / max(1, known)
+    if share <= most:
+        return
+    enough = min(1.0, -(-share * 100 // 1) / 100)
+    raise CallError(
+        f"{source} no longer has {gone:,} of the {known:,} documents that came from it ({share:.0%}), more than the "
+        f"{most:.0%} that are pruned without asking: none was pruned. What it has now is indexed.",
+        f"Is a disk or a folder missing? If they are meant to go: prune_most={enough:g} or --prune-most {enough:g}.",
+    )
+
+
+def _shortest(prefixes: Iterable[str]) -> list[str]:
+    """Sorted, without those that begin with another one."""
+    kept: list[str] = []
+    for each in sorted(prefixes):
+        if not kept or not each.startswith(kept[-1]):
+            kept.append(each)
+    return kept
