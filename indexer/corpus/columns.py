@@ -159,6 +159,7 @@ def find_parts(
             break
     strong = [name for name in candidates if name != chosen and (_plain(name) in _RANKS or name in image_columns)]
     dropped = {id_column, chosen, *(name for name in names.blank if _is_blank(row[name]))}
+    dropped |= {name for name in image_columns if is_absent(row.get(name))}
     dropped |= {name for name in strong if is_encoded(row[name], base64_column=_plain(name) in _BASE64_NAMES)}
     if text_column is not None and (columns.text is not None or _plain(text_column) == "text"):
         dropped.add(text_column)

@@ -2,8 +2,8 @@
 
 * The first line has the names of the columns. `columns.py` tells which are the id, the text and the image, and a row
   without an id is named `<file stem>-<line>`, by the line that it begins on.
-* UTF-8, with or without a byte order mark. Values may be quoted, with line ends and doubled quotes inside. Tabs separate
-  a `.tsv`; of a `.csv` the header tells whether commas, semicolons, tabs or vertical bars do.
+* UTF-8, with or without a byte order mark. Values may be quoted, with line ends and doubled quotes inside. Tabs
+  separate a `.tsv`; of a `.csv` the header tells whether commas, semicolons, tabs or vertical bars do.
 * A value is a number if it is written as JSON writes one, and a yes or no if it is `true` or `false`; an empty value is
   missing. Leading zeros make a text: `007` stays `007`. Ids and texts are never numbers.
 * A row whose quotes or number of values are wrong is a reject of its own.
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from indexer.corpus.columns import TEXT_NAMES, Columns, require_columns
+from indexer.corpus.columns import TEXT_NAMES, Columns, find_id, require_columns
 from indexer.corpus.lines import Line, read_lines
 from indexer.corpus.paths import portable_name, printable
 from indexer.corpus.records import Entry, decode_text
@@ -78,6 +78,7 @@ class CsvCorpus:
             else:
                 names[column] = name
         require_columns(list(names.values()), self._columns, printable(self._path.name))
+        own_ids = find_id(dict.fromkeys(names.values()), self._columns)[0] is not None
         as_text = {
             self._columns.id,
             self._columns.text,
@@ -87,7 +88,8 @@ class CsvCorpus:
         for number, values in reader.rows(len(header)):
             place = f"{uri}#line={number}"
             if isinstance(values, ItemError):
-                yield Rejected(place, values.reason, values.detail, hides="")
+                hides = "" if own_ids else f"{self._name}-{number}"
+                yield Rejected(place, values.reason, values.detail, hides=hides)
                 continue
             row = {name: _value(values[n], as_text=name in as_text) for n, name in names.items()}
             yield from rows.entries(row, f"{self._name}-{number}", place)

@@ -140,10 +140,10 @@ def _image_of_text(value: str, folder: Path | None) -> Path | bytes:
         else:
             if image_format(content[:HEAD]) is not None:
                 return content
-    if folder is None:
+    if folder is None and not _URI.match(value):
         detail = f"The image is {printable(value[:80])!r}; in an archive an image must be a member of the same name."
         raise refusal(Reason.BAD_IMAGE, detail)
-    return image_path(value, folder)
+    return image_path(value, Path() if folder is None else folder)
 
 
 def _decoded(encoded: str) -> bytes:

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from indexer.corpus import open_corpus
-from indexer.corpus.folder import FolderCorpus
 from indexer.corpus.csv_table import CsvCorpus
+from indexer.corpus.folder import FolderCorpus
 from indexer.corpus.json_file import JsonCorpus
 from indexer.corpus.jsonl import JsonlCorpus
 from indexer.corpus.parquet import ParquetCorpus
