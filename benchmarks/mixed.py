@@ -103,7 +103,7 @@ def measure(embedder: Embedder, pool: Pool) -> dict[str, Any]:
         Collection.open(Path(folder) / "pool", embedder) as collection,
     ):
         for start in range(0, len(pool.documents), PART):
-            added = collection.add(pool.documents[start : start + PART])
+            added = collection.add(pool.documents[start : start + PART], skip_rejected=True)
             if added.rejected:
                 raise CallError(f"{embedder.name} cannot embed {added.rejected[0].uri}: {added.rejected[0].detail}")
         rankings: dict[Centre, list[Ranking]] = {way: [] for way in WAYS}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from indexer.adding import Added
     from indexer.build import Progress, Summary, index_corpus
-    from indexer.collection import Added, Collection
+    from indexer.collection import Collection
     from indexer.corpus.readers import open_corpus
     from indexer.embed import load_embedder
     from indexer.embed.protocol import Embedder
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from indexer.types import Document, Item, Modality, Parts, Rejected
 
 _HOMES = {
-    "Added": "indexer.collection",
+    "Added": "indexer.adding",
     "Collection": "indexer.collection",
     "Device": "indexer.index.protocol",
     "Document": "indexer.types",

@@ -10,9 +10,9 @@ What this module does not know: queries beyond vectors, corpora, how any model w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer import maintenance
+from indexer.adding import Added, ids_to_delete, prepared, require_some
 from indexer.bundled import generic_texts
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import (
@@ -44,23 +45,13 @@ from indexer.store.ledger import jobs
 from indexer.store.lock import WriterLock
 from indexer.store.publish import create_first_generation, create_space
 from indexer.store.upgrading import current
-from indexer.types import Document, Item, Modality, Parts, Rejected, Role
+from indexer.types import Document, Item, Modality, Parts, Role
 from indexer.writer import Writer
 
 if TYPE_CHECKING:
     from indexer.index.cards import Cards
 
 Sums = dict[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]]
-
-
-@dataclass(frozen=True)
-class Added:
-    """What `Collection.add` did."""
-
-    added: int
-    replaced: int
-    rejected: list[Rejected] = field(default_factory=list)
-    generation: int = 0
 
 
 class Collection:
@@ -258,25 +249,35 @@ class Collection:
         """The way in for documents; picklable, holds no model."""
         return Ingest(self.embedder.preparer(), self.space.parts, self.layout.media, images)
 
-    def add(self, documents: Iterable[Document], *, max_pixels: int | None = None, exif: bool = True) -> Added:
+    def add(
+        self,
+        documents: Iterable[Document] | Document,
+        *,
+        skip_rejected: bool = False,
+        max_pixels: int | None = None,
+        exif: bool = True,
+    ) -> Added:
         """Embed and store documents, replacing those of the same id, as one generation.
 
-        A document that cannot be used is rejected with its reason; the others are stored.
+        A document that cannot be used is rejected with its reason; the others are stored. Of one id twice in a call
+        the first document counts, and the other is rejected.
 
         Args:
-            documents: Any number.
+            documents: Any number, or one.
+            skip_rejected: Whether it is no error if all of them are rejected.
             max_pixels: Of one image when it is decoded; see `ImageRules`.
             exif: Whether a photograph's date, camera, lens, position and size become fields; the document's own win.
 
         Raises:
+            CallError: What is given is no document, and holds something else than documents; nothing is stored.
+            RejectedError: Documents were given, and none can be stored; `rejected` says why.
             LockedError: Another writer holds the collection.
         """
         with self.writer() as writer:
-            ingest = self.ingest(ImageRules(max_pixels, exif))
-            outcome = [ingest(document) for document in documents]
-            ready = [each for each in outcome if not isinstance(each, Rejected)]
-            rejected = [each for each in outcome if isinstance(each, Rejected)]
+            ready, rejected = prepared(documents, self.ingest(ImageRules(max_pixels, exif)))
             if not ready:
+                if not skip_rejected:
+                    require_some(rejected)
                 return Added(0, 0, rejected, self.catalog.generation().number)
             published = writer.commit(
                 [each.document for each in ready],
@@ -286,16 +287,16 @@ class Collection:
             )
         return Added(published.added, published.replaced, rejected, published.generation)
 
-    def delete(self, ids: Sequence[str]) -> int:
+    def delete(self, ids: Iterable[str | int]) -> int:
         """Delete documents by id, as one generation; returns how many there were.
 
         Raises:
+            CallError: The ids are no list, or hold something else than texts and whole numbers.
             LockedError: Another writer holds the collection.
         """
-        if isinstance(ids, str):
-            raise CallError(f"delete takes a list of ids, not the one text {ids!r}.", f"Write delete([{ids!r}]).")
+        wanted = ids_to_delete(ids)
         with self.writer() as writer:
-            return writer.commit(deleted=list(ids), note="deleted").deleted
+            return writer.commit(deleted=wanted, note="deleted").deleted
 
     def missing_query_mean(self) -> Sums:
         """The sum of generic query texts' vectors, if the space has none yet: what `product` centres texts with."""

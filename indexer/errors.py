@@ -7,6 +7,7 @@
     │   └── FilterError                a `where` that does not parse
     ├── MissingExtraError              an optional package is needed; carries its pip line
     ├── ItemError                      one item cannot be used; becomes a reject, never stops a job
+    ├── RejectedError                  nothing that a call gave could be stored; carries the rejects
     ├── ItemsError                     several ItemErrors of one call, with their positions
     ├── ModelError                     a model cannot be found, fetched or loaded
     ├── DeviceError                    a graphics card cannot be had, or failed
@@ -28,6 +29,10 @@ What this module does not know: where an error is shown. Lower libraries' errors
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from indexer.types import Rejected
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
@@ -119,6 +124,14 @@ class ItemsError(UnderdrawingError):
             "Drop them, or call try_encode, which returns the good rows and the errors apart.",
         )
         self.errors = dict(errors)
+
+
+class RejectedError(UnderdrawingError):
+    """Nothing that one call gave could be stored; `rejected` has the reasons, in the order given."""
+
+    def __init__(self, message: str, rejected: Sequence[Rejected]) -> None:
+        super().__init__(message, "Correct them; or pass skip_rejected=True to get the rejects back without an error.")
+        self.rejected = list(rejected)
 
 
 class ModelError(UnderdrawingError):

@@ -9,7 +9,7 @@ What this module does not know: SQL, models, where documents come from.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,7 @@ class Ingest:
             identifier = checked_id(document.id)
             text = checked_text(document.text)
             fields = checked_fields(document.fields)
+            document = replace(document, image=checked_image(document.image))
             item = embedded_item(text, document.image, self.parts)
             uri = checked_text(document.uri, "uri") if document.uri else None
             with self.images.decoding():
@@ -92,6 +93,27 @@ class Ingest:
         # Another limit may give another vector of the same bytes.
         most = self.images.max_pixels
         return content if most is None or item.image is None or content is None else f"{content}@{most}"
+
+
+def checked_image(image: object) -> ImageSource | None:
+    """An image of a type that is read.
+
+    Raises:
+        ItemError: `remote-uri` or `bad-image`.
+    """
+    if isinstance(image, bytearray | memoryview):
+        return bytes(image)
+    if image is None or isinstance(image, Path | bytes):
+        return image
+    if isinstance(image, str):  # a path became one in `Document`
+        raise refusal(Reason.REMOTE_URI, f"The image is {printable(image[:80])}; only paths are read, no URIs.")
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image
+    kind = type(image).__name__
+    remedy = " Write PIL.Image.fromarray(array)." if kind == "ndarray" else ""
+    raise refusal(Reason.BAD_IMAGE, f"The image must be a path, encoded bytes or a PIL image, not {kind}.{remedy}")
 
 
 def embedded_item(text: str | None, image: ImageSource | None, parts: Parts) -> Item:

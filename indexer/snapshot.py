@@ -228,6 +228,10 @@ class Snapshot:
         """
         return self._catalog.vector_ids(document_ids, self.generation, self.space.id)
 
+    def with_images(self, digests: Collection[str]) -> dict[str, list[tuple[int, str]]]:
+        """The documents with an image of that content (sha256, in hex): by content, their vectors and ids."""
+        return self._catalog.with_images(digests, self.generation, self.space.id) if digests else {}
+
     def documents(self, ids: Ids) -> list[StoredDocument]:
         """The documents of vectors, in the order asked.
 

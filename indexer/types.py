@@ -146,8 +146,9 @@ class Document:
     uri: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.image, str):
-            # The one place where a plain string is welcome: a document's image can only be a file.
+        if isinstance(self.image, str) and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", self.image):
+            # The one place where a plain string is welcome: a document's image can only be a file. A URI would be
+            # another path: it stays as it is, to be refused by its name.
             object.__setattr__(self, "image", Path(self.image))
 
 

@@ -82,6 +82,14 @@ def search(
             help="Only documents that are a text, an image or image+text; repeatable.", rich_help_panel=PARTS,
         ),
     ] = None,
+    keep_reference: Annotated[
+        bool,
+        typer.Option(
+            "--keep-reference",
+            help="Let the reference itself be found; with a text, documents with that very image are left out.",
+            rich_help_panel=PARTS,
+        ),
+    ] = False,
     method: Annotated[
         str | None,
         typer.Option(
@@ -200,7 +208,7 @@ def search(
         writing.check(chosen, query)
         retriever = drawing.retriever(opened, chosen, device, writing.scribe(chosen, device), centre)
         with err.status("Searching"):
-            results = retriever.search(query, k, condition, modalities=modalities or ())
+            results = retriever.search(query, k, condition, modalities=modalities or (), keep_reference=keep_reference)
         if html is not None:
             _write_page(html, query, results, opened)
     drawing.save(query, results)

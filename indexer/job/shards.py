@@ -20,6 +20,7 @@ from indexer.job.reuse import Vector
 from indexer.job.streams import Streams
 from indexer.store.publish import NewDocument
 from indexer.types import Rejected, Vectors
+from indexer.validate import shown
 
 
 @dataclass
@@ -118,6 +119,10 @@ def digest_of(entries: Sequence[Record | Rejected], rules: str) -> str:
     """Changes with the content of a shard, and with the rules it is read by."""
     digest = hashlib.sha256(rules.encode())
     for each in entries:
-        told = [each.document.id, each.stamp] if isinstance(each, Record) else [each.uri, each.reason, each.detail]
+        if isinstance(each, Record):
+            identifier: object = each.document.id
+            told = [identifier if isinstance(identifier, str) else shown(identifier), each.stamp]
+        else:
+            told = [each.uri, each.reason, each.detail]
         digest.update("\0".join(told).encode("utf-8", "surrogatepass") + b"\1")
     return digest.hexdigest()

@@ -223,6 +223,19 @@ class Catalog:
                     found.update((row[0], row[1]) for row in (connection.execute(query) if rest else ()))
         return found
 
+    @undisturbed
+    def with_images(self, digests: Iterable[str], generation: int, space: int) -> dict[str, list[tuple[int, str]]]:
+        """The living documents with an image of that content: by content key, their vectors and ids."""
+        found: dict[str, list[tuple[int, str]]] = {}
+        with self._pinned(generation) as connection:
+            for some in batches(sorted(digests)):
+                query = _vectors_of(space, DocumentRow.image_sha256, VectorRow.id, DocumentRow.id).where(
+                    DocumentRow.image_sha256.in_(some), _alive(DocumentRow, generation)
+                )
+                for digest, vector, name in connection.execute(query):
+                    found.setdefault(digest, []).append((vector, name))
+        return found
+
     def documents(self, vectors: Sequence[int], generation: int) -> dict[int, DocumentRecord]:
         """The living documents of vectors, by vector id; dead and unknown ones are left out."""
         found: dict[int, DocumentRecord] = {}

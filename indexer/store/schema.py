@@ -76,6 +76,7 @@ class DocumentRow(Base):
             postgresql_where=text("died IS NULL"),
         ),
         Index("ix_documents_source", "source"),
+        Index("ix_documents_image_sha256", "image_sha256"),
         Index("ix_documents_died", "died"),
     )
 

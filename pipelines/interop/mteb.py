@@ -155,7 +155,9 @@ class MtebRetriever:
         collection = Collection.open(self._folder / str(len(self._collections)), self.model)
         self._collections.append(collection)
         for rows in _batches(corpus):
-            added = collection.add([_document(row, _parts(task_metadata, "document")) for row in rows])
+            added = collection.add(
+                [_document(row, _parts(task_metadata, "document")) for row in rows], skip_rejected=True
+            )
             if added.rejected:
                 first = added.rejected[0]
                 raise CallError(

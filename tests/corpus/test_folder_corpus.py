@@ -346,7 +346,7 @@ class TestWhatMayHideDocuments:
             ("unreadable", "loop"),
             ("missing", "nas"),
             ("missing", "sub/50%2541"),
-            ("missing", "table.jsonl"),
+            ("missing", ""),
         ]
 
     def test_a_folder_whose_list_breaks_off(self, folder, read, monkeypatch):
