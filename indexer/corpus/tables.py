@@ -86,13 +86,13 @@ def open_table(
     return JsonlCorpus(path, name=name, columns=columns)
 
 
-def open_in_folder(place: Place, name: str, root: Path) -> Corpus:
+def open_in_folder(place: Place, name: str, root: Path, columns: Columns | None = None) -> Corpus:
     """The reader of a table or shard in a folder; ids that it makes up begin with its path below the root.
 
     Parquet files leave their suffix out of it, as they do by themselves; two other tables may share a stem.
     """
     stem = name[: -len(PARQUET)] if suffix_of(name) == PARQUET else name
-    return open_table(place.path / name, place.id_of(stem), root)
+    return open_table(place.path / name, place.id_of(stem), root, columns)
 
 
 def is_beside_its_shard(name: str, names: frozenset[str]) -> bool:
