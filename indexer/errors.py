@@ -188,3 +188,9 @@ class CorruptionError(StoreError):
 
 class SnapshotGoneError(StoreError):
     """The pinned generation no longer exists on disk: it was compacted away. Open a new snapshot."""
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """What another library's error says, for a sentence of ours: its first line, without a full stop."""
+    said = str(error).strip() or type(error).__name__
+    return said.splitlines()[0][:most].rstrip(". ")

@@ -55,6 +55,8 @@ INDEX_EPILOG = examples(
     "underdrawing index 'shards-{000..012}.tar' shop --dtype bfloat16 --rejects rejects.jsonl",
     "# Run it again after a kill or a change: it continues, and embeds only what is new.",
     "underdrawing index photos/ shop --prune",
+    "# At the end it builds the index that searches use; of another kind than the sizes ask for:",
+    "underdrawing index photos/ shop --index ivf",
 )
 INFO_EPILOG = examples(
     "underdrawing info shop",
@@ -164,6 +166,9 @@ def index(
     rejects: Annotated[
         Path | None, typer.Option("--rejects", metavar="FILE", help="Write all rejects to FILE, as JSON lines.")
     ] = None,
+    memory: cli_index.Memory = None,
+    index: cli_index.Kind = None,
+    index_device: cli_index.OnDevice = None,
     database: DatabaseUrl = None,
     trust: cli_index.Trust = False,
     as_json: AsJson = False,
@@ -178,6 +183,7 @@ def index(
     from indexer.corpus.readers import open_corpus
     from pipelines.progress import IndexProgress
 
+    settings = cli_index.index_settings(memory, index, index_device)
     columns = cli_columns.columns(image_column, text_column, id_column)
     corpus = open_corpus(source, columns=columns)  # before a collection is started for a source that is not there
     if Layout.exists(collection):
@@ -186,7 +192,7 @@ def index(
         model = DEFAULT_MODEL
         show_remark(f"A new collection: embedding with {model}, fetched on first use. --model chooses another.")
     with Collection.open(
-        collection, model, parts=parts, database=database, dtype=dtype, device=device, trust=trust
+        collection, model, parts=parts, index=settings, database=database, dtype=dtype, device=device, trust=trust
     ) as opened:
         show_remark(f"Embedding with {opened.embedder.name}{_on_device(opened)}.")
         with IndexProgress(corpus, Path(source)) as progress:
@@ -202,13 +208,15 @@ def index(
                 max_pixels=max_pixels,
                 exif=exif,
                 on_progress=progress,
+                on_index=progress.building,
             )
+        built = cli_index.told_index(opened)
         if rejects is not None:
             cli_summary.write_rejects(rejects, cli_summary.all_rejects(opened, summary, shard_size))
     if as_json:
-        show_json(cli_summary.summary_json(summary))
+        show_json(cli_summary.summary_json(summary) | {"index": built})
     else:
-        cli_summary.show_summary(summary, collection, rejects)
+        cli_summary.show_summary(summary, collection, rejects, cli_index.index_line(built))
     if not summary.found:
         raise typer.Exit(1)
 
@@ -243,8 +251,8 @@ def info(
         "model": f"{told['model']}, {told['dim']} dimensions, {told['fingerprint']['dtype']}",
         "embedded": {"auto": "all parts that a document has"}.get(told["parts"], f"{told['parts']} alone"),
         "generation": f"{told['generation']}, published {told['published']}",
-        "index": told["index"]
-        + (f" Recall@10 when it was built: {told['recall_at_10']:.3f}." if told["recall_at_10"] is not None else ""),
+        "index": told["index"],
+        "recall@10": cli_index.recall_line(told),
         "vectors": f"{amount(told['vector_bytes'])} in {counted(told['segments'], 'segment')}"
         + (f", {counted(told['tombstones'], 'deleted row')} (compact drops them)" if told["tombstones"] else ""),
         "metadata": told["metadata"],

@@ -210,15 +210,16 @@ class _Reading:
         return tables.holds_tables(self._place.path, self._names)
 
     def _is_read_elsewhere(self, name: str) -> bool:
-        """Whether the file is a document under another name, which a link gives it."""
+        """Whether the file is read under another name, which a link gives it."""
         path, is_link = self._place.path / name, name in self._links
-        if name in self._broken:
-            return False  # it cannot be read at all, and whoever tries will say so
-        if is_link and self._visited.is_read_in_place(path):
-            return True
+        if name in self._broken or not (is_link or self._place.linked):
+            return False  # what cannot be read at all is told by whoever tries
         try:
-            return (is_link or self._place.linked) and not self._visited.take_file(path, is_link=is_link)
-        except OSError:
+            alike = is_link and _reads_alike(name, path.resolve())
+            if alike and self._visited.is_read_in_place(path):
+                return True
+            return not self._visited.take_file(path, is_link=is_link, alike=alike)
+        except (OSError, ItemError):
             return False
 
     def _looks_like_image(self, name: str) -> bool:
@@ -229,3 +230,13 @@ class _Reading:
         except ItemError as error:
             self._broken[name] = error
             return False
+
+
+def _reads_alike(name: str, real: Path) -> bool:
+    """Whether a file is read as the same under its real name; caches keep files under names that tell nothing."""
+    if tables.is_table(name):
+        return tables.is_table(real.name)
+    if split_name(name)[1] in TEXTS:
+        return split_name(real.name)[1] in TEXTS
+    known = is_image_name(real.name)
+    return looks_like_image(real) if known is None else known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from indexer.embed.loading import loading
 from indexer.embed.preprocess import Preprocessing
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import CallError, ModelError
@@ -56,7 +57,8 @@ def load_embedder(
     family, colon, rest = name.partition(":")
     if not colon or not rest:
         raise CallError(f"The model name {name!r} has no family.", f"Write FAMILY:NAME, such as {EXAMPLES}.")
-    model = _load(family, rest, name, Dtype(dtype), device)
+    with loading():
+        model = _load(family, rest, name, Dtype(dtype), device)
     if Preprocessing(preprocessing) is Preprocessing.OWN:
         return model
     from indexer.embed.clip import ClipEmbedder

@@ -26,10 +26,11 @@ import numpy.typing as npt
 from indexer.corpus.reasons import Reason, refusal
 from indexer.embed.connector import ConnectorConfig, build_bridge
 from indexer.embed.mllm_batches import by_tokens
+from indexer.embed.model_files import harmless, read_json
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
 from indexer.embed.text_model import Pooling, TextModel
 from indexer.embed.weights import weights_digest
-from indexer.errors import CallError, ModelError
+from indexer.errors import CallError, ModelError, first_line
 from indexer.files import atomic_path, atomic_write
 from indexer.types import Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
@@ -88,16 +89,14 @@ class BridgeSpec:
             ModelError: The folder has none, or one that cannot be read.
         """
         file = folder / CONFIG
+        if not file.exists():
+            raise ModelError(f"{folder} is no bridge: it lacks {CONFIG}.", "underdrawing train bridge makes one.")
         try:
-            values = _named(cls, json.loads(file.read_text(encoding="utf-8")), f"{file}")
+            values = _named(cls, harmless(read_json(file, "description of a bridge"), file), f"{file}")
             connector = _named(ConnectorConfig, values["connector"], f"{file}, connector")
             return cls(**values | {"pooling": Pooling(values["pooling"]), "connector": ConnectorConfig(**connector)})
-        except FileNotFoundError:
-            raise ModelError(
-                f"{folder} is no bridge: it lacks {CONFIG}.", "underdrawing train bridge makes one."
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{file} cannot be read: {error}", WHOLE) from error
+        except ValueError as error:
+            raise ModelError(f"{file} cannot be used: {first_line(error)}.", WHOLE) from error
         except CallError as error:  # a name or a size
             raise ModelError(f"{file}: {error}", WHOLE) from error
 
@@ -333,9 +332,13 @@ def load_parts(folder: Path, config: ConnectorConfig) -> Any:
     try:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} is missing or cannot be read: {error}") from error
-    bridge = build_bridge(config)
-    wanted = {name: tuple(each.shape) for name, each in bridge.state_dict().items()}
+        raise ModelError(f"{file} is missing or cannot be read: {first_line(error)}.") from error
+    import torch
+
+    # Its sizes are whatever somebody wrote: nothing is made of them before they are compared.
+    with torch.device("meta"):
+        shaped = build_bridge(config)
+    wanted = {name: tuple(each.shape) for name, each in shaped.state_dict().items()}
     found = {name: tuple(each.shape) for name, each in weights.items()}
     strange = sorted(wanted.items() ^ found.items())
     if strange:
@@ -345,6 +348,7 @@ def load_parts(folder: Path, config: ConnectorConfig) -> Any:
             f"another shape, such as {name}, {shape}.",
             "Both files come from one run; copy the whole folder.",
         )
+    bridge = build_bridge(config)
     bridge.load_state_dict({name: each.float() for name, each in weights.items()})
     return bridge.eval()
 

@@ -31,9 +31,10 @@ from indexer.embed.mllm_loading import (
     merge_adapter,
     weight_files,
 )
-from indexer.embed.mllm_prompt import TOKENIZER_FILE, Batch, ImageTokens, Prompt, PromptWriter, collate, load_tokenizer
+from indexer.embed.mllm_prompt import Batch, ImageTokens, Prompt, PromptWriter, collate, load_tokenizer
 from indexer.embed.mllm_spec import MllmName, MllmSpec, Parity
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
+from indexer.embed.tokenizer_file import FILE as TOKENIZER_FILE
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError, ModelError
 from indexer.types import Item, Modality, Role, Vectors

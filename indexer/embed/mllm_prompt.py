@@ -9,7 +9,6 @@ What this module does not know: pictures beyond their number of tokens, models.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.embed.mllm_spec import MllmSpec, Padding, Parity, Positions
-from indexer.errors import CallError, ModelError
+from indexer.embed.tokenizer_file import FILE as TOKENIZER_FILE
+from indexer.embed.tokenizer_file import read_tokenizer
+from indexer.errors import CallError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-TOKENIZER_FILE = "tokenizer.json"
 Ints = npt.NDArray[np.int64]
 Grid = tuple[int, int, int]
 """Frames, rows and columns of patches."""
@@ -161,24 +161,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         ModelError: There is none, or it cannot be read.
     """
-    from tokenizers import Tokenizer
-
-    file = folder / TOKENIZER_FILE
-    if not file.exists():
-        raise ModelError(
-            f"{folder} has no {TOKENIZER_FILE}.",
-            "Write it once with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER).",
-        )
-    text = file.read_text(encoding="utf-8")
-    try:
-        if not isinstance(json.loads(text).get("model"), dict):
-            raise ValueError("it describes no tokenizer")
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{file} cannot be read: {error}.") from error
-    tokenizer = Tokenizer.from_str(text)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+    return read_tokenizer(folder / TOKENIZER_FILE)
 
 
 def positions(prompt: Sequence[int], grid: Grid | None, pad: int, merge: int, scheme: Positions) -> Ints:

@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from indexer.embed.checkpoints import checkpoint_digest, checkpoint_folder
+from indexer.embed.checkpoints import checkpoint_digest, checkpoint_folder, quietly
+from indexer.embed.model_files import SPARE, closed_to_code, data_only, numbers_in
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
-from indexer.errors import CallError, MissingExtraError, ModelError
+from indexer.embed.st_files import require_harmless
+from indexer.errors import CallError, MissingExtraError, ModelError, first_line
 from indexer.types import Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
 
@@ -79,14 +81,22 @@ class SentenceTransformersEmbedder(Embedder):
         if dtype is Dtype.FLOAT16 and device == "cpu":
             raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
         folder = checkpoint_folder(source)
-        _require_data(folder)
+        require_harmless(folder)
         try:
-            model = SentenceTransformer(
-                str(folder), device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            with data_only(folder) as copy, quietly(), closed_to_code():
+                model = SentenceTransformer(
+                    str(copy), device=device, trust_remote_code=False, local_files_only=True,
+                    model_kwargs={"use_safetensors": True},
+                )  # fmt: skip
+        except (LookupError, TypeError, AttributeError, ValueError, OSError, RuntimeError, ImportError,
+                AssertionError, ArithmeticError, SafetensorError) as error:  # fmt: skip
+            raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error)}.") from error
+        asked, there = sum(each.numel() for each in model.parameters()), numbers_in(folder)
+        if asked > SPARE * there:  # the library fills what is missing with random numbers
+            raise ModelError(
+                f"The weights in {folder} are {there:,} numbers; the model of its configuration has {asked:,}.",
+                "Copy the whole folder again.",
             )
-        except (LookupError, TypeError, AttributeError, ValueError, OSError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            raise ModelError(f"{name} cannot be loaded from {folder}: {reason}") from error
         return cls(model.to(getattr(torch, dtype.value)).eval(), folder, name=name, dtype=dtype)
 
     @functools.cached_property
@@ -161,17 +171,3 @@ class StPrepare:
             # NumPy drops trailing NULs of its strings, and a tokenizer has no use for any.
             arrays["text"] = np.array(item.text.replace("\0", " "))
         return Prepared(item.modality, arrays)
-
-
-def _require_data(folder: Path) -> None:
-    """Refuse what would be unpickled.
-
-    Raises:
-        ModelError: Weights in another format than safetensors, without the same as safetensors beside them.
-    """
-    for file in sorted(folder.rglob("*.bin")):
-        if not list(file.parent.glob("*.safetensors")):
-            raise ModelError(
-                f"{file} is no safetensors file, and other formats are not read: unpickling runs code.",
-                "Load and save the model with sentence-transformers once, and name that folder.",
-            )

@@ -21,8 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexer.embed.checkpoints import checkpoint_folder, gguf_in, quietly
+from indexer.embed.checkpoints import checkpoint_folder, gguf_in
+from indexer.embed.loading import loading
 from indexer.embed.mllm_loading import weight_files
+from indexer.embed.pairs import load_pair
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError, ModelError
 from indexer.types import HelpfulEnum
@@ -107,8 +109,9 @@ class TextModel:
             MissingExtraError: A GGUF file, and the package gguf is not installed.
         """
         source = find_text_model(name)
-        model, tokenizer = _load(source, dtype)
-        return cls(model.to(device), tokenizer, name=name, digest=text_model_digest(source), pooling=pooling)
+        with loading():
+            model, tokenizer = _load(source, dtype)
+            return cls(model.to(device), tokenizer, name=name, digest=text_model_digest(source), pooling=pooling)
 
     @property
     def specials(self) -> int:
@@ -211,24 +214,11 @@ def text_model_digest(source: Path) -> str:
 
 def _load(source: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """A headless model and its tokenizer, every weight in its place."""
-    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
-    options: dict[str, Any] = {"trust_remote_code": False}
-    folder = source
-    if source.is_file():
-        folder, options["gguf_file"] = source.parent, source.name
-    else:
+    if not source.is_file():
         weight_files(source)  # else transformers would look for weights that are unpickled
-    try:
-        with quietly(gguf=source.is_file()):
-            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            model, report = AutoModel.from_pretrained(
-                folder, dtype=dtype, output_loading_info=True, use_safetensors=True, **options
-            )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise ModelError(f"The text model in {source} cannot be loaded: {reason}") from error
+    tokenizer, model, report = load_pair(AutoModel, AutoTokenizer, source, dtype=dtype)
     left = [
         str(each[0] if isinstance(each, tuple) else each)
         for part in ("missing_keys", "unexpected_keys", "mismatched_keys")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indexer.embed.loading import loading
 from retrieval.write.protocol import Answer, Captioner, Change, Chat, Question, Rewriter
 
 __all__ = [
@@ -37,9 +38,10 @@ def load_captioner(source: str | Path, *, device: str = "cpu") -> Captioner:
         from retrieval.write.plain import TableCaptioner
 
         return TableCaptioner.load(Path(rest))
-    from retrieval.write.captioner import ImageToText
+    with loading():
+        from retrieval.write.captioner import ImageToText
 
-    return ImageToText.load(source, device=device)
+        return ImageToText.load(source, device=device)
 
 
 def load_rewriter(source: str | Path, *, device: str = "cpu") -> Rewriter:
@@ -84,6 +86,7 @@ def _load(source: str | Path, device: str, dtype: str | Dtype | None) -> ChatMod
         from retrieval.write.endpoint import Endpoint
 
         return Endpoint.named(rest)
-    from retrieval.write.chat import ChatModel
+    with loading():
+        from retrieval.write.chat import ChatModel
 
-    return ChatModel.load(rest if family == "chat" else source, device=device, dtype=dtype)
+        return ChatModel.load(rest if family == "chat" else source, device=device, dtype=dtype)

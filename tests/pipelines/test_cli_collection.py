@@ -9,6 +9,7 @@ import pytest
 SUMMARY = {
     "source", "documents", "added", "unchanged", "pruned", "rejected", "seconds", "waited", "generation", "reasons", "rejects",
     "found", "replaced", "replaced_from", "moved", "reused", "kept", "passed_over",
+    "index",
 }  # fmt: skip
 REPORT = {"generation", "documents", "segments", "clean", "findings", "repaired"}
 REASONS = {"truncated": 1, "not-an-image": 1, "empty": 1}
