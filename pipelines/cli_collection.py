@@ -14,7 +14,7 @@ import typer
 
 from indexer.layout import Layout
 from indexer.types import Parts
-from pipelines import cli_index, cli_summary
+from pipelines import cli_columns, cli_index, cli_summary
 from pipelines.console import (
     amount,
     counted,
@@ -104,7 +104,8 @@ def index(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder of images and texts; a .jsonl, .parquet or .tar file, a folder of such, or a pattern.",
+            help="A folder of images and texts; a .jsonl, .json, .csv, .tsv, .parquet or .tar file, a folder of such, "
+            "or a pattern.",
         ),
     ],
     collection: CollectionFolder,
@@ -164,6 +165,9 @@ def index(
             "--exif/--no-exif", help="Whether a photograph's date, camera, lens, position and size become fields."
         ),
     ] = True,
+    image_column: cli_columns.Image = None,
+    text_column: cli_columns.Text = None,
+    id_column: cli_columns.Id = None,
     rejects: Annotated[
         Path | None, typer.Option("--rejects", metavar="FILE", help="Write all rejects to FILE, as JSON lines.")
     ] = None,
@@ -185,7 +189,8 @@ def index(
     from pipelines.progress import IndexProgress
 
     settings = cli_index.index_settings(memory, index, index_device)
-    corpus = open_corpus(source)  # before a collection is started for a source that is not there
+    columns = cli_columns.columns(image_column, text_column, id_column)
+    corpus = open_corpus(source, columns=columns)  # before a collection is started for a source that is not there
     if Layout.exists(collection):
         database = _fitting(Layout.read(collection), database)
     elif model is None:
