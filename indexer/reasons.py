@@ -38,6 +38,7 @@ class Reason(HelpfulEnum):
 
     # The record
     BAD_JSON = "bad-json"  # no JSON, or no object
+    NO_COLUMN = "no-column"  # one that the caller named
     BAD_ROW = "bad-row"  # of a CSV file: its quotes or the number of its values
     NOT_UTF8 = "not-utf-8"
     NUL = "nul"  # SQL stores cannot hold U+0000

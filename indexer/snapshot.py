@@ -84,13 +84,14 @@ class Snapshot:
         generation: Generation,
         settings: IndexSettings,
         cards: Callable[[], Cards],
+        before: Snapshot | None = None,
     ) -> None:
         self._catalog, self._layout = catalog, layout
         self.space = space
         self.generation = generation.number
         self.published = generation
         try:
-            self._searcher = Searcher(
+            self._searcher: Searcher = Searcher(
                 layout.segments,
                 layout.indexes,
                 catalog.segments(self.generation, space.id),
@@ -98,6 +99,7 @@ class Snapshot:
                 space.dim,
                 settings,
                 cards,
+                None if before is None else before._searcher,
             )
         except FileNotFoundError as error:
             if catalog.generation().number != self.generation:
@@ -126,7 +128,7 @@ class Snapshot:
     @property
     def index(self) -> str:
         """The kind of index in use, and why."""
-        return self._searcher.choice.reason
+        return self._searcher.reason
 
     @property
     def index_facts(self) -> Mapping[str, Any]:
@@ -142,6 +144,16 @@ class Snapshot:
     def remarks(self) -> tuple[str, ...]:
         """What who searches should know of how it is done; empty where all is as the settings say."""
         return self._searcher.remarks
+
+    @property
+    def outdated(self) -> bool:
+        """Whether index files came or went since it was opened, and another snapshot could use more of them."""
+        return self._searcher.outdated
+
+    @property
+    def searcher(self) -> Searcher:
+        """What finds its vectors."""
+        return self._searcher
 
     @cached_property
     def modality_codes(self) -> npt.NDArray[np.uint8]:

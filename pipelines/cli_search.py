@@ -134,8 +134,11 @@ def search(
     ] = "auto",
     device: Annotated[
         str,
-        typer.Option("--device", metavar="NAME", help="Where the models run.", rich_help_panel=METHOD),
-    ] = "cpu",
+        typer.Option(
+            "--device", metavar="NAME", rich_help_panel=METHOD,
+            help="Where models run: auto (a card where there is one), cpu, cuda, cuda:1, mps.",
+        ),
+    ] = "auto",
     inversion: cli_drawing.InversionName = None,
     generator: cli_drawing.GeneratorName = None,
     merge: cli_drawing.MergeName = None,

@@ -152,7 +152,7 @@ class BridgeEmbedder(Embedder):
     ) -> None:
         self.name, self.spec, self.dim = name, spec, text.width
         self._tower, self._text, self._bridge = tower, text, bridge
-        self._weights, self._dtype, self._device = weights, dtype, device
+        self._weights, self._dtype, self.device = weights, dtype, device
         self._most = text_room(text, spec.connector, spec.max_tokens)
 
     @classmethod

@@ -54,7 +54,7 @@ class ClipEmbedder(Embedder):
             raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
         self.name = name
         self._dtype = dtype
-        self._device = device
+        self.device = device
         self._torch_dtype = getattr(torch, dtype.value)
         self._model = model.to(device=device, dtype=self._torch_dtype).eval()
         self._tokenizer = tokenizer
@@ -149,7 +149,7 @@ class ClipEmbedder(Embedder):
 
         stacked = torch.from_numpy(self._preprocess.normalise(np.stack(pixels)))
         with torch.inference_mode():
-            features: torch.Tensor = self._model.encode_image(stacked.to(self._device, self._torch_dtype))
+            features: torch.Tensor = self._model.encode_image(stacked.to(self.device, self._torch_dtype))
         return np.asarray(features.float().cpu().numpy())
 
     def picture_tokens(self, prepared: Sequence[Prepared], layer: int = -1) -> npt.NDArray[np.float32]:
@@ -171,7 +171,7 @@ class ClipEmbedder(Embedder):
         try:
             with torch.inference_mode():
                 found = tower.forward_intermediates(
-                    stacked.to(self._device, self._torch_dtype), indices=[layer], stop_early=True,
+                    stacked.to(self.device, self._torch_dtype), indices=[layer], stop_early=True,
                     intermediates_only=True, output_fmt="NCHW",
                 )  # fmt: skip
         except AssertionError:  # how both libraries say that an index is out of range
@@ -207,8 +207,8 @@ class ClipEmbedder(Embedder):
 
         cut = [text[:CHARACTERS_READ].replace("\0", " ") for text in texts]
         tokens, places = self.reader.tokenise(template, cut)
-        with torch.inference_mode(), self.reader.reading(places.to(self._device), torch.from_numpy(words)):
-            return self._rows(self._model.encode_text(tokens.to(self._device)))
+        with torch.inference_mode(), self.reader.reading(places.to(self.device), torch.from_numpy(words)):
+            return self._rows(self._model.encode_text(tokens.to(self.device)))
 
     def target_padded(self) -> ClipEmbedder:
         """The same model, whose pictures are padded first; see `Preprocessing`. It is another space."""
@@ -249,7 +249,7 @@ class ClipEmbedder(Embedder):
         with self._reading:
             tokens = self._tokenizer(texts)
         with torch.inference_mode():
-            return self._rows(self._model.encode_text(tokens.to(self._device)))
+            return self._rows(self._model.encode_text(tokens.to(self.device)))
 
     def _rows(self, features: torch.Tensor) -> Vectors:
         return unit_rows(features.float().cpu().numpy())

@@ -89,7 +89,7 @@ class MllmEmbedder(Embedder):
         self.name, self.spec = name, spec
         self.token_budget = token_budget or (CPU_TOKENS if device == "cpu" else GPU_TOKENS)
         self._model, self._writer, self._shaper = model.to(device), writer, shaper
-        self._files, self._dtype, self._device = files, dtype, device
+        self._files, self._dtype, self.device = files, dtype, device
         self._image = image_tokens(model.config)
         width = int(model.config.text_config.hidden_size)
         if spec.dim is not None and spec.dim > width:
@@ -182,7 +182,7 @@ class MllmEmbedder(Embedder):
                     raise
                 longest = max(len(rows[place][1]) for place in places)
                 raise ModelError(
-                    f"{self._device} has no memory for a single item of up to {longest:,} tokens.",
+                    f"{self.device} has no memory for a single item of up to {longest:,} tokens.",
                     "Use smaller pictures (mllm:NAME?max_pixels=N), bfloat16, or another device.",
                 ) from error
             if len(done) > 1:
@@ -209,14 +209,14 @@ class MllmEmbedder(Embedder):
             pad_token(self._model.config), self._image, self._shaper.merge, self.spec,
         )  # fmt: skip
         with torch.inference_mode():
-            patches = self._shaper.patches(pictures, self._device) if pictures else None
-            hidden = last_hidden(self._model, batch, patches, self._device)
+            patches = self._shaper.patches(pictures, self.device) if pictures else None
+            hidden = last_hidden(self._model, batch, patches, self.device)
         # Cut first, then made unit: a part of a unit vector is not of unit length.
         return unit_rows(hidden.float().cpu().numpy()[:, : self.dim])
 
     def _release(self) -> None:
         gc.collect()
-        if self._device.startswith("cuda"):
+        if self.device.startswith("cuda"):
             import torch
 
             torch.cuda.empty_cache()

@@ -47,6 +47,7 @@ class SentenceTransformersEmbedder(Embedder):
 
     def __init__(self, model: Any, folder: Path, *, name: str, dtype: Dtype) -> None:
         self.name = name
+        self.device = str(model.device)
         self._model, self._folder, self._dtype = model, folder, dtype
         self._joint = bool(model.supports(JOINT))
         takes = {each for each in (Modality.TEXT, Modality.IMAGE) if model.supports(each.value)}
