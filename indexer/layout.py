@@ -26,8 +26,9 @@ FORMAT = 1
 SEGMENT_NAME = re.compile(r"[0-9]{12,19}-[0-9a-f]{12}\.safetensors")
 IMAGE_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62}\.[a-z0-9]{1,8})")
 """Of a stored image, below `media/`: its sha256 in hex, with the suffix of its format."""
-INDEX_NAME = re.compile(r"[a-z]{1,16}-[0-9a-f]{16}\.[a-z0-9]{1,8}")
 SCHEMA_NAME = re.compile(r"underdrawing_[0-9a-f]{12}")
+STARTING = ".tmp-starting"
+"""Names the PostgreSQL schema of a collection that is being started."""
 _FILES = ("collection.json", "writer.lock", *(f"metadata.db{end}" for end in ("", "-wal", "-shm", "-journal")))
 _FOLDERS = ("segments", "media", "indexes")
 _UNFINISHED = frozenset({"writer.lock", "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-journal"})

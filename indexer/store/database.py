@@ -231,6 +231,14 @@ class Database:
             self._refuse_unknown(_version(connection, self.schema))
             upgrade(connection)
 
+    def drop_empty(self) -> None:
+        """Drop the PostgreSQL schema, if no document was ever stored in it."""
+        with self.write() as connection:
+            tables = set(inspect(connection).get_table_names(schema=self.schema))
+            filled = "documents" in tables and connection.execute(text("SELECT 1 FROM documents LIMIT 1")).first()
+            if self.schema and not filled:
+                connection.execute(text(f'DROP SCHEMA IF EXISTS "{self.schema}" CASCADE'))
+
     @contextmanager
     def _migrating(self) -> Iterator[Connection]:
         """`write`, but on SQLite tables may be made anew, and what refers to them is looked at in the end."""
