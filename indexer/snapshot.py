@@ -24,7 +24,7 @@ from indexer.index.protocol import IndexSettings, Neighbours
 from indexer.layout import Layout
 from indexer.media import image_path
 from indexer.searcher import Searcher
-from indexer.store.catalog import Catalog, Generation, Space
+from indexer.store.catalog import Catalog, DocumentRecord, Generation, Space
 from indexer.store.filter_nodes import Node
 from indexer.store.filters import Where, parse
 from indexer.store.segments import damaged
@@ -53,6 +53,8 @@ class StoredDocument:
         image_sha256: Of its image, as it was indexed; see `indexer.media.recorded_image`.
         fields: Its JSON object.
         modality: What its vector was made of.
+        images: The files of all its images, in order; `image` is the first.
+        images_sha256: Of each, as it was indexed.
     """
 
     id: str
@@ -62,6 +64,13 @@ class StoredDocument:
     fields: dict[str, Any]
     modality: Modality
     image_sha256: str | None = None
+    images: tuple[Path, ...] = ()
+    images_sha256: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.image is not None and not self.images:
+            object.__setattr__(self, "images", (self.image,))
+            object.__setattr__(self, "images_sha256", (self.image_sha256,))
 
 
 class Snapshot:
@@ -75,13 +84,14 @@ class Snapshot:
         generation: Generation,
         settings: IndexSettings,
         cards: Callable[[], Cards],
+        before: Snapshot | None = None,
     ) -> None:
         self._catalog, self._layout = catalog, layout
         self.space = space
         self.generation = generation.number
         self.published = generation
         try:
-            self._searcher = Searcher(
+            self._searcher: Searcher = Searcher(
                 layout.segments,
                 layout.indexes,
                 catalog.segments(self.generation, space.id),
@@ -89,6 +99,7 @@ class Snapshot:
                 space.dim,
                 settings,
                 cards,
+                None if before is None else before._searcher,
             )
         except FileNotFoundError as error:
             if catalog.generation().number != self.generation:
@@ -117,7 +128,7 @@ class Snapshot:
     @property
     def index(self) -> str:
         """The kind of index in use, and why."""
-        return self._searcher.choice.reason
+        return self._searcher.reason
 
     @property
     def index_facts(self) -> Mapping[str, Any]:
@@ -133,6 +144,16 @@ class Snapshot:
     def remarks(self) -> tuple[str, ...]:
         """What who searches should know of how it is done; empty where all is as the settings say."""
         return self._searcher.remarks
+
+    @property
+    def outdated(self) -> bool:
+        """Whether index files came or went since it was opened, and another snapshot could use more of them."""
+        return self._searcher.outdated
+
+    @property
+    def searcher(self) -> Searcher:
+        """What finds its vectors."""
+        return self._searcher
 
     @cached_property
     def modality_codes(self) -> npt.NDArray[np.uint8]:
@@ -228,6 +249,10 @@ class Snapshot:
         """
         return self._catalog.vector_ids(document_ids, self.generation, self.space.id)
 
+    def with_images(self, digests: Collection[str]) -> dict[str, list[tuple[int, str]]]:
+        """The documents with an image of that content (sha256, in hex): by content, their vectors and ids."""
+        return self._catalog.with_images(digests, self.generation, self.space.id) if digests else {}
+
     def documents(self, ids: Ids) -> list[StoredDocument]:
         """The documents of vectors, in the order asked.
 
@@ -242,18 +267,22 @@ class Snapshot:
                 f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone.",
                 "Open a new snapshot.",
             )
-        return [
-            StoredDocument(
-                id=record.id,
-                text=record.text,
-                uri=record.uri,
-                image=self._image(record.image),
-                fields=record.fields,
-                modality=record.modality,
-                image_sha256=record.image_sha256,
-            )
-            for record in map(found.__getitem__, wanted)
-        ]
+        return [self._document(found[each]) for each in wanted]
+
+    def _document(self, record: DocumentRecord) -> StoredDocument:
+        images = [(self._image(uri), digest) for uri, digest in record.every_image()]
+        known = [(path, digest) for path, digest in images if path is not None]
+        return StoredDocument(
+            id=record.id,
+            text=record.text,
+            uri=record.uri,
+            image=images[0][0] if images else None,
+            fields=record.fields,
+            modality=record.modality,
+            image_sha256=record.image_sha256,
+            images=tuple(path for path, _ in known),
+            images_sha256=tuple(digest for _, digest in known),
+        )
 
     def _image(self, uri: str | None) -> Path | None:
         """The file of an image. One that is named wrongly costs its document's image, and `check` reports it."""

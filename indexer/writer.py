@@ -25,6 +25,7 @@ What this module does not know: models, search.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -32,11 +33,11 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from indexer.errors import CallError
+from indexer.errors import CallError, LockedError, StoreError
 from indexer.files import sweep_temporary
+from indexer.index.stored import index_lock, sweep_indexes
 from indexer.layout import SEGMENT_NAME, Layout
 from indexer.media import settle_images
-from indexer.searcher import remove_stale
 from indexer.store.catalog import Catalog, Space
 from indexer.store.lock import WriterLock
 from indexer.store.publish import Change, FinishedShard, NewDocument, Published, publish
@@ -85,9 +86,11 @@ class Writer:
         removed = [path for path in segments if path.name not in known]
         for path in removed:
             path.unlink(missing_ok=True)
-        remove_stale(self._layout.indexes, living)
-        for folder in (self._layout.segments, self._layout.media, self._layout.indexes):
+        for folder in (self._layout.segments, self._layout.media):
             removed += sweep_temporary(folder)
+        if self._layout.indexes.is_dir():
+            with suppress(LockedError, StoreError), index_lock(self._layout.indexes):  # who builds an index sweeps, too
+                removed += sweep_indexes(self._layout.indexes, (each.sha256 for each in living))
         return removed
 
     def commit(
@@ -124,7 +127,7 @@ class Writer:
             note=note,
         )
         if kept:
-            settle_images(self._layout.media, (document.image for document in change.documents))
+            settle_images(self._layout.media, (uri for document in change.documents for uri in document.every_image()))
             first = self._catalog.generation().next_vector
             ids = np.arange(first, first + len(kept), dtype=np.int64)
             segment = write_segment(self._layout.segments, segment_name(first), vectors, ids, self._space.digest)

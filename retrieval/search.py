@@ -27,6 +27,7 @@ from retrieval.fusion import Scores
 from retrieval.hits import Ranking, hidden_from, hits_of, rankings_of, references_of, vector_ids_of
 from retrieval.query import Query, Stored, Weights, needs_drawing
 from retrieval.ranking import Scope, find, places, score
+from retrieval.references import leave_out
 from retrieval.results import Results
 from retrieval.scribe import Scribe
 from retrieval.studio import Studio
@@ -100,14 +101,15 @@ class Retriever:
         self._weights = self._readable(weights or Weights())
 
     def search(
-        self, query: Query, k: int = 10, where: Where | None = None, exclude: Names = (), modalities: Kinds = ()
-    ) -> Results:
+        self, query: Query, k: int = 10, where: Where | None = None, exclude: Names = (), modalities: Kinds = (),
+        *, keep_reference: bool = False,
+    ) -> Results:  # fmt: skip
         """The k best documents; all that match where there are fewer. A batch of one; see `search_batch`."""
-        return self.search_batch([query], k, where, exclude, modalities)[0]
+        return self.search_batch([query], k, where, exclude, modalities, keep_reference=keep_reference)[0]
 
     def search_batch(
         self, queries: Sequence[Query], k: int = 10, where: Where | None = None, exclude: Names = (),
-        modalities: Kinds = (),
+        modalities: Kinds = (), *, keep_reference: bool = False,
     ) -> list[Results]:  # fmt: skip
         """The k best documents of each query.
 
@@ -117,6 +119,8 @@ class Retriever:
             where: A filter over fields.
             exclude: Document ids to leave out.
             modalities: What found documents are embedded by, of `Modality`; none for anything.
+            keep_reference: Let a query find its own reference: the document that `like` names, and, where the query
+                says more than its image, documents with that very image. They are left out otherwise.
 
         Raises:
             QueryError: k is below 1, or a query cannot be asked.
@@ -125,11 +129,12 @@ class Retriever:
         """
         _check_k(k)
         scope = _scope(where, exclude, modalities)
-        return self._on_snapshot(lambda snapshot: self._answer(snapshot, queries, k, scope))
+        return self._on_snapshot(lambda snapshot: self._answer(snapshot, queries, k, scope, keep_reference))
 
     def stream(
-        self, query: Query, k: int = 10, where: Where | None = None, exclude: Names = (), modalities: Kinds = ()
-    ) -> Iterator[Results]:
+        self, query: Query, k: int = 10, where: Where | None = None, exclude: Names = (), modalities: Kinds = (),
+        *, keep_reference: bool = False,
+    ) -> Iterator[Results]:  # fmt: skip
         """The answer in the time it takes: at once without a pseudo-target, and again when that is drawn.
 
         A method that draws nothing, and a query that needs no drawing, has one answer. Raises as `search_batch`.
@@ -138,8 +143,10 @@ class Retriever:
         parts = self._composer.parts(query)
         if any(needs_drawing(part) for part in parts.values()):
             scope = _scope(where, exclude, modalities)
-            yield self._on_snapshot(lambda snapshot: self._answer(snapshot, [query], k, scope, drawing=False))[0]
-        yield self.search(query, k, where, exclude, modalities)
+            yield self._on_snapshot(
+                lambda snapshot: self._answer(snapshot, [query], k, scope, keep_reference, drawing=False)
+            )[0]
+        yield self.search(query, k, where, exclude, modalities, keep_reference=keep_reference)
 
     def encode(self, queries: Sequence[Query]) -> list[Encoded]:
         """The vectors of the queries' parts, drawings among them; weights play no role but at a gate.
@@ -250,6 +257,7 @@ class Retriever:
         queries: Sequence[Query],
         k: int,
         scope: Scope,
+        keep_reference: bool,
         drawing: bool = True,
     ) -> list[Results]:
         took: dict[str, float] = {}
@@ -276,6 +284,8 @@ class Retriever:
         took.update(dict.fromkeys(STAGES, 0.0))
         with _timed(took, "encode"):
             encoded = self._encode(snapshot, queries, sentences)
+        left_out = leave_out(snapshot, encoded, keep_reference)
+        scope = replace(scope, hidden=[each.ids for each in left_out])
         if drawing:
             with _timed(took, "draw"):
                 encoded = self._draw(snapshot, encoded, scope)
@@ -283,7 +293,6 @@ class Retriever:
             view = centred(snapshot, self._centre)
             composed = self._compose(view, encoded)
         with _timed(took, "search"):
-            scope = replace(scope, hidden=references_of(encoded))
             found = find(view, [each.rule for each in composed], k, scope)
         with _timed(took, "documents"):
             hits = hits_of(view, composed, found, k)
@@ -296,10 +305,10 @@ class Retriever:
                 scale=each.rule.scale,
                 pseudo_target=each.pseudo_target,
                 written=asked.written,
-                notes=each.notes + remarks,
+                notes=each.notes + left.notes + remarks,
                 plan=leaders.plan,
             )
-            for asked, each, own, leaders in zip(encoded, composed, hits, found, strict=True)
+            for asked, each, own, leaders, left in zip(encoded, composed, hits, found, left_out, strict=True)
         ]
 
     def _write(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Sentences]:
@@ -321,8 +330,8 @@ class Retriever:
         if self._gate is not None and places:
             view = centred(snapshot, self._centre)
             rules = [each.rule for each in self._compose(view, [encoded[place] for place in places])]
-            hidden = references_of([encoded[place] for place in places])
-            found = find(view, rules, 2, replace(scope, hidden=hidden))
+            hidden = scope.hidden or references_of(encoded)
+            found = find(view, rules, 2, replace(scope, hidden=[hidden[place] for place in places]))
             certain = [len(each.scores) < 2 or _margin(each.scores) >= self._gate for each in found]
             for place in itertools.compress(places, certain):
                 note = "The ranking is clear without a pseudo-target, so none was drawn."

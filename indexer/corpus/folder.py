@@ -25,12 +25,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
 
 from indexer.corpus import tables
+from indexer.corpus.columns import Columns
 from indexer.corpus.content import looks_like_image
-from indexer.corpus.named_files import NamedFiles, Row
+from indexer.corpus.named_files import FileTable, NamedFiles
 from indexer.corpus.paths import COLLECTION_FILE, Listing, is_collection, portable_name, printable, read_listing
 from indexer.corpus.places import FILE_READ, FOLDER_READ, Place, Visited
 from indexer.corpus.reasons import Reason
@@ -55,48 +56,47 @@ class FolderCorpus:
         root: The folder.
         meant: Which of its files.
         source: The name of the source; by default the folder's absolute path.
+        columns: Which columns of its tables are the id, the text and the image, where that is not to be found out.
 
     Attributes:
         source: As given.
     """
 
-    def __init__(self, root: Path, meant: Selection = ALL, source: str | None = None) -> None:
+    def __init__(
+        self, root: Path, meant: Selection = ALL, source: str | None = None, columns: Columns | None = None
+    ) -> None:
         self._root = root.resolve()
         self._meant = meant
+        self._columns = columns
         self.source = source or portable_name(str(self._root))
 
     def __iter__(self) -> Iterator[Entry]:
-        walk = _Walk(self._root, Visited(self._root, self._meant))
+        walk = _Walk(self._root, Visited(self._root, self._meant), NamedFiles(), self._columns)
         # A stack in place of recursion: folders nest deeper than Python's calls may.
-        opened = [walk.read(Place(self._root, "", self._meant), ())]
+        opened = [walk.read(Place(self._root, "", self._meant))]
         try:
             while opened:
                 found = next(opened[-1], None)
                 if found is None:
                     opened.pop()
-                elif isinstance(found, _Below):
-                    opened.append(walk.read(found.place, found.named))
+                elif isinstance(found, Place):
+                    opened.append(walk.read(found))
                 else:
                     yield found
         finally:
             while opened:
                 opened.pop().close()
-
-
-@dataclass(frozen=True)
-class _Below:
-    """A folder to read next, and the tables that may tell of its files, the nearest first."""
-
-    place: Place
-    named: tuple[NamedFiles, ...]
+            walk.named.close()
 
 
 @dataclass(frozen=True)
 class _Walk:
     root: Path
     visited: Visited
+    named: NamedFiles
+    columns: Columns | None
 
-    def read(self, place: Place, named: tuple[NamedFiles, ...]) -> Generator[Entry | _Below, None, None]:
+    def read(self, place: Place) -> Generator[Entry | Place, None, None]:
         """The entries of a folder, and the folders in it, in their order."""
         uri = place.path.as_uri()
         try:
@@ -112,41 +112,38 @@ class _Walk:
             if all(litter_kind(name) is not None for name in listing.names):
                 yield PassedOver(uri, EMPTY_FOLDER, hides=portable_name(place.prefix))
             with ExitStack() as stack:
-                yield from _Reading(self.root, place, listing, self.visited, named).entries(stack)
+                yield from _Reading(self, place, listing).entries(stack)
 
 
 class _Reading:
     """One folder while it is read."""
 
-    def __init__(
-        self, root: Path, place: Place, listing: Listing, visited: Visited, named: tuple[NamedFiles, ...]
-    ) -> None:
-        self._root, self._place, self._links, self._visited = root, place, listing.links, visited
-        self._names, self._broken = listing.names, dict(listing.broken)
+    def __init__(self, walk: _Walk, place: Place, listing: Listing) -> None:
+        self._root, self._visited, self._named, self._columns = walk.root, walk.visited, walk.named, walk.columns
+        self._place, self._names, self._links, self._broken = place, listing.names, listing.links, dict(listing.broken)
         files = (name for name in listing.names if not name.endswith("/") and litter_kind(name) is None)
         self._sidecars = Sidecars(files, self._looks_like_image)
-        self._named_above = named
-        self._named: dict[str, NamedFiles] = {}
+        self._file_tables: dict[str, FileTable] = {}
 
-    def entries(self, stack: ExitStack) -> Iterator[Entry | _Below]:
+    def entries(self, stack: ExitStack) -> Iterator[Entry | Place]:
         """What is in the folder, in order; what `stack` closes is needed until what is below was read, too."""
         for name in self._names:
             if self._may_name_files(name):
-                table = tables.open_in_folder(self._place, name, self._root)
+                table = tables.open_in_folder(self._place, name, self._root, self._columns)
                 if tables.names_files(table):
-                    named = NamedFiles(table, self._place.path / name, self._place.prefix)
-                    self._named[name] = stack.enter_context(named)
+                    named = self._named.read(table, self._place.path / name, self._place.prefix)
+                    self._file_tables[name] = stack.enter_context(named)
         whole = self._place.meant == ALL
         for name in self._names:
             if name.endswith("/"):
                 yield from self._folder(name)
             elif whole or self._place.meant.has(name):
                 yield from self._file(name)
-        for name, named in self._named.items():
+        for name, named in self._file_tables.items():
             if self._place.meant.has(name):
                 yield from named.unmet()
 
-    def _folder(self, name: str) -> Iterator[Entry | _Below]:
+    def _folder(self, name: str) -> Iterator[Entry | Place]:
         path, meant = self._place.path / name, self._place.meant.below(name[:-1])
         if meant is None:
             return
@@ -155,8 +152,7 @@ class _Reading:
         elif name in self._links and self._visited.is_read_in_place(path, meant):
             yield PassedOver(path.as_uri(), FOLDER_READ)
         else:
-            place = Place(path, self._place.prefix + name, meant, name in self._links or self._place.linked)
-            yield _Below(place, self._tables)
+            yield Place(path, self._place.prefix + name, meant, name in self._links or self._place.linked)
 
     def _file(self, name: str) -> Iterator[Entry]:
         """The entries of a file; none for one that describes a document, for it is a part of that."""
@@ -174,12 +170,13 @@ class _Reading:
         elif is_document and suffix in TEXTS and tables.is_card(name) and self._holds_tables:
             yield PassedOver(path.as_uri(), CARD)
         elif is_document:
-            yield from read_sample(self._place, name, self._sidecars, self._row(name))
+            yield from read_sample(self._place, name, self._sidecars, self._named.take(self._place.prefix + name))
         elif (error := self._broken.get(name)) is not None:
             if error.reason == Reason.NOT_A_FILE.value:
                 yield PassedOver(path.as_uri(), NOT_A_FILE)
             else:
-                yield Rejected(path.as_uri(), error.reason, error.detail, hides=id)
+                # A table may have given ids of its own to images elsewhere.
+                yield Rejected(path.as_uri(), error.reason, error.detail, hides="" if tables.is_table(name) else id)
         elif tables.is_table(name):
             yield from self._table(name)
         else:
@@ -187,14 +184,16 @@ class _Reading:
 
     def _table(self, name: str) -> Iterator[Entry]:
         path = self._place.path / name
-        if name in self._named:
-            yield from self._named[name].others()
+        if name in self._file_tables:
+            yield from self._file_tables[name].others()
         elif self._is_read_elsewhere(name):
             yield PassedOver(path.as_uri(), FILE_READ)
         elif tables.is_beside_its_shard(name, frozenset(self._names)):
             yield PassedOver(path.as_uri(), tables.TABLE_BESIDE)
         else:
-            yield from tables.entries_of(tables.open_in_folder(self._place, name, self._root), path.as_uri())
+            yield from tables.entries_of(
+                tables.open_in_folder(self._place, name, self._root, self._columns), path.as_uri()
+            )
 
     def _may_name_files(self, name: str) -> bool:
         """Whether it is worth while to look into a table for names of files. Parquet files by the thousand are not."""
@@ -210,26 +209,17 @@ class _Reading:
     def _holds_tables(self) -> bool:
         return tables.holds_tables(self._place.path, self._names)
 
-    @property
-    def _tables(self) -> tuple[NamedFiles, ...]:
-        return (*self._named.values(), *self._named_above)
-
-    def _row(self, name: str) -> Row | None:
-        """What the tables say of a file."""
-        rows = [table.take(self._place.prefix + name) for table in self._tables]
-        known = [row for row in rows if row is not None]
-        return reduce(Row.over, known) if known else None
-
     def _is_read_elsewhere(self, name: str) -> bool:
-        """Whether the file is a document under another name, which a link gives it."""
+        """Whether the file is read under another name, which a link gives it."""
         path, is_link = self._place.path / name, name in self._links
-        if name in self._broken:
-            return False  # it cannot be read at all, and whoever tries will say so
-        if is_link and self._visited.is_read_in_place(path):
-            return True
+        if name in self._broken or not (is_link or self._place.linked):
+            return False  # what cannot be read at all is told by whoever tries
         try:
-            return (is_link or self._place.linked) and not self._visited.take_file(path, is_link=is_link)
-        except OSError:
+            alike = is_link and _reads_alike(name, path.resolve())
+            if alike and self._visited.is_read_in_place(path):
+                return True
+            return not self._visited.take_file(path, is_link=is_link, alike=alike)
+        except (OSError, ItemError):
             return False
 
     def _looks_like_image(self, name: str) -> bool:
@@ -240,3 +230,13 @@ class _Reading:
         except ItemError as error:
             self._broken[name] = error
             return False
+
+
+def _reads_alike(name: str, real: Path) -> bool:
+    """Whether a file is read as the same under its real name; caches keep files under names that tell nothing."""
+    if tables.is_table(name):
+        return tables.is_table(real.name)
+    if split_name(name)[1] in TEXTS:
+        return split_name(real.name)[1] in TEXTS
+    known = is_image_name(real.name)
+    return looks_like_image(real) if known is None else known

@@ -21,6 +21,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Self
 
@@ -83,19 +84,50 @@ class Row:
 
 
 class NamedFiles:
-    """The rows of one table by the files that they name; close it when the walk has left its folder.
+    """What the tables that are in force say of files, by the files' paths below the root of a walk."""
 
-    Args:
-        table: Its reader.
-        path: The table's file.
-        prefix: Of the ids of what is in its folder.
-    """
-
-    def __init__(self, table: Corpus, path: Path, prefix: str) -> None:
-        self._table, self._path, self._prefix = table, path, prefix
+    def __init__(self) -> None:
+        # One file for all tables, however many there are; it is there once SQLite's memory does not suffice.
         self._rows = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._rows.execute("PRAGMA synchronous = OFF")
-        self._rows.execute("CREATE TABLE rows (key BLOB UNIQUE, name BLOB, row TEXT, met INTEGER DEFAULT 0)")
+        self._rows.execute(
+            "CREATE TABLE rows (key BLOB, depth INTEGER, number INTEGER, name BLOB, row TEXT, met INTEGER DEFAULT 0, "
+            "UNIQUE (key, number))"
+        )
+        self._rows.execute("CREATE INDEX by_number ON rows (number)")
+        self._tables = 0
+
+    def close(self) -> None:
+        """Give the temporary file back."""
+        self._rows.close()
+
+    def take(self, path: str) -> Row | None:
+        """What is said of a file, by its path below the root; from now on it counts as met."""
+        key = _key(path)
+        found = self._rows.execute("SELECT row FROM rows WHERE key = ? ORDER BY depth DESC, number", (key,)).fetchall()
+        if not found:
+            return None
+        self._rows.execute("UPDATE rows SET met = 1 WHERE key = ?", (key,))
+        return reduce(Row.over, (_row(dumped) for (dumped,) in found))
+
+    def read(self, table: Corpus, path: Path, prefix: str) -> FileTable:
+        """Put a table in force: read it, and keep its rows until it is closed.
+
+        Args:
+            table: Its reader.
+            path: The table's file.
+            prefix: Of the ids of what is in its folder.
+        """
+        self._tables += 1
+        return FileTable(self._rows, self._tables, table, path, prefix)
+
+
+class FileTable:
+    """One table in force; close it when the walk has left its folder. `NamedFiles.read` makes them."""
+
+    def __init__(self, rows: sqlite3.Connection, number: int, table: Corpus, path: Path, prefix: str) -> None:
+        self._rows, self._number = rows, number
+        self._table, self._path, self._prefix = table, path, prefix
         self._rows.execute("BEGIN")
         for entry in table:
             if isinstance(entry, Record) and (name := self._name(entry.document)) is not None:
@@ -109,16 +141,8 @@ class NamedFiles:
         self.close()
 
     def close(self) -> None:
-        """Give the temporary file back."""
-        self._rows.close()
-
-    def take(self, path: str) -> Row | None:
-        """The row that names a file, by the file's path below the root; from now on the file counts as met."""
-        key = _key(path.removeprefix(self._prefix))
-        row = self._get(key)
-        if row is not None:
-            self._rows.execute("UPDATE rows SET met = 1 WHERE key = ?", (key,))
-        return row
+        """Forget its rows."""
+        self._rows.execute("DELETE FROM rows WHERE number = ?", (self._number,))
 
     def others(self) -> Iterator[Entry]:
         """The entries of the table that reach no file of the folder: rejects, and documents of their own."""
@@ -126,14 +150,15 @@ class NamedFiles:
             if not isinstance(entry, Record) or (name := self._name(entry.document)) is None:
                 yield entry
                 continue
-            row, kept = Row.of(entry), self._get(_key(name))
+            row, kept = Row.of(entry), self._get(name)
             if kept is not None and kept.uri != row.uri and kept.joined(row) is None:
                 detail = f"{printable(name)} was described before, by {kept.uri}; the first one counts."
                 yield Rejected(row.uri, Reason.DUPLICATE_ID.value, detail)
 
     def unmet(self) -> Iterator[Entry]:
         """The files that the walk did not come to: hidden ones, and those that are missing."""
-        with closing(self._rows.execute("SELECT name, row FROM rows WHERE NOT met ORDER BY rowid")) as found:
+        query = "SELECT name, row FROM rows WHERE number = ? AND NOT met ORDER BY rowid"
+        with closing(self._rows.execute(query, (self._number,))) as found:
             for name, dumped in found:
                 yield self._document(os.fsdecode(name), _row(dumped))
 
@@ -162,16 +187,17 @@ class NamedFiles:
         return name.as_posix() if name.parts and name.parts[0] != os.pardir else None
 
     def _put(self, name: str, row: Row) -> None:
-        key = _key(name)
-        kept = self._get(key)
+        kept = self._get(name)
         if kept is None:
-            values = (key, os.fsencode(name), row.dumped())
-            self._rows.execute("INSERT INTO rows (key, name, row) VALUES (?, ?, ?)", values)
+            values = (_key(self._prefix + name), self._prefix.count("/"), self._number, os.fsencode(name), row.dumped())
+            self._rows.execute("INSERT INTO rows (key, depth, number, name, row) VALUES (?, ?, ?, ?, ?)", values)
         elif (joined := kept.joined(row)) is not None:
-            self._rows.execute("UPDATE rows SET row = ? WHERE key = ?", (joined.dumped(), key))
+            changed = (joined.dumped(), _key(self._prefix + name), self._number)
+            self._rows.execute("UPDATE rows SET row = ? WHERE key = ? AND number = ?", changed)
 
-    def _get(self, key: bytes) -> Row | None:
-        found = self._rows.execute("SELECT row FROM rows WHERE key = ?", (key,)).fetchone()
+    def _get(self, name: str) -> Row | None:
+        query = "SELECT row FROM rows WHERE key = ? AND number = ?"
+        found = self._rows.execute(query, (_key(self._prefix + name), self._number)).fetchone()
         return None if found is None else _row(found[0])
 
 

@@ -13,6 +13,7 @@ What this module does not know: what is in these files.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -31,13 +32,25 @@ class _Group:
     images: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)  # told by their content only
     texts: list[str] = field(default_factory=list)
-    details: str | None = None
+    details: list[str] = field(default_factory=list)
 
-    @property
-    def text(self) -> str | None:
-        """The text for images of this stem."""
-        plain = [name for name in self.texts if split_name(name)[1] == TEXTS[0]]
-        return plain[-1] if plain else next(iter(self.texts), None)
+    def text(self, stem: str) -> str | None:
+        """The text for images of this stem: `.txt` before `.md`, and what is spelt as the stem is before all."""
+        last_first = reversed(self.texts)
+        return max(last_first, key=lambda name: (_spelt(name, stem), split_name(name)[1] == TEXTS[0]), default=None)
+
+    def detail(self, stem: str) -> str | None:
+        """The JSON for images of this stem."""
+        return max(self.details, key=lambda name: _spelt(name, stem), default=None)
+
+
+def _spelt(name: str, stem: str) -> bool:
+    return split_name(name)[0] == stem
+
+
+def _key(stem: str) -> str:
+    """Names are compared in one normal form: macOS keeps them decomposed, other systems as they were typed."""
+    return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
 
 
 class Sidecars:
@@ -56,17 +69,18 @@ class Sidecars:
         for name in names:
             stem, suffix = split_name(name)
             if suffix in TEXTS:
-                self._groups[stem].texts.append(name)
+                self._groups[_key(stem)].texts.append(name)
             elif suffix == DETAILS:
-                self._groups[stem].details = name
+                self._groups[_key(stem)].details.append(name)
                 details.append(name)
             elif (known := is_image_name(name)) is not False:
-                (self._groups[stem].images if known else self._groups[stem].unknown).append(name)
+                group = self._groups[_key(stem)]
+                (group.images if known else group.unknown).append(name)
         self._cut = self._long_names() if any(len(split_name(each)[0]) == _TAKEOUT_LENGTH for each in details) else {}
         self._takeout: dict[str, str] = {}
         for each in details:
             if (image := self._takeout_image(split_name(each)[0])) is not None:
-                self._takeout[image] = each
+                self._takeout[_key(image)] = each
 
     def is_image(self, name: str) -> bool:
         """Whether a file is an image, or a drawing, by its name or else by its content."""
@@ -79,11 +93,13 @@ class Sidecars:
 
     def text_of(self, image: str) -> str | None:
         """The file with an image's text."""
-        return self._group(image).text or self._group(split_name(image)[0]).text
+        stem = split_name(image)[0]
+        return self._group(image).text(image) or self._group(stem).text(stem)
 
     def details_of(self, name: str) -> list[str]:
         """The JSON files of an image, or of a text that is a document; what is in a later one goes before."""
-        found = (self._group(split_name(name)[0]).details, self._takeout.get(name), self._group(name).details)
+        stem = split_name(name)[0]
+        found = (self._group(stem).detail(stem), self._takeout.get(_key(name)), self._group(name).detail(name))
         return list(dict.fromkeys(each for each in found if each is not None))
 
     def is_document(self, name: str) -> bool:
@@ -103,7 +119,8 @@ class Sidecars:
     def _documents(self, stem: str) -> Iterator[str]:
         """The documents that a JSON file, named `stem` and `.json`, may describe."""
         yield from self._described(stem)
-        texts = (*self._group(stem).texts, *(name for name in self._group(split_name(stem)[0]).texts if name == stem))
+        full = (name for name in self._group(split_name(stem)[0]).texts if _key(name) == _key(stem))
+        texts = (*self._group(stem).texts, *full)
         yield from (name for name in texts if self.is_document(name))
         if (image := self._takeout_image(stem)) is not None:
             yield image
@@ -121,11 +138,13 @@ class Sidecars:
 
     def _is_here(self, name: str) -> bool:
         """Whether an image of this name is in the folder."""
-        group = self._group(split_name(name)[0])
-        return name in group.images or (name in group.unknown and self.is_image(name))
+        group, key = self._group(split_name(name)[0]), _key(name)
+        return any(_key(each) == key for each in group.images) or any(
+            _key(each) == key and self.is_image(each) for each in group.unknown
+        )
 
     def _group(self, stem: str) -> _Group:
-        return self._groups.get(stem, _Group())
+        return self._groups.get(_key(stem), _Group())
 
     def _takeout_image(self, stem: str) -> str | None:
         """The image that a JSON file of Takeout's belongs to, by the file's name without `.json`."""

@@ -26,16 +26,20 @@ import numpy.typing as npt
 from indexer.corpus.reasons import Reason, refusal
 from indexer.embed.connector import ConnectorConfig, build_bridge
 from indexer.embed.mllm_batches import by_tokens
+from indexer.embed.model_files import harmless, read_json
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
+from indexer.embed.several import images_of
 from indexer.embed.text_model import Pooling, TextModel
 from indexer.embed.weights import weights_digest
-from indexer.errors import CallError, ModelError
+from indexer.errors import CallError, ModelError, first_line
 from indexer.files import atomic_path, atomic_write
 from indexer.types import Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
 
 CONFIG, WEIGHTS = "bridge.json", "connector.safetensors"
 WHOLE = "It is as underdrawing train bridge wrote it: copy the whole folder again."
+MIN_TEXT = 8
+"""Tokens of a text that find room beside several images."""
 TOKENS = 4096
 """Of a batch, padding included."""
 
@@ -88,16 +92,14 @@ class BridgeSpec:
             ModelError: The folder has none, or one that cannot be read.
         """
         file = folder / CONFIG
+        if not file.exists():
+            raise ModelError(f"{folder} is no bridge: it lacks {CONFIG}.", "underdrawing train bridge makes one.")
         try:
-            values = _named(cls, json.loads(file.read_text(encoding="utf-8")), f"{file}")
+            values = _named(cls, harmless(read_json(file, "description of a bridge"), file), f"{file}")
             connector = _named(ConnectorConfig, values["connector"], f"{file}, connector")
             return cls(**values | {"pooling": Pooling(values["pooling"]), "connector": ConnectorConfig(**connector)})
-        except FileNotFoundError:
-            raise ModelError(
-                f"{folder} is no bridge: it lacks {CONFIG}.", "underdrawing train bridge makes one."
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{file} cannot be read: {error}", WHOLE) from error
+        except ValueError as error:
+            raise ModelError(f"{file} cannot be used: {first_line(error)}.", WHOLE) from error
         except CallError as error:  # a name or a size
             raise ModelError(f"{file}: {error}", WHOLE) from error
 
@@ -150,7 +152,7 @@ class BridgeEmbedder(Embedder):
     ) -> None:
         self.name, self.spec, self.dim = name, spec, text.width
         self._tower, self._text, self._bridge = tower, text, bridge
-        self._weights, self._dtype, self._device = weights, dtype, device
+        self._weights, self._dtype, self.device = weights, dtype, device
         self._most = text_room(text, spec.connector, spec.max_tokens)
 
     @classmethod
@@ -205,15 +207,20 @@ class BridgeEmbedder(Embedder):
 
     def preparer(self) -> BridgePrepare:
         """The tower's own, which decodes and resizes."""
-        return BridgePrepare(self._tower.preparer())
+        tokens = self.spec.connector.tokens
+        return BridgePrepare(self._tower.preparer(), (self._text.limit - self._text.specials - MIN_TEXT) // tokens or 1)
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
         """Embed any mixture of items, in batches of a few thousand tokens; roles and instructions change nothing."""
         import torch
 
-        shown = ["image" in each.arrays for each in prepared]
+        shown = [len(images_of(each)) for each in prepared]
+        room = self._text.limit - self._text.specials
         texts = [
-            self._text.ids(str(each.arrays["text"]), self._most) if "text" in each.arrays else [] for each in prepared
+            self._text.ids(str(each.arrays["text"]), min(self._most, room - has * self.spec.connector.tokens))
+            if "text" in each.arrays
+            else []
+            for each, has in zip(prepared, shown, strict=True)
         ]
         lengths = [
             self._text.specials + len(text) + has * self.spec.connector.tokens
@@ -221,7 +228,9 @@ class BridgeEmbedder(Embedder):
         ]
         vectors = np.empty((len(prepared), self.dim), np.float32)
         for places in by_tokens(lengths, TOKENS):
-            seen = [prepared[place] for place in places if shown[place]]
+            seen = [
+                Prepared(Modality.IMAGE, {"image": pixels}) for place in places for pixels in images_of(prepared[place])
+            ]
             with torch.inference_mode():
                 words = self._words(seen) if seen else None
                 read = self._text.read([texts[place] for place in places], words, [shown[place] for place in places])
@@ -243,9 +252,11 @@ class BridgePrepare:
 
     Attributes:
         inner: The tower's preparer.
+        most: Images that the text model can read as one item.
     """
 
     inner: Callable[[Item], Prepared]
+    most: int = 1
 
     def __call__(self, item: Item) -> Prepared:
         """Decode and resize the picture.
@@ -255,6 +266,11 @@ class BridgePrepare:
         """
         if item.image is None and not str(item.text).strip("\0 \t\r\n"):
             raise refusal(Reason.EMPTY, "The text is empty, and there is no picture.")
+        if len(item.images) > max(1, self.most):
+            raise refusal(
+                Reason.TOO_MANY_IMAGES,
+                f"It has {len(item.images):,} images; the text model can read {self.most:,} as one item.",
+            )
         return self.inner(item)
 
 
@@ -333,9 +349,13 @@ def load_parts(folder: Path, config: ConnectorConfig) -> Any:
     try:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} is missing or cannot be read: {error}") from error
-    bridge = build_bridge(config)
-    wanted = {name: tuple(each.shape) for name, each in bridge.state_dict().items()}
+        raise ModelError(f"{file} is missing or cannot be read: {first_line(error)}.") from error
+    import torch
+
+    # Its sizes are whatever somebody wrote: nothing is made of them before they are compared.
+    with torch.device("meta"):
+        shaped = build_bridge(config)
+    wanted = {name: tuple(each.shape) for name, each in shaped.state_dict().items()}
     found = {name: tuple(each.shape) for name, each in weights.items()}
     strange = sorted(wanted.items() ^ found.items())
     if strange:
@@ -345,6 +365,7 @@ def load_parts(folder: Path, config: ConnectorConfig) -> Any:
             f"another shape, such as {name}, {shape}.",
             "Both files come from one run; copy the whole folder.",
         )
+    bridge = build_bridge(config)
     bridge.load_state_dict({name: each.float() for name, each in weights.items()})
     return bridge.eval()
 

@@ -1,6 +1,7 @@
 """The CLIP family through open_clip: a published checkpoint by name and tag, or a folder in open_clip's layout.
 
-A fused document is the weighted sum of its unit parts, half and half, made unit again; the fingerprint says so.
+A fused document is the weighted sum of its unit parts, half and half, made unit again; the fingerprint says so. Of
+several images the part is the mean of their unit vectors, made unit.
 
 What this module does not know: where vectors go.
 """
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +21,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from indexer.embed.clip_loading import load_folder, load_published
+from indexer.embed.clip_tokenizer import FolderTokenizer
 from indexer.embed.inversion import WordReader
 from indexer.embed.preprocess import TARGET_RATIO, ImagePreprocess
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
+from indexer.embed.several import image_arrays, mean_of_several
 from indexer.embed.weights import weights_digest
-from indexer.errors import CallError, ModelError, UnknownNameError
-from indexer.types import Item, Modality, Role, Vectors
+from indexer.errors import CallError
+from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
 
 if TYPE_CHECKING:
@@ -49,10 +54,14 @@ class ClipEmbedder(Embedder):
             raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
         self.name = name
         self._dtype = dtype
-        self._device = device
+        self.device = device
         self._torch_dtype = getattr(torch, dtype.value)
         self._model = model.to(device=device, dtype=self._torch_dtype).eval()
         self._tokenizer = tokenizer
+        # A tokenizer of transformers is changed by being called, so that two threads at once fail.
+        self._reading: AbstractContextManager[Any] = (
+            nullcontext() if isinstance(tokenizer, FolderTokenizer) else threading.Lock()
+        )
         self._weights = weights
         self._preprocess = ImagePreprocess.from_config(model.visual.preprocess_cfg)
         self.dim = int(self._text_vectors(["a"]).shape[1])
@@ -63,18 +72,13 @@ class ClipEmbedder(Embedder):
 
     @classmethod
     def from_folder(cls, folder: Path, *, name: str, dtype: Dtype, device: str) -> ClipEmbedder:
-        """Load `open_clip_config.json` and the safetensors beside it.
+        """Load `open_clip_config.json` and the weights beside it. Nothing of the folder is run.
 
         Raises:
-            ModelError: The folder lacks one of them, or they do not fit each other.
+            ModelError: The folder lacks one of them, they do not fit each other, or it asks for what is not read.
         """
-        weights = next((folder / each for each in _WEIGHT_NAMES if (folder / each).exists()), None)
-        if weights is None or not (folder / "open_clip_config.json").exists():
-            # open_clip itself would go on with random weights and a warning.
-            raise ModelError(
-                f"{folder} is no open_clip folder: it lacks open_clip_config.json or {' or '.join(_WEIGHT_NAMES)}."
-            )
-        return cls._load(f"local-dir:{folder}", None, weights, name=name, dtype=dtype, device=device)
+        model, tokenizer, weights = load_folder(folder, name)
+        return cls(model, tokenizer, weights, name=name, dtype=dtype, device=device)
 
     @classmethod
     def from_pretrained(cls, architecture: str, tag: str, *, name: str, dtype: Dtype, device: str) -> ClipEmbedder:
@@ -84,40 +88,7 @@ class ClipEmbedder(Embedder):
             UnknownNameError: open_clip has no such architecture or no such weights for it.
             ModelError: The weights cannot be fetched.
         """
-        import open_clip
-
-        if architecture not in open_clip.list_models():
-            raise UnknownNameError("architecture", architecture, sorted(open_clip.list_models()))
-        tags = open_clip.list_pretrained_tags_by_model(architecture)
-        if tag not in tags:
-            raise UnknownNameError(f"weights of {architecture}", tag, sorted(tags))
-        config = open_clip.get_pretrained_cfg(architecture, tag)
-        try:
-            weights = Path(open_clip.download_pretrained(config))
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ModelError(
-                f"The weights of {name} are not on this machine and could not be fetched: {_first_line(error)}",
-                "Connect once so that they are cached, or copy an open_clip folder here and name it: "
-                "open_clip:/path/to/folder. Offline, bundled:emoji-clip always works.",
-            ) from error
-        return cls._load(architecture, tag, weights, name=name, dtype=dtype, device=device)
-
-    @classmethod
-    def _load(
-        cls, source: str, tag: str | None, weights: Path, *, name: str, dtype: Dtype, device: str
-    ) -> ClipEmbedder:
-        import pickle  # for its error: weights are loaded with weights_only, which refuses what is not plain tensors
-
-        import open_clip
-        from safetensors import SafetensorError
-
-        # OpenAI's weights were trained with QuickGELU; open_clip only warns when the architecture's name forgets it.
-        quick = bool(tag and open_clip.get_pretrained_cfg(source, tag).get("quick_gelu", False))
-        try:
-            model = open_clip.create_model(source, pretrained=tag, force_quick_gelu=quick, weights_only=True)
-            tokenizer = open_clip.get_tokenizer(source)
-        except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError) as error:
-            raise ModelError(f"{name} cannot be loaded from {weights}: {_first_line(error)}") from error
+        model, tokenizer, weights = load_published(architecture, tag, name)
         return cls(model, tokenizer, weights, name=name, dtype=dtype, device=device)
 
     @functools.cached_property
@@ -167,13 +138,18 @@ class ClipEmbedder(Embedder):
             torch.set_num_threads(self._cores)  # of this thread nothing changed, but others yet to come got a share
 
     def image_features(self, prepared: Sequence[Prepared]) -> Vectors:
-        """The picture tower's own output, (n, dim) float32, not of unit length: what published inversions read."""
+        """The picture tower's own output, (n, dim) float32, not of unit length: what published inversions read.
+
+        Of an item of several images, that of the first.
+        """
+        return self._features([each.arrays["image"] for each in prepared])
+
+    def _features(self, pixels: Sequence[npt.NDArray[Any]]) -> Vectors:
         import torch
 
-        pixels = np.stack([each.arrays["image"] for each in prepared])
-        stacked = torch.from_numpy(self._preprocess.normalise(pixels))
+        stacked = torch.from_numpy(self._preprocess.normalise(np.stack(pixels)))
         with torch.inference_mode():
-            features: torch.Tensor = self._model.encode_image(stacked.to(self._device, self._torch_dtype))
+            features: torch.Tensor = self._model.encode_image(stacked.to(self.device, self._torch_dtype))
         return np.asarray(features.float().cpu().numpy())
 
     def picture_tokens(self, prepared: Sequence[Prepared], layer: int = -1) -> npt.NDArray[np.float32]:
@@ -195,7 +171,7 @@ class ClipEmbedder(Embedder):
         try:
             with torch.inference_mode():
                 found = tower.forward_intermediates(
-                    stacked.to(self._device, self._torch_dtype), indices=[layer], stop_early=True,
+                    stacked.to(self.device, self._torch_dtype), indices=[layer], stop_early=True,
                     intermediates_only=True, output_fmt="NCHW",
                 )  # fmt: skip
         except AssertionError:  # how both libraries say that an index is out of range
@@ -231,8 +207,8 @@ class ClipEmbedder(Embedder):
 
         cut = [text[:CHARACTERS_READ].replace("\0", " ") for text in texts]
         tokens, places = self.reader.tokenise(template, cut)
-        with torch.inference_mode(), self.reader.reading(places.to(self._device), torch.from_numpy(words)):
-            return self._rows(self._model.encode_text(tokens.to(self._device)))
+        with torch.inference_mode(), self.reader.reading(places.to(self.device), torch.from_numpy(words)):
+            return self._rows(self._model.encode_text(tokens.to(self.device)))
 
     def target_padded(self) -> ClipEmbedder:
         """The same model, whose pictures are padded first; see `Preprocessing`. It is another space."""
@@ -262,7 +238,7 @@ class ClipEmbedder(Embedder):
         return self._tokenizer
 
     def _images(self, prepared: Sequence[Prepared]) -> Vectors:
-        return unit_rows(self.image_features(prepared))
+        return mean_of_several(prepared, self._features, max(self.batch_size, len(prepared)))
 
     def _texts(self, prepared: Sequence[Prepared]) -> Vectors:
         return self._text_vectors([str(each.arrays["text"]) for each in prepared])
@@ -270,8 +246,10 @@ class ClipEmbedder(Embedder):
     def _text_vectors(self, texts: list[str]) -> Vectors:
         import torch
 
+        with self._reading:
+            tokens = self._tokenizer(texts)
         with torch.inference_mode():
-            return self._rows(self._model.encode_text(self._tokenizer(texts).to(self._device)))
+            return self._rows(self._model.encode_text(tokens.to(self.device)))
 
     def _rows(self, features: torch.Tensor) -> Vectors:
         return unit_rows(features.float().cpu().numpy())
@@ -289,24 +267,14 @@ class ClipPrepare:
         Raises:
             ItemError: The image cannot be decoded.
         """
-        arrays: dict[str, Any] = {}
-        if item.image is not None:
-            from indexer.corpus.images import decode_image
-
-            # As bytes: four of them make one number of the model's input, which `image_features` computes.
-            arrays["image"] = self.preprocess.pixels(decode_image(item.image, hint=self.preprocess.hint))
+        # As bytes: four of them make one number of the model's input, which `image_features` computes.
+        arrays: dict[str, Any] = image_arrays(item, self._pixels)
         if item.text is not None:
             # NumPy drops trailing NULs of its strings, and a tokenizer has no use for any.
             arrays["text"] = np.array(item.text[:CHARACTERS_READ].replace("\0", " "))
         return Prepared(item.modality, arrays)
 
+    def _pixels(self, image: ImageSource) -> npt.NDArray[np.uint8]:
+        from indexer.corpus.images import decode_image
 
-_WEIGHT_NAMES = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        return self.preprocess.pixels(decode_image(image, hint=self.preprocess.hint))

@@ -17,14 +17,17 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from indexer.errors import CallError, ModelError
+from indexer.embed.clip_tokenizer import FolderTokenizer
+from indexer.embed.loading import loading
+from indexer.embed.model_files import read_json
+from indexer.errors import CallError, ModelError, first_line
 from indexer.files import atomic_path, atomic_write, file_digest
 
 if TYPE_CHECKING:
@@ -215,6 +218,8 @@ class _Pieces:
     def of(cls, tokenizer: Any) -> _Pieces:
         if hasattr(tokenizer, "sot_token_id"):  # open_clip's SimpleTokenizer
             return cls(lambda text: tokenizer.encode(text), tokenizer.sot_token_id, tokenizer.eot_token_id, 0)
+        if isinstance(tokenizer, FolderTokenizer):
+            return cls(tokenizer.encode, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id or 0)
         inner = getattr(tokenizer, "tokenizer", tokenizer)  # open_clip's HFTokenizer wraps transformers' own
         clean = getattr(tokenizer, "clean_fn", None) or (lambda text: text)
         # A copy: a tokenizer of transformers remembers how it last padded, so that other threads would get that.
@@ -294,6 +299,11 @@ def load_inversion(source: str | Path) -> Inversion:
         ModelError: There is none there, or the weights are not a Phi's, or they are unsafe to load.
         UnknownNameError: No bundled inversion of that name.
     """
+    with loading():  # a library that loads elsewhere sets, for all threads, what numbers modules are made of
+        return _inversion(source)
+
+
+def _inversion(source: str | Path) -> Inversion:
     if isinstance(source, str) and source.startswith("bundled:"):
         from indexer.bundled import inversion_folder
 
@@ -301,12 +311,8 @@ def load_inversion(source: str | Path) -> Inversion:
     else:
         path = Path(source)
     if path.is_dir():
-        try:
-            config = InversionConfig(**json.loads((path / CONFIG).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelError(f"{path} is no inversion: its {CONFIG} cannot be read ({error}).") from error
         weights = path / WEIGHTS
-        return _loaded(config, _phi_tensors(weights), weights)
+        return _loaded(_read_config(path), _phi_tensors(weights), weights)
     if not path.is_file():
         raise ModelError(
             f"There is no inversion at {path}.",
@@ -314,10 +320,38 @@ def load_inversion(source: str | Path) -> Inversion:
         )
     tensors = _phi_tensors(path)
     first, last = tensors["layers.0.weight"], tensors["layers.6.weight"]
+    if first.ndim != 2 or last.ndim != 2:
+        raise ModelError(f"{path} is no Phi: layers of {tuple(first.shape)} and {tuple(last.shape)} do not fit.")
     return _loaded(InversionConfig(first.shape[-1], first.shape[0], last.shape[0]), tensors, path)
 
 
+def _read_config(folder: Path) -> InversionConfig:
+    file = folder / CONFIG
+    if not file.exists():
+        raise ModelError(f"{folder} is no inversion: it lacks {CONFIG}.", "underdrawing train inversion makes one.")
+    values = read_json(file, "configuration of an inversion")
+    known = {each.name: _TYPES[str(each.type)] for each in fields(InversionConfig)}
+    strange = [key for key, value in values.items() if key not in known or type(value) is not known[key]]
+    try:
+        if strange:
+            raise CallError(f"{strange[0]!r} is {str(values[strange[0]])[:40]!r}")
+        return InversionConfig(**values)
+    except (TypeError, CallError) as error:
+        raise ModelError(f"{folder} is no inversion: its {CONFIG} cannot be used: {first_line(error)}.") from error
+
+
+_TYPES: Mapping[str, type] = {"int": int, "bool": bool, "str": str}
+
+
 def _loaded(config: InversionConfig, tensors: Mapping[str, Tensor], file: Path) -> Inversion:
+    shapes = {name: tuple(tensors[f"layers.{name}.weight"].shape) for name in (0, 3, 6)}
+    hidden, wanted = config.hidden_dim, (config.feature_dim, config.word_dim)
+    if shapes != {0: (hidden, wanted[0]), 3: (hidden, hidden), 6: (wanted[1], hidden)}:
+        # Looked at before anything is made of sizes that somebody wrote.
+        raise ModelError(
+            f"The weights {file} do not fit their configuration: layers of {list(shapes.values())}, not of features of "
+            f"{wanted[0]}, {hidden} inside and words of {wanted[1]}."
+        )
     phi = build_phi(config)
     try:
         phi.load_state_dict({key: value.float() for key, value in tensors.items()})
@@ -344,8 +378,8 @@ def _phi_tensors(file: Path) -> dict[str, Tensor]:
             f"{file} holds more than tensors; loading it would run code from it.",
             "Have its author save a plain state dict, or convert it to safetensors where you trust it.",
         ) from error
-    except (OSError, RuntimeError, SafetensorError, EOFError) as error:
-        raise ModelError(f"{file} cannot be read as weights: {error}") from error
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, EOFError) as error:
+        raise ModelError(f"{file} cannot be read as weights: {first_line(error)}.") from error
     # SEARLE and LinCIR keep the state under the name of the class; others keep it bare or wrapped once more.
     while isinstance(found, dict) and not any(str(key).endswith("layers.0.weight") for key in found):
         nested = [value for value in found.values() if isinstance(value, dict)]
@@ -354,9 +388,11 @@ def _phi_tensors(file: Path) -> dict[str, Tensor]:
         found = next((found[key] for key in ("Phi", "phi", "state_dict", "model") if key in found), nested[0])
     if not isinstance(found, dict):
         raise ModelError(f"{file} holds no Phi, but a {type(found).__name__}.")
-    tensors = {key[key.index("layers.") :]: value for key, value in found.items() if "layers." in key}
+    tensors = {str(k)[str(k).index("layers.") :]: value for k, value in found.items() if "layers." in str(k)}
     wanted = {f"layers.{number}.{kind}" for number in (0, 3, 6) for kind in ("weight", "bias")}
     if set(tensors) != wanted:
         odd = sorted(set(tensors) ^ wanted)
         raise ModelError(f"{file} is no Phi of three layers; these differ: {', '.join(odd[:6])}.")
+    if not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise ModelError(f"{file} is no Phi: not all of its weights are tensors.")
     return tensors

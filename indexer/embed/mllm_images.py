@@ -9,7 +9,6 @@ What this module does not know: prompts, models.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from indexer.corpus.reasons import Reason, refusal
 from indexer.embed.mllm_spec import ImageBackend, MllmSpec, Sizing
+from indexer.embed.model_files import read_json
 from indexer.errors import ModelError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ImageShaper:
         """
         file = folder / PREPROCESSOR_FILE
         try:
-            config = json.loads(file.read_text(encoding="utf-8"))
+            config = read_json(file, "description of how pictures are prepared")
             made = cls(
                 patch=int(config["patch_size"]),
                 merge=int(config["merge_size"]),
@@ -78,8 +78,8 @@ class ImageShaper:
                 sizing=spec.sizing,
                 backend=spec.backend,
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{file} is missing or does not say how pictures are prepared ({error!r}).") from error
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise ModelError(f"{file} does not say how pictures are prepared ({error!r}).") from error
         wanted = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
         if (made.patch, made.merge, made.temporal) != wanted:
             raise ModelError(
@@ -97,15 +97,21 @@ class ImageShaper:
             f"resizes={self.resizes} aspect={self.aspect_limit}{sizing} {self.backend} bicubic"
         )
 
-    def __call__(self, image: Image) -> Pixels:
+    def __call__(self, image: Image, most_tokens: int | None = None) -> Pixels:
         """An RGB picture to (height, width, 3) uint8, both multiples of patch times merge.
+
+        Args:
+            image: It.
+            most_tokens: That the language model may read for it, fewer than the bounds of area allow: for one of
+                several.
 
         Raises:
             ItemError: It is too long and narrow.
         """
-        sizing = self.sizing
+        sizing, factor = self.sizing, self.patch * self.merge
         for least, most in self.resizes:
-            factor = self.patch * self.merge
+            if most_tokens is not None:
+                least, most = (min(bound, most_tokens * factor**2) for bound in (least, most))
             width, height = fit(image.width, image.height, factor, least, most, self.aspect_limit, sizing)
             image = self._resize(image, width, height)
             sizing = Sizing.TRANSFORMERS  # whatever comes after the first is the model's own processor

@@ -11,7 +11,6 @@ What this module does not know: items, prompts, pictures.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.embed.checkpoints import quietly
-from indexer.errors import MissingExtraError, ModelError
+from indexer.embed.model_files import closed_to_code, harmless, read_json
+from indexer.errors import MissingExtraError, ModelError, first_line
 from indexer.types import HelpfulEnum
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FETCHED = ("*.json", "*.safetensors", "*.txt")
+_SENSELESS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
+"""What transformers raises of a configuration that it cannot make a model of."""
 UNUSED = frozenset({"lm_head.weight"})
 """What a checkpoint may have beyond the model: the head that writes words, which an embedder has no use for."""
 
@@ -58,7 +60,7 @@ def find_checkpoint(source: str, revision: str | None = None) -> Path:
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(FETCHED)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise ModelError(
-            f"{source} is not on this machine and could not be fetched: {_first_line(error)}",
+            f"{source} is not on this machine and could not be fetched: {first_line(error)}.",
             "Connect once so that it is cached, or copy its folder here and name that: mllm:/path/to/folder.",
         ) from error
 
@@ -71,10 +73,12 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / WEIGHTS_INDEX
     if index.exists():
-        try:
-            files = sorted({folder / Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(f"{index} cannot be read: {error!r}.") from error
+        named = read_json(index, "list of weights").get("weight_map")
+        if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+            raise ModelError(
+                f"{index} has no weight_map, which says where weights are.", "Copy the whole folder again."
+            )
+        files = sorted({folder / Path(name).name for name in named.values()})
     else:
         files = [folder / WEIGHTS]
     missing = [file.name for file in files if not file.exists()]
@@ -93,11 +97,8 @@ def load_config(folder: Path) -> Any:
         ModelError: It is missing, damaged, or of another kind of model.
     """
     file = folder / "config.json"
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        kind = values["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{file} is missing or is no model's configuration ({error!r}).") from error
+    values = harmless(read_json(file, "configuration of a model"), file)
+    kind = values.get("model_type")
     if kind not in list(Architecture):
         raise ModelError(
             f"{folder} holds a model of the kind {kind!r}; embedders are read of {', '.join(Architecture)}."
@@ -106,8 +107,8 @@ def load_config(folder: Path) -> Any:
 
     try:
         return _classes(Architecture(kind))[0].from_dict(values)
-    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"{file} cannot be used: {_first_line(error)}") from error
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{file} cannot be used: {first_line(error)}.") from error
 
 
 def load_model(folder: Path, dtype: torch.dtype) -> Any:
@@ -126,17 +127,20 @@ def load_model(folder: Path, dtype: torch.dtype) -> Any:
         for file in weight_files(folder):
             weights |= {settled(name): tensor for name, tensor in load_file(file).items()}
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"The weights in {folder} cannot be read: {_first_line(error)}") from error
-    with quietly():
-        wanted = _shapes(kind, config)
-        _require_all(folder, wanted, {name: tuple(each.shape) for name, each in weights.items()})
-        model, report = kind.from_pretrained(
-            None,
-            config=config,
-            state_dict={name: weights[name] for name in wanted},
-            dtype=dtype,
-            output_loading_info=True,
-        )
+        raise ModelError(f"The weights in {folder} cannot be read: {first_line(error)}.") from error
+    with quietly(), closed_to_code():
+        try:
+            wanted = _shapes(kind, config)
+            _require_all(folder, wanted, {name: tuple(each.shape) for name, each in weights.items()})
+            model, report = kind.from_pretrained(
+                None,
+                config=config,
+                state_dict={name: weights[name] for name in wanted},
+                dtype=dtype,
+                output_loading_info=True,
+            )
+        except _SENSELESS as error:
+            raise ModelError(f"No model can be made of {folder}'s configuration: {first_line(error)}.") from error
     left = [each for part in ("missing_keys", "unexpected_keys", "mismatched_keys") for each in report[part]]
     if left:
         raise ModelError(f"transformers left {len(left)} weights of {folder} out, such as {left[0]}.")
@@ -160,13 +164,11 @@ def merge_adapter(model: Any, folder: Path) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    config = _lora(folder)
     try:
-        config = peft.PeftConfig.from_pretrained(str(folder))
         stored = load_file(folder / ADAPTER_WEIGHTS)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(f"The adapter in {folder} cannot be read: {_first_line(error)}") from error
-    if not isinstance(config, peft.LoraConfig) or config.modules_to_save or config.use_dora:
-        raise ModelError(f"{folder} holds a {config.peft_type} adapter with more than plain LoRA, which is not read.")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The adapter in {folder} cannot be read: {first_line(error)}.") from error
     weights = {settled(name.removeprefix("base_model.model.")): tensor for name, tensor in stored.items()}
     layers = sorted({name.partition(".lora_")[0] for name in weights})
     known = dict(model.named_modules())
@@ -174,8 +176,6 @@ def merge_adapter(model: Any, folder: Path) -> Any:
     if strange:
         raise ModelError(f"The adapter in {folder} changes {strange[0]}, which the model does not have.")
     config.target_modules = layers
-    config.inference_mode = True
-    config.base_model_name_or_path = None  # else peft warns that the model at hand has no name
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers: nothing a user can act on
         adapted = peft.get_peft_model(model, config)
@@ -191,6 +191,43 @@ def merge_adapter(model: Any, folder: Path) -> Any:
     return adapted.merge_and_unload().eval()
 
 
+def _lora(folder: Path) -> Any:
+    """A LoRA's configuration, of plain numbers alone: peft's own has places for names of modules to import.
+
+    Raises:
+        ModelError: It is missing or damaged, or is no plain LoRA.
+    """
+    import peft
+
+    file = folder / ADAPTER_CONFIG
+    values = read_json(file, "configuration of an adapter")
+    kind = values.get("peft_type")
+    more = sorted(key for key in _MORE_THAN_LORA if values.get(key))
+    if kind != "LORA" or more or values.get("bias", "none") != "none":
+        raise ModelError(
+            f"{folder} holds a {str(kind)[:40]} adapter with more than plain LoRA, which is not read: "
+            f"{', '.join(more) or 'peft_type'}."
+        )
+    told = {key: values[key] for key in _LORA if values.get(key) is not None}
+    for key, value in told.items():
+        parts = list(value.values()) if isinstance(value, dict) else [value]
+        if isinstance(value, dict) is not key.endswith("_pattern") or not all(
+            type(part) in _LORA[key] and 0 <= part < 1 << 20 for part in parts
+        ):
+            raise ModelError(f"{file}: {key} is {str(value)[:60]!r}, which is not a value that it can have.")
+    return peft.LoraConfig(**told, inference_mode=True)
+
+
+_LORA: Mapping[str, tuple[type, ...]] = {
+    "r": (int,), "lora_alpha": (int, float), "use_rslora": (bool,), "fan_in_fan_out": (bool,),
+    "rank_pattern": (int,), "alpha_pattern": (int, float),
+}  # fmt: skip
+_MORE_THAN_LORA = frozenset({
+    "modules_to_save", "use_dora", "lora_bias", "megatron_config", "layer_replication", "trainable_token_indices",
+    "use_qalora", "target_parameters", "arrow_config", "alora_invocation_tokens",
+})  # fmt: skip
+
+
 def adapted_base(folder: Path) -> str | None:
     """The checkpoint that a folder's adapter belongs to, where the folder has no model of its own.
 
@@ -200,10 +237,7 @@ def adapted_base(folder: Path) -> str | None:
     file = folder / ADAPTER_CONFIG
     if not file.exists() or any((folder / name).exists() for name in (WEIGHTS, WEIGHTS_INDEX)):
         return None
-    try:
-        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{file} does not name the model that it adapts ({error!r}).") from error
+    base = read_json(file, "configuration of an adapter").get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelError(f"{file} does not name the model that it adapts.")
     return base
@@ -255,7 +289,3 @@ def _classes(architecture: Architecture) -> tuple[Any, Any]:
         raise MissingExtraError("transformers 5", "mllm", f"A model of the kind {architecture}")
     config, model = (getattr(transformers, name) for name in names)
     return config, model
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -8,13 +8,13 @@ What this module does not know: tokenizers, models, files other than that one.
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from indexer.embed.model_files import read_json
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.types import HelpfulEnum, Modality, Role
 
@@ -279,10 +279,7 @@ class MllmName:
                 raise UnknownNameError("spec", named, sorted(SPECS))
             found = SPECS[named]
         elif file.exists():
-            try:
-                found = MllmSpec.from_json(json.loads(file.read_text(encoding="utf-8")), str(file))
-            except ValueError as error:
-                raise ModelError(f"{file} is not JSON: {error}.") from error
+            found = MllmSpec.from_json(read_json(file, "description of a model's input"), str(file))
         else:
             known = {name.rpartition("/")[2]: spec for name, spec in SPECS.items()}
             model = self.source.rstrip("/").rpartition("/")[2]

@@ -21,8 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexer.embed.checkpoints import checkpoint_folder, gguf_in, quietly
+from indexer.embed.checkpoints import checkpoint_folder, gguf_in
+from indexer.embed.loading import loading
 from indexer.embed.mllm_loading import weight_files
+from indexer.embed.pairs import load_pair
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError, ModelError
 from indexer.types import HelpfulEnum
@@ -107,8 +109,9 @@ class TextModel:
             MissingExtraError: A GGUF file, and the package gguf is not installed.
         """
         source = find_text_model(name)
-        model, tokenizer = _load(source, dtype)
-        return cls(model.to(device), tokenizer, name=name, digest=text_model_digest(source), pooling=pooling)
+        with loading():
+            model, tokenizer = _load(source, dtype)
+            return cls(model.to(device), tokenizer, name=name, digest=text_model_digest(source), pooling=pooling)
 
     @property
     def specials(self) -> int:
@@ -125,13 +128,13 @@ class TextModel:
         cut = text[: CHARACTERS_A_TOKEN * most].replace("\0", " ")
         return list(self._backend.encode(cut, add_special_tokens=False).ids[:most])
 
-    def read(self, texts: Sequence[Sequence[int]], pictures: Tensor | None, shown: Sequence[bool]) -> Tensor:
+    def read(self, texts: Sequence[Sequence[int]], pictures: Tensor | None, shown: Sequence[int]) -> Tensor:
         """Read items together; vectors do not depend on what else is read, but for their last digits.
 
         Args:
             texts: n lists of tokens, without what goes around them; of a picture alone an empty one.
-            pictures: (m, tokens, word_width), the pictures of the items that have one, in order; None if none has.
-            shown: n, which items have one.
+            pictures: (m, tokens, word_width), the pictures of all items, in order; None if there are none.
+            shown: n, how many each item has.
 
         Returns:
             (n, width), as read: not of unit length.
@@ -142,7 +145,7 @@ class TextModel:
         places = 0 if pictures is None else pictures.shape[1]
         rows, starts = [], len(self.before)
         for text, has in zip(texts, shown, strict=True):
-            rows.append([*self.before, *([0] * places if has else []), *text, *self.after])
+            rows.append([*self.before, *[0] * (places * has), *text, *self.after])
         longest = max(map(len, rows))
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
         lengths = torch.tensor([len(row) for row in rows], device=device)
@@ -150,7 +153,9 @@ class TextModel:
         words: Tensor = self.model.get_input_embeddings()(ids)
         if pictures is not None:
             inside = torch.zeros_like(mask)
-            inside[torch.tensor(list(shown), device=device), starts : starts + places] = True
+            ends = starts + places * torch.tensor([int(has) for has in shown], device=device)
+            columns = torch.arange(longest, device=device)
+            inside |= (columns >= starts) & (columns < ends[:, None])
             # In row-major order the places are those of the pictures, one picture after the other.
             words = words.masked_scatter(inside[:, :, None], pictures.to(words.dtype))
         hidden: Tensor = self.model(inputs_embeds=words, attention_mask=mask.long()).last_hidden_state
@@ -211,24 +216,11 @@ def text_model_digest(source: Path) -> str:
 
 def _load(source: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """A headless model and its tokenizer, every weight in its place."""
-    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
-    options: dict[str, Any] = {"trust_remote_code": False}
-    folder = source
-    if source.is_file():
-        folder, options["gguf_file"] = source.parent, source.name
-    else:
+    if not source.is_file():
         weight_files(source)  # else transformers would look for weights that are unpickled
-    try:
-        with quietly(gguf=source.is_file()):
-            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            model, report = AutoModel.from_pretrained(
-                folder, dtype=dtype, output_loading_info=True, use_safetensors=True, **options
-            )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise ModelError(f"The text model in {source} cannot be loaded: {reason}") from error
+    tokenizer, model, report = load_pair(AutoModel, AutoTokenizer, source, dtype=dtype)
     left = [
         str(each[0] if isinstance(each, tuple) else each)
         for part in ("missing_keys", "unexpected_keys", "mismatched_keys")

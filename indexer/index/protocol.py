@@ -73,16 +73,20 @@ class Plan(HelpfulEnum):
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """How an index is built and searched; stored with the collection.
+    """How an index is built and searched.
 
     Attributes:
-        kind: The index to use; `auto` follows the size rule.
+        kind: The index to use, an `IndexKind` or its name; `auto` follows the size rule.
         memory_budget: Bytes that the index may take in memory, a number or a text such as "4GB"; None for half of what
             the machine has free.
-        recall: The recall@10 against exact search that approximate kinds are tuned to.
-        device: Where to search.
+        recall: The recall@10 against exact search that approximate kinds are tuned to, for every kind of query.
+        device: Where to search, a `Device` or its name.
         half: On a GPU, hold 16 bits a dimension even where 32 would fit: half the memory, and about half the time.
             What is found is scored in full, so that answers are the same.
+
+    Raises:
+        UnknownNameError: No such kind or device; it lists those there are.
+        CallError: A number or an amount that makes no sense.
     """
 
     kind: IndexKind = IndexKind.AUTO
@@ -92,8 +96,12 @@ class IndexSettings:
     half: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.recall <= 1:
-            raise CallError(f"An index is tuned to a recall of more than 0 and at most 1, not {self.recall}.")
+        object.__setattr__(self, "kind", IndexKind(self.kind))  # a text will do
+        object.__setattr__(self, "device", Device(self.device))
+        if isinstance(self.recall, bool) or not isinstance(self.recall, int | float) or not 0 < self.recall <= 1:
+            raise CallError(f"An index is tuned to a recall of more than 0 and at most 1, not {self.recall!r}.")
+        if not isinstance(self.half, bool):
+            raise CallError(f"IndexSettings.half is True or False, not {self.half!r}.")
         _ = self.budget
 
     @property
@@ -115,7 +123,7 @@ def parse_bytes(amount: int | str) -> int:
     Raises:
         CallError: It is neither, or below 0.
     """
-    if isinstance(amount, int) and amount >= 0:
+    if isinstance(amount, int) and not isinstance(amount, bool) and amount >= 0:
         return amount
     said = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(amount))
     if said is None or said[2].upper() not in _UNITS:

@@ -87,8 +87,7 @@ class _PostgresFields(Fields[Condition]):
             # As bytes, as SQLite does; jsonb itself would use the database's collation.
             compared = compare(_said(read.text).collate("C"), literal(bound.text))
             if bound.moment is not None:
-                at = _moment_of(read.text)
-                compared = case((at.is_not(None), compare(at, _instant(bound.moment))), else_=compared)
+                compared = func.coalesce(compare(_moment_of(read.text), _instant(bound.moment)), compared)
             return and_(read.kind == "string", func.coalesce(compared, false()))
         return and_(read.kind == "number", func.coalesce(compare(read.value, _json(bound)), false()))
 

@@ -71,8 +71,7 @@ class _SqliteFields(Fields[Condition]):
         if isinstance(bound, TextBound):
             compared = compare(_said(read.value), bound.text)
             if bound.moment is not None:
-                at = _moment_of(read.value)
-                compared = case((at.is_not(None), compare(at, bound.moment.key)), else_=compared)
+                compared = func.coalesce(compare(_moment_of(read.value), bound.moment.key), compared)
             return and_(func.coalesce(compared, false()), read.kind == "text")
         exactly = compare(func.underdrawing_order(read.text, to_json(bound)), 0)
         if not _fits(bound):

@@ -16,10 +16,10 @@ from typing import NamedTuple, TypeAlias
 
 Number: TypeAlias = int | float
 
-_CLOCK = r"(?:[01][0-9]|2[0-3])"
 TIME_PATTERN = (
-    r"^(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
-    rf"(?:[Tt ]{_CLOCK}:[0-5][0-9](?::[0-5][0-9](?:[.,][0-9]+)?)?(?:[Zz]|[+-]{_CLOCK}(?::?[0-5][0-9])?)?)?$"
+    r"^((?!0000)[0-9]{4})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"(?:[Tt ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:[.,]([0-9]+))?)?"
+    r"(?:[Zz]|([+-])([01][0-9]|2[0-3])(?::?([0-5][0-9]))?)?)?$"
 )
 """An ISO 8601 date, or date and time, as Python and PostgreSQL both read it. `$` is the end of the text."""
 _TIME = re.compile(TIME_PATTERN.removesuffix("$") + r"\Z")
@@ -59,23 +59,20 @@ def moment(text: str) -> Moment | None:
 
     A date alone is its first moment, and a time without an offset is in UTC.
     """
-    if len(text) < 10 or text[4] != "-" or not _TIME.match(text):
+    if len(text) < 10 or text[4] != "-" or (found := _TIME.match(text)) is None:
         return None
+    year, month, day, hour, minute, second, fraction, sign, hours, minutes = found.groups()
     try:
-        day = date(int(text[:4]), int(text[5:7]), int(text[8:10]))
+        days = date(int(year), int(month), int(day)).toordinal() - 719_163
     except ValueError:  # the 30th of February
         return None
-    seconds, rest = (day.toordinal() - 719_163) * 86_400, text[11:]
-    if not rest:
-        return Moment(seconds, "")
-    seconds += int(rest[:2]) * 3600 + int(rest[3:5]) * 60
-    clock, sign, offset = re.match(r"([^Zz+-]*)([Zz+-]?)(.*)", rest).groups()  # type: ignore[union-attr]
-    second, _, fraction = clock[6:].replace(",", ".").partition(".")
-    seconds += int(second or 0)
-    if offset:
-        shift = int(offset[:2]) * 3600 + int(offset[2:].lstrip(":") or 0) * 60
+    seconds = days * 86_400
+    if hour:
+        seconds += int(hour) * 3600 + int(minute) * 60 + int(second or 0)
+    if sign:
+        shift = int(hours) * 3600 + int(minutes or 0) * 60
         seconds -= shift if sign == "+" else -shift
-    return Moment(seconds, fraction.rstrip("0"))
+    return Moment(seconds, (fraction or "").rstrip("0"))
 
 
 def moment_of(value: date | datetime) -> Moment:

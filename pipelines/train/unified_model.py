@@ -18,8 +18,9 @@ import numpy.typing as npt
 from indexer.embed.mllm import image_tokens
 from indexer.embed.mllm_images import PREPROCESSOR_FILE, ImageShaper, preprocessor_config
 from indexer.embed.mllm_loading import adapted_base, find_checkpoint, load_model
-from indexer.embed.mllm_prompt import TOKENIZER_FILE, PromptWriter, load_tokenizer
+from indexer.embed.mllm_prompt import PromptWriter, load_tokenizer
 from indexer.embed.mllm_spec import SPEC_FILE, MllmName, MllmSpec
+from indexer.embed.tokenizer_file import FILE as TOKENIZER_FILE
 from indexer.errors import CallError, MissingExtraError
 from indexer.files import atomic_path, atomic_write
 from indexer.types import HelpfulEnum

@@ -17,18 +17,20 @@ What this module does not know: collections, caches, how drawings are searched w
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.inversion import Inversion, WordReader, load_inversion
+from indexer.embed.loading import loading
 from indexer.errors import CallError, GeneratorError, MissingExtraError, ModelError
 from indexer.files import file_digest
 from indexer.types import JsonValue
+from retrieval.generate.pipelines import load_pipeline, quietly
 from retrieval.generate.protocol import Drawing, DrawOptions, Sketch
 from retrieval.generate.spec import SPEC, GeneratorSpec, WordSource
 
@@ -100,14 +102,14 @@ class PseudoTargetGenerator:
 
     @classmethod
     def load(
-        cls, source: str | Path, spec: GeneratorSpec | None = None, *, device: str = "cpu", dtype: str = "float32"
+        cls, source: str | Path, spec: GeneratorSpec | None = None, *, device: str = AUTO, dtype: str = "float32"
     ) -> PseudoTargetGenerator:
         """A generator by bundled name, folder or hub id.
 
         Args:
             source: `bundled:NAME`, a diffusers folder, or a hub id (fetched on first use).
             spec: Over the one in the folder; needed where there is none.
-            device: `cpu`, `cuda`, `mps`.
+            device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             dtype: `float32`, `bfloat16` or `float16` (not on a CPU).
 
         Raises:
@@ -121,6 +123,7 @@ class PseudoTargetGenerator:
             raise MissingExtraError("diffusers", "generate", "Drawing pseudo-targets") from None
         import torch
 
+        device = settled_device(device)
         if dtype == "float16" and device == "cpu":
             raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
         if isinstance(source, str) and source.startswith("bundled:"):
@@ -137,21 +140,14 @@ class PseudoTargetGenerator:
                     f"Name a folder with {SPEC}, or give a GeneratorSpec.",
                 )
             spec = GeneratorSpec.read(folder)
-        try:
-            loader: Any = diffusers.DiffusionPipeline
-            with _quiet():
-                pipeline = loader.from_pretrained(str(place), use_safetensors=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(
-                f"{source} cannot be loaded as a diffusers pipeline: {str(error).strip().splitlines()[0][:300]}",
-                "Name a folder with model_index.json and safetensors weights; offline, bundled:emoji-generator works.",
-            ) from error
+        with loading():
+            pipeline = load_pipeline(place, diffusers)
         inversions = [
             load_inversion(folder / each.inversion if (folder / each.inversion).exists() else each.inversion)
             for each in spec.words
         ]
         digest = _weights_digest(folder) if folder.is_dir() else str(source)
-        with _quiet():  # moved after loading: what the loader calls its dtype depends on the release
+        with quietly():  # moved after loading: what the loader calls its dtype depends on the release
             pipeline = pipeline.to(device, getattr(torch, dtype))
         return cls(pipeline, spec, inversions, name=str(source), digest=digest)
 
@@ -284,19 +280,6 @@ class PseudoTargetGenerator:
             states.append(output.hidden_states[-2] if wide else output.last_hidden_state)
             pooled = output[0]
         return torch.cat(states, -1), pooled
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without diffusers' remarks on optional packages and unused configuration, which no user can act on."""
-    from diffusers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def _text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:

@@ -5,14 +5,14 @@ What this module does not know: diffusers.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from indexer.embed.inversion import PUBLISHED_TEMPLATE, check_template
-from indexer.errors import CallError, ModelError
+from indexer.embed.model_files import read_json
+from indexer.errors import CallError, ModelError, UnknownNameError, first_line
 from retrieval.generate.presets import load_preset
 
 SPEC = "underdrawing.json"
@@ -85,17 +85,47 @@ class GeneratorSpec:
 
         Raises:
             ModelError: There is none, or it does not parse.
+            UnknownNameError: It names a preset that does not exist.
         """
         file = folder / SPEC
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            if isinstance(values, dict) and "preset" in values:
-                return cls.from_preset(values.pop("preset"), values.pop("words"), **values)
-            return cls(**values)
-        except FileNotFoundError:
+        if not file.exists():
             raise ModelError(
                 f"{folder} has no {SPEC}: it does not say which inversion makes the words of its text encoders.",
                 'Write one: {"words": [{"model": "open_clip:ViT-L-14/openai", "inversion": "phi.pt"}]}.',
-            ) from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise ModelError(f"{file} cannot be read: {error}.") from error
+            )
+        values = _checked(read_json(file, "description of a generator"), file)
+        try:
+            if "preset" in values:
+                return cls.from_preset(values.pop("preset"), values.pop("words"), **values)
+            return cls(**values)
+        except UnknownNameError:
+            raise
+        except (ValueError, TypeError, KeyError, CallError) as error:
+            raise ModelError(f"{file} cannot be used: {first_line(error)}.") from error
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "template": (str,), "steps": (int,), "guidance": (int, float), "size": (int, type(None)),
+    "negative": (str, type(None)), "pad_token": (int, type(None)), "retries": (int,), "preset": (str,),
+}  # fmt: skip
+
+
+def _checked(values: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The values of a spec, each of the type that it should be of.
+
+    Raises:
+        ModelError: One is not, or is not known.
+    """
+    words = values.get("words")
+    texts = {"model": str, "inversion": str}
+    if not isinstance(words, list) or not all(
+        isinstance(each, dict) and {key: type(value) for key, value in each.items()} == texts for each in words
+    ):
+        raise ModelError(f"{file} needs words: a list of objects with the texts model and inversion.")
+    for key, value in values.items():
+        if key != "words" and (key not in _TYPES or type(value) not in _TYPES[key]):
+            raise ModelError(
+                f"{file} has {str(key)[:40]} = {str(value)[:40]!r}, which cannot be.",
+                f"Known: words, {', '.join(_TYPES)}.",
+            )
+    return {**values, "words": tuple(words)}

@@ -9,19 +9,21 @@ What this module does not know: caches, rewriting, how captions are used.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.embed.checkpoints import checkpoint_digest, checkpoint_folder
+from indexer.embed.devices import AUTO, settled_device
+from indexer.embed.model_files import read_json
 from indexer.embed.protocol import Dtype
 from indexer.errors import ItemError, ModelError
 from indexer.types import ImageSource, JsonValue
 from retrieval.write.answers import read_prompt, sentence_in
 from retrieval.write.models import TOKENS, TextModel, load_model, settled_dtype, transformers_5
 from retrieval.write.protocol import Answer
+from retrieval.write.templates import render_chats
 
 if TYPE_CHECKING:
     import torch
@@ -95,31 +97,26 @@ class ImageToText:
 
     @classmethod
     def load(
-        cls, source: str | Path, *, prompt: str | None = None, device: str = "cpu", dtype: str | Dtype | None = None
+        cls, source: str | Path, *, prompt: str | None = None, device: str = AUTO, dtype: str | Dtype | None = None
     ) -> ImageToText:
         """A captioner by folder or hub id.
 
         Args:
             source: A folder in transformers' layout, or a hub id (fetched on first use).
             prompt: What is asked; None for `prompts/caption.txt`.
-            device: `cpu`, `cuda`, `mps`.
+            device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             dtype: None for float32 on a CPU and bfloat16 elsewhere.
 
         Raises:
             MissingExtraError: transformers is too old.
             ModelError: There is no such model there, or one of another kind.
         """
+        device = settled_device(device)
         transformers = transformers_5("A captioner")
         folder = checkpoint_folder(source)
         file = folder / "config.json"
-        try:
-            kind = json.loads(file.read_text(encoding="utf-8"))["model_type"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"{file} is missing or is no model's configuration ({error!r}).",
-                "Name a whole folder in transformers' layout, or a hub id.",
-            ) from error
-        spec = SPECS.get(kind)
+        kind = read_json(file, "configuration of a model").get("model_type")
+        spec = SPECS.get(kind) if isinstance(kind, str) else None
         if spec is None:
             raise ModelError(
                 f"{source} is a model of the kind {kind!r}; captions are written by {', '.join(SPECS)}.",
@@ -169,9 +166,14 @@ class ImageToText:
 
 def _question(processor: Any, spec: CaptionerSpec, prompt: str, name: str) -> str:
     """The prompt with a place for a picture, as the model reads it."""
-    if getattr(processor, "chat_template", None):
+    template = getattr(processor, "chat_template", None)
+    if isinstance(template, dict):
+        template = template.get("default")
+    if template:
         said = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-        return str(processor.apply_chat_template(said, add_generation_prompt=True))
+        known = getattr(getattr(processor, "tokenizer", None), "special_tokens_map", {})
+        options = {key: value for key, value in known.items() if isinstance(value, str)}
+        return render_chats(name, str(template), [said], options | {"add_generation_prompt": True})[0]
     if spec.plain is None:
         raise ModelError(f"{name} has no chat template, so it cannot be asked.", "Fetch the whole checkpoint.")
     return spec.plain.replace("{prompt}", prompt)

@@ -7,18 +7,21 @@ What this module does not know: pictures, caches, how sentences are used.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from indexer.embed.checkpoints import checkpoint_digest, checkpoint_folder, gguf_in
+from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.protocol import Dtype
 from indexer.embed.weights import weights_digest
-from indexer.errors import ModelError, WritingError
+from indexer.errors import ModelError, WritingError, first_line
 from indexer.types import JsonValue
 from retrieval.write.answers import filled, read_prompt, sentence_in
 from retrieval.write.models import TOKENS, TextModel, load_model, settled_dtype, transformers_5
 from retrieval.write.protocol import Answer, Change, Question
+from retrieval.write.templates import render_chats
 
 
 class ChatModel:
@@ -54,7 +57,8 @@ class ChatModel:
                 "Use a model that was tuned to chat or instruct.",
             )
         self.name = name
-        self._tokenizer = tokenizer
+        self._tokenizer, self._reading = tokenizer, threading.Lock()
+        self._template = _template(tokenizer, name)
         self._prompt = prompt
         self._model = TextModel(model, device=device, dtype=dtype, name=name)
         self._identity: dict[str, JsonValue] = {
@@ -63,23 +67,25 @@ class ChatModel:
             "tokens": TOKENS,
             "dtype": dtype.value,
         }
+        self._inputs([("a",)])  # what is wrong with the template is said before anything is asked
 
     @classmethod
     def load(
-        cls, source: str | Path, *, prompt: str | None = None, device: str = "cpu", dtype: str | Dtype | None = None
+        cls, source: str | Path, *, prompt: str | None = None, device: str = AUTO, dtype: str | Dtype | None = None
     ) -> ChatModel:
         """A chat model by folder or hub id.
 
         Args:
             source: A folder in transformers' layout, a hub id (fetched on first use), a GGUF file or a folder with one.
             prompt: With `{caption}` and `{text}`; None for `prompts/rewrite.txt`.
-            device: `cpu`, `cuda`, `mps`.
+            device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             dtype: None for float32 on a CPU and bfloat16 elsewhere.
 
         Raises:
             MissingExtraError: transformers is too old, or gguf is not installed.
             ModelError: There is no such model there, or it cannot chat.
         """
+        device = settled_device(device)
         transformers = transformers_5("A chat model")
         gguf = gguf_in(source, "gguf")
         folder = checkpoint_folder(source) if gguf is None else gguf.parent
@@ -100,7 +106,10 @@ class ChatModel:
     def rewrite(self, changes: Sequence[Change]) -> list[Answer]:
         """See `Rewriter.rewrite`."""
         # One message by the user alone: not every template takes another.
-        asked = [self._inputs((filled(self._prompt, caption=each.caption, text=each.text),)) for each in changes]
+        try:
+            asked = self._inputs([(filled(self._prompt, caption=each.caption, text=each.text),) for each in changes])
+        except ModelError as error:
+            return [WritingError(error.message, error.remedy)] * len(changes)
         told = self._model.generate(asked, **self._options())
         return [
             tokens if isinstance(tokens, Exception) else sentence_in(self._said(own, tokens))
@@ -118,8 +127,12 @@ class ChatModel:
         for place, question in enumerate(questions):
             alike.setdefault(question.turns[:-1], []).append(place)
         for examples, places in alike.items():
-            asked = [self._inputs(questions[place].turns) for place in places]
-            opening = self._opening(examples, asked)
+            try:
+                asked = self._inputs([questions[place].turns for place in places])
+                opening = self._opening(examples, asked)
+            except ModelError as error:
+                answers |= dict.fromkeys(places, WritingError(error.message, error.remedy))
+                continue
             told = self._model.generate(asked, opening=opening, max_new_tokens=tokens, **self._options())
             for place, own, each in zip(places, asked, told, strict=True):
                 answers[place] = each if isinstance(each, WritingError) else self._whole(own, each, tokens)
@@ -143,7 +156,7 @@ class ChatModel:
         """The tokens of the examples, where every question begins with just these."""
         if not examples:
             return None
-        tokens = self._inputs(examples, asks=False)["input_ids"]
+        tokens = self._inputs([examples], asks=False)[0]["input_ids"]
         width = tokens.shape[1]
         same = all(
             each["input_ids"].shape[1] > width and bool((each["input_ids"][:, :width] == tokens).all())
@@ -151,14 +164,27 @@ class ChatModel:
         )
         return tokens if same else None
 
-    def _inputs(self, turns: Sequence[str], *, asks: bool = True) -> Mapping[str, Any]:
+    def _inputs(self, chats: Sequence[Sequence[str]], *, asks: bool = True) -> list[Mapping[str, Any]]:
+        """What the model reads of each chat.
+
+        Raises:
+            ModelError: The template cannot render them.
+        """
+        said = [
+            [{"role": ("user", "assistant")[place % 2], "content": turn} for place, turn in enumerate(turns)]
+            for turns in chats
+        ]
         # Models that can think aloud are told not to.
-        return dict(
-            self._tokenizer.apply_chat_template(
-                [{"role": ("user", "assistant")[place % 2], "content": turn} for place, turn in enumerate(turns)],
-                add_generation_prompt=asks,
-                enable_thinking=False,
-                return_dict=True,
-                return_tensors="pt",
-            )
-        )
+        options = {**self._tokenizer.special_tokens_map, "add_generation_prompt": asks, "enable_thinking": False}
+        told = {key: value for key, value in options.items() if isinstance(value, str | bool)}
+        texts = render_chats(self.name, self._template, said, told) if said else []
+        with self._reading:
+            return [dict(self._tokenizer(text, add_special_tokens=False, return_tensors="pt")) for text in texts]
+
+
+def _template(tokenizer: Any, name: str) -> str:
+    """The template for plain chats; some checkpoints have several."""
+    try:
+        return str(tokenizer.get_chat_template())
+    except ValueError as error:
+        raise ModelError(f"{name} has no chat template for plain chats: {first_line(error)}.") from error

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.embed.checkpoints import quietly
+from indexer.embed.pairs import load_pair
 from indexer.embed.protocol import Dtype
-from indexer.errors import CallError, MissingExtraError, ModelError, WritingError
+from indexer.errors import CallError, MissingExtraError, ModelError, WritingError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,7 @@ class TextModel:
                 for place in places:
                     one_by_one |= self._together([place], inputs, options, read)
                 return one_by_one
-            return {places[0]: WritingError(f"{self._name} failed: {_first_line(error)}")}
+            return {places[0]: WritingError(f"{self._name} failed: {first_line(error)}")}
 
 
 def transformers_5(purpose: str) -> Any:
@@ -156,29 +157,7 @@ def load_model(kind: Any, reader: Any, folder: Path, gguf: Path | None = None) -
     Raises:
         ModelError: One of them cannot be loaded, or weights are missing: those would be random.
     """
-    from safetensors import SafetensorError
-
-    options: dict[str, Any] = {"trust_remote_code": False} | ({} if gguf is None else {"gguf_file": gguf.name})
-    try:
-        with quietly(gguf=gguf is not None):
-            read = reader.from_pretrained(str(folder), **options)
-            model, report = kind.from_pretrained(
-                str(folder), use_safetensors=None if gguf else True, output_loading_info=True, **options
-            )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ImportError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
-        raise ModelError(
-            f"The model in {folder} cannot be loaded: {_first_line(error)}",
-            "Is the checkpoint whole, and of a kind that the installed transformers knows?",
-        ) from error
+    read, model, report = load_pair(kind, reader, gguf or folder)
     lost = sorted(str(each) for part in ("missing_keys", "mismatched_keys") for each in report[part])
     if lost:
         raise ModelError(
@@ -186,7 +165,3 @@ def load_model(kind: Any, reader: Any, folder: Path, gguf: Path | None = None) -
             "Fetch the checkpoint again, or check that config.json belongs to it.",
         )
     return model, read
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -70,6 +70,7 @@ WORK = {
     "leaving documents out": lambda shop, _: shop.snapshot().search(
         shop.snapshot().vectors(shop.snapshot().vector_ids(["thing 1"])), 3, exclude=ids(0, MANY)
     ),
+    "copies of a reference": lambda shop, _: shop.snapshot().with_images([f"{n:064x}" for n in range(MANY)]),
     "a reference": lambda shop, _: Retriever(shop, "sum").search(Query(text="blue", like="thing 5")),
 }
 

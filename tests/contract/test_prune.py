@@ -78,7 +78,7 @@ class TestHidden:
         summary = index_corpus(second, filled, prune=True, prune_most=1)
         assert (summary.pruned, summary.kept, summary.documents) == (2, 3, 2 * len(ALL) - 2)
 
-    @pytest.mark.parametrize("how", ["not listed", "empty", "a file away"])
+    @pytest.mark.parametrize("how", ["not listed", "empty", "links to what is away"])
     def test_ids_that_were_written_are_hidden_by_their_places(self, shop, tmp_path, monkeypatch, how):
         for name in "nas", "nas/sub", "local":
             (tmp_path / "src" / name).mkdir(parents=True)
@@ -94,11 +94,12 @@ class TestHidden:
         if how == "empty":
             shutil.rmtree(tmp_path / "src/nas")
             (tmp_path / "src/nas").mkdir()
-        elif how == "a file away":
-            for name in "nas/sub/t.jsonl", "nas/x.txt":
-                (tmp_path / "src" / name).unlink()
-                (tmp_path / "src" / name).symlink_to(tmp_path / "away")
+        elif how == "links to what is away":
+            (tmp_path / "src/nas/sub").rename(tmp_path / "sub")
+            (tmp_path / "src/nas/x.txt").unlink()
             (tmp_path / "src/nas/x.json").unlink()
+            for name in "sub", "x.txt":
+                (tmp_path / "src/nas" / name).symlink_to(tmp_path / "away")
         else:
             deny(monkeypatch, "/nas")
         summary = index_corpus(tmp_path / "src", shop, prune=True, prune_most=1)

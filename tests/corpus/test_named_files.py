@@ -158,7 +158,7 @@ def test_it_reaches_images_that_a_pattern_names(told, tmp_path):
     assert alone.document.text == "red"
 
 
-def test_no_temporary_file_stays_open(told, tmp_path, monkeypatch):
+def test_the_temporary_file_is_closed_with_the_walk(told, tmp_path, monkeypatch):
     closed = []
     close = NamedFiles.close
     monkeypatch.setattr(NamedFiles, "close", lambda self: closed.append(self) or close(self))
@@ -169,6 +169,23 @@ def test_no_temporary_file_stays_open(told, tmp_path, monkeypatch):
     assert len(closed) == 2
 
 
+def test_a_table_is_in_force_in_its_own_folder_alone(told, tmp_path):
+    for name in "one", "two":
+        (tmp_path / name).mkdir()
+        row = {"image": "../two/a.png" if name == "one" else "b.png", "text": name}
+        (tmp_path / name / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+        (tmp_path / name / "metadata2.jsonl").write_text(json.dumps({"image": "a.png", "text": name}) + "\n")
+        (tmp_path / name / "a.png").write_bytes(PNG)
+    (tmp_path / "two/b.png").write_bytes(PNG)
+    entries = [each.document for each in open_corpus(tmp_path) if isinstance(each, Record)]
+    assert [(each.id, each.text) for each in entries] == [
+        ("one/a.png", "one"),
+        ("one/metadata.jsonl-1", "one"),
+        ("two/a.png", "two"),
+        ("two/b.png", "two"),
+    ]
+
+
 def test_several_tables_may_tell_of_one_image(tmp_path):
     (tmp_path / "a.png").write_bytes(PNG)
     for name, n in ("one", 1), ("two", 2):
@@ -177,3 +194,10 @@ def test_several_tables_may_tell_of_one_image(tmp_path):
     [entry] = open_corpus(tmp_path)
     assert (entry.document.id, entry.document.text) == ("a.png", "one\ntwo")
     assert entry.document.fields == {"n": 1, "one": True, "two": True}
+
+
+def test_of_several_tables_the_nearest_goes_before(told, tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/z.jsonl").write_text('{"image": "a.png", "text": "near", "n": 2}\n')
+    documents, _ = told([{"image": "sub/a.png", "text": "far", "n": 1, "m": 1}], ["sub/a.png"], "a.jsonl")
+    assert documents == {"sub/a.png": ("near\nfar", {"n": 2, "m": 1})}

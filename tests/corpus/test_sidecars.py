@@ -1,6 +1,7 @@
 """Texts and JSON beside images reach them, by stem or by full name, and what reaches none is accounted for."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,26 @@ def test_the_description_is_the_text_in_the_json_of_takeout_alone(told, sidecar,
 def test_a_text_file_goes_before_the_description(told):
     files = {"x.jpg": b"", "x.txt": "file", "x.jpg.json": '{"photoTakenTime": {}, "description": "a"}'}
     assert told(files)[0]["x.jpg"][0] == "file"
+
+
+@pytest.mark.parametrize("sidecar", ["café.txt", "café.jpg.txt", "café.jpg.supplemental-metadata.json", "café.json"])
+@pytest.mark.parametrize(("image_form", "sidecar_form"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_are_compared_in_one_normal_form(told, sidecar, image_form, sidecar_form):
+    image = unicodedata.normalize(image_form, "café.jpg")
+    sidecar = unicodedata.normalize(sidecar_form, sidecar)
+    documents, passed = told({image: b"", sidecar: '{"text": "coffee"}' if sidecar.endswith("json") else "coffee"})
+    assert ({id: text for id, (text, _) in documents.items()}, passed) == ({image: "coffee"}, set())
+
+
+def test_two_names_that_differ_in_their_normal_forms_keep_their_own(told):
+    forms = {form: unicodedata.normalize(form, "café") for form in ("NFC", "NFD")}
+    files = {
+        f"{name}{suffix}": b"" if suffix == ".jpg" else form
+        for form, name in forms.items()
+        for suffix in (".jpg", ".txt")
+    }
+    documents, passed = told(files)
+    assert (documents, passed) == ({f"{name}.jpg": (form, {}) for form, name in forms.items()}, set())
 
 
 def test_two_json_files_of_one_image_are_both_accounted_for(told):

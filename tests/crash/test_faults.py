@@ -202,8 +202,10 @@ class TestAFlippedBit:
                     if victim.parent.name != "indexes":
                         assert not report.clean or contents(shop) == whole[1]
                     else:
+                        assert not report.clean
                         assert contents(shop) == whole[1]
                         assert found(shop, "cat") == found_whole(whole)
+                        assert any("is damaged" in remark for remark in shop.snapshot().remarks)
             except UnderdrawingError as error:
                 named = victim.name in error.message or victim.name == "collection.json"
                 assert named  # noqa: PT017  (whether it is raised depends on the bit)

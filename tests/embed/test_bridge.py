@@ -295,8 +295,8 @@ def test_what_is_no_bridge_or_cannot_carry_one_is_refused(
         (mine / CONFIG).write_text(kept)
     spec = json.loads(kept)
     for text, told in (
-        ("[1]", r"'\[1\]' is no object with names"),
-        ("{", "cannot be read: Expecting"),
+        ("[1]", "is a list, not an object"),
+        ("{", "is not JSON: Expecting"),
         (json.dumps({"pool": "mean"} | {name: spec[name] for name in spec if name != "pooling"}), "'pooling' is missing, 'pool' is not known"),
         (json.dumps(spec | {"connector": spec["connector"] | {"kind": "magic"}}), "'magic' is not known. Known: linear, mlp"),
         (json.dumps(spec | {"connector": spec["connector"] | {"queries": 0}}), "is a whole number, at least 1"),

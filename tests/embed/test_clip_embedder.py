@@ -172,7 +172,7 @@ def test_a_folder_without_weights_or_with_damaged_ones_is_refused(folder: Path, 
 def test_weights_of_another_shape_are_refused_and_not_half_loaded(folder: Path, tmp_path: Path) -> None:
     wider = make(tmp_path, replace(RECIPE, dim=32))
     shutil.copy(folder / "open_clip_model.safetensors", wider)
-    with pytest.raises(ModelError, match="cannot be loaded from"):
+    with pytest.raises(ModelError, match=r"does not fit open_clip_config.json: 2 of \d+ weights have another shape"):
         load_embedder(f"open_clip:{wider}")
 
 
@@ -190,5 +190,5 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch: pytest.Monke
         raise OSError("no route to host\nand more")
 
     monkeypatch.setattr(open_clip, "download_pretrained", offline)
-    with pytest.raises(ModelError, match="could not be fetched: no route to host Connect once"):
+    with pytest.raises(ModelError, match="could not be fetched: no route to host. Connect once"):
         load_embedder("open_clip:ViT-B-32/laion2b_s34b_b79k")

@@ -158,7 +158,7 @@ def test_a_checkpoint_that_cannot_be_fetched_says_what_to_do(monkeypatch: pytest
         raise huggingface_hub.errors.LocalEntryNotFoundError("no connection\nand more")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(ModelError, match="could not be fetched: no connection Connect once"):
+    with pytest.raises(ModelError, match="could not be fetched: no connection. Connect once"):
         load_embedder("mllm:Qwen/Qwen3-VL-Embedding-2B")
     for name in ("/nowhere/at/all", "qwen", "./a/b"):
         with pytest.raises(ModelError, match="is neither a folder nor a hub id"):

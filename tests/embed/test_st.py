@@ -172,7 +172,7 @@ def test_code_of_a_model_is_not_run(texts, tmp_path):
     modules[0]["type"] = "own.Own"
     (copy / "modules.json").write_text(json.dumps(modules))
     (copy / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="code of a folder's own is never run"):
         load_anew(copy)
     assert not (tmp_path / "ran").exists()
 

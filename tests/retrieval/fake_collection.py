@@ -51,6 +51,9 @@ class FakeSnapshot:
     def require_filter(self, where):
         pass
 
+    def with_images(self, digests):
+        return {}
+
     def filter_notes(self, where):
         return ()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from indexer.errors import QueryError, UnknownNameError
-from indexer.types import Item, Modality, Role
+from indexer.types import Item, Mean, Modality, Role
 from retrieval import Method, Query, Weights
 from retrieval.compose import Encoded, Merge, load_composer, load_weights
 from retrieval.compose.product import centre_of
@@ -175,3 +176,37 @@ def test_product_takes_negatives_off_the_part_of_their_kind(embedder, space):
 def test_product_needs_floors_below_zero(both, space):
     with pytest.raises(QueryError, match="image_floor is 0"):
         load_composer("product").compose(both, Weights(image_floor=0.0).over(WEIGHTS), space)
+
+
+@pytest.mark.parametrize("method", ["sum", "slerp", "shift", "inversion", "cig"])
+def test_a_query_with_one_part_takes_its_negatives_off_with_their_weight(embedder, space, method):
+    query = Query(text="red", not_texts="dog")
+    made = encoded(embedder, query, text="red", not_text_1="dog")
+    composed = load_composer(method).compose(made, Weights(negative=0.25), space)
+    wanted = unit(made.vectors["text"] - 0.25 * made.vectors["not_text_1"])
+    np.testing.assert_allclose(composed.rule.probes[0], wanted, atol=1e-6)
+
+
+def test_the_mean_of_all_documents_counts_each_modality_by_its_documents(space):
+    means = {
+        (Role.DOCUMENT, Modality.TEXT): Mean(30, np.array([1, 0], np.float32)),
+        (Role.DOCUMENT, Modality.IMAGE): Mean(10, np.array([0, 1], np.float32)),
+        (Role.QUERY, Modality.TEXT): Mean(99, np.array([9, 9], np.float32)),
+        (Role.DOCUMENT, Modality.FUSED): Mean(0, np.array([7, 7], np.float32)),
+    }
+    np.testing.assert_allclose(centre_of(replace(space, means=means, dim=2)), [0.75, 0.25])
+
+
+@pytest.mark.parametrize("method", ["sum", "slerp", "shift"])
+def test_branches_are_named_by_the_parts_that_made_them(both, space, method):
+    branches = load_composer(method).compose(both, load_weights("default", method).weights, space).branches
+    for name in ("image", "text"):
+        np.testing.assert_array_equal(branches[name], both.vectors[name])
+
+
+def test_a_model_with_weights_of_its_own_gets_them_and_the_defaults_for_the_rest():
+    table = json.loads(FILE.read_text(encoding="utf-8"))
+    own = next(iter(table["bundled:emoji-clip"]))
+    assert load_weights("bundled:emoji-clip", own).source == table["bundled:emoji-clip"][own]["source"]
+    rest = next(name for name in table["default"] if name not in table["bundled:emoji-clip"])
+    assert load_weights("bundled:emoji-clip", rest) == load_weights("fake:64", rest)

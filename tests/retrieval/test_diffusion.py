@@ -352,15 +352,15 @@ def test_a_folder_without_a_spec_or_with_a_wrong_one_says_what_to_write(
     file = folder / "underdrawing.json"
     content = json.loads(file.read_text())
     for changed, message in (
-        (content | {"colour": "red"}, "unexpected keyword argument 'colour'"),
-        (content | {"words": [{"model": "m"}]}, "missing 1 required positional argument: 'inversion'"),
-        ([1], "cannot be read"),
+        (content | {"colour": "red"}, "has colour = 'red', which cannot be. Known: words, template"),
+        (content | {"words": [{"model": "m"}]}, "needs words: a list of objects with the texts model and inversion"),
+        ([1], "is a list, not an object"),
     ):
         file.write_text(json.dumps(changed))
         with pytest.raises(ModelError, match=message):
             PseudoTargetGenerator.load(folder)
     file.write_text(json.dumps(content | {"template": "a photo"}))
-    with pytest.raises(CallError, match="needs it once"):
+    with pytest.raises(ModelError, match="needs it once"):
         PseudoTargetGenerator.load(folder)
     file.unlink()
     with pytest.raises(ModelError, match=r'has no underdrawing.json.*Write one: {"words"'):
