@@ -23,6 +23,7 @@ import numpy.typing as npt
 from indexer import description, maintenance
 from indexer.adding import Added, ids_to_delete, prepared, require_some
 from indexer.bundled import generic_texts
+from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import (
     CallError,
@@ -89,7 +90,7 @@ class Collection:
         index: IndexSettings | IndexKind | str | None = None,
         database: str | None = None,
         dtype: Dtype | str | None = None,
-        device: str = "cpu",
+        device: str = AUTO,
         trust: bool = False,
     ) -> Collection:
         """Open a collection, or start one.
@@ -103,7 +104,8 @@ class Collection:
             index: How to search it: `IndexSettings`, or the name of a kind, such as "hnsw". Opening builds nothing.
             database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
             dtype: Arithmetic of the model, if it is loaded by name; fixed when it is started (float32 unless told).
-            device: Where the model runs.
+            device: Where the model runs: `auto` (a card where there is one), `cpu`, `cuda`, `cuda:1` or `mps`. Vectors
+                do not depend on it but for their last digits.
             trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
                 Without it, first use of the model raises `UntrustedModelError`.
 
@@ -113,10 +115,13 @@ class Collection:
             FormatError: A newer release made it.
             CorruptionError: What identifies it is damaged.
             ModelError: The model cannot be loaded.
-            CallError: `database` is no URL of a database that can be used, or the collection has another.
+            DeviceError: This machine has no such device.
+            CallError: There is no device of that name, `database` is no URL of a database that can be used, or the
+                collection has another.
             UnknownNameError: There is no such kind of index.
         """
         folder = Path(path)
+        checked_device(device)
         if not isinstance(index, IndexSettings):
             index = IndexSettings(kind=IndexKind(index or IndexKind.AUTO))
         if database is not None:
@@ -223,6 +228,11 @@ class Collection:
         from indexer.index import cards
 
         return cards.Cards(cards.cuda_cards())
+
+    @property
+    def device(self) -> str:
+        """Where its model runs, or will."""
+        return self._lazy.device
 
     def snapshot(self) -> Snapshot:
         """The newest generation, pinned. As long as it is the newest, every call gives the same object.

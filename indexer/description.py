@@ -27,6 +27,7 @@ def info(collection: Collection) -> dict[str, Any]:
         "model": snapshot.space.model,
         "parts": snapshot.space.parts.value,
         "dim": snapshot.space.dim,
+        "device": collection.device,
         "fingerprint": dict(snapshot.space.fingerprint),
         "generation": snapshot.generation,
         "published": snapshot.published.created.isoformat(timespec="seconds"),

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from indexer.embed import ModelFamily, load_embedder
+from indexer.embed.devices import settled_device
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import MissingExtraError, ModelError, SpaceMismatchError, UntrustedModelError
 from indexer.store.catalog import Space
@@ -45,6 +46,11 @@ class LazyEmbedder:
                 )
             self._model = load_embedder(self._model, dtype=self._dtype, device=self._device)
         return self._model
+
+    @property
+    def device(self) -> str:
+        """Where it runs, or will; nothing is loaded to find out. Raises as `settled_device`."""
+        return settled_device(self._device) if isinstance(self._model, str) else self._model.device or "cpu"
 
     def comparable(self, space: Space, folder: Path) -> Embedder:
         """The model, to be compared with that of a collection.

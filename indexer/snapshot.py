@@ -24,7 +24,7 @@ from indexer.index.protocol import IndexSettings, Neighbours
 from indexer.layout import Layout
 from indexer.media import image_path
 from indexer.searcher import Searcher
-from indexer.store.catalog import Catalog, Generation, Space
+from indexer.store.catalog import Catalog, DocumentRecord, Generation, Space
 from indexer.store.filter_nodes import Node
 from indexer.store.filters import Where, parse
 from indexer.store.segments import damaged
@@ -54,6 +54,8 @@ class StoredDocument:
         image_sha256: Of its image, as it was indexed; see `indexer.media.recorded_image`.
         fields: Its JSON object.
         modality: What its vector was made of.
+        images: The files of all its images, in order; `image` is the first.
+        images_sha256: Of each, as it was indexed.
     """
 
     id: str
@@ -63,6 +65,13 @@ class StoredDocument:
     fields: dict[str, Any]
     modality: Modality
     image_sha256: str | None = None
+    images: tuple[Path, ...] = ()
+    images_sha256: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.image is not None and not self.images:
+            object.__setattr__(self, "images", (self.image,))
+            object.__setattr__(self, "images_sha256", (self.image_sha256,))
 
 
 class Snapshot:
@@ -260,18 +269,22 @@ class Snapshot:
                 f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone.",
                 "Open a new snapshot.",
             )
-        return [
-            StoredDocument(
-                id=record.id,
-                text=record.text,
-                uri=record.uri,
-                image=self._image(record.image),
-                fields=record.fields,
-                modality=record.modality,
-                image_sha256=record.image_sha256,
-            )
-            for record in map(found.__getitem__, wanted)
-        ]
+        return [self._document(found[each]) for each in wanted]
+
+    def _document(self, record: DocumentRecord) -> StoredDocument:
+        images = [(self._image(uri), digest) for uri, digest in record.every_image()]
+        known = [(path, digest) for path, digest in images if path is not None]
+        return StoredDocument(
+            id=record.id,
+            text=record.text,
+            uri=record.uri,
+            image=images[0][0] if images else None,
+            fields=record.fields,
+            modality=record.modality,
+            image_sha256=record.image_sha256,
+            images=tuple(path for path, _ in known),
+            images_sha256=tuple(digest for _, digest in known),
+        )
 
     def _image(self, uri: str | None) -> Path | None:
         """The file of an image. One that is named wrongly costs its document's image, and `check` reports it."""

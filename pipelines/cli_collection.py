@@ -14,7 +14,7 @@ import typer
 
 from indexer.layout import Layout
 from indexer.types import Parts
-from pipelines import cli_index, cli_summary
+from pipelines import cli_columns, cli_index, cli_summary
 from pipelines.console import (
     amount,
     counted,
@@ -46,7 +46,12 @@ DatabaseUrl = Annotated[
         help="PostgreSQL for the metadata; without it, SQLite in the folder.",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", metavar="NAME", help="Where the model runs: cpu, cuda, cuda:1, mps.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="NAME", help="Where models run: auto (a card where there is one), cpu, cuda, cuda:1, mps."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
 INDEX_EPILOG = examples(
@@ -99,7 +104,8 @@ def index(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder of images and texts; a .jsonl, .parquet or .tar file, a folder of such, or a pattern.",
+            help="A folder of images and texts; a .jsonl, .json, .csv, .tsv, .parquet or .tar file, a folder of such, "
+            "or a pattern.",
         ),
     ],
     collection: CollectionFolder,
@@ -120,7 +126,7 @@ def index(
         str | None,
         typer.Option("--dtype", metavar="TYPE", help="float32 (if not told), bfloat16 or float16; fixed at the start."),
     ] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", help="Processes that decode ahead of the model; 0 uses a thread.")
     ] = 0,
@@ -159,6 +165,9 @@ def index(
             "--exif/--no-exif", help="Whether a photograph's date, camera, lens, position and size become fields."
         ),
     ] = True,
+    image_column: cli_columns.Image = None,
+    text_column: cli_columns.Text = None,
+    id_column: cli_columns.Id = None,
     rejects: Annotated[
         Path | None, typer.Option("--rejects", metavar="FILE", help="Write all rejects to FILE, as JSON lines.")
     ] = None,
@@ -180,7 +189,8 @@ def index(
     from pipelines.progress import IndexProgress
 
     settings = cli_index.index_settings(memory, index, index_device)
-    corpus = open_corpus(source)  # before a collection is started for a source that is not there
+    columns = cli_columns.columns(image_column, text_column, id_column)
+    corpus = open_corpus(source, columns=columns)  # before a collection is started for a source that is not there
     if Layout.exists(collection):
         database = _fitting(Layout.read(collection), database)
     elif model is None:
@@ -243,7 +253,7 @@ def info(
     show_facts({
         "collection": told["path"],
         "documents": f"{told['documents']:,}" + (f" ({listed(told['by_modality'])})" if told["by_modality"] else ""),
-        "model": f"{told['model']}, {told['dim']} dimensions, {told['fingerprint']['dtype']}",
+        "model": f"{told['model']}, {told['dim']} dimensions, {told['fingerprint']['dtype']}, on {told['device']}",
         "embedded": {"auto": "all parts that a document has"}.get(told["parts"], f"{told['parts']} alone"),
         "generation": f"{told['generation']}, published {told['published']}",
         "index": told["index"],

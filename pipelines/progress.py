@@ -111,7 +111,7 @@ def count_entries(corpus: Corpus, path: Path) -> int | None:
     match corpus:
         case FolderCorpus() if path.is_dir():
             return _count_folder(path)
-        case JsonlCorpus() if path.suffix.lower() != ".gz":
+        case JsonlCorpus() if path.suffix.lower() in (".jsonl", ".ndjson"):
             return _count_lines(path)
         case ParquetCorpus():
             return _count_rows([path])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexer.embed.devices import AUTO, checked_device
 from indexer.errors import CallError, ItemError, StoreError, WritingError
 from indexer.types import ImageSource, JsonValue
 from retrieval.kept import Entries, cache_folder, digest_of, evened
@@ -71,7 +72,7 @@ class Scribe:
         cache: The folder where captions and sentences are kept; None for the user's cache folder.
         anew: Write again what is in the cache.
         strict: Raise where something cannot be written, in place of searching with less and a note.
-        device: Where local models run.
+        device: Where local models run: `auto` (a card where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
     """
 
     def __init__(
@@ -82,14 +83,14 @@ class Scribe:
         cache: Path | None = None,
         anew: bool = False,
         strict: bool = False,
-        device: str = "cpu",
+        device: str = AUTO,
     ) -> None:
         self._captioner = captioner
         self._rewriter = rewriter
         self._cache = Entries(cache or cache_folder("sentences"))
         self._anew = anew
         self._strict = strict
-        self._device = device
+        self._device = checked_device(device)
         self._loading = threading.Lock()
 
     def captioner(self) -> Captioner:

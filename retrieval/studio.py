@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from indexer.embed.devices import AUTO, checked_device
 from indexer.errors import CallError, GeneratorError, StoreError, UnderdrawingError
 from indexer.files import file_digest
 from indexer.types import ImageSource, Item, JsonValue
@@ -50,7 +51,7 @@ class Reference:
 
     images: tuple[ImageSource, ...]
     vector: Vector
-    stored: Callable[[], Path | None] | None = None
+    stored: Callable[[], tuple[Path, ...]] | None = None
 
     @property
     def digest(self) -> str:
@@ -61,8 +62,7 @@ class Reference:
 
     def pictures(self) -> tuple[ImageSource, ...]:
         """The pictures themselves; for a stored document its own, nothing where it has none."""
-        found = None if self.images or self.stored is None else self.stored()
-        return self.images if found is None else (found,)
+        return self.images if self.images or self.stored is None else self.stored()
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Studio:
         cache: The folder where drawings are kept; None for the user's cache folder.
         regenerate: Draw again what is in the cache.
         deadline_ms: How long an answer may wait for drawings; None to wait until they are made.
-        device: Where the generator runs.
+        device: Where the generator runs: `auto` (a card where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Studio:
         cache: Path | None = None,
         regenerate: bool = False,
         deadline_ms: float | None = None,
-        device: str = "cpu",
+        device: str = AUTO,
     ) -> None:
         if deadline_ms is not None and not deadline_ms >= 0:
             raise CallError(f"The deadline is {deadline_ms} ms; it must not be negative.")
@@ -120,7 +120,7 @@ class Studio:
         self._cache = DrawingCache(cache or default_folder())
         self._regenerate = regenerate
         self._deadline_ms = deadline_ms
-        self._device = device
+        self._device = checked_device(device)
         self._loaded: dict[str, Embedder] = {}
 
     def read(self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]) -> Matrix:

@@ -29,6 +29,7 @@ from functools import cached_property
 from pathlib import Path
 
 from indexer.corpus import tables
+from indexer.corpus.columns import Columns
 from indexer.corpus.content import looks_like_image
 from indexer.corpus.named_files import FileTable, NamedFiles
 from indexer.corpus.paths import COLLECTION_FILE, Listing, is_collection, portable_name, printable, read_listing
@@ -55,18 +56,22 @@ class FolderCorpus:
         root: The folder.
         meant: Which of its files.
         source: The name of the source; by default the folder's absolute path.
+        columns: Which columns of its tables are the id, the text and the image, where that is not to be found out.
 
     Attributes:
         source: As given.
     """
 
-    def __init__(self, root: Path, meant: Selection = ALL, source: str | None = None) -> None:
+    def __init__(
+        self, root: Path, meant: Selection = ALL, source: str | None = None, columns: Columns | None = None
+    ) -> None:
         self._root = root.resolve()
         self._meant = meant
+        self._columns = columns
         self.source = source or portable_name(str(self._root))
 
     def __iter__(self) -> Iterator[Entry]:
-        walk = _Walk(self._root, Visited(self._root, self._meant), NamedFiles())
+        walk = _Walk(self._root, Visited(self._root, self._meant), NamedFiles(), self._columns)
         # A stack in place of recursion: folders nest deeper than Python's calls may.
         opened = [walk.read(Place(self._root, "", self._meant))]
         try:
@@ -89,6 +94,7 @@ class _Walk:
     root: Path
     visited: Visited
     named: NamedFiles
+    columns: Columns | None
 
     def read(self, place: Place) -> Generator[Entry | Place, None, None]:
         """The entries of a folder, and the folders in it, in their order."""
@@ -113,7 +119,7 @@ class _Reading:
     """One folder while it is read."""
 
     def __init__(self, walk: _Walk, place: Place, listing: Listing) -> None:
-        self._root, self._visited, self._named = walk.root, walk.visited, walk.named
+        self._root, self._visited, self._named, self._columns = walk.root, walk.visited, walk.named, walk.columns
         self._place, self._names, self._links, self._broken = place, listing.names, listing.links, dict(listing.broken)
         files = (name for name in listing.names if not name.endswith("/") and litter_kind(name) is None)
         self._sidecars = Sidecars(files, self._looks_like_image)
@@ -123,7 +129,7 @@ class _Reading:
         """What is in the folder, in order; what `stack` closes is needed until what is below was read, too."""
         for name in self._names:
             if self._may_name_files(name):
-                table = tables.open_in_folder(self._place, name, self._root)
+                table = tables.open_in_folder(self._place, name, self._root, self._columns)
                 if tables.names_files(table):
                     named = self._named.read(table, self._place.path / name, self._place.prefix)
                     self._file_tables[name] = stack.enter_context(named)
@@ -185,7 +191,9 @@ class _Reading:
         elif tables.is_beside_its_shard(name, frozenset(self._names)):
             yield PassedOver(path.as_uri(), tables.TABLE_BESIDE)
         else:
-            yield from tables.entries_of(tables.open_in_folder(self._place, name, self._root), path.as_uri())
+            yield from tables.entries_of(
+                tables.open_in_folder(self._place, name, self._root, self._columns), path.as_uri()
+            )
 
     def _may_name_files(self, name: str) -> bool:
         """Whether it is worth while to look into a table for names of files. Parquet files by the thousand are not."""

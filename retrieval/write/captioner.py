@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.embed.checkpoints import checkpoint_digest, checkpoint_folder
+from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.model_files import read_json
 from indexer.embed.protocol import Dtype
 from indexer.errors import ItemError, ModelError
@@ -96,20 +97,21 @@ class ImageToText:
 
     @classmethod
     def load(
-        cls, source: str | Path, *, prompt: str | None = None, device: str = "cpu", dtype: str | Dtype | None = None
+        cls, source: str | Path, *, prompt: str | None = None, device: str = AUTO, dtype: str | Dtype | None = None
     ) -> ImageToText:
         """A captioner by folder or hub id.
 
         Args:
             source: A folder in transformers' layout, or a hub id (fetched on first use).
             prompt: What is asked; None for `prompts/caption.txt`.
-            device: `cpu`, `cuda`, `mps`.
+            device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             dtype: None for float32 on a CPU and bfloat16 elsewhere.
 
         Raises:
             MissingExtraError: transformers is too old.
             ModelError: There is no such model there, or one of another kind.
         """
+        device = settled_device(device)
         transformers = transformers_5("A captioner")
         folder = checkpoint_folder(source)
         file = folder / "config.json"

@@ -146,7 +146,7 @@ def test_info_says_what_the_collection_is(run, told, shop, originals):
     shown = run("info", shop).stdout
     for line in (
         "documents   4 (image+text 3, text 1)",
-        "model       fake:64, 64 dimensions, float32",
+        "model       fake:64, 64 dimensions, float32, on cpu",
         f"sources     {originals}/photos: done, 3 rejects",
     ):
         assert f"  {line}\n" in shown
