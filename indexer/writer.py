@@ -127,7 +127,7 @@ class Writer:
             note=note,
         )
         if kept:
-            settle_images(self._layout.media, (document.image for document in change.documents))
+            settle_images(self._layout.media, (uri for document in change.documents for uri in document.every_image()))
             first = self._catalog.generation().next_vector
             ids = np.arange(first, first + len(kept), dtype=np.int64)
             segment = write_segment(self._layout.segments, segment_name(first), vectors, ids, self._space.digest)

@@ -52,7 +52,7 @@ class Reference:
 
     images: tuple[ImageSource, ...]
     vector: Vector
-    stored: Callable[[], Path | None] | None = None
+    stored: Callable[[], tuple[Path, ...]] | None = None
 
     @property
     def digest(self) -> str:
@@ -63,8 +63,7 @@ class Reference:
 
     def pictures(self) -> tuple[ImageSource, ...]:
         """The pictures themselves; for a stored document its own, nothing where it has none."""
-        found = None if self.images or self.stored is None else self.stored()
-        return self.images if found is None else (found,)
+        return self.images if self.images or self.stored is None else self.stored()
 
 
 @dataclass(frozen=True)
