@@ -1,4 +1,4 @@
-"""What a call of `Collection.add` or `delete` may be given, and what `add` answers.
+"""What a call of `Collection.open`, `add` or `delete` may be given, and what `add` answers.
 
 What this module does not know: the collection.
 """
@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from indexer.arguments import told
 from indexer.corpus.paths import printable
 from indexer.errors import CallError, ItemError, RejectedError
+from indexer.index.protocol import IndexSettings
 from indexer.ingest import Ingest, Ready
 from indexer.reasons import Reason
 from indexer.types import Document, Rejected
@@ -139,3 +141,20 @@ def require_some(rejected: Sequence[Rejected]) -> None:
         else f"None of the {len(rejected):,} documents can be stored. The first is {first}",
         rejected,
     )
+
+
+def require_opening(model: object, index: object, device: object) -> None:
+    """Refuse what `Collection.open` cannot use, before anything is done; raises `CallError`."""
+    if (
+        model is not None
+        and not isinstance(model, str)
+        and (isinstance(model, type) or not hasattr(model, "fingerprint"))
+    ):
+        raise CallError(
+            f"model is {told(model)}; it is an embedder or the name of one.", "Write model='bundled:emoji-clip'."
+        )
+    if index is not None and not isinstance(index, IndexSettings):
+        written = f"IndexSettings(kind={index!r})" if isinstance(index, str) else "IndexSettings(...)"
+        raise CallError(f"index is {told(index)}; it takes IndexSettings.", f"Write index={written}.")
+    if not isinstance(device, str):
+        raise CallError(f"device is {told(device)}; it is a name.", "Write 'auto', 'cpu', 'cuda' or 'mps'.")

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+from indexer.arguments import told
 from indexer.errors import CallError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -113,11 +114,16 @@ class Item:
     def __post_init__(self) -> None:
         if self.text is None and self.image is None:
             raise CallError("An Item needs a text, an image, or both; it has neither.")
+        if self.text is not None and not isinstance(self.text, str):
+            raise CallError(f"Item.text is {told(self.text)}; it must be a text.")
         if isinstance(self.image, str):
             raise CallError(
                 f"Item.image is the string {self.image[:80]!r}; a string is never taken for a path.",
                 "Write Path(...), bytes, or a PIL image.",
             )
+        # A PIL image is told by its shape: who reads texts alone need not load Pillow.
+        if self.image is not None and not isinstance(self.image, Path | bytes) and not hasattr(self.image, "getbands"):
+            raise CallError(f"Item.image is {told(self.image)}; it must be a Path, bytes or a PIL image.")
 
     @property
     def modality(self) -> Modality:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from indexer.arguments import finite, flag
 from indexer.errors import CallError
 from indexer.types import HelpfulEnum, Ids, Scores
 
@@ -92,7 +94,10 @@ class IndexSettings:
     half: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.recall <= 1:
+        object.__setattr__(self, "kind", IndexKind(self.kind))
+        object.__setattr__(self, "device", Device(self.device))
+        flag(self.half, "half")
+        if not 0 < finite(self.recall, "recall") <= 1:
             raise CallError(f"An index is tuned to a recall of more than 0 and at most 1, not {self.recall}.")
         _ = self.budget
 
@@ -115,8 +120,8 @@ def parse_bytes(amount: int | str) -> int:
     Raises:
         CallError: It is neither, or below 0.
     """
-    if isinstance(amount, int) and amount >= 0:
-        return amount
+    if isinstance(amount, Integral) and not isinstance(amount, bool) and amount >= 0:
+        return int(amount)
     said = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(amount))
     if said is None or said[2].upper() not in _UNITS:
         raise CallError(f"{amount!r} is no amount of memory.", "Write a number of bytes, or such as 4GB or 500MB.")
