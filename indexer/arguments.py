@@ -46,14 +46,18 @@ def whole_number(value: object, name: str, least: int, most: int | None = None) 
     return number
 
 
-def finite(value: object, name: str) -> float:
-    """A finite number, Python's or NumPy's.
+def finite(value: object, name: str, *, infinite: bool = False) -> float:
+    """A finite number, Python's or NumPy's; or an infinite one where that means something.
 
     Raises:
         CallError: It is none.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise CallError(f"{name} is {told(value)}; it must be a finite number.")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Real)
+        or not (math.isfinite(value) or math.isinf(value) and infinite)
+    ):
+        raise CallError(f"{name} is {told(value)}; it must be a {'' if infinite else 'finite '}number.")
     return float(value)
 
 

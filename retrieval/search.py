@@ -110,7 +110,7 @@ class Retriever:
         self._composer = load_composer(self.method, merge)
         self._studio = studio or Studio()
         self._scribe = scribe or Scribe()
-        self._gate = None if gate is None else finite(gate, "gate")
+        self._gate = None if gate is None else finite(gate, "gate", infinite=True)
         self._centre = Centre(centre)
         self._weights = self._readable(weights or Weights())
 
