@@ -180,8 +180,8 @@ class FileTable:
             return Rejected(row.uri, error.reason, f"{printable(self._path.name)}: {error.detail}", hides=id)
 
     def _name(self, document: Document) -> str | None:
-        """The path of the file that a document's image is, below the table's folder; None if it is no such file."""
-        if not isinstance(document.image, Path):
+        """The path of the file that a document's image is, below the table's folder; None of other documents."""
+        if not isinstance(document.image, Path) or len(document.images) > 1:
             return None
         name = Path(os.path.relpath(document.image, self._path.parent))
         return name.as_posix() if name.parts and name.parts[0] != os.pardir else None
