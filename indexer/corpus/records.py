@@ -120,7 +120,7 @@ def make_record(
         id: As `checked_id` takes it.
         text: As `checked_text` takes it; a blank one counts as none.
         image: The image, not looked at.
-        images: Several instead, in order.
+        images: All images in order, in place of `image`, where there may be several.
         fields: As `checked_fields` takes them.
         uri: Where the document came from.
         stamp: By default a digest of the content, and for an image in a file of its size and time.
@@ -130,14 +130,16 @@ def make_record(
         ItemError: `bad-id`, `bad-text`, `bad-fields`, `not-unicode`, `nul`, `too-long` or `empty`.
     """
     with of_document(id) as known_id:
-        images = images or ([] if image is None else [image])
-        place = checked_text(uri, "uri")
-        document = Document(known_id, checked_text(text), fields=checked_fields(fields), uri=place, images=images)
-        if document.text is None and not images:
-            raise refusal(Reason.EMPTY, "The document has neither text nor image.")
-        return Record(
-            document, stamp or _content_stamp(document.text, images, canonical_json(document.fields)), derived
+        document = Document(
+            known_id,
+            checked_text(text),
+            fields=checked_fields(fields),
+            uri=checked_text(uri, "uri"),
+            images=images or ([] if image is None else [image]),
         )
+        if document.text is None and document.image is None:
+            raise refusal(Reason.EMPTY, "The document has neither text nor image.")
+        return Record(document, stamp or _content_stamp(document), derived)
 
 
 def make_sample(
@@ -210,18 +212,19 @@ def decode_text(content: bytes) -> str:
         raise refusal(Reason.NOT_UTF8, f"Not UTF-8 at byte {error.start:,}.") from error
 
 
-def _content_stamp(text: str | None, images: Sequence[Path | bytes], fields: bytes) -> str:
+def _content_stamp(document: Document) -> str:
     digest = hashlib.sha256()
-    states = [_image_state(each) for each in images] or [b""]
-    for part in (b"" if text is None else text.encode(), *states, fields):
+    text, fields = document.text, canonical_json(document.fields)
+    states = [_image_state(image) for image in document.images] or [b""]
+    for part in (b"" if text is None else text.encode(), states[0], fields, *states[1:]):
         digest.update(len(part).to_bytes(8, "little"))  # so that no part can run into the next
         digest.update(part)
     return digest.hexdigest()[:32]
 
 
-def _image_state(image: Path | bytes) -> bytes:
+def _image_state(image: object) -> bytes:
     if not isinstance(image, Path):
-        return image
+        return image if isinstance(image, bytes) else b""
     try:
         state = stat_file(image)
     except ItemError as error:

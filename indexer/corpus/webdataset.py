@@ -199,8 +199,12 @@ class _Shard:
             texts = [decode_text(self._content(held[place], _MAX_TEXT_BYTES)).strip() for place in sample.texts]
             if (count := len(sample.images)) > MAX_IMAGES:
                 raise refusal(Reason.TOO_MANY_IMAGES, f"It has {count:,} images; allowed are {MAX_IMAGES}.")
-            if (size := sum(held[place].member.size for place in sample.images)) > MAX_BYTES:
-                raise refusal(Reason.TOO_MANY_BYTES, f"Its images have {size:,} bytes; allowed are {MAX_BYTES:,}.")
+            size = sum(held[place].member.size for place in sample.images)
+            if size > MAX_BYTES:
+                raise refusal(
+                    Reason.TOO_MANY_BYTES,
+                    f"Its {len(sample.images):,} images have {size:,} bytes; allowed are {MAX_BYTES:,}.",
+                )
             images = [self._image(held[place]) for place in sample.images]
         return make_sample(id=id, text="\n".join(filter(None, texts)), images=images, details=details, uri=uri)
 
