@@ -70,7 +70,7 @@ def parser(benchmark: Benchmark) -> argparse.ArgumentParser:
                         help="where indexed galleries and drawings are kept")  # fmt: skip
     made.add_argument("--asked", choices=[each.value for each in Asked], default=Asked.STORED.value,
                         help="the reference as its stored vector (default), or as its picture")  # fmt: skip
-    made.add_argument("--device", default="cpu", metavar="NAME", help="where models run: cpu, cuda, mps")
+    made.add_argument("--device", default="auto", metavar="NAME", help="where models run: auto, cpu, cuda, cuda:1, mps")
     made.add_argument("--dtype", choices=[each.value for each in Dtype], default=Dtype.FLOAT32.value,
                         help="default: float32")  # fmt: skip
     made.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode ahead")

@@ -23,6 +23,8 @@ DIRECTIONS = 64
 NOISE = 2.0
 COMMIT = 1 << 15
 BUCKETS = 1000
+TUNED_BY = 200
+"""Queries that an index is tuned by, of another seed than those that are asked."""
 
 
 class Maker:
@@ -47,7 +49,10 @@ class Maker:
 
 
 def synthetic(folder: Path, rows: int, dim: int, settings: IndexSettings | None = None) -> Collection:
-    """Open a collection of made-up documents; make it first if it is not there yet, or not finished."""
+    """Open a collection of made-up documents; make it first if it is not there, or not finished.
+
+    Where settings are given, its index is built, too.
+    """
     name = folder / f"speed-{rows}x{dim}"
     collection = Collection.open(name, FakeEmbedder(dim), index=settings)
     maker, start = Maker(dim), collection.catalog.generation().documents
@@ -58,6 +63,8 @@ def synthetic(folder: Path, rows: int, dim: int, settings: IndexSettings | None 
         with collection.writer() as writer:
             writer.commit(documents, maker.vectors(count, start))
         start += count
+    if settings is not None and collection.snapshot().searcher.wants(1.0):
+        collection.build_index({"queries": maker.vectors(TUNED_BY, 1 << 41)})
     return collection
 
 

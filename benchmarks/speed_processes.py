@@ -114,7 +114,6 @@ def growth(bench: Bench) -> dict[str, Any]:
             settings = IndexSettings(kind=kind, recall=RECALL)
             start = time.perf_counter()
             collection = synthetic(bench.data / "growth", count, bench.large_dim, settings)
-            collection.snapshot()
             row[f"{kind.value}_build_s"] = round(time.perf_counter() - start, 3)
             contenders[kind.value] = partial(_asked, collection, queries)
         row |= {name: own["median"] for name, own in race(contenders, bench.turns).told().items()}

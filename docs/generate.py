@@ -74,6 +74,7 @@ OTHERS = {
     "indexer/bundled/emoji-inversion": "the network that makes words for `emoji-clip`, with its card",
     "indexer/bundled/emoji.parquet": "10,577 drawings of 3,786 emoji with names, keywords and fields",
     "indexer/bundled/emojicir.parquet": "EmojiCIR's queries, targets and subsets",
+    "indexer/bundled/change_texts.txt": "sentences that say a change: what indexes are tuned by, among others",
     "indexer/bundled/generic_texts.txt": "texts about anything: what centring subtracts from a query's text",
     "pipelines/synthesis/prompts/deictic.txt": "the words by which a rewritten question points at its picture",
     "pipelines/synthesis/prompts/question.txt": "how a language model is asked for a question about a passage",

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from indexer.adding import Added
     from indexer.build import Progress, Summary, index_corpus
     from indexer.collection import Collection
+    from indexer.corpus.columns import Columns
     from indexer.corpus.readers import open_corpus
     from indexer.embed import load_embedder
     from indexer.embed.protocol import Embedder
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Added": "indexer.adding",
     "Collection": "indexer.collection",
+    "Columns": "indexer.corpus.columns",
     "Device": "indexer.index.protocol",
     "Document": "indexer.types",
     "Embedder": "indexer.embed.protocol",
@@ -41,6 +43,7 @@ _HOMES = {
 __all__ = [
     "Added",
     "Collection",
+    "Columns",
     "Device",
     "Document",
     "Embedder",

@@ -13,7 +13,6 @@ from typing import Any
 from indexer.arguments import told
 from indexer.corpus.paths import printable
 from indexer.errors import CallError, ItemError, RejectedError
-from indexer.index.protocol import IndexSettings
 from indexer.ingest import Ingest, Ready
 from indexer.reasons import Reason
 from indexer.types import Document, Rejected
@@ -143,18 +142,14 @@ def require_some(rejected: Sequence[Rejected]) -> None:
     )
 
 
-def require_opening(model: object, index: object, device: object) -> None:
-    """Refuse what `Collection.open` cannot use, before anything is done; raises `CallError`."""
-    if (
-        model is not None
-        and not isinstance(model, str)
-        and (isinstance(model, type) or not hasattr(model, "fingerprint"))
-    ):
-        raise CallError(
-            f"model is {told(model)}; it is an embedder or the name of one.", "Write model='bundled:emoji-clip'."
-        )
-    if index is not None and not isinstance(index, IndexSettings):
-        written = f"IndexSettings(kind={index!r})" if isinstance(index, str) else "IndexSettings(...)"
-        raise CallError(f"index is {told(index)}; it takes IndexSettings.", f"Write index={written}.")
-    if not isinstance(device, str):
-        raise CallError(f"device is {told(device)}; it is a name.", "Write 'auto', 'cpu', 'cuda' or 'mps'.")
+def require_opening(model: object) -> None:
+    """Refuse what is no model, before anything is done.
+
+    Raises:
+        CallError: It is neither an embedder nor a name.
+    """
+    if model is None or isinstance(model, str) or (hasattr(model, "fingerprint") and not isinstance(model, type)):
+        return
+    raise CallError(
+        f"model is {told(model)}; it is an embedder or the name of one.", "Write model='bundled:emoji-clip'."
+    )

@@ -31,6 +31,7 @@ from indexer.corpus.readers import open_corpus
 from indexer.corpus.records import Corpus, Record
 from indexer.errors import CallError, ItemError
 from indexer.image_rules import ImageRules
+from indexer.index.building import OnProgress
 from indexer.ingest import named
 from indexer.job.decoding import decoded_ahead, decoders
 from indexer.job.ids import Ids, Resolved, with_id
@@ -70,6 +71,7 @@ def index_corpus(
     max_pixels: int | None = None,
     exif: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
+    on_index: OnProgress | None = None,
 ) -> Summary:
     """Index a corpus, or go on indexing it.
 
@@ -91,6 +93,7 @@ def index_corpus(
         max_pixels: Of one image when it is decoded; see `ImageRules`.
         exif: Whether a photograph's date, camera, lens, position and size become fields; see `indexer/corpus/exif.py`.
         on_progress: Called after each chunk.
+        on_index: Called while the index is built, last of all, where the one there is covers too little.
 
     Raises:
         CallError: The source is nothing that can be read, a number makes no sense, or more than `prune_most` would be
@@ -127,6 +130,7 @@ def index_corpus(
         pruned, kept = job.prune(prune_most, confirm) if prune else (0, 0)
     generation = collection.catalog.generation()
     seconds = time.monotonic() - started
+    collection.keep_index(on_index)
     return Summary(
         source=corpus.source,
         documents=generation.documents,
@@ -296,6 +300,7 @@ class _Job:
                 note=f"indexed {self._corpus.source}, shard {shard.number}",
             )
             self.replaced += published.replaced
+            self._stored.committed(each.content for each in shard.documents)
         else:
             self.ledger.record(finished)
         self.progress.added += len(shard.documents)

@@ -10,8 +10,8 @@ What this module does not know: queries beyond vectors, corpora, how any model w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -20,32 +20,39 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer import arguments, maintenance
+from indexer import arguments, description, maintenance
 from indexer.adding import Added, ids_to_delete, prepared, require_opening, require_some
 from indexer.bundled import generic_texts
+from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import (
     CallError,
     CollectionNotFoundError,
     CorruptionError,
+    LockedError,
+    MissingExtraError,
     SnapshotGoneError,
     SpaceMismatchError,
+    StoreError,
 )
+from indexer.identity import identify
 from indexer.image_rules import ImageRules
-from indexer.index.choose import allowed_bytes, alternatives
-from indexer.index.protocol import Device, IndexSettings
+from indexer.index.building import OnProgress
+from indexer.index.choose import CODED_ROWS
+from indexer.index.protocol import IndexKind, IndexSettings
+from indexer.index.stored import Stored, stored_indexes
+from indexer.indexing import BuiltIndex, build_indexes, checked_samples
 from indexer.ingest import Ingest, embed
 from indexer.layout import Layout
 from indexer.lazy_embedder import LazyEmbedder
-from indexer.searcher import available_memory, choose
+from indexer.searcher import COVERED
 from indexer.snapshot import Snapshot, StoredDocument
+from indexer.starting import start
 from indexer.store.catalog import Catalog, Space
+from indexer.store.connecting import connect
 from indexer.store.database import Database, parse_url
-from indexer.store.ledger import jobs
-from indexer.store.lock import WriterLock
-from indexer.store.publish import create_first_generation, create_space
 from indexer.store.upgrading import current
-from indexer.types import Document, Item, Modality, Parts, Role
+from indexer.types import Document, Item, Modality, Parts, Role, Vectors
 from indexer.writer import Writer
 
 if TYPE_CHECKING:
@@ -80,10 +87,10 @@ class Collection:
         *,
         create: bool = True,
         parts: Parts | str | None = None,
-        index: IndexSettings | None = None,
+        index: IndexSettings | IndexKind | str | None = None,
         database: str | None = None,
         dtype: Dtype | str | None = None,
-        device: str = "cpu",
+        device: str = AUTO,
         trust: bool = False,
     ) -> Collection:
         """Open a collection, or start one.
@@ -94,10 +101,11 @@ class Collection:
                 and if given must be the one it was made with.
             create: Start one if there is none.
             parts: Which parts of documents are embedded; fixed when it is started (`auto` unless told).
-            index: How to search it; see `IndexSettings`.
+            index: How to search it: `IndexSettings`, or the name of a kind, such as "hnsw". Opening builds nothing.
             database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
             dtype: Arithmetic of the model, if it is loaded by name; fixed when it is started (float32 unless told).
-            device: Where the model runs.
+            device: Where the model runs: `auto` (a card where there is one), `cpu`, `cuda`, `cuda:1` or `mps`. Vectors
+                do not depend on it but for their last digits.
             trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
                 Without it, first use of the model raises `UntrustedModelError`.
 
@@ -105,12 +113,19 @@ class Collection:
             CollectionNotFoundError: There is none, and no model to start one with.
             SpaceMismatchError: It was made with another model, other weights, parts or arithmetic.
             FormatError: A newer release made it.
-            CorruptionError: What identifies it is damaged.
+            CorruptionError: What identifies it is damaged, or folder and metadata are of two collections.
+            StoreError: A link in the folder leads elsewhere.
             ModelError: The model cannot be loaded.
-            CallError: `database` is no URL of a database that can be used, or the collection has another.
+            DeviceError: This machine has no such device.
+            CallError: There is no device of that name, `database` is no URL of a database that can be used, or the
+                collection has another.
+            UnknownNameError: There is no such kind of index.
         """
         folder = arguments.folder(path, "path")
-        require_opening(model, index, device)
+        require_opening(model)
+        checked_device(device)
+        if not isinstance(index, IndexSettings):
+            index = IndexSettings(kind=IndexKind(index or IndexKind.AUTO))
         if database is not None:
             parse_url(database)  # before a model is fetched
         if not Layout.exists(folder):
@@ -121,12 +136,13 @@ class Collection:
                 )
             parts = Parts(parts or Parts.AUTO)
             embedder = LazyEmbedder(model, dtype or Dtype.FLOAT32, device).get()
-            cls._create(folder, embedder, parts, database)
+            start(folder, embedder, parts, database)
             model = embedder
         layout = Layout.read(folder)
-        base = _connect(layout, database)
+        base = connect(layout, database)
         try:
             base = current(base, layout.lock)
+            layout = identify(layout, base)
             space = cls._space(base)
             if parts is not None and Parts(parts) is not space.parts:
                 raise SpaceMismatchError(
@@ -138,29 +154,13 @@ class Collection:
             lazy = LazyEmbedder(
                 model if model is not None else space.model, kept, device, chosen_by=folder if unnamed else None
             )
-            collection = cls(layout, base, space, index or IndexSettings(), lazy)
+            collection = cls(layout, base, space, index, lazy)
             if model is not None:
                 collection._require_same_space(lazy.comparable(space, folder), space)
         except BaseException:
             base.close()
             raise
         return collection
-
-    @staticmethod
-    def _create(folder: Path, embedder: Embedder, parts: Parts, database: str | None) -> None:
-        """Make the tables, then publish the folder as a collection: a start broken off can be made again."""
-        fingerprint = embedder.fingerprint()
-        layout = Layout.plan(folder, parse_url(database).get_backend_name() if database else "sqlite")
-        _require_fitting(layout, database)
-        with WriterLock(layout.lock):
-            if Layout.exists(folder):
-                return  # another process was faster
-            layout.clear()
-            with closing(_connect(layout, database)) as base:
-                base.create()
-                create_first_generation(base)
-                create_space(base, fingerprint.digest, embedder.name, embedder.dim, parts, asdict(fingerprint))
-            layout.publish()
 
     @staticmethod
     def _space(database: Database) -> Space:
@@ -240,22 +240,30 @@ class Collection:
 
         return cards.Cards(cards.cuda_cards())
 
+    @property
+    def device(self) -> str:
+        """Where its model runs, or will."""
+        return self._lazy.device
+
     def snapshot(self) -> Snapshot:
         """The newest generation, pinned. As long as it is the newest, every call gives the same object.
 
         Raises:
             CorruptionError: A segment is damaged.
+            StoreError: Something has taken the place of the collection since it was opened.
         """
         while True:
+            self.database.standing()
             number = self.catalog.newest()
-            with self._opening:  # an index that has to be built is built once, and other threads wait for it
-                if self._newest is not None and self._newest.generation >= number:
-                    return self._newest
+            with self._opening:
+                held = self._newest
+                if held is not None and held.generation >= number and not held.outdated:
+                    return held
                 generation = self.catalog.generation()
                 space = next(each for each in self.catalog.spaces(generation.number) if each.id == self.space_id)
                 try:
                     self._newest = Snapshot(
-                        self.catalog, self.layout, space, generation, self.settings, lambda: self.cards
+                        self.catalog, self.layout, space, generation, self.settings, lambda: self.cards, held
                     )
                 except SnapshotGoneError:
                     # Compacted between the two reads: the next round sees what it was compacted into.
@@ -310,7 +318,53 @@ class Collection:
                 extra_sums=self.missing_query_mean(),
                 note="added",
             )
+        self.keep_index(only=IndexKind.EXACT)
         return Added(published.added, published.replaced, rejected, published.generation)
+
+    def build_index(
+        self,
+        queries: Mapping[str, Vectors] | None = None,
+        *,
+        coverage: float = 1.0,
+        on_progress: OnProgress | None = None,
+    ) -> list[BuiltIndex]:
+        """Build the index that searches with these settings use; nothing else ever builds one but `index_corpus`.
+
+        It is built aside: searches go on meanwhile, and use it as soon as it is there, in other processes too. An
+        approximate index is tuned until every kind of query reaches the recall of the settings, or is answered exactly
+        (`indexer/index/tuning.py`); `info` shows the recall of each.
+
+        Args:
+            queries: Query vectors to tune by instead of those that the model makes, by what they are: (n, dim) each.
+                With them the model is not loaded.
+            coverage: Nothing is built where the index there is covers this share of the vectors.
+            on_progress: Called with what is done, how much of it, and of how much.
+
+        Returns:
+            What was built; empty where nothing was wanting, or where scanning is quick enough.
+
+        Raises:
+            LockedError: Another process or thread is building.
+            MissingExtraError: There is no FAISS.
+            StoreError: The disk refuses.
+            SpaceMismatchError: `queries` have another dimension.
+        """
+        if not 0 < coverage <= 1:
+            raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
+        given = None if queries is None else checked_samples(queries, self.space.dim)
+        return build_indexes(self.layout, self.snapshot(), given, lambda: self.embedder, coverage, None, on_progress)
+
+    def keep_index(self, on_progress: OnProgress | None = None, only: IndexKind | None = None) -> list[BuiltIndex]:
+        """`build_index` where the index there is covers less than four fifths of the vectors; fails at nothing.
+
+        Where none can be built (another process builds one, the disk is full, no FAISS), answers are exact and say so.
+        """
+        few = self.catalog.generation().documents < CODED_ROWS
+        if few and self.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
+            return []
+        with suppress(LockedError, StoreError, MissingExtraError):
+            return build_indexes(self.layout, self.snapshot(), None, lambda: self.embedder, COVERED, only, on_progress)
+        return []
 
     def delete(self, ids: Iterable[str | int]) -> int:
         """Delete documents by id, as one generation; returns how many there were.
@@ -339,49 +393,20 @@ class Collection:
         return maintenance.repair(self.catalog, self.layout, self.space)
 
     def compact(self) -> tuple[int, int]:
-        """Merge segments and drop the dead; returns how many segments there were and are."""
-        return maintenance.compact(self.catalog, self.layout, self.space)
+        """Merge segments, drop the dead, build an index anew; returns how many segments there were and are."""
+        had = any(isinstance(each, Stored) for each in stored_indexes(self.layout.indexes))
+        done = maintenance.compact(self.catalog, self.layout, self.space)
+        if had:  # it was built from segments that are gone
+            self.build_index(coverage=COVERED)
+        return done
 
     def info(self) -> dict[str, Any]:
         """What the collection is and holds, as plain JSON."""
-        snapshot = self.snapshot()
-        segments = self.catalog.segments(snapshot.generation, snapshot.space.id)
-        return {
-            "path": str(self.path),
-            "metadata": self.database.shown,
-            "model": snapshot.space.model,
-            "parts": snapshot.space.parts.value,
-            "dim": snapshot.space.dim,
-            "fingerprint": dict(snapshot.space.fingerprint),
-            "generation": snapshot.generation,
-            "published": snapshot.published.created.isoformat(timespec="seconds"),
-            "documents": snapshot.published.documents,
-            "by_modality": self.catalog.counts(snapshot.generation),
-            "segments": len(segments),
-            "vector_bytes": sum(each.size for each in segments),
-            "tombstones": sum(each.rows for each in segments) - len(snapshot),
-            "index": " ".join((*snapshot.remarks, snapshot.index)),
-            "recall_at_10": snapshot.index_facts.get("recall_at_10"),
-            "jobs": jobs(self.database),
-        }
+        return description.info(self)
 
     def explain(self) -> dict[str, Any]:
         """Which index a search will use and why, and what the others would take, as plain JSON. Builds nothing."""
-        rows = sum(each.rows for each in self.catalog.segments(self.catalog.generation().number, self.space_id))
-        dim = self.space.dim
-        chosen, settings, remark = choose(rows, dim, self.settings, lambda: self.cards)
-        available = available_memory() if settings.device is Device.CPU else self.cards.available
-        return {
-            "vectors": rows,
-            "dim": dim,
-            "device": settings.device.value,
-            "allowed_bytes": allowed_bytes(settings, available),
-            "kind": chosen.kind.value,
-            "codes": chosen.codes.value,
-            "bytes": chosen.bytes,
-            "reason": chosen.reason if remark is None else f"{remark} {chosen.reason}",
-            "alternatives": [asdict(each) for each in alternatives(rows, dim, settings, available)],
-        }
+        return description.explain(self)
 
     def _require_same_space(self, embedder: Embedder, space: Space) -> None:
         found = embedder.fingerprint()
@@ -394,22 +419,4 @@ class Collection:
             f"{self.path} was made with {space.model} ({details}); {embedder.name} gives other vectors.",
             f"Open it with {space.model}, or index again into a new folder: "
             f"underdrawing index SOURCE NEW_FOLDER --model {embedder.name}",
-        )
-
-
-def _connect(layout: Layout, database: str | None) -> Database:
-    _require_fitting(layout, database)
-    return Database.in_file(layout.database) if database is None else Database(database, layout.schema)
-
-
-def _require_fitting(layout: Layout, database: str | None) -> None:
-    if layout.backend == "sqlite" and database is not None:
-        raise CallError(
-            f"{layout.folder} keeps its metadata in SQLite, in the collection's folder; it has no use for a URL.",
-            "Leave database out.",
-        )
-    if layout.backend != "sqlite" and database is None:
-        raise CallError(
-            f"{layout.folder} keeps its metadata in PostgreSQL.",
-            "Give its URL: database=… or --database URL.",
         )

@@ -10,7 +10,7 @@
     ├── RejectedError                  nothing that a call gave could be stored; carries the rejects
     ├── ItemsError                     several ItemErrors of one call, with their positions
     ├── ModelError                     a model cannot be found, fetched or loaded
-    ├── DeviceError                    a graphics card cannot be had, or failed
+    ├── DeviceError                    a device that models or indexes should use is not there, or failed
     ├── GeneratorError                 a pseudo-target could not be drawn
     ├── WritingError                   a caption or a sentence could not be written
     │   └── WriterAwayError            whoever writes cannot be asked at all: nothing else can be written either
@@ -139,7 +139,7 @@ class ModelError(UnderdrawingError):
 
 
 class DeviceError(UnderdrawingError):
-    """A graphics card cannot be had, or failed. The search goes on on the CPU and says so."""
+    """A device is not there, or failed. Where an index was to use it, the search goes on on the CPU and says so."""
 
 
 class GeneratorError(UnderdrawingError):

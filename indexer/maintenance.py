@@ -14,9 +14,10 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 
 from indexer.errors import CorruptionError, ItemError, StoreError
 from indexer.files import TEMPORARY_PREFIX, file_digest
+from indexer.index.stored import index_lock, problems, remove_index
 from indexer.layout import IMAGE_NAME, SEGMENT_NAME, Layout
 from indexer.media import MEDIA, image_path
-from indexer.store.catalog import Catalog, Space
+from indexer.store.catalog import MAX_PARAMETERS, Catalog, Space
 from indexer.store.publish import copy_generation
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, VectorRow
 from indexer.store.segments import SegmentFile, open_segment, segment_name, segment_path, write_segment
@@ -68,6 +69,7 @@ def check(catalog: Catalog, layout: Layout, space: Space, on_file: Callable[[Pat
         findings += _check_segment(layout, segment, space)
     findings += _check_rows(catalog, generation.number, generation.documents)
     findings += _check_orphans(catalog, layout)
+    findings += _check_indexes(catalog, layout, on_file)
     findings += _check_images(catalog, layout, generation.number, on_file)
     return Report(generation.number, generation.documents, len(segments), findings)
 
@@ -93,6 +95,7 @@ def repair(catalog: Catalog, layout: Layout, space: Space) -> list[str]:
                 (layout.segments / segment.file).unlink(missing_ok=True)
             done.append(f"dropped the damaged segment {segment.file} with {buried} documents; index their source again")
         done += [f"removed the orphan {path}" for path in _sweep_media(catalog, layout)]
+        done += _drop_damaged_indexes(catalog, layout)
         for path, documents in _drop_damaged_media(catalog, layout).items():
             done.append(f"dropped the damaged image {path} of {documents} documents; index their source again")
     return done
@@ -211,9 +214,32 @@ def _check_images(
             yield Finding(str(path), f"the image of document {identifier!r}: {hint}", harmful=stored)
 
 
+def _check_indexes(catalog: Catalog, layout: Layout, on_file: Callable[[Path], None] | None) -> Iterator[Finding]:
+    living = [each.sha256 for each in catalog.segments(catalog.generation().number)]
+    for problem in problems(layout.indexes, living):
+        if on_file is not None:
+            on_file(problem.path)
+        yield Finding(str(problem.path), problem.what, harmful=problem.damaged)
+
+
+def _drop_damaged_indexes(catalog: Catalog, layout: Layout) -> list[str]:
+    """Remove what is wrong in the folder of index files; call it only while holding the writer's lock."""
+    if not layout.indexes.is_dir():
+        return []
+    living = [each.sha256 for each in catalog.segments(catalog.generation().number)]
+    done = []
+    with index_lock(layout.indexes):
+        for problem in problems(layout.indexes, living):
+            if problem.index:
+                remove_index(problem.path)
+                done.append(f"removed the index file {problem.path}: {problem.what}; build the index again")
+    return done
+
+
 def _sweep_media(catalog: Catalog, layout: Layout) -> list[Path]:
     """Remove stored images that no document names; call it only while holding the writer's lock."""
     orphans = list(_orphan_media(catalog, layout))
+    catalog.database.standing()
     for path in orphans:
         path.unlink(missing_ok=True)
     return orphans
@@ -224,12 +250,11 @@ def _drop_damaged_media(catalog: Catalog, layout: Layout) -> dict[Path, int]:
     from indexer.corpus.images import image_digest
 
     dropped: dict[Path, int] = {}
-    stored = {
-        uri: digest
-        for _, uri, digest in catalog.living_images(catalog.generation().number)
-        if uri.startswith(MEDIA)
-    }  # fmt: skip
-    for uri, digest in stored.items():
+    stored: dict[tuple[str, str | None], list[str]] = {}
+    for name, uri, digest in catalog.living_images(catalog.generation().number):
+        if uri.startswith(MEDIA):
+            stored.setdefault((uri, digest), []).append(name)
+    for (uri, digest), names in stored.items():
         try:
             path = image_path(layout.media, uri)
             if path.exists() and image_digest(path) == digest:
@@ -238,16 +263,19 @@ def _drop_damaged_media(catalog: Catalog, layout: Layout) -> dict[Path, int]:
         except StoreError:
             path = Path(uri)  # no file of ours: it is not touched
         with catalog.database.write() as connection:
-            named = [DocumentRow.image == uri, DocumentRow.died.is_(None)]
-            dropped[path] = connection.execute(update(DocumentRow).where(*named).values(stamp=None)).rowcount
+            for start in range(0, len(names), MAX_PARAMETERS):
+                named = [DocumentRow.id.in_(names[start : start + MAX_PARAMETERS]), DocumentRow.died.is_(None)]
+                dropped[path] = (
+                    dropped.get(path, 0)
+                    + connection.execute(update(DocumentRow).where(*named).values(stamp=None)).rowcount
+                )
     return dropped
 
 
 def _orphan_media(catalog: Catalog, layout: Layout) -> Iterator[Path]:
     if not layout.media.exists():
         return
-    with catalog.database.read() as connection:
-        uris = set(connection.execute(select(DocumentRow.image).where(DocumentRow.image.startswith(MEDIA))).scalars())
+    uris = catalog.image_uris(MEDIA)
     for path in sorted(layout.media.glob("*/*")):
         name = path.relative_to(layout.media).as_posix()
         if IMAGE_NAME.fullmatch(name) and f"{MEDIA}{name}" not in uris:

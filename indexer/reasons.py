@@ -31,12 +31,14 @@ class Reason(HelpfulEnum):
     UNSUPPORTED_FORMAT = "unsupported-format"  # a picture, of a format that is not read here
     TOO_MANY_PIXELS = "too-many-pixels"
     TOO_COMPLEX = "too-complex"  # scans, comments, directories that cost more than the pixels
+    TOO_MANY_IMAGES = "too-many-images"  # of one document
     MISSING_PACKAGE = "missing-package"  # a format that an optional package decodes
     DECODE_FAILED = "decode-failed"
     ASPECT = "aspect"  # too long and narrow for the model
 
     # The record
     BAD_JSON = "bad-json"  # no JSON, or no object
+    NO_COLUMN = "no-column"  # one that the caller named
     BAD_ROW = "bad-row"  # of a CSV file: its quotes or the number of its values
     NOT_UTF8 = "not-utf-8"
     NUL = "nul"  # SQL stores cannot hold U+0000

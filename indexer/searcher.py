@@ -1,8 +1,10 @@
 """Search over the segments of one generation: a built index over most of them, exact search over the rest (the delta).
 
-An index file is named by what it was built from (the segments' checksums and the settings), so that a stale one can
-never be mistaken for a good one. Index files are derived: a missing or damaged one is built again. Its checksum is
-compared once for each time it is written: the file's identity (place, size, time) is kept beside it.
+Nothing is built here. An index file is named by what it was built from (the segments' checksums and the settings), so
+that a stale one can never be mistaken for a good one; what no file covers is scanned, so that every answer is whole,
+and `remarks` says what is missing and how to build it. Which file is good is settled in `indexer/index/stored.py`.
+
+Exact search reads 8-bit codes where there are some. They also answer the queries that an approximate index would fail.
 
 On graphics cards, a copy of the index takes its place, and is kept for later generations as long as anyone uses it.
 Where there are no cards, or they fail, the search is on the CPU and `remarks` says so.
@@ -15,22 +17,20 @@ What this module does not know: SQL, documents, generations.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from indexer.errors import StoreError, UnderdrawingError
-from indexer.files import atomic_path, atomic_write, file_digest, file_identity, require_digest
-from indexer.index.choose import Choice, Codes, choose_kind
+from indexer.errors import CorruptionError, UnderdrawingError
+from indexer.index.building import Source
+from indexer.index.choose import CODED_ROWS, EXACT_ROWS, Choice, Codes, choose_kind
 from indexer.index.exact import ExactIndex
-from indexer.index.protocol import NO_ID, Device, IndexKind, IndexSettings, Neighbours
-from indexer.layout import INDEX_NAME
+from indexer.index.merging import merge, plans_of, without
+from indexer.index.protocol import Device, IndexKind, IndexSettings, Neighbours
+from indexer.index.stored import Stored, fits, newest_change, stored_indexes
 from indexer.store.segments import SegmentFile, open_segment
 from indexer.types import Ids, Vectors
 
@@ -40,10 +40,13 @@ if TYPE_CHECKING:
     from indexer.index.faiss_index import FaissIndex
     from indexer.index.gpu_index import GpuIndex
 
-REBUILD_ABOVE = 0.2
-"""Share of rows outside the built index above which it is built anew."""
+    Opened: TypeAlias = FaissIndex | CodedIndex
+
+COVERED = 0.8
+"""Share of the rows below which what a built index covers is too little: it is worth building anew."""
 SPARE = 64
 """Neighbours fetched beyond k, at most, to make up for those that must not be found."""
+BUILD = "Collection.build_index() builds it, and so does `underdrawing index`; until then answers are exact."
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,15 @@ class _Part:
     file: SegmentFile
     vectors: Vectors
     ids: Ids
+
+
+@dataclass(frozen=True)
+class _Held:
+    """An opened index, the names of the segments that it covers, and exact search over all others."""
+
+    index: Opened
+    stored: Stored
+    rest: ExactIndex
 
 
 def _exact(parts: Sequence[_Part]) -> ExactIndex:
@@ -62,7 +74,9 @@ class Searcher:
 
     Attributes:
         exact: Exact access to every row.
-        choice: The kind of index in use, and why.
+        choice: The kind of index that the settings and sizes ask for, and why.
+        settings: How to search, with the CPU where there are no cards.
+        space: The space's digest.
 
     Args:
         folder: Of the segments.
@@ -72,6 +86,7 @@ class Searcher:
         dim: Length of a vector.
         settings: How to search.
         cards: Gives the collection's graphics cards; asked where the settings want them.
+        before: The searcher of an earlier generation, whose opened index files are taken over where they still serve.
     """
 
     def __init__(
@@ -83,35 +98,55 @@ class Searcher:
         dim: int,
         settings: IndexSettings,
         cards: Callable[[], Cards],
+        before: Searcher | None = None,
     ) -> None:
-        self._indexes, self._digest = indexes, digest
+        self._indexes, self.space = indexes, digest
         self._parts = [_Part(each, *open_segment(folder, each, digest, dim)) for each in segments]
         self.exact = _exact(self._parts)
-        self._main: FaissIndex | CodedIndex | GpuIndex | None = None
-        self._delta = self.exact
-        self.choice, self._settings, self._remark = choose(self.exact.size, dim, settings, cards)
-        if self._settings.device is Device.CUDA and self.exact.size:
+        self._opened: dict[Path, Opened] = {} if before is None else dict(before._opened)
+        self._seen, self._problems = newest_change(indexes), ""
+        self._coded: _Held | None = None
+        self._main: FaissIndex | GpuIndex | None = None
+        self._covers: Sequence[str] = ()
+        self._used: list[Path] = []
+        self._rest = self.exact
+        self._lacking, self._incomplete = "", False
+        self.choice, self.settings, self._remark = choose(self.exact.size, dim, settings, cards)
+        if not self.exact.size:
+            return
+        if self.settings.device is Device.CUDA:
             try:
                 self._open_on_cards(cards())
             except UnderdrawingError as error:
-                self._main, self._delta = None, self.exact
+                self._main, self._rest, self._covers = None, self.exact, ()
                 cpu = replace(settings, device=Device.CPU)
-                self.choice, self._settings, _ = choose(self.exact.size, dim, cpu, cards)
+                self.choice, self.settings, _ = choose(self.exact.size, dim, cpu, cards)
                 self._remark = on_the_cpu(error)
-        if self._settings.device is Device.CPU and self.exact.size and self._wants_index():
-            self._main, names = self._opened()
-            self._delta = self._rest(names)
+        self._open_stored()
+        if self._coded is not None:
+            self._used.append(self._coded.stored.file)
+        self._opened = {file: self._opened[file] for file in self._used}
+        self._lacking = self._lack()
+        self._incomplete = bool(self.wants(1.0))
 
     @property
     def scans(self) -> bool:
         """Whether a search looks at every row, in this process's memory."""
-        return self.choice.kind is IndexKind.EXACT and self._settings.device is Device.CPU
+        return self._main is None
+
+    @property
+    def reason(self) -> str:
+        """The kind of index in use, and why."""
+        used = self._main.metadata["kind"] if self._main else self.choice.kind.value
+        return self.choice.reason + (
+            "" if used == self.choice.kind.value else f" The {used} index that is built serves."
+        )
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What who searches should know: that it is not done where the settings say."""
+        """What who searches should know: that it is not done where or how the settings say."""
         failed = getattr(self._main, "remark", None)
-        return tuple(each for each in (self._remark, failed) if each)
+        return tuple(each for each in (self._remark, failed, self._problems, self._lacking) if each)
 
     @property
     def size(self) -> int:
@@ -121,7 +156,29 @@ class Searcher:
     @property
     def metadata(self) -> Mapping[str, Any]:
         """How the built index was made, its measured recall among it; empty where there is none."""
-        return {} if self._main is None else self._main.metadata
+        if self._main is not None:
+            return self._main.metadata
+        return self._coded.index.metadata if self._coded else {}
+
+    @property
+    def outdated(self) -> bool:
+        """Whether something was built, or went, since this was opened, and could cover more."""
+        return self._incomplete and newest_change(self._indexes) != self._seen
+
+    def wants(self, coverage: float) -> list[tuple[IndexKind, Codes]]:
+        """The index files that this generation should have, and that do not exist or cover less than a share of it."""
+        if not self.size:
+            return []
+        kinds: list[tuple[IndexKind, Codes]] = []
+        if self._wants_codes and self._share(self._coded.stored.segments if self._coded else ()) < coverage:
+            kinds.append((IndexKind.EXACT, Codes.SQ8))
+        if self.choice.kind is not IndexKind.EXACT and self._share(self._covers) < coverage:
+            kinds.append((self.choice.kind, self.choice.codes))
+        return kinds
+
+    def source(self) -> Source:
+        """What an index of this generation is built from."""
+        return Source(self.space, self._every, [(part.vectors, part.ids) for part in self._parts])
 
     def search(self, queries: Vectors, k: int, allowed: Ids | None, hidden: Ids) -> Neighbours:
         """The k best of the allowed rows that are not hidden; see `VectorIndex.search`.
@@ -136,7 +193,7 @@ class Searcher:
             return self._nearest(queries, k, allowed)
         if allowed is None:
             found = self._nearest(queries, k + min(len(hidden), SPARE), None)
-            kept, complete = _without(found, hidden, k)
+            kept, complete = without(found, hidden, k)
             if complete:
                 return kept
             allowed = self.exact.all_ids()
@@ -144,184 +201,170 @@ class Searcher:
 
     def _nearest(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbours:
         if self._main is None:
-            return self.exact.search(queries, k, allowed)
-        found = self._main.search(queries, k, allowed)
-        if self._delta.size == 0:
-            return found
-        return merge([found, self._delta.search(queries, k, allowed)], k)
+            return self._exactly(queries, k, allowed)
+        proposed = self._main.search(queries, k, allowed)
+        doubtful = self._main.doubtful(queries, proposed)
+        if doubtful.all() and len(doubtful):
+            return self._exactly(queries, k, allowed)
+        found = proposed
+        if self._rest.size:
+            found = merge([found, self._rest.search(queries, k, allowed)], k)
+        if doubtful.any():
+            sure = self._exactly(np.ascontiguousarray(queries[doubtful]), k, allowed)
+            found.ids[doubtful], found.scores[doubtful] = sure.ids, sure.scores
+            found = replace(found, plan=plans_of([found, sure]))
+        return found
 
-    def _wants_index(self) -> bool:
-        if self.choice.kind is not IndexKind.EXACT:
-            return True
-        if self.choice.codes is Codes.FLOAT32:
+    def _exactly(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbours:
+        if self._coded is None:
+            return self.exact.search(queries, k, allowed)
+        found = self._coded.index.search(queries, k, allowed)
+        if self._coded.rest.size == 0:
+            return found
+        return merge([found, self._coded.rest.search(queries, k, allowed)], k)
+
+    @property
+    def _wants_codes(self) -> bool:
+        """Whether exact search should read codes: on the CPU, also beside an approximate index, where they fit."""
+        if self.settings.device is Device.CUDA:
             return False
+        if self.choice.kind is IndexKind.EXACT:
+            return self.choice.codes is Codes.SQ8
+        return self.size >= CODED_ROWS
+
+    def _lack(self) -> str:
+        """What is not built and would make searches faster, in words; nothing where all is."""
+        approximate = self.choice.kind is not IndexKind.EXACT
+        covers = self._covers if approximate else (self._coded.stored.segments if self._coded else ())
+        share = self._share(covers)
+        if share >= COVERED or not (approximate or self._wants_codes):
+            return ""
+        name = f"The {self.choice.kind.value} index" if approximate else "The file of 8-bit codes"
+        if not covers:
+            return f"{name} is not built yet, so all {self.size:,} vectors are scanned. {BUILD}"
+        beside = self.size - round(share * self.size)
+        return f"{name} lacks {beside:,} of {self.size:,} vectors, which are scanned beside it. {BUILD}"
+
+    def _open_stored(self) -> None:
+        """Open the codes, and the approximate index, that cover most of the rows."""
+        if self.settings.device is Device.CUDA or not self._needs_faiss or not self._has_faiss():
+            return
+        told: list[Stored] = []
+        for each in stored_indexes(self._indexes):
+            if isinstance(each, CorruptionError):
+                self._note(each)
+            elif each.space == self.space:
+                told.append(each)
+        if self._wants_codes:
+            self._coded = self._open_best(told, [IndexKind.EXACT])
+        if self._kinds:
+            self._open_approximate(told, self._kinds)
+
+    @property
+    def _kinds(self) -> list[IndexKind]:
+        """The approximate kinds that will do: the one chosen, first; any where the choice was left to the sizes.
+
+        Which one fits the memory changes from one opening to the next, and what is built need not.
+        """
+        own: list[IndexKind] = [] if self.choice.kind is IndexKind.EXACT else [self.choice.kind]
+        if self.settings.kind is IndexKind.AUTO and self.size > EXACT_ROWS:
+            own += [kind for kind in (IndexKind.HNSW, IndexKind.IVF) if kind not in own]
+        return own
+
+    @property
+    def _needs_faiss(self) -> bool:
+        return self._wants_codes or bool(self._kinds)
+
+    def _has_faiss(self) -> bool:
         try:
             import indexer.index.codes  # noqa: F401
         except UnderdrawingError as error:
-            # The one index that answers as well without FAISS, only later.
-            self.choice = replace(self.choice, codes=Codes.FLOAT32, reason=f"{self.choice.reason} {error.message}")
+            # Answers are as good without, only later.
+            self.choice = replace(self.choice, kind=IndexKind.EXACT, codes=Codes.FLOAT32)
+            self._remark = self._remark or f"Every vector is scanned: {error.message}"
             return False
         return True
 
-    def _opened(self) -> tuple[FaissIndex | CodedIndex, list[str]]:
-        """The index over most of the rows, from its file or built, and the segments it has."""
-        names = self._best(self._candidates())
-        main = self._load(names) if names else None
-        if main is None:
-            names = self._every
-            main = self._build(names)
-        return main, names
+    def _open_approximate(self, told: Sequence[Stored], kinds: Sequence[IndexKind]) -> FaissIndex | None:
+        from indexer.index.faiss_index import FaissIndex
+
+        held = self._open_best(told, kinds)
+        if held is None:
+            return None
+        assert isinstance(held.index, FaissIndex)
+        self._main, self._rest, self._covers = held.index, held.rest, held.stored.segments
+        self._used.append(held.stored.file)
+        return held.index
+
+    def _open_best(self, told: Sequence[Stored], kinds: Sequence[IndexKind]) -> _Held | None:
+        """The first usable one of the index files that cover most; of those that cover alike, in the order of kinds."""
+        useful = [each for each in told if fits(each, kinds, self.settings.recall) and self._is_living(each.segments)]
+        useful.sort(key=lambda each: (-self._share(each.segments), kinds.index(each.kind)))
+        for each in useful:
+            try:
+                return _Held(self._loaded(each), each, self._outside(each.segments))
+            except UnderdrawingError as error:
+                self._note(error)
+        return None
+
+    def _loaded(self, stored: Stored) -> Opened:
+        from indexer.index.codes import CodedIndex
+        from indexer.index.faiss_index import FaissIndex
+
+        if (known := self._opened.get(stored.file)) is not None and known.metadata == dict(stored.metadata):
+            return known
+        stored.require_whole()
+        kind = CodedIndex if stored.kind is IndexKind.EXACT else FaissIndex
+        try:
+            index = kind.load(stored.file, _exact(self._covered(stored.segments)), stored.metadata)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptionError(f"The index file {stored.file} cannot be understood: {error!r}.") from error
+        self._opened[stored.file] = index
+        return index
+
+    def _note(self, error: UnderdrawingError) -> None:
+        self._problems = f"{error.message} It is not used. Run `underdrawing check COLLECTION --repair`, then build it."
 
     def _open_on_cards(self, cards: Cards) -> None:
         from indexer.index.cards import CopyKey
-        from indexer.index.faiss_index import FaissIndex
         from indexer.index.gpu_index import GpuIndex
 
-        space = (self._digest, *self._key_settings().values())
+        space = (self.space, self.choice.kind.value, self.choice.codes.value, self.settings.recall)
         if self.choice.kind is IndexKind.EXACT:
             # Nothing is saved, since a file would be a copy of the segments; what a card holds already is used.
-            names = self._best(self._living(held.names for held in cards.keys() if held.space == space)) or self._every
+            names = self._most(held.names for held in cards.keys() if held.space == space) or self._every
             key = CopyKey(space, tuple(names))
             self._main = GpuIndex.flat(cards, key, _exact(self._covered(names)), self.choice.codes)
-        else:
-            main, names = self._opened()
-            assert isinstance(main, FaissIndex)
-            self._main = GpuIndex.inverted(cards, CopyKey(space, tuple(names)), main)
-        self._delta = self._rest(names)
+            self._rest, self._covers = self._outside(names), names
+            return
+        told = [each for each in stored_indexes(self._indexes) if isinstance(each, Stored) and each.space == self.space]
+        own = [each for each in told if each.settings["codes"] == self.choice.codes.value]
+        index = self._open_approximate(own, [self.choice.kind])
+        if index is not None:
+            self._main = GpuIndex.inverted(cards, CopyKey(space, tuple(self._covers)), index)
 
     @property
     def _every(self) -> list[str]:
         return [part.file.sha256 for part in self._parts]
 
-    def _best(self, candidates: Iterable[Sequence[str]]) -> list[str]:
+    def _most(self, candidates: Iterable[Sequence[str]]) -> list[str]:
         """The segments of the candidate that has the most rows, if those are enough."""
-        best = max(candidates, key=lambda names: sum(p.file.rows for p in self._covered(names)), default=[])
-        covered = sum(part.file.rows for part in self._covered(best))
-        return list(best) if covered >= (1 - REBUILD_ABOVE) * self.exact.size else []
+        best = max(filter(self._is_living, candidates), key=self._share, default=[])
+        return list(best) if self._share(best) >= COVERED else []
 
-    def _rest(self, names: Sequence[str]) -> ExactIndex:
-        return _exact([part for part in self._parts if part.file.sha256 not in names])
+    def _is_living(self, names: Sequence[str]) -> bool:
+        return set(self._every).issuperset(names)
 
-    def _candidates(self) -> list[Sequence[str]]:
-        """The segment lists of the index files that fit the settings and hold no segment that is gone."""
-        found = []
-        for sidecar in sorted(self._indexes.glob("*.json")):
-            try:
-                told = json.loads(sidecar.read_text(encoding="utf-8"))
-                names = list(told["segments"])
-                fits = told["settings"] == self._key_settings() and told["space"] == self._digest
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-            if fits:
-                found.append(names)
-        return self._living(found)
-
-    def _living(self, candidates: Iterable[Sequence[str]]) -> list[Sequence[str]]:
-        """Those that hold no segment that is gone."""
-        living = set(self._every)
-        return [names for names in candidates if living.issuperset(names)]
+    def _share(self, names: Sequence[str]) -> float:
+        return sum(part.file.rows for part in self._covered(names)) / max(self.size, 1)
 
     def _covered(self, names: Sequence[str]) -> list[_Part]:
-        return [part for part in self._parts if part.file.sha256 in names]
+        wanted = set(names)
+        return [part for part in self._parts if part.file.sha256 in wanted]
 
-    def _key_settings(self) -> dict[str, str | float]:
-        return {
-            "kind": self.choice.kind.value,
-            "codes": self.choice.codes.value,
-            "recall": self._settings.recall,
-        }
-
-    def _file(self, names: Sequence[str]) -> Path:
-        key = json.dumps([self._digest, sorted(names), self._key_settings()], sort_keys=True)
-        return self._indexes / f"{self.choice.kind.value}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.faiss"
-
-    def _load(self, names: Sequence[str]) -> FaissIndex | CodedIndex | None:
-        file = self._file(names)
-        try:
-            told = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-            if told.get("checked") != file_identity(file):
-                require_digest(file, told["sha256"])
-                with suppress(StoreError):  # where nothing can be written, it is compared every time
-                    self._note(file, told)
-            return self._loaded(file, _exact(self._covered(names)), told["metadata"])
-        except (OSError, ValueError, KeyError, TypeError, UnderdrawingError):
-            return None
-
-    def _loaded(self, file: Path, exact: ExactIndex, metadata: Mapping[str, Any]) -> FaissIndex | CodedIndex:
-        from indexer.index.codes import CodedIndex
-        from indexer.index.faiss_index import FaissIndex
-
-        if self._coded:
-            return CodedIndex.load(file, exact, metadata)
-        return FaissIndex.load(file, exact, metadata)
-
-    def _build(self, names: Sequence[str]) -> FaissIndex | CodedIndex:
-        from indexer.index.codes import CodedIndex
-        from indexer.index.faiss_index import FaissIndex
-
-        parts = [(part.vectors, part.ids) for part in self._covered(names)]
-        index: FaissIndex | CodedIndex
-        if self._coded:
-            index = CodedIndex.build(parts)
-        else:
-            index = FaissIndex.build(self.choice.kind, parts, self._settings, codes=self.choice.codes)
-        try:
-            file = self._save(index, names)
-            if self._coded:  # mapped, it takes no memory that the system cannot take back
-                return self._loaded(file, _exact(self._covered(names)), index.metadata)
-        except (OSError, StoreError):  # OSError: from reading it back
-            # A full or read-only disk, or a writer that swept the file away half written: the next opening builds.
-            return index
-        return index
-
-    @property
-    def _coded(self) -> bool:
-        return self.choice.kind is IndexKind.EXACT and self._settings.device is Device.CPU
-
-    def _save(self, index: FaissIndex | CodedIndex, names: Sequence[str]) -> Path:
-        file = self._file(names)
-        with atomic_path(file) as temporary:
-            index.save(temporary)
-            digest = file_digest(temporary)
-        # The sidecar comes last: an index file without one does not exist.
-        told = {
-            "space": self._digest,
-            "segments": list(names),
-            "settings": self._key_settings(),
-            "sha256": digest,
-            "metadata": index.metadata,
-        }
-        self._note(file, told)
-        return file
-
-    @staticmethod
-    def _note(file: Path, told: Mapping[str, Any]) -> None:
-        """Write the sidecar of an index file whose content has just been compared with its checksum."""
-        content = {**told, "checked": file_identity(file)}
-        atomic_write(file.with_suffix(".json"), json.dumps(content, indent=2).encode() + b"\n")
-
-
-def _without(found: Neighbours, hidden: Ids, k: int) -> tuple[Neighbours, bool]:
-    """The k best that are not hidden, and whether each query has all that it can have."""
-    places = np.minimum(np.searchsorted(hidden, found.ids), len(hidden) - 1)
-    kept = (hidden[places] != found.ids) & (found.ids != NO_ID)
-    order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-    first = np.take_along_axis(kept, order, 1)
-    ids = np.where(first, np.take_along_axis(found.ids, order, 1), NO_ID)
-    scores = np.where(first, np.take_along_axis(found.scores, order, 1), np.float32(-np.inf))
-    exhausted = found.ids[:, -1] == NO_ID
-    return Neighbours(ids, scores, found.plan), bool((first.all(axis=1) | exhausted).all())
-
-
-def merge(found: Sequence[Neighbours], k: int) -> Neighbours:
-    """The k best of several answers to the same queries, ties by ascending id."""
-    ids = np.concatenate([each.ids for each in found], axis=1)
-    scores = np.concatenate([each.scores for each in found], axis=1)
-    # Padding has score -inf and id -1: it must come after every id.
-    keys = np.where(ids < 0, np.iinfo(np.int64).max, ids)
-    order = np.lexsort((keys, -scores), axis=1)[:, :k]
-    plan = " and ".join(dict.fromkeys(each.plan for each in found))
-    return Neighbours(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1), plan)
+    def _outside(self, names: Sequence[str]) -> ExactIndex:
+        inside = set(names)
+        return _exact([part for part in self._parts if part.file.sha256 not in inside])
 
 
 def choose(
@@ -351,22 +394,3 @@ def available_memory() -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
-
-
-def remove_stale(indexes: Path, living: Sequence[SegmentFile]) -> None:
-    """Delete index files that name a segment which is gone; call it while holding the writer's lock.
-
-    Nothing else in the folder is touched, nor what a reader is writing aside at this moment.
-    """
-    names = {each.sha256 for each in living}
-    ours = [path for path in indexes.glob("*") if INDEX_NAME.fullmatch(path.name)]
-    for sidecar in (path for path in ours if path.suffix == ".json"):
-        try:
-            stale = not names.issuperset(json.loads(sidecar.read_text(encoding="utf-8"))["segments"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            stale = True
-        if stale:
-            sidecar.unlink(missing_ok=True)
-    for file in (path for path in ours if path.suffix == ".faiss"):
-        if not file.with_suffix(".json").exists():
-            file.unlink(missing_ok=True)

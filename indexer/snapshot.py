@@ -25,12 +25,13 @@ from indexer.index.protocol import IndexSettings, Neighbours
 from indexer.layout import Layout
 from indexer.media import image_path
 from indexer.searcher import Searcher
-from indexer.store.catalog import Catalog, Generation, Space
+from indexer.store.catalog import Catalog, DocumentRecord, Generation, Space
 from indexer.store.filter_nodes import Node
 from indexer.store.filters import Where, parse
 from indexer.store.segments import damaged
 from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scores, Vectors
 from indexer.validate import checked_id
+from indexer.vectors import query_rows
 
 if TYPE_CHECKING:
     from indexer.centred import CentredSnapshot
@@ -59,6 +60,8 @@ class StoredDocument:
         image_sha256: Of its image, as it was indexed; see `indexer.media.recorded_image`.
         fields: Its JSON object.
         modality: What its vector was made of.
+        images: The files of all its images, in order; `image` is the first.
+        images_sha256: Of each, as it was indexed.
     """
 
     id: str
@@ -68,6 +71,13 @@ class StoredDocument:
     fields: dict[str, Any]
     modality: Modality
     image_sha256: str | None = None
+    images: tuple[Path, ...] = ()
+    images_sha256: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.image is not None and not self.images:
+            object.__setattr__(self, "images", (self.image,))
+            object.__setattr__(self, "images_sha256", (self.image_sha256,))
 
 
 class Snapshot:
@@ -81,13 +91,14 @@ class Snapshot:
         generation: Generation,
         settings: IndexSettings,
         cards: Callable[[], Cards],
+        before: Snapshot | None = None,
     ) -> None:
         self._catalog, self._layout = catalog, layout
         self.space = space
         self.generation = generation.number
         self.published = generation
         try:
-            self._searcher = Searcher(
+            self._searcher: Searcher = Searcher(
                 layout.segments,
                 layout.indexes,
                 catalog.segments(self.generation, space.id),
@@ -95,6 +106,7 @@ class Snapshot:
                 space.dim,
                 settings,
                 cards,
+                None if before is None else before._searcher,
             )
         except FileNotFoundError as error:
             if catalog.generation().number != self.generation:
@@ -153,7 +165,7 @@ class Snapshot:
     @property
     def index(self) -> str:
         """The kind of index in use, and why."""
-        return self._searcher.choice.reason
+        return self._searcher.reason
 
     @property
     def index_facts(self) -> Mapping[str, Any]:
@@ -169,6 +181,16 @@ class Snapshot:
     def remarks(self) -> tuple[str, ...]:
         """What who searches should know of how it is done; empty where all is as the settings say."""
         return self._searcher.remarks
+
+    @property
+    def outdated(self) -> bool:
+        """Whether index files came or went since it was opened, and another snapshot could use more of them."""
+        return self._searcher.outdated
+
+    @property
+    def searcher(self) -> Searcher:
+        """What finds its vectors."""
+        return self._searcher
 
     @cached_property
     def modality_codes(self) -> npt.NDArray[np.uint8]:
@@ -208,7 +230,7 @@ class Snapshot:
         """The k nearest living vectors of each query, best first.
 
         Args:
-            vectors: (n, dim) float32.
+            vectors: (n, dim) float32, of any length: scores are cosines.
             k: At least 1; if k documents match, k come back, else all that match, padded with -1 and -inf.
             where: A filter on the documents' fields.
             exclude: Document ids left out; ids not in the collection are passed over.
@@ -216,20 +238,20 @@ class Snapshot:
 
         Raises:
             FilterError: The filter does not parse.
-            CallError: k is below 1, or a query holds a value that is not finite.
+            QueryError: k is below 1, or a query is zero or holds a value that is not finite.
             SpaceMismatchError: The vectors have another dimension.
             SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
-        vectors, k = self._checked(vectors), whole_number(k, "k", 1, MOST_HITS)
-        return self._searcher.search(vectors, k, self._allowed(where, modalities), self._hidden(exclude))
+        queries, k = query_rows(self._checked(vectors)), whole_number(k, "k", 1, MOST_HITS)
+        return self._searcher.search(queries, k, self._allowed(where, modalities), self._hidden(exclude))
 
     def search_among(self, vectors: Vectors, k: int, ids: Ids | None) -> Neighbours:
         """`search` among what `eligible` gave."""
-        return self._searcher.search(self._checked(vectors), k, ids, NOTHING)
+        return self._searcher.search(self._rows(vectors), k, ids, NOTHING)
 
     def scores(self, vectors: Vectors, ids: Ids) -> Scores:
         """Exact inner products with given vectors: (n, len(ids)) float32."""
-        return self._searcher.exact.scores(self._checked(vectors), ids)
+        return self._searcher.exact.scores(self._rows(vectors), ids)
 
     def scan(
         self,
@@ -243,7 +265,7 @@ class Snapshot:
 
     def scan_among(self, vectors: Vectors, among: Ids | None) -> tuple[Ids, Scores]:
         """`scan` of what `eligible` gave."""
-        ids, scores = self._searcher.exact.scan(self._checked(vectors))
+        ids, scores = self._searcher.exact.scan(self._rows(vectors))
         if among is None:
             return ids, scores
         kept = np.isin(ids, among, assume_unique=True)
@@ -279,18 +301,22 @@ class Snapshot:
                 f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone.",
                 "Open a new snapshot.",
             )
-        return [
-            StoredDocument(
-                id=record.id,
-                text=record.text,
-                uri=record.uri,
-                image=self._image(record.image),
-                fields=record.fields,
-                modality=record.modality,
-                image_sha256=record.image_sha256,
-            )
-            for record in map(found.__getitem__, wanted)
-        ]
+        return [self._document(found[each]) for each in wanted]
+
+    def _document(self, record: DocumentRecord) -> StoredDocument:
+        images = [(self._image(uri), digest) for uri, digest in record.every_image()]
+        known = [(path, digest) for path, digest in images if path is not None]
+        return StoredDocument(
+            id=record.id,
+            text=record.text,
+            uri=record.uri,
+            image=images[0][0] if images else None,
+            fields=record.fields,
+            modality=record.modality,
+            image_sha256=record.image_sha256,
+            images=tuple(path for path, _ in known),
+            images_sha256=tuple(digest for _, digest in known),
+        )
 
     def _image(self, uri: str | None) -> Path | None:
         """The file of an image. One that is named wrongly costs its document's image, and `check` reports it."""
@@ -359,16 +385,20 @@ class Snapshot:
         left_out = self._catalog.known_vector_ids(exclude, self.generation, self.space.id)
         return np.union1d(self._dead, np.fromiter(left_out.values(), np.int64))
 
-    def _checked(self, vectors: Any) -> Vectors:
-        """Query vectors as they are searched for: (n, dim) float32."""
+    def _checked(self, vectors: Any) -> npt.NDArray[Any]:
+        """Query vectors, (n, dim), of any type of number."""
         try:
-            found = np.asarray(vectors, np.float32)
-        except (TypeError, ValueError):
-            found = None
-        if found is None or vectors is None:
+            found = np.asarray(vectors)
+        except ValueError:  # rows of several lengths
+            found = np.empty(0, object)
+        if found.dtype.kind not in "fiu":
             raise CallError(f"vectors is {told(vectors)}; it takes an array (n, dim) of numbers.")
         if found.ndim != 2 or found.shape[1] != self.space.dim:
             raise SpaceMismatchError(
                 f"The queries have shape {found.shape}; this space has dimension {self.space.dim}."
             )
         return found
+
+    def _rows(self, vectors: Any) -> Vectors:
+        """Query vectors as they are, (n, dim) float32."""
+        return np.asarray(self._checked(vectors), np.float32)

@@ -14,7 +14,7 @@ import typer
 
 from indexer.layout import Layout
 from indexer.types import Parts
-from pipelines import cli_index, cli_summary
+from pipelines import cli_columns, cli_index, cli_summary
 from pipelines.console import (
     amount,
     counted,
@@ -46,7 +46,12 @@ DatabaseUrl = Annotated[
         help="PostgreSQL for the metadata; without it, SQLite in the folder.",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", metavar="NAME", help="Where the model runs: cpu, cuda, cuda:1, mps.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="NAME", help="Where models run: auto (a card where there is one), cpu, cuda, cuda:1, mps."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
 INDEX_EPILOG = examples(
@@ -55,6 +60,8 @@ INDEX_EPILOG = examples(
     "underdrawing index 'shards-{000..012}.tar' shop --dtype bfloat16 --rejects rejects.jsonl",
     "# Run it again after a kill or a change: it continues, and embeds only what is new.",
     "underdrawing index photos/ shop --prune",
+    "# At the end it builds the index that searches use; of another kind than the sizes ask for:",
+    "underdrawing index photos/ shop --index ivf",
 )
 INFO_EPILOG = examples(
     "underdrawing info shop",
@@ -97,7 +104,8 @@ def index(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder of images and texts; a .jsonl, .parquet or .tar file, a folder of such, or a pattern.",
+            help="A folder of images and texts; a .jsonl, .json, .csv, .tsv, .parquet or .tar file, a folder of such, "
+            "or a pattern.",
         ),
     ],
     collection: CollectionFolder,
@@ -118,7 +126,7 @@ def index(
         str | None,
         typer.Option("--dtype", metavar="TYPE", help="float32 (if not told), bfloat16 or float16; fixed at the start."),
     ] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", help="Processes that decode ahead of the model; 0 uses a thread.")
     ] = 0,
@@ -157,9 +165,15 @@ def index(
             "--exif/--no-exif", help="Whether a photograph's date, camera, lens, position and size become fields."
         ),
     ] = True,
+    image_column: cli_columns.Image = None,
+    text_column: cli_columns.Text = None,
+    id_column: cli_columns.Id = None,
     rejects: Annotated[
         Path | None, typer.Option("--rejects", metavar="FILE", help="Write all rejects to FILE, as JSON lines.")
     ] = None,
+    memory: cli_index.Memory = None,
+    index: cli_index.Kind = None,
+    index_device: cli_index.OnDevice = None,
     database: DatabaseUrl = None,
     trust: cli_index.Trust = False,
     as_json: AsJson = False,
@@ -174,14 +188,16 @@ def index(
     from indexer.corpus.readers import open_corpus
     from pipelines.progress import IndexProgress
 
-    corpus = open_corpus(source)  # before a collection is started for a source that is not there
+    settings = cli_index.index_settings(memory, index, index_device)
+    columns = cli_columns.columns(image_column, text_column, id_column)
+    corpus = open_corpus(source, columns=columns)  # before a collection is started for a source that is not there
     if Layout.exists(collection):
         database = _fitting(Layout.read(collection), database)
     elif model is None:
         model = DEFAULT_MODEL
         show_remark(f"A new collection: embedding with {model}, fetched on first use. --model chooses another.")
     with Collection.open(
-        collection, model, parts=parts, database=database, dtype=dtype, device=device, trust=trust
+        collection, model, parts=parts, index=settings, database=database, dtype=dtype, device=device, trust=trust
     ) as opened:
         show_remark(f"Embedding with {opened.embedder.name}{_on_device(opened)}.")
         with IndexProgress(corpus, Path(source)) as progress:
@@ -197,13 +213,15 @@ def index(
                 max_pixels=max_pixels,
                 exif=exif,
                 on_progress=progress,
+                on_index=progress.building,
             )
+        built = cli_index.told_index(opened)
         if rejects is not None:
             cli_summary.write_rejects(rejects, cli_summary.all_rejects(opened, summary, shard_size))
     if as_json:
-        show_json(cli_summary.summary_json(summary))
+        show_json(cli_summary.summary_json(summary) | {"index": built})
     else:
-        cli_summary.show_summary(summary, collection, rejects)
+        cli_summary.show_summary(summary, collection, rejects, cli_index.index_line(built))
     if not summary.found:
         raise typer.Exit(1)
 
@@ -235,11 +253,11 @@ def info(
     show_facts({
         "collection": told["path"],
         "documents": f"{told['documents']:,}" + (f" ({listed(told['by_modality'])})" if told["by_modality"] else ""),
-        "model": f"{told['model']}, {told['dim']} dimensions, {told['fingerprint']['dtype']}",
+        "model": f"{told['model']}, {told['dim']} dimensions, {told['fingerprint']['dtype']}, on {told['device']}",
         "embedded": {"auto": "all parts that a document has"}.get(told["parts"], f"{told['parts']} alone"),
         "generation": f"{told['generation']}, published {told['published']}",
-        "index": told["index"]
-        + (f" Recall@10 when it was built: {told['recall_at_10']:.3f}." if told["recall_at_10"] is not None else ""),
+        "index": told["index"],
+        "recall@10": cli_index.recall_line(told),
         "vectors": f"{amount(told['vector_bytes'])} in {counted(told['segments'], 'segment')}"
         + (f", {counted(told['tombstones'], 'deleted row')} (compact drops them)" if told["tombstones"] else ""),
         "metadata": told["metadata"],

@@ -68,6 +68,7 @@ def _show(diagnosis: Diagnosis) -> None:
             "processor": f"{diagnosis.processor}, {diagnosis.threads} threads",
             "bfloat16": f"{measured}({flags})",
             "devices": "\n".join(diagnosis.devices) or "none besides the CPU",
+            "runs on": f"{diagnosis.device} (--device names another)",
         },
     )
     _section("FAISS", _faiss(diagnosis))

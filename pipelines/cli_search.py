@@ -134,8 +134,11 @@ def search(
     ] = "auto",
     device: Annotated[
         str,
-        typer.Option("--device", metavar="NAME", help="Where the models run.", rich_help_panel=METHOD),
-    ] = "cpu",
+        typer.Option(
+            "--device", metavar="NAME", rich_help_panel=METHOD,
+            help="Where models run: auto (a card where there is one), cpu, cuda, cuda:1, mps.",
+        ),
+    ] = "auto",
     inversion: cli_drawing.InversionName = None,
     generator: cli_drawing.GeneratorName = None,
     merge: cli_drawing.MergeName = None,
@@ -251,14 +254,13 @@ def parse_where(value: str | None) -> Any:
 
 def _write_page(file: Path, query: Query, results: Results, collection: Collection) -> None:
     from indexer.files import atomic_write
-    from indexer.media import recorded_image
-    from pipelines.report import search_page
+    from pipelines.report import search_page, stored_images
 
-    reference = query.image
+    reference: Any = query.image
     if query.like is not None and results.hits:
         with collection.snapshot() as snapshot:
             [document] = snapshot.documents(snapshot.vector_ids([query.like]))
-        reference = None if document.image is None else recorded_image(document.image, document.image_sha256)
+        reference = stored_images(document)
     atomic_write(file, search_page(query, results, reference).encode("utf-8", "backslashreplace"))
     show_remark(f"Wrote {file}")
 

@@ -43,7 +43,7 @@ NOTHING = (
 )
 
 
-def show_summary(summary: Summary, collection: Path, rejects: Path | None) -> None:
+def show_summary(summary: Summary, collection: Path, rejects: Path | None, index: str) -> None:
     """All of it, for a person."""
     out.print(f"Indexed {plain(summary.source)} in {duration(summary.seconds)}.", markup=False, soft_wrap=True)
     show_facts({
@@ -55,6 +55,7 @@ def show_summary(summary: Summary, collection: Path, rejects: Path | None) -> No
         "rejected": f"{summary.rejected:,}" + (f" ({listed(summary.reasons)})" if summary.reasons else ""),
         "passed over": passed_over(summary.passed_over),
         "searchable": f"{counted(summary.documents, 'document')} in {collection}, generation {summary.generation}",
+        "index": index,
     })  # fmt: skip
     if summary.rejects:
         _show_rejects(summary, rejects)

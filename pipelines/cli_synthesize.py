@@ -170,7 +170,7 @@ def synthesize(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of everything random.")] = 0,
-    device: Annotated[str, typer.Option("--device", metavar="NAME", help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Make training data of picture and text together: a picture, a question about it, and what answers it.

@@ -35,7 +35,9 @@ LearningRate = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of everything random.")]
 Bf16 = Annotated[bool | None, typer.Option("--bf16/--no-bf16", help="Autocast to bfloat16.", show_default=False)]
-Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu or cuda.")]
+Device = Annotated[
+    str | None, typer.Option("--device", metavar="NAME", help="cpu (if not told), cuda, cuda:1, mps or auto.")
+]
 
 CLIP_EPILOG = examples(
     "underdrawing train clip captions.parquet --out runs/clip",

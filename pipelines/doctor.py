@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from indexer.embed.devices import AUTO, settled_device
 from indexer.errors import UnderdrawingError
 
 PACKAGES = (
@@ -78,6 +79,7 @@ class Diagnosis:
         processor: Its model.
         threads: How many this process may use.
         devices: CUDA and MPS devices, in words.
+        device: The one that models run on if not told.
         bf16: See `Bf16`.
         faiss: What `indexer.index.faiss_index.describe` says; None where FAISS cannot be used.
         bundled: Bundled models and whether they are there.
@@ -89,6 +91,7 @@ class Diagnosis:
     processor: str
     threads: int
     devices: tuple[str, ...]
+    device: str
     bf16: Bf16
     faiss: Mapping[str, Any] | None
     bundled: Mapping[str, bool]
@@ -109,6 +112,7 @@ def examine() -> Diagnosis:
         processor=processor(),
         threads=usable_threads(),
         devices=_or_problem(devices, (), problems),
+        device=_or_problem(lambda: settled_device(AUTO), "cpu", problems),
         bf16=Bf16(bf16_flags(), _or_problem(bf16_speedup, None, problems)),
         faiss=_or_problem(faiss_facts, None, problems),
         bundled=bundled_models(),

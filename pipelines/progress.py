@@ -79,6 +79,16 @@ class IndexProgress:
             self._told = now
             err.print(state, soft_wrap=True)
 
+    def building(self, what: str, done: int, total: int) -> None:
+        """Show that an index is built; `index_corpus` calls it."""
+        state = f"building the index: {what}, {done:,} of {total:,}"
+        now = time.monotonic()
+        if err.is_terminal:
+            self._bar.update(self._task, completed=done, total=max(total, 1), state=state)
+        elif now - self._told >= LINE_EVERY:
+            self._told = now
+            err.print(state, soft_wrap=True)
+
 
 def progress_line(done: int, total: int | None, rejected: int, seconds: float) -> str:
     """Such as `2,048 of 10,944 · 56/s · 2 min 39 s left · 3 rejected`."""
@@ -101,7 +111,7 @@ def count_entries(corpus: Corpus, path: Path) -> int | None:
     match corpus:
         case FolderCorpus() if path.is_dir():
             return _count_folder(path)
-        case JsonlCorpus() if path.suffix.lower() != ".gz":
+        case JsonlCorpus() if path.suffix.lower() in (".jsonl", ".ndjson"):
             return _count_lines(path)
         case ParquetCorpus():
             return _count_rows([path])

@@ -8,11 +8,12 @@ What this module does not know: methods, collections, how sentences are searched
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexer.embed.devices import AUTO, checked_device
+from indexer.embed.loading import loading
 from indexer.errors import CallError, ItemError, StoreError, WritingError
 from indexer.types import ImageSource, JsonValue
 from retrieval.kept import Entries, cache_folder, digest_of, evened
@@ -71,7 +72,7 @@ class Scribe:
         cache: The folder where captions and sentences are kept; None for the user's cache folder.
         anew: Write again what is in the cache.
         strict: Raise where something cannot be written, in place of searching with less and a note.
-        device: Where local models run.
+        device: Where local models run: `auto` (a card where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
     """
 
     def __init__(
@@ -82,15 +83,14 @@ class Scribe:
         cache: Path | None = None,
         anew: bool = False,
         strict: bool = False,
-        device: str = "cpu",
+        device: str = AUTO,
     ) -> None:
         self._captioner = captioner
         self._rewriter = rewriter
         self._cache = Entries(cache or cache_folder("sentences"))
         self._anew = anew
         self._strict = strict
-        self._device = device
-        self._loading = threading.Lock()
+        self._device = checked_device(device)
 
     def captioner(self) -> Captioner:
         """The captioner.
@@ -99,7 +99,7 @@ class Scribe:
             CallError: None was given.
             ModelError: It cannot be loaded.
         """
-        with self._loading:
+        with loading():
             if self._captioner is None:
                 raise CallError(
                     "The method caption needs a captioner that says what the reference shows.",
@@ -117,7 +117,7 @@ class Scribe:
             CallError: None was given, or its name does not parse.
             ModelError: It cannot be loaded.
         """
-        with self._loading:
+        with loading():
             if self._rewriter is None:
                 raise CallError(
                     "The method caption needs a rewriter that changes the caption as the sentence says.",

@@ -10,9 +10,9 @@ import pytest
 import indexer
 
 NAMES = [
-    "Added", "Collection", "Device", "Document", "Embedder", "IndexKind", "IndexSettings", "Item", "Modality", "Parts",
-    "Progress", "Rejected", "Snapshot", "StoredDocument", "Summary", "UnderdrawingError", "index_corpus", "load_embedder",
-    "open_corpus",
+    "Added", "Collection", "Columns", "Device", "Document", "Embedder", "IndexKind", "IndexSettings", "Item", "Modality",
+    "Parts", "Progress", "Rejected", "Snapshot", "StoredDocument", "Summary", "UnderdrawingError", "index_corpus",
+    "load_embedder", "open_corpus",
 ]  # fmt: skip
 
 HEAVY = [

@@ -45,3 +45,8 @@ def _folder(kind: str, name: str, *marks: str) -> Path:
 def generic_texts() -> list[str]:
     """Short texts about anything: what a query's text vector is on average, which centring subtracts."""
     return (FOLDER / "generic_texts.txt").read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def change_texts() -> list[str]:
+    """Sentences that say a change and nothing else, as a composed query's sentence does; indexes are tuned by them."""
+    return (FOLDER / "change_texts.txt").read_text(encoding="utf-8").split("\n")[:-1]

@@ -9,7 +9,8 @@
 * The id is the path below the folder, with slashes, made portable by `portable_name`.
 * The stamp is made of the size and the time of change of the file and of its sidecars.
 * A table or shard (`tables.py`) gives its own documents; ids that it makes up begin with its path. If its records name
-  image files of its folder, they reach these images instead (`named_files.py`).
+  image files of its folder, they reach these images instead (`named_files.py`). A record or a JSON file that names
+  several (`pages.py`) is a document of all of them, and they are no documents beside it.
 * The order is that of the bytes of the paths.
 
 A sidecar that cannot be used is a reject of its own; its image or text is a document all the same, without it.
@@ -29,16 +30,18 @@ from functools import cached_property
 from pathlib import Path
 
 from indexer.corpus import tables
+from indexer.corpus.columns import Columns
 from indexer.corpus.content import looks_like_image
 from indexer.corpus.named_files import FileTable, NamedFiles
+from indexer.corpus.pages import PageCorpus, is_page
 from indexer.corpus.paths import COLLECTION_FILE, Listing, is_collection, portable_name, printable, read_listing
 from indexer.corpus.places import FILE_READ, FOLDER_READ, Place, Visited
 from indexer.corpus.reasons import Reason
-from indexer.corpus.records import Entry
+from indexer.corpus.records import Corpus, Entry
 from indexer.corpus.samples import read_sample
 from indexer.corpus.selection import ALL, Selection
 from indexer.corpus.sidecars import Sidecars
-from indexer.corpus.suffixes import DRAWING, NO_SUFFIX, TEXTS, is_image_name, litter_kind, split_name
+from indexer.corpus.suffixes import DETAILS, DRAWING, NO_SUFFIX, TEXTS, is_image_name, litter_kind, split_name
 from indexer.errors import ItemError
 from indexer.types import PassedOver, Rejected
 
@@ -46,6 +49,7 @@ COLLECTION = "underdrawing collection"
 EMPTY_FOLDER = "empty folder"
 NOT_A_FILE = "no regular file"
 CARD = "README beside tables"
+PAGE_IMAGE = "image of a page"
 
 
 class FolderCorpus:
@@ -55,18 +59,22 @@ class FolderCorpus:
         root: The folder.
         meant: Which of its files.
         source: The name of the source; by default the folder's absolute path.
+        columns: Which columns of its tables are the id, the text and the image, where that is not to be found out.
 
     Attributes:
         source: As given.
     """
 
-    def __init__(self, root: Path, meant: Selection = ALL, source: str | None = None) -> None:
+    def __init__(
+        self, root: Path, meant: Selection = ALL, source: str | None = None, columns: Columns | None = None
+    ) -> None:
         self._root = root.resolve()
         self._meant = meant
+        self._columns = columns
         self.source = source or portable_name(str(self._root))
 
     def __iter__(self) -> Iterator[Entry]:
-        walk = _Walk(self._root, Visited(self._root, self._meant), NamedFiles())
+        walk = _Walk(self._root, Visited(self._root, self._meant), NamedFiles(), self._columns)
         # A stack in place of recursion: folders nest deeper than Python's calls may.
         opened = [walk.read(Place(self._root, "", self._meant))]
         try:
@@ -89,6 +97,7 @@ class _Walk:
     root: Path
     visited: Visited
     named: NamedFiles
+    columns: Columns | None
 
     def read(self, place: Place) -> Generator[Entry | Place, None, None]:
         """The entries of a folder, and the folders in it, in their order."""
@@ -113,17 +122,18 @@ class _Reading:
     """One folder while it is read."""
 
     def __init__(self, walk: _Walk, place: Place, listing: Listing) -> None:
-        self._root, self._visited, self._named = walk.root, walk.visited, walk.named
+        self._root, self._visited, self._named, self._columns = walk.root, walk.visited, walk.named, walk.columns
         self._place, self._names, self._links, self._broken = place, listing.names, listing.links, dict(listing.broken)
         files = (name for name in listing.names if not name.endswith("/") and litter_kind(name) is None)
         self._sidecars = Sidecars(files, self._looks_like_image)
         self._file_tables: dict[str, FileTable] = {}
+        self._pages: set[str] = set()
 
     def entries(self, stack: ExitStack) -> Iterator[Entry | Place]:
         """What is in the folder, in order; what `stack` closes is needed until what is below was read, too."""
         for name in self._names:
             if self._may_name_files(name):
-                table = tables.open_in_folder(self._place, name, self._root)
+                table = self._table_of(name)
                 if tables.names_files(table):
                     named = self._named.read(table, self._place.path / name, self._place.prefix)
                     self._file_tables[name] = stack.enter_context(named)
@@ -164,17 +174,24 @@ class _Reading:
         elif is_document and suffix in TEXTS and tables.is_card(name) and self._holds_tables:
             yield PassedOver(path.as_uri(), CARD)
         elif is_document:
-            yield from read_sample(self._place, name, self._sidecars, self._named.take(self._place.prefix + name))
+            yield from self._sample(name)
         elif (error := self._broken.get(name)) is not None:
             if error.reason == Reason.NOT_A_FILE.value:
                 yield PassedOver(path.as_uri(), NOT_A_FILE)
             else:
                 # A table may have given ids of its own to images elsewhere.
                 yield Rejected(path.as_uri(), error.reason, error.detail, hides="" if tables.is_table(name) else id)
-        elif tables.is_table(name):
+        elif tables.is_table(name) or name in self._pages:
             yield from self._table(name)
         else:
             yield PassedOver(path.as_uri(), suffix or NO_SUFFIX)
+
+    def _sample(self, name: str) -> Iterator[Entry]:
+        row = self._named.take(self._place.prefix + name)
+        if row is not None and row.part:
+            yield PassedOver((self._place.path / name).as_uri(), PAGE_IMAGE)
+        else:
+            yield from read_sample(self._place, name, self._sidecars, row)
 
     def _table(self, name: str) -> Iterator[Entry]:
         path = self._place.path / name
@@ -185,13 +202,25 @@ class _Reading:
         elif tables.is_beside_its_shard(name, frozenset(self._names)):
             yield PassedOver(path.as_uri(), tables.TABLE_BESIDE)
         else:
-            yield from tables.entries_of(tables.open_in_folder(self._place, name, self._root), path.as_uri())
+            yield from tables.entries_of(self._table_of(name), path.as_uri())
+
+    def _table_of(self, name: str) -> Corpus:
+        if name in self._pages:
+            return PageCorpus(self._place.path / name, self._place.id_of(name))
+        return tables.open_in_folder(self._place, name, self._root, self._columns)
 
     def _may_name_files(self, name: str) -> bool:
         """Whether it is worth while to look into a table for names of files. Parquet files by the thousand are not."""
+        if self._is_page(name):
+            self._pages.add(name)
+            return True
         if not tables.is_table(name) or name in self._broken or tables.suffix_of(name) in tables.SHARDS:
             return False
         return tables.suffix_of(name) != tables.PARQUET or name.startswith("metadata.") or self._has_images
+
+    def _is_page(self, name: str) -> bool:
+        suspect = split_name(name)[1] == DETAILS and litter_kind(name) is None and name not in self._broken
+        return suspect and not self._sidecars.describes(name) and is_page(self._place.path / name)
 
     @cached_property
     def _has_images(self) -> bool:
@@ -202,15 +231,16 @@ class _Reading:
         return tables.holds_tables(self._place.path, self._names)
 
     def _is_read_elsewhere(self, name: str) -> bool:
-        """Whether the file is a document under another name, which a link gives it."""
+        """Whether the file is read under another name, which a link gives it."""
         path, is_link = self._place.path / name, name in self._links
-        if name in self._broken:
-            return False  # it cannot be read at all, and whoever tries will say so
-        if is_link and self._visited.is_read_in_place(path):
-            return True
+        if name in self._broken or not (is_link or self._place.linked):
+            return False  # what cannot be read at all is told by whoever tries
         try:
-            return (is_link or self._place.linked) and not self._visited.take_file(path, is_link=is_link)
-        except OSError:
+            alike = is_link and _reads_alike(name, path.resolve())
+            if alike and self._visited.is_read_in_place(path):
+                return True
+            return not self._visited.take_file(path, is_link=is_link, alike=alike)
+        except (OSError, ItemError):
             return False
 
     def _looks_like_image(self, name: str) -> bool:
@@ -221,3 +251,13 @@ class _Reading:
         except ItemError as error:
             self._broken[name] = error
             return False
+
+
+def _reads_alike(name: str, real: Path) -> bool:
+    """Whether a file is read as the same under its real name; caches keep files under names that tell nothing."""
+    if tables.is_table(name):
+        return tables.is_table(real.name)
+    if split_name(name)[1] in TEXTS:
+        return split_name(real.name)[1] in TEXTS
+    known = is_image_name(real.name)
+    return looks_like_image(real) if known is None else known

@@ -2,37 +2,51 @@
 
 * `id` is a column of strings or integers. Without the column, or where it is null, a row is named
   `<file stem>-<row>`, counted from 0 in its file.
-* `text` is a column of strings.
-* `image` is a column of encoded bytes, of paths relative to the folder of the file, or of structs of both
-  (`bytes`, `path`), as Hugging Face's datasets writes them.
-* Every other column is a field: times as ISO 8601 strings, durations as seconds, decimals and NaN as JSON has
-  them (a float, null). Columns with binary values inside are not even read, for JSON cannot hold them.
+* `columns.py` tells which columns are the text and the images: encoded bytes, paths relative to the folder of the
+  file, structs of both (`bytes`, `path`), as Hugging Face's datasets writes them, or lists of those. A column of bytes
+  under any other name counts, too, if its first values are images.
+* Every other column is a field; `indexer/validate.py` has what its values become. Columns of bytes that are no images
+  are passed over, for JSON cannot hold them.
 * The stamp is a digest of the content; an image in a file counts by its size and time of change.
 
-Rows are read in small batches, so memory does not grow with the file or its row groups.
+Rows are read in small batches, so memory does not grow with the file or its row groups; what pages claim is looked at
+before they are unpacked. A row group that cannot be read costs its rows alone.
 
 What this module does not know: whether an image is one.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from datetime import date, time, timedelta
-from decimal import Decimal
-from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from urllib.parse import quote
 
+from indexer.corpus.columns import Columns, find_id, require_columns
+from indexer.corpus.parquet_pages import Pages, survey
+from indexer.corpus.parquet_types import (
+    ColumnTypes,
+    arrow_errors,
+    in_microseconds,
+    is_heavy,
+    python_value,
+    require_small,
+)
 from indexer.corpus.paths import open_file, portable_name, printable
-from indexer.corpus.reasons import Reason, refusal
-from indexer.corpus.records import Record, image_path, make_record, of_document, record_or_rejected
+from indexer.corpus.records import Entry
+from indexer.corpus.rows import Rows
 from indexer.errors import ItemError
-from indexer.types import Rejected
+from indexer.reasons import Reason, refusal
+from indexer.types import PassedOver, Rejected
 
 _BATCH_ROWS = 32
+_BATCH_BYTES = 128 * 1024 * 1024
+_BATCH_VALUES = 4 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
+MAX_PAGE_BYTES = 1024 * 1024 * 1024
+MAX_CHUNK_VALUES = 256 * 1024 * 1024
+"""Values of lists in one column of a row group: as many may be in a single row."""
 
 
 class ParquetCorpus:
@@ -42,123 +56,175 @@ class ParquetCorpus:
         files: The files, by their absolute paths.
         source: The absolute path of the file, or of the folder that holds the files.
         name: What the ids of rows without one begin with; by default the stem of each row's file.
+        columns: Which columns are the id, the text and the image, where that is not to be found out.
 
     Attributes:
         source: As given.
     """
 
-    def __init__(self, files: Sequence[Path], source: str, name: str | None = None) -> None:
+    def __init__(
+        self, files: Sequence[Path], source: str, name: str | None = None, columns: Columns | None = None
+    ) -> None:
         self._files = files
         self._name = name
+        self._columns = columns or Columns()
         self.source = source
 
-    def __iter__(self) -> Iterator[Record | Rejected]:
+    def __iter__(self) -> Iterator[Entry]:
         for file in self._files:
             name = self._name or portable_name(file.stem)
             try:
-                for number, row in enumerate(_rows(file)):
-                    uri = f"{file.as_uri()}#row={number}"
-                    yield record_or_rejected(uri, partial(_record, row, f"{name}-{number}", file, uri), hides="")
+                with open_file(file) as opened:
+                    yield from _Table(opened, file, name, self._columns).entries()
             except ItemError as error:
-                # The rows that are not seen may have ids of their own: which column there is stands behind the damage.
+                # Nothing is known of the rows, which may have ids of their own.
                 yield Rejected(file.as_uri(), error.reason, error.detail, hides="")
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file, as Arrow scalars by column name; read as they are asked for."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+class _Table:
+    """One file.
 
-    read = 0
-    with open_file(path) as file:
-        try:
-            # With a buffer, pages are read one by one; without, the whole column of a row group at once.
-            table = pq.ParquetFile(file, buffer_size=_READ_BYTES)
-            kinds = {column.name: column.type for column in table.schema_arrow}
-            wanted = [name for name, kind in kinds.items() if name == "image" or not _holds_bytes(kind)]
-            for group in range(table.num_row_groups):  # else damage in one takes rows of the one before with it
-                for batch in table.iter_batches(_BATCH_ROWS, [group], columns=wanted, use_threads=False):
-                    columns = [_in_microseconds(column) for column in batch.columns]
+    Raises:
+        ItemError: It cannot be read at all.
+    """
+
+    def __init__(self, file: BufferedReader, path: Path, name: str, columns: Columns) -> None:
+        self._file, self._path, self._name = file, path, name
+        self._uri = path.as_uri()
+        with arrow_errors(f"{printable(path)} cannot be read"):
+            self._table, self._types = self._open()
+        require_columns(self._types.names, columns, printable(path.name))
+        self._columns = columns
+        id_column, _ = find_id(dict.fromkeys(self._types.names), columns)
+        self._hides = f"{name}-" if id_column is None else ""
+
+    def entries(self) -> Iterator[Entry]:
+        """The entries of the file's rows, and of the columns that are passed over."""
+        images, passed_over = self._image_columns()
+        for name in passed_over:
+            yield PassedOver(f"{self._uri}#column={quote(name, errors='replace')}", "column of bytes")
+        wanted = [name for name in self._types.names if name not in passed_over]
+        rows = Rows(self._uri, self._columns, self._path.parent, image_columns=images, only_objects=True)
+        first = 0
+        for group in range(self._table.num_row_groups):
+            count = self._table.metadata.row_group(group).num_rows
+            read = 0
+            try:
+                for batch in self._batches(group, wanted):
+                    columns = {n: in_microseconds(c) for n, c in zip(batch.schema.names, batch.columns, strict=True)}
+                    heavy = {name for name, column in columns.items() if is_heavy(column)}
                     for row in range(batch.num_rows):
-                        yield {name: column[row] for name, column in zip(batch.schema.names, columns, strict=True)}
-                    read += batch.num_rows
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last from damaged column names
-            detail = f"{printable(path)} cannot be read beyond row {read:,} ({error})."
-            raise refusal(Reason.DAMAGED, detail) from error
+                        yield from self._row(columns, heavy, row, first + read, rows)
+                        read += 1
+            except ItemError as error:
+                rows_lost = f"beyond row {first + read:,}, up to row {first + count - 1:,}"
+                detail = f"{printable(self._path)} cannot be read {rows_lost} ({error.detail})."
+                yield Rejected(self._uri, error.reason, detail, hides=self._hides)
+            first += count
+
+    def _row(self, columns: dict[str, Any], heavy: set[str], row: int, number: int, rows: Rows) -> Iterator[Entry]:
+        uri = f"{self._uri}#row={number}"
+        values: dict[str, Any] = {}
+        fault: ItemError | None = None
+        for name, column in columns.items():
+            try:
+                if name in heavy:
+                    require_small(name, column, row)
+                values[name] = python_value(name, column[row])
+            except ItemError as error:
+                fault = fault or error
+        if fault is None:
+            yield from rows.entries(values, f"{self._name}-{number}", uri)
+            return
+        id_column, id = find_id({name: values.get(name) for name in columns}, self._columns)
+        hides = str(id) if isinstance(id, str | int) else f"{self._name}-{number}" if id_column is None else ""
+        yield Rejected(uri, fault.reason, fault.detail, hides=hides)
+
+    def _open(self) -> tuple[Any, ColumnTypes]:
+        import pyarrow.parquet as pq
+
+        # With a buffer, pages are read one by one; without, the whole column of a row group at once.
+        table = pq.ParquetFile(self._file, buffer_size=_READ_BYTES)
+        schema = table.metadata.schema
+        leaves = [schema.column(number) for number in range(len(schema))]
+        # A dictionary of long values, taken again and again by one list, unpacks to a thousand times the file.
+        kept = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.max_repetition_level > 0]
+        if kept:
+            table = pq.ParquetFile(self._file, buffer_size=_READ_BYTES, read_dictionary=kept)
+        return table, ColumnTypes(table.schema_arrow)
+
+    def _image_columns(self) -> tuple[tuple[str, ...], list[str]]:
+        """The columns that hold images, and those of bytes that are passed over."""
+        images: list[str] = []
+        passed_over: list[str] = []
+        for name in self._types.of_bytes:
+            if self._columns.image is not None:
+                is_image = name == self._columns.image
+            else:
+                is_image = self._types.is_image(name) is not False and self._holds_images(name)
+            (images if is_image else passed_over).append(name)
+        return tuple(images), passed_over
+
+    def _holds_images(self, name: str) -> bool:
+        """Whether a column of bytes holds images, by the first that has a value."""
+        if self._types.is_image(name):
+            return True
+        for group in range(self._table.num_row_groups):
+            try:
+                for batch in self._batches(group, [name]):
+                    if (found := self._types.look(batch.column(0))) is not None:
+                        return found
+            except ItemError:
+                return True  # it will be met again, and told
+        return False
+
+    def _batches(self, group: int, columns: Sequence[str]) -> Iterator[Any]:
+        """The rows of a row group, a few at a time.
+
+        Raises:
+            ItemError: `damaged` or `too-many-bytes`.
+        """
+        total = self._table.metadata.row_group(group).num_rows
+        rows = _batch_rows(self._survey(group, frozenset(columns)), total)
+        batches = self._table.iter_batches(rows, [group], columns=list(columns), use_threads=False)
+        while True:
+            with arrow_errors("it is damaged"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _survey(self, group: int, columns: frozenset[str]) -> dict[str, Pages]:
+        """What the pages of a row group claim, by leaf column."""
+        found = {}
+        metadata = self._table.metadata.row_group(group)
+        for number in range(metadata.num_columns):
+            with arrow_errors("it is damaged"):
+                chunk = metadata.column(number)
+                name = chunk.path_in_schema
+                starts = [start for start in (chunk.dictionary_page_offset, chunk.data_page_offset) if start]
+                length = chunk.total_compressed_size
+            if self._types.column_of(name) in columns and starts:
+                found[name] = survey(self._file, min(starts), length)
+        return found
 
 
-def _holds_bytes(kind: Any) -> bool:
-    """Whether values of an Arrow type are bytes, or contain some."""
-    import pyarrow as pa
+def _batch_rows(claims: dict[str, Pages], rows: int) -> int:
+    """How many of a row group's rows to read at once.
 
-    if pa.types.is_struct(kind):
-        return any(_holds_bytes(field.type) for field in kind)
-    if pa.types.is_map(kind):
-        return _holds_bytes(kind.key_type) or _holds_bytes(kind.item_type)
-    if hasattr(kind, "value_type"):  # lists and dictionaries
-        return _holds_bytes(kind.value_type)
-    return "binary" in str(kind)
-
-
-def _in_microseconds(column: Any) -> Any:
-    """Python's times go down to microseconds; Arrow converts finer ones only where pandas is installed."""
-    import pyarrow as pa
-
-    kind = column.type
-    if getattr(kind, "unit", None) != "ns":
-        return column
-    if pa.types.is_timestamp(kind):
-        return column.cast(pa.timestamp("us", kind.tz), safe=False)
-    return column.cast(pa.time64("us") if pa.types.is_time(kind) else pa.duration("us"), safe=False)
+    Raises:
+        ItemError: `too-many-bytes`: one row may be too much.
+    """
+    for name, pages in claims.items():
+        if pages.largest > MAX_PAGE_BYTES:
+            raise _too_much(name, f"a page of {pages.largest:,} bytes; allowed are {MAX_PAGE_BYTES:,}")
+        if pages.values > MAX_CHUNK_VALUES:
+            raise _too_much(name, f"{pages.values:,} values in one row group; allowed are {MAX_CHUNK_VALUES:,}")
+    heaviest = max((pages.largest for pages in claims.values()), default=0)
+    longest = max((pages.values for pages in claims.values()), default=0) // max(rows, 1)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(heaviest, 1), _BATCH_VALUES // max(longest, 1)))
 
 
-def _record(row: dict[str, Any], id_of_place: str, file: Path, uri: str) -> Record:
-    own = _python_value("id", row["id"]) if "id" in row else None
-    with of_document(id_of_place if own is None else own) as id:
-        values = {name: _python_value(name, scalar) for name, scalar in row.items() if name != "id"}
-        text, image = (values.pop(name, None) for name in ("text", "image"))
-        return make_record(
-            id=id,
-            text=text,
-            image=_image(image, file.parent),
-            fields={name: _json_value(value) for name, value in values.items()},
-            uri=uri,
-            derived=own is None,
-        )
-
-
-def _python_value(name: str, scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError as error:
-        raise refusal(Reason.NOT_UTF8, f"The column {printable(name)!r} is not UTF-8.") from error
-    except (ValueError, OverflowError) as error:  # unknown time zones, dates beyond the year 9999
-        raise refusal(Reason.BAD_FIELDS, f"The column {printable(name)!r} cannot be read: {error}.") from error
-
-
-def _image(value: object, folder: Path) -> Path | bytes | None:
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if value is None or isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return image_path(value, folder)
-    raise refusal(Reason.BAD_IMAGE, f"The image must be bytes or a path, not {type(value).__name__}.")
-
-
-def _json_value(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _json_value(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_json_value(inner) for inner in value]
-        case float() | Decimal():
-            return None if math.isnan(value) else float(value)
-        case date() | time():  # a datetime is a date
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case UUID():
-            return str(value)
-        case _:
-            return value
+def _too_much(name: str, what: str) -> Exception:
+    remedy = "Write the file with smaller row groups, or without the column"
+    return refusal(Reason.TOO_MANY_BYTES, f"the column {printable(name)!r} has {what}. {remedy}")

@@ -88,8 +88,13 @@ class Visited:
             self._collections[folder] = is_collection(folder)
         return self._collections[folder]
 
-    def take_file(self, path: Path, *, is_link: bool) -> bool:
+    def take_file(self, path: Path, *, is_link: bool, alike: bool) -> bool:
         """Remember a file outside the root, which a link led to, itself or its folder; False if it was read before.
+
+        Args:
+            path: The file.
+            is_link: Whether it is a link itself.
+            alike: Whether what the link leads to is read by its own name, too, where the walk comes to it.
 
         Raises:
             OSError: The file cannot be asked.
@@ -101,7 +106,7 @@ class Visited:
             return False
         if is_link:
             real = Path(os.path.realpath(path))
-            elsewhere = not real.is_relative_to(self.root) and litter_kind(real.name) is None
+            elsewhere = alike and not real.is_relative_to(self.root) and litter_kind(real.name) is None
             if elsewhere and identity_of(real.parent, real.parent.stat()) in self._folders:
                 return False
             self._files.add(identity)

@@ -12,48 +12,59 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from indexer.corpus.columns import Columns
 from indexer.corpus.content import looks_like_image
 from indexer.corpus.folder import FolderCorpus
 from indexer.corpus.paths import is_collection, portable_name, printable, read_listing, scan_folder
 from indexer.corpus.records import Corpus, Record
 from indexer.corpus.selection import Selection, before_braces, expand, has_braces, has_wildcards, select
 from indexer.corpus.suffixes import is_image_name
-from indexer.corpus.tables import SHARDS, TABLES, open_table, suffix_of
+from indexer.corpus.tables import JSON_FILES, SHARDS, TABLES, open_table, suffix_of
 from indexer.corpus.webdataset import WebDatasetCorpus
 from indexer.errors import CallError, ItemError
 
 __all__ = ["Corpus", "Record", "open_corpus"]
 
 _ACCEPTED = (
-    "Accepted are a folder of images, texts, tables and shards, an image, a .jsonl or .ndjson file, a .parquet file, a "
-    ".tar shard of WebDataset (lines and shards also .gz, .bz2, .xz or .zst), or a pattern such as 'photos/**/*.jpg' "
-    "or 'shards-{000..012}.tar'."
+    "Accepted are a folder of images, texts, tables and shards, an image, a .jsonl, .json, .csv, .tsv or .parquet "
+    "file, a .tar shard of WebDataset (all but Parquet also .gz, .bz2, .xz or .zst), or a pattern such as "
+    "'photos/**/*.jpg' or 'shards-{000..012}.tar'."
 )
 
 
-def open_corpus(source: str | Path) -> Corpus:
+def open_corpus(source: str | Path, *, columns: Columns | None = None) -> Corpus:
     """Open a source of documents. Nothing is read of it before it is iterated over.
 
     Args:
         source: The path of a folder or file, or a pattern of files. A path that is there is no pattern.
+        columns: Which columns of a table are the id, the text and the image; by default `columns.py` finds out.
 
     Raises:
-        CallError: Nothing is there, or nothing that can be read, or it lies in a collection.
+        CallError: Nothing is there, or nothing that can be read, or it lies in a collection; or columns are named of
+            what has none.
     """
+    corpus = _open(source, columns)
+    if columns is not None and columns.named and isinstance(corpus, WebDatasetCorpus):
+        named = ", ".join(repr(name) for name in columns.named.values())
+        raise CallError(f"Columns are named ({named}), and {printable(corpus.source)} is a shard, which has none.")
+    return corpus
+
+
+def _open(source: str | Path, columns: Columns | None) -> Corpus:
     path = Path(source)
     try:
         if path.exists():
             _refuse_collections(path)
         if path.is_dir():
-            return _open_folder(path.resolve())
+            return _open_folder(path.resolve(), columns)
         if path.is_file():
-            return _open_file(path.resolve())
+            return _open_file(path.resolve(), columns)
         if path.exists():
             raise CallError(f"{printable(path)} is neither a folder nor a regular file.", _ACCEPTED)
     except OSError as error:
         raise CallError(f"{printable(path)} cannot be read ({error.strerror}).", _ACCEPTED) from error
     if has_wildcards(str(source)):
-        return _open_wildcards(str(source))
+        return _open_wildcards(str(source), columns)
     if has_braces(str(source)):
         return _open_pattern(str(source))
     raise CallError(f"{printable(path)} does not exist.", _ACCEPTED)
@@ -70,17 +81,17 @@ def _refuse_collections(source: Path) -> None:
             )
 
 
-def _open_folder(path: Path) -> Corpus:
+def _open_folder(path: Path, columns: Columns | None) -> Corpus:
     try:
         next(scan_folder(path), None)  # a folder that cannot be listed is told at once
     except ItemError as error:
         raise CallError(error.detail, _ACCEPTED) from error
-    return FolderCorpus(path)
+    return FolderCorpus(path, columns=columns)
 
 
-def _open_file(path: Path) -> Corpus:
-    if suffix_of(path.name) in TABLES | SHARDS:
-        return open_table(path)
+def _open_file(path: Path, columns: Columns | None) -> Corpus:
+    if suffix_of(path.name) in TABLES | SHARDS | JSON_FILES:
+        return open_table(path, columns=columns)
     known = is_image_name(path.name)
     try:
         if known or (known is None and looks_like_image(path)):
@@ -90,12 +101,12 @@ def _open_file(path: Path) -> Corpus:
     raise CallError(f"{printable(path.name)} is no source of documents.", _ACCEPTED)
 
 
-def _open_wildcards(pattern: str) -> Corpus:
+def _open_wildcards(pattern: str, columns: Columns | None) -> Corpus:
     folder, meant = select(pattern)
     if not _finds_any(folder, meant):
         raise CallError(f"No file matches {printable(pattern)}.", _ACCEPTED)
     _refuse_collections(folder)
-    return FolderCorpus(folder, meant, portable_name(str(Path(pattern).absolute())))
+    return FolderCorpus(folder, meant, portable_name(str(Path(pattern).absolute())), columns)
 
 
 def _finds_any(root: Path, meant: Selection) -> bool:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from indexer.corpus.columns import Columns, find_parts
 from indexer.corpus.image_formats import KNOWN_SUFFIXES
-from indexer.corpus.paths import printable, stat_file
+from indexer.corpus.paths import stat_file
 from indexer.corpus.reasons import Reason, refusal
 from indexer.errors import ItemError
 from indexer.types import Document, PassedOver, Rejected
@@ -107,7 +107,8 @@ def make_record(
     *,
     id: object,
     text: object,
-    image: Path | bytes | None,
+    image: Path | bytes | None = None,
+    images: Sequence[Path | bytes] = (),
     fields: Mapping[str, Any],
     uri: str,
     stamp: str | None = None,
@@ -118,7 +119,8 @@ def make_record(
     Args:
         id: As `checked_id` takes it.
         text: As `checked_text` takes it; a blank one counts as none.
-        image: The picture, not looked at.
+        image: The image, not looked at.
+        images: All images in order, in place of `image`, where there may be several.
         fields: As `checked_fields` takes them.
         uri: Where the document came from.
         stamp: By default a digest of the content, and for an image in a file of its size and time.
@@ -128,17 +130,24 @@ def make_record(
         ItemError: `bad-id`, `bad-text`, `bad-fields`, `not-unicode`, `nul`, `too-long` or `empty`.
     """
     with of_document(id) as known_id:
-        document = Document(known_id, checked_text(text), image, checked_fields(fields), checked_text(uri, "uri"))
-        if document.text is None and image is None:
+        document = Document(
+            known_id,
+            checked_text(text),
+            fields=checked_fields(fields),
+            uri=checked_text(uri, "uri"),
+            images=images or ([] if image is None else [image]),
+        )
+        if document.text is None and document.image is None:
             raise refusal(Reason.EMPTY, "The document has neither text nor image.")
-        return Record(document, stamp or _content_stamp(document.text, image, canonical_json(document.fields)), derived)
+        return Record(document, stamp or _content_stamp(document), derived)
 
 
 def make_sample(
     *,
     id: str,
     text: str | None,
-    image: Path | bytes | None,
+    image: Path | bytes | None = None,
+    images: Sequence[Path | bytes] = (),
     details: Mapping[str, Any],
     uri: str,
     stamp: str | None = None,
@@ -146,29 +155,40 @@ def make_sample(
     """Like `make_record`, for an image or a text with a JSON file beside it, whose content is `details`.
 
     An `id` or `text` in the details goes before those given; a `caption` is the text where there is no other. An id
-    that is not in the details is derived.
+    that is not in the details is derived. `columns.py` has the rest. An image in the details is that of a sample with
+    none; if it cannot be read, that is an error, lest an image's description becomes a text document.
     """
-    own = _first(details.get("id"))
+    own = details.get("id") or None
     with of_document(id if own is None else own) as known_id:
+        images = images or ([] if image is None else [image])
+        named = Columns(image="") if images else Columns()
+        parts = find_parts(details, named, None, has_text=bool(text))
         return make_record(
             id=known_id,
-            text=_first(details.get("text"), text, details.get("caption")),
-            image=image,
-            fields=fields_of(details, taken=frozenset({"id", "text"})),
+            text=parts.text if not text or parts.text_column == "text" else text,
+            images=images or parts.images,
+            fields=parts.fields,
             uri=uri,
             stamp=stamp,
             derived=own is None,
         )
 
 
+MAX_JSON_COMMAS = 4_000_000
+"""In one object; a list of so many empty lists takes 300 MB of memory."""
+
+
 def parse_object(content: bytes) -> dict[str, Any]:
     """Read one JSON object. NaN, which Python writes for what is missing, is null; no field may be infinite.
 
     Raises:
-        ItemError: `not-utf-8` or `bad-json`.
+        ItemError: `not-utf-8`, `bad-json` or `too-long`.
     """
+    if (commas := content.count(b",")) > MAX_JSON_COMMAS:
+        detail = f"The object has {commas:,} commas in {len(content):,} bytes; allowed are {MAX_JSON_COMMAS:,}."
+        raise refusal(Reason.TOO_LONG, detail)
     try:
-        value = json.loads(decode_text(content), parse_constant=_constant)
+        value = json.loads(decode_text(content), parse_constant=json_constant)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise refusal(Reason.BAD_JSON, f"Not JSON: {error.msg} at {line}column {error.colno}.") from error
@@ -192,47 +212,19 @@ def decode_text(content: bytes) -> str:
         raise refusal(Reason.NOT_UTF8, f"Not UTF-8 at byte {error.start:,}.") from error
 
 
-def fields_of(entry: Mapping[str, Any], *, taken: frozenset[str]) -> dict[str, Any]:
-    """The fields of a JSON object: every key that is not `taken`, overlaid with the object under `fields`.
-
-    Raises:
-        ItemError: `bad-fields`, when `fields` is there and no object.
-    """
-    explicit = entry.get("fields") or {}
-    if not isinstance(explicit, dict):
-        raise refusal(Reason.BAD_FIELDS, f"`fields` must be an object, not {type(explicit).__name__}.")
-    others = {key: value for key, value in entry.items() if key not in taken and key != "fields"}
-    return others | explicit
-
-
-def image_path(value: str, folder: Path) -> Path:
-    """The file that an entry means by its `image`, relative to the folder that the entry's own file is in.
-
-    Raises:
-        ItemError: `remote-uri` or `bad-image`.
-    """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
-        raise refusal(Reason.REMOTE_URI, f"The image is {printable(value[:80])}; only paths are read, no URIs.")
-    if not value or value.startswith("data:") or "\0" in value or not _is_unicode(value):
-        raise refusal(Reason.BAD_IMAGE, f"The image is {printable(value[:80])!r}, which is no path.")
-    return folder / value
-
-
-def _first(*values: object) -> object:
-    return next((value for value in values if value not in (None, "")), None)
-
-
-def _content_stamp(text: str | None, image: Path | bytes | None, fields: bytes) -> str:
+def _content_stamp(document: Document) -> str:
     digest = hashlib.sha256()
-    for part in (b"" if text is None else text.encode(), _image_state(image), fields):
+    text, fields = document.text, canonical_json(document.fields)
+    states = [_image_state(image) for image in document.images] or [b""]
+    for part in (b"" if text is None else text.encode(), states[0], fields, *states[1:]):
         digest.update(len(part).to_bytes(8, "little"))  # so that no part can run into the next
         digest.update(part)
     return digest.hexdigest()[:32]
 
 
-def _image_state(image: Path | bytes | None) -> bytes:
+def _image_state(image: object) -> bytes:
     if not isinstance(image, Path):
-        return image or b""
+        return image if isinstance(image, bytes) else b""
     try:
         state = stat_file(image)
     except ItemError as error:
@@ -240,13 +232,6 @@ def _image_state(image: Path | bytes | None) -> bytes:
     return f"{state.st_size}-{state.st_mtime_ns}".encode()
 
 
-def _is_unicode(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _constant(name: str) -> float | None:
+def json_constant(name: str) -> float | None:
+    """What Python's `NaN` and `Infinity` in JSON stand for."""
     return None if name == "NaN" else float(name)

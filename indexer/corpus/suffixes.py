@@ -5,7 +5,7 @@ What this module does not know: what is in a file. Where a name tells nothing, `
 
 from __future__ import annotations
 
-from indexer.corpus.records import IMAGE_SUFFIXES
+from indexer.corpus.image_formats import KNOWN_SUFFIXES
 
 DRAWING = ".svg"
 DETAILS = ".json"
@@ -71,6 +71,6 @@ def litter_kind(name: str) -> str | None:
 def is_image_name(name: str) -> bool | None:
     """Whether a file is taken for an image by its name; None where the name does not tell. A drawing counts as one."""
     suffix = split_name(name)[1]
-    if suffix in IMAGE_SUFFIXES or suffix == DRAWING:
+    if suffix in KNOWN_SUFFIXES or suffix == DRAWING:
         return True
     return False if suffix in NO_IMAGES else None

@@ -1,6 +1,8 @@
 """Tables and shards, by their names: which reader reads one, and what is no table's but lies beside them.
 
     .jsonl .ndjson, also compressed    JsonlCorpus       a document on each line
+    .csv .tsv, also compressed         CsvCorpus         a document in each row
+    .json, also compressed             JsonCorpus        a document in each object of a list; in a folder a sidecar
     .parquet                           ParquetCorpus     a document in each row
     .tar .tgz, also compressed         WebDatasetCorpus  a document for each name in the archive
 
@@ -15,6 +17,9 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
+from indexer.corpus.columns import Columns
+from indexer.corpus.csv_table import CsvCorpus
+from indexer.corpus.json_file import JsonCorpus
 from indexer.corpus.jsonl import JsonlCorpus
 from indexer.corpus.parquet import ParquetCorpus
 from indexer.corpus.paths import portable_name, scan_folder
@@ -29,7 +34,9 @@ _PACKED = ("", ".gz", ".bz2", ".xz", ".zst")
 JSON_LINES = frozenset(f"{kind}{packed}" for kind in (".jsonl", ".ndjson") for packed in _PACKED)
 PARQUET = ".parquet"
 SHARDS = frozenset({".tgz", *(f".tar{packed}" for packed in _PACKED)})
-TABLES = JSON_LINES | {PARQUET}
+SEPARATED = frozenset(f"{kind}{packed}" for kind in (".csv", ".tsv") for packed in _PACKED)
+JSON_FILES = frozenset(f".json{packed}" for packed in _PACKED)
+TABLES = JSON_LINES | SEPARATED | {PARQUET}
 
 TABLE_WITHOUT = "table without text or image"
 TABLE_BESIDE = "table beside its shard"
@@ -56,27 +63,36 @@ def is_table(name: str) -> bool:
     return suffix_of(name) in TABLES | SHARDS and not name.startswith("_")
 
 
-def open_table(path: Path, name: str | None = None, folder: Path | None = None) -> Corpus:
+def open_table(
+    path: Path, name: str | None = None, folder: Path | None = None, columns: Columns | None = None
+) -> Corpus:
     """The reader of a table or shard.
 
     Args:
         path: Its absolute path.
         name: What the ids of rows without one begin with; by default the stem of the file.
         folder: What the name of a shard is relative to, which stands before its keys; None leaves it out.
+        columns: Which columns of a table are the id, the text and the image, where that is not to be found out.
     """
     suffix, source = suffix_of(path.name), portable_name(str(path))
     if suffix in SHARDS:
         return WebDatasetCorpus([path], source, folder)
-    return ParquetCorpus([path], source, name) if suffix == PARQUET else JsonlCorpus(path, name=name)
+    if suffix == PARQUET:
+        return ParquetCorpus([path], source, name, columns)
+    if suffix in SEPARATED:
+        return CsvCorpus(path, name=name, columns=columns)
+    if suffix in JSON_FILES:
+        return JsonCorpus(path, name=name, columns=columns)
+    return JsonlCorpus(path, name=name, columns=columns)
 
 
-def open_in_folder(place: Place, name: str, root: Path) -> Corpus:
+def open_in_folder(place: Place, name: str, root: Path, columns: Columns | None = None) -> Corpus:
     """The reader of a table or shard in a folder; ids that it makes up begin with its path below the root.
 
     Parquet files leave their suffix out of it, as they do by themselves; two other tables may share a stem.
     """
     stem = name[: -len(PARQUET)] if suffix_of(name) == PARQUET else name
-    return open_table(place.path / name, place.id_of(stem), root)
+    return open_table(place.path / name, place.id_of(stem), root, columns)
 
 
 def is_beside_its_shard(name: str, names: frozenset[str]) -> bool:

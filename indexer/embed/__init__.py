@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from indexer.arguments import told
+from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.loading import loading
 from indexer.embed.preprocess import Preprocessing
 from indexer.embed.protocol import Dtype, Embedder
@@ -33,7 +34,7 @@ def load_embedder(
     name: str,
     *,
     dtype: str | Dtype = Dtype.FLOAT32,
-    device: str = "cpu",
+    device: str = AUTO,
     preprocessing: str | Preprocessing = Preprocessing.OWN,
 ) -> Embedder:
     """The embedder of that name.
@@ -46,11 +47,12 @@ def load_embedder(
             decoded at a fraction of their size where the short side stays N times the model's. Large photographs
             decode several times faster, to vectors a little other.
         dtype: Arithmetic of the forward pass.
-        device: `cpu`, `cuda`, `cuda:1`, `mps`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `auto` takes a card where there is one.
         preprocessing: What is done to pictures first; part of the fingerprint.
 
     Raises:
-        CallError: The name does not parse, or the model's pictures cannot be padded.
+        CallError: The name does not parse, the model's pictures cannot be padded, or there is no device of that name.
+        DeviceError: This machine has no such device.
         UnknownNameError: An unknown family, bundled model, dtype or architecture.
         ModelError: The weights cannot be found, fetched or read.
         MissingExtraError: The model needs a package that is not installed.
@@ -60,8 +62,9 @@ def load_embedder(
     family, colon, rest = name.partition(":")
     if not colon or not rest:
         raise CallError(f"The model name {name!r} has no family.", f"Write FAMILY:NAME, such as {EXAMPLES}.")
+    settled = settled_device(device)
     with loading():
-        model = _load(family, rest, name, Dtype(dtype), device)
+        model = _load(family, rest, name, Dtype(dtype), settled)
     if Preprocessing(preprocessing) is Preprocessing.OWN:
         return model
     from indexer.embed.clip import ClipEmbedder

@@ -104,6 +104,7 @@ class Embedder(ABC):
         dim: Length of a vector.
         modalities: What it takes.
         batch_size: Items handed to `forward` at once.
+        device: Where it runs, such as `cpu` or `cuda:1`; empty where it does not say.
         streams: Batches that a batch job embeds side by side, each in one of the `threads`.
         fuses_natively: Whether a fused item is read by one model, and not summed from the vectors of its parts.
         reads_instructions: Whether an instruction changes a query's vector.
@@ -112,6 +113,7 @@ class Embedder(ABC):
     name: str
     dim: int
     modalities: frozenset[Modality]
+    device: str = ""
     batch_size: int = 64
     streams: int = 1
     fuses_natively: bool = False

@@ -128,7 +128,7 @@ class CodedIndex:
         Raises:
             CorruptionError: The file cannot be read, or was made from other vectors than `exact` holds.
         """
-        rebuild = "Delete the file: it is made again from the segments."
+        rebuild = "Delete the file; Collection.build_index() or `underdrawing index` makes it again from the segments."
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:

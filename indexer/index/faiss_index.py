@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from indexer.errors import CallError, CorruptionError, MissingExtraError, StoreE
 from indexer.index.choose import HNSW_LINKS, Codes, ivf_lists
 from indexer.index.exact import ExactIndex, rounding_error
 from indexer.index.proposals import EFFORT, FLAT_SPARE, SPARE, TUNE_K, ProposingIndex
-from indexer.index.protocol import NO_ID, Ids, IndexKind, IndexSettings, Plan, Scores
-from indexer.index.tuning import DEPTH, TuningQueries
+from indexer.index.protocol import NO_ID, Ids, IndexKind, IndexSettings, Neighbours, Plan, Scores
+from indexer.index.tuning import DEPTH, TuningQueries, tune
 from indexer.types import JsonValue, Vectors
 
 # They all install the same folder `faiss`: one of them works, two overwrite each other's files.
@@ -123,8 +123,11 @@ class FaissIndex(ProposingIndex):
         settings: IndexSettings,
         seed: int = 0,
         codes: Codes = Codes.FLOAT32,
+        samples: Mapping[str, Vectors] | None = None,
+        groups: Mapping[str, Ids] | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
     ) -> FaissIndex:
-        """Build an index and tune it to the recall of the settings.
+        """Build an index and tune it to the recall of the settings, for every kind of query; see `tuning.py`.
 
         IVF is the same for the same seed; HNSW is built by several threads, and differs a little each time.
 
@@ -134,6 +137,9 @@ class FaissIndex(ProposingIndex):
             settings: The recall to reach.
             seed: Of the training sample, the clustering, the graph's levels and the tuning queries.
             codes: How IVF stores vectors.
+            samples: Queries to tune by, of unit length, by what they are; beside those made of the vectors themselves.
+            groups: Ids by modality, for documents held out of each.
+            on_progress: Called with what is done, how much of it, and of how much.
 
         Raises:
             CallError: `auto`, which is no index of its own.
@@ -142,6 +148,7 @@ class FaissIndex(ProposingIndex):
         if kind is IndexKind.AUTO:
             raise CallError("kind='auto' is a rule, not an index.", "Ask choose_kind which index it means.")
         exact = ExactIndex(parts)
+        told = on_progress or (lambda what, done, total: None)
         rng = np.random.default_rng(seed)
         facts: dict[str, Any] = {"kind": kind.value, "codes": codes.value, "seed": seed}
         facts |= {"rows": exact.size, "dim": exact.dim, "faiss": faiss.__version__}
@@ -150,13 +157,18 @@ class FaissIndex(ProposingIndex):
         if kind is IndexKind.IVF:
             facts["lists"] = ivf_lists(exact.size)
         index = _trained(kind, codes, exact, seed, rng)
-        queries = TuningQueries(exact, rng) if kind is not IndexKind.EXACT and exact.size else None
+        tuned = kind is not IndexKind.EXACT and exact.size
+        queries = TuningQueries(exact, rng, samples, groups) if tuned else None
         held_out = np.empty(0, np.int64) if queries is None else queries.held_out
+        done = 0
         for vectors, ids in parts:
             for start in range(0, len(ids), ADD_ROWS):
+                told("adding vectors", done, exact.size)
                 chunk = slice(start, start + ADD_ROWS)
                 kept = ~np.isin(ids[chunk], held_out)
                 index.add_with_ids(np.ascontiguousarray(vectors[chunk][kept]), np.ascontiguousarray(ids[chunk][kept]))
+                done += len(kept)
+        told("tuning", exact.size, exact.size)
         facts |= {"recall_at_10": 1.0} if queries is None else _tuned(index, exact, facts, settings.recall, queries)
         if len(held_out):
             index.add_with_ids(exact.vectors(held_out), held_out)
@@ -171,7 +183,7 @@ class FaissIndex(ProposingIndex):
         Raises:
             CorruptionError: The file cannot be read, or was made from other vectors than `exact` holds.
         """
-        rebuild = "Delete the file: it is made again from the segments."
+        rebuild = "Delete the file; Collection.build_index() or `underdrawing index` makes it again from the segments."
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
@@ -261,15 +273,18 @@ def _trained(kind: IndexKind, codes: Codes, exact: ExactIndex, seed: int, rng: n
 def _tuned(
     index: Any, exact: ExactIndex, facts: Mapping[str, Any], target: float, queries: TuningQueries
 ) -> dict[str, Any]:
-    """The least effort at which recall@10 is sure to reach the target, or the most there is, and the recall with it."""
+    """The effort that all kinds of queries want, or that an exact search beside it makes enough, and their recalls."""
     kind = IndexKind(facts["kind"])
-    effort, most = (1, facts["lists"]) if kind is IndexKind.IVF else (TUNE_K, EF_MOST)
-    while True:
-        tuned = {EFFORT[kind]: effort}
-        recall = queries.recall(FaissIndex(index, exact, {**facts, **tuned}).search(queries.vectors, DEPTH))
-        if recall.low >= target or recall.mean == 1 or effort == most:
-            return tuned | {"recall_at_10": round(recall.mean, 4), "recall_at_10_low": round(recall.low, 4)}
-        effort = min(math.ceil(effort * 1.2), most)
+    inverted = kind is IndexKind.IVF
+    least, most = (1, facts["lists"]) if inverted else (TUNE_K, EF_MOST)
+    # Beyond a quarter of the lists, or a sixteenth of the rows of a graph, a scan of 8-bit codes costs no more.
+    worth = max(facts["lists"] // 4, 1) if inverted else max(exact.size // 16, 64)
+
+    def ask(effort: int) -> Neighbours:
+        return FaissIndex(index, exact, {**facts, EFFORT[kind]: effort}).search(queries.vectors, DEPTH)
+
+    found = tune(ask, queries, target, least, most, min(worth, most))
+    return {EFFORT[kind]: found.effort, **found.facts()}
 
 
 def _selector(ids: Ids) -> Any:

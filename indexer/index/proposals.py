@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from indexer.index.choose import EXACT_ROWS, Codes
 from indexer.index.exact import ExactIndex, checked_search, no_neighbours
@@ -100,6 +101,18 @@ class ProposingIndex(ABC):
             todo = todo[~complete]
             growth *= GROWTH
         return Neighbours(found.ids, found.scores, " and ".join(sorted(plans)))
+
+    def doubtful(self, queries: Vectors, found: Neighbours) -> npt.NDArray[np.bool_]:
+        """Which queries are of a kind that this index was found to miss neighbours of, and want an exact search: (n,).
+
+        Args:
+            queries: As they were searched.
+            found: What `search` answered.
+        """
+        sure_above = self.metadata.get("sure_above")
+        if sure_above is None or self.plan.value not in found.plan:
+            return np.zeros(len(queries), np.bool_)
+        return np.asarray(found.scores[:, 0] < float(sure_above) * np.linalg.norm(queries, axis=1))
 
     @abstractmethod
     def _plan(self, wanted: int, share: float, growth: int) -> tuple[int, int] | None:

@@ -75,16 +75,20 @@ class Plan(HelpfulEnum):
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """How an index is built and searched; stored with the collection.
+    """How an index is built and searched.
 
     Attributes:
-        kind: The index to use; `auto` follows the size rule.
+        kind: The index to use, an `IndexKind` or its name; `auto` follows the size rule.
         memory_budget: Bytes that the index may take in memory, a number or a text such as "4GB"; None for half of what
             the machine has free.
-        recall: The recall@10 against exact search that approximate kinds are tuned to.
-        device: Where to search.
+        recall: The recall@10 against exact search that approximate kinds are tuned to, for every kind of query.
+        device: Where to search, a `Device` or its name.
         half: On a GPU, hold 16 bits a dimension even where 32 would fit: half the memory, and about half the time.
             What is found is scored in full, so that answers are the same.
+
+    Raises:
+        UnknownNameError: No such kind or device; it lists those there are.
+        CallError: A number or an amount that makes no sense.
     """
 
     kind: IndexKind = IndexKind.AUTO

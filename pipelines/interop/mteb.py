@@ -43,7 +43,7 @@ class MtebEncoder:
     Args:
         model_name: An embedder, or what `load_embedder` takes.
         revision: Ignored: a revision is the fingerprint of what was loaded.
-        device: Where it runs; None for the CPU.
+        device: Where it runs; None to choose, as `auto` does.
         dtype: Its arithmetic, for one that is loaded here.
 
     Raises:
@@ -114,7 +114,7 @@ class MtebRetriever:
     Args:
         model_name: An embedder, or what `load_embedder` takes.
         method: One of `Method`, for queries of both text and picture; those of one part are searched by that part.
-        device: Where the model runs; None for the CPU.
+        device: Where the model runs; None to choose, as `auto` does.
         dtype: Its arithmetic, for one that is loaded here.
         options: For `Retriever`: weights, studio, scribe, merge, gate.
 
@@ -245,7 +245,7 @@ def _discard(folder: Path, collections: list[Collection]) -> None:
 
 
 def _embedder(model: str | Embedder, device: str | None, dtype: str | Dtype) -> Embedder:
-    return model if isinstance(model, Embedder) else load_embedder(model, dtype=dtype, device=device or "cpu")
+    return model if isinstance(model, Embedder) else load_embedder(model, dtype=dtype, device=device or "auto")
 
 
 def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from indexer.embed import load_embedder
+from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import CallError, MissingExtraError
 from indexer.types import Item, Modality, Role
@@ -36,7 +37,7 @@ except ImportError:
 
 
 def as_sentence_transformer(
-    model: str | Embedder, *, dtype: str | Dtype = Dtype.FLOAT32, device: str = "cpu"
+    model: str | Embedder, *, dtype: str | Dtype = Dtype.FLOAT32, device: str = AUTO
 ) -> SentenceTransformer:
     """An embedder as a `SentenceTransformer`: with `encode`, `encode_query`, `encode_document`, `similarity`, `save`.
 
@@ -48,6 +49,7 @@ def as_sentence_transformer(
         dtype: Its arithmetic, for one that is loaded here.
         device: Where it runs, the same.
     """
+    device = settled_device(device)
     return SentenceTransformer(
         modules=[EmbedderModule(model, dtype, device)], device=device, similarity_fn_name="cosine"
     )
@@ -65,9 +67,7 @@ class EmbedderModule(InputModule):  # type: ignore[misc]  # the library is untyp
     config_keys = ["model", "dtype"]
     forward_kwargs = {"task"}
 
-    def __init__(
-        self, model: str | Embedder, dtype: str | Dtype = Dtype.FLOAT32, device: str = "cpu", **_: Any
-    ) -> None:
+    def __init__(self, model: str | Embedder, dtype: str | Dtype = Dtype.FLOAT32, device: str = AUTO, **_: Any) -> None:
         super().__init__()
         self.embedder = model if isinstance(model, Embedder) else load_embedder(model, dtype=dtype, device=device)
         self.model = self.embedder.name

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from indexer.embed.devices import settled_device
 from indexer.errors import CallError, MissingExtraError, UnknownNameError
 from indexer.files import append_lines, atomic_write, read_lines, sweep_temporary
 
@@ -36,6 +37,7 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Mapping[str, A
     Raises:
         CallError: The file is missing or is not a JSON object.
         UnknownNameError: A key that the recipe does not have.
+        DeviceError: It is to run on a device that is not here.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -61,6 +63,8 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Mapping[str, A
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if wanted in (bool, int, float, str) and field.name in values and not fits:
             raise CallError(f"The recipe's {field.name} is {value!r}; it must be of the type {wanted.__name__}.")
+    if "device" in values and "device" in known:
+        values["device"] = settled_device(values["device"])
     return kind(**values)
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.inversion import Inversion, WordReader, load_inversion
 from indexer.embed.loading import loading
 from indexer.errors import CallError, GeneratorError, MissingExtraError, ModelError
@@ -101,14 +102,14 @@ class PseudoTargetGenerator:
 
     @classmethod
     def load(
-        cls, source: str | Path, spec: GeneratorSpec | None = None, *, device: str = "cpu", dtype: str = "float32"
+        cls, source: str | Path, spec: GeneratorSpec | None = None, *, device: str = AUTO, dtype: str = "float32"
     ) -> PseudoTargetGenerator:
         """A generator by bundled name, folder or hub id.
 
         Args:
             source: `bundled:NAME`, a diffusers folder, or a hub id (fetched on first use).
             spec: Over the one in the folder; needed where there is none.
-            device: `cpu`, `cuda`, `mps`.
+            device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             dtype: `float32`, `bfloat16` or `float16` (not on a CPU).
 
         Raises:
@@ -122,6 +123,7 @@ class PseudoTargetGenerator:
             raise MissingExtraError("diffusers", "generate", "Drawing pseudo-targets") from None
         import torch
 
+        device = settled_device(device)
         if dtype == "float16" and device == "cpu":
             raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
         if isinstance(source, str) and source.startswith("bundled:"):
@@ -145,7 +147,8 @@ class PseudoTargetGenerator:
             for each in spec.words
         ]
         digest = _weights_digest(folder) if folder.is_dir() else str(source)
-        with quietly():  # moved after loading: what the loader calls its dtype depends on the release
+        # Moved after loading: what the loader calls its dtype depends on the release.
+        with loading(), quietly():
             pipeline = pipeline.to(device, getattr(torch, dtype))
         return cls(pipeline, spec, inversions, name=str(source), digest=digest)
 

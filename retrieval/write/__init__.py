@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.loading import loading
 from retrieval.write.protocol import Answer, Captioner, Change, Chat, Question, Rewriter
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from retrieval.write.endpoint import Endpoint
 
 
-def load_captioner(source: str | Path, *, device: str = "cpu") -> Captioner:
+def load_captioner(source: str | Path, *, device: str = AUTO) -> Captioner:
     """The captioner of that name.
 
     Args:
@@ -38,13 +39,14 @@ def load_captioner(source: str | Path, *, device: str = "cpu") -> Captioner:
         from retrieval.write.plain import TableCaptioner
 
         return TableCaptioner.load(Path(rest))
+    device = settled_device(device)
     with loading():
         from retrieval.write.captioner import ImageToText
 
         return ImageToText.load(source, device=device)
 
 
-def load_rewriter(source: str | Path, *, device: str = "cpu") -> Rewriter:
+def load_rewriter(source: str | Path, *, device: str = AUTO) -> Rewriter:
     """The rewriter of that name.
 
     Args:
@@ -63,7 +65,7 @@ def load_rewriter(source: str | Path, *, device: str = "cpu") -> Rewriter:
     return _load(source, device, None)
 
 
-def load_chat(source: str | Path, *, device: str = "cpu", dtype: str | Dtype | None = None) -> Chat:
+def load_chat(source: str | Path, *, device: str = AUTO, dtype: str | Dtype | None = None) -> Chat:
     """The chat model of that name.
 
     Args:
@@ -86,6 +88,7 @@ def _load(source: str | Path, device: str, dtype: str | Dtype | None) -> ChatMod
         from retrieval.write.endpoint import Endpoint
 
         return Endpoint.named(rest)
+    device = settled_device(device)
     with loading():
         from retrieval.write.chat import ChatModel
 

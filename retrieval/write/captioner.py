@@ -9,12 +9,14 @@ What this module does not know: caches, rewriting, how captions are used.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.embed.checkpoints import checkpoint_digest, checkpoint_folder
+from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.model_files import read_json
 from indexer.embed.protocol import Dtype
 from indexer.errors import ItemError, ModelError
@@ -84,7 +86,7 @@ class ImageToText:
         dtype: Dtype = Dtype.FLOAT32,
     ) -> None:
         self.name = name
-        self._processor = processor
+        self._processor, self._preparing = processor, threading.Lock()
         self._text = _question(processor, spec, prompt, name) if spec.asked else None
         self._model = TextModel(model, device=device, dtype=dtype, name=name)
         self._identity: dict[str, JsonValue] = {
@@ -96,20 +98,21 @@ class ImageToText:
 
     @classmethod
     def load(
-        cls, source: str | Path, *, prompt: str | None = None, device: str = "cpu", dtype: str | Dtype | None = None
+        cls, source: str | Path, *, prompt: str | None = None, device: str = AUTO, dtype: str | Dtype | None = None
     ) -> ImageToText:
         """A captioner by folder or hub id.
 
         Args:
             source: A folder in transformers' layout, or a hub id (fetched on first use).
             prompt: What is asked; None for `prompts/caption.txt`.
-            device: `cpu`, `cuda`, `mps`.
+            device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             dtype: None for float32 on a CPU and bfloat16 elsewhere.
 
         Raises:
             MissingExtraError: transformers is too old.
             ModelError: There is no such model there, or one of another kind.
         """
+        device = settled_device(device)
         transformers = transformers_5("A captioner")
         folder = checkpoint_folder(source)
         file = folder / "config.json"
@@ -157,7 +160,8 @@ class ImageToText:
     def _inputs(self, picture: Image) -> Mapping[str, torch.Tensor]:
         asked = {} if self._text is None else {"text": [self._text]}
         try:
-            return dict(self._processor(images=[picture], return_tensors="pt", **asked))
+            with self._preparing:  # tokenizers are changed by being called
+                return dict(self._processor(images=[picture], return_tensors="pt", **asked))
         except ValueError as error:  # such as Qwen's processor of a picture 200 times as wide as high
             raise ItemError("decode-failed", f"{self.name} cannot read the picture: {error}") from error
 

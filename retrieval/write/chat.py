@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.embed.checkpoints import checkpoint_digest, checkpoint_folder, gguf_in
+from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.protocol import Dtype
 from indexer.embed.weights import weights_digest
 from indexer.errors import ModelError, WritingError, first_line
@@ -70,20 +71,21 @@ class ChatModel:
 
     @classmethod
     def load(
-        cls, source: str | Path, *, prompt: str | None = None, device: str = "cpu", dtype: str | Dtype | None = None
+        cls, source: str | Path, *, prompt: str | None = None, device: str = AUTO, dtype: str | Dtype | None = None
     ) -> ChatModel:
         """A chat model by folder or hub id.
 
         Args:
             source: A folder in transformers' layout, a hub id (fetched on first use), a GGUF file or a folder with one.
             prompt: With `{caption}` and `{text}`; None for `prompts/rewrite.txt`.
-            device: `cpu`, `cuda`, `mps`.
+            device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             dtype: None for float32 on a CPU and bfloat16 elsewhere.
 
         Raises:
             MissingExtraError: transformers is too old, or gguf is not installed.
             ModelError: There is no such model there, or it cannot chat.
         """
+        device = settled_device(device)
         transformers = transformers_5("A chat model")
         gguf = gguf_in(source, "gguf")
         folder = checkpoint_folder(source) if gguf is None else gguf.parent

@@ -59,6 +59,7 @@ def test_all_that_was_stored_is_there(old):
 def test_it_is_searched(old, kind):
     folder, told = old
     with Collection.open(folder, index=IndexSettings(kind=kind)) as shop:
+        shop.build_index()
         for name, wanted in told["documents"].items():
             if wanted["modality"] == "text":
                 assert Retriever(shop, "text").search(Query(text=wanted["text"]), k=1).hits[0].id == name

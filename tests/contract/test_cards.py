@@ -85,6 +85,10 @@ def test_an_inverted_file_is_kept_on_disk_and_copied_once(folder, closing, card)
     settings = IndexSettings(IndexKind.IVF, device=Device.CUDA, half=True)
     with Collection.open(folder, index=settings) as first:
         assert found(first, "word9", 1) == ["d9"]
+        assert first.snapshot().search(asked("word9"), 3).plan == "scan"
+        assert "not built yet" in first.info()["index"]
+        first.build_index()
+        assert found(first, "word9", 1) == ["d9"]
         assert first.snapshot().search(asked("word9"), 3).plan == "gpu-ivf"
         assert first.info()["recall_at_10"] >= 0.95
     [file] = (folder / "indexes").glob("*.faiss")
@@ -126,7 +130,8 @@ def test_what_a_card_cannot_hold_is_searched_on_the_cpu(folder, closing, card, s
     card.room = room
     shop = closing(Collection.open(folder, index=settings))
     assert found(shop, "word3", 1) == ["d3"]
-    [remark] = shop.snapshot().remarks
+    remark, *others = shop.snapshot().remarks
+    assert ["not built yet" in each for each in others] == [True] * (settings.kind is IndexKind.HNSW)
     assert remark.startswith("Searched on the CPU: ")
     assert reason in remark
     assert card.searches == []

@@ -140,7 +140,9 @@ def test_an_index_finds_it(mixed, vectors, open_shop, monkeypatch, kind, conditi
     monkeypatch.setattr(proposals, "EXACT_ROWS", 0)
     asked, keep = CONDITIONS[conditions]
     expected = truth(mixed, vectors, keep=keep)
-    view = centred(open_shop(index=IndexSettings(kind=kind, recall=0.99)).snapshot(), Centre.ON)
+    shop = open_shop(index=IndexSettings(kind=kind, recall=0.99))
+    shop.build_index()
+    view = centred(shop.snapshot(), Centre.ON)
     assert not view.plain.scans
     if conditions == "everything":
         assert view.search(vectors[2], 10).plan != Plan.SCAN

@@ -501,6 +501,30 @@ class TestLinks:
         (root / "x.png").symlink_to(root / ".annex/1234")
         assert ids(read(root)[0]) == ["a/b.txt", "x.png"]
 
+    def test_links_to_what_is_not_read_by_its_own_name_are_followed_once(self, folder, read, passed_over):
+        """As a cache keeps files: under digests, with links that have the names."""
+        root = folder(
+            {"blobs/1": b'{"text": "a"}', "blobs/2": "note", "blobs/3": b"\x89PNG\r\n\x1a\n", "blobs/4.mp4": b""}
+        )
+        names = {"r/t.jsonl": "1", "r/t2.jsonl": "1", "r/n.txt": "2", "r/x.png": "3", "r/y.png": "4.mp4"}
+        (root / "r").mkdir()
+        for name, blob in names.items():
+            (root / name).symlink_to(root / "blobs" / blob)
+        records, rejects = read(root)
+        assert (ids(records), rejects) == (["blobs/3", "r/n.txt", "r/t.jsonl-1", "r/y.png"], [])
+        assert {name: kind for name, kind in passed_over(root).items() if "link" in kind} == {
+            "t2.jsonl": "link to a file read already",
+            "x.png": "link to a file read already",
+        }
+
+    def test_the_same_of_what_lies_elsewhere(self, folder, read, tmp_path):
+        root = folder({})
+        (tmp_path / "far").mkdir()
+        (tmp_path / "far/1").write_text('{"text": "a"}')
+        (root / "blobs").symlink_to(tmp_path / "far")
+        (root / "t.jsonl").symlink_to(tmp_path / "far/1")
+        assert ids(read(root)[0]) == ["t.jsonl-1"]
+
     def test_a_sidecar_may_be_a_link(self, folder, read):
         root = folder({"x.png": b"", "shared.txt": "a cat"})
         (root / "x.txt").symlink_to(root / "shared.txt")

@@ -189,7 +189,7 @@ class TestRejects:
     @pytest.mark.parametrize(
         ("columns", "reason"),
         [
-            ({"text": [["a"]]}, "bad-text"),
+            ({"text": [[1]]}, "bad-text"),
             ({"text": [5]}, "bad-text"),
             ({"id": [1.5], "text": ["t"]}, "bad-id"),
             ({"image": [5]}, "bad-image"),
@@ -216,9 +216,10 @@ class TestRejects:
         content[start : start + group.total_compressed_size] = bytes(group.total_compressed_size)
         path.write_bytes(content)
         records, [reject] = read(path)
-        assert len(records) == 500
+        assert [record.document.id for record in records] == [f"table-{n}" for n in range(1_000) if not 500 <= n < 600]
         assert (reject.uri, reject.reason) == (path.as_uri(), "damaged")
-        assert "beyond row 500" in reject.detail
+        assert "beyond row 500, up to row 599" in reject.detail
+        assert reject.hides == "table-"
 
     def test_a_damaged_file_does_not_cost_the_next(self, parquet, read, tmp_path):
         (tmp_path / "a.parquet").write_bytes(b"hello")

@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from indexer.corpus import open_corpus
+from indexer.corpus.csv_table import CsvCorpus
 from indexer.corpus.folder import FolderCorpus
+from indexer.corpus.json_file import JsonCorpus
 from indexer.corpus.jsonl import JsonlCorpus
 from indexer.corpus.parquet import ParquetCorpus
 from indexer.corpus.reasons import Reason
@@ -37,6 +39,10 @@ def touch(tmp_path):
         ("a.jsonl.gz", JsonlCorpus),
         ("a.b.NDJSON.GZ", JsonlCorpus),
         ("a.parquet", ParquetCorpus),
+        ("a.csv", CsvCorpus),
+        ("a.TSV.gz", CsvCorpus),
+        ("a.json", JsonCorpus),
+        ("a.json.xz", JsonCorpus),
         ("a.tar", WebDatasetCorpus),
         ("a.tar.gz", WebDatasetCorpus),
         ("a.tgz", WebDatasetCorpus),
@@ -67,7 +73,7 @@ def test_missing(touch, monkeypatch, source):
         open_corpus(source)
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.json", "a", "a.gz", "a.jsonl.lz4", "a.txt", "a.cr2", "a.zip"])
+@pytest.mark.parametrize("name", ["a.xlsx", "a.xml", "a", "a.gz", "a.jsonl.lz4", "a.txt", "a.cr2", "a.zip"])
 def test_unknown(touch, name):
     with pytest.raises(CallError, match="no source of documents.*Accepted are a folder"):
         open_corpus(touch(name) / name)
@@ -139,9 +145,10 @@ def test_reasons_are_stable():
     assert {str(reason) for reason in Reason} == {
         *("missing", "not-a-file", "unreadable", "too-many-bytes", "empty", "truncated", "damaged"),
         *("not-an-image", "svg", "unsupported-format", "too-many-pixels", "decode-failed", "aspect"),
-        *("too-complex", "missing-package"),
+        *("too-complex", "missing-package", "too-many-images"),
         *("bad-json", "not-utf-8", "nul", "too-long", "bad-id", "bad-text", "bad-image", "bad-fields", "remote-uri"),
-        *("not-unicode", "duplicate-id", "other-source", "members-apart", "bad-row"),
+        *("not-unicode", "duplicate-id", "other-source", "members-apart", "bad-row", "no-column"),
+        "too-many-images",
     }
     with pytest.raises(UnknownNameError, match="truncated"):
         Reason("boring")

@@ -128,8 +128,9 @@ def delete(shop):
 
 
 def build_index(shop):
-    """Search through a graph, which is built and saved first."""
+    """Build a graph, and search through it."""
     with Collection.open(shop.path, database=shop_url(shop), index=GRAPH) as indexed:
+        indexed.build_index()
         return len(indexed.snapshot())
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import event
 
 from indexer import Collection, Document
 from indexer.errors import StoreError, UnderdrawingError
-from indexer.store import database, ledger, lock, publish
+from indexer.store import ledger, lock, publish, sqlite
 
 DOCUMENTS = [Document("a", text="cat"), Document("b", text="dog", image=png(1, 2, 3)), Document("c", text="bird")]
 FLIPS = 6
@@ -126,7 +126,7 @@ def test_a_folder_that_may_only_be_read_is_searched():
 
 
 def test_a_database_that_stays_busy_says_so_and_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(database, "BUSY_MILLISECONDS", 50)
+    monkeypatch.setattr(sqlite, "BUSY_MILLISECONDS", 50)
     with Collection.open(tmp_path / "shop", "fake:16") as shop:
         shop.add(DOCUMENTS)
         before = contents(shop)
@@ -202,8 +202,10 @@ class TestAFlippedBit:
                     if victim.parent.name != "indexes":
                         assert not report.clean or contents(shop) == whole[1]
                     else:
+                        assert not report.clean
                         assert contents(shop) == whole[1]
                         assert found(shop, "cat") == found_whole(whole)
+                        assert any("is damaged" in remark for remark in shop.snapshot().remarks)
             except UnderdrawingError as error:
                 named = victim.name in error.message or victim.name == "collection.json"
                 assert named  # noqa: PT017  (whether it is raised depends on the bit)

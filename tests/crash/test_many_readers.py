@@ -75,6 +75,7 @@ def go_on(shop, versions, until=0.0):
 
 def with_threads(shop, open_shop, versions, until=0.0):
     graph = open_shop(index=IndexSettings(kind=IndexKind.HNSW))
+    graph.build_index()
     with Readers([shop, shop, open_shop(), graph]) as readers:
         last = go_on(shop, versions, until)
         while readers.seen.count(last) < 2 and not readers.wrong:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import doomed
 import pytest
-from answers import contents
+from answers import contents, found
 from doomed import DIED, FIRST, After, Before, Half
+from sqlalchemy import text
 
 from indexer import Collection
+from indexer.store.database import Database
 
 COMMIT_STEPS = {
     "before the media": Before("indexer.media:write_pending"),
@@ -41,7 +43,7 @@ COMPACT_STEPS = {
     "in the transaction": Before("indexer.maintenance:_swap"),
     "before COMMIT": After("indexer.maintenance:_swap"),
     "after COMMIT": Before("indexer.writer/Writer:sweep", call=2),
-    "after the old segments": Before("indexer.writer:remove_stale", call=2),
+    "after the old segments": Before("indexer.writer:sweep_temporary", call=3),
     "after the old media": After("indexer.maintenance:_sweep_media"),
 }
 
@@ -53,20 +55,20 @@ DELETE_STEPS = {
 }
 
 INDEX_STEPS = {
-    "before it is built": Before("indexer.searcher/Searcher:_build"),
-    "before it is saved": Before("indexer.searcher/Searcher:_save"),
+    "before it is built": Before("indexer.indexing:build"),
+    "before it is saved": Before("indexer.index.building:save_index"),
     "half the index": Half("indexes"),
-    "after the index, before its sidecar": Before("indexer.searcher:atomic_write"),
+    "after the index, before its sidecar": Before("indexer.index.stored:atomic_write"),
     "half the sidecar": Half("indexes", call=2),
-    "after the sidecar": After("indexer.searcher:atomic_write"),
+    "after the sidecar": After("indexer.index.stored:atomic_write"),
 }
 
 START_STEPS = {
     "with the lock": Before("indexer.layout/Layout:clear"),
     "in the schema": After("indexer.store.database:upgrade"),
     "after the tables": After("indexer.store.database/Database:create"),
-    "after generation 0": After("indexer.collection:create_first_generation"),
-    "after the space": After("indexer.collection:create_space"),
+    "after generation 0": After("indexer.starting:create_first_generation"),
+    "after the space": After("indexer.starting:create_space"),
     "half of collection.json": Half("shop"),
     "after collection.json": After("indexer.layout/Layout:publish"),
 }
@@ -140,7 +142,7 @@ def test_index(stocked, database_url, open_shop, step):
     assert doomed.run(doomed.doomed_work, doomed.build_index, INDEX_STEPS[step], stocked.path, database_url) == DIED
     assert contents(stocked) == before
     assert stocked.check().clean
-    left = {path.name for path in layout.indexes.rglob("*")} if layout.indexes.exists() else set()
+    left = {path.name for path in layout.indexes.rglob("*") if path.name != ".lock"}
     assert len(left) == {
         "before it is built": 0,
         "before it is saved": 0,
@@ -150,8 +152,11 @@ def test_index(stocked, database_url, open_shop, step):
     with stocked.writer():
         assert not list(stocked.path.rglob(".tmp-*"))
         assert all(path.with_suffix(".json").exists() for path in layout.indexes.glob("*.faiss"))
-    assert contents(open_shop(index=doomed.GRAPH)) == before
-    assert sorted(path.suffix for path in layout.indexes.iterdir()) == [".faiss", ".json"]
+    graph = open_shop(index=doomed.GRAPH)
+    assert contents(graph) == before
+    graph.build_index()
+    assert sorted(path.suffix for path in layout.indexes.iterdir() if path.suffix) == [".faiss", ".json"]
+    assert found(graph, "cat") == found(stocked, "cat")
     assert stocked.check().findings == []
 
 
@@ -176,6 +181,7 @@ def test_compact(stocked, database_url, step):
 
 @pytest.mark.parametrize("step", START_STEPS)
 def test_start(tmp_path, database_url, closing, step):
+    schemas = schemas_of(database_url)
     assert doomed.run(doomed.doomed_start, START_STEPS[step], tmp_path / "shop", database_url) == DIED
     for model in ("fake:16", None):
         shop = closing(Collection.open(tmp_path / "shop", model, database=database_url))
@@ -185,3 +191,16 @@ def test_start(tmp_path, database_url, closing, step):
     assert {path.name for path in shop.path.iterdir() if not path.name.startswith("metadata.db")} == {
         "collection.json", "writer.lock", "segments", "media",
     }  # fmt: skip
+    assert len(schemas_of(database_url) - schemas) == (0 if database_url is None else 1)
+
+
+def schemas_of(url):
+    """Those of collections, in PostgreSQL."""
+    if url is None:
+        return set()
+    base = Database(url)
+    with base.read() as connection:
+        rows = connection.execute(text("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'underdrawing%'"))
+        names = set(rows.scalars())
+    base.close()
+    return names

@@ -209,7 +209,7 @@ def test_a_damaged_or_foreign_file_is_refused(built, parts, tmp_path):
     content = (tmp_path / "index").read_bytes()
     (tmp_path / "half").write_bytes(content[: len(content) // 2])
     for name in ("half", "absent"):
-        with pytest.raises(CorruptionError, match=rf"cannot read the index file .*{name}.* made again"):
+        with pytest.raises(CorruptionError, match=rf"cannot read the index file .*{name}.* makes it again"):
             FaissIndex.load(tmp_path / name, ExactIndex(parts), index.metadata)
     with pytest.raises(CorruptionError, match=r"holds 2000 vectors of 32 dimensions, the segments 700 of 32\."):
         FaissIndex.load(tmp_path / "index", ExactIndex(parts[:1]), index.metadata)

@@ -9,6 +9,7 @@ import pytest
 SUMMARY = {
     "source", "documents", "added", "unchanged", "pruned", "rejected", "seconds", "waited", "generation", "reasons", "rejects",
     "found", "replaced", "replaced_from", "moved", "reused", "kept", "passed_over",
+    "index",
 }  # fmt: skip
 REPORT = {"generation", "documents", "segments", "clean", "findings", "repaired"}
 REASONS = {"truncated": 1, "not-an-image": 1, "empty": 1}
@@ -145,7 +146,7 @@ def test_info_says_what_the_collection_is(run, told, shop, originals):
     shown = run("info", shop).stdout
     for line in (
         "documents   4 (image+text 3, text 1)",
-        "model       fake:64, 64 dimensions, float32",
+        "model       fake:64, 64 dimensions, float32, on cpu",
         f"sources     {originals}/photos: done, 3 rejects",
     ):
         assert f"  {line}\n" in shown

@@ -14,13 +14,14 @@ from pipelines import doctor
 from retrieval.search import Retriever
 
 KEYS = {
-    "versions", "processor", "threads", "devices", "bf16", "faiss", "bundled", "smoke", "problems", "well",
+    "versions", "processor", "threads", "devices", "device", "bf16", "faiss", "bundled", "smoke", "problems", "well",
 }  # fmt: skip
 HEALTHY = doctor.Diagnosis(
     versions={"python": "3.11.7", "psycopg": None},
     processor="A processor",
     threads=2,
     devices=(),
+    device="cpu",
     bf16=doctor.Bf16(("avx512_bf16",), 2.5),
     faiss={"version": "1.15.1", "packages": {"faiss-cpu": "1.15.1"}, "compile_options": "AVX2", "gpus": 0},
     bundled={"emoji-clip": True},
@@ -75,6 +76,7 @@ def test_the_page_shows_everything(run, found):
         "processor  A processor, 2 threads",
         "bfloat16   2.5 times as fast as float32; --dtype bfloat16 pays (avx512_bf16)",
         "devices    none besides the CPU",
+        "runs on    cpu (--device names another)",
         "package     faiss-cpu 1.15.1",
         "emoji-clip  there",
     ):

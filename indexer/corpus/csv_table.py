@@ -1,0 +1,195 @@
+"""A table of comma- or tab-separated values (`.csv`, `.tsv`, also compressed): a document in each row.
+
+* The first line has the names of the columns. `columns.py` tells which are the id, the text and the image, and a row
+  without an id is named `<file stem>-<line>`, by the line that it begins on.
+* UTF-8, with or without a byte order mark. Values may be quoted, with line ends and doubled quotes inside. Tabs
+  separate a `.tsv`; of a `.csv` the header tells whether commas, semicolons, tabs or vertical bars do.
+* A value is a number if it is written as JSON writes one, and a yes or no if it is `true` or `false`; an empty value is
+  missing. Leading zeros make a text: `007` stays `007`. Ids and texts are never numbers.
+* A row whose quotes or number of values are wrong is a reject of its own.
+
+What this module does not know: whether an image is there, and is one.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from indexer.corpus.columns import TEXT_NAMES, Columns, find_id, require_columns
+from indexer.corpus.lines import Line, read_lines
+from indexer.corpus.paths import portable_name, printable
+from indexer.corpus.records import Entry, decode_text
+from indexer.corpus.rows import Rows
+from indexer.corpus.streams import open_stream, without_compression
+from indexer.errors import ItemError
+from indexer.reasons import Reason, refusal
+from indexer.types import PassedOver, Rejected
+
+MAX_ROW_BYTES = 32 * 1024 * 1024
+"""Of a row, and so of a quoted value: more is taken for a quote that is never closed."""
+_SEPARATORS = (",", ";", "\t", "|")
+_WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+
+
+class CsvCorpus:
+    """The documents of a table of separated values.
+
+    Args:
+        path: The file.
+        name: What the ids of rows without one begin with; by default the file's stem.
+        columns: Which columns are the id, the text and the image, where that is not to be found out.
+
+    Attributes:
+        source: The file's absolute path.
+    """
+
+    def __init__(self, path: Path, *, name: str | None = None, columns: Columns | None = None) -> None:
+        self._path = path.absolute()  # a link's own place: what it names lies beside it
+        stem, _, suffix = without_compression(self._path.name).rpartition(".")
+        self._separators = ("\t",) if suffix.lower() == "tsv" else _SEPARATORS
+        self._name = name or portable_name(stem)
+        self._columns = columns or Columns()
+        self.source = portable_name(str(self._path))
+
+    def __iter__(self) -> Iterator[Entry]:
+        uri = self._path.as_uri()
+        try:
+            with open_stream(self._path) as stream:
+                yield from self._entries(_Reader(read_lines(stream, MAX_ROW_BYTES, keep_blank=True)), uri)
+        except ItemError as error:
+            yield Rejected(uri, error.reason, f"{printable(self._path.name)}: {error.detail}", hides="")
+
+    def _entries(self, reader: _Reader, uri: str) -> Iterator[Entry]:
+        header = reader.header(self._separators)
+        if header is None:
+            return
+        names: dict[int, str] = {}
+        for column, name in enumerate(header):
+            if not name or name in names.values():
+                kind = "repeated column" if name else "column without a name"
+                yield PassedOver(f"{uri}#column={quote(name or str(column + 1), errors='replace')}", kind)
+            else:
+                names[column] = name
+        require_columns(list(names.values()), self._columns, printable(self._path.name))
+        own_ids = find_id(dict.fromkeys(names.values()), self._columns)[0] is not None
+        as_text = {
+            self._columns.id,
+            self._columns.text,
+            *(n for n in names.values() if _plain(n) in ("id", *TEXT_NAMES)),
+        }
+        rows = Rows(uri, self._columns, self._path.parent, only_objects=True)
+        for number, values in reader.rows(len(header)):
+            place = f"{uri}#line={number}"
+            if isinstance(values, ItemError):
+                hides = "" if own_ids else f"{self._name}-{number}"
+                yield Rejected(place, values.reason, values.detail, hides=hides)
+                continue
+            row = {name: _value(values[n], as_text=name in as_text) for n, name in names.items()}
+            yield from rows.entries(row, f"{self._name}-{number}", place)
+
+
+class _Reader:
+    """Puts lines together to rows. A row that is not one costs its first line alone, not what a quote swallowed."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self._ahead: deque[Line] = deque()  # lines that were read and not used
+        self._separator = ","
+
+    def header(self, separators: tuple[str, ...]) -> list[str] | None:
+        """The names of the columns; None of an empty file.
+
+        Raises:
+            ItemError: They cannot be read, and so nothing can.
+        """
+        line = self._next()
+        while line is not None and line.content is not None and not line.content.strip():
+            line = self._next()
+        if line is None:
+            return None
+        self._ahead.append(line)
+        head = decode_text(line.content or b"")
+        unquoted = re.sub('"[^"]*"', "", head)
+        self._separator = max(separators, key=lambda each: (unquoted.count(each), -separators.index(each)))
+        _, values = self._row()
+        if isinstance(values, ItemError):
+            raise ItemError(values.reason, f"The header cannot be read: {values.detail}")
+        return [name.strip() for name in values]
+
+    def rows(self, columns: int) -> Iterator[tuple[int, list[str] | ItemError]]:
+        """The rows with the numbers of the lines that they begin on, or why they are none."""
+        while (line := self._next()) is not None:
+            if line.content is not None and not line.content.strip():
+                continue
+            self._ahead.appendleft(line)
+            number, values = self._row()
+            if not isinstance(values, ItemError) and len(values) != columns:
+                detail = f"The row has {len(values):,} values; the header names {columns:,}."
+                values = refusal(Reason.BAD_ROW, detail)
+            if isinstance(values, ItemError) and self._separator == "\t":
+                values = self._unquoted(line, columns) or values
+            yield number, values
+
+    def _row(self) -> tuple[int, list[str] | ItemError]:
+        """The next row, with the number of its first line."""
+        used: list[Line] = []
+        size = 0
+
+        def texts() -> Iterator[str]:
+            nonlocal size
+            while (line := self._next()) is not None:
+                used.append(line)
+                if line.content is None or (size := size + len(line.content) + 1) > MAX_ROW_BYTES:
+                    raise refusal(Reason.TOO_LONG, f"The row has more than {MAX_ROW_BYTES:,} bytes.")
+                yield decode_text(line.content).removesuffix("\r") + "\n"
+
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))  # the module's own is 128 KiB, and global
+        try:
+            values = next(csv.reader(texts(), delimiter=self._separator, strict=True))
+        except (csv.Error, ItemError) as error:
+            self._ahead.extendleft(reversed(used[1:]))
+            if isinstance(error, ItemError):
+                return used[0].number, error
+            detail = f"The row cannot be read: {error}. A quote in a value is written twice."
+            return used[0].number, refusal(Reason.BAD_ROW, detail)
+        return used[0].number, values
+
+    def _unquoted(self, line: Line, columns: int) -> list[str] | None:
+        """A line whose quotes are meant as they stand, as many tables with tabs have them."""
+        if line.content is None:
+            return None
+        try:
+            values = decode_text(line.content).removesuffix("\r").split("\t")
+        except ItemError:
+            return None
+        return values if len(values) == columns else None
+
+    def _next(self) -> Line | None:
+        return self._ahead.popleft() if self._ahead else next(self._lines, None)
+
+
+def _value(text: str, *, as_text: bool) -> Any:
+    """What a value stands for."""
+    if not text.strip():
+        return None
+    if as_text:
+        return text
+    if text in ("true", "false", "True", "False", "TRUE", "FALSE"):
+        return text.lower() == "true"
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    if len(text) < 400 and _NUMBER.fullmatch(text):
+        number = float(text)
+        return text if number in (float("inf"), float("-inf")) else number
+    return text
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower()

@@ -1,0 +1,188 @@
+"""What a value of a table stands for as an image: bytes, a path, a data URI, base64, a struct, a list of those.
+
+What this module does not know: columns, and whether an image is one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import mimetypes
+import re
+from pathlib import Path
+from typing import Any, TypeGuard
+from urllib.parse import unquote
+
+from indexer.corpus.image_formats import HEAD, KNOWN_SUFFIXES, image_format
+from indexer.corpus.paths import printable
+from indexer.corpus.suffixes import DRAWING, UNREAD_IMAGES
+from indexer.errors import ItemError
+from indexer.reasons import Reason, refusal
+from indexer.validate import shown
+
+_MAX_DEPTH = 3
+"""Of lists and objects around an image."""
+_FETCH_REMEDY = (
+    "Nothing is fetched. Download the images and give their paths relative to the table; or index the texts alone: "
+    "image_column='' (--image-column '')"
+)
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_DATA_URI = re.compile(r"data:[^,]{0,200}?(;base64)?,", re.IGNORECASE)
+_BARE_BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk[0-9A-Za-z+/]{4}|SUkqA|TU0AK)[A-Za-z0-9+/\s]{90}")
+_IMAGE_SUFFIXES = KNOWN_SUFFIXES | UNREAD_IMAGES | {DRAWING}
+
+
+def is_absent(value: object) -> bool:
+    """Whether there is no image in a value, and nothing that claims to be one."""
+    if isinstance(value, dict):
+        return all(each is None for each in value.values())
+    if isinstance(value, list):
+        return all(each is None or (isinstance(each, dict) and is_absent(each)) for each in value)
+    return value is None
+
+
+def is_encoded(value: object, *, base64_column: bool, depth: int = 0) -> bool:
+    """Whether a value holds an image itself, which no field can."""
+    if isinstance(value, list | dict):
+        inner = value.values() if isinstance(value, dict) else value
+        return depth < _MAX_DEPTH and any(
+            is_encoded(each, base64_column=base64_column, depth=depth + 1) for each in inner
+        )
+    if isinstance(value, str):
+        return base64_column or bool(_DATA_URI.match(value)) or bool(_BARE_BASE64.match(value))
+    return isinstance(value, bytes)
+
+
+def looks_like_image(value: object, *, depth: int = 0) -> bool:
+    """Whether a value can only be an image."""
+    if isinstance(value, list):
+        return depth < _MAX_DEPTH and any(looks_like_image(each, depth=depth + 1) for each in value)
+    return isinstance(value, dict) or is_encoded(value, base64_column=False) or has_image_suffix(value)
+
+
+def has_image_suffix(value: object) -> TypeGuard[str]:
+    """Whether a value is the path or URL of an image, by its suffix."""
+    return isinstance(value, str) and suffix_of(value) in _IMAGE_SUFFIXES
+
+
+def is_image_path(value: object) -> bool:
+    """Whether a value can only be the path of an image, whatever its column is called: one, or a list of them."""
+    if isinstance(value, list):
+        return 0 < len(value) <= 1_000 and all(isinstance(each, str) and is_image_path(each) for each in value)
+    return has_image_suffix(value) and len(value) <= 300 and value.count(" ") <= 3 and _URI.match(value) is None
+
+
+def may_be_image_file(value: object) -> bool:
+    """Whether a value is the name of a file that may be an image: its suffix is known to be nothing else."""
+    if not isinstance(value, str) or not (suffix := suffix_of(value)):
+        return False
+    return suffix in _IMAGE_SUFFIXES or mimetypes.guess_type(f"x{suffix}")[0] is None
+
+
+def suffix_of(value: str) -> str:
+    """The suffix of a path or a URL, in lower case."""
+    if _URI.match(value):
+        value = re.split("[?#]", value, maxsplit=1)[0]
+    stem, dot, suffix = value[-12:].rpartition(".")
+    return f".{suffix.lower()}" if dot and stem and "/" not in suffix else ""
+
+
+def read_images(
+    value: object, folder: Path | None, column: str = "image", *, base64_column: bool = False, depth: int = 0
+) -> list[Path | bytes]:
+    """The images that a value stands for: bytes, a path, a data URI, base64, `{bytes, path}`, or a list of those.
+
+    Args:
+        value: The value.
+        folder: What paths are relative to; None if they lead nowhere.
+        column: Where the value stands.
+        base64_column: Whether a text there is base64 by the column's name.
+        depth: Of the lists and objects around it.
+
+    Raises:
+        ItemError: `bad-image` or `remote-uri`.
+    """
+    if depth > _MAX_DEPTH:
+        raise refusal(Reason.BAD_IMAGE, f"The image in {column!r} is nested more than {_MAX_DEPTH} deep.")
+    match value:
+        case None:
+            return []
+        case bytes() | bytearray() | memoryview():
+            return [bytes(value)]
+        case str():
+            return [_decoded(value) if base64_column else _image_of_text(value, folder)]
+        case list():
+            inner = (read_images(each, folder, column, base64_column=base64_column, depth=depth + 1) for each in value)
+            return [image for images in inner for image in images]
+        case dict():
+            return _image_of_object(value, folder, column, depth)
+        case _:
+            kind = type(value).__name__
+            raise refusal(Reason.BAD_IMAGE, f"The image in {column!r} must be bytes or a path, not {kind}.")
+
+
+def _image_of_object(value: dict[str, Any], folder: Path | None, column: str, depth: int) -> list[Path | bytes]:
+    encoded = value.get("bytes")
+    if isinstance(encoded, str):
+        return [_decoded(encoded)]
+    if encoded:
+        return read_images(encoded, folder, column, depth=depth + 1)
+    for key in ("path", "file_name", "image", "url"):
+        if value.get(key):
+            return read_images(value[key], folder, column, depth=depth + 1)
+    if is_absent(value):
+        return []
+    detail = f"The image in {column!r} is an object without `bytes` or `path`; it has {shown(sorted(map(str, value)))}."
+    raise refusal(Reason.BAD_IMAGE, detail)
+
+
+def _image_of_text(value: str, folder: Path | None) -> Path | bytes:
+    if match := _DATA_URI.match(value):
+        if match[1] is None:
+            raise refusal(
+                Reason.BAD_IMAGE, f"The image is the data URI {printable(value[:80])!r}, which is not base64."
+            )
+        return _decoded(value[match.end() :])
+    if _BARE_BASE64.match(value):
+        try:
+            content = _decoded(value)
+        except ItemError:
+            pass  # then it is a path, and will not be found
+        else:
+            if image_format(content[:HEAD]) is not None:
+                return content
+    if folder is None and not _URI.match(value):
+        detail = f"The image is {printable(value[:80])!r}; in an archive an image must be a member of the same name."
+        raise refusal(Reason.BAD_IMAGE, detail)
+    return image_path(value, Path() if folder is None else folder)
+
+
+def _decoded(encoded: str) -> bytes:
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError) as error:  # ValueError: not ASCII
+        raise refusal(Reason.BAD_IMAGE, f"The image is not base64: {error}.") from error
+
+
+def image_path(value: str, folder: Path) -> Path:
+    """The file that an entry means by its image, relative to the folder that the entry's own file is in.
+
+    Raises:
+        ItemError: `remote-uri` or `bad-image`.
+    """
+    if _URI.match(value):
+        path = re.match("file://(?:localhost)?(/.*)", value, re.IGNORECASE | re.DOTALL)
+        if path is None:
+            raise refusal(Reason.REMOTE_URI, f"The image is {printable(value[:80])}. {_FETCH_REMEDY}.")
+        value = unquote(path[1])
+    if not value or value.startswith("data:") or "\0" in value or not _is_unicode(value):
+        raise refusal(Reason.BAD_IMAGE, f"The image is {printable(value[:80])!r}, which is no path.")
+    return folder / value
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,87 @@
+"""Where models run: one rule for every door that takes a device.
+
+    auto      a CUDA card if there is one, else Apple's MPS, else the CPU
+    cpu, cuda, cuda:1, mps
+
+Vectors do not depend on it but for their last digits, and fingerprints not at all.
+
+What this module does not know: any model.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from indexer.errors import CallError, DeviceError
+
+AUTO = "auto"
+NAMES = "auto, cpu, cuda, cuda:N or mps"
+_NAME = re.compile(r"auto|cpu(:0)?|mps|cuda(:\d{1,3})?")
+_DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/proc/driver/nvidia/version")
+"""One of them is there where a card may be: of NVIDIA, of AMD, or through Windows."""
+
+
+def checked_device(device: str) -> str:
+    """The name of a device, if it is one.
+
+    Raises:
+        CallError: It is none.
+        DeviceError: This machine has no such device.
+    """
+    if not isinstance(device, str) or not _NAME.fullmatch(device):
+        raise CallError(f"There is no device {device!r}.", f"Write one of {NAMES}. {_there()}")
+    if device.startswith("cuda"):
+        count = cuda_cards()
+        number = int(device.partition(":")[2] or 0)
+        if number >= count:
+            raise DeviceError(f"The device {device} is not there: torch sees {_counted(count)}.", _there())
+    elif device == "mps" and not has_mps():
+        raise DeviceError("The device mps is not there: it is for Apple's processors.", _there())
+    return device
+
+
+def settled_device(device: str) -> str:
+    """The device that a name stands for on this machine: `auto` chooses.
+
+    Raises:
+        CallError: It is no name of a device.
+        DeviceError: This machine has no such device.
+    """
+    if checked_device(device) != AUTO:
+        return device
+    if cuda_cards():
+        return "cuda"
+    return "mps" if has_mps() else "cpu"
+
+
+def cuda_cards() -> int:
+    """How many cards torch can use. Where there can be none, torch is not imported to find that out."""
+    if sys.platform == "linux" and "torch" not in sys.modules and not any(Path(each).exists() for each in _DRIVERS):
+        return 0
+    if os.environ.get("CUDA_VISIBLE_DEVICES", None) in ("", "-1"):
+        return 0
+    import torch
+
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
+
+
+def has_mps() -> bool:
+    """Whether torch can use Apple's MPS."""
+    if sys.platform != "darwin":
+        return False
+    import torch
+
+    return bool(torch.backends.mps.is_available())
+
+
+def _there() -> str:
+    count = cuda_cards()
+    found = [f"cuda:{number}" for number in range(count)] + (["mps"] if has_mps() else [])
+    return f"Here are cpu{''.join(f', {each}' for each in found)}; auto takes the best of them."
+
+
+def _counted(count: int) -> str:
+    return {0: "no CUDA card", 1: "one CUDA card"}.get(count, f"{count} CUDA cards")

@@ -1,0 +1,33 @@
+"""The options of commands that read tables: which columns are a document's parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from indexer.corpus.columns import Columns
+
+Image: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--image-column",
+        metavar="NAME",
+        help="The column of a table, or the key of JSON, that has the images; '' for none. Found by its name or "
+        "type if not told.",
+    ),
+]
+Text: TypeAlias = Annotated[
+    str | None, typer.Option("--text-column", metavar="NAME", help="The same for texts; text or caption if not told.")
+]
+Id: TypeAlias = Annotated[
+    str | None, typer.Option("--id-column", metavar="NAME", help="The same for ids; id if not told.")
+]
+
+
+def columns(image: str | None, text: str | None, id: str | None) -> Columns:
+    """The columns that the options name."""
+    from indexer.corpus.columns import Columns
+
+    return Columns(id=id, text=text, image=image)
