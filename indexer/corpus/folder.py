@@ -30,7 +30,7 @@ from pathlib import Path
 
 from indexer.corpus import tables
 from indexer.corpus.columns import Columns
-from indexer.corpus.content import looks_like_image
+from indexer.corpus.content import begins_as_list, looks_like_image
 from indexer.corpus.named_files import FileTable, NamedFiles
 from indexer.corpus.paths import COLLECTION_FILE, Listing, is_collection, portable_name, printable, read_listing
 from indexer.corpus.places import FILE_READ, FOLDER_READ, Place, Visited
@@ -39,7 +39,7 @@ from indexer.corpus.records import Entry
 from indexer.corpus.samples import read_sample
 from indexer.corpus.selection import ALL, Selection
 from indexer.corpus.sidecars import Sidecars
-from indexer.corpus.suffixes import DRAWING, NO_SUFFIX, TEXTS, is_image_name, litter_kind, split_name
+from indexer.corpus.suffixes import DETAILS, DRAWING, NO_SUFFIX, TEXTS, is_image_name, litter_kind, split_name
 from indexer.errors import ItemError
 from indexer.types import PassedOver, Rejected
 
@@ -176,8 +176,9 @@ class _Reading:
                 yield PassedOver(path.as_uri(), NOT_A_FILE)
             else:
                 # A table may have given ids of its own to images elsewhere.
-                yield Rejected(path.as_uri(), error.reason, error.detail, hides="" if tables.is_table(name) else id)
-        elif tables.is_table(name):
+                is_table = tables.is_table(name) or suffix == DETAILS
+                yield Rejected(path.as_uri(), error.reason, error.detail, hides="" if is_table else id)
+        elif self._is_table(name):
             yield from self._table(name)
         else:
             yield PassedOver(path.as_uri(), suffix or NO_SUFFIX)
@@ -188,18 +189,34 @@ class _Reading:
             yield from self._file_tables[name].others()
         elif self._is_read_elsewhere(name):
             yield PassedOver(path.as_uri(), FILE_READ)
-        elif tables.is_beside_its_shard(name, frozenset(self._names)):
+        elif tables.is_beside_its_shard(name, self._name_set):
             yield PassedOver(path.as_uri(), tables.TABLE_BESIDE)
         else:
             yield from tables.entries_of(
                 tables.open_in_folder(self._place, name, self._root, self._columns), path.as_uri()
             )
 
+    def _is_table(self, name: str) -> bool:
+        """Whether a file is a table or a shard: by its name, or a list of objects in a `.json` that is no sidecar."""
+        return tables.is_table(name) or name in self._json_lists
+
     def _may_name_files(self, name: str) -> bool:
         """Whether it is worth while to look into a table for names of files. Parquet files by the thousand are not."""
-        if not tables.is_table(name) or name in self._broken or tables.suffix_of(name) in tables.SHARDS:
+        if litter_kind(name) is not None or name in self._broken or not self._is_table(name):
             return False
-        return tables.suffix_of(name) != tables.PARQUET or name.startswith("metadata.") or self._has_images
+        if tables.suffix_of(name) == tables.PARQUET:
+            return name.startswith("metadata.") or self._has_images
+        return tables.suffix_of(name) not in tables.SHARDS
+
+    @cached_property
+    def _json_lists(self) -> frozenset[str]:
+        found = (name for name in self._names if split_name(name)[1] == DETAILS and litter_kind(name) is None)
+        lonely = (name for name in found if name not in self._broken and not self._sidecars.describes(name))
+        return frozenset(name for name in lonely if begins_as_list(self._place.path / name))
+
+    @cached_property
+    def _name_set(self) -> frozenset[str]:
+        return frozenset(self._names)
 
     @cached_property
     def _has_images(self) -> bool:
@@ -207,7 +224,7 @@ class _Reading:
 
     @cached_property
     def _holds_tables(self) -> bool:
-        return tables.holds_tables(self._place.path, self._names)
+        return bool(self._json_lists) or tables.holds_tables(self._place.path, self._names)
 
     def _is_read_elsewhere(self, name: str) -> bool:
         """Whether the file is read under another name, which a link gives it."""
