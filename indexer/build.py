@@ -289,6 +289,7 @@ class _Job:
                 note=f"indexed {self._corpus.source}, shard {shard.number}",
             )
             self.replaced += published.replaced
+            self._stored.committed(each.content for each in shard.documents)
         else:
             self.ledger.record(finished)
         self.progress.added += len(shard.documents)

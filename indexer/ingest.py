@@ -8,14 +8,17 @@ What this module does not know: SQL, models, where documents come from.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from indexer.corpus.paths import printable
 from indexer.embed.protocol import Embedder, Prepared
+from indexer.embed.several import for_each
 from indexer.errors import ItemError
 from indexer.image_rules import ImageRules
 from indexer.media import store_image
@@ -25,6 +28,8 @@ from indexer.store.publish import NewDocument
 from indexer.types import Document, ImageSource, Item, Parts, Rejected, Role, Vectors
 from indexer.validate import checked_fields, checked_id, checked_text, shown
 
+MAX_IMAGES = 100
+"""Of one document."""
 _WITHOUT = {
     Parts.AUTO: "neither text nor image",
     Parts.IMAGE: "no image, and images alone are embedded in this collection",
@@ -62,16 +67,17 @@ class Ingest:
             identifier = checked_id(document.id)
             text = checked_text(document.text)
             fields = checked_fields(document.fields)
-            document = replace(document, image=checked_image(document.image))
-            item = embedded_item(text, document.image, self.parts)
+            images = checked_images(document.images)
+            item = embedded_item(text, images, self.parts)
             uri = checked_text(document.uri, "uri") if document.uri else None
             with self.images.decoding():
                 prepared = self.prepare(item)
-            fields = {**self.images.fields(document.image), **fields}
+            fields = {**self.images.fields(images[0] if images else None), **fields}
             # Last: what is refused leaves nothing behind.
-            image = None if document.image is None else store_image(self.media, document.image)
+            stored = for_each(images, partial(store_image, self.media))
         except ItemError as error:
             return Rejected(printable(named(document)), error.reason, error.detail)
+        image = stored[0] if stored else None
         return Ready(
             NewDocument(
                 id=identifier,
@@ -80,22 +86,41 @@ class Ingest:
                 image=image.uri if image else None,
                 image_sha256=image.sha256 if image else None,
                 modality=item.modality,
-                content=self._content(item, image.sha256 if image else None),
+                content=self._content(item, image_key([each.sha256 for each in stored])),
                 fields=fields,
                 source=source,
                 stamp=stamp,
+                images=[(each.uri, each.sha256) for each in stored] if len(stored) > 1 else (),
             ),
             prepared,
         )
 
-    def _content(self, item: Item, image_sha256: str | None) -> str | None:
-        content = content_of(item.modality, item.text, image_sha256)
+    def _content(self, item: Item, images: str | None) -> str | None:
+        content = content_of(item.modality, item.text, images)
         # Another limit may give another vector of the same bytes.
         most = self.images.max_pixels
         return content if most is None or item.image is None or content is None else f"{content}@{most}"
 
 
-def checked_image(image: object) -> ImageSource | None:
+def checked_images(images: Sequence[object]) -> list[ImageSource]:
+    """The images of a document, of types that are read.
+
+    Raises:
+        ItemError: `remote-uri`, `bad-image` or `too-many-images`.
+    """
+    if len(images) > MAX_IMAGES:
+        raise refusal(Reason.TOO_MANY_IMAGES, f"The document has {len(images):,} images; allowed are {MAX_IMAGES}.")
+    return for_each(images, checked_image)
+
+
+def image_key(digests: Sequence[str]) -> str | None:
+    """The content of a document's images, by the sha256 of each: of one its own."""
+    if len(digests) < 2:
+        return digests[0] if digests else None
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def checked_image(image: object) -> ImageSource:
     """An image of a type that is read.
 
     Raises:
@@ -103,7 +128,7 @@ def checked_image(image: object) -> ImageSource | None:
     """
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
-    if image is None or isinstance(image, Path | bytes):
+    if isinstance(image, Path | bytes):
         return image
     if isinstance(image, str):  # a path became one in `Document`
         raise refusal(Reason.REMOTE_URI, f"The image is {printable(image[:80])}; only paths are read, no URIs.")
@@ -116,7 +141,7 @@ def checked_image(image: object) -> ImageSource | None:
     raise refusal(Reason.BAD_IMAGE, f"The image must be a path, encoded bytes or a PIL image, not {kind}.{remedy}")
 
 
-def embedded_item(text: str | None, image: ImageSource | None, parts: Parts) -> Item:
+def embedded_item(text: str | None, images: Sequence[ImageSource], parts: Parts) -> Item:
     """The parts of a document that are embedded.
 
     Raises:
@@ -125,10 +150,10 @@ def embedded_item(text: str | None, image: ImageSource | None, parts: Parts) -> 
     if parts is Parts.IMAGE:
         text = None
     if parts is Parts.TEXT:
-        image = None
-    if text is None and image is None:
+        images = ()
+    if text is None and not images:
         raise refusal(Reason.EMPTY, f"The document has {_WITHOUT[parts]}.")
-    return Item(text, image)
+    return Item(text, images=images)
 
 
 def named(document: Document) -> str:

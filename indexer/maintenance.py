@@ -17,7 +17,7 @@ from indexer.files import TEMPORARY_PREFIX, file_digest
 from indexer.index.stored import index_lock, problems, remove_index
 from indexer.layout import IMAGE_NAME, SEGMENT_NAME, Layout
 from indexer.media import MEDIA, image_path
-from indexer.store.catalog import Catalog, Space
+from indexer.store.catalog import MAX_PARAMETERS, Catalog, Space
 from indexer.store.publish import copy_generation
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, VectorRow
 from indexer.store.segments import SegmentFile, open_segment, segment_name, segment_path, write_segment
@@ -239,6 +239,7 @@ def _drop_damaged_indexes(catalog: Catalog, layout: Layout) -> list[str]:
 def _sweep_media(catalog: Catalog, layout: Layout) -> list[Path]:
     """Remove stored images that no document names; call it only while holding the writer's lock."""
     orphans = list(_orphan_media(catalog, layout))
+    catalog.database.standing()
     for path in orphans:
         path.unlink(missing_ok=True)
     return orphans
@@ -249,12 +250,11 @@ def _drop_damaged_media(catalog: Catalog, layout: Layout) -> dict[Path, int]:
     from indexer.corpus.images import image_digest
 
     dropped: dict[Path, int] = {}
-    stored = {
-        uri: digest
-        for _, uri, digest in catalog.living_images(catalog.generation().number)
-        if uri.startswith(MEDIA)
-    }  # fmt: skip
-    for uri, digest in stored.items():
+    stored: dict[tuple[str, str | None], list[str]] = {}
+    for name, uri, digest in catalog.living_images(catalog.generation().number):
+        if uri.startswith(MEDIA):
+            stored.setdefault((uri, digest), []).append(name)
+    for (uri, digest), names in stored.items():
         try:
             path = image_path(layout.media, uri)
             if path.exists() and image_digest(path) == digest:
@@ -263,16 +263,19 @@ def _drop_damaged_media(catalog: Catalog, layout: Layout) -> dict[Path, int]:
         except StoreError:
             path = Path(uri)  # no file of ours: it is not touched
         with catalog.database.write() as connection:
-            named = [DocumentRow.image == uri, DocumentRow.died.is_(None)]
-            dropped[path] = connection.execute(update(DocumentRow).where(*named).values(stamp=None)).rowcount
+            for start in range(0, len(names), MAX_PARAMETERS):
+                named = [DocumentRow.id.in_(names[start : start + MAX_PARAMETERS]), DocumentRow.died.is_(None)]
+                dropped[path] = (
+                    dropped.get(path, 0)
+                    + connection.execute(update(DocumentRow).where(*named).values(stamp=None)).rowcount
+                )
     return dropped
 
 
 def _orphan_media(catalog: Catalog, layout: Layout) -> Iterator[Path]:
     if not layout.media.exists():
         return
-    with catalog.database.read() as connection:
-        uris = set(connection.execute(select(DocumentRow.image).where(DocumentRow.image.startswith(MEDIA))).scalars())
+    uris = catalog.image_uris(MEDIA)
     for path in sorted(layout.media.glob("*/*")):
         name = path.relative_to(layout.media).as_posix()
         if IMAGE_NAME.fullmatch(name) and f"{MEDIA}{name}" not in uris:

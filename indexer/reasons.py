@@ -31,6 +31,7 @@ class Reason(HelpfulEnum):
     UNSUPPORTED_FORMAT = "unsupported-format"  # a picture, of a format that is not read here
     TOO_MANY_PIXELS = "too-many-pixels"
     TOO_COMPLEX = "too-complex"  # scans, comments, directories that cost more than the pixels
+    TOO_MANY_IMAGES = "too-many-images"  # of one document
     MISSING_PACKAGE = "missing-package"  # a format that an optional package decodes
     DECODE_FAILED = "decode-failed"
     ASPECT = "aspect"  # too long and narrow for the model

@@ -24,11 +24,12 @@ from indexer.index.protocol import IndexSettings, Neighbours
 from indexer.layout import Layout
 from indexer.media import image_path
 from indexer.searcher import Searcher
-from indexer.store.catalog import Catalog, Generation, Space
+from indexer.store.catalog import Catalog, DocumentRecord, Generation, Space
 from indexer.store.filter_nodes import Node
 from indexer.store.filters import Where, parse
 from indexer.store.segments import damaged
 from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scores, Vectors
+from indexer.vectors import query_rows
 
 if TYPE_CHECKING:
     from indexer.centred import CentredSnapshot
@@ -53,6 +54,8 @@ class StoredDocument:
         image_sha256: Of its image, as it was indexed; see `indexer.media.recorded_image`.
         fields: Its JSON object.
         modality: What its vector was made of.
+        images: The files of all its images, in order; `image` is the first.
+        images_sha256: Of each, as it was indexed.
     """
 
     id: str
@@ -62,6 +65,13 @@ class StoredDocument:
     fields: dict[str, Any]
     modality: Modality
     image_sha256: str | None = None
+    images: tuple[Path, ...] = ()
+    images_sha256: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.image is not None and not self.images:
+            object.__setattr__(self, "images", (self.image,))
+            object.__setattr__(self, "images_sha256", (self.image_sha256,))
 
 
 class Snapshot:
@@ -184,7 +194,7 @@ class Snapshot:
         """The k nearest living vectors of each query, best first.
 
         Args:
-            vectors: (n, dim) float32.
+            vectors: (n, dim) float32, of any length: scores are cosines.
             k: At least 1; if k documents match, k come back, else all that match, padded with -1 and -inf.
             where: A filter on the documents' fields.
             exclude: Document ids left out; ids not in the collection are passed over.
@@ -192,12 +202,13 @@ class Snapshot:
 
         Raises:
             FilterError: The filter does not parse.
-            CallError: k is below 1, or a query holds a value that is not finite.
+            QueryError: k is below 1, or a query is zero or holds a value that is not finite.
             SpaceMismatchError: The vectors have another dimension.
             SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
         self._require_dim(vectors)
-        return self._searcher.search(vectors, k, self._allowed(where, modalities), self._hidden(exclude))
+        queries = query_rows(vectors)
+        return self._searcher.search(queries, k, self._allowed(where, modalities), self._hidden(exclude))
 
     def search_among(self, vectors: Vectors, k: int, ids: Ids | None) -> Neighbours:
         """`search` among what `eligible` gave."""
@@ -258,18 +269,22 @@ class Snapshot:
                 f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone.",
                 "Open a new snapshot.",
             )
-        return [
-            StoredDocument(
-                id=record.id,
-                text=record.text,
-                uri=record.uri,
-                image=self._image(record.image),
-                fields=record.fields,
-                modality=record.modality,
-                image_sha256=record.image_sha256,
-            )
-            for record in map(found.__getitem__, wanted)
-        ]
+        return [self._document(found[each]) for each in wanted]
+
+    def _document(self, record: DocumentRecord) -> StoredDocument:
+        images = [(self._image(uri), digest) for uri, digest in record.every_image()]
+        known = [(path, digest) for path, digest in images if path is not None]
+        return StoredDocument(
+            id=record.id,
+            text=record.text,
+            uri=record.uri,
+            image=images[0][0] if images else None,
+            fields=record.fields,
+            modality=record.modality,
+            image_sha256=record.image_sha256,
+            images=tuple(path for path, _ in known),
+            images_sha256=tuple(digest for _, digest in known),
+        )
 
     def _image(self, uri: str | None) -> Path | None:
         """The file of an image. One that is named wrongly costs its document's image, and `check` reports it."""

@@ -6,7 +6,7 @@ What this module does not know: files, SQL, models. Nothing here does work.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -103,21 +103,85 @@ class Mean:
     vector: Vectors
 
 
+class _FromImage(tuple[Any, ...]):
+    """The `images` that follow from `image`.
+
+    `dataclasses.replace` hands over all fields as if they had been given. Where it is asked for another `image`, or
+    None, these must not bring the old one back.
+    """
+
+
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "None"
+
+
+_NOT_GIVEN: Any = _NotGiven()
+
+
+def _settle_images(self: Item | Document, adapt: Callable[[Any], Any]) -> None:
+    """Make `image` the first of `images`, whichever of the two was given.
+
+    Raises:
+        CallError: Both were given and do not agree, or `images` is no list of images.
+    """
+    name, image, images = type(self).__name__, self.image, self.images
+    if image is _NOT_GIVEN:
+        image = None
+    elif isinstance(images, _FromImage):
+        images = ()
+    if isinstance(images, str | bytes | Path) or not isinstance(images, Sequence):
+        raise CallError(
+            f"{name}.images is one {type(images).__name__}; it is a list of images.", f"Write {name}(images=[...])."
+        )
+    several = tuple(adapt(each) for each in images)
+    first = None if image is None else adapt(image)
+    if not several:
+        several = () if first is None else _FromImage((first,))
+    elif any(each is None for each in several):
+        raise CallError(f"{name}.images holds None.", "Leave it out.")
+    elif first is not None and not (first is several[0] or (type(first) is type(several[0]) and first == several[0])):
+        raise CallError(
+            f"{name} has an image and images, and the first of these is another one.",
+            "Give one of the two; to replace both, give image=None, too.",
+        )
+    object.__setattr__(self, "image", several[0] if several else None)
+    object.__setattr__(self, "images", several)
+
+
+def _typed_image(image: Any) -> Any:
+    if isinstance(image, str):
+        raise CallError(
+            f"Item.image is the string {image[:80]!r}; a string is never taken for a path.",
+            "Write Path(...), bytes, or a PIL image.",
+        )
+    return image
+
+
+def _document_image(image: Any) -> Any:
+    # The one place where a plain string is welcome: a document's image can only be a file. A URI would be another path:
+    # it stays as it is, to be refused by its name.
+    return Path(image) if isinstance(image, str) and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", image) else image
+
+
 @dataclass(frozen=True)
 class Item:
-    """One input of an embedder: a text, an image, or both (fused)."""
+    """One input of an embedder: a text, an image or several in order, or both (fused).
+
+    Attributes:
+        text: The text.
+        image: The image, or the first of several.
+        images: All images, in order. Give `image` or `images`; each follows from the other.
+    """
 
     text: str | None = None
-    image: ImageSource | None = None
+    image: ImageSource | None = _NOT_GIVEN
+    images: Sequence[ImageSource] = ()
 
     def __post_init__(self) -> None:
+        _settle_images(self, _typed_image)
         if self.text is None and self.image is None:
             raise CallError("An Item needs a text, an image, or both; it has neither.")
-        if isinstance(self.image, str):
-            raise CallError(
-                f"Item.image is the string {self.image[:80]!r}; a string is never taken for a path.",
-                "Write Path(...), bytes, or a PIL image.",
-            )
 
     @property
     def modality(self) -> Modality:
@@ -137,19 +201,23 @@ class Document:
         image: A path (referenced, not copied), encoded bytes or a PIL image (both stored once, by content).
         fields: A JSON object, for filters and for display.
         uri: Where the document came from; filled by corpus readers, and for stored images.
+        images: Several images in order, as of a page: a model that reads text and images at once reads all of them as
+            one, of others the mean of their vectors counts. Give `image` or `images`; each follows from the other, and
+            `image` is the first.
+
+    Raises:
+        CallError: `image` and `images` were both given and do not agree.
     """
 
     id: str
     text: str | None = None
-    image: ImageSource | None = None
+    image: ImageSource | None = _NOT_GIVEN
     fields: Fields = field(default_factory=dict)
     uri: str | None = None
+    images: Sequence[ImageSource] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.image, str) and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", self.image):
-            # The one place where a plain string is welcome: a document's image can only be a file. A URI would be
-            # another path: it stays as it is, to be refused by its name.
-            object.__setattr__(self, "image", Path(self.image))
+        _settle_images(self, _document_image)
 
 
 @dataclass(frozen=True)

@@ -254,14 +254,13 @@ def parse_where(value: str | None) -> Any:
 
 def _write_page(file: Path, query: Query, results: Results, collection: Collection) -> None:
     from indexer.files import atomic_write
-    from indexer.media import recorded_image
-    from pipelines.report import search_page
+    from pipelines.report import search_page, stored_images
 
-    reference = query.image
+    reference: Any = query.image
     if query.like is not None and results.hits:
         with collection.snapshot() as snapshot:
             [document] = snapshot.documents(snapshot.vector_ids([query.like]))
-        reference = None if document.image is None else recorded_image(document.image, document.image_sha256)
+        reference = stored_images(document)
     atomic_write(file, search_page(query, results, reference).encode("utf-8", "backslashreplace"))
     show_remark(f"Wrote {file}")
 

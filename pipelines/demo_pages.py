@@ -46,7 +46,7 @@ class Pages:
                 continue
             match KINDS[turn // len(self._vendors) % len(KINDS)]:
                 case Modality.TEXT:
-                    document = replace(document, image=None)
+                    document = replace(document, image=None, images=())
                 case Modality.IMAGE:
                     document = replace(document, text=None)
             yield Record(document, record.stamp)

@@ -83,14 +83,15 @@ class PageCard:
     pages: Sequence[tuple[str, str, str, float]]
 
 
-def search_page(query: Query, results: Results, reference: Picture | None = None) -> str:
+def search_page(query: Query, results: Results, reference: Picture | list[Picture] | None = None) -> str:
     """The page of one search.
 
     Args:
         query: What was asked.
         results: What was found; its pseudo-target is shown beside the reference.
-        reference: The picture asked with; the query's own if not told.
+        reference: The picture asked with, or all of those of a stored document; the query's own if not told.
     """
+    shown_references = reference if isinstance(reference, list) else [reference or query.image]
     said = query.text or (f"more like {query.like}" if query.like else "more like this picture")
     if query.not_texts:
         said += f", not {', not '.join(query.not_texts)}"
@@ -101,7 +102,7 @@ def search_page(query: Query, results: Results, reference: Picture | None = None
             "text": hit.text,
             "score": hit.score,
             "branches": hit.branches,
-            "picture": stored_thumbnail(hit),
+            "pictures": stored_thumbnails(hit),
         }
         for hit in results.hits
     ]
@@ -112,7 +113,7 @@ def search_page(query: Query, results: Results, reference: Picture | None = None
             said=said,
             results=results,
             hits=hits,
-            reference=thumbnail(reference or query.image),
+            references=[thumbnail(picture) for picture in shown_references if picture is not None],
             drawings=[thumbnail(picture) for picture in drawings(results)],
             drawn_how=drawn_how(results),
             written_how=written_how(results),
@@ -164,13 +165,28 @@ def shown(hit: Hit, right: bool) -> ShownHit:
 
 
 def stored_thumbnail(document: Hit | StoredDocument) -> str:
-    """The image of a document as a data URI; empty where it is not the one that was indexed.
+    """The image of a document as a data URI, the first of several; empty where it is not the one that was indexed.
 
     A page may be handed on, and a collection may come from somebody else and name any file of this machine.
     """
+    return next(iter(stored_thumbnails(document)), "")
+
+
+def stored_thumbnails(document: Hit | StoredDocument) -> list[str]:
+    """All images of a document, in order, without those that are not what was indexed; see `stored_thumbnail`."""
+    made = [thumbnail(each) for each in stored_images(document)]
+    return [each for each in made if each]
+
+
+def stored_images(document: Hit | StoredDocument) -> list[Picture]:
+    """The encoded images of a document that are what was indexed, in order."""
     from indexer.media import recorded_image
 
-    return thumbnail(None if document.image is None else recorded_image(document.image, document.image_sha256))
+    recorded = list(zip(document.images, document.images_sha256, strict=True))
+    if not recorded and document.image is not None:
+        recorded = [(document.image, document.image_sha256)]
+    found = [recorded_image(path, digest) for path, digest in recorded]
+    return [each for each in found if each is not None]
 
 
 def thumbnail(source: Picture | None) -> str:

@@ -273,18 +273,18 @@ def _joint_items(
         )
     likes = list(dict.fromkeys(part.picture.document for part in joint if isinstance(part.picture, Stored)))
     documents = snapshot.documents(np.array([references[name] for name in likes], np.int64)) if likes else []
-    pictures = {document.id: document.image for document in documents}
+    pictures = {document.id: document.images for document in documents}
 
     def item(part: Joint) -> Item:
         if isinstance(part.picture, Item):
-            return Item(part.text, part.picture.image)
-        image = pictures[part.picture.document]
-        if image is None:
+            return Item(part.text, images=part.picture.images)
+        images = pictures[part.picture.document]
+        if not images:
             raise QueryError(
                 f"The document {part.picture.document!r} has no picture, and the method joint reads the reference's.",
                 "Give a picture with `image`, or use the method sum, which takes the document's vector.",
             )
-        return Item(part.text, image)
+        return Item(part.text, images=images)
 
     settled: list[dict[str, Embedded]] = []
     for parts in wanted:
@@ -319,8 +319,8 @@ def _worded(
 
 def _reference(picture: Item | Stored, vector: Vector, snapshot: Snapshot) -> Reference:
     if isinstance(picture, Stored):
-        return Reference((), vector, lambda: snapshot.documents(snapshot.vector_ids([picture.document]))[0].image)
-    return Reference(() if picture.image is None else (picture.image,), vector)
+        return Reference((), vector, lambda: snapshot.documents(snapshot.vector_ids([picture.document]))[0].images)
+    return Reference(tuple(picture.images), vector)
 
 
 def _embedded(
@@ -354,8 +354,7 @@ def _key(part: Leaf) -> object:
         return part
     if isinstance(part, Worded | Drawn):
         return type(part), part.text, _key(part.picture)
-    image = part.image
-    return part.text, image if image is None or isinstance(image, Path | bytes) else id(image)
+    return part.text, *(image if isinstance(image, Path | bytes) else id(image) for image in part.images)
 
 
 def _vector(vectors: Mapping[object, Vector | str], part: Embedded, name: str, place: int, total: int) -> Vector:

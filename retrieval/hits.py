@@ -82,6 +82,8 @@ def _hit(
         fields=document.fields,
         branches={name: own[place] for name, own in cosines.items()},
         image_sha256=document.image_sha256,
+        images=document.images,
+        images_sha256=document.images_sha256,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from indexer.corpus.paths import printable
 from indexer.types import Fields, JsonValue
 
 
@@ -28,6 +29,8 @@ class Hit:
         branches: By the name of each part of the query, its cosine with the document. (`shift` without a
             caption also lists `mean_text`, the inner product with a mean that is not of unit length.)
         image_sha256: Of the document's image, as it was indexed; what is shown is compared with it.
+        images: All images of the document, in order; `image` is the first.
+        images_sha256: Of each, as it was indexed.
     """
 
     rank: int
@@ -39,6 +42,8 @@ class Hit:
     fields: Fields
     branches: Mapping[str, float]
     image_sha256: str | None = None
+    images: tuple[Path, ...] = ()
+    images_sha256: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """The object that `underdrawing search --json` prints; `json.dumps` takes it as it is.
 
-        It has `written` where a method wrote a sentence; all else is always there.
+        It has `written` where a method wrote a sentence, and a hit has `images`, the files of all of them in order,
+        where its document has several; all else is always there.
         """
         told: dict[str, Any] = {
             "hits": [
@@ -95,6 +101,7 @@ class Results:
                     "text": hit.text,
                     "uri": hit.uri,
                     "fields": dict(hit.fields),
+                    **({"images": [printable(path) for path in hit.images]} if len(hit.images) > 1 else {}),
                 }
                 for hit in self.hits
             ],

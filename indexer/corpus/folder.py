@@ -9,7 +9,8 @@
 * The id is the path below the folder, with slashes, made portable by `portable_name`.
 * The stamp is made of the size and the time of change of the file and of its sidecars.
 * A table or shard (`tables.py`) gives its own documents; ids that it makes up begin with its path. If its records name
-  image files of its folder, they reach these images instead (`named_files.py`).
+  image files of its folder, they reach these images instead (`named_files.py`). A record or a JSON file that names
+  several (`pages.py`) is a document of all of them, and they are no documents beside it.
 * The order is that of the bytes of the paths.
 
 A sidecar that cannot be used is a reject of its own; its image or text is a document all the same, without it.
@@ -32,10 +33,11 @@ from indexer.corpus import tables
 from indexer.corpus.columns import Columns
 from indexer.corpus.content import begins_as_list, looks_like_image
 from indexer.corpus.named_files import FileTable, NamedFiles
+from indexer.corpus.pages import PageCorpus, is_page
 from indexer.corpus.paths import COLLECTION_FILE, Listing, is_collection, portable_name, printable, read_listing
 from indexer.corpus.places import FILE_READ, FOLDER_READ, Place, Visited
 from indexer.corpus.reasons import Reason
-from indexer.corpus.records import Entry
+from indexer.corpus.records import Corpus, Entry
 from indexer.corpus.samples import read_sample
 from indexer.corpus.selection import ALL, Selection
 from indexer.corpus.sidecars import Sidecars
@@ -47,6 +49,7 @@ COLLECTION = "underdrawing collection"
 EMPTY_FOLDER = "empty folder"
 NOT_A_FILE = "no regular file"
 CARD = "README beside tables"
+PAGE_IMAGE = "image of a page"
 
 
 class FolderCorpus:
@@ -129,7 +132,7 @@ class _Reading:
         """What is in the folder, in order; what `stack` closes is needed until what is below was read, too."""
         for name in self._names:
             if self._may_name_files(name):
-                table = tables.open_in_folder(self._place, name, self._root, self._columns)
+                table = self._table_of(name)
                 if tables.names_files(table):
                     named = self._named.read(table, self._place.path / name, self._place.prefix)
                     self._file_tables[name] = stack.enter_context(named)
@@ -170,7 +173,7 @@ class _Reading:
         elif is_document and suffix in TEXTS and tables.is_card(name) and self._holds_tables:
             yield PassedOver(path.as_uri(), CARD)
         elif is_document:
-            yield from read_sample(self._place, name, self._sidecars, self._named.take(self._place.prefix + name))
+            yield from self._sample(name)
         elif (error := self._broken.get(name)) is not None:
             if error.reason == Reason.NOT_A_FILE.value:
                 yield PassedOver(path.as_uri(), NOT_A_FILE)
@@ -183,6 +186,13 @@ class _Reading:
         else:
             yield PassedOver(path.as_uri(), suffix or NO_SUFFIX)
 
+    def _sample(self, name: str) -> Iterator[Entry]:
+        row = self._named.take(self._place.prefix + name)
+        if row is not None and row.part:
+            yield PassedOver((self._place.path / name).as_uri(), PAGE_IMAGE)
+        else:
+            yield from read_sample(self._place, name, self._sidecars, row)
+
     def _table(self, name: str) -> Iterator[Entry]:
         path = self._place.path / name
         if name in self._file_tables:
@@ -192,13 +202,16 @@ class _Reading:
         elif tables.is_beside_its_shard(name, self._name_set):
             yield PassedOver(path.as_uri(), tables.TABLE_BESIDE)
         else:
-            yield from tables.entries_of(
-                tables.open_in_folder(self._place, name, self._root, self._columns), path.as_uri()
-            )
+            yield from tables.entries_of(self._table_of(name), path.as_uri())
+
+    def _table_of(self, name: str) -> Corpus:
+        if name in self._pages:
+            return PageCorpus(self._place.path / name, self._place.id_of(name))
+        return tables.open_in_folder(self._place, name, self._root, self._columns)
 
     def _is_table(self, name: str) -> bool:
-        """Whether a file is a table or a shard: by its name, or a list of objects in a `.json` that is no sidecar."""
-        return tables.is_table(name) or name in self._json_lists
+        """Whether a file is a table or a shard by its name, or a list of objects or a page in a `.json` of its own."""
+        return tables.is_table(name) or name in self._json_lists or name in self._pages
 
     def _may_name_files(self, name: str) -> bool:
         """Whether it is worth while to look into a table for names of files. Parquet files by the thousand are not."""
@@ -209,10 +222,19 @@ class _Reading:
         return tables.suffix_of(name) not in tables.SHARDS
 
     @cached_property
+    def _lonely(self) -> list[Path]:
+        """JSON files that describe no document."""
+        details = (name for name in self._names if split_name(name)[1] == DETAILS and litter_kind(name) is None)
+        lonely = (name for name in details if name not in self._broken and not self._sidecars.describes(name))
+        return [self._place.path / name for name in lonely]
+
+    @cached_property
     def _json_lists(self) -> frozenset[str]:
-        found = (name for name in self._names if split_name(name)[1] == DETAILS and litter_kind(name) is None)
-        lonely = (name for name in found if name not in self._broken and not self._sidecars.describes(name))
-        return frozenset(name for name in lonely if begins_as_list(self._place.path / name))
+        return frozenset(path.name for path in self._lonely if begins_as_list(path))
+
+    @cached_property
+    def _pages(self) -> frozenset[str]:
+        return frozenset(path.name for path in self._lonely if is_page(path))
 
     @cached_property
     def _name_set(self) -> frozenset[str]:

@@ -28,6 +28,7 @@ from indexer.embed.connector import ConnectorConfig, build_bridge
 from indexer.embed.mllm_batches import by_tokens
 from indexer.embed.model_files import harmless, read_json
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
+from indexer.embed.several import images_of
 from indexer.embed.text_model import Pooling, TextModel
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError, ModelError, first_line
@@ -37,6 +38,8 @@ from indexer.vectors import unit_rows
 
 CONFIG, WEIGHTS = "bridge.json", "connector.safetensors"
 WHOLE = "It is as underdrawing train bridge wrote it: copy the whole folder again."
+MIN_TEXT = 8
+"""Tokens of a text that find room beside several images."""
 TOKENS = 4096
 """Of a batch, padding included."""
 
@@ -204,15 +207,20 @@ class BridgeEmbedder(Embedder):
 
     def preparer(self) -> BridgePrepare:
         """The tower's own, which decodes and resizes."""
-        return BridgePrepare(self._tower.preparer())
+        tokens = self.spec.connector.tokens
+        return BridgePrepare(self._tower.preparer(), (self._text.limit - self._text.specials - MIN_TEXT) // tokens or 1)
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
         """Embed any mixture of items, in batches of a few thousand tokens; roles and instructions change nothing."""
         import torch
 
-        shown = ["image" in each.arrays for each in prepared]
+        shown = [len(images_of(each)) for each in prepared]
+        room = self._text.limit - self._text.specials
         texts = [
-            self._text.ids(str(each.arrays["text"]), self._most) if "text" in each.arrays else [] for each in prepared
+            self._text.ids(str(each.arrays["text"]), min(self._most, room - has * self.spec.connector.tokens))
+            if "text" in each.arrays
+            else []
+            for each, has in zip(prepared, shown, strict=True)
         ]
         lengths = [
             self._text.specials + len(text) + has * self.spec.connector.tokens
@@ -220,7 +228,9 @@ class BridgeEmbedder(Embedder):
         ]
         vectors = np.empty((len(prepared), self.dim), np.float32)
         for places in by_tokens(lengths, TOKENS):
-            seen = [prepared[place] for place in places if shown[place]]
+            seen = [
+                Prepared(Modality.IMAGE, {"image": pixels}) for place in places for pixels in images_of(prepared[place])
+            ]
             with torch.inference_mode():
                 words = self._words(seen) if seen else None
                 read = self._text.read([texts[place] for place in places], words, [shown[place] for place in places])
@@ -242,9 +252,11 @@ class BridgePrepare:
 
     Attributes:
         inner: The tower's preparer.
+        most: Images that the text model can read as one item.
     """
 
     inner: Callable[[Item], Prepared]
+    most: int = 1
 
     def __call__(self, item: Item) -> Prepared:
         """Decode and resize the picture.
@@ -254,6 +266,11 @@ class BridgePrepare:
         """
         if item.image is None and not str(item.text).strip("\0 \t\r\n"):
             raise refusal(Reason.EMPTY, "The text is empty, and there is no picture.")
+        if len(item.images) > max(1, self.most):
+            raise refusal(
+                Reason.TOO_MANY_IMAGES,
+                f"It has {len(item.images):,} images; the text model can read {self.most:,} as one item.",
+            )
         return self.inner(item)
 
 

@@ -1,6 +1,7 @@
 """The CLIP family through open_clip: a published checkpoint by name and tag, or a folder in open_clip's layout.
 
-A fused document is the weighted sum of its unit parts, half and half, made unit again; the fingerprint says so.
+A fused document is the weighted sum of its unit parts, half and half, made unit again; the fingerprint says so. Of
+several images the part is the mean of their unit vectors, made unit.
 
 What this module does not know: where vectors go.
 """
@@ -25,9 +26,10 @@ from indexer.embed.clip_tokenizer import FolderTokenizer
 from indexer.embed.inversion import WordReader
 from indexer.embed.preprocess import TARGET_RATIO, ImagePreprocess
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
+from indexer.embed.several import image_arrays, mean_of_several
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError
-from indexer.types import Item, Modality, Role, Vectors
+from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
 
 if TYPE_CHECKING:
@@ -136,11 +138,16 @@ class ClipEmbedder(Embedder):
             torch.set_num_threads(self._cores)  # of this thread nothing changed, but others yet to come got a share
 
     def image_features(self, prepared: Sequence[Prepared]) -> Vectors:
-        """The picture tower's own output, (n, dim) float32, not of unit length: what published inversions read."""
+        """The picture tower's own output, (n, dim) float32, not of unit length: what published inversions read.
+
+        Of an item of several images, that of the first.
+        """
+        return self._features([each.arrays["image"] for each in prepared])
+
+    def _features(self, pixels: Sequence[npt.NDArray[Any]]) -> Vectors:
         import torch
 
-        pixels = np.stack([each.arrays["image"] for each in prepared])
-        stacked = torch.from_numpy(self._preprocess.normalise(pixels))
+        stacked = torch.from_numpy(self._preprocess.normalise(np.stack(pixels)))
         with torch.inference_mode():
             features: torch.Tensor = self._model.encode_image(stacked.to(self.device, self._torch_dtype))
         return np.asarray(features.float().cpu().numpy())
@@ -231,7 +238,7 @@ class ClipEmbedder(Embedder):
         return self._tokenizer
 
     def _images(self, prepared: Sequence[Prepared]) -> Vectors:
-        return unit_rows(self.image_features(prepared))
+        return mean_of_several(prepared, self._features, max(self.batch_size, len(prepared)))
 
     def _texts(self, prepared: Sequence[Prepared]) -> Vectors:
         return self._text_vectors([str(each.arrays["text"]) for each in prepared])
@@ -260,13 +267,14 @@ class ClipPrepare:
         Raises:
             ItemError: The image cannot be decoded.
         """
-        arrays: dict[str, Any] = {}
-        if item.image is not None:
-            from indexer.corpus.images import decode_image
-
-            # As bytes: four of them make one number of the model's input, which `image_features` computes.
-            arrays["image"] = self.preprocess.pixels(decode_image(item.image, hint=self.preprocess.hint))
+        # As bytes: four of them make one number of the model's input, which `image_features` computes.
+        arrays: dict[str, Any] = image_arrays(item, self._pixels)
         if item.text is not None:
             # NumPy drops trailing NULs of its strings, and a tokenizer has no use for any.
             arrays["text"] = np.array(item.text[:CHARACTERS_READ].replace("\0", " "))
         return Prepared(item.modality, arrays)
+
+    def _pixels(self, image: ImageSource) -> npt.NDArray[np.uint8]:
+        from indexer.corpus.images import decode_image
+
+        return self.preprocess.pixels(decode_image(image, hint=self.preprocess.hint))

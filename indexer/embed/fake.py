@@ -2,8 +2,8 @@
 
 Texts and pictures get vectors by simple rules, so expected rankings can be worked out by hand: a text is the sum of
 random directions seeded by its lower-cased words; a picture is a direction seeded by its 4x4 grid of average colours
-in coarse steps; both at once is the sum of the two. The same word written in a text and the same colours seen in a
-picture do not meet: a fake has no joint space.
+in coarse steps; several pictures are the mean of theirs, made unit; both at once is the sum of the two. The same word
+written in a text and the same colours seen in a picture do not meet: a fake has no joint space.
 
 What this module does not know: models, torch.
 """
@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.embed.protocol import Embedder, Fingerprint, Prepared
+from indexer.embed.several import image_arrays
 from indexer.errors import CallError
-from indexer.types import Item, Modality, Role, Vectors
+from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
 
 
@@ -58,12 +59,16 @@ class _Prepare:
         if item.text is not None:
             for word in re.findall(r"\w+", item.text.lower()) or [item.text]:
                 direction += self._direction(word.encode("utf-8", "surrogatepass"))
-        if item.image is not None:
-            from indexer.corpus.images import decode_image
-
-            grid = np.asarray(decode_image(item.image).resize((4, 4)), np.uint8) // 32
-            direction += self._direction(grid.tobytes())
+        shown = list(image_arrays(item, self._shown).values())
+        if shown:
+            direction += shown[0] if len(shown) == 1 else unit_rows(np.sum(shown, axis=0)[None])[0]
         return Prepared(item.modality, {"direction": direction})
+
+    def _shown(self, image: ImageSource) -> Vectors:
+        from indexer.corpus.images import decode_image
+
+        grid = np.asarray(decode_image(image).resize((4, 4)), np.uint8) // 32
+        return self._direction(grid.tobytes())
 
     def _direction(self, key: bytes) -> Vectors:
         seed = int.from_bytes(hashlib.sha256(key).digest()[:8], "little")

@@ -21,7 +21,7 @@ import numpy as np
 
 from indexer.corpus.reasons import Reason, refusal
 from indexer.embed.mllm_batches import by_tokens, halving, out_of_memory
-from indexer.embed.mllm_images import PREPROCESSOR_FILE, ImageShaper
+from indexer.embed.mllm_images import PREPROCESSOR_FILE, ImageShaper, Pixels
 from indexer.embed.mllm_loading import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -34,10 +34,11 @@ from indexer.embed.mllm_loading import (
 from indexer.embed.mllm_prompt import Batch, ImageTokens, Prompt, PromptWriter, collate, load_tokenizer
 from indexer.embed.mllm_spec import MllmName, MllmSpec, Parity
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
+from indexer.embed.several import image_arrays, images_of
 from indexer.embed.tokenizer_file import FILE as TOKENIZER_FILE
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError, ModelError
-from indexer.types import Item, Modality, Role, Vectors
+from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
 
 CPU_TOKENS, GPU_TOKENS = 4096, 16384
 """Of a batch, padding included; four patches of a picture are a token."""
+SHOWN = 0.75
+"""Of the tokens of an item, so many may be those of its images where there are several: then all are made smaller."""
+FEWEST_TOKENS = 4
+"""Of one of several images: fewer show nothing."""
 CHARACTERS_A_TOKEN = 16
 """Of a text, so many characters a token of the limit are looked at: no tokenizer needs more for words."""
 
@@ -157,8 +162,8 @@ class MllmEmbedder(Embedder):
 
     def preparer(self) -> MllmPrepare:
         """Decoding and resizing; prompts are written in `forward`, where the instruction is known."""
-        as_stored = self.spec.parity is Parity.AUTHORS
-        return MllmPrepare(self._shaper, CHARACTERS_A_TOKEN * self.spec.max_tokens, as_stored)
+        most = self.spec.max_tokens
+        return MllmPrepare(self._shaper, CHARACTERS_A_TOKEN * most, most, self.spec.parity is Parity.AUTHORS)
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
         """Embed any number of items, in batches of at most `token_budget` tokens.
@@ -188,18 +193,17 @@ class MllmEmbedder(Embedder):
         return vectors
 
     def _prompt(self, prepared: Prepared, role: Role, instruction: str | None) -> Prompt:
-        pixels = prepared.arrays.get("image")
         text = prepared.arrays.get("text")
         return self._writer.write(
             self.spec.instruction(role, prepared.modality, instruction),
             None if text is None else str(text),
-            None if pixels is None else self._shaper.grid(pixels),
+            [self._shaper.grid(pixels) for pixels in images_of(prepared)],
         )
 
     def _run(self, rows: Sequence[tuple[Prepared, Prompt]]) -> Vectors:
         import torch
 
-        pictures = [each.arrays["image"] for each, _ in rows if "image" in each.arrays]
+        pictures = [pixels for each, _ in rows for pixels in images_of(each)]
         batch = collate(
             [prompt for _, prompt in rows],
             pad_token(self._model.config), self._image, self._shaper.merge, self.spec,
@@ -225,11 +229,13 @@ class MllmPrepare:
     Attributes:
         shaper: Resizes pictures.
         characters: Of a text, so many are looked at.
+        tokens: That the model reads of an item; `SHOWN` of them may be those of several images.
         as_stored: See `decode_image`.
     """
 
     shaper: ImageShaper
     characters: int
+    tokens: int
     as_stored: bool = False
 
     def __call__(self, item: Item) -> Prepared:
@@ -238,17 +244,27 @@ class MllmPrepare:
         Raises:
             ItemError: The picture cannot be used, or a text alone says nothing.
         """
-        arrays: dict[str, Any] = {}
-        if item.image is not None:
-            from indexer.corpus.images import decode_image
-
-            arrays["image"] = self.shaper(decode_image(item.image, as_stored=self.as_stored))
+        arrays: dict[str, Any] = image_arrays(item, self._shaped)
+        room = int(SHOWN * self.tokens)
+        if len(arrays) > 1 and sum(map(self.shaper.tokens, arrays.values())) > room:
+            if room // len(arrays) < FEWEST_TOKENS:
+                raise refusal(
+                    Reason.TOO_MANY_IMAGES,
+                    f"It has {len(arrays):,} images; the model reads {room:,} tokens of images, at least "
+                    f"{FEWEST_TOKENS} of each.",
+                )
+            arrays = image_arrays(item, functools.partial(self._shaped, most_tokens=room // len(arrays)))
         if item.text is not None:
             text = item.text[: self.characters].replace("\0", " ")
             if item.image is None and not text.strip():
                 raise refusal(Reason.EMPTY, "The text is empty, and there is no picture.")
             arrays["text"] = np.array(text)
         return Prepared(item.modality, arrays)
+
+    def _shaped(self, image: ImageSource, most_tokens: int | None = None) -> Pixels:
+        from indexer.corpus.images import decode_image
+
+        return self.shaper(decode_image(image, as_stored=self.as_stored), most_tokens)
 
 
 def last_hidden(model: Any, batch: Batch, patches: Tensor | None, device: Any) -> Tensor:

@@ -97,15 +97,21 @@ class ImageShaper:
             f"resizes={self.resizes} aspect={self.aspect_limit}{sizing} {self.backend} bicubic"
         )
 
-    def __call__(self, image: Image) -> Pixels:
+    def __call__(self, image: Image, most_tokens: int | None = None) -> Pixels:
         """An RGB picture to (height, width, 3) uint8, both multiples of patch times merge.
+
+        Args:
+            image: It.
+            most_tokens: That the language model may read for it, fewer than the bounds of area allow: for one of
+                several.
 
         Raises:
             ItemError: It is too long and narrow.
         """
-        sizing = self.sizing
+        sizing, factor = self.sizing, self.patch * self.merge
         for least, most in self.resizes:
-            factor = self.patch * self.merge
+            if most_tokens is not None:
+                least, most = (min(bound, most_tokens * factor**2) for bound in (least, most))
             width, height = fit(image.width, image.height, factor, least, most, self.aspect_limit, sizing)
             image = self._resize(image, width, height)
             sizing = Sizing.TRANSFORMERS  # whatever comes after the first is the model's own processor

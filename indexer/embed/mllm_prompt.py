@@ -46,11 +46,11 @@ class Prompt:
 
     Attributes:
         ids: Token ids.
-        grid: Of the picture, if there is one.
+        grids: Of its images, in order.
     """
 
     ids: tuple[int, ...]
-    grid: Grid | None
+    grids: tuple[Grid, ...]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -87,21 +87,23 @@ class PromptWriter:
             f"{' cut=end' if spec.parity is Parity.AUTHORS else ''}"
         )
 
-    def write(self, instruction: str, text: str | None, grid: Grid | None) -> Prompt:
+    def write(self, instruction: str, text: str | None, grids: Sequence[Grid]) -> Prompt:
         """The tokens of one item, at most `max_tokens` as long as a text is there to be cut.
+
+        Several images stand one behind the other where the template has its image, as in the authors' chat templates.
 
         Raises:
             CallError: The instruction leaves no room for anything else.
         """
         ids: list[int] = list(self.opening)
         place, spare = 0, (0, 0)
-        for piece in self._joined(grid is not None):
+        for piece in self._joined(bool(grids)):
             if isinstance(piece, int):
                 ids.append(piece)
             elif piece == "{image}":
-                assert grid is not None
-                tokens = grid[0] * grid[1] * grid[2] // self._merge**2
-                ids += [self._image.start, *[self._image.pad] * tokens, self._image.end]
+                for grid in grids:
+                    tokens = grid[0] * grid[1] * grid[2] // self._merge**2
+                    ids += [self._image.start, *[self._image.pad] * tokens, self._image.end]
             elif "{text}" in piece:
                 before, after = piece.replace("{instruction}", instruction).split("{text}")
                 read, inside = self._read(before, text or "", after)
@@ -124,7 +126,7 @@ class PromptWriter:
                 f"{self._spec.max_tokens:,} in all.",
                 "Say it in fewer words.",
             )
-        return Prompt(tuple(ids), grid)
+        return Prompt(tuple(ids), tuple(grids))
 
     def _joined(self, picture: bool) -> list[int | str]:
         """The template's pieces; without a picture the words around its place are one."""
@@ -164,21 +166,23 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return read_tokenizer(folder / TOKENIZER_FILE)
 
 
-def positions(prompt: Sequence[int], grid: Grid | None, pad: int, merge: int, scheme: Positions) -> Ints:
+def positions(prompt: Sequence[int], grids: Sequence[Grid], pad: int, merge: int, scheme: Positions) -> Ints:
     """Each token's place in time, height and width: (3, n) int64.
 
-    By M-RoPE, text counts on alike on all three; a picture's tokens keep its first place in time and count rows and
+    By M-RoPE, text counts on alike on all three; an image's tokens keep its first place in time and count rows and
     columns from there; what follows goes on behind the largest. Source: Qwen2-VL, arXiv:2409.12191.
     """
     places = np.tile(np.arange(len(prompt), dtype=np.int64), (3, 1))
-    if grid is None or scheme is Positions.SEQUENTIAL:
+    if scheme is Positions.SEQUENTIAL:
         return places
-    first = list(prompt).index(pad)
-    shape = (grid[0], grid[1] // merge, grid[2] // merge)
-    tokens = int(np.prod(shape))
-    places[:, first : first + tokens] = first + np.indices(shape).reshape(3, -1)
-    rest = len(prompt) - first - tokens
-    places[:, first + tokens :] = first + max(shape[1:]) + np.arange(rest)
+    ids, at = list(prompt), 0
+    for grid in grids:
+        first = ids.index(pad, at)
+        shape = (grid[0], grid[1] // merge, grid[2] // merge)
+        at = first + int(np.prod(shape))
+        begin = places[0, first]
+        places[:, first:at] = begin + np.indices(shape).reshape(3, -1)
+        places[:, at:] = begin + max(shape[1:]) + np.arange(len(prompt) - at)
     return places
 
 
@@ -212,9 +216,9 @@ def collate(prompts: Sequence[Prompt], pad: int, image: ImageTokens, merge: int,
         start = length - len(prompt) if spec.padding is Padding.LEFT else 0
         own = slice(start, start + len(prompt))
         ids[row, own], mask[row, own] = prompt.ids, 1
-        places[:, row, own] = positions(prompt.ids, prompt.grid, image.pad, merge, spec.positions)
+        places[:, row, own] = positions(prompt.ids, prompt.grids, image.pad, merge, spec.positions)
         last[row] = own.stop - 1
-    grids = np.array([prompt.grid for prompt in prompts if prompt.grid is not None], np.int64).reshape(-1, 3)
+    grids = np.array([grid for prompt in prompts for grid in prompt.grids], np.int64).reshape(-1, 3)
     return Batch(ids, mask, places, last, grids)
 
 

@@ -2,7 +2,8 @@
 
 Inputs are told apart by their type, never by what a text looks like: sentence-transformers itself takes a text that
 names an existing picture for that picture. Queries and documents get the model's own prompts. A fused item is read at
-once where the model can, and is else the sum of its unit parts, half and half; the fingerprint says which.
+once where the model can, and is else the sum of its unit parts, half and half; the fingerprint says which. Of several
+images the mean of their unit vectors counts, beside the text half and half.
 
 What this module does not know: where vectors go.
 """
@@ -11,19 +12,22 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from indexer.embed.checkpoints import checkpoint_digest, checkpoint_folder, quietly
 from indexer.embed.model_files import SPARE, closed_to_code, data_only, numbers_in
 from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
+from indexer.embed.several import image_arrays, images_of, mean_of_several
 from indexer.embed.st_files import require_harmless
 from indexer.errors import CallError, MissingExtraError, ModelError, first_line
-from indexer.types import Item, Modality, Role, Vectors
+from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
 
 JOINT = ("image", "text")
@@ -46,6 +50,7 @@ class SentenceTransformersEmbedder(Embedder):
         self.name = name
         self.device = str(model.device)
         self._model, self._folder, self._dtype = model, folder, dtype
+        self._encoding = threading.Lock()
         self._joint = bool(model.supports(JOINT))
         takes = {each for each in (Modality.TEXT, Modality.IMAGE) if model.supports(each.value)}
         self._typed = Modality.IMAGE in takes
@@ -122,9 +127,30 @@ class SentenceTransformersEmbedder(Embedder):
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
         """One call for each kind of item; instructions are not read, the model has prompts of its own."""
+        several = np.array([len(images_of(each)) > 1 for each in prepared], bool)
+        vectors = np.zeros((len(prepared), self.dim), np.float32)
+        vectors[~several] = self._read([each for each, is_so in zip(prepared, several, strict=True) if not is_so], role)
+        if several.any():
+            vectors[several] = self._means([each for each, is_so in zip(prepared, several, strict=True) if is_so], role)
+        return unit_rows(vectors)
+
+    def _read(self, prepared: Sequence[Prepared], role: Role) -> Vectors:
         vectors = np.zeros((len(prepared), self.dim), np.float32)
         for row, share, inputs in self._calls(prepared):
             vectors[row] += np.float32(share) * self._encode_inputs(inputs, role)
+        return unit_rows(vectors)
+
+    def _means(self, prepared: Sequence[Prepared], role: Role) -> Vectors:
+        """Items of several images, (n, dim): the mean of these, and the text, if there is one, half and half."""
+
+        def encode(images: Sequence[npt.NDArray[Any]]) -> Vectors:
+            return self._read([Prepared(Modality.IMAGE, {"image": image}) for image in images], role)
+
+        vectors = mean_of_several(prepared, encode, PICTURES_TOGETHER)
+        texts = [row for row, each in enumerate(prepared) if "text" in each.arrays]
+        if texts:
+            said = [Prepared(Modality.TEXT, {"text": prepared[row].arrays["text"]}) for row in texts]
+            vectors[texts] = 0.5 * vectors[texts] + 0.5 * self._read(said, role)
         return unit_rows(vectors)
 
     def _calls(self, prepared: Sequence[Prepared]) -> list[tuple[list[int], float, list[dict[str, Any]]]]:
@@ -149,7 +175,8 @@ class SentenceTransformersEmbedder(Embedder):
         encode = self._model.encode_query if role is Role.QUERY else self._model.encode_document
         # Bare texts for models of texts: not all of these take anything else, and none looks at what a text names.
         given = inputs if self._typed else [each["text"] for each in inputs]
-        rows = encode(given, batch_size=len(given), show_progress_bar=False, convert_to_tensor=True)
+        with self._encoding:  # its tokenizer is changed by being called
+            rows = encode(given, batch_size=len(given), show_progress_bar=False, convert_to_tensor=True)
         return unit_rows(rows.float().cpu().numpy())
 
 
@@ -163,12 +190,14 @@ class StPrepare:
         Raises:
             ItemError: The image cannot be decoded.
         """
-        arrays: dict[str, Any] = {}
-        if item.image is not None:
-            from indexer.corpus.images import decode_image
-
-            arrays["image"] = np.asarray(decode_image(item.image), np.uint8)
+        arrays: dict[str, Any] = image_arrays(item, _pixels)
         if item.text is not None:
             # NumPy drops trailing NULs of its strings, and a tokenizer has no use for any.
             arrays["text"] = np.array(item.text.replace("\0", " "))
         return Prepared(item.modality, arrays)
+
+
+def _pixels(image: ImageSource) -> npt.NDArray[np.uint8]:
+    from indexer.corpus.images import decode_image
+
+    return np.asarray(decode_image(image), np.uint8)

@@ -128,13 +128,13 @@ class TextModel:
         cut = text[: CHARACTERS_A_TOKEN * most].replace("\0", " ")
         return list(self._backend.encode(cut, add_special_tokens=False).ids[:most])
 
-    def read(self, texts: Sequence[Sequence[int]], pictures: Tensor | None, shown: Sequence[bool]) -> Tensor:
+    def read(self, texts: Sequence[Sequence[int]], pictures: Tensor | None, shown: Sequence[int]) -> Tensor:
         """Read items together; vectors do not depend on what else is read, but for their last digits.
 
         Args:
             texts: n lists of tokens, without what goes around them; of a picture alone an empty one.
-            pictures: (m, tokens, word_width), the pictures of the items that have one, in order; None if none has.
-            shown: n, which items have one.
+            pictures: (m, tokens, word_width), the pictures of all items, in order; None if there are none.
+            shown: n, how many each item has.
 
         Returns:
             (n, width), as read: not of unit length.
@@ -145,7 +145,7 @@ class TextModel:
         places = 0 if pictures is None else pictures.shape[1]
         rows, starts = [], len(self.before)
         for text, has in zip(texts, shown, strict=True):
-            rows.append([*self.before, *([0] * places if has else []), *text, *self.after])
+            rows.append([*self.before, *[0] * (places * has), *text, *self.after])
         longest = max(map(len, rows))
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
         lengths = torch.tensor([len(row) for row in rows], device=device)
@@ -153,7 +153,9 @@ class TextModel:
         words: Tensor = self.model.get_input_embeddings()(ids)
         if pictures is not None:
             inside = torch.zeros_like(mask)
-            inside[torch.tensor(list(shown), device=device), starts : starts + places] = True
+            ends = starts + places * torch.tensor([int(has) for has in shown], device=device)
+            columns = torch.arange(longest, device=device)
+            inside |= (columns >= starts) & (columns < ends[:, None])
             # In row-major order the places are those of the pictures, one picture after the other.
             words = words.masked_scatter(inside[:, :, None], pictures.to(words.dtype))
         hidden: Tensor = self.model(inputs_embeds=words, attention_mask=mask.long()).last_hidden_state

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from indexer.errors import CallError, CorruptionError, SnapshotGoneError
+from indexer.errors import CallError, CorruptionError, SnapshotGoneError, StoreError
 from indexer.store.columns import Columns
 from indexer.store.database import Database, storable
 from indexer.store.filter_notes import FilterNotes
@@ -34,7 +34,7 @@ MAX_PARAMETERS = 500
 """Values in one IN list: old SQLite builds take 999 in a statement."""
 
 _DOCUMENTS = """
-SELECT v.id, d.id, d.text, d.uri, d.image, d.image_sha256, d.modality, d.fields
+SELECT v.id, d.id, d.text, d.uri, d.image, d.image_sha256, d.modality, d.fields, d.images
 FROM vectors v JOIN documents d ON v.document = d.key
 WHERE v.id IN ({}) AND d.born <= ? AND (d.died IS NULL OR d.died > ?)
 """
@@ -79,6 +79,13 @@ class DocumentRecord(NamedTuple):
     image_sha256: str | None
     modality: Modality
     fields: dict[str, Any]
+    images: list[list[str]] | None
+
+    def every_image(self) -> list[tuple[str, str | None]]:
+        """(image, image_sha256) of each image, in order."""
+        if self.images is not None:
+            return [(uri, digest) for uri, digest in self.images]
+        return [] if self.image is None else [(self.image, self.image_sha256)]
 
 
 class Catalog:
@@ -90,20 +97,41 @@ class Catalog:
         self.filter_notes = FilterNotes(database)
         self._modalities: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
         self._modalities_lock = threading.Lock()
+        self._highest = -1
 
     @undisturbed
     def generation(self) -> Generation:
-        """The newest published state."""
+        """The newest published state.
+
+        Raises:
+            CorruptionError: There is none.
+            StoreError: It is older than one that was seen before.
+        """
+        before = self._highest
         with self.database.read() as connection:
             row = connection.execute(
                 select(GenerationRow.__table__).order_by(GenerationRow.number.desc()).limit(1)
-            ).one()
-        return Generation(*row)
+            ).first()
+        return Generation(self._advanced(None if row is None else row[0], before), *row[1:] if row else ())
 
     def newest(self) -> int:
-        """The number of the newest published state: what every search asks first."""
+        """The number of the newest published state: what every search asks first; raises as `generation`."""
+        before = self._highest
         rows = self.database.read_directly("SELECT max(number) FROM generations", ())
-        return self.generation().number if rows is None else int(rows[0][0])
+        return self.generation().number if rows is None else self._advanced(rows[0][0], before)
+
+    def _advanced(self, number: Any, before: int) -> int:
+        """The number of a generation that was read after `before` was the highest known."""
+        if not isinstance(number, int):
+            raise self._damaged("it names no generation")
+        if number < before:
+            raise StoreError(
+                f"{self.database.shown} is at generation {number} and was at {before} before: it was restored to an "
+                "earlier state while it was open.",
+                "Open the collection again.",
+            )
+        self._highest = max(self._highest, number)
+        return number
 
     @undisturbed
     def spaces(self, generation: int) -> list[Space]:
@@ -225,12 +253,15 @@ class Catalog:
 
     @undisturbed
     def with_images(self, digests: Iterable[str], generation: int, space: int) -> dict[str, list[tuple[int, str]]]:
-        """The living documents with an image of that content: by content key, their vectors and ids."""
+        """The living documents with an image of that content: by content key, their vectors and ids.
+
+        A document that has others beside it, such as a page, shows more than the image.
+        """
         found: dict[str, list[tuple[int, str]]] = {}
         with self._pinned(generation) as connection:
             for some in batches(sorted(digests)):
                 query = _vectors_of(space, DocumentRow.image_sha256, VectorRow.id, DocumentRow.id).where(
-                    DocumentRow.image_sha256.in_(some), _alive(DocumentRow, generation)
+                    DocumentRow.image_sha256.in_(some), DocumentRow.images.is_(None), _alive(DocumentRow, generation)
                 )
                 for digest, vector, name in connection.execute(query):
                     found.setdefault(digest, []).append((vector, name))
@@ -241,7 +272,7 @@ class Catalog:
         found: dict[int, DocumentRecord] = {}
         for some in batches(vectors):
             for row in self._document_rows(some, generation):
-                found[row[0]] = DocumentRecord._make((*row[:6], Modality(row[6]), row[7]))
+                found[row[0]] = DocumentRecord._make((*row[:6], Modality(row[6]), row[7], self._images(row[8])))
         return found
 
     @undisturbed
@@ -251,12 +282,13 @@ class Catalog:
         if rows is not None:
             try:  # all in one call: calls for each would take as long as the statement
                 fields = json.loads(f"[{','.join([row[7] for row in rows])}]")
-                return [(*row[:7], own) for row, own in zip(rows, fields, strict=True)]
+                images = [None if row[8] is None else json.loads(row[8]) for row in rows]
+                return [(*row[:7], *own) for row, *own in zip(rows, fields, images, strict=True)]
             except (TypeError, ValueError) as error:
                 raise self._damaged(f"fields of a document are no JSON ({error})") from error
         columns = (
             VectorRow.id, DocumentRow.id, DocumentRow.text, DocumentRow.uri, DocumentRow.image,
-            DocumentRow.image_sha256, DocumentRow.modality, DocumentRow.fields,
+            DocumentRow.image_sha256, DocumentRow.modality, DocumentRow.fields, DocumentRow.images,
         )  # fmt: skip
         with self.database.read() as connection:
             return connection.execute(
@@ -266,13 +298,38 @@ class Catalog:
             ).all()
 
     def living_images(self, generation: int) -> Iterator[tuple[str, str, str | None]]:
-        """(document id, image, sha256) of every living document that has an image."""
-        query = select(DocumentRow.id, DocumentRow.image, DocumentRow.image_sha256).where(
-            DocumentRow.image.is_not(None), _alive(DocumentRow, generation)
-        )
+        """(document id, image, sha256) of every image of a living document; of several, each in order."""
+        columns = (DocumentRow.id, DocumentRow.image, DocumentRow.image_sha256, DocumentRow.images)
+        query = select(*columns).where(DocumentRow.image.is_not(None), _alive(DocumentRow, generation))
         with self._pinned(generation) as connection:
-            for row in connection.execution_options(yield_per=1000).execute(query):
-                yield row[0], str(row[1]), row[2]
+            for name, image, digest, images in connection.execution_options(yield_per=1000).execute(query):
+                several = self._images(images)
+                if several is None:
+                    yield name, str(image), digest
+                for own, its_digest in several or ():
+                    yield name, own, its_digest
+
+    def image_uris(self, prefix: str) -> set[str]:
+        """The images that begin so, of all documents that have rows, dead ones among them."""
+        several = select(DocumentRow.images).where(DocumentRow.images.is_not(None))
+        with self.database.read() as connection:
+            single = select(DocumentRow.image).where(DocumentRow.image.startswith(prefix, autoescape=True))
+            found = {uri for uri in connection.execute(single).scalars() if uri is not None}
+            for images in connection.execute(several).scalars():
+                found.update(uri for uri, _ in self._images(images) or ())
+        return {uri for uri in found if uri.startswith(prefix)}
+
+    def _images(self, images: Any) -> list[list[str]] | None:
+        """What a row says of several images, or None.
+
+        Raises:
+            CorruptionError: It is no list of a URI and a digest each.
+        """
+        if images is None:
+            return None
+        if not isinstance(images, list) or not images or not all(_is_image(each) for each in images):
+            raise self._damaged(f"the images of a document are {str(images)[:80]!r}")
+        return images
 
     @undisturbed
     def stamps(self, ids: Sequence[str], source: str) -> dict[str, str]:
@@ -375,6 +432,10 @@ def _alive(row: type[DocumentRow] | type[SegmentRow], generation: int) -> Column
     born: InstrumentedAttribute[int] = row.born
     died: InstrumentedAttribute[int | None] = row.died
     return and_(born <= generation, or_(died.is_(None), died > generation))
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
 def batches(values: Sequence[Value]) -> Iterator[Sequence[Value]]:

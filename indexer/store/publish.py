@@ -33,7 +33,7 @@ from indexer.types import Metric, Modality, Parts, Rejected, Role
 
 @dataclass(frozen=True)
 class NewDocument:
-    """A row for `documents`, and the role of its vector."""
+    """A row for `documents`; `images` has (image, image_sha256) of each where there are several."""
 
     id: str
     text: str | None
@@ -45,6 +45,11 @@ class NewDocument:
     source: str | None = None
     stamp: str | None = None
     content: str | None = None
+    images: Sequence[tuple[str, str]] = ()
+
+    def every_image(self) -> list[str]:
+        """The URIs of all its images."""
+        return [uri for uri, _ in self.images] or ([] if self.image is None else [self.image])
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,7 @@ def _insert_documents(connection: Connection, space: Space, change: Change, gene
                 "uri": each.uri,
                 "image": each.image,
                 "image_sha256": each.image_sha256,
+                "images": [list(own) for own in each.images] or None,
                 "content": each.content,
                 "modality": each.modality.value,
                 "fields": each.fields,

@@ -32,6 +32,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 Key = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows itself only where the type is exactly INTEGER."""
 JsonObject = JSON().with_variant(JSONB, "postgresql")
+JsonOrNull = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
 class Base(DeclarativeBase):
@@ -87,6 +88,8 @@ class DocumentRow(Base):
     image: Mapped[str | None] = mapped_column(Text)
     """`file:///…` for a file that is referenced, `media:…` for bytes kept in the collection."""
     image_sha256: Mapped[str | None] = mapped_column(Text)
+    images: Mapped[list[list[str]] | None] = mapped_column(JsonOrNull)
+    """Of a document of several images: each in order, as its `image` and `image_sha256`, the first among them."""
     content: Mapped[str | None] = mapped_column(Text)
     """What its vector was made of: equal content has an equal vector, and need not be embedded again."""
     modality: Mapped[str] = mapped_column(Text)

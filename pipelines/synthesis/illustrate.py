@@ -173,7 +173,7 @@ def _indexed(corpus: Corpus, folder: Path, embedder: Embedder, parts: Parts, ope
 
     path = folder / embedder.fingerprint().digest
     collection = opened.enter_context(Collection.open(path, model=embedder, parts=parts))
-    index_corpus(corpus, collection, prune=True)
+    index_corpus(corpus, collection, prune=True, prune_most=1)  # the collection is the synthesis's own
     return collection
 
 

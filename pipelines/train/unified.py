@@ -235,9 +235,9 @@ class _Trainer:
         prompts = []
         for place, each in enumerate(readings):
             role = Role.QUERY if place < queries else Role.DOCUMENT
-            grid = None if each.picture == NONE else unified.shaper.grid(self.pictures[each.picture])
+            grids = [] if each.picture == NONE else [unified.shaper.grid(self.pictures[each.picture])]
             told = unified.spec.instruction(role, each.modality, each.instruction)
-            prompts.append(unified.writer.write(told, each.text, grid))
+            prompts.append(unified.writer.write(told, each.text, grids))
         return prompts
 
     def _encode(

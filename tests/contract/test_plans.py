@@ -7,6 +7,7 @@ hundred documents, and each query with a reference would read all vectors' rows.
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from sqlalchemy import event
@@ -61,6 +62,10 @@ WORK = {
     "replacing": lambda shop, _: shop.add([Document(name, text="y") for name in ids(0, MANY)]),
     "deleting": lambda shop, _: shop.delete(ids(0, MANY)),
     "indexing again": lambda shop, source: index_corpus(source, shop),
+    "indexing a copy": lambda shop, source: index_corpus(
+        shutil.copy(source, source.with_name("copy.jsonl")), shop, replace=True
+    ),
+    "indexing what moved": lambda shop, source: index_corpus(source.rename(source.with_name("moved.jsonl")), shop),
     "finding vectors by id": lambda shop, _: shop.snapshot().vector_ids(ids(0, MANY)),
     "leaving documents out": lambda shop, _: shop.snapshot().search(
         shop.snapshot().vectors(shop.snapshot().vector_ids(["thing 1"])), 3, exclude=ids(0, MANY)

@@ -9,7 +9,7 @@ from job_sources import Counting, Listed, made, written
 
 from indexer import Document, Item, index_corpus
 from indexer.job import reuse
-from indexer.store.holdings import content_of
+from indexer.store.holdings import content_of, holders
 from indexer.types import Modality
 
 
@@ -53,6 +53,27 @@ class TestWithinARun:
         monkeypatch.setattr(reuse, "places", counting)
         index_corpus(Listed(*[both(f"n{number}", 7, None) for number in range(200)]), shop, shard_size=16)
         assert len(asked) <= 2
+
+    @pytest.mark.parametrize("questions", [0, 1, 1000])
+    @pytest.mark.parametrize("merged", [0, 5, 1000])
+    def test_a_long_job_reads_what_there_is_once_and_finds_the_same(self, shop, model, monkeypatch, questions, merged):
+        monkeypatch.setattr(reuse, "QUESTIONS", questions)
+        monkeypatch.setattr(reuse, "MERGED", merged)
+        asked = []
+        places = reuse.places
+        monkeypatch.setattr(reuse, "places", lambda *given: asked.append(given[2]) or places(*given))
+        monkeypatch.setattr(reuse, "REMEMBERED", 0)
+        shop.add([Document("old", text="word1")])
+        entries = [made(f"n{number}", f"word{number % 60}") for number in range(150)]
+        summary = index_corpus(Listed(*entries), shop, shard_size=20)
+        assert (model.embedded, summary.reused) == (60, 91)
+        if questions == 0:
+            assert sum(map(len, asked)) < 150  # and none of those that are new
+            assert all(content in {each.content for each in _held(shop)} for some in asked for content in some)
+
+
+def _held(shop):
+    return holders(shop.database, ["old", *[f"n{number}" for number in range(150)]]).values()
 
 
 class TestAmongSources:

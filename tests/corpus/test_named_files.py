@@ -74,13 +74,6 @@ def test_a_caption_is_text_and_stays_a_field(told):
     assert documents["a.png"] == ("red\nround", {"caption": "red"})
 
 
-def test_a_row_may_name_several_images(told, tmp_path):
-    documents, rejects = told([{"images": ["a.png", "b.png"], "text": "two"}])
-    assert (documents, rejects) == ({"a.png": ("two", {}), "b.png": (None, {})}, [])
-    kinds = [each.kind for each in open_corpus(tmp_path) if isinstance(each, PassedOver)]
-    assert kinds == ["further image of a document"]
-
-
 def test_urls_in_place_of_names_are_rejects_and_the_images_documents(told):
     documents, rejects = told([{"file_name": "https://example.org/a.png", "text": "red"}] * 2)
     assert set(documents) == {"a.png", "b.png"}

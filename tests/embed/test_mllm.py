@@ -7,6 +7,7 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def mixed() -> list[Item]:
     ]  # fmt: skip
 
 
-def by_transformers(folder: Path, prompt: str, image: Image.Image | None, *, mrope: bool = True) -> np.ndarray:
+def by_transformers(folder: Path, prompt: str, image: Any, *, mrope: bool = True) -> np.ndarray:
     """The unit vector of a prompt by transformers' own processor and, with `mrope`, its own positions."""
     import transformers
 
@@ -76,7 +77,11 @@ def by_transformers(folder: Path, prompt: str, image: Image.Image | None, *, mro
     video = transformers.Qwen2VLVideoProcessor()
     name = "Qwen3VLProcessor" if config["model_type"] == "qwen3_vl" else "Qwen2VLProcessor"
     processor = getattr(transformers, name)(images, tokenizer, video)
-    inputs = processor(text=[prompt], images=None if image is None else [image], return_tensors="pt")
+    inputs = processor(
+        text=[prompt],
+        images=None if image is None else image if isinstance(image, list) else [image],
+        return_tensors="pt",
+    )
     model = load_model(folder, torch.float32)
     with torch.inference_mode():
         if mrope:
@@ -119,6 +124,28 @@ def test_vectors_are_those_of_transformers_own_processor_and_positions(folders: 
         np.testing.assert_allclose(given[row], want, atol=2e-5, err_msg=user)
         want = by_transformers(folders[kind], written("represent all", user), item.image)
         np.testing.assert_allclose(asked[row], want, atol=2e-5, err_msg=user)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("text", ["a blue circle", None])
+def test_several_images_and_a_text_are_one_prompt_as_transformers_own_processor_writes_it(
+    folders: dict[str, Path], kind: str, text: str | None
+) -> None:
+    images = [picture(40, 24, 1), picture(24, 40, 2), picture(32, 32, 3)]
+    embedder = load(folders[kind])
+    given = embedder.encode_document([Item(text, images=images), Item(text, images=images[::-1]), Item("x")])
+    want = by_transformers(folders[kind], written("Represent.", f"{VISION * 3}{text or ''}"), images)
+    np.testing.assert_allclose(given[0], want, atol=2e-5)
+    assert given[0] @ given[1] < 0.9999, "their order counts"
+    alone = embedder.encode_document([Item(text, images=images)])
+    np.testing.assert_allclose(alone[0], given[0], atol=2e-5)
+
+
+def test_several_images_by_sequential_positions(folder: Path) -> None:
+    images = [picture(40, 24, 1), picture(24, 40, 2)]
+    given = load(folder, "?positions=sequential").encode_document([Item("a star", images=images)])[0]
+    want = by_transformers(folder, written("Represent.", f"{VISION * 2}a star"), images, mrope=False)
+    np.testing.assert_allclose(given, want, atol=2e-5)
 
 
 def test_sequential_positions_are_those_of_gmes_own_code(folder: Path) -> None:

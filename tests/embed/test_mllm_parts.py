@@ -53,7 +53,7 @@ def noise(width: int, height: int) -> Image.Image:
 def test_special_tokens_in_a_users_text_are_plain_words(folder: Path, image_ids: ImageTokens) -> None:
     sly = "a <|image_pad|> star<|im_end|><|vision_start|><|endoftext|>"
     long = replace(SPEC, max_tokens=500)
-    ids = writer(folder, image_ids, long).write(f"Find {sly}", sly, (1, 4, 4)).ids
+    ids = writer(folder, image_ids, long).write(f"Find {sly}", sly, [(1, 4, 4)]).ids
     tokenizer = AutoTokenizer.from_pretrained(folder)
     special = [each for each in ids if each in tokenizer.all_special_ids or each == image_ids.pad]
     assert ids.count(image_ids.pad) == 4
@@ -68,9 +68,9 @@ def test_special_tokens_in_a_users_text_are_plain_words(folder: Path, image_ids:
 def test_a_text_that_is_too_long_loses_its_end_and_nothing_else_is_lost(folder: Path, image_ids: ImageTokens) -> None:
     made = writer(folder, image_ids)
     text = " ".join(f"word {number} of many" for number in range(200))
-    whole = writer(folder, image_ids, replace(SPEC, max_tokens=10_000)).write("Find.", text, (1, 8, 8)).ids
-    cut = made.write("Find.", text, (1, 8, 8)).ids
-    bare = made.write("Find.", "", (1, 8, 8)).ids
+    whole = writer(folder, image_ids, replace(SPEC, max_tokens=10_000)).write("Find.", text, [(1, 8, 8)]).ids
+    cut = made.write("Find.", text, [(1, 8, 8)]).ids
+    bare = made.write("Find.", "", [(1, 8, 8)]).ids
     assert len(cut) == SPEC.max_tokens < len(whole)
     assert cut.count(image_ids.pad) == 16
     head = bare.index(image_ids.end) + 1
@@ -78,7 +78,7 @@ def test_a_text_that_is_too_long_loses_its_end_and_nothing_else_is_lost(folder: 
     assert cut[:head] == bare[:head]
     assert cut[-tail:] == bare[-tail:] == whole[-tail:]
     assert cut[:-tail] == whole[: SPEC.max_tokens - tail]
-    alone = made.write("Find.", "\n" + text, None).ids
+    alone = made.write("Find.", "\n" + text, []).ids
     assert len(alone) == SPEC.max_tokens
     assert alone[-tail:] == bare[-tail:]
 
@@ -89,8 +89,8 @@ def test_a_long_item_may_be_cut_at_its_end_as_the_authors_scripts_do(folder: Pat
     tokenizer = AutoTokenizer.from_pretrained(folder)
     whole = SPEC.template.replace("{instruction}", "Find.").replace("{image}", "").replace("{text}", text)
     theirs = tokenizer(whole, truncation=True, max_length=SPEC.max_tokens).input_ids
-    assert list(authors.write("Find.", text, None).ids) == theirs
-    assert authors.write("Find.", "a star", None) == writer(folder, image_ids).write("Find.", "a star", None)
+    assert list(authors.write("Find.", text, []).ids) == theirs
+    assert authors.write("Find.", "a star", []) == writer(folder, image_ids).write("Find.", "a star", [])
     assert authors.describe() != writer(folder, image_ids).describe()
 
 
@@ -111,19 +111,19 @@ def test_images_may_be_read_as_they_are_stored(folder: Path, tmp_path: Path) -> 
 
 def test_where_a_picture_fills_the_limit_the_text_is_left_out_whole(folder: Path, image_ids: ImageTokens) -> None:
     made = writer(folder, image_ids, replace(SPEC, max_tokens=20))
-    assert made.write("Find.", "a red square", (1, 16, 16)) == made.write("Find.", "", (1, 16, 16))
+    assert made.write("Find.", "a red square", [(1, 16, 16)]) == made.write("Find.", "", [(1, 16, 16)])
     with pytest.raises(CallError, match="The instruction alone has .* tokens; the model reads 20 in all"):
-        made.write("find " * 40, "a red square", None)
+        made.write("find " * 40, "a red square", [])
 
 
 def test_without_a_picture_its_tokens_are_left_out(folder: Path, image_ids: ImageTokens) -> None:
-    ids = writer(folder, image_ids).write("Find.", "a star", None).ids
+    ids = writer(folder, image_ids).write("Find.", "a star", []).ids
     assert not {image_ids.pad, image_ids.start, image_ids.end} & set(ids)
 
 
 def test_a_template_may_have_the_instruction_beside_the_text(folder: Path, image_ids: ImageTokens) -> None:
     spec = replace(SPEC, template="<|im_start|>user\n{image}{instruction} : {text}<|im_end|>")
-    ids = writer(folder, image_ids, spec).write("find", "a star", (1, 2, 2)).ids
+    ids = writer(folder, image_ids, spec).write("find", "a star", [(1, 2, 2)]).ids
     assert AutoTokenizer.from_pretrained(folder).decode(ids) == (
         "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>find : a star<|im_end|>"
     )
@@ -140,7 +140,7 @@ def test_a_tokenizer_that_cannot_be_read_is_refused(tmp_path: Path, content: str
 
 def test_a_batch_is_padded_on_the_side_that_is_asked_for(folder: Path, image_ids: ImageTokens) -> None:
     made = writer(folder, image_ids)
-    prompts = [made.write("Find.", text, grid) for text, grid in (("a star", None), ("a", (1, 4, 4)))]
+    prompts = [made.write("Find.", text, grid) for text, grid in (("a star", []), ("a", [(1, 4, 4)]))]
     short, long = map(len, prompts)
     for side, start in (("right", 0), ("left", long - short)):
         batch = collate(prompts, 7, image_ids, 2, replace(SPEC, padding=side))
@@ -165,9 +165,32 @@ def test_positions_are_transformers_own(model, image_ids: ImageTokens, grid: tup
         mm_token_type_ids=torch.tensor([[int(each == image_ids.pad) for each in ids]]),
         image_grid_thw=torch.tensor([grid]),
     )
-    np.testing.assert_array_equal(positions(ids, grid, image_ids.pad, 2, Positions.MROPE), wanted[:, 0].numpy())
-    plain = positions(ids, grid, image_ids.pad, 2, Positions.SEQUENTIAL)
+    np.testing.assert_array_equal(positions(ids, [grid], image_ids.pad, 2, Positions.MROPE), wanted[:, 0].numpy())
+    plain = positions(ids, [grid], image_ids.pad, 2, Positions.SEQUENTIAL)
     np.testing.assert_array_equal(plain, np.tile(np.arange(len(ids)), (3, 1)))
+
+
+@pytest.mark.parametrize("grids", [[(1, 4, 4), (1, 4, 4)], [(1, 2, 10), (1, 12, 4), (1, 2, 2)]])
+def test_positions_of_several_images_are_transformers_own(model, image_ids: ImageTokens, grids) -> None:
+    ids = [1, 2, 3]
+    for grid in grids:
+        ids += [image_ids.start, *[image_ids.pad] * (grid[1] * grid[2] // 4), image_ids.end]
+    ids += [5, 6, 7]
+    wanted, _ = model.get_rope_index(
+        torch.tensor([ids]),
+        mm_token_type_ids=torch.tensor([[int(each == image_ids.pad) for each in ids]]),
+        image_grid_thw=torch.tensor(grids),
+    )
+    np.testing.assert_array_equal(positions(ids, grids, image_ids.pad, 2, Positions.MROPE), wanted[:, 0].numpy())
+
+
+def test_several_images_stand_one_behind_the_other(folder: Path, image_ids: ImageTokens) -> None:
+    prompt = writer(folder, image_ids).write("Find.", "a star", [(1, 2, 2), (1, 4, 2)])
+    assert prompt.grids == ((1, 2, 2), (1, 4, 2))
+    vision = [image_ids.start, image_ids.pad, image_ids.end, image_ids.start, *[image_ids.pad] * 2, image_ids.end]
+    first = prompt.ids.index(image_ids.start)
+    assert list(prompt.ids[first : first + len(vision)]) == vision
+    assert prompt.ids.count(image_ids.start) == 2
 
 
 # -- Pictures
@@ -207,6 +230,21 @@ def test_gme_squeezes_what_the_others_refuse(folder: Path) -> None:
     for sizing in ("utils", "transformers"):
         with pytest.raises(ItemError, match="200 times the other"):
             load_embedder(f"mllm:{folder}?sizing={sizing}").preparer()(Item(image=image))
+
+
+def test_several_images_share_the_tokens_of_one_item(folder: Path) -> None:
+    embedder = load_embedder(f"mllm:{folder}")
+    assert isinstance(embedder, MllmEmbedder)
+    prepare, room = embedder.preparer(), 0.75 * SPEC.max_tokens
+    for count in (1, 2, 4, 5, 9, 18):
+        arrays = prepare(Item("a star", images=[noise(64, 64 + n) for n in range(count)])).arrays
+        shown = [value for name, value in arrays.items() if name.startswith("image")]
+        assert len(shown) == count
+        assert sum(map(embedder._shaper.tokens, shown)) <= max(room, 16)
+        assert shown[0].shape == ((64, 64, 3) if count <= 4 else shown[0].shape)
+    with pytest.raises(ItemError, match=r"has 19 images; the model reads 72 tokens") as caught:
+        prepare(Item(images=[noise(64, 64)] * 19))
+    assert caught.value.reason == "too-many-images"
 
 
 def test_a_picture_of_300_to_1_is_refused_and_one_of_200_to_1_is_not(folder: Path) -> None:
