@@ -41,6 +41,7 @@ from indexer.errors import QueryError
 from indexer.index.exact import no_neighbours, rounding_error
 from indexer.index.protocol import NO_ID, Neighbours, Plan
 from indexer.types import MODALITIES, Centre, Ids, Mean, Modality, Role, Scores, Vectors
+from indexer.vectors import query_rows
 
 if TYPE_CHECKING:
     from indexer.snapshot import Snapshot, StoredDocument
@@ -165,8 +166,7 @@ class CentredSnapshot:
         """As `Snapshot.search`, and raises as it; exact where the snapshot scans, else see the module."""
         if k < 1:
             raise QueryError(f"k is {k}; a search returns at least 1 neighbour.")
-        if not np.isfinite(vectors).all():
-            raise QueryError("A query vector holds a value that is not a finite number.")
+        vectors = query_rows(vectors, zero=True)  # a query may be what its kind has in common, and nothing else
         eligible = self.plain.eligible(where, exclude, modalities)
         if eligible is not None and len(eligible) <= FEW_ROWS:
             every = np.broadcast_to(eligible, (len(vectors), len(eligible)))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from indexer.embed import ModelFamily, load_embedder
 from indexer.embed.devices import settled_device
+from indexer.embed.loading import loading
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import MissingExtraError, ModelError, SpaceMismatchError, UntrustedModelError
 from indexer.store.catalog import Space
@@ -36,7 +37,11 @@ class LazyEmbedder:
         Raises:
             UntrustedModelError: It is a folder of this machine, and only the collection names it.
         """
-        if isinstance(self._model, str):
+        if not isinstance(self._model, str):
+            return self._model
+        with loading():  # threads that ask at once get one model; one that cannot be loaded is asked for anew
+            if not isinstance(self._model, str):
+                return self._model
             if self._chosen_by is not None and names_a_folder(self._model):
                 raise UntrustedModelError(
                     f"{self._chosen_by} names the model {self._model!r}, a folder of this machine. Whoever made the "
@@ -45,7 +50,7 @@ class LazyEmbedder:
                     "trust=True; on the command line, --trust.",
                 )
             self._model = load_embedder(self._model, dtype=self._dtype, device=self._device)
-        return self._model
+            return self._model
 
     @property
     def device(self) -> str:

@@ -29,6 +29,7 @@ from indexer.store.filter_nodes import Node
 from indexer.store.filters import Where, parse
 from indexer.store.segments import damaged
 from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scores, Vectors
+from indexer.vectors import query_rows
 
 if TYPE_CHECKING:
     from indexer.centred import CentredSnapshot
@@ -193,7 +194,7 @@ class Snapshot:
         """The k nearest living vectors of each query, best first.
 
         Args:
-            vectors: (n, dim) float32.
+            vectors: (n, dim) float32, of any length: scores are cosines.
             k: At least 1; if k documents match, k come back, else all that match, padded with -1 and -inf.
             where: A filter on the documents' fields.
             exclude: Document ids left out; ids not in the collection are passed over.
@@ -201,12 +202,13 @@ class Snapshot:
 
         Raises:
             FilterError: The filter does not parse.
-            CallError: k is below 1, or a query holds a value that is not finite.
+            QueryError: k is below 1, or a query is zero or holds a value that is not finite.
             SpaceMismatchError: The vectors have another dimension.
             SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
         self._require_dim(vectors)
-        return self._searcher.search(vectors, k, self._allowed(where, modalities), self._hidden(exclude))
+        queries = query_rows(vectors)
+        return self._searcher.search(queries, k, self._allowed(where, modalities), self._hidden(exclude))
 
     def search_among(self, vectors: Vectors, k: int, ids: Ids | None) -> Neighbours:
         """`search` among what `eligible` gave."""

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from indexer.errors import QueryError
 from indexer.types import Vectors
+
+UNIT = 1e-5
+"""What rows of unit length may be off by in float32."""
 
 
 def unit_rows(vectors: npt.NDArray[Any]) -> Vectors:
@@ -22,3 +26,29 @@ def unit_rows(vectors: npt.NDArray[Any]) -> Vectors:
     rows = np.asarray(vectors, np.float32)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.ascontiguousarray(rows / np.where(norms > 0, norms, 1), np.float32)
+
+
+def query_rows(vectors: npt.NDArray[Any], *, zero: bool = False) -> Vectors:
+    """Query vectors at unit length, however long or short they were: (n, dim) float32.
+
+    Lengths are taken in float64 of rows divided by their largest number, so that nothing overflows or vanishes. Rows
+    that have unit length stay as they are, bit for bit.
+
+    Args:
+        vectors: (n, dim), any float dtype.
+        zero: Let zero rows pass, as they are.
+
+    Raises:
+        QueryError: A row is zero, which points nowhere, or holds a value that is not a finite number.
+    """
+    wide = np.asarray(vectors, np.float64)
+    if not np.isfinite(wide).all():
+        raise QueryError("A query vector holds a value that is not a finite number.")
+    largest = np.abs(wide).max(axis=1, keepdims=True, initial=0)
+    if not zero and not largest.all():
+        place = int(np.flatnonzero(largest == 0)[0])
+        raise QueryError(f"Query vector {place} of {len(wide)} is zero: it points nowhere, so that nothing is near it.")
+    scaled = wide / np.where(largest > 0, largest, 1)
+    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+    other = np.abs(lengths * largest - 1) > UNIT
+    return np.ascontiguousarray(np.where(other, scaled / np.where(lengths > 0, lengths, 1), wide), np.float32)

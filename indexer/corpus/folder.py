@@ -9,7 +9,8 @@
 * The id is the path below the folder, with slashes, made portable by `portable_name`.
 * The stamp is made of the size and the time of change of the file and of its sidecars.
 * A table or shard (`tables.py`) gives its own documents; ids that it makes up begin with its path. If its records name
-  image files of its folder, they reach these images instead (`named_files.py`).
+  image files of its folder, they reach these images instead (`named_files.py`). A record or a JSON file that names
+  several (`pages.py`) is a document of all of them, and they are no documents beside it.
 * The order is that of the bytes of the paths.
 
 A sidecar that cannot be used is a reject of its own; its image or text is a document all the same, without it.
@@ -32,14 +33,15 @@ from indexer.corpus import tables
 from indexer.corpus.columns import Columns
 from indexer.corpus.content import looks_like_image
 from indexer.corpus.named_files import FileTable, NamedFiles
+from indexer.corpus.pages import PageCorpus, is_page
 from indexer.corpus.paths import COLLECTION_FILE, Listing, is_collection, portable_name, printable, read_listing
 from indexer.corpus.places import FILE_READ, FOLDER_READ, Place, Visited
 from indexer.corpus.reasons import Reason
-from indexer.corpus.records import Entry
+from indexer.corpus.records import Corpus, Entry
 from indexer.corpus.samples import read_sample
 from indexer.corpus.selection import ALL, Selection
 from indexer.corpus.sidecars import Sidecars
-from indexer.corpus.suffixes import DRAWING, NO_SUFFIX, TEXTS, is_image_name, litter_kind, split_name
+from indexer.corpus.suffixes import DETAILS, DRAWING, NO_SUFFIX, TEXTS, is_image_name, litter_kind, split_name
 from indexer.errors import ItemError
 from indexer.types import PassedOver, Rejected
 
@@ -47,6 +49,7 @@ COLLECTION = "underdrawing collection"
 EMPTY_FOLDER = "empty folder"
 NOT_A_FILE = "no regular file"
 CARD = "README beside tables"
+PAGE_IMAGE = "image of a page"
 
 
 class FolderCorpus:
@@ -124,12 +127,13 @@ class _Reading:
         files = (name for name in listing.names if not name.endswith("/") and litter_kind(name) is None)
         self._sidecars = Sidecars(files, self._looks_like_image)
         self._file_tables: dict[str, FileTable] = {}
+        self._pages: set[str] = set()
 
     def entries(self, stack: ExitStack) -> Iterator[Entry | Place]:
         """What is in the folder, in order; what `stack` closes is needed until what is below was read, too."""
         for name in self._names:
             if self._may_name_files(name):
-                table = tables.open_in_folder(self._place, name, self._root, self._columns)
+                table = self._table_of(name)
                 if tables.names_files(table):
                     named = self._named.read(table, self._place.path / name, self._place.prefix)
                     self._file_tables[name] = stack.enter_context(named)
@@ -170,17 +174,24 @@ class _Reading:
         elif is_document and suffix in TEXTS and tables.is_card(name) and self._holds_tables:
             yield PassedOver(path.as_uri(), CARD)
         elif is_document:
-            yield from read_sample(self._place, name, self._sidecars, self._named.take(self._place.prefix + name))
+            yield from self._sample(name)
         elif (error := self._broken.get(name)) is not None:
             if error.reason == Reason.NOT_A_FILE.value:
                 yield PassedOver(path.as_uri(), NOT_A_FILE)
             else:
                 # A table may have given ids of its own to images elsewhere.
                 yield Rejected(path.as_uri(), error.reason, error.detail, hides="" if tables.is_table(name) else id)
-        elif tables.is_table(name):
+        elif tables.is_table(name) or name in self._pages:
             yield from self._table(name)
         else:
             yield PassedOver(path.as_uri(), suffix or NO_SUFFIX)
+
+    def _sample(self, name: str) -> Iterator[Entry]:
+        row = self._named.take(self._place.prefix + name)
+        if row is not None and row.part:
+            yield PassedOver((self._place.path / name).as_uri(), PAGE_IMAGE)
+        else:
+            yield from read_sample(self._place, name, self._sidecars, row)
 
     def _table(self, name: str) -> Iterator[Entry]:
         path = self._place.path / name
@@ -191,15 +202,25 @@ class _Reading:
         elif tables.is_beside_its_shard(name, frozenset(self._names)):
             yield PassedOver(path.as_uri(), tables.TABLE_BESIDE)
         else:
-            yield from tables.entries_of(
-                tables.open_in_folder(self._place, name, self._root, self._columns), path.as_uri()
-            )
+            yield from tables.entries_of(self._table_of(name), path.as_uri())
+
+    def _table_of(self, name: str) -> Corpus:
+        if name in self._pages:
+            return PageCorpus(self._place.path / name, self._place.id_of(name))
+        return tables.open_in_folder(self._place, name, self._root, self._columns)
 
     def _may_name_files(self, name: str) -> bool:
         """Whether it is worth while to look into a table for names of files. Parquet files by the thousand are not."""
+        if self._is_page(name):
+            self._pages.add(name)
+            return True
         if not tables.is_table(name) or name in self._broken or tables.suffix_of(name) in tables.SHARDS:
             return False
         return tables.suffix_of(name) != tables.PARQUET or name.startswith("metadata.") or self._has_images
+
+    def _is_page(self, name: str) -> bool:
+        suspect = split_name(name)[1] == DETAILS and litter_kind(name) is None and name not in self._broken
+        return suspect and not self._sidecars.describes(name) and is_page(self._place.path / name)
 
     @cached_property
     def _has_images(self) -> bool:

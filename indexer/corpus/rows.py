@@ -16,7 +16,6 @@ from indexer.corpus.records import Entry, Record, make_record, of_document, reco
 from indexer.reasons import Reason, refusal
 from indexer.types import PassedOver
 
-FURTHER_IMAGE = "further image of a document"
 _MOST_TOLD = 100
 """Columns of one table that are told to have been the image, too."""
 
@@ -58,8 +57,6 @@ class Rows:
         yield record_or_rejected(uri, partial(self._record, row, id_of_place, uri), hides="")
         if self._parts is None:
             return
-        for _ in self._parts.images[1:]:
-            yield PassedOver(uri, FURTHER_IMAGE)
         for other, chosen in self._parts.other_images.items():
             if other not in self._told and len(self._told) < _MOST_TOLD:
                 self._told.add(other)
@@ -87,7 +84,7 @@ class Rows:
             record = make_record(
                 id=id,
                 text=parts.text,
-                image=parts.images[0] if parts.images else None,
+                images=parts.images,
                 fields=parts.fields,
                 uri=uri,
                 derived=own is None,

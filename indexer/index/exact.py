@@ -27,6 +27,8 @@ QUERIES_PER_BLOCK = 512
 GATHER_BYTES = 1 << 20  # picked rows are scored while they are still in the second-level cache
 FEW_PAIRS = 1 << 18
 """So many pairs of a query and a row that a filter lets through are scored first, and all selected from at once."""
+SHORTEST, LONGEST = 1e-15, 1e15
+"""Lengths of queries between which products in float32 neither vanish nor overflow."""
 LOWEST = np.finfo(np.float32).min
 CHECK = "Run: underdrawing check COLLECTION"
 
@@ -335,7 +337,8 @@ def checked_search(queries: Vectors, k: int, index: ExactIndex, allowed: Ids | N
     """The queries as contiguous float32, once the call is known to make sense.
 
     Raises:
-        QueryError: k below 1, another dimension than the index has, or a value that is not finite.
+        QueryError: k below 1, another dimension than the index has, a value that is not finite, or a length beyond what
+            float32 can rank; a zero query is answered, by ties.
         CallError: `allowed` does not ascend.
     """
     if k < 1:
@@ -348,6 +351,13 @@ def checked_search(queries: Vectors, k: int, index: ExactIndex, allowed: Ids | N
         )
     if not np.isfinite(queries).all():
         raise QueryError("A query vector holds a value that is not a finite number.")
+    lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+    odd = lengths[(lengths > LONGEST) | ((lengths < SHORTEST) & (lengths > 0))]
+    if len(odd):
+        raise QueryError(
+            f"A query vector has a length of {odd[0]:.1e}.",
+            f"Bring it to unit length: beyond {SHORTEST:.0e} and {LONGEST:.0e}, single precision does not rank.",
+        )
     if allowed is not None and not _ascend(allowed):
         raise CallError("The allowed ids must ascend, each once.", "Pass np.unique(ids).")
     return queries

@@ -9,6 +9,7 @@ What this module does not know: caches, rewriting, how captions are used.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ class ImageToText:
         dtype: Dtype = Dtype.FLOAT32,
     ) -> None:
         self.name = name
-        self._processor = processor
+        self._processor, self._preparing = processor, threading.Lock()
         self._text = _question(processor, spec, prompt, name) if spec.asked else None
         self._model = TextModel(model, device=device, dtype=dtype, name=name)
         self._identity: dict[str, JsonValue] = {
@@ -159,7 +160,8 @@ class ImageToText:
     def _inputs(self, picture: Image) -> Mapping[str, torch.Tensor]:
         asked = {} if self._text is None else {"text": [self._text]}
         try:
-            return dict(self._processor(images=[picture], return_tensors="pt", **asked))
+            with self._preparing:  # tokenizers are changed by being called
+                return dict(self._processor(images=[picture], return_tensors="pt", **asked))
         except ValueError as error:  # such as Qwen's processor of a picture 200 times as wide as high
             raise ItemError("decode-failed", f"{self.name} cannot read the picture: {error}") from error
 

@@ -17,7 +17,6 @@ from indexer.corpus.json_file import JsonCorpus
 from indexer.corpus.jsonl import JsonlCorpus
 from indexer.corpus.parquet import ParquetCorpus
 from indexer.corpus.records import Record
-from indexer.corpus.rows import FURTHER_IMAGE
 from indexer.types import PassedOver, Rejected
 
 
@@ -156,8 +155,8 @@ class TestImages:
     @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
     def test_several_images(self, door, tmp_path, kind):
         [record], _, passed_over = door(kind, {"images": ["a.png", "b.png", "c.png"], "text": "t"})
-        assert record.document.image == tmp_path / "a.png"
-        assert passed_over == [FURTHER_IMAGE] * 2
+        assert record.document.images == tuple(tmp_path / f"{name}.png" for name in "abc")
+        assert passed_over == []
 
     @pytest.mark.parametrize(
         ("value", "reason"),
