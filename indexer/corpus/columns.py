@@ -47,7 +47,8 @@ IMAGE_NAMES = (
 )
 """What names an image whatever its value is. The first goes before the others."""
 FILE_NAMES = ("file_name", "filename", "file_path", "filepath", "path", "file", "image_name", "img_name", "uri")
-"""What may name an image, or any other file."""
+"""What may name an image, or any other file; so may names that end in `_file_name`, behind these."""
+_FILE_ENDINGS = ("_file_name", "_file_names")
 URL_NAMES = ("image_url", "img_url", "image_urls", "img_urls", "image_uri", "image_link", "picture_url", "photo_url")
 _BASE64_NAMES = frozenset({"image_base64", "img_base64", "image_b64", "img_b64"})
 _LOOSE = frozenset(
@@ -213,11 +214,12 @@ def _sort_names(keys: tuple[str, ...]) -> _Names:
         return tuple(key for name in wanted for _, key, other in plain if other == name)
 
     texts, images = called(*TEXT_NAMES), called(*IMAGE_NAMES)
+    endings = (key for key in keys if _plain(key).endswith(_FILE_ENDINGS) and key not in images)
     return _Names(
         ids=called("id"),
         texts=texts,
         images=images,
-        files=called(*FILE_NAMES),
+        files=(*called(*FILE_NAMES), *endings),
         links=called(*URL_NAMES),
         url=called("url"),
         captions=called("caption", "captions"),
@@ -274,6 +276,8 @@ def _image_candidates(
     found += [key for key in image_columns if key not in found and not is_absent(row.get(key))]
     for key in names.files:
         if has_image_suffix(row[key]) or (_plain(key) == "file_name" and may_be_image_file(row[key])):
+            found.append(key)
+        elif isinstance(row[key], list) and _plain(key).endswith(_FILE_ENDINGS) and looks_like_image(row[key]):
             found.append(key)
         elif not has_text and isinstance(row[key], str) and row[key]:
             found.append(key)

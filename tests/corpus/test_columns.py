@@ -355,3 +355,22 @@ def test_wide_rows_are_read_by_the_same_rule(tmp_path):
     row = {f"c{n}": n for n in range(1_000)} | {"Image": "a.png", "Caption": "t"}
     parts = find_parts(row, Columns(), tmp_path)
     assert (parts.images, parts.text, len(parts.fields)) == ([tmp_path / "a.png"], "t", 1_001)
+
+
+@pytest.mark.parametrize("kind", DOORS)
+def test_names_of_files_by_the_end_of_their_columns_names(door, kind, tmp_path):
+    row = {"input_file_name": "a.png", "output_file_name": "b.png", "text": "make it red"}
+    [record], rejects, _ = door(kind, row)
+    assert (record.document.image, record.document.text, rejects) == (tmp_path / "a.png", "make it red", [])
+    assert record.document.fields == {"output_file_name": "b.png"}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+def test_lists_of_names_of_files(door, kind, tmp_path):
+    [record], _, passed = door(kind, {"view_file_names": ["a.png", "b.png"], "file_name": None, "n": 1})
+    assert (record.document.images, passed) == ((tmp_path / "a.png", tmp_path / "b.png"), [])
+
+
+def test_other_files_named_by_such_columns_are_fields(door):
+    [record], rejects, _ = door("jsonl", {"audio_file_name": "a.mp3", "text": "a song"})
+    assert (record.document.image, record.document.fields, rejects) == (None, {"audio_file_name": "a.mp3"}, [])
