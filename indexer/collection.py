@@ -10,7 +10,7 @@ What this module does not know: queries beyond vectors, corpora, how any model w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ from indexer.errors import (
     StoreError,
 )
 from indexer.forks import Lock
+from indexer.identity import identify
 from indexer.image_rules import ImageRules
 from indexer.index.building import OnProgress
 from indexer.index.choose import CODED_ROWS
@@ -46,11 +47,10 @@ from indexer.layout import Layout
 from indexer.lazy_embedder import LazyEmbedder
 from indexer.searcher import COVERED
 from indexer.snapshot import Snapshot
+from indexer.starting import start
 from indexer.store.catalog import Catalog, Space
-from indexer.store.connecting import connect, require_fitting
+from indexer.store.connecting import connect
 from indexer.store.database import Database, parse_url
-from indexer.store.lock import WriterLock
-from indexer.store.publish import create_first_generation, create_space
 from indexer.store.upgrading import current
 from indexer.types import Document, Item, Modality, Parts, Role, Vectors
 from indexer.writer import Writer
@@ -113,7 +113,8 @@ class Collection:
             CollectionNotFoundError: There is none, and no model to start one with.
             SpaceMismatchError: It was made with another model, other weights, parts or arithmetic.
             FormatError: A newer release made it.
-            CorruptionError: What identifies it is damaged.
+            CorruptionError: What identifies it is damaged, or folder and metadata are of two collections.
+            StoreError: A link in the folder leads elsewhere.
             ModelError: The model cannot be loaded.
             DeviceError: This machine has no such device.
             CallError: There is no device of that name, `database` is no URL of a database that can be used, or the
@@ -134,12 +135,13 @@ class Collection:
                 )
             parts = Parts(parts or Parts.AUTO)
             embedder = LazyEmbedder(model, dtype or Dtype.FLOAT32, device).get()
-            cls._create(folder, embedder, parts, database)
+            start(folder, embedder, parts, database)
             model = embedder
         layout = Layout.read(folder)
         base = connect(layout, database)
         try:
             base = current(base, layout.lock)
+            layout = identify(layout, base)
             space = cls._space(base)
             if parts is not None and Parts(parts) is not space.parts:
                 raise SpaceMismatchError(
@@ -158,22 +160,6 @@ class Collection:
             base.close()
             raise
         return collection
-
-    @staticmethod
-    def _create(folder: Path, embedder: Embedder, parts: Parts, database: str | None) -> None:
-        """Make the tables, then publish the folder as a collection: a start broken off can be made again."""
-        fingerprint = embedder.fingerprint()
-        layout = Layout.plan(folder, parse_url(database).get_backend_name() if database else "sqlite")
-        require_fitting(layout, database)
-        with WriterLock(layout.lock):
-            if Layout.exists(folder):
-                return  # another process was faster
-            layout.clear()
-            with closing(connect(layout, database)) as base:
-                base.create()
-                create_first_generation(base)
-                create_space(base, fingerprint.digest, embedder.name, embedder.dim, parts, asdict(fingerprint))
-            layout.publish()
 
     @staticmethod
     def _space(database: Database) -> Space:
@@ -239,8 +225,10 @@ class Collection:
 
         Raises:
             CorruptionError: A segment is damaged.
+            StoreError: Something has taken the place of the collection since it was opened.
         """
         while True:
+            self.database.standing()
             number = self.catalog.newest()
             with self._opening:
                 held = self._newest

@@ -239,6 +239,7 @@ def _drop_damaged_indexes(catalog: Catalog, layout: Layout) -> list[str]:
 def _sweep_media(catalog: Catalog, layout: Layout) -> list[Path]:
     """Remove stored images that no document names; call it only while holding the writer's lock."""
     orphans = list(_orphan_media(catalog, layout))
+    catalog.database.standing()
     for path in orphans:
         path.unlink(missing_ok=True)
     return orphans

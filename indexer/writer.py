@@ -34,9 +34,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import CallError, LockedError, StoreError
-from indexer.files import sweep_temporary
+from indexer.files import own_path, sweep_temporary
 from indexer.index.stored import index_lock, sweep_indexes
-from indexer.layout import SEGMENT_NAME, Layout
+from indexer.layout import SEGMENT_NAME, STARTING, Layout
 from indexer.media import settle_images
 from indexer.store.catalog import Catalog, Space
 from indexer.store.lock import WriterLock
@@ -54,6 +54,7 @@ class Writer:
         self.swept: list[Path] = []
 
     def __enter__(self) -> Writer:
+        self._catalog.database.standing()  # before a lock file is made in what took the folder's place
         self._lock.__enter__()
         try:
             self.swept = self.sweep()
@@ -67,7 +68,9 @@ class Writer:
     ) -> None:
         try:
             if kind is not None:
-                sweep_temporary(self._layout.media)  # images of a commit that will not be
+                with suppress(StoreError):  # another collection's folder is left alone
+                    self._require_standing()
+                    sweep_temporary(self._layout.media)  # images of a commit that will not be
         finally:
             self._lock.__exit__(kind, error, trace)
 
@@ -77,15 +80,17 @@ class Writer:
         Only files whose names are of our own making; others are left alone.
 
         Raises:
-            StoreError: A folder of the collection is a link.
+            StoreError: A folder of the collection is a link, or is no longer the one that was opened.
         """
         self._layout.require_own()
         living = self._catalog.segments(self._catalog.generation().number)
         known = {each.file for each in living}
+        self._require_standing()
         segments = [path for path in self._layout.segments.glob("*") if SEGMENT_NAME.fullmatch(path.name)]
         removed = [path for path in segments if path.name not in known]
         for path in removed:
             path.unlink(missing_ok=True)
+        own_path(self._layout.folder, STARTING).unlink(missing_ok=True)
         for folder in (self._layout.segments, self._layout.media):
             removed += sweep_temporary(folder)
         if self._layout.indexes.is_dir():
@@ -126,6 +131,7 @@ class Writer:
             shard=shard,
             note=note,
         )
+        self._require_standing()
         if kept:
             settle_images(self._layout.media, (uri for document in change.documents for uri in document.every_image()))
             first = self._catalog.generation().next_vector
@@ -133,6 +139,11 @@ class Writer:
             segment = write_segment(self._layout.segments, segment_name(first), vectors, ids, self._space.digest)
             change = replace(change, segment=segment, first_vector=first)
         return publish(self._catalog.database, self._space, change)
+
+    def _require_standing(self) -> None:
+        """Refuse to go on where something has taken the place of the collection, or of its lock."""
+        self._catalog.database.standing()
+        self._lock.require()
 
     def _checked(self, vectors: Vectors | None, rows: int) -> Vectors:
         if vectors is None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from indexer.errors import CallError, CorruptionError, SnapshotGoneError
+from indexer.errors import CallError, CorruptionError, SnapshotGoneError, StoreError
 from indexer.forks import Lock
 from indexer.store.columns import Columns
 from indexer.store.database import Database, storable
@@ -97,20 +97,41 @@ class Catalog:
         self.filter_notes = FilterNotes(database)
         self._modalities: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
         self._modalities_lock = Lock()
+        self._highest = -1
 
     @undisturbed
     def generation(self) -> Generation:
-        """The newest published state."""
+        """The newest published state.
+
+        Raises:
+            CorruptionError: There is none.
+            StoreError: It is older than one that was seen before.
+        """
+        before = self._highest
         with self.database.read() as connection:
             row = connection.execute(
                 select(GenerationRow.__table__).order_by(GenerationRow.number.desc()).limit(1)
-            ).one()
-        return Generation(*row)
+            ).first()
+        return Generation(self._advanced(None if row is None else row[0], before), *row[1:] if row else ())
 
     def newest(self) -> int:
-        """The number of the newest published state: what every search asks first."""
+        """The number of the newest published state: what every search asks first; raises as `generation`."""
+        before = self._highest
         rows = self.database.read_directly("SELECT max(number) FROM generations", ())
-        return self.generation().number if rows is None else int(rows[0][0])
+        return self.generation().number if rows is None else self._advanced(rows[0][0], before)
+
+    def _advanced(self, number: Any, before: int) -> int:
+        """The number of a generation that was read after `before` was the highest known."""
+        if not isinstance(number, int):
+            raise self._damaged("it names no generation")
+        if number < before:
+            raise StoreError(
+                f"{self.database.shown} is at generation {number} and was at {before} before: it was restored to an "
+                "earlier state while it was open.",
+                "Open the collection again.",
+            )
+        self._highest = max(self._highest, number)
+        return number
 
     @undisturbed
     def spaces(self, generation: int) -> list[Space]:
