@@ -24,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from indexer.arguments import finite, told, url_in, whole_number
 from indexer.collection import Collection
 from indexer.corpus.paths import printable
 from indexer.corpus.readers import open_corpus
@@ -105,11 +106,21 @@ def index_corpus(
         LockedError: Another writer holds the collection.
         StoreError: The disk or the database refuses; what was committed stays.
     """
-    if shard_size < 1 or workers < 0:
-        raise CallError(f"shard_size is {shard_size} and workers {workers}; they are at least 1 and 0.")
-    if not 0 <= prune_most <= 1:
+    shard_size, workers = whole_number(shard_size, "shard_size", 1), whole_number(workers, "workers", 0)
+    if not hasattr(collection, "writer"):
+        opened = (
+            f"Collection.open({str(collection)!r}, model=...)" if isinstance(collection, str | Path) else "a Collection"
+        )
+        raise CallError(
+            f"collection is {told(collection)}; index_corpus writes to an open Collection.", f"Give {opened}."
+        )
+    if not 0 <= finite(prune_most, "prune_most") <= 1:
         raise CallError(f"prune_most is {prune_most}; it is a share, from 0 to 1.")
     rules = ImageRules(max_pixels, exif)
+    if source == "":
+        raise CallError("The source is empty.", "Write '.' for the folder you are in.")
+    if (url := url_in(source)) is not None:
+        raise CallError(f"The source is the URL {url}; nothing is fetched.", "Download it, and give the file.")
     corpus = open_corpus(source) if isinstance(source, str | Path) else source
     if not isinstance(getattr(corpus, "source", None), str):
         raise CallError(

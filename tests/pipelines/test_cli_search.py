@@ -31,7 +31,7 @@ def ids(answer):
 
 
 def test_the_json_has_the_promised_keys_and_no_other(found, photos):
-    answer = found("a red square", "--image", photos / "red.png", "-k", 2)
+    answer = found("a red square", "--image", photos / "red.png", "-k", 2, "--keep-reference")
     assert set(answer) == ANSWER
     assert [set(hit) for hit in answer["hits"]] == [HIT, HIT]
     best = answer["hits"][0]
@@ -53,8 +53,17 @@ def test_the_parts_of_the_call_reach_the_query(found, photos):
     assert found("square", "--like", "red.png", "--method", "slerp")["method"] == "slerp"
 
 
+def test_the_reference_is_left_out_and_told_unless_it_is_to_be_kept(found, photos):
+    asked = ("square", "--image", photos / "red.png")
+    left = found(*asked)
+    assert "red.png" not in ids(left)
+    assert any("Left out 'red.png'" in note and "--keep-reference" in note for note in left["notes"])
+    assert "red.png" in ids(found(*asked, "--keep-reference"))
+    assert "red.png" in ids(found("--image", photos / "red.png"))
+
+
 def test_weights_reach_the_query(found, photos):
-    composed = ("a note about lamps", "--image", photos / "red.png")
+    composed = ("a note about lamps", "--image", photos / "red.png", "--keep-reference")
     assert ids(found(*composed, "--image-weight", 0))[0] == "note.txt"
     assert ids(found(*composed, "--text-weight", 0))[0] == "red.png"
 
