@@ -9,7 +9,6 @@ What this module does not know: queries beyond vectors, corpora, how any model w
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -35,6 +34,7 @@ from indexer.errors import (
     SpaceMismatchError,
     StoreError,
 )
+from indexer.forks import Lock
 from indexer.identity import identify
 from indexer.image_rules import ImageRules
 from indexer.index.building import OnProgress
@@ -76,7 +76,7 @@ class Collection:
         self.catalog = Catalog(database)
         self.space_id = space.id
         self._lazy = embedder
-        self._opening = threading.Lock()
+        self._opening = Lock()
         self._newest: Snapshot | None = None
 
     @classmethod

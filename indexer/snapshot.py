@@ -9,7 +9,6 @@ What this module does not know: models, how a generation came to be.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from indexer.arguments import names, told, whole_number
 from indexer.errors import CallError, ItemError, SnapshotGoneError, SpaceMismatchError, StoreError
+from indexer.forks import Lock
 from indexer.index.protocol import IndexSettings, Neighbours
 from indexer.layout import Layout
 from indexer.media import image_path
@@ -115,7 +115,7 @@ class Snapshot:
                 ) from error
             raise damaged(Path(error.filename), "it is missing") from error
         self._dead = catalog.tombstones(self.generation, space.id)
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._filters: dict[Node, Ids] = {}
         self.views: dict[Centre, CentredSnapshot] = {}
         """Kept by `indexer.centred.centred`."""
