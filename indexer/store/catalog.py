@@ -6,7 +6,6 @@ What this module does not know: vectors, models, how rows got here (`publish.py`
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 from sqlalchemy.orm import InstrumentedAttribute
 
 from indexer.errors import CallError, CorruptionError, SnapshotGoneError, StoreError
+from indexer.forks import Lock
 from indexer.store.columns import Columns
 from indexer.store.database import Database, storable
 from indexer.store.filter_notes import FilterNotes
@@ -96,7 +96,7 @@ class Catalog:
         self.columns = Columns(database)
         self.filter_notes = FilterNotes(database)
         self._modalities: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
-        self._modalities_lock = threading.Lock()
+        self._modalities_lock = Lock()
         self._highest = -1
 
     @undisturbed
