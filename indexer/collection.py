@@ -9,8 +9,7 @@ What this module does not know: queries beyond vectors, corpora, how any model w
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer import description, maintenance
-from indexer.adding import Added, ids_to_delete, prepared, require_some
+from indexer import arguments, description, maintenance
+from indexer.adding import Added, ids_to_delete, prepared, require_opening, require_some
 from indexer.bundled import generic_texts
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.protocol import Dtype, Embedder
@@ -34,6 +33,7 @@ from indexer.errors import (
     SpaceMismatchError,
     StoreError,
 )
+from indexer.forks import Lock
 from indexer.identity import identify
 from indexer.image_rules import ImageRules
 from indexer.index.building import OnProgress
@@ -45,7 +45,7 @@ from indexer.ingest import Ingest, embed
 from indexer.layout import Layout
 from indexer.lazy_embedder import LazyEmbedder, require_same_space
 from indexer.searcher import COVERED
-from indexer.snapshot import Snapshot
+from indexer.snapshot import Snapshot, StoredDocument
 from indexer.starting import start
 from indexer.store.catalog import Catalog, Space
 from indexer.store.connecting import connect
@@ -78,7 +78,7 @@ class Collection:
         self._plain, self._merges = space, auto_compact
         self._centers = (Role.QUERY, Modality.TEXT) in space.means
         self._lazy = embedder
-        self._opening = threading.Lock()
+        self._opening = Lock()
         self._newest: Snapshot | None = None
 
     @classmethod
@@ -125,7 +125,8 @@ class Collection:
                 collection has another.
             UnknownNameError: There is no such kind of index.
         """
-        folder = Path(path)
+        folder = arguments.folder(path, "path")
+        require_opening(model)
         checked_device(device)
         if not isinstance(index, IndexSettings):
             index = IndexSettings(kind=IndexKind(index or IndexKind.AUTO))
@@ -172,6 +173,30 @@ class Collection:
         if not spaces:
             raise CorruptionError(f"{database.shown} names no embedding space.", "Delete the folder and index again.")
         return spaces[0]
+
+    def __len__(self) -> int:
+        return len(self.snapshot())
+
+    def __contains__(self, identifier: object) -> bool:
+        return identifier in self.snapshot()
+
+    def __iter__(self) -> Iterator[StoredDocument]:
+        """The documents of the newest generation, in the order they were stored, as they are asked for."""
+        return iter(self.snapshot())
+
+    def __bool__(self) -> bool:
+        return True  # an open collection, however empty
+
+    def __repr__(self) -> str:
+        newest = self.catalog.generation()
+        return (
+            f"Collection({str(self.path)!r}: {newest.documents:,} documents, {self.space.model}, "
+            f"generation {newest.number})"
+        )
+
+    def get(self, identifier: str | int) -> StoredDocument | None:
+        """The document of that id, or None; raises `CallError` if it is nothing that an id can be."""
+        return self.snapshot().get(identifier)
 
     def __enter__(self) -> Collection:
         return self

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from indexer.corpus import tables
 from indexer.corpus.columns import Columns
-from indexer.corpus.content import looks_like_image
+from indexer.corpus.content import begins_as_list, looks_like_image
 from indexer.corpus.named_files import FileTable, NamedFiles
 from indexer.corpus.pages import PageCorpus, is_page
 from indexer.corpus.paths import COLLECTION_FILE, Listing, is_collection, portable_name, printable, read_listing
@@ -127,7 +127,6 @@ class _Reading:
         files = (name for name in listing.names if not name.endswith("/") and litter_kind(name) is None)
         self._sidecars = Sidecars(files, self._looks_like_image)
         self._file_tables: dict[str, FileTable] = {}
-        self._pages: set[str] = set()
 
     def entries(self, stack: ExitStack) -> Iterator[Entry | Place]:
         """What is in the folder, in order; what `stack` closes is needed until what is below was read, too."""
@@ -180,8 +179,9 @@ class _Reading:
                 yield PassedOver(path.as_uri(), NOT_A_FILE)
             else:
                 # A table may have given ids of its own to images elsewhere.
-                yield Rejected(path.as_uri(), error.reason, error.detail, hides="" if tables.is_table(name) else id)
-        elif tables.is_table(name) or name in self._pages:
+                is_table = tables.is_table(name) or suffix == DETAILS
+                yield Rejected(path.as_uri(), error.reason, error.detail, hides="" if is_table else id)
+        elif self._is_table(name):
             yield from self._table(name)
         else:
             yield PassedOver(path.as_uri(), suffix or NO_SUFFIX)
@@ -199,7 +199,7 @@ class _Reading:
             yield from self._file_tables[name].others()
         elif self._is_read_elsewhere(name):
             yield PassedOver(path.as_uri(), FILE_READ)
-        elif tables.is_beside_its_shard(name, frozenset(self._names)):
+        elif tables.is_beside_its_shard(name, self._name_set):
             yield PassedOver(path.as_uri(), tables.TABLE_BESIDE)
         else:
             yield from tables.entries_of(self._table_of(name), path.as_uri())
@@ -209,18 +209,36 @@ class _Reading:
             return PageCorpus(self._place.path / name, self._place.id_of(name))
         return tables.open_in_folder(self._place, name, self._root, self._columns)
 
+    def _is_table(self, name: str) -> bool:
+        """Whether a file is a table or a shard by its name, or a list of objects or a page in a `.json` of its own."""
+        return tables.is_table(name) or name in self._json_lists or name in self._pages
+
     def _may_name_files(self, name: str) -> bool:
         """Whether it is worth while to look into a table for names of files. Parquet files by the thousand are not."""
-        if self._is_page(name):
-            self._pages.add(name)
-            return True
-        if not tables.is_table(name) or name in self._broken or tables.suffix_of(name) in tables.SHARDS:
+        if litter_kind(name) is not None or name in self._broken or not self._is_table(name):
             return False
-        return tables.suffix_of(name) != tables.PARQUET or name.startswith("metadata.") or self._has_images
+        if tables.suffix_of(name) == tables.PARQUET:
+            return name.startswith("metadata.") or self._has_images
+        return tables.suffix_of(name) not in tables.SHARDS
 
-    def _is_page(self, name: str) -> bool:
-        suspect = split_name(name)[1] == DETAILS and litter_kind(name) is None and name not in self._broken
-        return suspect and not self._sidecars.describes(name) and is_page(self._place.path / name)
+    @cached_property
+    def _lonely(self) -> list[Path]:
+        """JSON files that describe no document."""
+        details = (name for name in self._names if split_name(name)[1] == DETAILS and litter_kind(name) is None)
+        lonely = (name for name in details if name not in self._broken and not self._sidecars.describes(name))
+        return [self._place.path / name for name in lonely]
+
+    @cached_property
+    def _json_lists(self) -> frozenset[str]:
+        return frozenset(path.name for path in self._lonely if begins_as_list(path))
+
+    @cached_property
+    def _pages(self) -> frozenset[str]:
+        return frozenset(path.name for path in self._lonely if is_page(path))
+
+    @cached_property
+    def _name_set(self) -> frozenset[str]:
+        return frozenset(self._names)
 
     @cached_property
     def _has_images(self) -> bool:
@@ -228,7 +246,7 @@ class _Reading:
 
     @cached_property
     def _holds_tables(self) -> bool:
-        return tables.holds_tables(self._place.path, self._names)
+        return bool(self._json_lists) or tables.holds_tables(self._place.path, self._names)
 
     def _is_read_elsewhere(self, name: str) -> bool:
         """Whether the file is read under another name, which a link gives it."""

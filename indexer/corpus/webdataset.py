@@ -45,7 +45,7 @@ from indexer.corpus.tar import Kind, Member, TarReader
 from indexer.errors import ItemError
 from indexer.reasons import Reason, refusal
 from indexer.types import PassedOver, Rejected
-from indexer.validate import MAX_TEXT
+from indexer.validate import MAX_IMAGES, MAX_TEXT
 
 # The webdataset package is not used: it imports torch, hands `pipe:` names to a shell, and gives the document
 # at a cut without its missing parts, as if it were whole.
@@ -197,6 +197,8 @@ class _Shard:
             details = parse_object(self._content(held[sample.details[0]], MAX_BYTES))
         with of_document(details.get("id") or id):
             texts = [decode_text(self._content(held[place], _MAX_TEXT_BYTES)).strip() for place in sample.texts]
+            if (count := len(sample.images)) > MAX_IMAGES:
+                raise refusal(Reason.TOO_MANY_IMAGES, f"It has {count:,} images; allowed are {MAX_IMAGES}.")
             size = sum(held[place].member.size for place in sample.images)
             if size > MAX_BYTES:
                 raise refusal(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import json
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
 from indexer.embed.several import image_arrays, images_of, mean_of_several
 from indexer.embed.st_files import require_harmless
 from indexer.errors import CallError, MissingExtraError, ModelError, first_line
+from indexer.forks import Lock
 from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
 
@@ -50,7 +50,7 @@ class SentenceTransformersEmbedder(Embedder):
         self.name = name
         self.device = str(model.device)
         self._model, self._folder, self._dtype = model, folder, dtype
-        self._encoding = threading.Lock()
+        self._encoding = Lock()
         self._joint = bool(model.supports(JOINT))
         takes = {each for each in (Modality.TEXT, Modality.IMAGE) if model.supports(each.value)}
         self._typed = Modality.IMAGE in takes

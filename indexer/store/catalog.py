@@ -6,7 +6,6 @@ What this module does not know: vectors, models, how rows got here (`publish.py`
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 from sqlalchemy.orm import InstrumentedAttribute
 
 from indexer.errors import CallError, CorruptionError, SnapshotGoneError, StoreError
+from indexer.forks import Lock
 from indexer.store.columns import Columns
 from indexer.store.database import Database, storable
 from indexer.store.filter_notes import FilterNotes
@@ -27,7 +27,8 @@ from indexer.store.filters import Filter
 from indexer.store.read_only import undisturbed
 from indexer.store.schema import DocumentRow, GenerationRow, SegmentRow, VectorRow, living
 from indexer.store.segments import SegmentFile
-from indexer.store.spaces import Space as Space, read_spaces
+from indexer.store.spaces import Space as Space
+from indexer.store.spaces import read_spaces
 from indexer.store.time_limit import limited
 from indexer.types import MODALITIES, UNKNOWN, Ids, Modality
 
@@ -83,7 +84,7 @@ class Catalog:
         self.columns = Columns(database)
         self.filter_notes = FilterNotes(database)
         self._modalities: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
-        self._modalities_lock = threading.Lock()
+        self._modalities_lock = Lock()
         self._highest = -1
 
     @undisturbed

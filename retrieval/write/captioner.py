@@ -9,7 +9,6 @@ What this module does not know: caches, rewriting, how captions are used.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.model_files import read_json
 from indexer.embed.protocol import Dtype
 from indexer.errors import ItemError, ModelError
+from indexer.forks import Lock
 from indexer.types import ImageSource, JsonValue
 from retrieval.write.answers import read_prompt, sentence_in
 from retrieval.write.models import TOKENS, TextModel, load_model, settled_dtype, transformers_5
@@ -86,7 +86,7 @@ class ImageToText:
         dtype: Dtype = Dtype.FLOAT32,
     ) -> None:
         self.name = name
-        self._processor, self._preparing = processor, threading.Lock()
+        self._processor, self._preparing = processor, Lock()
         self._text = _question(processor, spec, prompt, name) if spec.asked else None
         self._model = TextModel(model, device=device, dtype=dtype, name=name)
         self._identity: dict[str, JsonValue] = {
