@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import mimetypes
 import re
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -15,7 +14,7 @@ from urllib.parse import unquote
 
 from indexer.corpus.image_formats import HEAD, KNOWN_SUFFIXES, image_format
 from indexer.corpus.paths import printable
-from indexer.corpus.suffixes import DRAWING, UNREAD_IMAGES
+from indexer.corpus.suffixes import DRAWING, NO_IMAGES, UNREAD_IMAGES
 from indexer.errors import ItemError
 from indexer.reasons import Reason, refusal
 from indexer.validate import shown
@@ -76,7 +75,7 @@ def may_be_image_file(value: object) -> bool:
     """Whether a value is the name of a file that may be an image: its suffix is known to be nothing else."""
     if not isinstance(value, str) or not (suffix := suffix_of(value)):
         return False
-    return suffix in _IMAGE_SUFFIXES or mimetypes.guess_type(f"x{suffix}")[0] is None
+    return suffix in _IMAGE_SUFFIXES or suffix not in NO_IMAGES
 
 
 def suffix_of(value: str) -> str:

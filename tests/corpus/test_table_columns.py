@@ -314,6 +314,13 @@ class TestIds:
         assert "'text', 'n'" in reject.detail
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_a_key_that_no_object_has_is_told(door, kind):
+    records, [reject], _ = door(kind, {"text": "t"}, {"text": "u", "shot": None}, image="wrong", text="text")
+    assert (len(records), reject.reason, reject.hides) == (2, "no-column", None)
+    assert "'wrong'" in reject.detail
+
+
 class TestSamples:
     """The JSON of a member of an archive, by the same rule."""
 
