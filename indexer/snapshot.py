@@ -25,7 +25,8 @@ from indexer.index.protocol import IndexSettings, Neighbours
 from indexer.layout import Layout
 from indexer.media import image_path
 from indexer.searcher import Searcher
-from indexer.store.catalog import Catalog, DocumentRecord, Generation, Space
+from indexer.store.catalog import Catalog, Generation, Space
+from indexer.store.document_images import DocumentRecord
 from indexer.store.filter_nodes import Node
 from indexer.store.filters import Where, parse
 from indexer.store.segments import damaged

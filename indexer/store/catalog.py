@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from indexer.errors import CallError, CorruptionError, SnapshotGoneError, StoreE
 from indexer.forks import Lock
 from indexer.store.columns import Columns
 from indexer.store.database import Database, storable
+from indexer.store.document_images import IMAGE_COLUMNS, DocumentRecord, every_image, several_images
 from indexer.store.filter_notes import FilterNotes
 from indexer.store.filter_sql import compiled
 from indexer.store.filters import Filter
@@ -54,26 +55,6 @@ class Generation:
     documents: int
     next_vector: int
     note: str
-
-
-class DocumentRecord(NamedTuple):
-    """A document as stored, with where its vector is. A tuple, since every search makes some."""
-
-    vector: int
-    id: str
-    text: str | None
-    uri: str | None
-    image: str | None
-    image_sha256: str | None
-    modality: Modality
-    fields: dict[str, Any]
-    images: list[list[str]] | None
-
-    def every_image(self) -> list[tuple[str, str | None]]:
-        """(image, image_sha256) of each image, in order."""
-        if self.images is not None:
-            return [(uri, digest) for uri, digest in self.images]
-        return [] if self.image is None else [(self.image, self.image_sha256)]
 
 
 class Catalog:
@@ -228,7 +209,8 @@ class Catalog:
         found: dict[int, DocumentRecord] = {}
         for some in batches(vectors):
             for row in self._document_rows(some, generation):
-                found[row[0]] = DocumentRecord._make((*row[:6], Modality(row[6]), row[7], self._images(row[8])))
+                images = several_images(row[8], self.database.shown)
+                found[row[0]] = DocumentRecord._make((*row[:6], Modality(row[6]), row[7], images))
         return found
 
     @undisturbed
@@ -255,37 +237,9 @@ class Catalog:
 
     def living_images(self, generation: int) -> Iterator[tuple[str, str, str | None]]:
         """(document id, image, sha256) of every image of a living document; of several, each in order."""
-        columns = (DocumentRow.id, DocumentRow.image, DocumentRow.image_sha256, DocumentRow.images)
-        query = select(*columns).where(DocumentRow.image.is_not(None), _alive(DocumentRow, generation))
+        query = select(*IMAGE_COLUMNS).where(DocumentRow.image.is_not(None), _alive(DocumentRow, generation))
         with self._pinned(generation) as connection:
-            for name, image, digest, images in connection.execution_options(yield_per=1000).execute(query):
-                several = self._images(images)
-                if several is None:
-                    yield name, str(image), digest
-                for own, its_digest in several or ():
-                    yield name, own, its_digest
-
-    def image_uris(self, prefix: str) -> set[str]:
-        """The images that begin so, of all documents that have rows, dead ones among them."""
-        several = select(DocumentRow.images).where(DocumentRow.images.is_not(None))
-        with self.database.read() as connection:
-            single = select(DocumentRow.image).where(DocumentRow.image.startswith(prefix, autoescape=True))
-            found = {uri for uri in connection.execute(single).scalars() if uri is not None}
-            for images in connection.execute(several).scalars():
-                found.update(uri for uri, _ in self._images(images) or ())
-        return {uri for uri in found if uri.startswith(prefix)}
-
-    def _images(self, images: Any) -> list[list[str]] | None:
-        """What a row says of several images, or None.
-
-        Raises:
-            CorruptionError: It is no list of a URI and a digest each.
-        """
-        if images is None:
-            return None
-        if not isinstance(images, list) or not images or not all(_is_image(each) for each in images):
-            raise self._damaged(f"the images of a document are {str(images)[:80]!r}")
-        return images
+            yield from every_image(connection.execution_options(yield_per=1000).execute(query), self.database.shown)
 
     @undisturbed
     def stamps(self, ids: Sequence[str], source: str) -> dict[str, str]:
@@ -385,10 +339,6 @@ def _alive(row: type[DocumentRow] | type[SegmentRow], generation: int) -> Column
     born: InstrumentedAttribute[int] = row.born
     died: InstrumentedAttribute[int | None] = row.died
     return and_(born <= generation, or_(died.is_(None), died > generation))
-
-
-def _is_image(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
 def batches(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
