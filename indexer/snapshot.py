@@ -25,7 +25,8 @@ from indexer.index.protocol import IndexSettings, Neighbours
 from indexer.layout import Layout
 from indexer.media import image_path
 from indexer.searcher import Searcher
-from indexer.store.catalog import Catalog, DocumentRecord, Generation, Space
+from indexer.store.catalog import Catalog, Generation, Space
+from indexer.store.document_images import DocumentRecord
 from indexer.store.filter_nodes import Node
 from indexer.store.filters import Where, parse
 from indexer.store.segments import damaged
@@ -114,7 +115,7 @@ class Snapshot:
                     f"Generation {self.generation} was compacted away while it was opened.", "Open a new snapshot."
                 ) from error
             raise damaged(Path(error.filename), "it is missing") from error
-        self._dead = catalog.tombstones(self.generation, space.id)
+        self._dead = self._searcher.exact.held(catalog.tombstones(self.generation, space.id))
         self._lock = Lock()
         self._filters: dict[Node, Ids] = {}
         self.views: dict[Centre, CentredSnapshot] = {}
