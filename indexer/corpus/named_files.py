@@ -107,6 +107,8 @@ class NamedFiles:
 
     def take(self, path: str) -> Row | None:
         """What is said of a file, by its path below the root; from now on it counts as met."""
+        if not self._tables:
+            return None
         key = _key(path)
         found = self._rows.execute("SELECT row FROM rows WHERE key = ? ORDER BY depth DESC, number", (key,)).fetchall()
         if not found:
