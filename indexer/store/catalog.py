@@ -6,7 +6,7 @@ What this module does not know: vectors, models, how rows got here (`publish.py`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,10 +26,12 @@ from indexer.store.filter_notes import FilterNotes
 from indexer.store.filter_sql import compiled
 from indexer.store.filters import Filter
 from indexer.store.read_only import undisturbed
-from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, SpaceRow, VectorRow, living
+from indexer.store.schema import DocumentRow, GenerationRow, SegmentRow, VectorRow, living
 from indexer.store.segments import SegmentFile
+from indexer.store.spaces import Space as Space
+from indexer.store.spaces import read_spaces
 from indexer.store.time_limit import limited
-from indexer.types import MODALITIES, UNKNOWN, Ids, Mean, Metric, Modality, Parts, Role
+from indexer.types import MODALITIES, UNKNOWN, Ids, Modality
 
 MAX_PARAMETERS = 500
 """Values in one IN list: old SQLite builds take 999 in a statement."""
@@ -42,20 +44,6 @@ WHERE v.id IN ({}) AND d.born <= ? AND (d.died IS NULL OR d.died > ?)
 """What `_document_rows` selects, for SQLite's driver; the braces take as many `?` as there are vectors."""
 
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Space:
-    """One embedding space of a collection."""
-
-    id: int
-    digest: str
-    model: str
-    dim: int
-    metric: Metric
-    parts: Parts
-    fingerprint: Mapping[str, Any]
-    means: Mapping[tuple[Role, Modality], Mean]
 
 
 @dataclass(frozen=True)
@@ -119,41 +107,10 @@ class Catalog:
         """All spaces, with their means as of a generation.
 
         Raises:
-            CorruptionError: A fingerprint is not whole, or a mean is of no space, of another dimension, or longer than
-                unit vectors can make it.
+            CorruptionError: What is recorded of them cannot be; see `read_spaces`.
         """
         with self.database.read() as connection:
-            rows = connection.execute(select(SpaceRow.__table__).order_by(SpaceRow.id)).all()
-            sums = connection.execute(
-                select(MeanRow.__table__).where(MeanRow.generation <= generation).order_by(MeanRow.generation)
-            ).all()
-        for row in rows:
-            if not isinstance(row.fingerprint, dict) or "dtype" not in row.fingerprint:
-                raise self._damaged(f"the fingerprint of the space {row.id} is not whole")
-        means: dict[int, dict[tuple[Role, Modality], Mean]] = {row.id: {} for row in rows}
-        for row in sums:
-            # In order of generation: the last one written stays.
-            dim = next((each.dim for each in rows if each.id == row.space), None)
-            if dim is None or not isinstance(row.total, bytes) or len(row.total) != 8 * dim:
-                raise self._damaged(f"a mean of the space {row.space} does not fit it")
-            total = np.frombuffer(row.total, "<f8")
-            if not (np.abs(total) <= 1.01 * row.rows + 1).all():  # so written, NaN is damage too
-                raise self._damaged(f"a mean of the space {row.space} is longer than its vectors")
-            mean = Mean(row.rows, np.asarray(total / max(1, row.rows), np.float32))
-            means[row.space][Role(row.role), Modality(row.modality)] = mean
-        return [
-            Space(
-                id=row.id,
-                digest=row.digest,
-                model=row.model,
-                dim=row.dim,
-                metric=Metric(row.metric),
-                parts=Parts(row.parts),
-                fingerprint=row.fingerprint,
-                means=means[row.id],
-            )
-            for row in rows
-        ]
+            return read_spaces(connection, generation, self._damaged)
 
     @undisturbed
     def segments(self, generation: int, space: int | None = None) -> list[SegmentFile]:
@@ -167,14 +124,13 @@ class Catalog:
 
     @undisturbed
     def tombstones(self, generation: int, space: int) -> Ids:
-        """Vectors in living segments whose document is dead in a generation: (n,) int64, ascending."""
+        """Vectors whose document is dead in a generation: (n,) int64, ascending.
+
+        Also those in segments that are gone: which segment a vector is in may change while a reader opens its own.
+        """
         dead = and_(DocumentRow.died.is_not(None), DocumentRow.died <= generation)
-        # The segments are compared here: asked to join them, SQLite starts from there and reads every vector's row.
-        living = select(SegmentRow.id).where(_alive(SegmentRow, generation))
         with self._pinned(generation) as connection:
-            segments = set(connection.execute(living).scalars())
-            rows = connection.execute(_vectors_of(space, VectorRow.id, VectorRow.segment).where(dead))
-            return self._ids(row[0] for row in rows if row[1] in segments)
+            return self._ids(row[0] for row in connection.execute(_vectors_of(space, VectorRow.id).where(dead)))
 
     def require(self, generation: int) -> None:
         """Refuse a generation that was compacted away, whose rows may be gone; raises `SnapshotGoneError`."""
@@ -341,13 +297,10 @@ class Catalog:
     @undisturbed
     def counts(self, generation: int) -> dict[str, int]:
         """Living documents by modality."""
+        kind = DocumentRow.modality
+        query = select(kind, func.count()).where(_alive(DocumentRow, generation)).group_by(kind)
         with self._pinned(generation) as connection:
-            rows = connection.execute(
-                select(DocumentRow.modality, func.count())
-                .where(_alive(DocumentRow, generation))
-                .group_by(DocumentRow.modality)
-            ).all()
-        return {row[0]: row[1] for row in rows}
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def _damaged(self, how: str) -> CorruptionError:
         return CorruptionError(
