@@ -68,7 +68,8 @@ def search(
         typer.Option(
             "--where",
             metavar="JSON",
-            help="A filter on fields: $eq $ne $lt $lte $gt $gte $in $nin $exists $contains $and $or $not.",
+            help="A filter on fields, $id and $text: $eq $ne $lt $lte $gt $gte $in $nin $exists $contains "
+            "$startsWith $date $and $or $not; docs/filters.md has them all.",
             rich_help_panel=PARTS,
         ),
     ] = None,
