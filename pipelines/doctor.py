@@ -22,7 +22,7 @@ from indexer.embed.devices import AUTO, settled_device
 from indexer.errors import UnderdrawingError
 
 PACKAGES = (
-    "torch", "open-clip-torch", "transformers", "diffusers", "numpy", "pillow", "pyarrow", "safetensors", "sqlalchemy",
+    "torch", "open-clip-torch", "transformers", "diffusers", "numpy", "pillow", "pillow-heif", "pyarrow", "safetensors", "sqlalchemy",
     "psycopg",
 )  # fmt: skip
 EMBEDDERS, COMPANIONS = ("emoji-clip", "emoji-gme"), ("emoji-inversion", "emoji-generator")
