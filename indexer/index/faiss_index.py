@@ -33,7 +33,7 @@ TRAIN_ROWS_PER_LIST = 64  # FAISS wants 39 at least, and uses no more than 256
 EF_CONSTRUCTION = 80
 FLAT_MOST = 2048  # neighbours fetched of a flat index before exact search is as good
 EF_MOST = 4096  # where the graph is so broken that this is not enough, metadata tells of the recall
-FEW_ROWS = 2000
+FEW_ROWS = 1000
 """Rows up to which an inverted file reads all of its lists, so that its answers are exact."""
 _PLANS = {IndexKind.EXACT: Plan.SCAN, IndexKind.HNSW: Plan.HNSW, IndexKind.IVF: Plan.IVF}
 
