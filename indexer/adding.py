@@ -1,4 +1,4 @@
-"""What a call of `Collection.add` or `delete` may be given, and what `add` answers.
+"""What a call of `Collection.open`, `add` or `delete` may be given, and what `add` answers.
 
 What this module does not know: the collection.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from indexer.arguments import told
 from indexer.corpus.paths import printable
 from indexer.errors import CallError, ItemError, RejectedError
 from indexer.ingest import Ingest, Ready
@@ -138,4 +139,17 @@ def require_some(rejected: Sequence[Rejected]) -> None:
         if len(rejected) == 1
         else f"None of the {len(rejected):,} documents can be stored. The first is {first}",
         rejected,
+    )
+
+
+def require_opening(model: object) -> None:
+    """Refuse what is no model, before anything is done.
+
+    Raises:
+        CallError: It is neither an embedder nor a name.
+    """
+    if model is None or isinstance(model, str) or (hasattr(model, "fingerprint") and not isinstance(model, type)):
+        return
+    raise CallError(
+        f"model is {told(model)}; it is an embedder or the name of one.", "Write model='bundled:emoji-clip'."
     )

@@ -24,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from indexer.arguments import finite, told, url_in, whole_number
 from indexer.collection import Collection
 from indexer.corpus.paths import printable
 from indexer.corpus.readers import open_corpus
@@ -51,6 +52,10 @@ __all__ = ["Progress", "Summary", "index_corpus"]
 
 CHUNK = 16
 """Records that travel to a worker together: fewer cost more messages, more make the pipeline lumpy."""
+TOLD_EVERY = 256
+"""Entries read between two calls that say so; of a chunk that is prepared it is told besides."""
+MAX_SHARD_BYTES = 256 * 1024 * 1024
+"""Of images that records of a shard hold: a shard of photographs in an archive may have fewer documents than others."""
 PRUNE_MOST = 0.2
 """The share of a source's documents that is pruned without asking."""
 
@@ -83,7 +88,8 @@ def index_corpus(
         collection: Where to.
         workers: Processes that decode ahead of the model; 0 decodes in threads of this process. With processes, a
             script must guard its start with `if __name__ == "__main__":`, as multiprocessing asks.
-        shard_size: Documents of a commit. A kill loses at most the work on one shard and what was decoded ahead.
+        shard_size: Documents of a commit, fewer if their images come as more than 256 MiB of bytes. A kill loses at
+            most the work on one shard and what was decoded ahead.
         replace: Replace documents of other sources whose ids this source's user wrote, instead of rejecting these.
         prune: Remove documents that an earlier run took from this source and that it no longer has; but none that may
             lie under what could not be read.
@@ -91,7 +97,7 @@ def index_corpus(
         confirm: Asked when it would be more, with the error that is raised otherwise; True removes them all the same.
         max_pixels: Of one image when it is decoded; see `ImageRules`.
         exif: Whether a photograph's date, camera, lens, position and size become fields; see `indexer/corpus/exif.py`.
-        on_progress: Called after each chunk.
+        on_progress: Called after each chunk, and while the corpus is read.
         on_index: Called while the index is built, last of all, where the one there is covers too little.
 
     Raises:
@@ -100,11 +106,21 @@ def index_corpus(
         LockedError: Another writer holds the collection.
         StoreError: The disk or the database refuses; what was committed stays.
     """
-    if shard_size < 1 or workers < 0:
-        raise CallError(f"shard_size is {shard_size} and workers {workers}; they are at least 1 and 0.")
-    if not 0 <= prune_most <= 1:
+    shard_size, workers = whole_number(shard_size, "shard_size", 1), whole_number(workers, "workers", 0)
+    if not hasattr(collection, "writer"):
+        opened = (
+            f"Collection.open({str(collection)!r}, model=...)" if isinstance(collection, str | Path) else "a Collection"
+        )
+        raise CallError(
+            f"collection is {told(collection)}; index_corpus writes to an open Collection.", f"Give {opened}."
+        )
+    if not 0 <= finite(prune_most, "prune_most") <= 1:
         raise CallError(f"prune_most is {prune_most}; it is a share, from 0 to 1.")
     rules = ImageRules(max_pixels, exif)
+    if source == "":
+        raise CallError("The source is empty.", "Write '.' for the folder you are in.")
+    if (url := url_in(source)) is not None:
+        raise CallError(f"The source is the URL {url}; nothing is fetched.", "Download it, and give the file.")
     corpus = open_corpus(source) if isinstance(source, str | Path) else source
     if not isinstance(getattr(corpus, "source", None), str):
         raise CallError(
@@ -213,7 +229,7 @@ class _Job:
 
     def _work(self) -> Iterator[tuple[tuple[Shard, list[Resolved]], list[Record]]]:
         """Shards in order, in chunks; a shard with nothing to do has one empty chunk."""
-        for number, entries in enumerate(_chunked(self._entries(), self._shard_size)):
+        for number, entries in enumerate(_shards(self._entries(), self._shard_size)):
             shard = self._plan(number, entries)
             chunks = list(_chunked(shard.todo, CHUNK)) or [[]]
             shard.chunks = len(chunks)
@@ -222,7 +238,11 @@ class _Job:
 
     def _entries(self) -> Iterator[Record | Rejected]:
         """What the corpus has; what its reader passes over is counted here."""
-        for entry in self._corpus:
+        for count, entry in enumerate(self._corpus, start=1):
+            self.progress.read = count
+            self.progress.place = entry.document.uri if isinstance(entry, Record) else entry.uri
+            if count % TOLD_EVERY == 0:
+                self._on_progress(self.progress)
             if not isinstance(entry, Record) and entry.hides is not None:
                 self._hidden.add(entry.hides)
                 self._places.add(entry.uri or "nowhere")
@@ -301,6 +321,21 @@ class _Job:
 
 def _record_or_reject(resolved: Resolved | Rejected) -> Record | Rejected:
     return resolved.record if isinstance(resolved, Resolved) else resolved
+
+
+def _shards(entries: Iterable[Record | Rejected], size: int) -> Iterator[list[Record | Rejected]]:
+    """Consecutive entries, `size` of them, or fewer where they hold images of many bytes."""
+    shard: list[Record | Rejected] = []
+    held = 0
+    for entry in entries:
+        shard.append(entry)
+        if isinstance(entry, Record):
+            held += sum(len(image) for image in entry.document.images if isinstance(image, bytes))
+        if len(shard) == size or held >= MAX_SHARD_BYTES:
+            yield shard
+            shard, held = [], 0
+    if shard:
+        yield shard
 
 
 def _chunked(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:

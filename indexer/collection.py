@@ -9,10 +9,8 @@ What this module does not know: queries beyond vectors, corpora, how any model w
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer import description, maintenance
-from indexer.adding import Added, ids_to_delete, prepared, require_some
+from indexer import arguments, description, maintenance
+from indexer.adding import Added, ids_to_delete, prepared, require_opening, require_some
 from indexer.bundled import generic_texts
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.protocol import Dtype, Embedder
@@ -35,6 +33,8 @@ from indexer.errors import (
     SpaceMismatchError,
     StoreError,
 )
+from indexer.forks import Lock
+from indexer.identity import identify
 from indexer.image_rules import ImageRules
 from indexer.index.building import OnProgress
 from indexer.index.choose import CODED_ROWS
@@ -43,14 +43,13 @@ from indexer.index.stored import Stored, stored_indexes
 from indexer.indexing import BuiltIndex, build_indexes, checked_samples
 from indexer.ingest import Ingest, embed
 from indexer.layout import Layout
-from indexer.lazy_embedder import LazyEmbedder
+from indexer.lazy_embedder import LazyEmbedder, require_same_space
 from indexer.searcher import COVERED
-from indexer.snapshot import Snapshot
+from indexer.snapshot import Snapshot, StoredDocument
+from indexer.starting import start
 from indexer.store.catalog import Catalog, Space
-from indexer.store.connecting import connect, require_fitting
+from indexer.store.connecting import connect
 from indexer.store.database import Database, parse_url
-from indexer.store.lock import WriterLock
-from indexer.store.publish import create_first_generation, create_space
 from indexer.store.upgrading import current
 from indexer.types import Document, Item, Modality, Parts, Role, Vectors
 from indexer.writer import Writer
@@ -71,12 +70,15 @@ class Collection:
         space: Space,
         settings: IndexSettings,
         embedder: LazyEmbedder,
+        auto_compact: bool = True,
     ) -> None:
         self.layout, self.database, self.settings = layout, database, settings
         self.catalog = Catalog(database)
         self.space_id = space.id
+        self._plain, self._merges = space, auto_compact
+        self._centers = (Role.QUERY, Modality.TEXT) in space.means
         self._lazy = embedder
-        self._opening = threading.Lock()
+        self._opening = Lock()
         self._newest: Snapshot | None = None
 
     @classmethod
@@ -92,6 +94,7 @@ class Collection:
         dtype: Dtype | str | None = None,
         device: str = AUTO,
         trust: bool = False,
+        auto_compact: bool = True,
     ) -> Collection:
         """Open a collection, or start one.
 
@@ -108,19 +111,22 @@ class Collection:
                 do not depend on it but for their last digits.
             trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
                 Without it, first use of the model raises `UntrustedModelError`.
+            auto_compact: Whether commits merge small segments into their own (`indexer/absorbing.py`).
 
         Raises:
             CollectionNotFoundError: There is none, and no model to start one with.
             SpaceMismatchError: It was made with another model, other weights, parts or arithmetic.
             FormatError: A newer release made it.
-            CorruptionError: What identifies it is damaged.
+            CorruptionError: What identifies it is damaged, or folder and metadata are of two collections.
+            StoreError: A link in the folder leads elsewhere.
             ModelError: The model cannot be loaded.
             DeviceError: This machine has no such device.
             CallError: There is no device of that name, `database` is no URL of a database that can be used, or the
                 collection has another.
             UnknownNameError: There is no such kind of index.
         """
-        folder = Path(path)
+        folder = arguments.folder(path, "path")
+        require_opening(model)
         checked_device(device)
         if not isinstance(index, IndexSettings):
             index = IndexSettings(kind=IndexKind(index or IndexKind.AUTO))
@@ -134,12 +140,13 @@ class Collection:
                 )
             parts = Parts(parts or Parts.AUTO)
             embedder = LazyEmbedder(model, dtype or Dtype.FLOAT32, device).get()
-            cls._create(folder, embedder, parts, database)
+            start(folder, embedder, parts, database)
             model = embedder
         layout = Layout.read(folder)
         base = connect(layout, database)
         try:
             base = current(base, layout.lock)
+            layout = identify(layout, base)
             space = cls._space(base)
             if parts is not None and Parts(parts) is not space.parts:
                 raise SpaceMismatchError(
@@ -151,29 +158,13 @@ class Collection:
             lazy = LazyEmbedder(
                 model if model is not None else space.model, kept, device, chosen_by=folder if unnamed else None
             )
-            collection = cls(layout, base, space, index, lazy)
+            collection = cls(layout, base, space, index, lazy, auto_compact)
             if model is not None:
-                collection._require_same_space(lazy.comparable(space, folder), space)
+                require_same_space(folder, lazy.comparable(space, folder), space)
         except BaseException:
             base.close()
             raise
         return collection
-
-    @staticmethod
-    def _create(folder: Path, embedder: Embedder, parts: Parts, database: str | None) -> None:
-        """Make the tables, then publish the folder as a collection: a start broken off can be made again."""
-        fingerprint = embedder.fingerprint()
-        layout = Layout.plan(folder, parse_url(database).get_backend_name() if database else "sqlite")
-        require_fitting(layout, database)
-        with WriterLock(layout.lock):
-            if Layout.exists(folder):
-                return  # another process was faster
-            layout.clear()
-            with closing(connect(layout, database)) as base:
-                base.create()
-                create_first_generation(base)
-                create_space(base, fingerprint.digest, embedder.name, embedder.dim, parts, asdict(fingerprint))
-            layout.publish()
 
     @staticmethod
     def _space(database: Database) -> Space:
@@ -182,6 +173,30 @@ class Collection:
         if not spaces:
             raise CorruptionError(f"{database.shown} names no embedding space.", "Delete the folder and index again.")
         return spaces[0]
+
+    def __len__(self) -> int:
+        return len(self.snapshot())
+
+    def __contains__(self, identifier: object) -> bool:
+        return identifier in self.snapshot()
+
+    def __iter__(self) -> Iterator[StoredDocument]:
+        """The documents of the newest generation, in the order they were stored, as they are asked for."""
+        return iter(self.snapshot())
+
+    def __bool__(self) -> bool:
+        return True  # an open collection, however empty
+
+    def __repr__(self) -> str:
+        newest = self.catalog.generation()
+        return (
+            f"Collection({str(self.path)!r}: {newest.documents:,} documents, {self.space.model}, "
+            f"generation {newest.number})"
+        )
+
+    def get(self, identifier: str | int) -> StoredDocument | None:
+        """The document of that id, or None; raises `CallError` if it is nothing that an id can be."""
+        return self.snapshot().get(identifier)
 
     def __enter__(self) -> Collection:
         return self
@@ -214,7 +229,7 @@ class Collection:
             ModelError: It cannot be loaded.
         """
         embedder = self._lazy.get()
-        self._require_same_space(embedder, self.space)
+        require_same_space(self.path, embedder, self._plain)
         return embedder
 
     @cached_property
@@ -239,8 +254,10 @@ class Collection:
 
         Raises:
             CorruptionError: A segment is damaged.
+            StoreError: Something has taken the place of the collection since it was opened.
         """
         while True:
+            self.database.standing()
             number = self.catalog.newest()
             with self._opening:
                 held = self._newest
@@ -263,11 +280,11 @@ class Collection:
         Raises:
             LockedError: On entering, when another writer holds it.
         """
-        return Writer(self.catalog, self.layout, self.space)
+        return Writer(self.catalog, self.layout, self._plain, self._merges)
 
     def ingest(self, images: ImageRules = ImageRules()) -> Ingest:  # noqa: B008  # it is frozen
         """The way in for documents; picklable, holds no model."""
-        return Ingest(self.embedder.preparer(), self.space.parts, self.layout.media, images)
+        return Ingest(self.embedder.preparer(), self._plain.parts, self.layout.media, images)
 
     def add(
         self,
@@ -366,7 +383,9 @@ class Collection:
 
     def missing_query_mean(self) -> Sums:
         """The sum of generic query texts' vectors, if the space has none yet: what `product` centres texts with."""
-        if (Role.QUERY, Modality.TEXT) in self.space.means or Modality.TEXT not in self.embedder.modalities:
+        # Once there, it stays: the means are not read for each commit.
+        self._centers = self._centers or (Role.QUERY, Modality.TEXT) in self.space.means
+        if self._centers or Modality.TEXT not in self.embedder.modalities:
             return {}
         vectors = self.embedder.encode_query([Item(text=each) for each in generic_texts()])
         return {(Role.QUERY, Modality.TEXT): (len(vectors), vectors.sum(axis=0, dtype=np.float64))}
@@ -394,16 +413,3 @@ class Collection:
     def explain(self) -> dict[str, Any]:
         """Which index a search will use and why, and what the others would take, as plain JSON. Builds nothing."""
         return description.explain(self)
-
-    def _require_same_space(self, embedder: Embedder, space: Space) -> None:
-        found = embedder.fingerprint()
-        if found.digest == space.digest:
-            return
-        now, then = asdict(found), space.fingerprint
-        differing = [key for key in now if key not in ("model", "decoding") and now[key] != then.get(key)]
-        details = "; ".join(f"{key} {str(then.get(key))[:60]!r}, now {str(now[key])[:60]!r}" for key in differing)
-        raise SpaceMismatchError(
-            f"{self.path} was made with {space.model} ({details}); {embedder.name} gives other vectors.",
-            f"Open it with {space.model}, or index again into a new folder: "
-            f"underdrawing index SOURCE NEW_FOLDER --model {embedder.name}",
-        )

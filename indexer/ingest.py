@@ -26,10 +26,8 @@ from indexer.reasons import Reason, refusal
 from indexer.store.holdings import content_of
 from indexer.store.publish import NewDocument
 from indexer.types import Document, ImageSource, Item, Parts, Rejected, Role, Vectors
-from indexer.validate import checked_fields, checked_id, checked_text, shown
+from indexer.validate import MAX_IMAGES, checked_fields, checked_id, checked_text, shown
 
-MAX_IMAGES = 100
-"""Of one document."""
 _WITHOUT = {
     Parts.AUTO: "neither text nor image",
     Parts.IMAGE: "no image, and images alone are embedded in this collection",

@@ -26,8 +26,9 @@ FORMAT = 1
 SEGMENT_NAME = re.compile(r"[0-9]{12,19}-[0-9a-f]{12}\.safetensors")
 IMAGE_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62}\.[a-z0-9]{1,8})")
 """Of a stored image, below `media/`: its sha256 in hex, with the suffix of its format."""
-INDEX_NAME = re.compile(r"[a-z]{1,16}-[0-9a-f]{16}\.[a-z0-9]{1,8}")
 SCHEMA_NAME = re.compile(r"underdrawing_[0-9a-f]{12}")
+STARTING = ".tmp-starting"
+"""Names the PostgreSQL schema of a collection that is being started."""
 _FILES = ("collection.json", "writer.lock", *(f"metadata.db{end}" for end in ("", "-wal", "-shm", "-journal")))
 _FOLDERS = ("segments", "media", "indexes")
 _UNFINISHED = frozenset({"writer.lock", "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-journal"})
@@ -41,6 +42,13 @@ class Layout:
     folder: Path
     backend: str
     schema: str | None
+    id: str | None = None
+    """Random, and in the tables, too; none where an earlier release made the collection."""
+
+    @property
+    def description(self) -> Path:
+        """The file that says what the folder is."""
+        return self.folder / "collection.json"
 
     @property
     def segments(self) -> Path:
@@ -109,8 +117,8 @@ class Layout:
 
     def publish(self) -> None:
         """Write `collection.json`: from now on this is a collection."""
-        content = {"format": FORMAT, "metadata": self.backend, "schema": self.schema}
-        atomic_write(self.folder / "collection.json", json.dumps(content, indent=2).encode() + b"\n")
+        content = {"format": FORMAT, "metadata": self.backend, "schema": self.schema, "id": self.id}
+        atomic_write(self.description, json.dumps(content, indent=2).encode() + b"\n")
 
     @classmethod
     def read(cls, folder: Path) -> Layout:
@@ -131,6 +139,7 @@ class Layout:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             found, backend, schema = int(content["format"]), str(content["metadata"]), content["schema"]
+            identity = content.get("id")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CorruptionError(f"{file} is damaged: {error}.", "Restore it from a backup.") from error
         except OSError as error:
@@ -149,7 +158,7 @@ class Layout:
                 f"{file} is damaged: it names the database {backend[:80]!r} with the schema {str(schema)[:80]!r}.",
                 "Restore it from a backup.",
             )
-        return cls(folder, backend, schema)
+        return cls(folder, backend, schema, None if identity is None else str(identity)[:80])
 
 
 def require_own(folder: Path) -> None:

@@ -6,10 +6,12 @@ What this module does not know: how models are loaded, what they are used for.
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from indexer.embed import ModelFamily, load_embedder
 from indexer.embed.devices import settled_device
+from indexer.embed.loading import loading
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import MissingExtraError, ModelError, SpaceMismatchError, UntrustedModelError
 from indexer.store.catalog import Space
@@ -36,7 +38,11 @@ class LazyEmbedder:
         Raises:
             UntrustedModelError: It is a folder of this machine, and only the collection names it.
         """
-        if isinstance(self._model, str):
+        if not isinstance(self._model, str):
+            return self._model
+        with loading():  # threads that ask at once get one model; one that cannot be loaded is asked for anew
+            if not isinstance(self._model, str):
+                return self._model
             if self._chosen_by is not None and names_a_folder(self._model):
                 raise UntrustedModelError(
                     f"{self._chosen_by} names the model {self._model!r}, a folder of this machine. Whoever made the "
@@ -45,7 +51,7 @@ class LazyEmbedder:
                     "trust=True; on the command line, --trust.",
                 )
             self._model = load_embedder(self._model, dtype=self._dtype, device=self._device)
-        return self._model
+            return self._model
 
     @property
     def device(self) -> str:
@@ -70,6 +76,25 @@ class LazyEmbedder:
                 f"{folder} was made with {space.model}; {named} could not be loaded to compare: {error}",
                 f"Leave the model out, or open it with {space.model}.",
             ) from error
+
+
+def require_same_space(folder: Path, embedder: Embedder, space: Space) -> None:
+    """See that a model gives a collection's vectors.
+
+    Raises:
+        SpaceMismatchError: It names what differs.
+    """
+    found = embedder.fingerprint()
+    if found.digest == space.digest:
+        return
+    now, then = asdict(found), space.fingerprint
+    differing = [key for key in now if key not in ("model", "decoding") and now[key] != then.get(key)]
+    details = "; ".join(f"{key} {str(then.get(key))[:60]!r}, now {str(now[key])[:60]!r}" for key in differing)
+    raise SpaceMismatchError(
+        f"{folder} was made with {space.model} ({details}); {embedder.name} gives other vectors.",
+        f"Open it with {space.model}, or index again into a new folder: "
+        f"underdrawing index SOURCE NEW_FOLDER --model {embedder.name}",
+    )
 
 
 def names_a_folder(model: str) -> bool:

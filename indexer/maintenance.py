@@ -18,6 +18,7 @@ from indexer.index.stored import index_lock, problems, remove_index
 from indexer.layout import IMAGE_NAME, SEGMENT_NAME, Layout
 from indexer.media import MEDIA, image_path
 from indexer.store.catalog import MAX_PARAMETERS, Catalog, Space
+from indexer.store.document_images import image_uris
 from indexer.store.publish import copy_generation
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, VectorRow
 from indexer.store.segments import SegmentFile, open_segment, segment_name, segment_path, write_segment
@@ -239,6 +240,7 @@ def _drop_damaged_indexes(catalog: Catalog, layout: Layout) -> list[str]:
 def _sweep_media(catalog: Catalog, layout: Layout) -> list[Path]:
     """Remove stored images that no document names; call it only while holding the writer's lock."""
     orphans = list(_orphan_media(catalog, layout))
+    catalog.database.standing()
     for path in orphans:
         path.unlink(missing_ok=True)
     return orphans
@@ -274,7 +276,7 @@ def _drop_damaged_media(catalog: Catalog, layout: Layout) -> dict[Path, int]:
 def _orphan_media(catalog: Catalog, layout: Layout) -> Iterator[Path]:
     if not layout.media.exists():
         return
-    uris = catalog.image_uris(MEDIA)
+    uris = image_uris(catalog.database, MEDIA)
     for path in sorted(layout.media.glob("*/*")):
         name = path.relative_to(layout.media).as_posix()
         if IMAGE_NAME.fullmatch(name) and f"{MEDIA}{name}" not in uris:

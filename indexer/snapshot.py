@@ -9,9 +9,7 @@ What this module does not know: models, how a generation came to be.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +17,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError, StoreError
+from indexer.arguments import names, told, whole_number
+from indexer.errors import CallError, ItemError, SnapshotGoneError, SpaceMismatchError
+from indexer.forks import Lock
 from indexer.index.protocol import IndexSettings, Neighbours
 from indexer.layout import Layout
-from indexer.media import image_path
 from indexer.searcher import Searcher
-from indexer.store.catalog import Catalog, DocumentRecord, Generation, Space
+from indexer.store.catalog import Catalog, Generation, Space
 from indexer.store.filter_nodes import Node
 from indexer.store.filters import Where, parse
 from indexer.store.segments import damaged
+from indexer.stored_document import StoredDocument, stored_document
 from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scores, Vectors
+from indexer.validate import checked_id
 from indexer.vectors import query_rows
 
 if TYPE_CHECKING:
@@ -39,39 +40,11 @@ __all__ = ["Mean", "Snapshot", "Space", "StoredDocument"]
 
 REMEMBERED, REMEMBERED_IDS = 16, 1 << 22
 """Filters whose matches are remembered, and how many ids in all (32 MB)."""
+READ_AHEAD = 500
+"""Documents that are read together when all are gone through."""
+MOST_HITS = 10_000_000
+"""That one search gives: more would not fit in memory."""
 NOTHING: Ids = np.empty(0, np.int64)
-
-
-@dataclass(frozen=True)
-class StoredDocument:
-    """A document as it comes back.
-
-    Attributes:
-        id: The user's id.
-        text: Its text.
-        uri: Where it came from.
-        image: The file of its image; it may have moved since. None also where what is recorded is no name of one.
-        image_sha256: Of its image, as it was indexed; see `indexer.media.recorded_image`.
-        fields: Its JSON object.
-        modality: What its vector was made of.
-        images: The files of all its images, in order; `image` is the first.
-        images_sha256: Of each, as it was indexed.
-    """
-
-    id: str
-    text: str | None
-    uri: str | None
-    image: Path | None
-    fields: dict[str, Any]
-    modality: Modality
-    image_sha256: str | None = None
-    images: tuple[Path, ...] = ()
-    images_sha256: tuple[str | None, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.image is not None and not self.images:
-            object.__setattr__(self, "images", (self.image,))
-            object.__setattr__(self, "images_sha256", (self.image_sha256,))
 
 
 class Snapshot:
@@ -108,8 +81,8 @@ class Snapshot:
                     f"Generation {self.generation} was compacted away while it was opened.", "Open a new snapshot."
                 ) from error
             raise damaged(Path(error.filename), "it is missing") from error
-        self._dead = catalog.tombstones(self.generation, space.id)
-        self._lock = threading.Lock()
+        self._dead = self._searcher.exact.held(catalog.tombstones(self.generation, space.id))
+        self._lock = Lock()
         self._filters: dict[Node, Ids] = {}
         self.views: dict[Centre, CentredSnapshot] = {}
         """Kept by `indexer.centred.centred`."""
@@ -125,6 +98,36 @@ class Snapshot:
 
     def __len__(self) -> int:
         return self._searcher.size - len(self._dead)
+
+    def __contains__(self, identifier: object) -> bool:
+        try:
+            wanted = checked_id(identifier)
+        except ItemError:
+            return False
+        return bool(self._catalog.known_vector_ids([wanted], self.generation, self.space.id))
+
+    def __iter__(self) -> Iterator[StoredDocument]:
+        """Every document, in the order they were stored, as they are asked for."""
+        ids = np.flatnonzero(self._lives)
+        for start in range(0, len(ids), READ_AHEAD):
+            yield from self.documents(ids[start : start + READ_AHEAD])
+
+    def __bool__(self) -> bool:
+        return True  # a snapshot, however empty
+
+    def get(self, identifier: str | int) -> StoredDocument | None:
+        """The document of that id, or None.
+
+        Raises:
+            CallError: It is nothing that an id can be.
+            SnapshotGoneError: The generation was compacted away.
+        """
+        try:
+            wanted = checked_id(identifier)
+        except ItemError as error:
+            raise CallError(f"id is {told(identifier)}. {error.detail}") from None
+        found = self._catalog.known_vector_ids([wanted], self.generation, self.space.id)
+        return self.documents(np.array([found[wanted]], np.int64))[0] if found else None
 
     @property
     def index(self) -> str:
@@ -206,19 +209,16 @@ class Snapshot:
             SpaceMismatchError: The vectors have another dimension.
             SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
-        self._require_dim(vectors)
-        queries = query_rows(vectors)
+        queries, k = query_rows(self._checked(vectors)), whole_number(k, "k", 1, MOST_HITS)
         return self._searcher.search(queries, k, self._allowed(where, modalities), self._hidden(exclude))
 
     def search_among(self, vectors: Vectors, k: int, ids: Ids | None) -> Neighbours:
         """`search` among what `eligible` gave."""
-        self._require_dim(vectors)
-        return self._searcher.search(vectors, k, ids, NOTHING)
+        return self._searcher.search(self._rows(vectors), k, ids, NOTHING)
 
     def scores(self, vectors: Vectors, ids: Ids) -> Scores:
         """Exact inner products with given vectors: (n, len(ids)) float32."""
-        self._require_dim(vectors)
-        return self._searcher.exact.scores(vectors, ids)
+        return self._searcher.exact.scores(self._rows(vectors), ids)
 
     def scan(
         self,
@@ -232,8 +232,7 @@ class Snapshot:
 
     def scan_among(self, vectors: Vectors, among: Ids | None) -> tuple[Ids, Scores]:
         """`scan` of what `eligible` gave."""
-        self._require_dim(vectors)
-        ids, scores = self._searcher.exact.scan(vectors)
+        ids, scores = self._searcher.exact.scan(self._rows(vectors))
         if among is None:
             return ids, scores
         kept = np.isin(ids, among, assume_unique=True)
@@ -249,7 +248,7 @@ class Snapshot:
         Raises:
             CallError: An id is not in this generation.
         """
-        return self._catalog.vector_ids(document_ids, self.generation, self.space.id)
+        return self._catalog.vector_ids(names(document_ids, "document_ids"), self.generation, self.space.id)
 
     def with_images(self, digests: Collection[str]) -> dict[str, list[tuple[int, str]]]:
         """The documents with an image of that content (sha256, in hex): by content, their vectors and ids."""
@@ -269,31 +268,7 @@ class Snapshot:
                 f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone.",
                 "Open a new snapshot.",
             )
-        return [self._document(found[each]) for each in wanted]
-
-    def _document(self, record: DocumentRecord) -> StoredDocument:
-        images = [(self._image(uri), digest) for uri, digest in record.every_image()]
-        known = [(path, digest) for path, digest in images if path is not None]
-        return StoredDocument(
-            id=record.id,
-            text=record.text,
-            uri=record.uri,
-            image=images[0][0] if images else None,
-            fields=record.fields,
-            modality=record.modality,
-            image_sha256=record.image_sha256,
-            images=tuple(path for path, _ in known),
-            images_sha256=tuple(digest for _, digest in known),
-        )
-
-    def _image(self, uri: str | None) -> Path | None:
-        """The file of an image. One that is named wrongly costs its document's image, and `check` reports it."""
-        if uri is None:
-            return None
-        try:
-            return image_path(self._layout.media, uri)
-        except StoreError:
-            return None
+        return [stored_document(found[each], self._layout.media) for each in wanted]
 
     def require_filter(self, where: Where) -> None:
         """See that a filter parses, without asking the database; raises `FilterError`."""
@@ -347,15 +322,26 @@ class Snapshot:
 
     def _hidden(self, exclude: Sequence[str]) -> Ids:
         """The ids no search returns: those of dead documents, and of documents to leave out; ascending."""
-        if isinstance(exclude, str):
-            raise CallError(f"exclude takes a list of ids, not the one text {exclude!r}.", f"Write [{exclude!r}].")
+        exclude = names(exclude, "exclude")
         if not exclude:
             return self._dead
         left_out = self._catalog.known_vector_ids(exclude, self.generation, self.space.id)
         return np.union1d(self._dead, np.fromiter(left_out.values(), np.int64))
 
-    def _require_dim(self, vectors: Vectors) -> None:
-        if vectors.ndim != 2 or vectors.shape[1] != self.space.dim:
+    def _checked(self, vectors: Any) -> npt.NDArray[Any]:
+        """Query vectors, (n, dim), of any type of number."""
+        try:
+            found = np.asarray(vectors)
+        except ValueError:  # rows of several lengths
+            found = np.empty(0, object)
+        if found.dtype.kind not in "fiu":
+            raise CallError(f"vectors is {told(vectors)}; it takes an array (n, dim) of numbers.")
+        if found.ndim != 2 or found.shape[1] != self.space.dim:
             raise SpaceMismatchError(
-                f"The queries have shape {vectors.shape}; this space has dimension {self.space.dim}."
+                f"The queries have shape {found.shape}; this space has dimension {self.space.dim}."
             )
+        return found
+
+    def _rows(self, vectors: Any) -> Vectors:
+        """Query vectors as they are, (n, dim) float32."""
+        return np.asarray(self._checked(vectors), np.float32)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+from indexer.arguments import told
 from indexer.errors import CallError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -155,6 +156,9 @@ def _typed_image(image: Any) -> Any:
             f"Item.image is the string {image[:80]!r}; a string is never taken for a path.",
             "Write Path(...), bytes, or a PIL image.",
         )
+    # A PIL image is told by its shape: who reads texts alone need not load Pillow.
+    if image is not None and not isinstance(image, Path | bytes) and not hasattr(image, "getbands"):
+        raise CallError(f"Item.image is {told(image)}; it must be a Path, bytes or a PIL image.")
     return image
 
 
@@ -182,6 +186,8 @@ class Item:
         _settle_images(self, _typed_image)
         if self.text is None and self.image is None:
             raise CallError("An Item needs a text, an image, or both; it has neither.")
+        if self.text is not None and not isinstance(self.text, str):
+            raise CallError(f"Item.text is {told(self.text)}; it must be a text.")
 
     @property
     def modality(self) -> Modality:

@@ -48,6 +48,8 @@ MAX_ID, MAX_ID_BYTES = 1_024, 2_048
 """Characters of a document's id, and bytes of it in UTF-8: PostgreSQL's indexes hold no more than 2,704."""
 MAX_TEXT = 10_000_000
 """Characters. An embedder reads far less of a text; this limit keeps a store usable."""
+MAX_IMAGES = 100
+"""Of one document."""
 MAX_FIELDS_BYTES = 1_048_576
 """Of a document's fields as JSON in UTF-8."""
 MAX_DEPTH = 100

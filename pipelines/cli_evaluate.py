@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.comparison import Format
-from pipelines.console import err, examples, out, plain, show_remark
+from pipelines.console import HarmlessConsole, err, examples, harmless, out, plain, show_remark
 
 if TYPE_CHECKING:
     from pipelines.comparison import Group
@@ -69,12 +69,11 @@ def evaluate(
     elif how is Format.TERMINAL:
         _show(groups)
     else:
-        typer.echo(told(groups, how), nl=False)
+        typer.echo(harmless(told(groups, how)), nl=False)
 
 
 def _show(groups: Sequence[Group]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
@@ -91,6 +90,6 @@ def _show(groups: Sequence[Group]) -> None:
         out.print(plain(group.title), style="dim", markup=False, soft_wrap=True)
         # Never narrower than its numbers: a terminal may break a line, but no digit is left out.
         needed = Measurement.get(out, out.options.update(max_width=WIDEST), table).maximum
-        Console(width=max(needed, out.width), highlight=False, emoji=False).print(table)
+        HarmlessConsole(width=max(needed, out.width), highlight=False, emoji=False).print(table)
         for remark in group.remarks:
             out.print(plain(remark), style="dim", markup=False, soft_wrap=True)

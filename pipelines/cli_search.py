@@ -17,12 +17,9 @@ from pipelines.cli_collection import CollectionFolder, DatabaseUrl, open_existin
 from pipelines.console import counted, err, examples, out, plain, shortened, show_json, show_remark
 
 if TYPE_CHECKING:
-    from rich.console import JustifyMethod
-    from rich.table import Table
-
     from indexer.collection import Collection
     from retrieval.query import Query
-    from retrieval.results import Hit, Results
+    from retrieval.results import Results
 
 EPILOG = examples(
     'underdrawing search shop "a red lamp"',
@@ -71,7 +68,8 @@ def search(
         typer.Option(
             "--where",
             metavar="JSON",
-            help="A filter on fields: $eq $ne $lt $lte $gt $gte $in $nin $exists $contains $and $or $not.",
+            help="A filter on fields, $id and $text: $eq $ne $lt $lte $gt $gte $in $nin $exists $contains "
+            "$startsWith $date $and $or $not; docs/filters.md has them all.",
             rich_help_panel=PARTS,
         ),
     ] = None,
@@ -209,6 +207,7 @@ def search(
         chosen = Method(implied or default_method(query, opened.space.model))
         drawing.check(chosen, query)
         writing.check(chosen, query)
+        _require_asked(opened, query, condition)
         retriever = drawing.retriever(opened, chosen, device, writing.scribe(chosen, device), centre)
         with err.status("Searching"):
             results = retriever.search(query, k, condition, modalities=modalities or (), keep_reference=keep_reference)
@@ -252,6 +251,24 @@ def parse_where(value: str | None) -> Any:
     raise FilterError(f"--where is not JSON: {cause}: {shortened(value, 80)}", WHERE_EXAMPLE)
 
 
+def _require_asked(collection: Collection, query: Query, condition: Any) -> None:
+    """See that what a query names is there, which costs less than the models that read it.
+
+    Raises:
+        QueryError: An image file is missing.
+        CallError: The document that it asks for more like is not there.
+        FilterError: The filter does not parse.
+    """
+    from retrieval.encode import require_pictures
+
+    require_pictures([query])
+    with collection.snapshot() as snapshot:
+        if query.like is not None and len(snapshot):
+            snapshot.vector_ids([query.like])
+        if condition is not None:
+            snapshot.require_filter(condition)
+
+
 def _write_page(file: Path, query: Query, results: Results, collection: Collection) -> None:
     from indexer.files import atomic_write
     from pipelines.report import search_page, stored_images
@@ -267,7 +284,9 @@ def _write_page(file: Path, query: Query, results: Results, collection: Collecti
 
 def _show(results: Results) -> None:
     if results.hits:
-        out.print(_table(results, out.width))
+        from pipelines.hit_table import show_hits
+
+        show_hits(results, out.width)
     else:
         out.print("Nothing found.")
     for note in results.notes:
@@ -295,57 +314,3 @@ def _writing(results: Results) -> str:
 
     how = written_how(results)
     return f"searched for: {(results.written or {}).get('sentence')}" + (f" ({how})" if how else "")
-
-
-def _table(results: Results, width: int) -> Table:
-    """A hit a line in a terminal of that width: texts and fields are cut to fit, the rest is folded."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    columns = {
-        "#": [str(hit.rank) for hit in results],
-        "score": [f"{hit.score:.3f}" for hit in results],
-        "id": [plain(hit.id) for hit in results],
-        "text": [plain(hit.text or "") for hit in results],
-        "fields": [_fields(hit) for hit in results],
-        # One part alone scores as its branch does: the column would say everything twice.
-        "branches": [_branches(hit) if len(hit.branches) > 1 else "" for hit in results],
-    }
-    cells = {name: [Text(value) for value in values] for name, values in columns.items() if any(values)}
-    widths = _fitting({name: max(len(name), *(cell.cell_len for cell in own)) for name, own in cells.items()}, width)
-    styles = {"#": "dim", "score": "bold", "id": "cyan", "fields": "dim"}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, own in cells.items():
-        for cell in own:
-            if name in ("text", "fields"):
-                cell.truncate(widths[name], overflow="ellipsis")
-        right: JustifyMethod = "right" if name in ("#", "score") else "left"
-        table.add_column(name, width=widths[name], overflow="fold", justify=right, style=styles.get(name, ""))
-    for row in zip(*cells.values(), strict=True):
-        table.add_row(*row)
-    return table
-
-
-def _fitting(wanted: dict[str, int], width: int) -> dict[str, int]:
-    """Column widths: ids and branches get up to a third each, text and fields share what is left."""
-    gaps = 3 * len(wanted)
-    room = max(width - gaps - wanted["#"] - wanted["score"], 30)
-    name, branches = min(wanted["id"], room // 3), min(wanted.get("branches", 0), room // 3)
-    left = room - name - branches
-    text = min(wanted.get("text", 0), max(left - wanted.get("fields", 0), left * 6 // 10))
-    fields = min(wanted.get("fields", 0), left - text)
-    return {**wanted, "id": name, "text": text, "fields": fields, "branches": branches}
-
-
-def _fields(hit: Hit) -> str:
-    return plain(", ".join(f"{name}: {_value(value)}" for name, value in hit.fields.items()))
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _branches(hit: Hit) -> str:
-    # A name and its value stay on one line.
-    return ", ".join(f"{plain(name)}\N{NO-BREAK SPACE}{value:.2f}" for name, value in hit.branches.items())

@@ -1,7 +1,8 @@
 """How commands speak: answers on stdout, everything else on stderr, JSON alone when it was asked for.
 
-Texts and ids come from other people's files. Whatever is shown goes through `plain`, so that no stored text can move
-the cursor, colour the terminal or pass for markup.
+Texts and ids come from other people's files. Whatever a console of this module prints goes through `harmless`, and JSON
+through `harmless_json`, so that no stored text can move the cursor, color the terminal or turn the order of characters
+around. What is one line goes through `plain` before, so that it does not pass for markup.
 
 What this module does not know: any command.
 """
@@ -9,37 +10,65 @@ What this module does not know: any command.
 from __future__ import annotations
 
 import json
+import re
 import sys
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.segment import Segment
 from rich.text import Text
 
-out = Console(highlight=False, emoji=False)
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""They turn the order of what follows around: `gpj.exe` would read `exe.jpg`."""
+_ACTING = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029{_BIDI}]")
+_IN_JSON = re.compile(f"[\x7f-\x9f\u2028\u2029{_BIDI}]")
+
+
+def harmless(text: str) -> str:
+    """Text in which every character is only shown: line breaks and tabs stay, other controls do not."""
+    return _ACTING.sub(
+        lambda found: " " if found[0].isspace() or found[0] == "\0" else "\N{REPLACEMENT CHARACTER}", text
+    )
+
+
+def harmless_json(text: str) -> str:
+    """JSON with escapes for the characters that a terminal would act on; the value is the same."""
+    return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class HarmlessConsole(Console):
+    """A console that prints no control character but its own."""
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        return super()._render_buffer(
+            each if each.control else Segment(harmless(each.text), each.style) for each in buffer
+        )
+
+
+out = HarmlessConsole(highlight=False, emoji=False)
 """Answers."""
-err = Console(stderr=True, highlight=False, emoji=False)
+err = HarmlessConsole(stderr=True, highlight=False, emoji=False)
 """Progress, remarks and errors: a pipe never sees them."""
 
 
 def show_error(message: str, remedy: str | None = None) -> None:
     """What went wrong, and below it what to do. Never wrapped, so that a command in it can be copied."""
-    err.print(Text.assemble(("error: ", "bold red"), _lines(message)), soft_wrap=True)
+    err.print(Text.assemble(("error: ", "bold red"), harmless(message)), soft_wrap=True)
     if remedy:
-        err.print(Text(_lines(f"  {remedy}".replace("\n", "\n  ")), "cyan"), soft_wrap=True)
+        err.print(Text(harmless(f"  {remedy}".replace("\n", "\n  ")), "cyan"), soft_wrap=True)
 
 
 def show_remark(text: str) -> None:
     """A line that a person wants and a program does not."""
-    err.print(Text(_lines(text), "dim"), soft_wrap=True)
+    err.print(Text(harmless(text), "dim"), soft_wrap=True)
 
 
 def show_json(value: Any) -> None:
     """One JSON value on stdout."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    text = harmless_json(json.dumps(value, ensure_ascii=False, indent=2))
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -57,7 +86,7 @@ def show_pairs(pairs: Sequence[tuple[str, str]], style: str) -> None:
     """Two columns, the first in a style. Not wrapped: a path stays one word, for eyes and for `grep`."""
     width = max((len(name) for name, _ in pairs), default=0) + 2
     for name, value in pairs:
-        indented = _lines(value).replace("\n", "\n" + " " * (width + 2))
+        indented = harmless(value).replace("\n", "\n" + " " * (width + 2))
         out.print(Text.assemble("  ", (name.ljust(width), style), indented), soft_wrap=True)
 
 
@@ -85,7 +114,7 @@ def hushed_models() -> Iterator[None]:
 
 def plain(text: str) -> str:
     """Text on one line, without control characters and halves of surrogate pairs."""
-    return " ".join(_lines(text).split())
+    return " ".join(harmless(text).split())
 
 
 def shortened(text: str, width: int) -> str:
@@ -142,14 +171,3 @@ def first(values: Sequence[str], most: int) -> str:
     """The first values, and how many more there are."""
     more = len(values) - most
     return ", ".join(values[:most]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _lines(text: str) -> str:
-    """Line breaks stay; every other control character becomes a space."""
-    return "".join(_shown(character) for character in text)
-
-
-def _shown(character: str) -> str:
-    if character == "\n" or unicodedata.category(character) not in ("Cc", "Cs"):
-        return character
-    return " " if character.isspace() or character == "\0" else "\N{REPLACEMENT CHARACTER}"

@@ -16,16 +16,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from pipelines.console import duration, err
+from pipelines.console import duration, err, shortened
 
 if TYPE_CHECKING:
     from indexer.build import Progress as Job
     from indexer.corpus.records import Corpus
 
 LINE_EVERY = 30.0
+STUCK_AFTER = 5.0
+"""Seconds without a document done, after which it is said where the reader is."""
 """Seconds between the lines of a log."""
 
 
@@ -34,7 +37,8 @@ class IndexProgress:
 
     def __init__(self, corpus: Corpus, path: Path) -> None:
         self._total: int | None = None
-        self._started = self._told = time.monotonic()
+        self._started = self._told = self._advanced = time.monotonic()
+        self._done = 0
         columns = (SpinnerColumn(), BarColumn(bar_width=28), TextColumn("{task.fields[state]}"))
         self._bar = Progress(*columns, console=err, transient=True, refresh_per_second=4)
         self._task = self._bar.add_task("index", total=None, state="starting")
@@ -72,6 +76,10 @@ class IndexProgress:
         done = max(job.prepared + job.unchanged, job.added + job.unchanged + job.rejected)
         now = time.monotonic()
         state = progress_line(done, self._total, job.rejected, now - self._started)
+        if done != self._done:
+            self._done, self._advanced = done, now
+        elif now - self._advanced >= STUCK_AFTER and job.place is not None:
+            state += f" · {job.read:,} read, at {_place(job.place)}"
         if err.is_terminal:
             total = None if self._total is None else max(self._total, done)
             self._bar.update(self._task, completed=done, total=total, state=state)
@@ -100,6 +108,12 @@ def progress_line(done: int, total: int | None, rejected: int, seconds: float) -
     if rejected:
         parts.append(f"{rejected:,} rejected")
     return " · ".join(parts)
+
+
+def _place(uri: str) -> str:
+    """The file of an entry and where it is in it, such as `a.jsonl#line=7`."""
+    file, mark, place = uri.partition("#")
+    return shortened(unquote(f"{file.rpartition('/')[2]}{mark}{place}"), 60)
 
 
 def count_entries(corpus: Corpus, path: Path) -> int | None:

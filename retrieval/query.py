@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
+from indexer.arguments import told, url_in
 from indexer.errors import QueryError
 from indexer.types import ImageSource, Item
 
@@ -48,8 +50,9 @@ class Weights:
 
     def __post_init__(self) -> None:
         for name, value in self.given().items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
                 raise QueryError(f"The weight {name} is {value!r}; it must be a finite number.")
+            object.__setattr__(self, name, float(value))
 
     def __getitem__(self, name: str) -> float:
         """The weight of that name, which must have been given."""
@@ -205,7 +208,7 @@ class Query:
         if self.like is not None and (not isinstance(self.like, str) or not self.like):
             raise QueryError(f"`like` is {self.like!r}; it is the id of a stored document.")
         if self.weights is not None and not isinstance(self.weights, Weights):
-            raise QueryError(f"`weights` is a {type(self.weights).__name__}.", "Write Weights(...).")
+            raise QueryError(f"`weights` is {told(self.weights)}.", "Write Weights(...).")
         settle: dict[str, Any] = {
             "text": None if self.text is None else _text("text", self.text),
             "caption": None if self.caption is None else _text("caption", self.caption),
@@ -249,7 +252,7 @@ def _several(value: Any) -> tuple[Any, ...]:
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise QueryError(f"`{name}` is a {type(value).__name__}; it must be a string.")
+        raise QueryError(f"`{name}` is {told(value)}; it must be a text.")
     text = value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-16", "surrogatepass")
     cleaned = text.decode("utf-16", "replace").strip()
     if not cleaned:
@@ -258,13 +261,22 @@ def _text(name: str, value: object) -> str:
 
 
 def _image(name: str, value: object) -> ImageSource:
+    if isinstance(value, str) and value.startswith("data:"):
+        raise QueryError(f"`{name}` is {value[:40]!r}...; it must be a path, bytes or a PIL image.", "Give its bytes.")
+    if (url := url_in(value)) is not None:
+        raise QueryError(
+            f"`{name}` is the URL {url}. Nothing is fetched.", "Download it, and give the file or its bytes."
+        )
     if isinstance(value, str):
         if not value:
             raise QueryError(f"`{name}` is an empty path.", "Leave it out instead.")
+        if "\0" in value:
+            raise QueryError(f"`{name}` is {value[:80]!r}; no path holds a NUL.")
         return Path(value)
     if isinstance(value, bytes | Path):
         return value
     # Told by its shape: importing Pillow here would cost every `import retrieval.query` 50 ms.
     if hasattr(value, "getbands"):
         return value  # type: ignore[return-value]
-    raise QueryError(f"`{name}` is a {type(value).__name__}; it must be a path, bytes or a PIL image.")
+    remedy = "Write PIL.Image.fromarray(...)." if hasattr(value, "__array_interface__") else None
+    raise QueryError(f"`{name}` is {told(value)}; it must be a path, bytes or a PIL image.", remedy)

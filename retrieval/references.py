@@ -83,7 +83,8 @@ def _digests(snapshot: Snapshot, encoded: Encoded) -> list[str]:
         return []
     if encoded.reference is not None:
         [document] = snapshot.documents(np.array([encoded.reference], np.int64))
-        return [] if document.image_sha256 is None else [document.image_sha256]
+        # A page of several images is no copy of its first, nor that of the page.
+        return [] if document.image_sha256 is None or len(document.images) > 1 else [document.image_sha256]
     return _of_image(query)
 
 

@@ -5,16 +5,21 @@ What this module does not know: how anything was found.
 
 from __future__ import annotations
 
+import html
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 from indexer.corpus.paths import printable
 from indexer.types import Fields, JsonValue
 
+SHOWN, WIDTH = 20, 200
+"""Hits that a `repr` lists, and characters of a text in it."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Hit:
     """One document of a ranking.
 
@@ -45,8 +50,11 @@ class Hit:
     images: tuple[Path, ...] = ()
     images_sha256: tuple[str | None, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Hit({self.rank}, {self.id!r}, score {self.score:.4f})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Results:
     """The hits of one query, best first, ties by document id.
 
@@ -82,6 +90,39 @@ class Results:
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
 
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> Hit: ...
+    @overload
+    def __getitem__(self, place: slice) -> Results: ...
+    def __getitem__(self, place: SupportsIndex | slice) -> Hit | Results:
+        """A hit by its place from 0, or the results with some of the hits."""
+        return replace(self, hits=self.hits[place]) if isinstance(place, slice) else self.hits[place]
+
+    def __repr__(self) -> str:
+        width = max((len(repr(hit.id)) for hit in self.hits[:SHOWN]), default=0)
+        lines = [self._headline()]
+        lines += [
+            f"{hit.rank:>4}  {hit.score:.4f}  {hit.id!r:{width}}  {_beginning(hit)}".rstrip()
+            for hit in self.hits[:SHOWN]
+        ]
+        lines += [f"      and {len(self.hits) - SHOWN:,} more"] if len(self.hits) > SHOWN else []
+        return "\n".join([*lines, *(f"note: {_escaped(note)}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        rows = "".join(
+            f"<tr><td>{hit.rank}</td><td>{hit.score:.4f}</td><td><code>{_html(hit.id)}</code></td>"
+            f"<td>{_html(hit.text or '')}</td><td>{_html(_fields(hit))}</td></tr>"
+            for hit in self.hits
+        )
+        head = "<tr><th>#</th><th>score</th><th>id</th><th>text</th><th>fields</th></tr>" if rows else ""
+        notes = "".join(f"<p>note: {_html(note)}</p>" for note in self.notes)
+        return f"<p>{_html(self._headline())}</p><table>{head}{rows}</table>{notes}"
+
+    def _headline(self) -> str:
+        count = f"{len(self.hits):,} hit{'' if len(self.hits) == 1 else 's'}"
+        return f"Results({count}, method {self.method}, {self.model}, generation {self.generation})"
+
     def __len__(self) -> int:
         return len(self.hits)
 
@@ -114,3 +155,22 @@ class Results:
             "plan": self.plan,
         }
         return told if self.written is None else told | {"written": dict(self.written)}
+
+
+def _beginning(hit: Hit) -> str:
+    """A document's text on one line, cut."""
+    text = _escaped(" ".join((hit.text or "").split()))
+    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+
+
+def _escaped(text: str) -> str:
+    """A text as Python writes it, without its quotes: no character in it moves the cursor."""
+    return repr(text)[1:-1] if not text.isprintable() else text
+
+
+def _fields(hit: Hit) -> str:
+    return json.dumps(dict(hit.fields), ensure_ascii=False, default=str)
+
+
+def _html(text: str) -> str:
+    return html.escape(text if len(text) <= WIDTH else text[: WIDTH - 1] + "…")

@@ -8,12 +8,12 @@ What this module does not know: methods, collections, how sentences are searched
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.embed.devices import AUTO, checked_device
+from indexer.embed.loading import loading
 from indexer.errors import CallError, ItemError, StoreError, WritingError
 from indexer.types import ImageSource, JsonValue
 from retrieval.kept import Entries, cache_folder, digest_of, evened
@@ -91,7 +91,6 @@ class Scribe:
         self._anew = anew
         self._strict = strict
         self._device = checked_device(device)
-        self._loading = threading.Lock()
 
     def captioner(self) -> Captioner:
         """The captioner.
@@ -100,7 +99,7 @@ class Scribe:
             CallError: None was given.
             ModelError: It cannot be loaded.
         """
-        with self._loading:
+        with loading():
             if self._captioner is None:
                 raise CallError(
                     "The method caption needs a captioner that says what the reference shows.",
@@ -118,7 +117,7 @@ class Scribe:
             CallError: None was given, or its name does not parse.
             ModelError: It cannot be loaded.
         """
-        with self._loading:
+        with loading():
             if self._rewriter is None:
                 raise CallError(
                     "The method caption needs a rewriter that changes the caption as the sentence says.",

@@ -17,9 +17,20 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
+from indexer.arguments import finite, names
 from indexer.centred import CentredSnapshot, centred
 from indexer.errors import QueryError, SnapshotGoneError
 from indexer.types import Centre, Modality
+from retrieval.asked import (
+    all_encoded,
+    checked_k,
+    one_query,
+    queries_of,
+    require_collection,
+    require_kinds,
+    scope_of,
+    several,
+)
 from retrieval.centring import centre_queries
 from retrieval.compose import Composed, Encoded, Merge, Method, Tuned, load_composer, load_weights
 from retrieval.encode import Sentences, add_drawings, encode_queries, require_pictures, write_sentences
@@ -92,12 +103,15 @@ class Retriever:
         gate: float | None = None,
         centre: str | Centre = Centre.AUTO,
     ) -> None:
+        require_collection(source)
         self.method = Method(method)
         self._source = source
+        require_kinds(weights=(weights, Weights), studio=(studio, Studio), scribe=(scribe, Scribe))
         self._composer = load_composer(self.method, merge)
         self._studio = studio or Studio()
         self._scribe = scribe or Scribe()
-        self._gate, self._centre = gate, Centre(centre)
+        self._gate = None if gate is None else finite(gate, "gate", infinite=True)
+        self._centre = Centre(centre)
         self._weights = self._readable(weights or Weights())
 
     def search(
@@ -105,6 +119,7 @@ class Retriever:
         *, keep_reference: bool = False,
     ) -> Results:  # fmt: skip
         """The k best documents; all that match where there are fewer. A batch of one; see `search_batch`."""
+        query = one_query(query, "search")
         return self.search_batch([query], k, where, exclude, modalities, keep_reference=keep_reference)[0]
 
     def search_batch(
@@ -127,9 +142,9 @@ class Retriever:
             FilterError: `where` does not parse.
             CallError: The model has no encoder for a part, or a document that a query names does not exist.
         """
-        _check_k(k)
-        scope = _scope(where, exclude, modalities)
-        return self._on_snapshot(lambda snapshot: self._answer(snapshot, queries, k, scope, keep_reference))
+        k, asked = checked_k(k), queries_of(queries, "search_batch")
+        scope = scope_of(where, exclude, modalities)
+        return self._on_snapshot(lambda snapshot: self._answer(snapshot, asked, k, scope, keep_reference))
 
     def stream(
         self, query: Query, k: int = 10, where: Where | None = None, exclude: Names = (), modalities: Kinds = (),
@@ -139,10 +154,10 @@ class Retriever:
 
         A method that draws nothing, and a query that needs no drawing, has one answer. Raises as `search_batch`.
         """
-        _check_k(k)
+        k, query = checked_k(k), one_query(query, "stream")
         parts = self._composer.parts(query)
         if any(needs_drawing(part) for part in parts.values()):
-            scope = _scope(where, exclude, modalities)
+            scope = scope_of(where, exclude, modalities)
             yield self._on_snapshot(
                 lambda snapshot: self._answer(snapshot, [query], k, scope, keep_reference, drawing=False)
             )[0]
@@ -153,9 +168,10 @@ class Retriever:
 
         Raises as `search_batch`.
         """
+        asked = queries_of(queries, "encode")
 
         def work(snapshot: Snapshot) -> list[Encoded]:
-            return self._draw(snapshot, self._encode(snapshot, queries, self._write(snapshot, queries)), Scope())
+            return self._draw(snapshot, self._encode(snapshot, asked, self._write(snapshot, asked)), Scope())
 
         return self._on_snapshot(work)
 
@@ -177,6 +193,7 @@ class Retriever:
             keep_references: Let a query find its own `like`, which is left out otherwise.
             keep_ties: Give what ties with the last of the k too, up to 1,000 ids more.
         """
+        k, encoded = checked_k(k), all_encoded(encoded)
 
         def work(snapshot: View) -> list[Ranking]:
             if not len(snapshot):
@@ -208,6 +225,7 @@ class Retriever:
         Raises:
             CallError: A document does not exist.
         """
+        encoded, documents = all_encoded(encoded), [names(each, "documents") for each in several(documents)]
 
         def work(snapshot: View) -> list[tuple[int, ...]]:
             hidden = hidden_from(snapshot, encoded, exclude, keep_references)
@@ -226,6 +244,7 @@ class Retriever:
         Raises:
             CallError: A document does not exist.
         """
+        encoded, documents = all_encoded(encoded), [names(each, "documents") for each in several(documents)]
 
         def work(snapshot: View) -> list[Ranking]:
             ids = vector_ids_of(snapshot, documents)
@@ -241,7 +260,8 @@ class Retriever:
         Raises:
             CallError: Some are not; it names them.
         """
-        self._on_snapshot(lambda snapshot: snapshot.vector_ids(sorted(documents)))
+        wanted = names(documents, "documents")
+        self._on_snapshot(lambda snapshot: snapshot.vector_ids(sorted(wanted)))
 
     def weights(self) -> Tuned:
         """The weights of queries that bring none of their own, and where they come from."""
@@ -374,11 +394,6 @@ class Retriever:
                 return work(snapshot)
 
 
-def _check_k(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise QueryError(f"k is {k!r}; it must be a whole number of at least 1.")
-
-
 def _margin(scores: Scores) -> float:
     """What the best score has over the second."""
     best = np.sort(scores)[::-1]
@@ -390,8 +405,3 @@ def _timed(took: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     took[stage] = (time.perf_counter() - start) * 1000
-
-
-def _scope(where: Where | None, exclude: Sequence[str], modalities: Kinds) -> Scope:
-    names = (modalities,) if isinstance(modalities, str) else modalities
-    return Scope(where, exclude, tuple(Modality(name) for name in names))

@@ -8,8 +8,8 @@ What this module does not know: methods, collections, how answers are found.
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexer.embed.devices import AUTO, checked_device
+from indexer.embed.loading import loading
 from indexer.errors import CallError, GeneratorError, StoreError, UnderdrawingError
 from indexer.files import file_digest
 from indexer.types import ImageSource, Item, JsonValue
@@ -122,6 +123,7 @@ class Studio:
         self._deadline_ms = deadline_ms
         self._device = checked_device(device)
         self._loaded: dict[str, Embedder] = {}
+        self._drawing: tuple[int, ThreadPoolExecutor] | None = None
 
     def read(self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]) -> Matrix:
         """The vectors of sentences read with the words of references: (n, dim) float32, rows of unit length.
@@ -161,9 +163,10 @@ class Studio:
         """
         from indexer.embed.inversion import Inversion, load_inversion
 
-        if not isinstance(self._inversion, Inversion):
-            source = self._inversion if self._inversion is not None else self._companion(embedder.name, 0)
-            self._inversion = load_inversion(source)
+        with loading():
+            if not isinstance(self._inversion, Inversion):
+                source = self._inversion if self._inversion is not None else self._companion(embedder.name, 0)
+                self._inversion = load_inversion(source)
         width = self._reading(embedder).reader.word_dim
         config = self._inversion.config
         if (config.feature_dim, config.word_dim) != (embedder.dim, width):
@@ -182,12 +185,15 @@ class Studio:
             ModelError: It cannot be loaded.
             MissingExtraError: diffusers is not installed.
         """
-        if self._generator is None or isinstance(self._generator, str | Path):
-            from retrieval.generate.diffusion import PseudoTargetGenerator
+        if self._generator is not None and not isinstance(self._generator, str | Path):
+            return self._generator
+        with loading():  # threads that ask at once get one generator; one that cannot be loaded is asked for anew
+            if self._generator is None or isinstance(self._generator, str | Path):
+                from retrieval.generate.diffusion import PseudoTargetGenerator
 
-            source = self._generator if self._generator is not None else self._companion(embedder.name, 1)
-            self._generator = PseudoTargetGenerator.load(source, device=self._device)
-        return self._generator
+                source = self._generator if self._generator is not None else self._companion(embedder.name, 1)
+                self._generator = PseudoTargetGenerator.load(source, device=self._device)
+            return self._generator
 
     def _companion(self, model: str, which: int) -> str:
         if model not in COMPANIONS:
@@ -199,10 +205,14 @@ class Studio:
             )
         return COMPANIONS[model][which]
 
-    @functools.cached_property
+    @property
     def _pool(self) -> ThreadPoolExecutor:
-        # One thread: models are not shared between threads, and drawings of a late call go first.
-        return ThreadPoolExecutor(1, "underdrawing-draw")
+        # One thread: models are not shared between threads, and drawings of a late call go first. A forked child has
+        # none of its parent's threads, and starts its own.
+        with loading():
+            if self._drawing is None or self._drawing[0] != os.getpid():
+                self._drawing = os.getpid(), ThreadPoolExecutor(1, "underdrawing-draw")
+            return self._drawing[1]
 
     def _draw(self, embedder: Embedder, texts: list[str], references: list[Reference]) -> list[PseudoTarget]:
         try:
@@ -303,9 +313,10 @@ class Studio:
 
         if model == own.name:
             return own
-        if model not in self._loaded:
-            self._loaded[model] = load_embedder(model, device=self._device)
-        return self._loaded[model]
+        with loading():
+            if model not in self._loaded:
+                self._loaded[model] = load_embedder(model, device=self._device)
+            return self._loaded[model]
 
     @staticmethod
     def _reading(embedder: Embedder) -> ClipEmbedder:

@@ -8,7 +8,7 @@ regard to case, spaces and hyphens.
   ends.
 * **images**: the first of `IMAGE_NAMES` that has a value; then a column whose values are images; then one of
   `FILE_NAMES` whose value is an image by its suffix. A document that has no text takes whatever file such a column
-  names.
+  names. Last, any column of a table that holds the path of an image, but for the id, the text and a title.
 * **URLs**: nothing here fetches. A column called `image_url` and the like, or `url` where that can only mean the image,
   is refused with what to do.
 
@@ -30,6 +30,7 @@ from indexer.corpus.image_values import (
     has_image_suffix,
     is_absent,
     is_encoded,
+    is_image_path,
     looks_like_image,
     may_be_image_file,
     read_images,
@@ -46,7 +47,8 @@ IMAGE_NAMES = (
 )
 """What names an image whatever its value is. The first goes before the others."""
 FILE_NAMES = ("file_name", "filename", "file_path", "filepath", "path", "file", "image_name", "img_name", "uri")
-"""What may name an image, or any other file."""
+"""What may name an image, or any other file; so may names that end in `_file_name`, behind these."""
+_FILE_ENDINGS = ("_file_name", "_file_names")
 URL_NAMES = ("image_url", "img_url", "image_urls", "img_urls", "image_uri", "image_link", "picture_url", "photo_url")
 _BASE64_NAMES = frozenset({"image_base64", "img_base64", "image_b64", "img_b64"})
 _LOOSE = frozenset(
@@ -54,6 +56,7 @@ _LOOSE = frozenset(
 )
 """Names that also stand for other things, such as how many photos there are: the value must look like an image."""
 
+_NO_IMAGES = frozenset({"title", "description", "fields"})
 _RANKS = {name: rank for rank, name in enumerate(IMAGE_NAMES)}
 _FEW_COLUMNS = 256
 
@@ -149,7 +152,9 @@ def find_parts(
     names = _names_of(row)
     id_column, id = find_id(row, columns)
     text_column, text = _find_text(row, columns, names)
-    candidates = _image_candidates(row, columns, names, image_columns, has_text=has_text or text is not None)
+    candidates = _image_candidates(
+        row, columns, names, image_columns, has_text=has_text or text is not None, guess=folder is not None
+    )
     images: list[Path | bytes] = []
     chosen: str | None = None
     for name in candidates:
@@ -157,10 +162,13 @@ def find_parts(
         images = read_images(row[name], folder, name, base64_column=_plain(name) in _BASE64_NAMES)
         if images:
             break
-    strong = [name for name in candidates if name != chosen and (_plain(name) in _RANKS or name in image_columns)]
+    strong: list[str] = []
     dropped = {id_column, chosen, *(name for name in names.blank if _is_blank(row[name]))}
-    dropped |= {name for name in image_columns if is_absent(row.get(name))}
-    dropped |= {name for name in strong if is_encoded(row[name], base64_column=_plain(name) in _BASE64_NAMES)}
+    if image_columns:
+        dropped |= {name for name in image_columns if is_absent(row.get(name))}
+    if len(candidates) > 1:
+        strong = [name for name in candidates if name != chosen and (_plain(name) in _RANKS or name in image_columns)]
+        dropped |= {name for name in strong if is_encoded(row[name], base64_column=_plain(name) in _BASE64_NAMES)}
     if text_column is not None and (columns.text is not None or _plain(text_column) == "text"):
         dropped.add(text_column)
     if isinstance(text, list) and _is_texts(text):
@@ -209,11 +217,12 @@ def _sort_names(keys: tuple[str, ...]) -> _Names:
         return tuple(key for name in wanted for _, key, other in plain if other == name)
 
     texts, images = called(*TEXT_NAMES), called(*IMAGE_NAMES)
+    endings = (key for key in keys if _plain(key).endswith(_FILE_ENDINGS) and key not in images)
     return _Names(
         ids=called("id"),
         texts=texts,
         images=images,
-        files=called(*FILE_NAMES),
+        files=(*called(*FILE_NAMES), *endings),
         links=called(*URL_NAMES),
         url=called("url"),
         captions=called("caption", "captions"),
@@ -253,7 +262,13 @@ def _is_blank(value: object) -> bool:
 
 
 def _image_candidates(
-    row: Mapping[str, Any], columns: Columns, names: _Names, image_columns: tuple[str, ...], *, has_text: bool
+    row: Mapping[str, Any],
+    columns: Columns,
+    names: _Names,
+    image_columns: tuple[str, ...],
+    *,
+    has_text: bool,
+    guess: bool,
 ) -> list[str]:
     """The columns that may hold the image and have a value, likeliest first."""
     if columns.image is not None:
@@ -265,6 +280,8 @@ def _image_candidates(
     for key in names.files:
         if has_image_suffix(row[key]) or (_plain(key) == "file_name" and may_be_image_file(row[key])):
             found.append(key)
+        elif isinstance(row[key], list) and _plain(key).endswith(_FILE_ENDINGS) and looks_like_image(row[key]):
+            found.append(key)
         elif not has_text and isinstance(row[key], str) and row[key]:
             found.append(key)
     found += [key for key in names.links if not is_absent(row[key])]
@@ -273,4 +290,9 @@ def _image_candidates(
         captioned = not has_text or any(key in row and row[key] for key in names.captions)
         is_text = any(_plain(key) == "text" for key in names.texts)
         found += [key for key in names.url if row[key] and ((captioned and not is_text) or has_image_suffix(row[key]))]
+    if not found and guess:
+        paths = [key for key, value in row.items() if type(value) in (str, list) and is_image_path(value)]
+        if paths:
+            known = {*names.ids, *names.texts, columns.id, columns.text}
+            found = [key for key in paths if key not in known and _plain(key) not in _NO_IMAGES]
     return found

@@ -5,7 +5,7 @@
 * UTF-8, with or without a byte order mark. Values may be quoted, with line ends and doubled quotes inside. Tabs
   separate a `.tsv`; of a `.csv` the header tells whether commas, semicolons, tabs or vertical bars do.
 * A value is a number if it is written as JSON writes one, and a yes or no if it is `true` or `false`; an empty value is
-  missing. Leading zeros make a text: `007` stays `007`. Ids and texts are never numbers.
+  missing. Leading zeros make a text: `007` stays `007`, and so do more than 64 bits. Ids and texts are never numbers.
 * A row whose quotes or number of values are wrong is a reject of its own.
 
 What this module does not know: whether an image is there, and is one.
@@ -30,11 +30,12 @@ from indexer.corpus.streams import open_stream, without_compression
 from indexer.errors import ItemError
 from indexer.reasons import Reason, refusal
 from indexer.types import PassedOver, Rejected
+from indexer.validate import WHOLE
 
 MAX_ROW_BYTES = 32 * 1024 * 1024
 """Of a row, and so of a quoted value: more is taken for a quote that is never closed."""
 _SEPARATORS = (",", ";", "\t", "|")
-_WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+_WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 
 
@@ -184,7 +185,7 @@ def _value(text: str, *, as_text: bool) -> Any:
     if text in ("true", "false", "True", "False", "TRUE", "FALSE"):
         return text.lower() == "true"
     if _WHOLE.fullmatch(text):
-        return int(text)
+        return int(text) if len(text) <= 20 and int(text) in WHOLE else text
     if len(text) < 400 and _NUMBER.fullmatch(text):
         number = float(text)
         return text if number in (float("inf"), float("-inf")) else number

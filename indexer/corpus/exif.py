@@ -85,9 +85,9 @@ def _header(source: ImageSource) -> Image.Image:
     if isinstance(source, Path):
         with open_file(source) as file:
             head = file.read(_JPEG_HEAD)
-        data = head if head.startswith(b"\xff\xd8\xff") and len(head) == _JPEG_HEAD else encoded_bytes(source)
+        data = head if head.startswith(b"\xff\xd8\xff") or len(head) < _JPEG_HEAD else encoded_bytes(source)
     else:
-        data = encoded_bytes(source)
+        data = source[:_JPEG_HEAD] if source.startswith(b"\xff\xd8\xff") else encoded_bytes(source)
     if not data.startswith((b"II", b"MM")) and not any(name in data for name in (b"Exif", b"eXIf", b"EXIF")):
         raise ItemError("no-exif", "The image has no EXIF.")  # told at the speed of memory
     image, _ = open_image(data, MAX_PIXELS)

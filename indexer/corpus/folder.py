@@ -9,7 +9,8 @@
 * The id is the path below the folder, with slashes, made portable by `portable_name`.
 * The stamp is made of the size and the time of change of the file and of its sidecars.
 * A table or shard (`tables.py`) gives its own documents; ids that it makes up begin with its path. If its records name
-  image files of its folder, they reach these images instead (`named_files.py`).
+  image files of its folder, they reach these images instead (`named_files.py`). A record or a JSON file that names
+  several (`pages.py`) is a document of all of them, and they are no documents beside it.
 * The order is that of the bytes of the paths.
 
 A sidecar that cannot be used is a reject of its own; its image or text is a document all the same, without it.
@@ -30,16 +31,17 @@ from pathlib import Path
 
 from indexer.corpus import tables
 from indexer.corpus.columns import Columns
-from indexer.corpus.content import looks_like_image
+from indexer.corpus.content import begins_as_list, looks_like_image
 from indexer.corpus.named_files import FileTable, NamedFiles
+from indexer.corpus.pages import PageCorpus, is_page
 from indexer.corpus.paths import COLLECTION_FILE, Listing, is_collection, portable_name, printable, read_listing
 from indexer.corpus.places import FILE_READ, FOLDER_READ, Place, Visited
 from indexer.corpus.reasons import Reason
-from indexer.corpus.records import Entry
+from indexer.corpus.records import Corpus, Entry
 from indexer.corpus.samples import read_sample
 from indexer.corpus.selection import ALL, Selection
 from indexer.corpus.sidecars import Sidecars
-from indexer.corpus.suffixes import DRAWING, NO_SUFFIX, TEXTS, is_image_name, litter_kind, split_name
+from indexer.corpus.suffixes import DETAILS, DRAWING, NO_SUFFIX, TEXTS, is_image_name, litter_kind, split_name
 from indexer.errors import ItemError
 from indexer.types import PassedOver, Rejected
 
@@ -47,6 +49,7 @@ COLLECTION = "underdrawing collection"
 EMPTY_FOLDER = "empty folder"
 NOT_A_FILE = "no regular file"
 CARD = "README beside tables"
+PAGE_IMAGE = "image of a page"
 
 
 class FolderCorpus:
@@ -129,7 +132,7 @@ class _Reading:
         """What is in the folder, in order; what `stack` closes is needed until what is below was read, too."""
         for name in self._names:
             if self._may_name_files(name):
-                table = tables.open_in_folder(self._place, name, self._root, self._columns)
+                table = self._table_of(name)
                 if tables.names_files(table):
                     named = self._named.read(table, self._place.path / name, self._place.prefix)
                     self._file_tables[name] = stack.enter_context(named)
@@ -170,17 +173,25 @@ class _Reading:
         elif is_document and suffix in TEXTS and tables.is_card(name) and self._holds_tables:
             yield PassedOver(path.as_uri(), CARD)
         elif is_document:
-            yield from read_sample(self._place, name, self._sidecars, self._named.take(self._place.prefix + name))
+            yield from self._sample(name)
         elif (error := self._broken.get(name)) is not None:
             if error.reason == Reason.NOT_A_FILE.value:
                 yield PassedOver(path.as_uri(), NOT_A_FILE)
             else:
                 # A table may have given ids of its own to images elsewhere.
-                yield Rejected(path.as_uri(), error.reason, error.detail, hides="" if tables.is_table(name) else id)
-        elif tables.is_table(name):
+                is_table = tables.is_table(name) or suffix == DETAILS
+                yield Rejected(path.as_uri(), error.reason, error.detail, hides="" if is_table else id)
+        elif self._is_table(name):
             yield from self._table(name)
         else:
             yield PassedOver(path.as_uri(), suffix or NO_SUFFIX)
+
+    def _sample(self, name: str) -> Iterator[Entry]:
+        row = self._named.take(self._place.prefix + name)
+        if row is not None and row.part:
+            yield PassedOver((self._place.path / name).as_uri(), PAGE_IMAGE)
+        else:
+            yield from read_sample(self._place, name, self._sidecars, row)
 
     def _table(self, name: str) -> Iterator[Entry]:
         path = self._place.path / name
@@ -188,18 +199,46 @@ class _Reading:
             yield from self._file_tables[name].others()
         elif self._is_read_elsewhere(name):
             yield PassedOver(path.as_uri(), FILE_READ)
-        elif tables.is_beside_its_shard(name, frozenset(self._names)):
+        elif tables.is_beside_its_shard(name, self._name_set):
             yield PassedOver(path.as_uri(), tables.TABLE_BESIDE)
         else:
-            yield from tables.entries_of(
-                tables.open_in_folder(self._place, name, self._root, self._columns), path.as_uri()
-            )
+            yield from tables.entries_of(self._table_of(name), path.as_uri())
+
+    def _table_of(self, name: str) -> Corpus:
+        if name in self._pages:
+            return PageCorpus(self._place.path / name, self._place.id_of(name))
+        return tables.open_in_folder(self._place, name, self._root, self._columns)
+
+    def _is_table(self, name: str) -> bool:
+        """Whether a file is a table or a shard by its name, or a list of objects or a page in a `.json` of its own."""
+        return tables.is_table(name) or name in self._json_lists or name in self._pages
 
     def _may_name_files(self, name: str) -> bool:
         """Whether it is worth while to look into a table for names of files. Parquet files by the thousand are not."""
-        if not tables.is_table(name) or name in self._broken or tables.suffix_of(name) in tables.SHARDS:
+        if litter_kind(name) is not None or name in self._broken or not self._is_table(name):
             return False
-        return tables.suffix_of(name) != tables.PARQUET or name.startswith("metadata.") or self._has_images
+        if tables.suffix_of(name) == tables.PARQUET:
+            return name.startswith("metadata.") or self._has_images
+        return tables.suffix_of(name) not in tables.SHARDS
+
+    @cached_property
+    def _lonely(self) -> list[Path]:
+        """JSON files that describe no document."""
+        details = (name for name in self._names if split_name(name)[1] == DETAILS and litter_kind(name) is None)
+        lonely = (name for name in details if name not in self._broken and not self._sidecars.describes(name))
+        return [self._place.path / name for name in lonely]
+
+    @cached_property
+    def _json_lists(self) -> frozenset[str]:
+        return frozenset(path.name for path in self._lonely if begins_as_list(path))
+
+    @cached_property
+    def _pages(self) -> frozenset[str]:
+        return frozenset(path.name for path in self._lonely if is_page(path))
+
+    @cached_property
+    def _name_set(self) -> frozenset[str]:
+        return frozenset(self._names)
 
     @cached_property
     def _has_images(self) -> bool:
@@ -207,7 +246,7 @@ class _Reading:
 
     @cached_property
     def _holds_tables(self) -> bool:
-        return tables.holds_tables(self._place.path, self._names)
+        return bool(self._json_lists) or tables.holds_tables(self._place.path, self._names)
 
     def _is_read_elsewhere(self, name: str) -> bool:
         """Whether the file is read under another name, which a link gives it."""

@@ -34,6 +34,7 @@ MAX_GAP = MAX_PPM_HEADER = 65_536
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _PPM_GAP = rb"(?:[\x20\t-\r]++|#[^\r\n]*+[\r\n])++"
 _PPM_HEADER = {
@@ -92,7 +93,7 @@ def _check_jpeg(data: bytes, max_pixels: int) -> None:
 
 def _jpeg_scans(data: bytes) -> tuple[bytes | None, int]:
     """The body of the frame header, if there is one, and the number of scans; counting ends above `MAX_SCANS`."""
-    at, parts, scans, frame = 2, 0, 0, None
+    at, parts, scans, frame, progressive = 2, 0, 0, None, False
     while scans <= MAX_SCANS:
         found = _MARKER.search(data, at)
         if found is None:
@@ -109,10 +110,10 @@ def _jpeg_scans(data: bytes) -> tuple[bytes | None, int]:
             continue
         length = int.from_bytes(data[at : at + 2], "big")
         if marker in _FRAMES and frame is None:
-            frame = data[at + 2 : at + length]
+            frame, progressive = data[at + 2 : at + length], marker in _PROGRESSIVE
         scans += marker == 0xDA
-        if scans == 1 and data.find(b"\xff\xda", at) < 0:
-            break
+        if scans and frame is not None and not progressive and data[at + 2 : at + 3] == frame[5:6]:
+            break  # all components in one scan: decoders stop behind it, whatever follows
         if parts > MAX_PARTS:
             raise _too_complex(f"more than {MAX_PARTS:,} segments")
         at += max(length, 2)

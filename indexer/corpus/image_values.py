@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import base64
 import binascii
-import mimetypes
 import re
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeGuard
 from urllib.parse import unquote
 
 from indexer.corpus.image_formats import HEAD, KNOWN_SUFFIXES, image_format
 from indexer.corpus.paths import printable
-from indexer.corpus.suffixes import DRAWING, UNREAD_IMAGES
+from indexer.corpus.suffixes import DRAWING, NO_IMAGES, UNREAD_IMAGES
 from indexer.errors import ItemError
 from indexer.reasons import Reason, refusal
 from indexer.validate import shown
 
 _MAX_DEPTH = 3
 """Of lists and objects around an image."""
-_FETCH_REMEDY = "Nothing is fetched. Download the images, and give their paths relative to the table"
+_FETCH_REMEDY = (
+    "Nothing is fetched. Download the images and give their paths relative to the table; or index the texts alone: "
+    "image_column='' (--image-column '')"
+)
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _DATA_URI = re.compile(r"data:[^,]{0,200}?(;base64)?,", re.IGNORECASE)
 _BARE_BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk[0-9A-Za-z+/]{4}|SUkqA|TU0AK)[A-Za-z0-9+/\s]{90}")
@@ -57,23 +59,33 @@ def looks_like_image(value: object, *, depth: int = 0) -> bool:
     return isinstance(value, dict) or is_encoded(value, base64_column=False) or has_image_suffix(value)
 
 
-def has_image_suffix(value: object) -> bool:
+def has_image_suffix(value: object) -> TypeGuard[str]:
     """Whether a value is the path or URL of an image, by its suffix."""
     return isinstance(value, str) and suffix_of(value) in _IMAGE_SUFFIXES
+
+
+def is_image_path(value: object) -> bool:
+    """Whether a value can only be the path of an image, whatever its column is called: one, or a list of them."""
+    if isinstance(value, list):
+        return 0 < len(value) <= 1_000 and all(isinstance(each, str) and is_image_path(each) for each in value)
+    if not isinstance(value, str) or "." not in value[-6:]:
+        return False
+    return has_image_suffix(value) and len(value) <= 300 and value.count(" ") <= 3 and _URI.match(value) is None
 
 
 def may_be_image_file(value: object) -> bool:
     """Whether a value is the name of a file that may be an image: its suffix is known to be nothing else."""
     if not isinstance(value, str) or not (suffix := suffix_of(value)):
         return False
-    return suffix in _IMAGE_SUFFIXES or mimetypes.guess_type(f"x{suffix}")[0] is None
+    return suffix in _IMAGE_SUFFIXES or suffix not in NO_IMAGES
 
 
 def suffix_of(value: str) -> str:
     """The suffix of a path or a URL, in lower case."""
     if _URI.match(value):
         value = re.split("[?#]", value, maxsplit=1)[0]
-    return PurePosixPath(value[-300:]).suffix.lower()
+    stem, dot, suffix = value[-12:].rpartition(".")
+    return f".{suffix.lower()}" if dot and stem and "/" not in suffix else ""
 
 
 def read_images(

@@ -76,6 +76,7 @@ class JsonCorpus:
                     else:
                         detail = f"A JSON object is needed; this is a {type(entry).__name__}."
                         yield Rejected(place, Reason.BAD_JSON.value, detail, hides="")
+                yield from rows.unseen()
         except ItemError as error:
             detail = f"{printable(self._path.name)} cannot be read beyond object {number:,}: {error.detail}"
             yield Rejected(uri, error.reason, detail, hides="")

@@ -62,6 +62,7 @@ class JsonlCorpus:
             with open_stream(self._path) as stream:
                 for line in read_lines(stream, self._max_line_bytes):
                     yield from self._line(line, rows, f"{uri}#line={line.number}")
+                yield from rows.unseen()
         except ItemError as error:
             yield Rejected(uri, error.reason, f"{printable(self._path.name)}: {error.detail}", hides="")
 

@@ -4,7 +4,7 @@ The table stands in the folder of the images, or above it. Each image that it na
 its id if the row has one. Of several rows that name one image and differ in their text alone, the texts are joined, a
 line each; another row that names it again is a reject. Several tables may tell of one image: all of them reach it, and
 the nearest goes before, then the first by its name. An image that no row names is a document all the same, and a row
-whose image is missing is a reject.
+whose image is missing is a reject. A row of several images is a document of its own, and its images are none beside it.
 
 Rows wait in a temporary SQLite file, not in memory, until the walk comes to their images.
 
@@ -29,7 +29,7 @@ from indexer.corpus.paths import portable_name, printable, stat_file
 from indexer.corpus.reasons import Reason
 from indexer.corpus.records import Corpus, Entry, Record, make_record
 from indexer.errors import ItemError
-from indexer.types import Document, Rejected
+from indexer.types import ImageSource, Rejected
 
 _TEXTS = ("text", "caption")
 _MOST_TEXT = 65_536
@@ -45,12 +45,14 @@ class Row:
         id: As a user wrote it, or None.
         text: One line a row.
         fields: As of a document.
+        part: Whether the file is one of several images of the row's document, and none of its own.
     """
 
     uri: str
     id: str | None
     text: str | None
     fields: Mapping[str, Any]
+    part: bool = False
 
     @classmethod
     def of(cls, record: Record) -> Row:
@@ -65,10 +67,12 @@ class Row:
 
     def dumped(self) -> str:
         """As JSON."""
-        return json.dumps([self.uri, self.id, self.text, dict(self.fields)])
+        return json.dumps([self.uri, self.id, self.text, dict(self.fields), self.part])
 
     def over(self, other: Row) -> Row:
         """Both as one, of two tables: this one's id and fields go before, and the texts are joined."""
+        if self.part or other.part:
+            return other if self.part else self
         texts = dict.fromkeys(text for text in (self.text, other.text) if text is not None)
         id = other.id if self.id is None else self.id
         return Row(f"{self.uri} {other.uri}", id, "\n".join(texts) or None, {**other.fields, **self.fields})
@@ -103,6 +107,8 @@ class NamedFiles:
 
     def take(self, path: str) -> Row | None:
         """What is said of a file, by its path below the root; from now on it counts as met."""
+        if not self._tables:
+            return None
         key = _key(path)
         found = self._rows.execute("SELECT row FROM rows WHERE key = ? ORDER BY depth DESC, number", (key,)).fetchall()
         if not found:
@@ -130,7 +136,11 @@ class FileTable:
         self._table, self._path, self._prefix = table, path, prefix
         self._rows.execute("BEGIN")
         for entry in table:
-            if isinstance(entry, Record) and (name := self._name(entry.document)) is not None:
+            if isinstance(entry, Record) and len(entry.document.images) > 1:
+                for image in entry.document.images:
+                    if (name := self._name(image)) is not None:
+                        self._put(name, Row(entry.document.uri or "", None, None, {}, part=True))
+            elif isinstance(entry, Record) and (name := self._name(entry.document.image)) is not None:
                 self._put(name, Row.of(entry))
         self._rows.execute("COMMIT")
 
@@ -147,7 +157,8 @@ class FileTable:
     def others(self) -> Iterator[Entry]:
         """The entries of the table that reach no file of the folder: rejects, and documents of their own."""
         for entry in self._table:
-            if not isinstance(entry, Record) or (name := self._name(entry.document)) is None:
+            several = isinstance(entry, Record) and len(entry.document.images) > 1
+            if not isinstance(entry, Record) or several or (name := self._name(entry.document.image)) is None:
                 yield entry
                 continue
             row, kept = Row.of(entry), self._get(name)
@@ -160,7 +171,8 @@ class FileTable:
         query = "SELECT name, row FROM rows WHERE number = ? AND NOT met ORDER BY rowid"
         with closing(self._rows.execute(query, (self._number,))) as found:
             for name, dumped in found:
-                yield self._document(os.fsdecode(name), _row(dumped))
+                if not (row := _row(dumped)).part:  # the document that it is a part of says that it is missing
+                    yield self._document(os.fsdecode(name), row)
 
     def _document(self, name: str, row: Row) -> Entry:
         path, place = self._path.parent / name, portable_name(self._prefix + name)
@@ -179,11 +191,11 @@ class FileTable:
         except ItemError as error:
             return Rejected(row.uri, error.reason, f"{printable(self._path.name)}: {error.detail}", hides=id)
 
-    def _name(self, document: Document) -> str | None:
-        """The path of the file that a document's image is, below the table's folder; None if it is no such file."""
-        if not isinstance(document.image, Path):
+    def _name(self, image: ImageSource | None) -> str | None:
+        """The path of the file that an image is, below the table's folder; None if it is no such file."""
+        if not isinstance(image, Path):
             return None
-        name = Path(os.path.relpath(document.image, self._path.parent))
+        name = Path(os.path.relpath(image, self._path.parent))
         return name.as_posix() if name.parts and name.parts[0] != os.pardir else None
 
     def _put(self, name: str, row: Row) -> None:
@@ -191,7 +203,7 @@ class FileTable:
         if kept is None:
             values = (_key(self._prefix + name), self._prefix.count("/"), self._number, os.fsencode(name), row.dumped())
             self._rows.execute("INSERT INTO rows (key, depth, number, name, row) VALUES (?, ?, ?, ?, ?)", values)
-        elif (joined := kept.joined(row)) is not None:
+        elif (joined := row if kept.part else kept if row.part else kept.joined(row)) is not None:
             changed = (joined.dumped(), _key(self._prefix + name), self._number)
             self._rows.execute("UPDATE rows SET row = ? WHERE key = ? AND number = ?", changed)
 

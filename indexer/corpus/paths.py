@@ -191,7 +191,15 @@ def _file_errors(path: Path) -> Iterator[None]:
 def _told(path: Path, error: OSError | UnicodeEncodeError) -> ItemError:
     """The error of a file, with its code."""
     if isinstance(error, FileNotFoundError | NotADirectoryError | UnicodeEncodeError):
-        return refusal(Reason.MISSING, f"{printable(path)} does not exist.")
+        return refusal(Reason.MISSING, _what_is_missing(path))
     if isinstance(error, IsADirectoryError) or error.errno == errno.ENXIO:  # ENXIO: a socket
         return refusal(Reason.NOT_A_FILE, f"{printable(path)} is not a regular file.")
     return refusal(Reason.UNREADABLE, f"{printable(path)} cannot be read ({error.strerror}).")
+
+
+def _what_is_missing(path: Path) -> str:
+    try:
+        target = path.readlink()
+    except (OSError, ValueError):
+        return f"{printable(path)} does not exist."
+    return f"{printable(path)} is a link to {printable(target)}, which is not there."

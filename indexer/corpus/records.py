@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,8 @@ def make_record(
     *,
     id: object,
     text: object,
-    image: Path | bytes | None,
+    image: Path | bytes | None = None,
+    images: Sequence[Path | bytes] = (),
     fields: Mapping[str, Any],
     uri: str,
     stamp: str | None = None,
@@ -118,7 +119,8 @@ def make_record(
     Args:
         id: As `checked_id` takes it.
         text: As `checked_text` takes it; a blank one counts as none.
-        image: The picture, not looked at.
+        image: The image, not looked at.
+        images: All images in order, in place of `image`, where there may be several.
         fields: As `checked_fields` takes them.
         uri: Where the document came from.
         stamp: By default a digest of the content, and for an image in a file of its size and time.
@@ -128,17 +130,24 @@ def make_record(
         ItemError: `bad-id`, `bad-text`, `bad-fields`, `not-unicode`, `nul`, `too-long` or `empty`.
     """
     with of_document(id) as known_id:
-        document = Document(known_id, checked_text(text), image, checked_fields(fields), checked_text(uri, "uri"))
-        if document.text is None and image is None:
+        document = Document(
+            known_id,
+            checked_text(text),
+            fields=checked_fields(fields),
+            uri=checked_text(uri, "uri"),
+            images=images or ([] if image is None else [image]),
+        )
+        if document.text is None and document.image is None:
             raise refusal(Reason.EMPTY, "The document has neither text nor image.")
-        return Record(document, stamp or _content_stamp(document.text, image, canonical_json(document.fields)), derived)
+        return Record(document, stamp or _content_stamp(document), derived)
 
 
 def make_sample(
     *,
     id: str,
     text: str | None,
-    image: Path | bytes | None,
+    image: Path | bytes | None = None,
+    images: Sequence[Path | bytes] = (),
     details: Mapping[str, Any],
     uri: str,
     stamp: str | None = None,
@@ -151,12 +160,13 @@ def make_sample(
     """
     own = details.get("id") or None
     with of_document(id if own is None else own) as known_id:
-        named = Columns(image="") if image is not None else Columns()
+        images = images or ([] if image is None else [image])
+        named = Columns(image="") if images else Columns()
         parts = find_parts(details, named, None, has_text=bool(text))
         return make_record(
             id=known_id,
             text=parts.text if not text or parts.text_column == "text" else text,
-            image=parts.images[0] if image is None and parts.images else image,
+            images=images or parts.images,
             fields=parts.fields,
             uri=uri,
             stamp=stamp,
@@ -202,17 +212,19 @@ def decode_text(content: bytes) -> str:
         raise refusal(Reason.NOT_UTF8, f"Not UTF-8 at byte {error.start:,}.") from error
 
 
-def _content_stamp(text: str | None, image: Path | bytes | None, fields: bytes) -> str:
+def _content_stamp(document: Document) -> str:
     digest = hashlib.sha256()
-    for part in (b"" if text is None else text.encode(), _image_state(image), fields):
+    text, fields = document.text, canonical_json(document.fields)
+    states = [_image_state(image) for image in document.images] or [b""]
+    for part in (b"" if text is None else text.encode(), states[0], fields, *states[1:]):
         digest.update(len(part).to_bytes(8, "little"))  # so that no part can run into the next
         digest.update(part)
     return digest.hexdigest()[:32]
 
 
-def _image_state(image: Path | bytes | None) -> bytes:
+def _image_state(image: object) -> bytes:
     if not isinstance(image, Path):
-        return image or b""
+        return image if isinstance(image, bytes) else b""
     try:
         state = stat_file(image)
     except ItemError as error:

@@ -14,9 +14,8 @@ from urllib.parse import quote
 from indexer.corpus.columns import Columns, Parts, find_id, find_parts
 from indexer.corpus.records import Entry, Record, make_record, of_document, record_or_rejected
 from indexer.reasons import Reason, refusal
-from indexer.types import PassedOver
+from indexer.types import PassedOver, Rejected
 
-FURTHER_IMAGE = "further image of a document"
 _MOST_TOLD = 100
 """Columns of one table that are told to have been the image, too."""
 
@@ -44,6 +43,7 @@ class Rows:
         self._uri, self._columns, self._folder = uri, columns, folder
         self._image_columns, self._only_objects = image_columns, only_objects
         self._told: set[str] = set()
+        self._unseen = {name for name in columns.named.values() if name}
         self._parts: Parts | None = None
 
     def entries(self, row: Mapping[str, Any], id_of_place: str, uri: str) -> Iterator[Entry]:
@@ -55,17 +55,22 @@ class Rows:
             uri: The row's.
         """
         self._parts = None
+        if self._unseen:
+            self._unseen.difference_update(row)
         yield record_or_rejected(uri, partial(self._record, row, id_of_place, uri), hides="")
         if self._parts is None:
             return
-        for _ in self._parts.images[1:]:
-            yield PassedOver(uri, FURTHER_IMAGE)
         for other, chosen in self._parts.other_images.items():
             if other not in self._told and len(self._told) < _MOST_TOLD:
                 self._told.add(other)
                 yield PassedOver(
                     f"{self._uri}#column={quote(other, errors='replace')}", f"column {other} beside {chosen}"
                 )
+
+    def unseen(self) -> Iterator[Rejected]:
+        """Behind the last row: columns that the caller named and no row had."""
+        for name in sorted(self._unseen):
+            yield Rejected(self._uri, Reason.NO_COLUMN.value, f"No row has the column {name!r}, which was named.")
 
     def _record(self, row: Mapping[str, Any], id_of_place: str, uri: str) -> Record:
         _, own = find_id(row, self._columns)
@@ -87,7 +92,7 @@ class Rows:
             record = make_record(
                 id=id,
                 text=parts.text,
-                image=parts.images[0] if parts.images else None,
+                images=parts.images,
                 fields=parts.fields,
                 uri=uri,
                 derived=own is None,

@@ -65,6 +65,7 @@ class Sidecars:
         self._look = looks_like_image
         self._looked: dict[str, bool] = {}
         self._groups: dict[str, _Group] = defaultdict(_Group)
+        self._none = _Group()
         details = []
         for name in names:
             stem, suffix = split_name(name)
@@ -144,7 +145,7 @@ class Sidecars:
         )
 
     def _group(self, stem: str) -> _Group:
-        return self._groups.get(_key(stem), _Group())
+        return self._groups.get(_key(stem), self._none)
 
     def _takeout_image(self, stem: str) -> str | None:
         """The image that a JSON file of Takeout's belongs to, by the file's name without `.json`."""

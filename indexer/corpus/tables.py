@@ -2,7 +2,8 @@
 
     .jsonl .ndjson, also compressed    JsonlCorpus       a document on each line
     .csv .tsv, also compressed         CsvCorpus         a document in each row
-    .json, also compressed             JsonCorpus        a document in each object of a list; in a folder a sidecar
+    .json, also compressed             JsonCorpus        a document in each object of a list; in a folder, where it
+                                                         describes nothing
     .parquet                           ParquetCorpus     a document in each row
     .tar .tgz, also compressed         WebDatasetCorpus  a document for each name in the archive
 
@@ -111,14 +112,14 @@ def entries_of(table: Corpus, uri: str) -> Iterator[Entry]:
     """The entries of a table in a folder; it is passed over as a whole if no row has a text or an image."""
     entries = iter(table)
     first = list(islice(entries, _LOOK))
-    if first and all(map(_is_empty, first)) and all(map(_is_empty, table)):
+    if any(isinstance(each, Rejected) for each in first) and all(map(_is_empty, first)) and all(map(_is_empty, table)):
         yield PassedOver(uri, TABLE_WITHOUT)
     else:
         yield from chain(first, entries)
 
 
 def _is_empty(entry: Entry) -> bool:
-    return isinstance(entry, Rejected) and entry.reason == Reason.EMPTY.value
+    return isinstance(entry, PassedOver) or (isinstance(entry, Rejected) and entry.reason == Reason.EMPTY.value)
 
 
 def is_card(name: str) -> bool:
@@ -133,7 +134,7 @@ def holds_tables(folder: Path, names: list[str]) -> bool:
         folder: Its path.
         names: What is in it, folders with a slash. Below it 10,000 names are looked at, the upper ones first.
     """
-    if any(is_table(name) for name in names if not name.endswith("/")):
+    if any(map(_is_seen_table, names)):
         return True
     folders = deque((folder / name, 1) for name in names if name.endswith("/") and not name.startswith("."))
     looked = 0
@@ -144,9 +145,13 @@ def holds_tables(folder: Path, names: list[str]) -> bool:
         except ItemError:
             continue
         looked += len(names)
-        if any(is_table(name) for name in names if not name.endswith("/")):
+        if any(map(_is_seen_table, names)):
             return True
         if depth < _MOST_LEVELS:
             below = sorted(name for name in names if name.endswith("/") and not name.startswith("."))
             folders.extend((path / name, depth + 1) for name in below)
     return False
+
+
+def _is_seen_table(name: str) -> bool:
+    return not name.startswith(".") and is_table(name)

@@ -45,7 +45,7 @@ from indexer.corpus.tar import Kind, Member, TarReader
 from indexer.errors import ItemError
 from indexer.reasons import Reason, refusal
 from indexer.types import PassedOver, Rejected
-from indexer.validate import MAX_TEXT
+from indexer.validate import MAX_IMAGES, MAX_TEXT
 
 # The webdataset package is not used: it imports torch, hands `pipe:` names to a shell, and gives the document
 # at a cut without its missing parts, as if it were whole.
@@ -187,8 +187,6 @@ class _Shard:
         if _digest(sample.key) in self._given:
             yield self._apart(sample, uri)
             return
-        for place in sample.images[1:]:
-            yield PassedOver(self._uri_of(held[place].member.name), "further image of a sample")
         build = partial(self._record, sample, held, uri)
         yield record_or_rejected(uri, build, hides="")
 
@@ -199,8 +197,16 @@ class _Shard:
             details = parse_object(self._content(held[sample.details[0]], MAX_BYTES))
         with of_document(details.get("id") or id):
             texts = [decode_text(self._content(held[place], _MAX_TEXT_BYTES)).strip() for place in sample.texts]
-            image = self._image(held[sample.images[0]]) if sample.images else None
-        return make_sample(id=id, text="\n".join(filter(None, texts)), image=image, details=details, uri=uri)
+            if (count := len(sample.images)) > MAX_IMAGES:
+                raise refusal(Reason.TOO_MANY_IMAGES, f"It has {count:,} images; allowed are {MAX_IMAGES}.")
+            size = sum(held[place].member.size for place in sample.images)
+            if size > MAX_BYTES:
+                raise refusal(
+                    Reason.TOO_MANY_BYTES,
+                    f"Its {len(sample.images):,} images have {size:,} bytes; allowed are {MAX_BYTES:,}.",
+                )
+            images = [self._image(held[place]) for place in sample.images]
+        return make_sample(id=id, text="\n".join(filter(None, texts)), images=images, details=details, uri=uri)
 
     def _image(self, held: _Held) -> bytes:
         suffix = split_name(held.member.name)[1]

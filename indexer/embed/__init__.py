@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from indexer.arguments import told
 from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.loading import loading
 from indexer.embed.preprocess import Preprocessing
@@ -56,6 +57,8 @@ def load_embedder(
         ModelError: The weights cannot be found, fetched or read.
         MissingExtraError: The model needs a package that is not installed.
     """
+    if not isinstance(name, str):
+        raise CallError(f"model is {told(name)}; it must be a name.", f"Write FAMILY:NAME, such as {EXAMPLES}.")
     family, colon, rest = name.partition(":")
     if not colon or not rest:
         raise CallError(f"The model name {name!r} has no family.", f"Write FAMILY:NAME, such as {EXAMPLES}.")

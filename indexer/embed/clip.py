@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -29,6 +28,7 @@ from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
 from indexer.embed.several import image_arrays, mean_of_several
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError
+from indexer.forks import Lock, in_child
 from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
 
@@ -59,9 +59,7 @@ class ClipEmbedder(Embedder):
         self._model = model.to(device=device, dtype=self._torch_dtype).eval()
         self._tokenizer = tokenizer
         # A tokenizer of transformers is changed by being called, so that two threads at once fail.
-        self._reading: AbstractContextManager[Any] = (
-            nullcontext() if isinstance(tokenizer, FolderTokenizer) else threading.Lock()
-        )
+        self._reading: AbstractContextManager[Any] = nullcontext() if isinstance(tokenizer, FolderTokenizer) else Lock()
         self._weights = weights
         self._preprocess = ImagePreprocess.from_config(model.visual.preprocess_cfg)
         self.dim = int(self._text_vectors(["a"]).shape[1])
@@ -130,12 +128,13 @@ class ClipEmbedder(Embedder):
         """As the base's; each gets its share of the cores. So do, meanwhile, threads that others start for torch."""
         import torch
 
-        shares = iter([len(range(place, self._cores, self.streams)) for place in range(self.streams)])
+        cores = 1 if in_child() else self._cores
+        shares = iter([max(1, len(range(place, cores, self.streams))) for place in range(self.streams)])
         try:
             with super().threads(ready or (lambda: torch.set_num_threads(next(shares)))) as pool:
                 yield pool
         finally:
-            torch.set_num_threads(self._cores)  # of this thread nothing changed, but others yet to come got a share
+            torch.set_num_threads(cores)  # of this thread nothing changed, but others yet to come got a share
 
     def image_features(self, prepared: Sequence[Prepared]) -> Vectors:
         """The picture tower's own output, (n, dim) float32, not of unit length: what published inversions read.

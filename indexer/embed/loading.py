@@ -9,12 +9,12 @@ What this module does not know: any model.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_lock = threading.RLock()
+from indexer.forks import Lock
+
+_lock = Lock(again=True)
 
 
 @contextmanager
@@ -22,13 +22,3 @@ def loading() -> Iterator[None]:
     """Hold the lock under which models are loaded."""
     with _lock:
         yield
-
-
-def _renew() -> None:
-    """In a forked child: whoever held the lock is not there any more."""
-    global _lock
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from indexer.arguments import told
 from indexer.corpus.image_formats import DECODING
 from indexer.errors import CallError, ItemError, ItemsError
 from indexer.types import HelpfulEnum, Item, Modality, Role, Vectors
@@ -171,6 +172,7 @@ class Embedder(ABC):
         Raises:
             CallError: An item's modality is not supported by this model.
         """
+        items = _items(items)
         self.require({item.modality for item in items})
         prepare = self.preparer()
         prepared: list[Prepared] = []
@@ -199,7 +201,23 @@ class Embedder(ABC):
             raise CallError(f"{self.name} does not embed {modality.value!r} items; it takes {known}.")
 
     def _encode(self, items: Sequence[Item], role: Role, instruction: str | None) -> Vectors:
+        items = _items(items)
         embedded = self.try_encode(items, role, instruction)
         if embedded.errors:
             raise ItemsError(embedded.errors, len(items))
         return embedded.vectors
+
+
+def _items(items: object) -> Sequence[Item]:
+    """The items of a call.
+
+    Raises:
+        CallError: They are no items.
+    """
+    if isinstance(items, str | bytes | Item | Mapping) or not isinstance(items, Iterable):
+        raise CallError(f"An embedder takes a list of Items, not {told(items)}.", "Write [Item(text='...')].")
+    found = items if isinstance(items, list | tuple) else list(items)
+    for place, each in enumerate(found):
+        if not isinstance(each, Item):
+            raise CallError(f"items[{place}] is {told(each)}; it must be an Item.", "Write Item(text='...').")
+    return found

@@ -26,6 +26,7 @@ from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
 from indexer.embed.several import image_arrays, images_of, mean_of_several
 from indexer.embed.st_files import require_harmless
 from indexer.errors import CallError, MissingExtraError, ModelError, first_line
+from indexer.forks import Lock
 from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors import unit_rows
 
@@ -49,6 +50,7 @@ class SentenceTransformersEmbedder(Embedder):
         self.name = name
         self.device = str(model.device)
         self._model, self._folder, self._dtype = model, folder, dtype
+        self._encoding = Lock()
         self._joint = bool(model.supports(JOINT))
         takes = {each for each in (Modality.TEXT, Modality.IMAGE) if model.supports(each.value)}
         self._typed = Modality.IMAGE in takes
@@ -173,7 +175,8 @@ class SentenceTransformersEmbedder(Embedder):
         encode = self._model.encode_query if role is Role.QUERY else self._model.encode_document
         # Bare texts for models of texts: not all of these take anything else, and none looks at what a text names.
         given = inputs if self._typed else [each["text"] for each in inputs]
-        rows = encode(given, batch_size=len(given), show_progress_bar=False, convert_to_tensor=True)
+        with self._encoding:  # its tokenizer is changed by being called
+            rows = encode(given, batch_size=len(given), show_progress_bar=False, convert_to_tensor=True)
         return unit_rows(rows.float().cpu().numpy())
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from indexer.arguments import finite, flag
 from indexer.errors import CallError
 from indexer.types import HelpfulEnum, Ids, Scores
 
@@ -96,12 +98,11 @@ class IndexSettings:
     half: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", IndexKind(self.kind))  # a text will do
+        object.__setattr__(self, "kind", IndexKind(self.kind))
         object.__setattr__(self, "device", Device(self.device))
-        if isinstance(self.recall, bool) or not isinstance(self.recall, int | float) or not 0 < self.recall <= 1:
-            raise CallError(f"An index is tuned to a recall of more than 0 and at most 1, not {self.recall!r}.")
-        if not isinstance(self.half, bool):
-            raise CallError(f"IndexSettings.half is True or False, not {self.half!r}.")
+        flag(self.half, "half")
+        if not 0 < finite(self.recall, "recall") <= 1:
+            raise CallError(f"An index is tuned to a recall of more than 0 and at most 1, not {self.recall}.")
         _ = self.budget
 
     @property
@@ -123,8 +124,8 @@ def parse_bytes(amount: int | str) -> int:
     Raises:
         CallError: It is neither, or below 0.
     """
-    if isinstance(amount, int) and not isinstance(amount, bool) and amount >= 0:
-        return amount
+    if isinstance(amount, Integral) and not isinstance(amount, bool) and amount >= 0:
+        return int(amount)
     said = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(amount))
     if said is None or said[2].upper() not in _UNITS:
         raise CallError(f"{amount!r} is no amount of memory.", "Write a number of bytes, or such as 4GB or 500MB.")

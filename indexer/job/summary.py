@@ -19,7 +19,7 @@ SHOWN = 5
 
 @dataclass
 class Progress:
-    """Where a job stands; handed to the caller after each chunk, the same object each time.
+    """Where a job stands; handed to the caller after each chunk and while the corpus is read, always the same object.
 
     Attributes:
         prepared: Records decoded so far.
@@ -27,6 +27,8 @@ class Progress:
         unchanged: Passed over, since they are stored as they are.
         rejected: Could not be used.
         passed_over: Seen by the reader, and neither documents nor rejects.
+        read: Entries of the corpus that were read: records, rejects and what was passed over.
+        place: The URI of the entry that was read last.
     """
 
     prepared: int = 0
@@ -34,6 +36,8 @@ class Progress:
     unchanged: int = 0
     rejected: int = 0
     passed_over: int = 0
+    read: int = 0
+    place: str | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,7 +12,6 @@ What this module does not know: what a filter means (`filter_engine.py`), which 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
+from indexer.forks import Lock
 from indexer.store.database import Database, to_json
 from indexer.store.filter_engine import SIGNS, Fields, evaluate
 from indexer.store.filter_nodes import ID, Place
@@ -119,7 +119,7 @@ class Columns:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._asked: set[tuple[int, Place]] = set()
         self._read_now: set[tuple[int, Place]] = set()
         self._columns: dict[tuple[int, Place], _Column | None] = {}

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,15 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_u
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     ArgumentError,
-    DatabaseError,
-    DisconnectionError,
     NoSuchModuleError,
-    OperationalError,
-    SQLAlchemyError,
 )
-from sqlalchemy.pool import QueuePool
 
 from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
 from indexer.store.filter_functions import add_functions
 from indexer.store.migrations import known, newest, upgrade
 from indexer.store.read_only import LonelyConnection, only_readable, read_only_engine, require_undisturbed, undisturbed
-
-BUSY_MILLISECONDS = 30_000
-POOLED = 32
+from indexer.store.sql_errors import mapped
+from indexer.store.sqlite import BUSY_MILLISECONDS, begin_sqlite, sqlite_engine
 
 
 def storable(text: str) -> bool:
@@ -85,21 +78,23 @@ class Database:
         self.only_readable = only_readable(self.url)
         self.copy_of: str | None = None
         """What this is an upgraded copy of, to be read and not to be written."""
+        self.id: str | None = None
+        """Of the collection that was opened; None until that is known."""
+        self.standing: Callable[[], None] = lambda: None
+        """Raises `StoreError` if something has taken the place of the collection that was opened."""
+        self._file: tuple[int, int] | None = None
         if self.url.get_backend_name() == "sqlite":
             if self.only_readable:
                 self.engine = read_only_engine(Path(str(self.url.database)), BUSY_MILLISECONDS, to_json)
                 event.listen(self.engine, "connect", _add_functions)
             else:
-                # A new connection costs as much as a search; as many as POOLED threads need at once are kept.
-                self.engine = create_engine(
-                    self.url, poolclass=QueuePool, pool_size=POOLED, max_overflow=-1, json_serializer=to_json
-                )
-                event.listen(self.engine, "connect", _prepare_sqlite)
+                self.engine = sqlite_engine(self.url, to_json)
                 event.listen(self.engine, "connect", _add_functions)
-                event.listen(self.engine, "checkout", _refuse_inherited)
-                _close_before_forks(self.engine)
             self._reading = self.engine
-            event.listen(self.engine, "begin", _begin_sqlite)
+            event.listen(self.engine, "begin", begin_sqlite)
+            same = _weakly(self)
+            event.listen(self.engine, "do_connect", same)
+            event.listen(self.engine, "connect", same)
         else:
             self.engine = _postgres_engine(self.url, schema)
             # PostgreSQL's default gives each statement a state of its own.
@@ -123,7 +118,7 @@ class Database:
         Raises:
             DisturbedError: It may not be, after all: the method around this is `undisturbed`, and begins again.
         """
-        with _mapped(self.shown), self._reading.connect() as connection, connection.begin():
+        with mapped(self.shown), self._reading.connect() as connection, connection.begin():
             with self._in_peace(connection.connection.dbapi_connection):
                 yield connection
 
@@ -147,7 +142,7 @@ class Database:
         """
         if self.engine.dialect.name != "sqlite":
             return None
-        with _mapped(self.shown):
+        with mapped(self.shown):
             connection = self.engine.raw_connection()
             try:
                 with self._in_peace(connection.dbapi_connection):
@@ -162,12 +157,64 @@ class Database:
             raise StoreError(
                 f"{self.copy_of} was opened to be read, as an upgraded copy.", "Open the collection again to write."
             )
+        self.standing()
         with (
-            _mapped(self.shown),
+            mapped(self.shown),
             self.engine.connect().execution_options(underdrawing_write=True) as connection,
             connection.begin(),
         ):
+            self._require_same_tables(connection)
             yield connection
+            self.standing()
+
+    def known_id(self) -> str:
+        """The random id of the collection.
+
+        Raises:
+            CorruptionError: The tables have none.
+        """
+        return self._known_id()
+
+    @undisturbed
+    def _known_id(self) -> str:
+        with self.read() as connection:
+            known = connection.execute(text("SELECT id FROM identity WHERE number = 1")).scalar()
+        if not isinstance(known, str) or not known:
+            raise CorruptionError(
+                f"{self.shown} is damaged: the table identity has no id.", "Restore it from a backup."
+            )
+        return known
+
+    def _require_same_tables(self, connection: Connection) -> None:
+        if self.id is None:
+            return
+        found = connection.execute(
+            text("SELECT (SELECT id FROM identity WHERE number = 1), (SELECT version_num FROM alembic_version)")
+        ).one()
+        if found[0] != self.id:
+            raise StoreError(
+                f"{self.shown} holds the collection {found[0]}; opened was {self.id}.",
+                "Open the collection again. Nothing was written.",
+            )
+        if found[1] != newest():
+            raise FormatError(
+                f"{self.shown} has schema {found[1]} now, and had {newest()} when it was opened.",
+                "Another release upgraded it: open it with that one.",
+            )
+
+    def require_same_file(self) -> None:
+        """For new connections: SQLite's file is the one that the first connection opened."""
+        try:
+            state = os.stat(str(self.url.database))  # noqa: PTH116  # the name of a database need be no path
+        except OSError:
+            state = None
+        found = None if state is None else (state.st_dev, state.st_ino)
+        if self._file is None:
+            self._file = found
+        elif found != self._file:
+            raise StoreError(
+                f"{self.shown} is gone, or another file than the one that was opened.", "Open the collection again."
+            )
 
     def create(self) -> None:
         """Make the tables, or bring older ones up to date, in one transaction.
@@ -184,6 +231,14 @@ class Database:
             self._refuse_unknown(_version(connection, self.schema))
             upgrade(connection)
 
+    def drop_empty(self) -> None:
+        """Drop the PostgreSQL schema, if no document was ever stored in it."""
+        with self.write() as connection:
+            tables = set(inspect(connection).get_table_names(schema=self.schema))
+            filled = "documents" in tables and connection.execute(text("SELECT 1 FROM documents LIMIT 1")).first()
+            if self.schema and not filled:
+                connection.execute(text(f'DROP SCHEMA IF EXISTS "{self.schema}" CASCADE'))
+
     @contextmanager
     def _migrating(self) -> Iterator[Connection]:
         """`write`, but on SQLite tables may be made anew, and what refers to them is looked at in the end."""
@@ -191,7 +246,7 @@ class Database:
             with self.write() as connection:
                 yield connection
             return
-        with _mapped(self.shown), self.engine.connect() as connection:
+        with mapped(self.shown), self.engine.connect() as connection:
             driver: Any = connection.connection.dbapi_connection
             # A table that is altered is dropped on the way; the pragma has no effect inside a transaction.
             driver.execute("PRAGMA foreign_keys=OFF")
@@ -261,7 +316,7 @@ class Database:
     def tidy(self) -> None:
         """Move SQLite's log into its file, as far as readers allow."""
         if self.engine.dialect.name == "sqlite":
-            with _mapped(self.shown), self.engine.connect() as connection:
+            with mapped(self.shown), self.engine.connect() as connection:
                 # Straight to the driver: a checkpoint must be outside of any transaction.
                 cursor = connection.connection.cursor()
                 cursor.execute("PRAGMA busy_timeout=1000")
@@ -271,6 +326,17 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def _weakly(database: Database) -> Callable[..., None]:
+    """`require_same_file` for an engine's events, without keeping the database alive."""
+    known = weakref.ref(database)
+
+    def require(*_: Any) -> None:
+        if (own := known()) is not None:
+            own.require_same_file()
+
+    return require
 
 
 def _dangling(connection: Connection) -> Counter[tuple[str, str]]:
@@ -293,7 +359,7 @@ def parse_url(url: str | URL) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number
         raise CallError(f"{url!r} is not a database URL.", "Write postgresql://USER:PASSWORD@HOST/NAME.") from None
     backend = parsed.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
@@ -310,83 +376,5 @@ def _postgres_engine(url: URL, schema: str | None) -> Engine:
         raise MissingExtraError("psycopg", "postgres", "A PostgreSQL collection") from None
 
 
-def _prepare_sqlite(connection: Any, record: Any) -> None:
-    record.info["pid"] = os.getpid()
-    # Transactions are begun by hand below: the driver's own would start a read transaction and upgrade it later,
-    # which fails at once, without waiting, when another process writes meanwhile.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout={BUSY_MILLISECONDS}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
 def _add_functions(connection: Any, _record: Any) -> None:
     add_functions(connection)
-
-
-def _refuse_inherited(_connection: Any, record: Any, proxy: Any) -> None:
-    """A connection that was in use at a fork is not the child's; the idle ones were closed before it."""
-    if record.info["pid"] != os.getpid():
-        record.dbapi_connection = proxy.dbapi_connection = None
-        raise DisconnectionError("The connection belongs to another process.")
-
-
-def _close_before_forks(engine: Engine) -> None:
-    """Have idle connections closed before this process forks.
-
-    SQLite counts the locks of a file within a process, and that count crosses the fork: a child whose parent had idle
-    connections believes in locks that only the parent holds, and what it commits can be lost.
-    """
-    if not hasattr(os, "register_at_fork"):
-        return
-    known = weakref.ref(engine)
-
-    def close() -> None:
-        if (own := known()) is not None:
-            own.dispose()
-
-    os.register_at_fork(before=close)
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    write = connection.get_execution_options().get("underdrawing_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-
-_DAMAGE = ("malformed", "not a database", "disk image", "Could not decode to UTF-8")
-"""What SQLite and its driver say of a damaged file."""
-
-
-_OPERATIONAL = (OperationalError, sqlite3.OperationalError)
-
-
-@contextmanager
-def _mapped(shown: str) -> Iterator[None]:
-    try:
-        yield
-    except (DatabaseError, sqlite3.Error) as error:  # SQLite's own where its driver is asked without SQLAlchemy
-        if any(sign in str(error) for sign in _DAMAGE):
-            raise CorruptionError(
-                f"{shown} is damaged: {_cause(error)}.",
-                "Restore it from a backup, or index again into a new folder.",
-            ) from error
-        remedy = "Is the database reachable, writable and not full?" if isinstance(error, _OPERATIONAL) else None
-        raise StoreError(f"{shown}: {_cause(error)}.", remedy) from error
-    except SQLAlchemyError as error:
-        raise StoreError(f"{shown}: {_cause(error)}.") from error
-    except ValueError as error:
-        # What comes from the driver or a column is no text, no JSON or no time: found by flipping bits of the file.
-        raise CorruptionError(
-            f"{shown} is damaged: {error}.", "Restore it from a backup, or index again into a new folder."
-        ) from error
-
-
-def _cause(error: SQLAlchemyError | sqlite3.Error) -> str:
-    original = getattr(error, "orig", None) or error
-    return (str(original).strip() or type(original).__name__).splitlines()[0]

@@ -68,6 +68,25 @@ class WriterLock:
         self._file = file
         return self
 
+    def require(self) -> None:
+        """See that the lock is still one: that the file which is held is the one that others find.
+
+        Raises:
+            StoreError: Somebody removed it, so that another writer may hold one of its own.
+        """
+        if self._file is None:
+            return
+        held = os.fstat(self._file.fileno())
+        try:
+            found = self.path.stat()
+        except OSError:
+            found = None
+        if found is None or not os.path.samestat(held, found):
+            raise StoreError(
+                f"{self.path} was removed or replaced while it was held: another writer may be at work.",
+                "Run it again, and leave the file alone: the lock ends with its process.",
+            )
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -147,7 +147,8 @@ class PseudoTargetGenerator:
             for each in spec.words
         ]
         digest = _weights_digest(folder) if folder.is_dir() else str(source)
-        with quietly():  # moved after loading: what the loader calls its dtype depends on the release
+        # Moved after loading: what the loader calls its dtype depends on the release.
+        with loading(), quietly():
             pipeline = pipeline.to(device, getattr(torch, dtype))
         return cls(pipeline, spec, inversions, name=str(source), digest=digest)
 

@@ -19,6 +19,7 @@ from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.model_files import read_json
 from indexer.embed.protocol import Dtype
 from indexer.errors import ItemError, ModelError
+from indexer.forks import Lock
 from indexer.types import ImageSource, JsonValue
 from retrieval.write.answers import read_prompt, sentence_in
 from retrieval.write.models import TOKENS, TextModel, load_model, settled_dtype, transformers_5
@@ -85,7 +86,7 @@ class ImageToText:
         dtype: Dtype = Dtype.FLOAT32,
     ) -> None:
         self.name = name
-        self._processor = processor
+        self._processor, self._preparing = processor, Lock()
         self._text = _question(processor, spec, prompt, name) if spec.asked else None
         self._model = TextModel(model, device=device, dtype=dtype, name=name)
         self._identity: dict[str, JsonValue] = {
@@ -159,7 +160,8 @@ class ImageToText:
     def _inputs(self, picture: Image) -> Mapping[str, torch.Tensor]:
         asked = {} if self._text is None else {"text": [self._text]}
         try:
-            return dict(self._processor(images=[picture], return_tensors="pt", **asked))
+            with self._preparing:  # tokenizers are changed by being called
+                return dict(self._processor(images=[picture], return_tensors="pt", **asked))
         except ValueError as error:  # such as Qwen's processor of a picture 200 times as wide as high
             raise ItemError("decode-failed", f"{self.name} cannot read the picture: {error}") from error
 

@@ -7,7 +7,6 @@ What this module does not know: pictures, caches, how sentences are used.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.protocol import Dtype
 from indexer.embed.weights import weights_digest
 from indexer.errors import ModelError, WritingError, first_line
+from indexer.forks import Lock
 from indexer.types import JsonValue
 from retrieval.write.answers import filled, read_prompt, sentence_in
 from retrieval.write.models import TOKENS, TextModel, load_model, settled_dtype, transformers_5
@@ -57,7 +57,7 @@ class ChatModel:
                 "Use a model that was tuned to chat or instruct.",
             )
         self.name = name
-        self._tokenizer, self._reading = tokenizer, threading.Lock()
+        self._tokenizer, self._reading = tokenizer, Lock()
         self._template = _template(tokenizer, name)
         self._prompt = prompt
         self._model = TextModel(model, device=device, dtype=dtype, name=name)

@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from indexer.errors import CallError, WriterAwayError, WritingError
 from indexer.types import JsonValue
@@ -65,11 +65,13 @@ class Endpoint:
         together: int = 8,
     ) -> None:
         settled = (url or os.environ.get(URL_VARIABLE) or OPENAI).rstrip("/")
-        parts = urlsplit(settled)
+        parts = _address(settled)
         # Whoever typed no address must learn where the one in use is from.
         self._whence = "" if url else f" It is from {URL_VARIABLE}." if os.environ.get(URL_VARIABLE) else UNTOLD
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-            shown = f"{parts.scheme}://{parts.hostname or ''}" if "@" in settled else settled
+        if parts is None or parts.username is not None:
+            # What stands before an @ may be a password.
+            host = settled.rpartition("@")[2].partition("/")[0]
+            shown = f"{settled.partition(':')[0][:10]}://{host[:200]}" if "@" in settled else settled[:200]
             raise CallError(
                 f"{shown} is no address of an API.{self._whence}",
                 "Write one such as http://localhost:8000/v1, without a user or a key in it.",
@@ -231,3 +233,16 @@ def _asked_wait(error: urllib.error.HTTPError, otherwise: float) -> float:
         return min(max(float(error.headers.get("Retry-After", "")), 0.0), LONGEST_WAIT)
     except ValueError:
         return otherwise
+
+
+def _address(url: str) -> SplitResult | None:
+    """The parts of the URL of an API, or None where it is none that could be asked."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # an open bracket, a port that is none, a name that no machine has
+        return None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
+        return None
+    return parts

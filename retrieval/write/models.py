@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from indexer.embed.checkpoints import quietly
 from indexer.embed.pairs import load_pair
 from indexer.embed.protocol import Dtype
 from indexer.errors import CallError, MissingExtraError, ModelError, WritingError, first_line
+from indexer.forks import Lock
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class TextModel:
         # transformers 5 renames this argument on the way.
         self._remembered = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
         # A model is not shared between threads.
-        self._working = threading.Lock()
+        self._working = Lock()
 
     def generate(
         self, inputs: Sequence[Mapping[str, torch.Tensor]], *, opening: torch.Tensor | None = None, **options: Any

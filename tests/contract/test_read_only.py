@@ -12,6 +12,7 @@ from indexer import Collection, Document
 from indexer.errors import StoreError
 from indexer.store import database, read_only
 from indexer.store.catalog import Catalog
+from indexer.store.filters import parse
 from indexer.store.read_only import DisturbedError, LonelyConnection
 
 
@@ -68,7 +69,7 @@ def test_what_was_disturbed_is_read_again(reader, folder, monkeypatch, method):
 
     monkeypatch.setattr(read_only, "LonelyConnection", Interrupted)
     arguments = {
-        "spaces": (1,), "segments": (1, 1), "counts": (1,), "modalities": (1, 50), "matching": ({"n": {"$lt": 3}}, 1, 1),
+        "spaces": (1,), "segments": (1, 1), "counts": (1,), "modalities": (1, 50), "matching": (parse({"n": {"$lt": 3}}), 1, 1),
         "documents": ([0, 1, 2], 1),
     }.get(method, ())  # fmt: skip
     told = getattr(Catalog(reader.database), method)(*arguments)

@@ -348,6 +348,7 @@ class TestWhatMayHideDocuments:
             ("missing", "sub/50%2541"),
             ("missing", ""),
         ]
+        assert rejects[1].detail == f"{root / 'nas'} is a link to {tmp_path / 'away'}, which is not there."
 
     def test_a_folder_whose_list_breaks_off(self, folder, read, monkeypatch):
         root = folder({"a.png": b"", "b/c.png": b"", "b/d.png": b"", "e.png": b""})

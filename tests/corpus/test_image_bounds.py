@@ -72,6 +72,7 @@ class TestLargePhotographs:
         assert refused(data, max_pixels=95) == "too-many-pixels"
         with pytest.raises(ItemError, match=r"max_pixels.*--max-pixels"):
             decode_image(data, max_pixels=95)
+        assert refused(data, max_pixels=95, hint=1) == "too-many-pixels"
 
     def test_a_hint_may_make_it_smaller_still(self, picture, encoded):
         data = encoded(picture((800, 640)), "JPEG")
@@ -170,6 +171,7 @@ class TestBombs:
     def test_comments_among_the_numbers_of_a_plain_ppm(self, comment):
         data = b"P2\n2 2\n255\n" + comment * 20_000 + b"1 2 " + comment * 20_000 + b"3 4"
         assert np.asarray(decode_image(data))[:, :, 0].tolist() == [[1, 2], [3, 4]]
+        assert b"#" not in image_bounds.checked_structure("PPM", data, 100)  # what Pillow takes one by one
 
     @pytest.mark.parametrize(("magic", "bands"), [(b"P5", 1), (b"P6", 3)])
     @pytest.mark.parametrize("most", [1, 100, 254, 256, 1_023, 65_534])

@@ -1,5 +1,6 @@
 """A table that names images of its folder gives them their text and fields, and each image is one document."""
 
+import csv
 import json
 import unicodedata
 
@@ -25,8 +26,15 @@ def told(tmp_path):
             (tmp_path / name).write_bytes(PNG)
         (tmp_path / table_name).parent.mkdir(parents=True, exist_ok=True)
         if table_name.endswith(".parquet"):
-            keys = {key for row in table for key in row}
+            keys = dict.fromkeys(key for row in table for key in row)
             pq.write_table(pa.table({key: [row.get(key) for row in table] for key in keys}), tmp_path / table_name)
+        elif table_name.endswith(".json"):
+            (tmp_path / table_name).write_text(json.dumps(table))
+        elif table_name.endswith(("csv", "tsv")):
+            with (tmp_path / table_name).open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(table[0]), delimiter="\t" if table_name.endswith("tsv") else ",")
+                writer.writeheader()
+                writer.writerows(table)
         else:
             (tmp_path / table_name).write_text("".join(json.dumps(row) + "\n" for row in table))
         entries = list(open_corpus(tmp_path))
@@ -41,10 +49,35 @@ def told(tmp_path):
     return read
 
 
-@pytest.mark.parametrize("table_name", ["metadata.jsonl", "metadata.parquet", "captions.jsonl", "captions.parquet"])
-def test_text_and_fields_reach_the_images(told, table_name):
-    table = [{"image": "a.png", "text": "red", "n": 1}, {"image": "b.png", "text": "blue", "n": 2}]
-    assert told(table, table_name=table_name) == ({"a.png": ("red", {"n": 1}), "b.png": ("blue", {"n": 2})}, [])
+@pytest.mark.parametrize("key", ["file_name", "image", "image_file_name", "File Name", "filename", "path"])
+@pytest.mark.parametrize("stem", ["metadata", "captions"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv", "json", "parquet"])
+def test_text_and_fields_reach_the_images(told, suffix, stem, key):
+    table = [{key: "a.png", "text": "red", "n": 1}, {key: "b.png", "text": "blue", "n": 2}]
+    found = told(table, table_name=f"{stem}.{suffix}")
+    assert found == ({"a.png": ("red", {"n": 1}), "b.png": ("blue", {"n": 2})}, [])
+
+
+def test_rows_without_text_reach_them_too(told):
+    table = [
+        {"file_name": "a.png", "label": 3, "objects": {"bbox": [[1, 2, 3, 4]]}},
+        {"file_name": "b.png", "label": 4},
+    ]
+    assert told(table) == (
+        {"a.png": (None, {"label": 3, "objects": {"bbox": [[1, 2, 3, 4]]}}), "b.png": (None, {"label": 4})},
+        [],
+    )
+
+
+def test_a_caption_is_text_and_stays_a_field(told):
+    documents, _ = told([{"file_name": "a.png", "caption": "red"}, {"file_name": "a.png", "caption": "round"}])
+    assert documents["a.png"] == ("red\nround", {"caption": "red"})
+
+
+def test_urls_in_place_of_names_are_rejects_and_the_images_documents(told):
+    documents, rejects = told([{"file_name": "https://example.org/a.png", "text": "red"}] * 2)
+    assert set(documents) == {"a.png", "b.png"}
+    assert [each.reason for each in rejects] == ["remote-uri"] * 2
 
 
 def test_images_below_are_reached_and_the_nearest_table_counts(told, tmp_path):

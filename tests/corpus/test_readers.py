@@ -145,9 +145,10 @@ def test_reasons_are_stable():
     assert {str(reason) for reason in Reason} == {
         *("missing", "not-a-file", "unreadable", "too-many-bytes", "empty", "truncated", "damaged"),
         *("not-an-image", "svg", "unsupported-format", "too-many-pixels", "decode-failed", "aspect"),
-        *("too-complex", "missing-package"),
+        *("too-complex", "missing-package", "too-many-images"),
         *("bad-json", "not-utf-8", "nul", "too-long", "bad-id", "bad-text", "bad-image", "bad-fields", "remote-uri"),
         *("not-unicode", "duplicate-id", "other-source", "members-apart", "bad-row", "no-column"),
+        "too-many-images",
     }
     with pytest.raises(UnknownNameError, match="truncated"):
         Reason("boring")

@@ -71,6 +71,11 @@ def told(tmp_path):
         ({"logs/a.jsonl.gz": gzip.compress(lines({"text": "x"}))}, ["logs/a.jsonl.gz-1"]),
         ({"a.jsonl": lines({"text": "x"}), "a.parquet": parquet(text=["y"])}, ["a.jsonl-1", "a-0"]),
         ({"a.jsonl": lines({"id": "own", "text": "x"})}, ["own"]),
+        ({"a.csv": b"text,n\nx,1\ny,2\n", "b/a.tsv": b"id\ttext\nown\tz\n"}, ["a.csv-2", "a.csv-3", "own"]),
+        (
+            {"a.csv": b"text\nx\n", "a.tsv": b"text\ny\n", "a.jsonl": lines({"text": "z"})},
+            ["a.csv-2", "a.jsonl-1", "a.tsv-2"],
+        ),
         ({"a.jsonl": lines({"text": "x"}), "x.png": PNG, "note.txt": b"n"}, ["a.jsonl-1", "note.txt", "x.png"]),
     ],
 )
@@ -118,7 +123,13 @@ def test_what_img2dataset_writes_beside_a_shard(told):
 
 
 @pytest.mark.parametrize(
-    "content", [{"n.parquet": parquet(n=list(range(50)))}, {"n.jsonl": lines(*({"n": n} for n in range(50)))}]
+    "content",
+    [
+        {"n.parquet": parquet(n=list(range(50)))},
+        {"n.parquet": parquet(n=[1, 2], blob=[b"no image", b"neither"])},
+        {"n.jsonl": lines(*({"n": n} for n in range(50)))},
+        {"n.csv": b"a,b\n1,2\n3,4\n"},
+    ],
 )
 def test_a_table_without_text_or_image_is_passed_over_as_a_whole(told, content):
     assert told({**content, "x.png": PNG}) == (["x.png"], {}, dict.fromkeys(content, "table without text or image"))
@@ -133,6 +144,35 @@ def test_empty_rows_before_others_are_rejects(told, tmp_path):
 def test_tables_of_spark(told):
     files = {"_metadata.parquet": parquet(text=["x"]), "_SUCCESS": b"", "part-0.parquet": parquet(text=["x"])}
     assert told(files) == (["part-0-0"], {}, {"_metadata.parquet": ".parquet", "_SUCCESS": "no suffix"})
+
+
+def test_a_list_of_objects_that_is_no_sidecar_is_a_table(told):
+    rows = b'\xef\xbb\xbf [\n {"text": "x"}, {"id": "own", "text": "y"}]'
+    files = {
+        "train.json": rows,
+        "a/x.png": PNG,
+        "a/x.json": rows,
+        "vocab.json": b'["a", "b"]',
+        "README.md": b"# A card",
+    }
+    ids, rejects, passed = told(
+        {**files, "infos.json": b'{"a": 1}', "b/names.json": b'[{"name": "n"}]', ".h.json": rows}
+    )
+    assert ids == ["a/x.png", "train.json-1", "own"]
+    assert rejects == {"x.json": "bad-json"}
+    assert passed == {
+        ".h.json": "hidden file",
+        "README.md": "README beside tables",
+        "names.json": "table without text or image",
+        "infos.json": ".json",
+        "vocab.json": ".json",
+    }
+
+
+def test_hidden_tables_are_passed_over(told, tmp_path):
+    files = {".a.jsonl": lines({"image": "x.png", "text": "x"}), "x.png": PNG, "README.md": b"hello"}
+    assert told(files) == (["README.md", "x.png"], {}, {".a.jsonl": "hidden file"})
+    assert [each.document.text for each in open_corpus(tmp_path) if isinstance(each, Record)] == ["hello", None]
 
 
 def test_a_broken_table_costs_itself(told):

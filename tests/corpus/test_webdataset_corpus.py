@@ -71,6 +71,13 @@ class TestDocuments:
         [record], _ = read(shard(members))
         assert (record.document.id, record.document.image) == ("v1.0/x", b"yes")
 
+    def test_several_images(self, shard, read, monkeypatch):
+        path = shard([("x.1.png", b"1"), ("x.2.png", b"2"), ("x.10.png", b"3"), ("x.txt", b"t")])
+        [record], _ = read(path)
+        assert (record.document.id, record.document.images) == ("x", (b"1", b"2", b"3"))
+        monkeypatch.setattr(reader, "MAX_IMAGES", 2)
+        assert [each.reason for each in read(path)[1]] == ["too-many-images"]
+
     def test_leading_dot_slash_is_dropped(self, shard, read):
         assert ids(read(shard([("./x.txt", "t"), ("././y.txt", "t")]))[0]) == ["x", "y"]
 

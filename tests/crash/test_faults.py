@@ -21,7 +21,7 @@ from sqlalchemy import event
 
 from indexer import Collection, Document
 from indexer.errors import StoreError, UnderdrawingError
-from indexer.store import database, ledger, lock, publish
+from indexer.store import ledger, lock, publish, sqlite
 
 DOCUMENTS = [Document("a", text="cat"), Document("b", text="dog", image=png(1, 2, 3)), Document("c", text="bird")]
 FLIPS = 6
@@ -126,7 +126,7 @@ def test_a_folder_that_may_only_be_read_is_searched():
 
 
 def test_a_database_that_stays_busy_says_so_and_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(database, "BUSY_MILLISECONDS", 50)
+    monkeypatch.setattr(sqlite, "BUSY_MILLISECONDS", 50)
     with Collection.open(tmp_path / "shop", "fake:16") as shop:
         shop.add(DOCUMENTS)
         before = contents(shop)

@@ -15,8 +15,10 @@ import doomed
 import pytest
 from answers import contents, found
 from doomed import DIED, FIRST, After, Before, Half
+from sqlalchemy import text
 
 from indexer import Collection
+from indexer.store.database import Database
 
 COMMIT_STEPS = {
     "before the media": Before("indexer.media:write_pending"),
@@ -25,7 +27,7 @@ COMMIT_STEPS = {
     "after the media's sync, before its name": After("indexer.files:_sync_file"),
     "before the media's folder": Before("indexer.files:sync_folder", call=2),
     "after the media": After("indexer.writer:settle_images"),
-    "before the segment": Before("indexer.writer:write_segment"),
+    "before the segment": Before("indexer.writer:write_parts"),
     "half a segment": Half("segments"),
     "after the segment": Before("indexer.writer:publish"),
     "in the transaction, at its beginning": Before("indexer.store.publish:_bury"),
@@ -65,8 +67,8 @@ START_STEPS = {
     "with the lock": Before("indexer.layout/Layout:clear"),
     "in the schema": After("indexer.store.database:upgrade"),
     "after the tables": After("indexer.store.database/Database:create"),
-    "after generation 0": After("indexer.collection:create_first_generation"),
-    "after the space": After("indexer.collection:create_space"),
+    "after generation 0": After("indexer.starting:create_first_generation"),
+    "after the space": After("indexer.starting:create_space"),
     "half of collection.json": Half("shop"),
     "after collection.json": After("indexer.layout/Layout:publish"),
 }
@@ -179,6 +181,7 @@ def test_compact(stocked, database_url, step):
 
 @pytest.mark.parametrize("step", START_STEPS)
 def test_start(tmp_path, database_url, closing, step):
+    schemas = schemas_of(database_url)
     assert doomed.run(doomed.doomed_start, START_STEPS[step], tmp_path / "shop", database_url) == DIED
     for model in ("fake:16", None):
         shop = closing(Collection.open(tmp_path / "shop", model, database=database_url))
@@ -188,3 +191,16 @@ def test_start(tmp_path, database_url, closing, step):
     assert {path.name for path in shop.path.iterdir() if not path.name.startswith("metadata.db")} == {
         "collection.json", "writer.lock", "segments", "media",
     }  # fmt: skip
+    assert len(schemas_of(database_url) - schemas) == (0 if database_url is None else 1)
+
+
+def schemas_of(url):
+    """Those of collections, in PostgreSQL."""
+    if url is None:
+        return set()
+    base = Database(url)
+    with base.read() as connection:
+        rows = connection.execute(text("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'underdrawing%'"))
+        names = set(rows.scalars())
+    base.close()
+    return names

@@ -69,6 +69,19 @@ def test_a_log_gets_a_line_now_and_then(tmp_path, capsys, monkeypatch):
     assert all(line.endswith("2 rejected") for line in lines)
 
 
+def test_a_reader_that_gives_nothing_says_where_it_is(tmp_path, capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    (tmp_path / "shard.tar").write_bytes(b"")
+    with IndexProgress(open_corpus(tmp_path / "shard.tar"), tmp_path / "shard.tar") as progress:
+        for seconds, prepared in ((31, 10), (62, 20), (93, 20)):
+            now[0] = 100.0 + seconds
+            progress(Progress(prepared=prepared, read=70_000, place="file:///a/b%20c.tar#key=d/0001"))
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert "read" not in first + second
+    assert third.endswith(" · 70,000 read, at b c.tar#key=d/0001")
+
+
 def test_done_is_what_is_committed_or_prepared_whichever_is_more(tmp_path, capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

@@ -31,7 +31,7 @@ def ids(answer):
 
 
 def test_the_json_has_the_promised_keys_and_no_other(found, photos):
-    answer = found("a red square", "--image", photos / "red.png", "-k", 2)
+    answer = found("a red square", "--image", photos / "red.png", "-k", 2, "--keep-reference")
     assert set(answer) == ANSWER
     assert [set(hit) for hit in answer["hits"]] == [HIT, HIT]
     best = answer["hits"][0]
@@ -53,8 +53,17 @@ def test_the_parts_of_the_call_reach_the_query(found, photos):
     assert found("square", "--like", "red.png", "--method", "slerp")["method"] == "slerp"
 
 
+def test_the_reference_is_left_out_and_told_unless_it_is_to_be_kept(found, photos):
+    asked = ("square", "--image", photos / "red.png")
+    left = found(*asked)
+    assert "red.png" not in ids(left)
+    assert any("Left out 'red.png'" in note and "--keep-reference" in note for note in left["notes"])
+    assert "red.png" in ids(found(*asked, "--keep-reference"))
+    assert "red.png" in ids(found("--image", photos / "red.png"))
+
+
 def test_weights_reach_the_query(found, photos):
-    composed = ("a note about lamps", "--image", photos / "red.png")
+    composed = ("a note about lamps", "--image", photos / "red.png", "--keep-reference")
     assert ids(found(*composed, "--image-weight", 0))[0] == "note.txt"
     assert ids(found(*composed, "--text-weight", 0))[0] == "red.png"
 
@@ -95,6 +104,54 @@ def test_what_is_stored_cannot_steer_the_terminal(run, tmp_path, monkeypatch):
     assert "[bold]loud[/bold] :smile: \u9b5a" in shown
     assert "a[/]" in shown
     assert "[link=x]k" in shown
+
+
+LONG = "photographs/2024/summer holidays by the sea/" + "x" * 90 + "/IMG 0001 (copy 2).jpeg"
+IDS = [LONG, "a" * 300, "\u9b5a" * 60, "short"]
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80, 120, 250])
+def test_ids_are_printed_whole_at_any_width(run, tmp_path, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with Collection.open(tmp_path / "long", model="fake:64") as shop:
+        shop.add([Document(name, "words " * 40, fields={"field": "value " * 20}) for name in IDS])
+    for wanted in (IDS, IDS[-1:]):
+        where = json.dumps({"$id": {"$in": wanted}})
+        shown = run("search", tmp_path / "long", "words", "--not", "x", "--where", where).stdout.splitlines()
+        for name in wanted:
+            assert sum(name in line for line in shown) == 1, name
+        assert "words" in " ".join(shown)
+
+
+ACTING = [chr(code) for code in (*range(0x1, 0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F),
+          *range(0x2066, 0x206A), 0x2028, 0x2029)]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [(), ("--json",)])
+def test_no_character_that_a_terminal_acts_on_gets_there(run, tmp_path, how):
+    text = "gpj." + "|".join(ACTING) + ".exe \u200d\U0001f469\u200d\U0001f4bb \u05d0"
+    with Collection.open(tmp_path / "evil", model="fake:64") as shop:
+        shop.add([Document(text, text, fields={text: text})])
+    done = run("search", tmp_path / "evil", "red", "--where", json.dumps({"x" + text: None}), *how)
+    assert done.exit_code == 0
+    for shown in (done.stdout, done.stderr):
+        assert not set(shown) & set(ACTING) - {"\n"}
+    assert "\u05d0" in done.stdout
+    if how:
+        answer = json.loads(done.stdout)
+        assert (answer["hits"][0]["id"], answer["hits"][0]["fields"]) == (text, {text: text})
+    refused = run("search", tmp_path / "evil", "red", "--where", json.dumps({"x": {text: 1}}))
+    lost = run("search", tmp_path / "evil", "red", "--like", text + "?")
+    for done in (refused, lost):
+        assert done.exit_code == 2
+        assert not set(done.stdout + done.stderr) & set(ACTING) - {"\n"}
+
+
+def test_an_image_by_url_is_refused_by_its_name(run, shop):
+    for option in ("--image", "--not-image"):
+        done = run("search", shop, "red", option, "https://example.org/a.jpg")
+        assert done.exit_code == 2
+        assert "https://example.org/a.jpg. Nothing is fetched" in done.stderr
 
 
 def test_html_writes_a_page_beside_the_json(run, shop, tmp_path):

@@ -51,6 +51,15 @@ def asker(server, waits):
     [
         (None, "nonsense", r"nonsense is no address of an API. It is from OPENAI_BASE_URL. Write one such as"),
         (None, "http://me:secret@host/v1", r"http://host is no address of an API. It is from OPENAI_BASE_URL"),
+        ("http://[::1", "nonsense", r"http://\[::1 is no address of an API. Write one"),
+        ("http://host:port/v1", "nonsense", r"http://host:port/v1 is no address of an API"),
+        ("http://host:99999/v1", "nonsense", r"http://host:99999/v1 is no address of an API"),
+        ("http://a..b/v1", "nonsense", r"http://a..b/v1 is no address of an API"),
+        ("http://" + "a" * 64 + "/v1", "nonsense", r"a is no address of an API|/v1 is no address of an API"),
+        ("http://two words/v1", "nonsense", r"two words/v1 is no address of an API"),
+        ("http://host\n/v1", "nonsense", r"no address of an API"),
+        ("http://me:secret@[::1", "nonsense", r"http://\[::1 is no address of an API"),
+        ("", "http://[::1", r"http://\[::1 is no address of an API. It is from OPENAI_BASE_URL"),
         ("ftp://host", "nonsense", r"ftp://host is no address of an API. Write one"),
     ],
 )

@@ -143,7 +143,7 @@ def test_documents_of_every_kind_are_searched_jointly_from_the_command_line(tmp_
         ])  # fmt: skip
         assert [(each.uri, each.reason) for each in added.rejected] == [("narrow", "aspect")]
         assert shop.info()["by_modality"] == {"image": 1, "text": 1, "image+text": 1}
-        both = Retriever(shop, "joint").search(Query(text="a blue circle", image=pictures[1]), k=3)
+        both = Retriever(shop, "joint").search(Query(text="a blue circle", image=pictures[1]), k=3, keep_reference=True)
         with shop.snapshot() as snapshot:
             page = snapshot.vectors(snapshot.vector_ids(["page"]))[0]
         # The same item as a query and as a document: apart by the instruction alone.

@@ -17,7 +17,6 @@ from indexer.corpus.json_file import JsonCorpus
 from indexer.corpus.jsonl import JsonlCorpus
 from indexer.corpus.parquet import ParquetCorpus
 from indexer.corpus.records import Record
-from indexer.corpus.rows import FURTHER_IMAGE
 from indexer.types import PassedOver, Rejected
 
 
@@ -120,6 +119,10 @@ class TestImages:
             {"photos": "12", "text": "a flat"},
             {"picture": "yes", "text": "t"},
             {"uri": "urn:isbn:1", "text": "a book"},
+            {"title": "a.png", "text": "about a file"},
+            {"note": "you can see it in the file called a.png", "text": "t"},
+            {"source": "https://example.org/a.png", "text": "t"},
+            {"suffix": ".png", "text": "t"},
         ],
     )
     def test_texts_about_other_things_stay_texts(self, door, kind, row):
@@ -134,6 +137,14 @@ class TestImages:
         """It is left to the decoder, which rejects it; no text document is made of the rest."""
         [record], _, _ = door(kind, {name: "gone.jpg", "text": "t"})
         assert record.document.image == tmp_path / "gone.jpg"
+
+    @pytest.mark.parametrize("kind", DOORS)
+    @pytest.mark.parametrize("name", ["shot", "front view", "src", "Bild"])
+    @pytest.mark.parametrize("value", ["a.png", "d/my photo.JPEG", "../x.cr2", "a.svg"])
+    def test_a_path_of_an_image_is_one_whatever_its_name(self, door, tmp_path, kind, name, value):
+        [record], _, _ = door(kind, {"id": "i.png", name: value, "text": "t", "title": "t.png"})
+        assert (record.document.id, record.document.image) == ("i.png", tmp_path / value)
+        assert record.document.fields == {"title": "t.png"}
 
     @pytest.mark.parametrize("kind", DOORS)
     def test_of_two_the_choice_is_told(self, door, tmp_path, kind):
@@ -156,8 +167,12 @@ class TestImages:
     @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
     def test_several_images(self, door, tmp_path, kind):
         [record], _, passed_over = door(kind, {"images": ["a.png", "b.png", "c.png"], "text": "t"})
-        assert record.document.image == tmp_path / "a.png"
-        assert passed_over == [FURTHER_IMAGE] * 2
+        assert record.document.images == (tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png")
+        assert (record.document.image, passed_over) == (tmp_path / "a.png", [])
+
+    def test_each_image_counts_in_the_stamp(self, door):
+        stamps = {door("jsonl", {"images": images, "text": "t"})[0][0].stamp for images in (["YQ=="], ["YQ==", "YQ=="])}
+        assert len(stamps) == 2
 
     @pytest.mark.parametrize(
         ("value", "reason"),
@@ -299,6 +314,13 @@ class TestIds:
         assert "'text', 'n'" in reject.detail
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_a_key_that_no_object_has_is_told(door, kind):
+    records, [reject], _ = door(kind, {"text": "t"}, {"text": "u", "shot": None}, image="wrong", text="text")
+    assert (len(records), reject.reason, reject.hides) == (2, "no-column", None)
+    assert "'wrong'" in reject.detail
+
+
 class TestSamples:
     """The JSON of a member of an archive, by the same rule."""
 
@@ -340,3 +362,22 @@ def test_wide_rows_are_read_by_the_same_rule(tmp_path):
     row = {f"c{n}": n for n in range(1_000)} | {"Image": "a.png", "Caption": "t"}
     parts = find_parts(row, Columns(), tmp_path)
     assert (parts.images, parts.text, len(parts.fields)) == ([tmp_path / "a.png"], "t", 1_001)
+
+
+@pytest.mark.parametrize("kind", DOORS)
+def test_names_of_files_by_the_end_of_their_columns_names(door, kind, tmp_path):
+    row = {"input_file_name": "a.png", "output_file_name": "b.png", "text": "make it red"}
+    [record], rejects, _ = door(kind, row)
+    assert (record.document.image, record.document.text, rejects) == (tmp_path / "a.png", "make it red", [])
+    assert record.document.fields == {"output_file_name": "b.png"}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+def test_lists_of_names_of_files(door, kind, tmp_path):
+    [record], _, passed = door(kind, {"view_file_names": ["a.png", "b.png"], "file_name": None, "n": 1})
+    assert (record.document.images, passed) == ((tmp_path / "a.png", tmp_path / "b.png"), [])
+
+
+def test_other_files_named_by_such_columns_are_fields(door):
+    [record], rejects, _ = door("jsonl", {"audio_file_name": "a.mp3", "text": "a song"})
+    assert (record.document.image, record.document.fields, rejects) == (None, {"audio_file_name": "a.mp3"}, [])

@@ -1,0 +1,71 @@
+"""A page: a JSON file in a folder that names its images, `{"text": ..., "images": ["a.jpg", "b.jpg"]}`.
+
+It is one document of a text and several images, and the images are no documents beside it. Its id is the path of the
+file, unless it has an `id`; every other key is a field. A page of one image is a description of that image.
+
+What this module does not know: which files of a folder describe others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from indexer.corpus.columns import Columns, find_parts
+from indexer.corpus.image_values import has_image_suffix
+from indexer.corpus.paths import portable_name, read_file
+from indexer.corpus.records import Entry, Record, make_record, of_document, parse_object, record_or_rejected
+from indexer.corpus.suffixes import DETAILS, split_name
+from indexer.errors import ItemError
+
+MAX_PAGE_BYTES = 1 << 20
+"""A larger file of JSON is no page."""
+_KEY = "images"
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page: a JSON object with a list of names of image files under `images`."""
+    if split_name(path.name)[1] != DETAILS:
+        return False
+    try:
+        content = read_file(path, MAX_PAGE_BYTES)
+        if b'"images"' not in content:
+            return False
+        named = parse_object(content).get(_KEY)
+    except ItemError:
+        return False
+    return isinstance(named, list) and any(has_image_suffix(each) for each in named)
+
+
+class PageCorpus:
+    """The one document of a page.
+
+    Args:
+        path: The file's absolute path.
+        id: The id of a page without one.
+
+    Attributes:
+        source: The file's path.
+    """
+
+    def __init__(self, path: Path, id: str) -> None:
+        self._path, self._id = path, id
+        self.source = portable_name(str(path))
+
+    def __iter__(self) -> Iterator[Entry]:
+        yield record_or_rejected(self._path.as_uri(), self._record, hides="")
+
+    def _record(self) -> Record:
+        details: dict[str, Any] = parse_object(read_file(self._path, MAX_PAGE_BYTES))
+        own = details.get("id") or None
+        with of_document(self._id if own is None else own) as id:
+            parts = find_parts(details, Columns(image=_KEY), self._path.parent)
+            return make_record(
+                id=id,
+                text=parts.text,
+                images=parts.images,
+                fields=parts.fields,
+                uri=self._path.as_uri(),
+                derived=own is None,
+            )
