@@ -121,6 +121,20 @@ class Searcher:
         self._lacking = self._lack()
         self._incomplete = bool(self.wants(1.0))
 
+    def require_ids(self, below: int) -> None:
+        """See that all vector ids are ones that were given out.
+
+        Raises:
+            CorruptionError: A segment has another, which answers would be sorted by.
+        """
+        for part in self._parts:
+            if len(part.ids) and not 0 <= int(part.ids[0]) <= int(part.ids[-1]) < below:
+                raise CorruptionError(
+                    f"The segment {part.file.file} is damaged: its ids go from {part.ids[0]} to {part.ids[-1]}, and "
+                    f"{below:,} were given out.",
+                    "Run `underdrawing check --repair`, and index its documents again.",
+                )
+
     @property
     def scans(self) -> bool:
         """Whether a search looks at every row, in this process's memory."""

@@ -81,6 +81,7 @@ class Snapshot:
                     f"Generation {self.generation} was compacted away while it was opened.", "Open a new snapshot."
                 ) from error
             raise damaged(Path(error.filename), "it is missing") from error
+        self._searcher.require_ids(generation.next_vector)
         self._dead = self._searcher.exact.held(catalog.tombstones(self.generation, space.id))
         self._lock = Lock()
         self._filters: dict[Node, Ids] = {}

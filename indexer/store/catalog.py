@@ -237,9 +237,17 @@ class Catalog:
 
     def living_images(self, generation: int) -> Iterator[tuple[str, str, str | None]]:
         """(document id, image, sha256) of every image of a living document; of several, each in order."""
-        query = select(*IMAGE_COLUMNS).where(DocumentRow.image.is_not(None), _alive(DocumentRow, generation))
-        with self._pinned(generation) as connection:
-            yield from every_image(connection.execution_options(yield_per=1000).execute(query), self.database.shown)
+        last = -1
+        while True:  # in pages: no transaction stays open while whoever asks reads files
+            query = select(*IMAGE_COLUMNS, DocumentRow.key).where(
+                DocumentRow.image.is_not(None), _alive(DocumentRow, generation), DocumentRow.key > last
+            )
+            with self._pinned(generation) as connection:
+                rows = connection.execute(query.order_by(DocumentRow.key).limit(1000)).all()
+            if not rows:
+                return
+            yield from every_image((row[:-1] for row in rows), self.database.shown)
+            last = rows[-1].key
 
     @undisturbed
     def stamps(self, ids: Sequence[str], source: str) -> dict[str, str]:
