@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +43,7 @@ from indexer.index.stored import Stored, stored_indexes
 from indexer.indexing import BuiltIndex, build_indexes, checked_samples
 from indexer.ingest import Ingest, embed
 from indexer.layout import Layout
-from indexer.lazy_embedder import LazyEmbedder
+from indexer.lazy_embedder import LazyEmbedder, require_same_space
 from indexer.searcher import COVERED
 from indexer.snapshot import Snapshot, StoredDocument
 from indexer.starting import start
@@ -71,10 +70,13 @@ class Collection:
         space: Space,
         settings: IndexSettings,
         embedder: LazyEmbedder,
+        auto_compact: bool = True,
     ) -> None:
         self.layout, self.database, self.settings = layout, database, settings
         self.catalog = Catalog(database)
         self.space_id = space.id
+        self._plain, self._merges = space, auto_compact
+        self._centers = (Role.QUERY, Modality.TEXT) in space.means
         self._lazy = embedder
         self._opening = Lock()
         self._newest: Snapshot | None = None
@@ -92,6 +94,7 @@ class Collection:
         dtype: Dtype | str | None = None,
         device: str = AUTO,
         trust: bool = False,
+        auto_compact: bool = True,
     ) -> Collection:
         """Open a collection, or start one.
 
@@ -108,6 +111,7 @@ class Collection:
                 do not depend on it but for their last digits.
             trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
                 Without it, first use of the model raises `UntrustedModelError`.
+            auto_compact: Whether commits merge small segments into their own (`indexer/absorbing.py`).
 
         Raises:
             CollectionNotFoundError: There is none, and no model to start one with.
@@ -154,9 +158,9 @@ class Collection:
             lazy = LazyEmbedder(
                 model if model is not None else space.model, kept, device, chosen_by=folder if unnamed else None
             )
-            collection = cls(layout, base, space, index, lazy)
+            collection = cls(layout, base, space, index, lazy, auto_compact)
             if model is not None:
-                collection._require_same_space(lazy.comparable(space, folder), space)
+                require_same_space(folder, lazy.comparable(space, folder), space)
         except BaseException:
             base.close()
             raise
@@ -225,7 +229,7 @@ class Collection:
             ModelError: It cannot be loaded.
         """
         embedder = self._lazy.get()
-        self._require_same_space(embedder, self.space)
+        require_same_space(self.path, embedder, self._plain)
         return embedder
 
     @cached_property
@@ -276,11 +280,11 @@ class Collection:
         Raises:
             LockedError: On entering, when another writer holds it.
         """
-        return Writer(self.catalog, self.layout, self.space)
+        return Writer(self.catalog, self.layout, self._plain, self._merges)
 
     def ingest(self, images: ImageRules = ImageRules()) -> Ingest:  # noqa: B008  # it is frozen
         """The way in for documents; picklable, holds no model."""
-        return Ingest(self.embedder.preparer(), self.space.parts, self.layout.media, images)
+        return Ingest(self.embedder.preparer(), self._plain.parts, self.layout.media, images)
 
     def add(
         self,
@@ -379,7 +383,9 @@ class Collection:
 
     def missing_query_mean(self) -> Sums:
         """The sum of generic query texts' vectors, if the space has none yet: what `product` centres texts with."""
-        if (Role.QUERY, Modality.TEXT) in self.space.means or Modality.TEXT not in self.embedder.modalities:
+        # Once there, it stays: the means are not read for each commit.
+        self._centers = self._centers or (Role.QUERY, Modality.TEXT) in self.space.means
+        if self._centers or Modality.TEXT not in self.embedder.modalities:
             return {}
         vectors = self.embedder.encode_query([Item(text=each) for each in generic_texts()])
         return {(Role.QUERY, Modality.TEXT): (len(vectors), vectors.sum(axis=0, dtype=np.float64))}
@@ -407,16 +413,3 @@ class Collection:
     def explain(self) -> dict[str, Any]:
         """Which index a search will use and why, and what the others would take, as plain JSON. Builds nothing."""
         return description.explain(self)
-
-    def _require_same_space(self, embedder: Embedder, space: Space) -> None:
-        found = embedder.fingerprint()
-        if found.digest == space.digest:
-            return
-        now, then = asdict(found), space.fingerprint
-        differing = [key for key in now if key not in ("model", "decoding") and now[key] != then.get(key)]
-        details = "; ".join(f"{key} {str(then.get(key))[:60]!r}, now {str(now[key])[:60]!r}" for key in differing)
-        raise SpaceMismatchError(
-            f"{self.path} was made with {space.model} ({details}); {embedder.name} gives other vectors.",
-            f"Open it with {space.model}, or index again into a new folder: "
-            f"underdrawing index SOURCE NEW_FOLDER --model {embedder.name}",
-        )

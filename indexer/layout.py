@@ -140,7 +140,7 @@ class Layout:
             content = json.loads(file.read_text(encoding="utf-8"))
             found, backend, schema = int(content["format"]), str(content["metadata"]), content["schema"]
             identity = content.get("id")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise CorruptionError(f"{file} is damaged: {error}.", "Restore it from a backup.") from error
         except OSError as error:
             raise StoreError(f"{file} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
@@ -163,6 +163,12 @@ class Layout:
 
 def require_own(folder: Path) -> None:
     """Refuse a folder in which a link leads elsewhere; see `Layout.require_own`."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise StoreError(
+            f"The path {os.fsencode(folder)!r} is not UTF-8, which SQLite wants.", "Rename the folder."
+        ) from None
     for name in (*_FILES, *_FOLDERS):
         own_path(folder, name)
     for name in _FOLDERS:

@@ -6,6 +6,7 @@ What this module does not know: how models are loaded, what they are used for.
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from indexer.embed import ModelFamily, load_embedder
@@ -75,6 +76,25 @@ class LazyEmbedder:
                 f"{folder} was made with {space.model}; {named} could not be loaded to compare: {error}",
                 f"Leave the model out, or open it with {space.model}.",
             ) from error
+
+
+def require_same_space(folder: Path, embedder: Embedder, space: Space) -> None:
+    """See that a model gives a collection's vectors.
+
+    Raises:
+        SpaceMismatchError: It names what differs.
+    """
+    found = embedder.fingerprint()
+    if found.digest == space.digest:
+        return
+    now, then = asdict(found), space.fingerprint
+    differing = [key for key in now if key not in ("model", "decoding") and now[key] != then.get(key)]
+    details = "; ".join(f"{key} {str(then.get(key))[:60]!r}, now {str(now[key])[:60]!r}" for key in differing)
+    raise SpaceMismatchError(
+        f"{folder} was made with {space.model} ({details}); {embedder.name} gives other vectors.",
+        f"Open it with {space.model}, or index again into a new folder: "
+        f"underdrawing index SOURCE NEW_FOLDER --model {embedder.name}",
+    )
 
 
 def names_a_folder(model: str) -> bool:

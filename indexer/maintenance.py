@@ -5,6 +5,7 @@ What this module does not know: models, search.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,13 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from indexer.errors import CorruptionError, ItemError, StoreError
+from indexer.errors import CorruptionError, ItemError, SnapshotGoneError, StoreError
 from indexer.files import TEMPORARY_PREFIX, file_digest
 from indexer.index.stored import index_lock, problems, remove_index
 from indexer.layout import IMAGE_NAME, SEGMENT_NAME, Layout
 from indexer.media import MEDIA, image_path
 from indexer.store.catalog import MAX_PARAMETERS, Catalog, Space
+from indexer.store.document_images import image_uris
 from indexer.store.publish import copy_generation
 from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, VectorRow
 from indexer.store.segments import SegmentFile, open_segment, segment_name, segment_path, write_segment
@@ -26,6 +28,10 @@ from indexer.writer import Writer
 
 ROWS_PER_SEGMENT = 1 << 18
 """Rows of a compacted segment; at 512 dimensions half a gigabyte."""
+
+
+CHECKS = 10
+"""How often a check is begun, beside writers that remove what it looks at."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,21 @@ class Report:
 
 
 def check(catalog: Catalog, layout: Layout, space: Space, on_file: Callable[[Path], None] | None = None) -> Report:
-    """Compare every file with its checksum, every count with the rows, and look for orphans. Changes nothing."""
+    """Compare every file with its checksum, every count with the rows, and look for orphans. Changes nothing.
+
+    No transaction stays open meanwhile. Where a writer removes what is being looked at, the check begins again.
+    """
+    for _ in range(CHECKS - 1):
+        try:
+            report = _check_once(catalog, layout, space, on_file)
+        except SnapshotGoneError:
+            continue
+        if report.clean or catalog.generation().number == report.generation:
+            return report
+    return _check_once(catalog, layout, space, on_file)
+
+
+def _check_once(catalog: Catalog, layout: Layout, space: Space, on_file: Callable[[Path], None] | None) -> Report:
     generation = catalog.generation()
     segments = catalog.segments(generation.number, space.id)
     findings = [Finding("the database", problem) for problem in catalog.database.problems()]
@@ -124,6 +144,7 @@ def compact(catalog: Catalog, layout: Layout, space: Space) -> tuple[int, int]:
                     "Run `underdrawing check --repair` first; nothing was changed.",
                 )
         dead = catalog.tombstones(generation.number, space.id)
+        _require_room(layout, sum(each.size for each in old))
         new = list(_rewrite(layout, old, space, dead))
         with catalog.database.write() as connection:
             number = copy_generation(connection, "compacted")
@@ -132,6 +153,17 @@ def compact(catalog: Catalog, layout: Layout, space: Space) -> tuple[int, int]:
         _sweep_media(catalog, layout)
     catalog.database.tidy()
     return len(old), len(new)
+
+
+def _require_room(layout: Layout, needed: int) -> None:
+    """Refuse a compaction that the disk cannot hold: the old segments are removed after the new ones are whole."""
+    free = shutil.disk_usage(layout.folder).free
+    if needed > free:
+        raise StoreError(
+            f"{layout.folder} needs up to {needed:,} bytes to compact, and {free:,} are free on its disk. Nothing was "
+            "changed.",
+            "Free some space, or move the collection to a larger disk.",
+        )
 
 
 def _check_segment(layout: Layout, segment: SegmentFile, space: Space) -> list[Finding]:
@@ -275,7 +307,7 @@ def _drop_damaged_media(catalog: Catalog, layout: Layout) -> dict[Path, int]:
 def _orphan_media(catalog: Catalog, layout: Layout) -> Iterator[Path]:
     if not layout.media.exists():
         return
-    uris = catalog.image_uris(MEDIA)
+    uris = image_uris(catalog.database, MEDIA)
     for path in sorted(layout.media.glob("*/*")):
         name = path.relative_to(layout.media).as_posix()
         if IMAGE_NAME.fullmatch(name) and f"{MEDIA}{name}" not in uris:

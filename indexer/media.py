@@ -46,9 +46,19 @@ def store_image(folder: Path, source: ImageSource) -> StoredImage:
     digest = image_digest(content)
     uri = f"{MEDIA}{digest[:2]}/{digest}{suffix}"
     path = image_path(folder, uri)
-    if not path.exists():
+    if not _holds(path, digest):
         write_pending(path, content)
     return StoredImage(uri, digest)
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether an image is stored, whole. One that rotted is replaced by the same bytes given again."""
+    from indexer.corpus.images import image_digest
+
+    try:
+        return path.exists() and image_digest(path) == digest
+    except ItemError:
+        return False
 
 
 def settle_images(folder: Path, uris: Iterable[str | None]) -> None:

@@ -31,7 +31,8 @@ from indexer.index.exact import ExactIndex
 from indexer.index.merging import merge, plans_of, without
 from indexer.index.protocol import Device, IndexKind, IndexSettings, Neighbours
 from indexer.index.stored import Stored, fits, newest_change, stored_indexes
-from indexer.store.segments import SegmentFile, open_segment
+from indexer.parts import Part, exact_over, open_parts
+from indexer.store.segments import SegmentFile
 from indexer.types import Ids, Vectors
 
 if TYPE_CHECKING:
@@ -50,23 +51,12 @@ BUILD = "Collection.build_index() builds it, and so does `underdrawing index`; u
 
 
 @dataclass(frozen=True)
-class _Part:
-    file: SegmentFile
-    vectors: Vectors
-    ids: Ids
-
-
-@dataclass(frozen=True)
 class _Held:
     """An opened index, the names of the segments that it covers, and exact search over all others."""
 
     index: Opened
     stored: Stored
     rest: ExactIndex
-
-
-def _exact(parts: Sequence[_Part]) -> ExactIndex:
-    return ExactIndex([(part.vectors, part.ids) for part in parts])
 
 
 class Searcher:
@@ -86,7 +76,8 @@ class Searcher:
         dim: Length of a vector.
         settings: How to search.
         cards: Gives the collection's graphics cards; asked where the settings want them.
-        before: The searcher of an earlier generation, whose opened index files are taken over where they still serve.
+        before: The searcher of an earlier generation, whose opened segments and index files are taken over where they
+            still serve.
     """
 
     def __init__(
@@ -101,8 +92,9 @@ class Searcher:
         before: Searcher | None = None,
     ) -> None:
         self._indexes, self.space = indexes, digest
-        self._parts = [_Part(each, *open_segment(folder, each, digest, dim)) for each in segments]
-        self.exact = _exact(self._parts)
+        held = () if before is None else before._parts
+        self._parts: Sequence[Part] = open_parts(folder, segments, digest, dim, held)
+        self.exact = exact_over(self._parts)
         self._opened: dict[Path, Opened] = {} if before is None else dict(before._opened)
         self._seen, self._problems = newest_change(indexes), ""
         self._coded: _Held | None = None
@@ -128,6 +120,20 @@ class Searcher:
         self._opened = {file: self._opened[file] for file in self._used}
         self._lacking = self._lack()
         self._incomplete = bool(self.wants(1.0))
+
+    def require_ids(self, below: int) -> None:
+        """See that all vector ids are ones that were given out.
+
+        Raises:
+            CorruptionError: A segment has another, which answers would be sorted by.
+        """
+        for part in self._parts:
+            if len(part.ids) and not 0 <= int(part.ids[0]) <= int(part.ids[-1]) < below:
+                raise CorruptionError(
+                    f"The segment {part.file.file} is damaged: its ids go from {part.ids[0]} to {part.ids[-1]}, and "
+                    f"{below:,} were given out.",
+                    "Run `underdrawing check --repair`, and index its documents again.",
+                )
 
     @property
     def scans(self) -> bool:
@@ -316,7 +322,7 @@ class Searcher:
         stored.require_whole()
         kind = CodedIndex if stored.kind is IndexKind.EXACT else FaissIndex
         try:
-            index = kind.load(stored.file, _exact(self._covered(stored.segments)), stored.metadata)
+            index = kind.load(stored.file, exact_over(self._covered(stored.segments)), stored.metadata)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptionError(f"The index file {stored.file} cannot be understood: {error!r}.") from error
         self._opened[stored.file] = index
@@ -334,7 +340,7 @@ class Searcher:
             # Nothing is saved, since a file would be a copy of the segments; what a card holds already is used.
             names = self._most(held.names for held in cards.keys() if held.space == space) or self._every
             key = CopyKey(space, tuple(names))
-            self._main = GpuIndex.flat(cards, key, _exact(self._covered(names)), self.choice.codes)
+            self._main = GpuIndex.flat(cards, key, exact_over(self._covered(names)), self.choice.codes)
             self._rest, self._covers = self._outside(names), names
             return
         told = [each for each in stored_indexes(self._indexes) if isinstance(each, Stored) and each.space == self.space]
@@ -358,13 +364,13 @@ class Searcher:
     def _share(self, names: Sequence[str]) -> float:
         return sum(part.file.rows for part in self._covered(names)) / max(self.size, 1)
 
-    def _covered(self, names: Sequence[str]) -> list[_Part]:
+    def _covered(self, names: Sequence[str]) -> list[Part]:
         wanted = set(names)
         return [part for part in self._parts if part.file.sha256 in wanted]
 
     def _outside(self, names: Sequence[str]) -> ExactIndex:
         inside = set(names)
-        return _exact([part for part in self._parts if part.file.sha256 not in inside])
+        return exact_over([part for part in self._parts if part.file.sha256 not in inside])
 
 
 def choose(

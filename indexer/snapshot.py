@@ -10,7 +10,6 @@ What this module does not know: models, how a generation came to be.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.arguments import names, told, whole_number
-from indexer.errors import CallError, ItemError, SnapshotGoneError, SpaceMismatchError, StoreError
+from indexer.errors import CallError, ItemError, SnapshotGoneError, SpaceMismatchError
 from indexer.forks import Lock
 from indexer.index.protocol import IndexSettings, Neighbours
 from indexer.layout import Layout
-from indexer.media import image_path
 from indexer.searcher import Searcher
-from indexer.store.catalog import Catalog, DocumentRecord, Generation, Space
+from indexer.store.catalog import Catalog, Generation, Space
 from indexer.store.filter_nodes import Node
 from indexer.store.filters import Where, parse
 from indexer.store.segments import damaged
+from indexer.stored_document import StoredDocument, stored_document
 from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scores, Vectors
 from indexer.validate import checked_id
 from indexer.vectors import query_rows
@@ -46,38 +45,6 @@ READ_AHEAD = 500
 MOST_HITS = 10_000_000
 """That one search gives: more would not fit in memory."""
 NOTHING: Ids = np.empty(0, np.int64)
-
-
-@dataclass(frozen=True)
-class StoredDocument:
-    """A document as it comes back.
-
-    Attributes:
-        id: The user's id.
-        text: Its text.
-        uri: Where it came from.
-        image: The file of its image; it may have moved since. None also where what is recorded is no name of one.
-        image_sha256: Of its image, as it was indexed; see `indexer.media.recorded_image`.
-        fields: Its JSON object.
-        modality: What its vector was made of.
-        images: The files of all its images, in order; `image` is the first.
-        images_sha256: Of each, as it was indexed.
-    """
-
-    id: str
-    text: str | None
-    uri: str | None
-    image: Path | None
-    fields: dict[str, Any]
-    modality: Modality
-    image_sha256: str | None = None
-    images: tuple[Path, ...] = ()
-    images_sha256: tuple[str | None, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.image is not None and not self.images:
-            object.__setattr__(self, "images", (self.image,))
-            object.__setattr__(self, "images_sha256", (self.image_sha256,))
 
 
 class Snapshot:
@@ -114,7 +81,8 @@ class Snapshot:
                     f"Generation {self.generation} was compacted away while it was opened.", "Open a new snapshot."
                 ) from error
             raise damaged(Path(error.filename), "it is missing") from error
-        self._dead = catalog.tombstones(self.generation, space.id)
+        self._searcher.require_ids(generation.next_vector)
+        self._dead = self._searcher.exact.held(catalog.tombstones(self.generation, space.id))
         self._lock = Lock()
         self._filters: dict[Node, Ids] = {}
         self.views: dict[Centre, CentredSnapshot] = {}
@@ -301,31 +269,7 @@ class Snapshot:
                 f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone.",
                 "Open a new snapshot.",
             )
-        return [self._document(found[each]) for each in wanted]
-
-    def _document(self, record: DocumentRecord) -> StoredDocument:
-        images = [(self._image(uri), digest) for uri, digest in record.every_image()]
-        known = [(path, digest) for path, digest in images if path is not None]
-        return StoredDocument(
-            id=record.id,
-            text=record.text,
-            uri=record.uri,
-            image=images[0][0] if images else None,
-            fields=record.fields,
-            modality=record.modality,
-            image_sha256=record.image_sha256,
-            images=tuple(path for path, _ in known),
-            images_sha256=tuple(digest for _, digest in known),
-        )
-
-    def _image(self, uri: str | None) -> Path | None:
-        """The file of an image. One that is named wrongly costs its document's image, and `check` reports it."""
-        if uri is None:
-            return None
-        try:
-            return image_path(self._layout.media, uri)
-        except StoreError:
-            return None
+        return [stored_document(found[each], self._layout.media) for each in wanted]
 
     def require_filter(self, where: Where) -> None:
         """See that a filter parses, without asking the database; raises `FilterError`."""

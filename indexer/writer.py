@@ -6,12 +6,14 @@ A commit, step by step, and what a crash at each leaves:
    the commit are all synced, then renamed, then their folders synced (`settle_images`).
    Crash: `.tmp-` files, swept by the next writer on opening; images that no row names, removed by `check --repair` or
    the next compaction.
-2. Vectors go to a new segment file: written aside, synced, renamed, folder synced.
+2. Vectors go to a new segment file, with those of small segments that it takes the place of (`absorbing.py`): written
+   aside, synced, renamed, folder synced.
    Crash: a `.tmp-` file, or a segment that no row names. Swept by the next writer on opening.
 3. One SQL transaction: bury replaced and deleted documents; insert documents, segment, vectors, means, the ledger's
-   row and the generation.
+   row and the generation; point the vectors of absorbed segments at the new one.
    Crash: the database rolls back, so as after 2.
 4. The transaction is durable: the commit is done. Crash: nothing is missing.
+5. The files of absorbed segments are removed. Crash: segments that no row names, as after 2.
 
 Step 3 is the only commit point. What `commit` returned from is never lost; what it did not is not there at all.
 
@@ -27,29 +29,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
+from indexer.absorbing import absorbed
 from indexer.errors import CallError, LockedError, StoreError
-from indexer.files import own_path, sweep_temporary
-from indexer.index.stored import index_lock, sweep_indexes
+from indexer.files import file_digest, own_path, sweep_temporary
+from indexer.index.stored import Stored, index_lock, stored_indexes, sweep_indexes
 from indexer.layout import SEGMENT_NAME, STARTING, Layout
 from indexer.media import settle_images
 from indexer.store.catalog import Catalog, Space
 from indexer.store.lock import WriterLock
 from indexer.store.publish import Change, FinishedShard, NewDocument, Published, publish
-from indexer.store.segments import segment_name, write_segment
-from indexer.types import Modality, Role, Vectors
+from indexer.store.segments import SegmentFile, first_id, open_segment, segment_name, segment_path, write_parts
+from indexer.types import Ids, Modality, Role, Vectors
 
 
 class Writer:
-    """`with Writer(...) as writer:` holds the lock, and sweeps what a crashed writer left."""
+    """`with Writer(...) as writer:` holds the lock, and sweeps what a crashed writer left.
 
-    def __init__(self, catalog: Catalog, layout: Layout, space: Space) -> None:
-        self._catalog, self._layout, self._space = catalog, layout, space
+    Args:
+        catalog: The collection's.
+        layout: The collection's.
+        space: Whose vectors are written.
+        absorbs: Whether commits take small segments into their own; see `absorbing.py`.
+    """
+
+    def __init__(self, catalog: Catalog, layout: Layout, space: Space, absorbs: bool = True) -> None:
+        self._catalog, self._layout, self._space, self._absorbs = catalog, layout, space, absorbs
         self._lock = WriterLock(layout.lock)
         self.swept: list[Path] = []
 
@@ -134,11 +145,35 @@ class Writer:
         self._require_standing()
         if kept:
             settle_images(self._layout.media, (uri for document in change.documents for uri in document.every_image()))
-            first = self._catalog.generation().next_vector
+            generation = self._catalog.generation()
+            first = generation.next_vector
             ids = np.arange(first, first + len(kept), dtype=np.int64)
-            segment = write_segment(self._layout.segments, segment_name(first), vectors, ids, self._space.digest)
-            change = replace(change, segment=segment, first_vector=first)
-        return publish(self._catalog.database, self._space, change)
+            old, parts = self._absorbed(generation.number, len(kept))
+            name = segment_name(int(parts[0][1][0]) if parts else first)
+            segment = write_parts(self._layout.segments, name, [*parts, (vectors, ids)], self._space.digest)
+            change = replace(change, segment=segment, first_vector=first, absorbed=old)
+        published = publish(self._catalog.database, self._space, change)
+        for each in change.absorbed:
+            segment_path(self._layout.segments, each.file).unlink(missing_ok=True)
+        return published
+
+    def _absorbed(self, generation: int, rows: int) -> tuple[list[SegmentFile], list[tuple[Vectors, Ids]]]:
+        """The segments that a commit of so many rows takes into its own, with their content; none if one is damaged."""
+        living = self._catalog.segments(generation, self._space.id) if self._absorbs else []
+        living.sort(key=lambda each: first_id(each.file))
+        row_bytes = 4 * self._space.dim + 8
+        if not absorbed(living, rows, row_bytes, ()):
+            return [], []
+        try:
+            stored = [each for each in stored_indexes(self._layout.indexes) if isinstance(each, Stored)]
+            old = absorbed(living, rows, row_bytes, {name for each in stored for name in each.segments})
+            parts = [open_segment(self._layout.segments, each, self._space.digest, self._space.dim) for each in old]
+            whole = all(file_digest(self._layout.segments / each.file) == each.sha256 for each in old)
+        except (OSError, StoreError):  # `check` tells of it; the commit has its own file
+            return [], []
+        ascends = all(len(ids) and (ids[1:] > ids[:-1]).all() for _, ids in parts)
+        follows = all(one[1][-1] < other[1][0] for one, other in pairwise(parts)) if ascends else False
+        return (old, parts) if whole and follows else ([], [])
 
     def _require_standing(self) -> None:
         """Refuse to go on where something has taken the place of the collection, or of its lock."""

@@ -68,7 +68,8 @@ def search(
         typer.Option(
             "--where",
             metavar="JSON",
-            help="A filter on fields: $eq $ne $lt $lte $gt $gte $in $nin $exists $contains $and $or $not.",
+            help="A filter on fields, $id and $text: $eq $ne $lt $lte $gt $gte $in $nin $exists $contains "
+            "$startsWith $date $and $or $not; docs/filters.md has them all.",
             rich_help_panel=PARTS,
         ),
     ] = None,
@@ -206,6 +207,7 @@ def search(
         chosen = Method(implied or default_method(query, opened.space.model))
         drawing.check(chosen, query)
         writing.check(chosen, query)
+        _require_asked(opened, query, condition)
         retriever = drawing.retriever(opened, chosen, device, writing.scribe(chosen, device), centre)
         with err.status("Searching"):
             results = retriever.search(query, k, condition, modalities=modalities or (), keep_reference=keep_reference)
@@ -247,6 +249,24 @@ def parse_where(value: str | None) -> Any:
     except (ValueError, RecursionError) as error:
         cause = str(error)
     raise FilterError(f"--where is not JSON: {cause}: {shortened(value, 80)}", WHERE_EXAMPLE)
+
+
+def _require_asked(collection: Collection, query: Query, condition: Any) -> None:
+    """See that what a query names is there, which costs less than the models that read it.
+
+    Raises:
+        QueryError: An image file is missing.
+        CallError: The document that it asks for more like is not there.
+        FilterError: The filter does not parse.
+    """
+    from retrieval.encode import require_pictures
+
+    require_pictures([query])
+    with collection.snapshot() as snapshot:
+        if query.like is not None and len(snapshot):
+            snapshot.vector_ids([query.like])
+        if condition is not None:
+            snapshot.require_filter(condition)
 
 
 def _write_page(file: Path, query: Query, results: Results, collection: Collection) -> None:

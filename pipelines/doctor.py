@@ -22,8 +22,8 @@ from indexer.embed.devices import AUTO, settled_device
 from indexer.errors import UnderdrawingError
 
 PACKAGES = (
-    "torch", "open-clip-torch", "transformers", "diffusers", "numpy", "pillow", "pyarrow", "safetensors", "sqlalchemy",
-    "psycopg",
+    "torch", "open-clip-torch", "transformers", "diffusers", "numpy", "pillow", "pillow-heif", "pyarrow",
+    "safetensors", "sqlalchemy", "psycopg",
 )  # fmt: skip
 EMBEDDERS, COMPANIONS = ("emoji-clip", "emoji-gme"), ("emoji-inversion", "emoji-generator")
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")

@@ -162,10 +162,13 @@ def find_parts(
         images = read_images(row[name], folder, name, base64_column=_plain(name) in _BASE64_NAMES)
         if images:
             break
-    strong = [name for name in candidates if name != chosen and (_plain(name) in _RANKS or name in image_columns)]
+    strong: list[str] = []
     dropped = {id_column, chosen, *(name for name in names.blank if _is_blank(row[name]))}
-    dropped |= {name for name in image_columns if is_absent(row.get(name))}
-    dropped |= {name for name in strong if is_encoded(row[name], base64_column=_plain(name) in _BASE64_NAMES)}
+    if image_columns:
+        dropped |= {name for name in image_columns if is_absent(row.get(name))}
+    if len(candidates) > 1:
+        strong = [name for name in candidates if name != chosen and (_plain(name) in _RANKS or name in image_columns)]
+        dropped |= {name for name in strong if is_encoded(row[name], base64_column=_plain(name) in _BASE64_NAMES)}
     if text_column is not None and (columns.text is not None or _plain(text_column) == "text"):
         dropped.add(text_column)
     if isinstance(text, list) and _is_texts(text):
@@ -288,6 +291,8 @@ def _image_candidates(
         is_text = any(_plain(key) == "text" for key in names.texts)
         found += [key for key in names.url if row[key] and ((captioned and not is_text) or has_image_suffix(row[key]))]
     if not found and guess:
-        known = {*names.ids, *names.texts, columns.id, columns.text}
-        found = [key for key in row if is_image_path(row[key]) and key not in known and _plain(key) not in _NO_IMAGES]
+        paths = [key for key, value in row.items() if type(value) in (str, list) and is_image_path(value)]
+        if paths:
+            known = {*names.ids, *names.texts, columns.id, columns.text}
+            found = [key for key in paths if key not in known and _plain(key) not in _NO_IMAGES]
     return found

@@ -68,6 +68,8 @@ def is_image_path(value: object) -> bool:
     """Whether a value can only be the path of an image, whatever its column is called: one, or a list of them."""
     if isinstance(value, list):
         return 0 < len(value) <= 1_000 and all(isinstance(each, str) and is_image_path(each) for each in value)
+    if not isinstance(value, str) or "." not in value[-6:]:
+        return False
     return has_image_suffix(value) and len(value) <= 300 and value.count(" ") <= 3 and _URI.match(value) is None
 
 

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 
+from indexer.embed.hub import absent, fetching
 from indexer.embed.weights import weights_digest
-from indexer.errors import MissingExtraError, ModelError
+from indexer.errors import MissingExtraError, ModelError, first_line
 
 GGUF = ".gguf"
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -40,11 +41,14 @@ def checkpoint_folder(source: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FETCHED)))
+        with fetching() as reached:
+            return Path(snapshot_download(name, allow_patterns=list(FETCHED)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        if not reached:
+            raise ModelError(*absent(name, "/path/to/folder")) from error
+        reason = first_line(error, 200)
         raise ModelError(
-            f"{name} is not on this machine and could not be fetched: {reason}",
+            f"{name} is not on this machine and could not be fetched: {reason}.",
             "Connect once so that it is cached, or copy its folder here and name that.",
         ) from error
 

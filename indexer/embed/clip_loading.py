@@ -13,6 +13,7 @@ from indexer.embed.checkpoints import quietly
 from indexer.embed.clip_config import CONFIG, ClipConfig, read_config
 from indexer.embed.clip_tokenizer import load_tokenizer
 from indexer.embed.clip_towers import build, can_build, settle
+from indexer.embed.hub import absent, fetching
 from indexer.embed.model_files import closed_to_code
 from indexer.errors import ModelError, UnknownNameError, first_line
 
@@ -26,6 +27,8 @@ PREPROCESS: Mapping[str, Any] = {
     "mode": "RGB", "mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0,
 }  # fmt: skip
 """open_clip's, where a folder says nothing."""
+CACHE = Path("~/.cache/clip")
+"""Where open_clip keeps what it fetches from elsewhere than a hub."""
 SPARE = 4
 """Times as many numbers as the file of weights has, that a configuration may ask for: positions may be resized."""
 
@@ -145,9 +148,15 @@ def load_published(architecture: str, tag: str, name: str) -> tuple[Any, Any, Pa
     if tag not in tags:
         raise UnknownNameError(f"weights of {architecture}", tag, sorted(tags))
     known = open_clip.get_pretrained_cfg(architecture, tag)
+    address = None if known.get("hf_hub") else known.get("url")
     try:
-        weights = Path(open_clip.download_pretrained(known))
+        with fetching(address) as reached:
+            if not reached and address and not (CACHE / address.rpartition("/")[2]).expanduser().is_file():
+                raise OSError("no connection")  # open_clip would wait without end
+            weights = Path(open_clip.download_pretrained(known))
     except (OSError, RuntimeError, ValueError) as error:
+        if not reached:
+            raise ModelError(*absent(f"{name} (its weights)", "open_clip:/path/to/folder")) from error
         raise ModelError(
             f"The weights of {name} are not on this machine and could not be fetched: {first_line(error)}.",
             "Connect once so that they are cached, or copy an open_clip folder here and name it: "
@@ -157,7 +166,7 @@ def load_published(architecture: str, tag: str, name: str) -> tuple[Any, Any, Pa
     quick = bool(known.get("quick_gelu", False))
     fetched = (open_clip.get_model_config(architecture) or {}).get("text_cfg", {}).get("hf_tokenizer_name")
     try:
-        with quietly(), closed_to_code():
+        with fetching(address), quietly(), closed_to_code():
             model = open_clip.create_model(architecture, pretrained=tag, force_quick_gelu=quick, weights_only=True)
             tokenizer = open_clip.get_tokenizer(architecture, **({"trust_remote_code": False} if fetched else {}))
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError) as error:

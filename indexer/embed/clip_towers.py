@@ -144,7 +144,8 @@ def _define() -> dict[str, Any]:  # noqa: C901  # classes, each simple; torch is
             width = int(cfg.get("width", 512))
             self.context_length, self.vocab_size = int(cfg.get("context_length", 77)), int(cfg.get("vocab_size", 49408))
             self.pool_type = "argmax"
-            self.token_embedding = nn.Embedding(self.vocab_size, width)
+            # Its own start of random numbers would have torch import a compiler, two seconds of it, to make none here.
+            self.token_embedding = nn.Embedding(self.vocab_size, width, _weight=torch.empty(self.vocab_size, width))
             self.positional_embedding = nn.Parameter(torch.empty(self.context_length, width))
             self.transformer = Transformer(cfg, width, int(cfg.get("heads", 8)), quick)
             self.ln_final = nn.LayerNorm(width)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.embed.checkpoints import quietly
+from indexer.embed.hub import absent, fetching
 from indexer.embed.model_files import closed_to_code, harmless, read_json
 from indexer.errors import MissingExtraError, ModelError, first_line
 from indexer.types import HelpfulEnum
@@ -57,8 +58,11 @@ def find_checkpoint(source: str, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=list(FETCHED)))
+        with fetching() as reached:
+            return Path(snapshot_download(source, revision=revision, allow_patterns=list(FETCHED)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        if not reached:
+            raise ModelError(*absent(source, "mllm:/path/to/folder")) from error
         raise ModelError(
             f"{source} is not on this machine and could not be fetched: {first_line(error)}.",
             "Connect once so that it is cached, or copy its folder here and name that: mllm:/path/to/folder.",

@@ -74,7 +74,7 @@ class ExactIndex:
         self._firsts = np.array([part.ids[0] for part in self._parts], np.int64)
         self._lasts = np.array([part.ids[-1] for part in self._parts], np.int64)
         self._size = sum(len(part.ids) for part in self._parts)
-        self._score_picked: RowScorer = self._score_rows
+        self._score_picked: RowScorer | None = None  # no method of its own: an object in a cycle lives on
 
     def picking_by(self, scorer: RowScorer) -> ExactIndex:
         """The same index, which scores few rows that a filter picks, for one query, by another function."""
@@ -276,7 +276,7 @@ class ExactIndex:
             scores = queries @ picked.T
         else:
             # Fetched once, rows serve all queries.
-            score = self._score_picked if len(queries) == 1 else self._score_rows
+            score = (self._score_picked if len(queries) == 1 else None) or self._score_rows
             scores = np.full((len(queries), len(allowed)), -np.inf, np.float32)
             for part, places, rows in self._located(allowed):
                 scores[:, places] = score(queries, part.vectors, rows)

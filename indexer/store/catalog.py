@@ -6,11 +6,11 @@ What this module does not know: vectors, models, how rows got here (`publish.py`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +21,17 @@ from indexer.errors import CallError, CorruptionError, SnapshotGoneError, StoreE
 from indexer.forks import Lock
 from indexer.store.columns import Columns
 from indexer.store.database import Database, storable
+from indexer.store.document_images import IMAGE_COLUMNS, DocumentRecord, every_image, several_images
 from indexer.store.filter_notes import FilterNotes
 from indexer.store.filter_sql import compiled
 from indexer.store.filters import Filter
 from indexer.store.read_only import undisturbed
-from indexer.store.schema import DocumentRow, GenerationRow, MeanRow, SegmentRow, SpaceRow, VectorRow, living
+from indexer.store.schema import DocumentRow, GenerationRow, SegmentRow, VectorRow, living
 from indexer.store.segments import SegmentFile
+from indexer.store.spaces import Space as Space
+from indexer.store.spaces import read_spaces
 from indexer.store.time_limit import limited
-from indexer.types import MODALITIES, UNKNOWN, Ids, Mean, Metric, Modality, Parts, Role
+from indexer.types import MODALITIES, UNKNOWN, Ids, Modality
 
 MAX_PARAMETERS = 500
 """Values in one IN list: old SQLite builds take 999 in a statement."""
@@ -44,20 +47,6 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Space:
-    """One embedding space of a collection."""
-
-    id: int
-    digest: str
-    model: str
-    dim: int
-    metric: Metric
-    parts: Parts
-    fingerprint: Mapping[str, Any]
-    means: Mapping[tuple[Role, Modality], Mean]
-
-
-@dataclass(frozen=True)
 class Generation:
     """One published state."""
 
@@ -66,26 +55,6 @@ class Generation:
     documents: int
     next_vector: int
     note: str
-
-
-class DocumentRecord(NamedTuple):
-    """A document as stored, with where its vector is. A tuple, since every search makes some."""
-
-    vector: int
-    id: str
-    text: str | None
-    uri: str | None
-    image: str | None
-    image_sha256: str | None
-    modality: Modality
-    fields: dict[str, Any]
-    images: list[list[str]] | None
-
-    def every_image(self) -> list[tuple[str, str | None]]:
-        """(image, image_sha256) of each image, in order."""
-        if self.images is not None:
-            return [(uri, digest) for uri, digest in self.images]
-        return [] if self.image is None else [(self.image, self.image_sha256)]
 
 
 class Catalog:
@@ -138,41 +107,10 @@ class Catalog:
         """All spaces, with their means as of a generation.
 
         Raises:
-            CorruptionError: A fingerprint is not whole, or a mean is of no space, of another dimension, or longer than
-                unit vectors can make it.
+            CorruptionError: What is recorded of them cannot be; see `read_spaces`.
         """
         with self.database.read() as connection:
-            rows = connection.execute(select(SpaceRow.__table__).order_by(SpaceRow.id)).all()
-            sums = connection.execute(
-                select(MeanRow.__table__).where(MeanRow.generation <= generation).order_by(MeanRow.generation)
-            ).all()
-        for row in rows:
-            if not isinstance(row.fingerprint, dict) or "dtype" not in row.fingerprint:
-                raise self._damaged(f"the fingerprint of the space {row.id} is not whole")
-        means: dict[int, dict[tuple[Role, Modality], Mean]] = {row.id: {} for row in rows}
-        for row in sums:
-            # In order of generation: the last one written stays.
-            dim = next((each.dim for each in rows if each.id == row.space), None)
-            if dim is None or not isinstance(row.total, bytes) or len(row.total) != 8 * dim:
-                raise self._damaged(f"a mean of the space {row.space} does not fit it")
-            total = np.frombuffer(row.total, "<f8")
-            if not (np.abs(total) <= 1.01 * row.rows + 1).all():  # so written, NaN is damage too
-                raise self._damaged(f"a mean of the space {row.space} is longer than its vectors")
-            mean = Mean(row.rows, np.asarray(total / max(1, row.rows), np.float32))
-            means[row.space][Role(row.role), Modality(row.modality)] = mean
-        return [
-            Space(
-                id=row.id,
-                digest=row.digest,
-                model=row.model,
-                dim=row.dim,
-                metric=Metric(row.metric),
-                parts=Parts(row.parts),
-                fingerprint=row.fingerprint,
-                means=means[row.id],
-            )
-            for row in rows
-        ]
+            return read_spaces(connection, generation, self._damaged)
 
     @undisturbed
     def segments(self, generation: int, space: int | None = None) -> list[SegmentFile]:
@@ -186,14 +124,13 @@ class Catalog:
 
     @undisturbed
     def tombstones(self, generation: int, space: int) -> Ids:
-        """Vectors in living segments whose document is dead in a generation: (n,) int64, ascending."""
+        """Vectors whose document is dead in a generation: (n,) int64, ascending.
+
+        Also those in segments that are gone: which segment a vector is in may change while a reader opens its own.
+        """
         dead = and_(DocumentRow.died.is_not(None), DocumentRow.died <= generation)
-        # The segments are compared here: asked to join them, SQLite starts from there and reads every vector's row.
-        living = select(SegmentRow.id).where(_alive(SegmentRow, generation))
         with self._pinned(generation) as connection:
-            segments = set(connection.execute(living).scalars())
-            rows = connection.execute(_vectors_of(space, VectorRow.id, VectorRow.segment).where(dead))
-            return self._ids(row[0] for row in rows if row[1] in segments)
+            return self._ids(row[0] for row in connection.execute(_vectors_of(space, VectorRow.id).where(dead)))
 
     def require(self, generation: int) -> None:
         """Refuse a generation that was compacted away, whose rows may be gone; raises `SnapshotGoneError`."""
@@ -272,7 +209,8 @@ class Catalog:
         found: dict[int, DocumentRecord] = {}
         for some in batches(vectors):
             for row in self._document_rows(some, generation):
-                found[row[0]] = DocumentRecord._make((*row[:6], Modality(row[6]), row[7], self._images(row[8])))
+                images = several_images(row[8], self.database.shown)
+                found[row[0]] = DocumentRecord._make((*row[:6], Modality(row[6]), row[7], images))
         return found
 
     @undisturbed
@@ -299,37 +237,17 @@ class Catalog:
 
     def living_images(self, generation: int) -> Iterator[tuple[str, str, str | None]]:
         """(document id, image, sha256) of every image of a living document; of several, each in order."""
-        columns = (DocumentRow.id, DocumentRow.image, DocumentRow.image_sha256, DocumentRow.images)
-        query = select(*columns).where(DocumentRow.image.is_not(None), _alive(DocumentRow, generation))
-        with self._pinned(generation) as connection:
-            for name, image, digest, images in connection.execution_options(yield_per=1000).execute(query):
-                several = self._images(images)
-                if several is None:
-                    yield name, str(image), digest
-                for own, its_digest in several or ():
-                    yield name, own, its_digest
-
-    def image_uris(self, prefix: str) -> set[str]:
-        """The images that begin so, of all documents that have rows, dead ones among them."""
-        several = select(DocumentRow.images).where(DocumentRow.images.is_not(None))
-        with self.database.read() as connection:
-            single = select(DocumentRow.image).where(DocumentRow.image.startswith(prefix, autoescape=True))
-            found = {uri for uri in connection.execute(single).scalars() if uri is not None}
-            for images in connection.execute(several).scalars():
-                found.update(uri for uri, _ in self._images(images) or ())
-        return {uri for uri in found if uri.startswith(prefix)}
-
-    def _images(self, images: Any) -> list[list[str]] | None:
-        """What a row says of several images, or None.
-
-        Raises:
-            CorruptionError: It is no list of a URI and a digest each.
-        """
-        if images is None:
-            return None
-        if not isinstance(images, list) or not images or not all(_is_image(each) for each in images):
-            raise self._damaged(f"the images of a document are {str(images)[:80]!r}")
-        return images
+        last = -1
+        while True:  # in pages: no transaction stays open while whoever asks reads files
+            query = select(*IMAGE_COLUMNS, DocumentRow.key).where(
+                DocumentRow.image.is_not(None), _alive(DocumentRow, generation), DocumentRow.key > last
+            )
+            with self._pinned(generation) as connection:
+                rows = connection.execute(query.order_by(DocumentRow.key).limit(1000)).all()
+            if not rows:
+                return
+            yield from every_image((row[:-1] for row in rows), self.database.shown)
+            last = rows[-1].key
 
     @undisturbed
     def stamps(self, ids: Sequence[str], source: str) -> dict[str, str]:
@@ -387,13 +305,10 @@ class Catalog:
     @undisturbed
     def counts(self, generation: int) -> dict[str, int]:
         """Living documents by modality."""
+        kind = DocumentRow.modality
+        query = select(kind, func.count()).where(_alive(DocumentRow, generation)).group_by(kind)
         with self._pinned(generation) as connection:
-            rows = connection.execute(
-                select(DocumentRow.modality, func.count())
-                .where(_alive(DocumentRow, generation))
-                .group_by(DocumentRow.modality)
-            ).all()
-        return {row[0]: row[1] for row in rows}
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def _damaged(self, how: str) -> CorruptionError:
         return CorruptionError(
@@ -432,10 +347,6 @@ def _alive(row: type[DocumentRow] | type[SegmentRow], generation: int) -> Column
     born: InstrumentedAttribute[int] = row.born
     died: InstrumentedAttribute[int | None] = row.died
     return and_(born <= generation, or_(died.is_(None), died > generation))
-
-
-def _is_image(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
 def batches(values: Sequence[Value]) -> Iterator[Sequence[Value]]:

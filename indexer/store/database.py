@@ -320,8 +320,11 @@ class Database:
                 # Straight to the driver: a checkpoint must be outside of any transaction.
                 cursor = connection.connection.cursor()
                 cursor.execute("PRAGMA busy_timeout=1000")
-                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                cursor.close()
+                try:
+                    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                finally:  # the connection goes back to the pool
+                    cursor.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
+                    cursor.close()
 
     def close(self) -> None:
         """Give all connections back."""

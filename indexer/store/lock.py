@@ -12,10 +12,11 @@ import json
 import os
 import socket
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 from indexer.errors import LockedError, StoreError
 from indexer.files import make_folder, require_plain
@@ -33,14 +34,14 @@ class WriterLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def __enter__(self) -> WriterLock:
         try:
             make_folder(self.path.parent)
             require_plain(self.path)
             # Opened without truncation: until the lock is ours, the content is the holder's name.
-            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | _NOT_A_LINK, 0o644), "r+b")
+            file = FileIO(os.open(self.path, os.O_RDWR | os.O_CREAT | _NOT_A_LINK, 0o644), "r+b")
         except OSError as error:
             require_plain(self.path)
             raise StoreError(
@@ -55,16 +56,15 @@ class WriterLock:
             raise LockedError(
                 f"{self.path.parent} is being written by {holder}.", "Wait for it to finish, or stop it."
             ) from None
-        file.truncate(0)
-        file.write(
-            json.dumps({
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "command": Path(sys.argv[0]).name or "python",
-                "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            }).encode()
-        )  # fmt: skip
-        file.flush()
+        told = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "command": Path(sys.argv[0]).name or "python",
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with suppress(OSError):  # on a full disk the lock is held all the same, and names nobody
+            file.truncate(0)
+            file.write(json.dumps(told).encode())
         self._file = file
         return self
 
@@ -100,14 +100,14 @@ def _holder(content: bytes) -> str:
     try:
         told = json.loads(content)
         return f"{told['command']} (process {told['pid']} on {told['host']}, since {told['since']})"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "another process"
 
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: BinaryIO) -> None:
+    def _lock(file: FileIO) -> None:
         # Far beyond the content, so that the holder's name stays readable.
         file.seek(1 << 20)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -116,5 +116,5 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(file: BinaryIO) -> None:
+    def _lock(file: FileIO) -> None:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

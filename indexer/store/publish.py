@@ -30,6 +30,9 @@ from indexer.store.schema import (
 from indexer.store.segments import SegmentFile
 from indexer.types import Metric, Modality, Parts, Rejected, Role
 
+MEANS_KEPT = 64
+"""Generations back to which the means are kept."""
+
 
 @dataclass(frozen=True)
 class NewDocument:
@@ -70,12 +73,14 @@ class Change:
 
     Attributes:
         documents: New versions, in the order of the segment's rows.
-        segment: The file that holds their vectors, first id first; None if there are no documents.
+        segment: The file that holds their vectors, first id first, behind those of the absorbed segments; None if
+            there are no documents.
         first_vector: The id of the segment's first row.
         deleted: Document ids to bury; ids not in the collection are passed over.
         sums: Sum and count of new vectors by (role, modality), for the space's means.
         shard: The ledger's row, if the commit is a job's.
         note: Why, for `info`.
+        absorbed: Living segments, in the order in which `segment` has their rows; they die.
     """
 
     documents: Sequence[NewDocument] = ()
@@ -85,6 +90,7 @@ class Change:
     sums: Mapping[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]] = field(default_factory=dict)
     shard: FinishedShard | None = None
     note: str = ""
+    absorbed: Sequence[SegmentFile] = ()
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ def publish(database: Database, space: Space, change: Change) -> Published:
         next_vector = last.next_vector
         if change.segment is not None:
             _insert_documents(connection, space, change, generation)
-            next_vector = change.first_vector + change.segment.rows
+            next_vector = change.first_vector + len(change.documents)
         _add_to_means(connection, space, change, generation)
         if change.shard is not None:
             finish_shard(connection, change.shard)
@@ -194,6 +200,7 @@ def _insert_documents(connection: Connection, space: Space, change: Change, gene
         )
         .returning(SegmentRow.id)
     ).scalar_one()
+    start = _absorb(connection, change.absorbed, segment, generation)
     before = connection.execute(select(func.max(DocumentRow.key))).scalar_one() or 0
     connection.execute(
         insert(DocumentRow),
@@ -227,11 +234,31 @@ def _insert_documents(connection: Connection, space: Space, change: Change, gene
                 "space": space.id,
                 "role": Role.DOCUMENT.value,
                 "segment": segment,
-                "row": row,
+                "row": start + row,
             }
             for row, each in enumerate(change.documents)
         ],
     )
+
+
+def _absorb(connection: Connection, absorbed: Sequence[SegmentFile], into: int, generation: int) -> int:
+    """Point the vectors of segments at the one that has their rows now; returns how many rows those are.
+
+    A segment that died is kept as a row, since a reader may be opening the generation before.
+    """
+    start = 0
+    for each in absorbed:
+        own = connection.execute(
+            update(SegmentRow)
+            .where(SegmentRow.file == each.file, SegmentRow.died.is_(None))
+            .values(died=generation)
+            .returning(SegmentRow.id)
+        ).scalar_one()
+        connection.execute(
+            update(VectorRow).where(VectorRow.segment == own).values(segment=into, row=VectorRow.row + start)
+        )
+        start += each.rows
+    return start
 
 
 def _bury(connection: Connection, ids: Sequence[str], generation: int) -> int:
@@ -267,6 +294,10 @@ def _add_to_means(connection: Connection, space: Space, change: Change, generati
                 total=np.asarray(total, "<f8").tobytes(),
             )
         )
+        # A reader that is just opening an earlier generation finds its means; they are small, but not nothing.
+        own = [MeanRow.space == space.id, MeanRow.role == role.value, MeanRow.modality == modality.value]
+        kept = select(func.max(MeanRow.generation)).where(*own, MeanRow.generation <= generation - MEANS_KEPT)
+        connection.execute(delete(MeanRow).where(*own, MeanRow.generation < kept.scalar_subquery()))
 
 
 def _last_generation(connection: Connection) -> Any:

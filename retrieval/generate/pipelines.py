@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.embed import checkpoints
+from indexer.embed.hub import absent, fetching
 from indexer.embed.model_files import SPARE, closed_to_code, data_only, numbers_in, read_json
 from indexer.errors import ModelError, first_line
 
@@ -72,9 +73,11 @@ def _fetched(name: str, diffusers: Any) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        with quietly():
+        with fetching() as reached, quietly():
             return Path(diffusers.DiffusionPipeline.download(name, use_safetensors=True, trust_remote_code=False))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError, RuntimeError) as error:
+        if not reached:
+            raise ModelError(*absent(name, "/path/to/folder")) from error
         raise ModelError(
             f"{name} is no folder, and could not be fetched: {first_line(error)}.",
             "Name a folder with model_index.json and safetensors weights; offline, bundled:emoji-generator works.",

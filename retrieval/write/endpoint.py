@@ -12,14 +12,19 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from indexer.errors import CallError, WriterAwayError, WritingError
 from indexer.types import JsonValue
@@ -44,7 +49,7 @@ class Endpoint:
         model: As the endpoint calls it.
         url: Of its API, such as `http://localhost:8000/v1`; None for `OPENAI_BASE_URL`, or OpenAI's own.
         prompt: With `{caption}` and `{text}`; None for `prompts/rewrite.txt`.
-        timeout: Seconds for one answer.
+        timeout: Seconds for one answer, from the connection to its last byte.
         tries: How often a question is asked at most.
         wait: Seconds before the second try; each further wait is twice as long.
         together: Questions under way at once.
@@ -65,11 +70,13 @@ class Endpoint:
         together: int = 8,
     ) -> None:
         settled = (url or os.environ.get(URL_VARIABLE) or OPENAI).rstrip("/")
-        parts = urlsplit(settled)
+        parts = _address(settled)
         # Whoever typed no address must learn where the one in use is from.
         self._whence = "" if url else f" It is from {URL_VARIABLE}." if os.environ.get(URL_VARIABLE) else UNTOLD
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-            shown = f"{parts.scheme}://{parts.hostname or ''}" if "@" in settled else settled
+        if parts is None or parts.username is not None:
+            # What stands before an @ may be a password.
+            host = settled.rpartition("@")[2].partition("/")[0]
+            shown = f"{settled.partition(':')[0][:10]}://{host[:200]}" if "@" in settled else settled[:200]
             raise CallError(
                 f"{shown} is no address of an API.{self._whence}",
                 "Write one such as http://localhost:8000/v1, without a user or a key in it.",
@@ -147,11 +154,7 @@ class Endpoint:
         for left in reversed(range(self._tries)):
             wait = min(self._wait * 2 ** (self._tries - 1 - left), LONGEST_WAIT)
             try:
-                with _opener().open(self._request(asked), timeout=self._timeout) as response:
-                    body = bytes(response.read(LARGEST))
-                    if response.length and len(body) < LARGEST:
-                        raise http.client.IncompleteRead(body, response.length)
-                    return body
+                return self._body(asked)
             except urllib.error.HTTPError as error:
                 told = _told(error)
                 if error.code == 400 and "temperature" in told and asked.pop("temperature", None) is not None:
@@ -161,12 +164,44 @@ class Endpoint:
                 failure, wait = f"it answered {error.code}: {told}", _asked_wait(error, wait)
             except (OSError, http.client.HTTPException) as error:  # no connection, no answer in time, half an answer
                 failure = f"{getattr(error, 'reason', None) or error or type(error).__name__}"
+            except ValueError:  # whose text may have the key in it; a key or a host that cannot be written in a request
+                raise WriterAwayError(
+                    f"{self.name} at {self._url} cannot be asked: the key or the URL cannot be written in a request.",
+                    f"Look at the URL, and at {KEY_VARIABLE}: both are plain characters on one line.",
+                ) from None
             if left:
                 time.sleep(wait)
         raise WriterAwayError(
             f"{self.name} at {self._url} gave no answer in {self._tries} tries; at last: {failure}.",
             f"Is the endpoint running, and is its URL right?{self._whence}",
         )
+
+    def _body(self, asked: dict[str, Any]) -> bytes:
+        """What the endpoint sends, if all of it comes in time: a drip of bytes must not outlast the time-out."""
+        sockets: list[socket.socket] = []
+        late = threading.Event()
+
+        def hang_up() -> None:
+            late.set()
+            for each in sockets:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+
+        watch = threading.Timer(self._timeout, hang_up)
+        watch.daemon = True
+        watch.start()
+        try:
+            with _opener(sockets).open(self._request(asked), timeout=self._timeout) as response:
+                body = bytes(response.read(LARGEST))
+                if late.is_set() or (response.length and len(body) < LARGEST):
+                    raise http.client.IncompleteRead(body, response.length)
+                return body
+        except (OSError, http.client.HTTPException) as error:
+            if late.is_set():
+                raise TimeoutError(f"timed out, with no whole answer within {self._timeout:g} s") from error
+            raise
+        finally:
+            watch.cancel()
 
     def _request(self, asked: Mapping[str, Any]) -> urllib.request.Request:
         headers = {"Content-Type": "application/json", "User-Agent": "underdrawing"}
@@ -193,13 +228,24 @@ class Endpoint:
         try:
             content = json.loads(body)["choices"][0]["message"]["content"]
             if isinstance(content, str):
-                return content
-        except (ValueError, KeyError, IndexError, TypeError):
+                return self._sound(content)
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             pass
         raise WritingError(
             f"{self.name} at {self._url} does not speak the chat protocol; it answered {body[:80]!r}.",
             f"Does the URL end where /chat/completions begins, such as http://localhost:8000/v1?{self._whence}",
         )
+
+    def _sound(self, content: str) -> str:
+        """An answer that is text throughout.
+
+        Raises:
+            WritingError: It has NULs, or halves of surrogate pairs, which no text has.
+        """
+        odd = next((each for each in content if each == "\0" or "\ud800" <= each <= "\udfff"), None)
+        if odd is not None:
+            raise WritingError(f"{self.name} answered with the character U+{ord(odd):04X}, which is no text.")
+        return content
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -209,8 +255,26 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_Stay)
+def _opener(sockets: list[socket.socket]) -> urllib.request.OpenerDirector:
+    """An opener whose connections are kept, so that they can be hung up."""
+
+    def kept(kind: type[http.client.HTTPConnection]) -> Any:
+        class Kept(kind):  # type: ignore[misc, valid-type]  # one of two classes of the library
+            def connect(self) -> None:
+                super().connect()
+                sockets.append(self.sock)
+
+        return Kept
+
+    class Http(urllib.request.HTTPHandler):
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(kept(http.client.HTTPConnection), req)
+
+    class Https(urllib.request.HTTPSHandler):
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(kept(http.client.HTTPSConnection), req)
+
+    return urllib.request.build_opener(_Stay, Http, Https)
 
 
 def _told(error: urllib.error.HTTPError) -> str:
@@ -220,14 +284,32 @@ def _told(error: urllib.error.HTTPError) -> str:
         found = json.loads(body)
         inner = found.get("error", found) if isinstance(found, dict) else found
         said = inner.get("message") if isinstance(inner, dict) else inner
-    except (OSError, ValueError, http.client.HTTPException):
+    except (OSError, ValueError, http.client.HTTPException, RecursionError):
         said = None
     return " ".join(str(said or error.reason).split()).rstrip(".")[:200]
 
 
 def _asked_wait(error: urllib.error.HTTPError, otherwise: float) -> float:
     """The seconds that an endpoint asks to wait, as far as that is sensible."""
+    told = str(error.headers.get("Retry-After", "")).strip()
     try:
-        return min(max(float(error.headers.get("Retry-After", "")), 0.0), LONGEST_WAIT)
+        seconds = float(told)
     except ValueError:
-        return otherwise
+        try:
+            seconds = parsedate_to_datetime(told).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError, AttributeError):
+            return otherwise
+    return otherwise if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT)
+
+
+def _address(url: str) -> SplitResult | None:
+    """The parts of the URL of an API, or None where it is none that could be asked."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # an open bracket, a port that is none, a name that no machine has
+        return None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
+        return None
+    return parts

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from answers import asked, contents, found, png
 from PIL import Image
-from safetensors import SafetensorError
 
 from indexer import Document
 from indexer.errors import (
@@ -225,10 +225,13 @@ class TestAFullDisk:
         before = contents(shop)
 
         def full(*_, **__):
-            raise SafetensorError("no space") if what == "its content" else OSError(errno.ENOSPC, "No space left")
+            raise OSError(errno.ENOSPC, "No space left")
 
         with monkeypatch.context() as patch:
-            patch.setattr("safetensors.numpy.save_file" if what == "its content" else "os.fsync", full)
+            if what == "its content":
+                patch.setattr("indexer.store.segments.hashlib", SimpleNamespace(sha256=full))
+            else:
+                patch.setattr("os.fsync", full)
             document = Document("dog", text="dog", image=png(1, 2, 3) if what == "the image" else None)
             with pytest.raises(StoreError, match=r"(segments|media)/.* cannot be written: [Nn]o space.*disk full"):
                 shop.add([document])

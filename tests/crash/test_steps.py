@@ -27,7 +27,7 @@ COMMIT_STEPS = {
     "after the media's sync, before its name": After("indexer.files:_sync_file"),
     "before the media's folder": Before("indexer.files:sync_folder", call=2),
     "after the media": After("indexer.writer:settle_images"),
-    "before the segment": Before("indexer.writer:write_segment"),
+    "before the segment": Before("indexer.writer:write_parts"),
     "half a segment": Half("segments"),
     "after the segment": Before("indexer.writer:publish"),
     "in the transaction, at its beginning": Before("indexer.store.publish:_bury"),

@@ -189,6 +189,8 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch: pytest.Monke
     def offline(*_: object, **__: object) -> str:
         raise OSError("no route to host\nand more")
 
+    monkeypatch.setattr("indexer.embed.hub.reachable", lambda _: True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(open_clip, "download_pretrained", offline)
     with pytest.raises(ModelError, match="could not be fetched: no route to host. Connect once"):
         load_embedder("open_clip:ViT-B-32/laion2b_s34b_b79k")

@@ -157,6 +157,8 @@ def test_a_checkpoint_that_cannot_be_fetched_says_what_to_do(monkeypatch: pytest
     def offline(*_, **__):
         raise huggingface_hub.errors.LocalEntryNotFoundError("no connection\nand more")
 
+    monkeypatch.setattr("indexer.embed.hub.reachable", lambda _: True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(ModelError, match="could not be fetched: no connection. Connect once"):
         load_embedder("mllm:Qwen/Qwen3-VL-Embedding-2B")

@@ -118,6 +118,10 @@ def test_the_demo_runs_twice_and_its_report_holds_every_question(few: list[str],
     assert again == report
     assert len(few) >= 12
     assert page.count('<section class="card">') == len(few)
+    assert page.count("<details open>") == 3  # the others are opened by who wants to see them: a page, not a scroll
+    assert page.count("<details>") == len(few) - 3
+    assert page.count('<div class="wide"><table>') == page.count("<table>")
+    assert "<script" not in page
     assert page.count('class="hit right"') > 0
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "Indexed" in printed.getvalue()

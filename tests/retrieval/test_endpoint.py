@@ -51,6 +51,15 @@ def asker(server, waits):
     [
         (None, "nonsense", r"nonsense is no address of an API. It is from OPENAI_BASE_URL. Write one such as"),
         (None, "http://me:secret@host/v1", r"http://host is no address of an API. It is from OPENAI_BASE_URL"),
+        ("http://[::1", "nonsense", r"http://\[::1 is no address of an API. Write one"),
+        ("http://host:port/v1", "nonsense", r"http://host:port/v1 is no address of an API"),
+        ("http://host:99999/v1", "nonsense", r"http://host:99999/v1 is no address of an API"),
+        ("http://a..b/v1", "nonsense", r"http://a..b/v1 is no address of an API"),
+        ("http://" + "a" * 64 + "/v1", "nonsense", r"a is no address of an API|/v1 is no address of an API"),
+        ("http://two words/v1", "nonsense", r"two words/v1 is no address of an API"),
+        ("http://host\n/v1", "nonsense", r"no address of an API"),
+        ("http://me:secret@[::1", "nonsense", r"http://\[::1 is no address of an API"),
+        ("", "http://[::1", r"http://\[::1 is no address of an API. It is from OPENAI_BASE_URL"),
         ("ftp://host", "nonsense", r"ftp://host is no address of an API. Write one"),
     ],
 )
@@ -256,3 +265,74 @@ def test_nonsense_is_a_note_and_the_search_goes_on(asker, server, collection, tm
 def test_options_out_of_range(options):
     with pytest.raises(CallError):
         Endpoint("tiny", "http://localhost/v1", **options)
+
+
+@pytest.mark.parametrize("where", ["head", "body"])
+def test_a_drip_of_bytes_does_not_outlast_the_time(asker, waits, where):
+    """Every byte comes in time, and the answer never does."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    leave = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            if where == "body":
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not leave.wait(0.02):
+                try:
+                    connection.sendall(b"H" if where == "head" else b" ")
+                except OSError:
+                    return
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    try:
+        made = Endpoint("tiny", f"http://127.0.0.1:{listening.getsockname()[1]}/v1", timeout=0.3, tries=1)
+        [failed] = made.rewrite([CAT])
+    finally:
+        leave.set()
+        thread.join()
+        listening.close()
+    assert isinstance(failed, WritingError)
+    assert "no whole answer within 0.3 s" in str(failed)
+
+
+@pytest.mark.parametrize(
+    ("told", "waited"),
+    [
+        ("nan", 1.0), ("-nan", 1.0), ("inf", 30.0), ("1e999", 30.0), ("-5", 0.0), ("9" * 3000, 30.0), ("0.5", 0.5), ("", 1.0),
+        ("soon", 1.0), ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0), ("Fri, 31 Dec 2999 23:59:59 GMT", 30.0), ("Fri, 99 Foo", 1.0),
+    ],
+)  # fmt: skip
+def test_a_time_to_wait_is_read_as_far_as_it_makes_sense(server, asker, waits, told, waited):
+    server.answers = [(429, {"Retry-After": told}, "{}"), "a cat at night"]
+    assert asker().rewrite([CAT]) == ["a cat at night"]
+    assert waits == [waited]
+
+
+@pytest.mark.parametrize("deep", ['{"choices": ' + "[" * 200_000, "[" * 200_000])
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_nested_without_end_is_a_failure_of_that_sentence(server, asker, deep, status):
+    server.answers = [(status, {}, deep)]
+    [failed] = asker(tries=1).rewrite([CAT])
+    assert isinstance(failed, WritingError)
+    assert len(str(failed)) < 600
+
+
+@pytest.mark.parametrize("odd", ["a cat\0", "\ud800 a cat", "a \udc80"])
+def test_what_is_no_text_is_no_answer(server, asker, odd):
+    server.answers = [(200, {}, json.dumps({"choices": [{"message": {"content": odd}}]}))]
+    [failed] = asker().rewrite([CAT])
+    assert isinstance(failed, WritingError)
+    assert "is no text" in str(failed)
+
+
+@pytest.mark.parametrize("key", ["sk-se\ncret", "sk-se\r\nX: cret", "\u20ac"])
+def test_a_key_that_cannot_be_sent_is_said_without_it(server, asker, monkeypatch, key):
+    monkeypatch.setenv(endpoint.KEY_VARIABLE, key)
+    [failed] = asker(tries=1).rewrite([CAT])
+    assert isinstance(failed, WritingError)
+    assert "cannot be asked" in str(failed)
+    assert all(part not in str(failed) for part in (key, repr(key)[1:-1]))
+    assert server.asked == []
