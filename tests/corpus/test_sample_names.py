@@ -45,6 +45,11 @@ def told(names):
             {"22.05": (["22.05.png"], ["22.05.txt"], []), "22": (["22.png"], [], [])},
             [],
         ),
+        (
+            ["Jo.Doe.png", "Jo.Doe.txt", "Jo.png"],
+            {"Jo.Doe": (["Jo.Doe.png"], ["Jo.Doe.txt"], []), "Jo": (["Jo.png"], [], [])},
+            [],
+        ),
         (["a.1.jpg", "a.jpg"], {"a.1": (["a.1.jpg"], [], []), "a": (["a.jpg"], [], [])}, []),
         # images of one document
         (

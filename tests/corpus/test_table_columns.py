@@ -155,8 +155,9 @@ class TestImages:
 
     @pytest.mark.parametrize("kind", DOORS)
     def test_where_the_first_is_empty_the_other_counts(self, door, tmp_path, kind):
-        records, _, _ = door(kind, {"image": "a.png", "img": "b.png"}, {"image": None, "img": "b.png"})
-        assert [each.document.image.name for each in records] == ["a.png", "b.png"]
+        rows = [{"image": value, "img": "b.png"} for value in ("a.png", None, "")]
+        records, _, _ = door(kind, *rows)
+        assert [each.document.image.name for each in records] == ["a.png", "b.png", "b.png"]
 
     @pytest.mark.parametrize("kind", DOORS)
     @pytest.mark.parametrize(("name", "image"), [("shot", "a.png"), ("image", "b.png"), ("", None)])
