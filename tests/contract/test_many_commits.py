@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from sqlalchemy import event
 
-from indexer import Document
+from indexer import Document, parts
 from indexer.absorbing import BASE, MANY, MOST_BYTES, MOST_ROWS, absorbed
 from indexer.store.segments import READ_BELOW, SegmentFile, open_segment, write_parts
 
@@ -134,7 +134,7 @@ def test_a_damaged_segment_is_not_written_anew_as_if_it_were_whole(shop):
 LOOP = """
 import json, os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[3]), int(sys.argv[3])))
-from indexer import Document, parts
+from indexer import Collection, Document
 from indexer.types import Item
 with Collection.open(sys.argv[1], "fake:16") as shop:
     query = shop.embedder.encode_query([Item(text="word 3")])
