@@ -1,7 +1,8 @@
 """SQLite for who may read the file but write nothing beside it, while others, who may, go on writing.
 
 Where a log and its index lie beside the file, SQLite reads them all, and its own locks keep a reader's state together.
-Where no log is, all is in the file, and SQLite must be told not to want one (`immutable`): then it takes no lock
+Where a log lies there without its index, as after a crash, SQLite could not make one: both are copied aside and read
+there. Where no log is, all is in the file, and SQLite must be told not to want one (`immutable`): then it takes no lock
 either, and a writer that starts meanwhile and moves its log into the file changes pages under the reader. That is
 noticed by the file's time: what was read is thrown away, and `undisturbed` reads again.
 
@@ -12,8 +13,12 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import sqlite3
+import tempfile
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -51,12 +56,16 @@ def only_readable(url: URL) -> bool:
 
 def read_only_engine(path: Path, busy_milliseconds: int, to_json: Callable[[Any], str]) -> Engine:
     """An engine that looks anew for each connection whether there is a log, and so keeps none."""
+    aside = _Aside(path)
 
     def connect() -> sqlite3.Connection:
         before = file_identity(path)  # first: what comes between this and the opening counts as a disturbance
         lonely = not _logged(path)
-        options = "?mode=ro&immutable=1" if lonely else "?mode=ro"
-        connection = sqlite3.connect(f"{path.as_uri()}{options}", uri=True, factory=LonelyConnection)
+        if _stranded(path):
+            place, options = aside.current(), "?mode=rw"
+        else:
+            place, options = path, "?mode=ro&immutable=1" if lonely else "?mode=ro"
+        connection = sqlite3.connect(f"{place.as_uri()}{options}", uri=True, factory=LonelyConnection)
         connection.before = before if lonely else None
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout={busy_milliseconds}")
@@ -98,3 +107,35 @@ def _logged(path: Path) -> bool:
         return log.stat().st_size > 0 or index.exists()
     except FileNotFoundError:
         return False
+
+
+def _stranded(path: Path) -> bool:
+    """Whether there is a log with something in it, and no index, which only a writer could make."""
+    log, index = (path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))
+    try:
+        return log.stat().st_size > 0 and not index.exists()
+    except FileNotFoundError:
+        return False
+
+
+class _Aside:
+    """A copy of a database and its log, made anew when either changes; it goes with the object."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._copied: tuple[str, str] | None = None
+        self._place: Path | None = None
+
+    def current(self) -> Path:
+        """Where the copy is."""
+        log = self._path.with_name(f"{self._path.name}-wal")
+        with self._lock:
+            now = file_identity(self._path), file_identity(log)
+            if self._place is None or now != self._copied:
+                folder = Path(tempfile.mkdtemp(prefix="underdrawing-"))
+                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                for source in (self._path, log):
+                    shutil.copyfile(source, folder / source.name)
+                self._place, self._copied = folder / self._path.name, now
+            return self._place

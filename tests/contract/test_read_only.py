@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 from answers import contents
@@ -110,3 +112,20 @@ def test_nothing_is_written(reader):
         connection.connection.dbapi_connection.execute("DELETE FROM documents")
     with pytest.raises(StoreError, match="readonly"):
         reader.delete(["a1"])
+
+
+def test_a_log_without_its_index_is_read_from_a_copy(folder, monkeypatch):
+    """As after a crash, on a mount where nothing can be made."""
+    script = (
+        "import os, sys\nfrom indexer import Collection, Document\n"
+        "shop = Collection.open(sys.argv[1])\n"
+        "shop.add([Document(f'b{n}', text='b') for n in range(5)])\nos._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(folder)], check=False).returncode == 9
+    (folder / "metadata.db-shm").unlink()
+    assert (folder / "metadata.db-wal").stat().st_size
+    before = {path.name for path in folder.iterdir()}
+    monkeypatch.setattr(database, "only_readable", lambda url: str(url.database).startswith(str(folder)))
+    with Collection.open(folder) as shop:
+        assert len(contents(shop)) == 55
+    assert {path.name for path in folder.iterdir()} == before
