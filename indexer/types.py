@@ -60,7 +60,7 @@ UNKNOWN = len(MODALITIES)
 class Centre(HelpfulEnum):
     """Whether what a modality's vectors have in common is taken off before they are compared; `indexer/centring.py`.
 
-    `auto` is `on` where documents of several modalities live and their means lie apart, else `off`; `means` takes the
+    `auto` is `on` where texts and pictures are both numerous and their means lie apart, else `off`; `means` takes the
     means off and leaves the spreads as they are.
     """
 

@@ -63,6 +63,7 @@ def _show(found: Gap) -> None:
     show_facts({
         "documents": listed(found.documents),
         "search": "takes the gap out" if found.auto else "leaves the vectors as they are (--centre on overrules it)",
+        "because": found.why,
     })  # fmt: skip
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("", "as stored", "centred"):

@@ -65,6 +65,7 @@ class Gap:
         documents: How many live of each modality.
         k: How deep shares look.
         auto: Whether a search that is left to decide takes the gap out.
+        why: The rule by which it decides, with the numbers.
         before: Of vectors as they are stored.
         after: Of vectors as a centred search compares them.
     """
@@ -72,6 +73,7 @@ class Gap:
     documents: Mapping[str, int]
     k: int
     auto: bool
+    why: str
     before: Side
     after: Side
 
@@ -84,7 +86,7 @@ def measure_gap(snapshot: Snapshot, k: int = 10) -> Gap:
     """
     if k < 1:
         raise CallError(f"k is {k}; a share is of 1 neighbour at least.")
-    from indexer.centring import settled
+    from indexer.centring import mixture, settled
 
     samples = _samples(snapshot)
     centred = CentredSnapshot(snapshot, Centre.ON)
@@ -92,6 +94,7 @@ def measure_gap(snapshot: Snapshot, k: int = 10) -> Gap:
         documents={modality.value: count for modality, count in snapshot.living.items()},
         k=k,
         auto=settled(Centre.AUTO, snapshot.space, lambda: snapshot.living) is Centre.ON,
+        why=mixture(snapshot.living),
         before=_side(snapshot, samples, snapshot.living, k),
         after=_side(centred, samples, snapshot.living, k),
     )

@@ -33,6 +33,8 @@ TRAIN_ROWS_PER_LIST = 64  # FAISS wants 39 at least, and uses no more than 256
 EF_CONSTRUCTION = 80
 FLAT_MOST = 2048  # neighbours fetched of a flat index before exact search is as good
 EF_MOST = 4096  # where the graph is so broken that this is not enough, metadata tells of the recall
+FEW_ROWS = 1000
+"""Rows up to which an inverted file reads all of its lists, so that its answers are exact."""
 _PLANS = {IndexKind.EXACT: Plan.SCAN, IndexKind.HNSW: Plan.HNSW, IndexKind.IVF: Plan.IVF}
 
 
@@ -277,6 +279,8 @@ def _tuned(
     kind = IndexKind(facts["kind"])
     inverted = kind is IndexKind.IVF
     least, most = (1, facts["lists"]) if inverted else (TUNE_K, EF_MOST)
+    if inverted and exact.size <= FEW_ROWS:
+        least = most  # all lists are read as quickly as some
     # Beyond a quarter of the lists, or a sixteenth of the rows of a graph, a scan of 8-bit codes costs no more.
     worth = max(facts["lists"] // 4, 1) if inverted else max(exact.size // 16, 64)
 

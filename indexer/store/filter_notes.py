@@ -9,13 +9,13 @@ What this module does not know: how a filter is evaluated.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, and_, literal, or_, select
 
 from indexer.errors import nearest
+from indexer.forks import Lock
 from indexer.store.database import Database
 from indexer.store.filter_nodes import Ordered, Place, escaped
 from indexer.store.filter_sql import compiled, typed
@@ -49,7 +49,7 @@ class FilterNotes:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._found: set[Found] = set()
         self._notes: dict[tuple[int, Asked], str | None] = {}
         self._names: tuple[int, tuple[str, ...]] = (-1, ())

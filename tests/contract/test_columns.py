@@ -197,8 +197,8 @@ def test_others_ask_sql_while_a_column_is_read(stocked, sql, monkeypatch):  # no
 
     def slowly(own, *arguments):
         # What another thread would see at this moment: the lock is free, `a` is answered, `b` goes to SQL.
-        assert own._lock.acquire(timeout=1)
-        own._lock.release()
+        assert own._lock._lock.acquire(timeout=1)
+        own._lock._lock.release()
         sql.clear()
         found.append(shop.snapshot().matching({"a": {"$lt": 5}}).size)
         assert not sql

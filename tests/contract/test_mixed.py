@@ -6,12 +6,14 @@ the stored vectors and sums.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from indexer import Document, IndexKind, IndexSettings
-from indexer.centred import PRIOR, SAMPLE, CentredSnapshot, centred
-from indexer.centring import document_means, shrunk_means
+from indexer.centred import PRIOR, SAMPLE, TRIMMED, CentredSnapshot, centred
+from indexer.centring import FEW, clearly_mixed, document_means, mixture, query_mean, shrunk_means
 from indexer.errors import QueryError, SnapshotGoneError, UnknownNameError
 from indexer.index import proposals
 from indexer.index.protocol import Plan
@@ -78,10 +80,12 @@ def truth(shop, vectors, centre=Centre.ON, keep=lambda n, kind: True):
     if centre is Centre.ON:
         picked = [np.flatnonzero(own == kind) for kind in range(3)]
         picked = [each[np.linspace(0, len(each) - 1, min(SAMPLE, len(each))).astype(int)] for each in picked]
-        squares = np.stack([np.sqrt((scores[:, each] ** 4).mean(1)) for each in picked], axis=1)
+        powers = [np.sort(scores[:, each] ** 4)[:, : len(each) - math.ceil(TRIMMED * len(each))] for each in picked]
+        squares = np.stack([np.sqrt(each.mean(1)) for each in powers], axis=1)
         sizes = np.array([len(each) for each in picked])
         squares = (sizes * squares + PRIOR * (squares @ sizes / sizes.sum())[:, None]) / (sizes + PRIOR)
-        scores *= np.sqrt(squares.min(1, keepdims=True) / squares)[:, own]
+        factors = np.sqrt(squares.max(1, keepdims=True) / squares)[:, own]
+        scores = factors * scores / (1 + (factors - 1) * np.abs(scores))
     return {
         name: scores[:, place]
         for place, (name, n) in enumerate(zip(names, places, strict=True))
@@ -207,11 +211,11 @@ class TestAuto:
         assert view.centre is Centre.ON
 
     def test_is_off_where_one_lives_or_few_were_seen(self, shop, vectors):
-        put(shop, vectors, 0, 10)
+        put(shop, vectors, 0, 60)
         assert not isinstance(centred(shop.snapshot(), Centre.AUTO), CentredSnapshot)
-        put(shop, vectors, 10, 60)
+        put(shop, vectors, 60, 200)
         assert isinstance(centred(shop.snapshot(), Centre.AUTO), CentredSnapshot)
-        others = [f"d{n:04}" for n in range(60) if KINDS[vectors[1][n]] is not Modality.TEXT]
+        others = [f"d{n:04}" for n in range(200) if KINDS[vectors[1][n]] is not Modality.TEXT]
         shop.delete(others)
         snapshot = shop.snapshot()
         assert set(snapshot.living) == {Modality.TEXT}
@@ -225,27 +229,71 @@ class TestAuto:
             writer.commit(documents, unit_rows(rng.standard_normal((300, DIM))))
         assert not isinstance(centred(shop.snapshot(), Centre.AUTO), CentredSnapshot)
 
+    @pytest.mark.parametrize(
+        ("texts", "images", "both", "mixed"),
+        [
+            (0, 59, 1, False), (0, 600, 433, False), (0, 300, 3, False), (20, 900, 0, False), (49, 49, 49, False),
+            (50, 49, 1, True), (100, 700, 200, True), (50, 2000, 0, False), (900, 30, 19, False), (900, 30, 30, True),
+        ],
+    )  # fmt: skip
+    def test_is_for_collections_with_many_texts_and_many_pictures(self, texts, images, both, mixed):
+        living = {Modality.TEXT: texts, Modality.IMAGE: images, Modality.FUSED: both}
+        assert clearly_mixed(living) == mixed
+        assert f"{texts:,} documents are texts and {images + both:,} have an image" in mixture(living)
+        assert ("is not clearly" in mixture(living)) != mixed
+
     def test_off_is_the_snapshot_itself(self, mixed):
         snapshot = mixed.snapshot()
         assert centred(snapshot, Centre.OFF) is snapshot
 
 
+class TestTheIdenticalItem:
+    """Whoever asks with what is stored finds it first, however much the other modalities are lifted."""
+
+    @pytest.mark.parametrize("centre", [Centre.ON, Centre.MEANS])
+    @pytest.mark.parametrize("kind", range(3))
+    def test_comes_first(self, mixed, vectors, centre, kind):
+        rows, kinds, _ = vectors
+        view = centred(mixed.snapshot(), centre)
+        ids = view.plain.eligible(modalities=[KINDS[kind]])
+        own = view.plain.vectors(ids)
+        queries = unit_rows(own - query_mean(view.plain.space, KINDS[kind]))
+        found = view.search(queries, 2)
+        np.testing.assert_allclose(found.scores[:, 0], 1, atol=1e-6)
+        same = np.einsum("ij,ij->i", view.plain.vectors(found.ids[:, 0]), own) > 1 - 1e-6
+        assert same.all()
+
+    def test_lifting_leaves_the_order_within_a_modality_and_ends_at_one(self):
+        from indexer.centred import lifted
+
+        cosines = np.linspace(-1, 1, 2001)
+        for factor in (1.0, 1.5, 4.0, 50.0):
+            up = lifted(cosines, np.full(1, factor))
+            assert (np.diff(up) > 0).all()
+            assert (up[0], up[-1]) == (-1, 1)
+            np.testing.assert_allclose(lifted(up, np.full(1, 1 / factor)), cosines, atol=1e-9)
+            np.testing.assert_allclose(lifted(np.array([1e-6]), np.full(1, factor)), factor * 1e-6, rtol=1e-3)
+
+
 class TestMeans:
-    def test_many_keep_their_own_and_few_are_drawn_to_all(self):
+    def test_many_keep_their_own_some_are_drawn_to_all_and_few_have_none(self):
         rng = np.random.default_rng(1)
         apart, noise = np.eye(DIM)[0] * 0.6, 0.2
-        rows = {count: unit_rows(apart + noise * rng.standard_normal((count, DIM))) for count in (1, 3, 2000)}
+        rows = {
+            count: unit_rows(apart + noise * rng.standard_normal((count, DIM))) for count in (1, FEW - 1, FEW, 2000)
+        }
         text = unit_rows(-apart + noise * rng.standard_normal((2000, DIM)))
         shares = []
-        for count in (1, 3, 2000):
+        for count in (1, FEW - 1, FEW, 2000):
             mean = rows[count].mean(0)
             shrunk = shrunk_means({Modality.TEXT: Mean(2000, text.mean(0)), Modality.IMAGE: Mean(count, mean)})
             own = shrunk[Modality.IMAGE]
             everything = (text.sum(0) + rows[count].sum(0)) / (2000 + count)
             np.testing.assert_allclose(own.vector, (1 - own.noise) * mean + own.noise * everything, atol=1e-6)
             shares.append(own.noise)
-        assert 0.5 > shares[0] > shares[1] > shares[2]
-        assert shares[2] < 0.001
+        assert shares[:2] == [1, 1]
+        assert 0.5 > shares[2] > shares[3]
+        assert shares[3] < 0.001
 
     def test_of_nothing_there_are_none(self):
         assert shrunk_means({}) == {}

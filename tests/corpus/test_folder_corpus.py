@@ -252,6 +252,20 @@ class TestRejects:
         assert [(record.document.id, record.document.text) for record in records] == [("b.png", None)]
         assert [reject.reason for reject in rejects] == ["not-a-file"] * 3
 
+    def test_fifos_that_look_like_tables_or_like_nothing_do_not_hang(self, folder, read, deadline, passed_over):
+        root = folder({"b.png": b""})
+        tables = ["p.parquet", "t.csv", "t.jsonl", "t.jsonl.gz", "t.tar"]
+        for name in ["pipe", "lone.json", *tables]:
+            os.mkfifo(root / name)
+        with deadline():
+            records, rejects = read(root)
+            kinds = passed_over(root)
+        assert ids(records) == ["b.png"]
+        assert [(reject.uri.rpartition("/")[2], reject.reason) for reject in rejects] == [
+            (name, "not-a-file") for name in tables
+        ]
+        assert kinds == {"pipe": "no regular file", "lone.json": ".json"}
+
     def test_unreadable_folder_costs_only_itself(self, folder, read, monkeypatch):
         root = folder({"a.png": b"", "b/c.png": b"", "d.png": b""})
         scandir = os.scandir

@@ -127,10 +127,10 @@ def delete(shop):
     return shop.delete(["a", "c", "nobody"])
 
 
-def build_index(shop):
-    """Build a graph, and search through it."""
-    with Collection.open(shop.path, database=shop_url(shop), index=GRAPH) as indexed:
-        indexed.build_index()
+def build_index(shop, index=GRAPH):
+    """Build a graph, or another index, and search through it."""
+    with Collection.open(shop.path, database=shop_url(shop), index=index) as indexed:
+        indexed.build_index({})
         return len(indexed.snapshot())
 
 
@@ -163,7 +163,7 @@ def at_random(folder, database, seed, story):
             elif what == "compact":
                 shop.compact()
             else:
-                build_index(shop)
+                build_index(shop, chance.choice(["hnsw", "ivf"]))
             told.write(json.dumps({"done": what}) + "\n")
 
 

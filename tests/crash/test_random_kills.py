@@ -16,8 +16,9 @@ import time
 import doomed
 import numpy as np
 import pytest
-from answers import contents, png
+from answers import contents, found, png
 
+from indexer import Collection
 from indexer.embed.fake import FakeEmbedder
 from indexer.types import Item
 
@@ -85,6 +86,11 @@ def kill_again_and_again(shop, database, times, seed):
         assert held in possible, f"life {life}: {lines[-3:]}"
         assert all(vector_is_right(name, *own) for name, own in told.items())
         assert shop.check().clean
+        if held:
+            for index in "hnsw", "ivf":  # what a kill left of an index is used, or not, and never wrong
+                with Collection.open(shop.path, database=database, index=index) as indexed:
+                    for name in held:
+                        assert found(indexed, name) == found(shop, name), (life, index)
         with shop.writer():
             assert not list(shop.path.rglob(".tmp-*"))
         if life % 5 == 4:

@@ -206,7 +206,7 @@ def test_every_line_of_the_program_can_be_parsed() -> None:
 
 def test_the_command_lines_on_photos_run_as_they_stand(photos: Path) -> None:
     lines = [line for block in blocks("console") for line in block.splitlines() if " shop" in line]
-    assert len(lines) == 7
+    assert len(lines) == 8
     for line in lines:
         words = shlex.split(line, comments=True)
         if words[1] == "index":

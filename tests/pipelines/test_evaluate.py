@@ -160,7 +160,10 @@ def test_a_plan_names_its_measures():
     assert plan.only("R@50") == Plan(recall=(50,), precision=(), subset=())
     assert plan.only("Rsub@2").names == ("Rsub@2",)
     assert plan.only("mAP").whole is Precision.TRAPEZOID
-    with pytest.raises(CallError, match=r"measure 'R@5' is not known. Known: R@1, R@50, mAP@5, Rsub@2, mAP"):
+    with pytest.raises(
+        CallError,
+        match=r"measure 'R@5' is not known. Did you mean 'R@50' or 'R@1'\? Known: R@1, R@50, mAP@5, Rsub@2, mAP",
+    ):
         plan.only("R@5")
     with pytest.raises(CallError, match="truncated is no average precision of a whole ranking"):
         Plan(whole=Precision.TRUNCATED)

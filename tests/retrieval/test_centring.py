@@ -21,14 +21,14 @@ QUERY = Query(text="a red cat", like="d003", not_texts=("a dog",))
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """Ninety documents in three cones of a space of 64 dimensions, and the mean of query texts."""
+    """A hundred and eighty documents in three cones of a space of 64 dimensions, and the mean of query texts."""
     rng = np.random.default_rng(2)
     cones = 1.5 * unit_rows(rng.standard_normal((3, 64)))
-    kinds = [list(Modality)[n % 3] for n in range(90)]
-    vectors = unit_rows(cones[np.arange(90) % 3] + rng.standard_normal((90, 64)) / 8)
+    kinds = [list(Modality)[n % 3] for n in range(180)]
+    vectors = unit_rows(cones[np.arange(180) % 3] + rng.standard_normal((180, 64)) / 8)
     with Collection.open(tmp_path_factory.mktemp("mixed") / "shop", "fake:64") as shop:
         with shop.writer() as writer:
-            documents = [NewDocument(f"d{n:03}", "x", None, None, None, kinds[n], {}) for n in range(90)]
+            documents = [NewDocument(f"d{n:03}", "x", None, None, None, kinds[n], {}) for n in range(180)]
             writer.commit(documents, vectors, extra_sums=shop.missing_query_mean())
         yield shop
 
@@ -37,7 +37,7 @@ def mixed(tmp_path_factory):
 def test_all_methods_rank_in_the_centred_space(mixed, method):
     """By hand: parts centred, composed with means of zero, scored by the view's own inner products."""
     retriever = Retriever(mixed, method)
-    found = retriever.search(QUERY, k=90)
+    found = retriever.search(QUERY, k=180)
     snapshot = mixed.snapshot()
     view = centred(snapshot, Centre.ON)
     vectors = {}
@@ -51,7 +51,7 @@ def test_all_methods_rank_in_the_centred_space(mixed, method):
         for name, cosine in hit.branches.items():
             assert cosine == pytest.approx(0 if name == "mean_text" else float(row @ vectors[name]), abs=1e-5)
     ids = {hit.id: hit.score for hit in found}
-    ranked = retriever.rank(retriever.encode([QUERY]), 90)[0]
+    ranked = retriever.rank(retriever.encode([QUERY]), 180)[0]
     assert dict(zip(ranked.ids, ranked.scores, strict=True)) == ids
     [among] = retriever.rank_among(retriever.encode([QUERY]), [["d001", "d002", "d007"]])
     assert [ids[name] for name in among.ids] == list(among.scores)
