@@ -43,7 +43,7 @@ from pipelines.evaluate import Evaluation, JudgedQuery, evaluate
 from retrieval import DrawOptions, Method, Query, Retriever, Studio
 from retrieval.compose import load_composer
 from retrieval.metrics import bootstrap_interval, hit_rate_at, macro_mean
-from retrieval.search import STAGES
+from retrieval.stages import STAGES
 
 MODEL = "bundled:emoji-clip"
 STEPS = (1, 2, 4, 8, 16, 32)

@@ -9,6 +9,7 @@ What this module does not know: what is measured.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from indexer.index.protocol import IndexSettings
 from indexer.store.publish import NewDocument
 from indexer.types import Modality, Vectors
 from indexer.vectors import unit_rows
+
+if TYPE_CHECKING:
+    from indexer.index.cards import Cards
 
 DIRECTIONS = 64
 NOISE = 2.0
@@ -48,13 +52,17 @@ class Maker:
         return self.vectors(count, 1 << 40)
 
 
-def synthetic(folder: Path, rows: int, dim: int, settings: IndexSettings | None = None) -> Collection:
+def synthetic(
+    folder: Path, rows: int, dim: int, settings: IndexSettings | None = None, gpus: Cards | None = None
+) -> Collection:
     """Open a collection of made-up documents; make it first if it is not there, or not finished.
 
-    Where settings are given, its index is built, too.
+    Where settings are given, its index is built, too; `gpus`, where given, hold its copies.
     """
     name = folder / f"speed-{rows}x{dim}"
     collection = Collection.open(name, FakeEmbedder(dim), index=settings)
+    if gpus is not None:
+        collection.__dict__["cards"] = gpus  # before the first snapshot, which asks for them
     maker, start = Maker(dim), collection.catalog.generation().documents
     buckets = np.random.default_rng(1).integers(0, BUCKETS, rows).tolist()
     while start < rows:

@@ -79,8 +79,7 @@ class Bench:
         self.collections: dict[str, Collection] = {}
         for name, half in ("card", False), ("card-fp16", True):
             settings = IndexSettings(IndexKind.EXACT, "1TB", device=Device.CUDA, half=half)
-            self.collections[name] = synthetic(folder, rows, dim, settings)
-            self.collections[name].__dict__["cards"] = cards  # this card alone, and one set of its locks
+            self.collections[name] = synthetic(folder, rows, dim, settings, cards)  # this card alone, one set of locks
         self.collections["cpu"] = synthetic(folder, rows, dim, IndexSettings(IndexKind.EXACT))
         snapshots = {name: each.snapshot() for name, each in self.collections.items()}
         for name, snapshot in snapshots.items():

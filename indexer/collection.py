@@ -26,7 +26,6 @@ from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import (
     CallError,
     CollectionNotFoundError,
-    CorruptionError,
     LockedError,
     MissingExtraError,
     SnapshotGoneError,
@@ -34,7 +33,6 @@ from indexer.errors import (
     StoreError,
 )
 from indexer.forks import Lock
-from indexer.identity import identify
 from indexer.image_rules import ImageRules
 from indexer.index.building import OnProgress
 from indexer.index.choose import CODED_ROWS
@@ -44,13 +42,12 @@ from indexer.indexing import BuiltIndex, build_indexes, checked_samples
 from indexer.ingest import Ingest, embed
 from indexer.layout import Layout
 from indexer.lazy_embedder import LazyEmbedder, require_same_space
+from indexer.opening import open_metadata, space_of
 from indexer.searcher import COVERED
 from indexer.snapshot import Snapshot, StoredDocument
 from indexer.starting import start
 from indexer.store.catalog import Catalog, Space
-from indexer.store.connecting import connect
 from indexer.store.database import Database, parse_url
-from indexer.store.upgrading import current
 from indexer.types import Document, Item, Modality, Parts, Role, Vectors
 from indexer.writer import Writer
 
@@ -142,12 +139,8 @@ class Collection:
             embedder = LazyEmbedder(model, dtype or Dtype.FLOAT32, device).get()
             start(folder, embedder, parts, database)
             model = embedder
-        layout = Layout.read(folder)
-        base = connect(layout, database)
+        layout, base, space = open_metadata(folder, database)
         try:
-            base = current(base, layout.lock)
-            layout = identify(layout, base)
-            space = cls._space(base)
             if parts is not None and Parts(parts) is not space.parts:
                 raise SpaceMismatchError(
                     f"{folder} embeds the parts {space.parts.value!r} of documents, not {Parts(parts).value!r}.",
@@ -165,14 +158,6 @@ class Collection:
             base.close()
             raise
         return collection
-
-    @staticmethod
-    def _space(database: Database) -> Space:
-        catalog = Catalog(database)
-        spaces = catalog.spaces(catalog.generation().number)
-        if not spaces:
-            raise CorruptionError(f"{database.shown} names no embedding space.", "Delete the folder and index again.")
-        return spaces[0]
 
     def __len__(self) -> int:
         return len(self.snapshot())
@@ -217,7 +202,7 @@ class Collection:
     @property
     def space(self) -> Space:
         """The embedding space, with its means as of now."""
-        return self._space(self.database)
+        return space_of(self.database)
 
     @cached_property
     def embedder(self) -> Embedder:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from indexer.errors import CorruptionError
 from indexer.index.exact import ExactIndex
 from indexer.store.segments import READ_BELOW, SegmentFile, open_segment
 from indexer.types import Ids, Vectors
@@ -46,3 +47,18 @@ def exact_over(parts: Sequence[Part]) -> ExactIndex:
         order = np.argsort(ids, kind="stable")
         vectors, ids = vectors[order], ids[order]
     return ExactIndex([(vectors, ids), *((part.vectors, part.ids) for part in parts if part.file.size >= READ_BELOW)])
+
+
+def require_ids(parts: Sequence[Part], below: int) -> None:
+    """See that all vector ids are ones that were given out.
+
+    Raises:
+        CorruptionError: A segment has another.
+    """
+    for part in parts:
+        if len(part.ids) and not 0 <= int(part.ids[0]) <= int(part.ids[-1]) < below:
+            raise CorruptionError(
+                f"The segment {part.file.file} is damaged: its ids go from {part.ids[0]} to {part.ids[-1]}, and "
+                f"{below:,} were given out.",
+                "Run `underdrawing check --repair`, and index its documents again.",
+            )

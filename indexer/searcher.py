@@ -31,7 +31,7 @@ from indexer.index.exact import ExactIndex
 from indexer.index.merging import merge, plans_of, without
 from indexer.index.protocol import Device, IndexKind, IndexSettings, Neighbours
 from indexer.index.stored import Stored, fits, newest_change, stored_indexes
-from indexer.parts import Part, exact_over, open_parts
+from indexer.parts import Part, exact_over, open_parts, require_ids
 from indexer.store.segments import SegmentFile
 from indexer.types import Ids, Vectors
 
@@ -122,18 +122,8 @@ class Searcher:
         self._incomplete = bool(self.wants(1.0))
 
     def require_ids(self, below: int) -> None:
-        """See that all vector ids are ones that were given out.
-
-        Raises:
-            CorruptionError: A segment has another, which answers would be sorted by.
-        """
-        for part in self._parts:
-            if len(part.ids) and not 0 <= int(part.ids[0]) <= int(part.ids[-1]) < below:
-                raise CorruptionError(
-                    f"The segment {part.file.file} is damaged: its ids go from {part.ids[0]} to {part.ids[-1]}, and "
-                    f"{below:,} were given out.",
-                    "Run `underdrawing check --repair`, and index its documents again.",
-                )
+        """See that all vector ids are ones that were given out; raises `CorruptionError`."""
+        require_ids(self._parts, below)
 
     @property
     def scans(self) -> bool:

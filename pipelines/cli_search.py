@@ -255,16 +255,15 @@ def _require_asked(collection: Collection, query: Query, condition: Any) -> None
     """See that what a query names is there, which costs less than the models that read it.
 
     Raises:
-        QueryError: An image file is missing.
-        CallError: The document that it asks for more like is not there.
+        QueryError: An image file is missing, or the document that it asks for more like is not there.
         FilterError: The filter does not parse.
     """
-    from retrieval.encode import require_pictures
+    from retrieval.encode import require_pictures, stored_references
 
     require_pictures([query])
     with collection.snapshot() as snapshot:
         if query.like is not None and len(snapshot):
-            snapshot.vector_ids([query.like])
+            stored_references(snapshot, [query.like])
         if condition is not None:
             snapshot.require_filter(condition)
 

@@ -41,7 +41,8 @@ from pipelines.report import (
 )
 from retrieval.compose import Method
 from retrieval.results import Results
-from retrieval.search import STAGES, Retriever
+from retrieval.search import Retriever
+from retrieval.stages import STAGES
 from retrieval.studio import Studio
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import numpy as np
 from indexer.corpus.paths import printable
 from indexer.errors import CallError, ItemError, QueryError
 from indexer.media import recorded_image
-from indexer.types import ImageSource, Item, Modality, Role
+from indexer.types import Ids, ImageSource, Item, Modality, Role
 from retrieval.compose.protocol import Composer, Encoded
 from retrieval.fusion import Vector, unit
 from retrieval.query import (
@@ -131,6 +131,20 @@ def _stored_pictures(parts: Sequence[Written], snapshot: Snapshot) -> dict[str, 
     return pictures
 
 
+def stored_references(snapshot: Snapshot, likes: Sequence[str]) -> Ids:
+    """The vector ids, (n,) int64, of the documents that queries name by `like`.
+
+    Raises:
+        QueryError: A document is not there.
+    """
+    try:
+        return snapshot.vector_ids(likes) if likes else np.empty(0, np.int64)
+    except CallError as error:
+        raise QueryError(
+            error.message, "`like` is the id of a stored document, as results show it; else give an image as `image`."
+        ) from error
+
+
 def encode_queries(
     queries: Sequence[Query],
     composer: Composer,
@@ -155,12 +169,7 @@ def encode_queries(
         CallError: The model has no encoder for a part.
     """
     likes = list(dict.fromkeys(query.like for query in queries if query.like is not None))
-    try:
-        ids = snapshot.vector_ids(likes) if likes else np.empty(0, np.int64)
-    except CallError as error:
-        raise QueryError(
-            error.message, "`like` is the id of a stored document, as results show it; else give a picture as `image`."
-        ) from error
+    ids = stored_references(snapshot, likes)
     references = dict(zip(likes, ids.tolist(), strict=True))
     stored: dict[object, Vector | str] = {
         Stored(name): row for name, row in zip(likes, snapshot.vectors(ids), strict=True)

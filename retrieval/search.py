@@ -8,9 +8,7 @@ What this module does not know: models, SQL, files.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
@@ -41,6 +39,7 @@ from retrieval.ranking import Scope, find, places, score
 from retrieval.references import leave_out
 from retrieval.results import Results
 from retrieval.scribe import Scribe
+from retrieval.stages import STAGES, timed
 from retrieval.studio import Studio
 
 if TYPE_CHECKING:
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from indexer.snapshot import Snapshot
     from indexer.store.filters import Where
     from retrieval.ranking import View
-
-STAGES = ("encode", "draw", "compose", "search", "documents")
 
 Answer = TypeVar("Answer")
 Names: TypeAlias = Sequence[str]
@@ -297,24 +294,24 @@ class Retriever:
             snapshot.require_filter(scope.where)
         if any(not isinstance(part, Stored) for query in queries for part in self._composer.parts(query).values()):
             _ = self._source.embedder  # loading the model is no part of a query's time
-        with _timed(took, "write"):
+        with timed(took, "write"):
             sentences = self._write(snapshot, queries)
         if not any(sentences):
             took.clear()
         took.update(dict.fromkeys(STAGES, 0.0))
-        with _timed(took, "encode"):
+        with timed(took, "encode"):
             encoded = self._encode(snapshot, queries, sentences)
         left_out = leave_out(snapshot, encoded, keep_reference)
         scope = replace(scope, hidden=[each.ids for each in left_out])
         if drawing:
-            with _timed(took, "draw"):
+            with timed(took, "draw"):
                 encoded = self._draw(snapshot, encoded, scope)
-        with _timed(took, "compose"):
+        with timed(took, "compose"):
             view = centred(snapshot, self._centre)
             composed = self._compose(view, encoded)
-        with _timed(took, "search"):
+        with timed(took, "search"):
             found = find(view, [each.rule for each in composed], k, scope)
-        with _timed(took, "documents"):
+        with timed(took, "documents"):
             hits = hits_of(view, composed, found, k)
         remarks = ((view.remark,) if isinstance(view, CentredSnapshot) else ()) + snapshot.remarks
         if scope.where is not None:
@@ -398,10 +395,3 @@ def _margin(scores: Scores) -> float:
     """What the best score has over the second."""
     best = np.sort(scores)[::-1]
     return float(best[0] - best[1])
-
-
-@contextmanager
-def _timed(took: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    took[stage] = (time.perf_counter() - start) * 1000

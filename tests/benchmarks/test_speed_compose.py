@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import speed_compose
 from benchmarks.compose_pictures import Panel, draw_panels
-from retrieval import DrawOptions, Studio, search
+from retrieval import DrawOptions, Studio, stages
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -83,7 +83,7 @@ def test_a_stage_is_told_where_its_work_is_done(run, monkeypatch):
         clock[0] += 0.05
         return real(self, *arguments)
 
-    monkeypatch.setattr(search.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(stages.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(Studio, "draw", draw)
     _, told, _ = run("--part", "stages")
     rows = told["stages"]["rows"]

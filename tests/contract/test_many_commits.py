@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from sqlalchemy import event
 
-from indexer import Document
+from indexer import Document, parts
 from indexer.absorbing import BASE, MANY, MOST_BYTES, MOST_ROWS, absorbed
 from indexer.store.segments import READ_BELOW, SegmentFile, open_segment, write_parts
 
@@ -67,13 +67,16 @@ class TestWhichSegmentsAreAbsorbed:
 
 @pytest.mark.parametrize("rows", [(3,), (1, 4, 2)])
 def test_a_segment_is_what_safetensors_writes(tmp_path, rows):
-    rng, first, parts = np.random.default_rng(0), 0, []
+    rng, first, pieces = np.random.default_rng(0), 0, []
     for count in rows:
-        parts.append((rng.standard_normal((count, 5), np.float32), np.arange(first, first + count)))
+        pieces.append((rng.standard_normal((count, 5), np.float32), np.arange(first, first + count)))
         first += count
     name = "000000000000-0123456789ab.safetensors"
-    segment = write_parts(tmp_path, name, parts, "digest")
-    whole = {"vectors": np.concatenate([each[0] for each in parts]), "ids": np.concatenate([each[1] for each in parts])}
+    segment = write_parts(tmp_path, name, pieces, "digest")
+    whole = {
+        "vectors": np.concatenate([each[0] for each in pieces]),
+        "ids": np.concatenate([each[1] for each in pieces]),
+    }
     for key, value in load_file(tmp_path / name).items():
         np.testing.assert_array_equal(value, whole[key])
     save_file(whole, tmp_path / "theirs", metadata={"format": "1", "space": "digest", "rows": str(first)})
@@ -96,6 +99,13 @@ def test_documents_outlive_the_merging_of_their_segments(shop, open_shop):
     assert found(shop, "word 7", k=1) == ["w7"]
     assert contents(pinned[0]) == pinned[1]
     assert shop.check().findings == []
+    with shop.database.read() as connection:
+        places = connection.exec_driver_sql(
+            'SELECT s.file, v.id, v."row" FROM vectors v JOIN segments s ON v.segment = s.id WHERE s.died IS NULL'
+        ).all()
+    living = {each.file: each for each in shop.catalog.segments(shop.snapshot().generation)}
+    ids = {name: open_segment(shop.layout.segments, each, shop.space.digest, 16)[1] for name, each in living.items()}
+    assert [int(ids[file][row]) for file, _, row in places] == [vector for _, vector, _ in places]
     assert contents(open_shop(model=None)) == whole
     shop.compact()
     assert contents(shop) == whole
@@ -170,6 +180,15 @@ def test_old_snapshots_hold_no_mappings(open_shop):
         assert mapped() == 1
     finally:
         gc.enable()
+
+
+def test_what_is_open_is_not_opened_again(shop, monkeypatch):
+    opened = []
+    monkeypatch.setattr(parts, "open_segment", lambda *told: opened.append(told[1].file) or open_segment(*told))
+    for number in range(4):
+        shop.add(words(number))
+        shop.snapshot()
+    assert sorted(opened) == files(shop)
 
 
 def test_a_commit_reads_no_more_after_many(shop):

@@ -173,7 +173,7 @@ class TestMuch:
 
     @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
     def test_no_share_is_refused(self, filled, share):
-        with pytest.raises(CallError, match="from 0 to 1"):
+        with pytest.raises(CallError, match="from 0 to 1|a finite number"):
             index_corpus(Listed(), filled, prune=True, prune_most=share)
 
 

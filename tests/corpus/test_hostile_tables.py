@@ -44,6 +44,12 @@ def repeated(value, count):
 
 
 class TestLines:
+    @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.xz", "a.json.zst", "a.ndjson.bz2"])
+    def test_a_compressed_file_of_no_bytes_was_cut(self, tmp_path, read, name):
+        (tmp_path / name).write_bytes(b"")
+        _, [reject] = read(tmp_path / name)
+        assert (reject.reason, reject.hides) == ("truncated", "")
+
     def test_blank_lines_without_end(self, tmp_path, monkeypatch, read):
         monkeypatch.setattr(lines_module, "MAX_SILENT_BYTES", 10_000_000)
         path = tmp_path / "a.jsonl.gz"

@@ -7,6 +7,7 @@ import pytest
 from indexer.corpus import open_corpus
 from indexer.corpus import webdataset as reader
 from indexer.corpus.records import Record
+from indexer.corpus.sample_names import group
 
 
 @pytest.fixture
@@ -62,10 +63,13 @@ def test_windows_do_not_cut_samples(tmp_path, tar_bytes, read, monkeypatch):
 
 def test_a_sample_without_end_is_told(tmp_path, tar_bytes, monkeypatch):
     monkeypatch.setattr(reader, "WINDOW_MEMBERS", 8)
-    (tmp_path / "a.tar").write_bytes(tar_bytes([("x.png", b"1"), *((f"x.{n}.npy", b"2") for n in range(100))]))
+    (tmp_path / "a.tar").write_bytes(tar_bytes([("x.png", b"1"), *((f"x.part{n}.npy", b"2") for n in range(100))]))
+    held = []
+    monkeypatch.setattr(reader, "group", lambda names: held.append(len(names)) or group(names))
     entries = list(open_corpus(tmp_path / "a.tar"))
     assert len(entries) == 101
     assert sum(isinstance(each, Record) for each in entries) == 1
+    assert max(held) <= 8
 
 
 def test_two_archives_written_one_behind_the_other(tmp_path, tar_bytes, read):

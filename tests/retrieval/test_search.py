@@ -14,7 +14,7 @@ from indexer.types import Item, Modality
 from retrieval import Method, Query, Retriever, Weights, ranking
 from retrieval.compose import load_weights
 from retrieval.fusion import order
-from retrieval.search import STAGES
+from retrieval.stages import STAGES
 
 PLENTY = 100
 OTHERS = (Method.INVERSION, Method.CIG, Method.CAPTION, Method.JOINT)

@@ -24,7 +24,7 @@ from retrieval import Query, Retriever, Weights
 from retrieval.compose import Merge, load_weights
 from retrieval.fusion import unit
 from retrieval.generate import DrawOptions
-from retrieval.search import STAGES
+from retrieval.stages import STAGES
 from retrieval.studio import Studio
 
 METHODS = [("inversion", Merge.EMBED), *(("cig", merge) for merge in Merge)]
