@@ -109,7 +109,6 @@ def test_a_filter_of_which_few_are_held(rng):
     agree(index, vectors, vectors[:2], 5, np.union1d(np.arange(0, ROWS, 40), np.arange(10_000, 13_000)))
 
 
-
 def test_copies_tie_by_id_whatever_the_number_looked_at(rng, monkeypatch):
     monkeypatch.setattr(codes, "LOOKED_AT", 4)
     monkeypatch.setattr(codes, "LOOKED_AT_PER_K", 1)
