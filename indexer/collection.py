@@ -9,7 +9,7 @@ What this module does not know: queries beyond vectors, corpora, how any model w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +44,7 @@ from indexer.layout import Layout
 from indexer.lazy_embedder import LazyEmbedder, require_same_space
 from indexer.opening import open_metadata, space_of
 from indexer.searcher import COVERED
-from indexer.snapshot import Snapshot
+from indexer.snapshot import Snapshot, StoredDocument
 from indexer.starting import start
 from indexer.store.catalog import Catalog, Space
 from indexer.store.database import Database, parse_url
@@ -158,6 +158,30 @@ class Collection:
             base.close()
             raise
         return collection
+
+    def __len__(self) -> int:
+        return len(self.snapshot())
+
+    def __contains__(self, identifier: object) -> bool:
+        return identifier in self.snapshot()
+
+    def __iter__(self) -> Iterator[StoredDocument]:
+        """The documents of the newest generation, in the order they were stored, as they are asked for."""
+        return iter(self.snapshot())
+
+    def __bool__(self) -> bool:
+        return True  # an open collection, however empty
+
+    def __repr__(self) -> str:
+        newest = self.catalog.generation()
+        return (
+            f"Collection({str(self.path)!r}: {newest.documents:,} documents, {self.space.model}, "
+            f"generation {newest.number})"
+        )
+
+    def get(self, identifier: str | int) -> StoredDocument | None:
+        """The document of that id, or None; raises `CallError` if it is nothing that an id can be."""
+        return self.snapshot().get(identifier)
 
     def __enter__(self) -> Collection:
         return self

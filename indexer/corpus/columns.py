@@ -119,7 +119,7 @@ def is_image_column(name: str) -> bool:
     return _plain(name) in _RANKS
 
 
-def require_columns(names: Collection[str], columns: Columns, table: str) -> None:
+def require_columns(names: Collection[str], columns: Columns) -> None:
     """See that a table has the columns that the caller named.
 
     Raises:
@@ -128,7 +128,7 @@ def require_columns(names: Collection[str], columns: Columns, table: str) -> Non
     for name in columns.named.values():
         if name and name not in names:
             there = ", ".join(repr(each[:40]) for each in list(names)[:20]) or "none"
-            raise refusal(Reason.NO_COLUMN, f"{table} has no column {name!r}; it has {there}.")
+            raise refusal(Reason.NO_COLUMN, f"The table has no column {name!r}; it has {there}.")
 
 
 def find_parts(

@@ -82,7 +82,7 @@ class CsvCorpus:
                 yield PassedOver(f"{uri}#column={quote(name or str(column + 1), errors='replace')}", kind)
             else:
                 names[column] = name
-        require_columns(list(names.values()), self._columns, printable(self._path.name))
+        require_columns(list(names.values()), self._columns)
         own_ids = find_id(dict.fromkeys(names.values()), self._columns)[0] is not None
         as_text = {
             self._columns.id,

@@ -1,13 +1,15 @@
 """A table or an archive that holds nothing is told of, as an empty folder is.
 
 A file of no bytes at all may be one that was never written to its end, on a full disk for example. So it hides the
-documents that came from it, and they are not pruned. A table of no rows (a header alone, `[]`) says that there are none.
+documents that came from it, and they are not pruned. A table of no rows (a header alone, `[]`) says that there are
+none.
 
 What this module does not know: how a table is read.
 """
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -41,6 +43,7 @@ def or_empty(entries: Iterable[Entry], path: Path, prefix: str) -> Iterator[Entr
 def is_empty(path: Path) -> bool:
     """Whether a file has no bytes, or is there no more."""
     try:
-        return path.stat().st_size == 0
+        state = path.stat()
     except OSError:
         return True
+    return stat.S_ISREG(state.st_mode) and state.st_size == 0

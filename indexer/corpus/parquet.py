@@ -97,7 +97,7 @@ class _Table:
         self._uri = path.as_uri()
         with arrow_errors(f"{printable(path)} cannot be read"):
             self._table, self._types = self._open()
-        require_columns(self._types.names, columns, printable(path.name))
+        require_columns(self._types.names, columns)
         self._columns = columns
         id_column, _ = find_id(dict.fromkeys(self._types.names), columns)
         self._hides = f"{name}-" if id_column is None else ""

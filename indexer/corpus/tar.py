@@ -26,7 +26,7 @@ MAX_SKIPPED = 4 * 1024 * 1024 * 1024
 MAX_GAP = 64 * 1024 * 1024
 """Zeros between an archive and another one that was written behind it."""
 MAX_END, MAX_EMPTY_END = 64 * 1024, 10 * 1024
-"""Zeros that end an archive, and one without members. Writers fill up to 10 KiB; more has a file that was not written to
+"""Zeros that end an archive, and one without members. Writers fill up to 10 KiB; a file with more was not written to
 its end."""
 _MAX_EXTENSIONS = 16
 """Headers that describe one member, beside its own."""

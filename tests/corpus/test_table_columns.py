@@ -334,6 +334,7 @@ class TestIds:
         assert (records, reject.reason) == ([], "no-column")
         assert "'wrong'" in reject.detail
         assert "'text', 'n'" in reject.detail
+        assert reject.detail.count(f".{kind}") <= 1
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json"])

@@ -61,6 +61,7 @@ def test_every_method_is_in_the_help_of_search(run):
     ("arguments", "code", "said"),
     [
         (["search", "SHOP", "x", "--where", '{"price":'], 2, ["--where is not JSON", "at character 10"]),
+        (["search", "SHOP", "x", "--where", "year >= 2020"], 2, ["A filter is a JSON object", '{"year": {"$gte": 2020}']),
         (["search", "SHOP", "x", "--where", "[1]"], 2, ["A filter is an object"]),
         (["search", "SHOP", "x", "--where", '{"price": {"$near": 5}}'], 2, ["'$near'", "$gte"]),
         (["search", "SHOP", "x", "--method", "magic"], 2, ["'magic'", *(method.value for method in Method)]),

@@ -169,7 +169,7 @@ def test_compact_merges_and_drops_what_was_deleted(run, told, originals, tmp_pat
     assert "in 2 segments, 1 deleted row (compact drops them)" in run("info", new).stdout
     assert told("compact", new) == {"segments_before": 2, "segments_after": 1, "documents": 3}
     assert told("info", new)["tombstones"] == 0
-    assert run("compact", new).stdout == "1 segment became 1, with 3 documents.\n"
+    assert run("compact", new).stdout == "Compacted 1 segment into 1, with 3 documents.\n"
 
 
 def test_check_of_a_sound_collection(run, told, shop):
