@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from indexer.corpus.columns import TEXT_NAMES, Columns, find_id, require_columns
+from indexer.corpus.empty import or_empty
 from indexer.corpus.lines import Line, read_lines
 from indexer.corpus.paths import portable_name, printable
 from indexer.corpus.records import Entry, decode_text
@@ -60,6 +61,9 @@ class CsvCorpus:
         self.source = portable_name(str(self._path))
 
     def __iter__(self) -> Iterator[Entry]:
+        return or_empty(self._read(), self._path, f"{self._name}-")
+
+    def _read(self) -> Iterator[Entry]:
         uri = self._path.as_uri()
         try:
             with open_stream(self._path) as stream:

@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import quote
 
 from indexer.corpus.columns import Columns, find_id, require_columns
+from indexer.corpus.empty import or_empty
 from indexer.corpus.parquet_pages import Pages, survey
 from indexer.corpus.parquet_types import (
     ColumnTypes,
@@ -73,12 +74,15 @@ class ParquetCorpus:
     def __iter__(self) -> Iterator[Entry]:
         for file in self._files:
             name = self._name or portable_name(file.stem)
-            try:
-                with open_file(file) as opened:
-                    yield from _Table(opened, file, name, self._columns).entries()
-            except ItemError as error:
-                # Nothing is known of the rows, which may have ids of their own.
-                yield Rejected(file.as_uri(), error.reason, error.detail, hides="")
+            yield from or_empty(self._read(file, name), file, f"{name}-")
+
+    def _read(self, file: Path, name: str) -> Iterator[Entry]:
+        try:
+            with open_file(file) as opened:
+                yield from _Table(opened, file, name, self._columns).entries()
+        except ItemError as error:
+            # Nothing is known of the rows, which may have ids of their own.
+            yield Rejected(file.as_uri(), error.reason, error.detail, hides="")
 
 
 class _Table:
