@@ -6,6 +6,7 @@ What this module does not know: how models are loaded, what they are used for.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -88,13 +89,21 @@ def require_same_space(folder: Path, embedder: Embedder, space: Space) -> None:
     if found.digest == space.digest:
         return
     now, then = asdict(found), space.fingerprint
-    differing = [key for key in now if key not in ("model", "decoding") and now[key] != then.get(key)]
-    details = "; ".join(f"{key} {str(then.get(key))[:60]!r}, now {str(now[key])[:60]!r}" for key in differing)
+    if embedder.name != space.model and found.weights != then.get("weights"):
+        cause = f"{folder} was made with {space.model}, and {embedder.name} gives other vectors."
+    else:
+        cause = f"{folder} was made with {space.model} ({_details(now, then)}); {embedder.name} gives other vectors."
     raise SpaceMismatchError(
-        f"{folder} was made with {space.model} ({details}); {embedder.name} gives other vectors.",
+        cause,
         f"Open it with {space.model}, or index again into a new folder: "
         f"underdrawing index SOURCE NEW_FOLDER --model {embedder.name}",
     )
+
+
+def _details(now: Mapping[str, object], then: Mapping[str, object]) -> str:
+    """What differs between two fingerprints, each value cut to 60 characters."""
+    differing = [key for key in now if key not in ("model", "decoding") and now[key] != then.get(key)]
+    return "; ".join(f"{key} {str(then.get(key))[:60]!r}, now {str(now[key])[:60]!r}" for key in differing)
 
 
 def names_a_folder(model: str) -> bool:

@@ -103,7 +103,7 @@ def demo(
 ) -> None:
     """Index the bundled emoji, ask composed queries, write an HTML report. Needs no network.
 
-    A first look at what the engine does. It takes a minute or two, and names the report at the end.
+    A first look at what the engine does. It takes some minutes on a CPU, and names the report at the end.
     """
     from pipelines.demo import run_demo
 

@@ -331,7 +331,7 @@ def compact(collection: CollectionFolder, database: DatabaseUrl = None, as_json:
     if as_json:
         show_json({"segments_before": before, "segments_after": after, "documents": documents})
     else:
-        out.print(f"{counted(before, 'segment')} became {after}, with {counted(documents, 'document')}.")
+        out.print(f"Compacted {counted(before, 'segment')} into {after}, with {counted(documents, 'document')}.")
 
 
 def _checked(opened: Collection) -> Report:

@@ -33,7 +33,9 @@ EPILOG = examples(
     'underdrawing search shop lamp --not floor --where \'{"price": {"$lt": 50}}\' --html found.html',
 )
 QUICK = ("sum", "slerp", "product", "shift", "inversion")
-WHERE_EXAMPLE = """Quote it for the shell: --where '{"price": {"$lt": 50}, "style": "flat"}'"""
+WHERE_EXAMPLE = (
+    """A filter is a JSON object, quoted for the shell: --where '{"year": {"$gte": 2020}, "camera": "NIKON D850"}'"""
+)
 
 PARTS = "What to look for"
 METHOD = "How"
@@ -282,9 +284,9 @@ def _write_page(file: Path, query: Query, results: Results, collection: Collecti
 
 
 def _show(results: Results) -> None:
-    if results.hits:
-        from pipelines.hit_table import show_hits
+    from pipelines.hit_table import show_hits, stages
 
+    if results.hits:
         show_hits(results, out.width)
     else:
         out.print("Nothing found.")
@@ -295,7 +297,7 @@ def _show(results: Results) -> None:
     if results.written is not None:
         out.print(plain(_writing(results)), markup=False, soft_wrap=True)
     told = [counted(len(results), "hit"), f"method {results.method}", results.model, f"generation {results.generation}"]
-    took = [f"{stage} {milliseconds:,.0f} ms" for stage, milliseconds in results.took_ms.items()]
+    took = [f"{stage} {milliseconds:,.0f} ms" for stage, milliseconds in stages(results).items()]
     for line in (" · ".join(told), " · ".join(took), f"score: {results.scale}" if results.hits else ""):
         if line:
             out.print(plain(line), markup=False, style="dim", soft_wrap=True)

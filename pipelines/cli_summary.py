@@ -38,7 +38,7 @@ REJECTS_SHOWN = 20
 KINDS_SHOWN = 8
 
 NOTHING = (
-    "A source is a folder of images and texts, or .jsonl, .csv, .parquet or .tar files with ids, texts and images; "
+    "A source is a folder of images and texts, or .jsonl, .csv, .parquet or .tar files with texts and images; "
     "docs/corpora.md says what they may look like."
 )
 
@@ -60,7 +60,10 @@ def show_summary(summary: Summary, collection: Path, rejects: Path | None, index
     if summary.rejects:
         _show_rejects(summary, rejects)
     if not summary.found:
-        show_error(f"The collection has no document of {summary.source}: nothing there can be used.", NOTHING)
+        show_error(
+            f"The collection has no document from {summary.source}: nothing there can be used.",
+            "The reasons are listed above." if summary.rejects else NOTHING,
+        )
     elif summary.documents and out.is_terminal:
         show_remark(f'Next: underdrawing search {collection} "what you look for"')
 
@@ -72,7 +75,7 @@ def passed_over(kinds: Mapping[str, int]) -> str:
         return ""
     lines = [f"{number:,} {plain(kind)}" for kind, number in ordered[:KINDS_SHOWN]]
     if rest := ordered[KINDS_SHOWN:]:
-        lines.append(f"{sum(number for _, number in rest):,} of {counted(len(rest), 'other kind')}")
+        lines.append(f"{sum(number for _, number in rest):,} more of {counted(len(rest), 'other kind')}")
     return "\n".join(lines)
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.errors import ItemError
+from pipelines.console import shortened
+from pipelines.hit_table import branch_name, fields_line, stages
 from retrieval.query import Picture, Query
 from retrieval.results import Hit, Results
 
@@ -101,7 +103,8 @@ def search_page(query: Query, results: Results, reference: Picture | list[Pictur
             "id": hit.id,
             "text": hit.text,
             "score": hit.score,
-            "branches": hit.branches,
+            "branches": {branch_name(name): value for name, value in hit.branches.items()},
+            "fields": shortened(fields_line(hit), 80),
             "pictures": stored_thumbnails(hit),
         }
         for hit in results.hits
@@ -112,6 +115,7 @@ def search_page(query: Query, results: Results, reference: Picture | list[Pictur
         .render(
             said=said,
             results=results,
+            stages=stages(results),
             hits=hits,
             references=[thumbnail(picture) for picture in shown_references if picture is not None],
             drawings=[thumbnail(picture) for picture in drawings(results)],

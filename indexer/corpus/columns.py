@@ -104,9 +104,14 @@ class Parts:
 
 def find_id(row: Mapping[str, Any], columns: Columns) -> tuple[str | None, object]:
     """The column of the id and the id in it, both None without one."""
-    if columns.id is not None:
-        return columns.id, row.get(columns.id)
-    return next(((key, row[key]) for key in _names_of(row).ids), (None, None))
+    name = columns.id if columns.id is not None else next(iter(_names_of(row).ids), None)
+    return name, None if name is None else row.get(name)
+
+
+def own_id(details: Mapping[str, Any]) -> object:
+    """The id in the JSON beside an image or a text; None without one. An empty text is none, and 0 is one."""
+    _, value = find_id(details, Columns())
+    return None if isinstance(value, str) and not value else value
 
 
 def is_image_column(name: str) -> bool:
@@ -114,7 +119,7 @@ def is_image_column(name: str) -> bool:
     return _plain(name) in _RANKS
 
 
-def require_columns(names: Collection[str], columns: Columns, table: str) -> None:
+def require_columns(names: Collection[str], columns: Columns) -> None:
     """See that a table has the columns that the caller named.
 
     Raises:
@@ -123,7 +128,7 @@ def require_columns(names: Collection[str], columns: Columns, table: str) -> Non
     for name in columns.named.values():
         if name and name not in names:
             there = ", ".join(repr(each[:40]) for each in list(names)[:20]) or "none"
-            raise refusal(Reason.NO_COLUMN, f"{table} has no column {name!r}; it has {there}.")
+            raise refusal(Reason.NO_COLUMN, f"The table has no column {name!r}; it has {there}.")
 
 
 def find_parts(
@@ -272,7 +277,8 @@ def _image_candidates(
 ) -> list[str]:
     """The columns that may hold the image and have a value, likeliest first."""
     if columns.image is not None:
-        return [] if is_absent(row.get(columns.image)) else [columns.image]
+        # No column is meant by the empty name, though a key of JSON may be called so.
+        return [] if not columns.image or is_absent(row.get(columns.image)) else [columns.image]
     found = [key for key in names.images if not is_absent(row[key])]
     found = [key for key in found if _plain(key) not in _LOOSE or looks_like_image(row[key])]
     found.sort(key=lambda key: row[key] == "")  # a blank one is an error where there is no other

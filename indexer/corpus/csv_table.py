@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from indexer.corpus.columns import TEXT_NAMES, Columns, find_id, require_columns
+from indexer.corpus.empty import or_empty
 from indexer.corpus.lines import Line, read_lines
 from indexer.corpus.paths import portable_name, printable
 from indexer.corpus.records import Entry, decode_text
@@ -60,6 +61,9 @@ class CsvCorpus:
         self.source = portable_name(str(self._path))
 
     def __iter__(self) -> Iterator[Entry]:
+        return or_empty(self._read(), self._path, f"{self._name}-")
+
+    def _read(self) -> Iterator[Entry]:
         uri = self._path.as_uri()
         try:
             with open_stream(self._path) as stream:
@@ -78,7 +82,7 @@ class CsvCorpus:
                 yield PassedOver(f"{uri}#column={quote(name or str(column + 1), errors='replace')}", kind)
             else:
                 names[column] = name
-        require_columns(list(names.values()), self._columns, printable(self._path.name))
+        require_columns(list(names.values()), self._columns)
         own_ids = find_id(dict.fromkeys(names.values()), self._columns)[0] is not None
         as_text = {
             self._columns.id,

@@ -17,7 +17,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime, timedelta
+from datetime import time as clock
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ _JPEG_HEAD = 1 << 20
 """Bytes of a JPEG that are read for its metadata, which come first; none is read whole for them."""
 _MAX_EXIF = 1 << 21
 _MAX_TEXT = 200
-_MOMENT = re.compile(r"(\d{4})[:/-](\d\d)[:/-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
+_DATE = re.compile(r"(\d{4})[:/.-](\d\d?)[:/.-](\d\d?)(?!\d)")
+_TIME = re.compile(r"[ T]+(\d\d?):(\d\d)(?::(\d\d))?(?:[.,]\d+)? *(?:([AP])M)? *(Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
 _OFFSET = re.compile(r"[+-]\d\d:\d\d|Z")
 _MOMENTS = (
     (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
@@ -114,16 +116,32 @@ def _moment(exif: Image.Exif) -> dict[str, str | int]:
             (exif.get(ExifTags.Base.DateTime), details.get(ExifTags.Base.OffsetTime))
         )  # of a camera, not a scan
     for value, offset in told:
-        match = _MOMENT.match(_text(value))
-        if match is None:
-            continue
-        try:
-            moment = datetime(*map(int, match.groups()))  # type: ignore[arg-type]  # noqa: DTZ001
-        except ValueError:
-            continue  # `0000:00:00 00:00:00`, as a camera without a clock writes
-        zone = _OFFSET.fullmatch(_text(offset))
-        return {"taken": moment.isoformat() + (zone[0] if zone else ""), "year": moment.year}
+        if (taken := _taken(_text(value), _text(offset))) is not None:
+            return {"taken": taken, "year": int(taken[:4])}
     return {}
+
+
+def _taken(text: str, offset: str) -> str | None:
+    """A date and its time in ISO 8601; the date alone where the time is none, and None without a date."""
+    written = _DATE.match(text)
+    if written is None:
+        return None
+    try:
+        day = date(*map(int, written.groups()))
+    except ValueError:
+        return None  # `0000:00:00 00:00:00`, as a camera without a clock writes
+    time = _TIME.match(text, written.end())
+    hour, minute, second = (int(part or 0) for part in time.group(1, 2, 3)) if time else (99, 0, 0)
+    if time and time[4]:
+        hour = hour % 12 + 12 * (time[4] in "pP")
+    if time is None or hour > 24 or minute > 59 or second > 60 or (hour == 24 and minute + second):
+        return day.isoformat()
+    try:  # 24:00:00 is the beginning of the next day
+        moment = datetime.combine(day, clock()) + timedelta(hours=hour, minutes=minute, seconds=second)
+    except OverflowError:
+        return day.isoformat()
+    zone = _OFFSET.fullmatch(offset) or _OFFSET.fullmatch((time[5] or "").upper())
+    return moment.isoformat() + (zone[0] if zone else "")
 
 
 def _devices(exif: Image.Exif) -> dict[str, str]:

@@ -32,6 +32,7 @@ from pathlib import Path
 from indexer.corpus import tables
 from indexer.corpus.columns import Columns
 from indexer.corpus.content import begins_as_list, looks_like_image
+from indexer.corpus.empty import EMPTY_FILE, is_empty
 from indexer.corpus.named_files import FileTable, NamedFiles
 from indexer.corpus.pages import PageCorpus, is_page
 from indexer.corpus.paths import COLLECTION_FILE, Listing, is_collection, portable_name, printable, read_listing
@@ -183,6 +184,8 @@ class _Reading:
                 yield Rejected(path.as_uri(), error.reason, error.detail, hides="" if is_table else id)
         elif self._is_table(name):
             yield from self._table(name)
+        elif suffix == DETAILS and is_empty(path):
+            yield PassedOver(path.as_uri(), EMPTY_FILE, hides=f"{id}-")  # it may have been a table
         else:
             yield PassedOver(path.as_uri(), suffix or NO_SUFFIX)
 

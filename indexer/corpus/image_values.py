@@ -5,8 +5,11 @@ What this module does not know: columns, and whether an image is one.
 
 from __future__ import annotations
 
+import ast
 import base64
 import binascii
+import json
+import os
 import re
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -19,6 +22,8 @@ from indexer.errors import ItemError
 from indexer.reasons import Reason, refusal
 from indexer.validate import shown
 
+_LONGEST_LIST = 65_536
+"""Characters of a list of paths in a cell."""
 _MAX_DEPTH = 3
 """Of lists and objects around an image."""
 _FETCH_REMEDY = (
@@ -110,8 +115,11 @@ def read_images(
             return []
         case bytes() | bytearray() | memoryview():
             return [bytes(value)]
+        case str() if base64_column:
+            return [_decoded(value)]
         case str():
-            return [_decoded(value) if base64_column else _image_of_text(value, folder)]
+            several = _written_list(value)
+            return [_image_of_text(each, folder) for each in ([value] if several is None else several)]
         case list():
             inner = (read_images(each, folder, column, base64_column=base64_column, depth=depth + 1) for each in value)
             return [image for images in inner for image in images]
@@ -135,6 +143,20 @@ def _image_of_object(value: dict[str, Any], folder: Path | None, column: str, de
         return []
     detail = f"The image in {column!r} is an object without `bytes` or `path`; it has {shown(sorted(map(str, value)))}."
     raise refusal(Reason.BAD_IMAGE, detail)
+
+
+def _written_list(value: str) -> list[str] | None:
+    """The texts of a list that stands in a cell as JSON or Python writes it, which CSV has no other form for."""
+    if not (value.startswith("[") and value.endswith("]") and len(value) <= _LONGEST_LIST):
+        return None
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        try:
+            found = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    return found if isinstance(found, list) and all(isinstance(each, str) for each in found) else None
 
 
 def _image_of_text(value: str, folder: Path | None) -> Path | bytes:
@@ -178,6 +200,8 @@ def image_path(value: str, folder: Path) -> Path:
         value = unquote(path[1])
     if not value or value.startswith("data:") or "\0" in value or not _is_unicode(value):
         raise refusal(Reason.BAD_IMAGE, f"The image is {printable(value[:80])!r}, which is no path.")
+    if "\\" in value and not os.path.lexists(folder / value):
+        value = value.replace("\\", "/")  # a table from Windows
     return folder / value
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.corpus.columns import Columns
+from indexer.corpus.empty import or_empty
 from indexer.corpus.lines import MAX_LINE_BYTES, MAX_SILENT_BYTES
 from indexer.corpus.paths import portable_name, printable
 from indexer.corpus.records import MAX_JSON_COMMAS, Entry, json_constant
@@ -62,6 +63,9 @@ class JsonCorpus:
         self.source = portable_name(str(self._path))
 
     def __iter__(self) -> Iterator[Entry]:
+        return or_empty(self._read(), self._path, f"{self._name}-")
+
+    def _read(self) -> Iterator[Entry]:
         uri = self._path.as_uri()
         rows = Rows(uri, self._columns, self._path.parent)
         number = 0

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from indexer.corpus.columns import Columns
+from indexer.corpus.empty import or_empty
 from indexer.corpus.lines import MAX_LINE_BYTES, Line, read_lines
 from indexer.corpus.paths import portable_name, printable
 from indexer.corpus.records import Entry, parse_object
@@ -56,6 +57,9 @@ class JsonlCorpus:
         self.source = portable_name(str(self._path))
 
     def __iter__(self) -> Iterator[Entry]:
+        return or_empty(self._read(), self._path, f"{self._name}-")
+
+    def _read(self) -> Iterator[Entry]:
         uri = self._path.as_uri()
         rows = Rows(uri, self._columns, self._path.parent)
         try:

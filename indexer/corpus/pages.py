@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from indexer.corpus.columns import Columns, find_parts
+from indexer.corpus.columns import Columns, find_parts, own_id
 from indexer.corpus.image_values import has_image_suffix
 from indexer.corpus.paths import portable_name, read_file
 from indexer.corpus.records import Entry, Record, make_record, of_document, parse_object, record_or_rejected
@@ -58,7 +58,7 @@ class PageCorpus:
 
     def _record(self) -> Record:
         details: dict[str, Any] = parse_object(read_file(self._path, MAX_PAGE_BYTES))
-        own = details.get("id") or None
+        own = own_id(details)
         with of_document(self._id if own is None else own) as id:
             parts = find_parts(details, Columns(image=_KEY), self._path.parent)
             return make_record(

@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import quote
 
 from indexer.corpus.columns import Columns, find_id, require_columns
+from indexer.corpus.empty import or_empty
 from indexer.corpus.parquet_pages import Pages, survey
 from indexer.corpus.parquet_types import (
     ColumnTypes,
@@ -73,12 +74,15 @@ class ParquetCorpus:
     def __iter__(self) -> Iterator[Entry]:
         for file in self._files:
             name = self._name or portable_name(file.stem)
-            try:
-                with open_file(file) as opened:
-                    yield from _Table(opened, file, name, self._columns).entries()
-            except ItemError as error:
-                # Nothing is known of the rows, which may have ids of their own.
-                yield Rejected(file.as_uri(), error.reason, error.detail, hides="")
+            yield from or_empty(self._read(file, name), file, f"{name}-")
+
+    def _read(self, file: Path, name: str) -> Iterator[Entry]:
+        try:
+            with open_file(file) as opened:
+                yield from _Table(opened, file, name, self._columns).entries()
+        except ItemError as error:
+            # Nothing is known of the rows, which may have ids of their own.
+            yield Rejected(file.as_uri(), error.reason, error.detail, hides="")
 
 
 class _Table:
@@ -93,7 +97,7 @@ class _Table:
         self._uri = path.as_uri()
         with arrow_errors(f"{printable(path)} cannot be read"):
             self._table, self._types = self._open()
-        require_columns(self._types.names, columns, printable(path.name))
+        require_columns(self._types.names, columns)
         self._columns = columns
         id_column, _ = find_id(dict.fromkeys(self._types.names), columns)
         self._hides = f"{name}-" if id_column is None else ""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from indexer.corpus.columns import Columns, find_parts
+from indexer.corpus.columns import Columns, find_parts, own_id
 from indexer.corpus.image_formats import KNOWN_SUFFIXES
 from indexer.corpus.paths import stat_file
 from indexer.corpus.reasons import Reason, refusal
@@ -158,7 +158,7 @@ def make_sample(
     that is not in the details is derived. `columns.py` has the rest. An image in the details is that of a sample with
     none; if it cannot be read, that is an error, lest an image's description becomes a text document.
     """
-    own = details.get("id") or None
+    own = own_id(details)
     with of_document(id if own is None else own) as known_id:
         images = images or ([] if image is None else [image])
         named = Columns(image="") if images else Columns()

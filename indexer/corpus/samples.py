@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from indexer.corpus.columns import own_id
 from indexer.corpus.named_files import Row
 from indexer.corpus.paths import MAX_BYTES, read_file, stat_file
 from indexer.corpus.places import Place
@@ -54,7 +55,9 @@ class _Sidecar:
             else:
                 sidecar.hides = ""
                 content = read_file(path, MAX_BYTES)
-                sidecar.hides = "" if b'"id"' in content else None
+                # Of one that is cut off nobody knows whether it had an id.
+                is_whole = content.rstrip().endswith((b"}", b"]"))
+                sidecar.hides = None if is_whole and b'"id"' not in content.lower() else ""
                 sidecar.content = parse_object(content)
                 sidecar.hides = _own_id([sidecar])
             sidecar.state = _state(path)
@@ -141,8 +144,8 @@ def _with_sidecars(
 
 def _own_id(sidecars: Sequence[_Sidecar]) -> str | None:
     """The id that a user wrote into a JSON file, if any."""
-    ids = [each.content.get("id") for each in sidecars if isinstance(each.content, dict)]
-    own = [id for id in ids if id not in (None, "")]
+    ids = [own_id(each.content) for each in sidecars if isinstance(each.content, dict)]
+    own = [id for id in ids if id is not None]
     return str(own[-1]) if own else None
 
 

@@ -23,8 +23,11 @@ MAX_NAME_BYTES = 1024 * 1024
 """Of a long name or an extended header; file systems allow a path of 4,096."""
 MAX_SKIPPED = 4 * 1024 * 1024 * 1024
 """Of one member of a compressed archive, where passing over it means to unpack it."""
-MAX_END = 64 * 1024 * 1024
-"""Zeros behind the end of an archive."""
+MAX_GAP = 64 * 1024 * 1024
+"""Zeros between an archive and another one that was written behind it."""
+MAX_END, MAX_EMPTY_END = 64 * 1024, 10 * 1024
+"""Zeros that end an archive, and one without members. Writers fill up to 10 KiB; a file with more was not written to
+its end."""
 _MAX_EXTENSIONS = 16
 """Headers that describe one member, beside its own."""
 
@@ -150,12 +153,12 @@ class TarReader:
             block = self._block()
             if block is None:
                 if ends:
+                    self._require_short_end(ends * BLOCK, MAX_END if self._end else MAX_EMPTY_END)
                     return None
                 raise refusal(Reason.TRUNCATED, "the end mark is missing")
             if block.count(0) == BLOCK:
                 ends, self.ended = ends + 1, True
-                if ends * BLOCK > MAX_END:
-                    return None
+                self._require_short_end(ends * BLOCK, MAX_GAP)
                 continue
             try:
                 info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -165,6 +168,12 @@ class TarReader:
             if info.type == tarfile.GNUTYPE_SPARSE:
                 self._skip_sparse_map(more=block[482] != 0)
             return info
+
+    @staticmethod
+    def _require_short_end(zeros: int, limit: int) -> None:
+        if zeros > limit:
+            detail = f"{zeros:,} bytes of zeros end it, as in a file that was not written to its end"
+            raise refusal(Reason.TRUNCATED, detail)
 
     def _skip_sparse_map(self, more: bool) -> None:
         """Pass over the blocks between a sparse file's header and content; each says if one more follows."""

@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from indexer.corpus.columns import own_id
+from indexer.corpus.empty import or_empty
 from indexer.corpus.paths import MAX_BYTES, portable_name, printable
 from indexer.corpus.records import (
     Entry,
@@ -77,20 +79,22 @@ class WebDatasetCorpus:
 
     def __iter__(self) -> Iterator[Entry]:
         for shard in self._shards:
-            prefix, derived, own = self._prefix(shard), False, False
-            try:
-                with open_stream(shard) as stream:
-                    for entry in _Shard(stream, shard.as_uri(), prefix).entries():
-                        derived = derived or (isinstance(entry, Record) and entry.derived)
-                        own = own or (isinstance(entry, Record) and not entry.derived)
-                        own = own or (
-                            isinstance(entry, Rejected) and not (entry.hides or "").startswith(prefix or "\0")
-                        )
-                        yield entry
-            except ItemError as error:
-                # What is not seen is named as what was seen; where that has ids of its own, it may have any.
-                hides = prefix if derived and not own else ""
-                yield Rejected(shard.as_uri(), error.reason, f"{printable(shard.name)}: {error.detail}", hides=hides)
+            prefix = self._prefix(shard)
+            yield from or_empty(self._read(shard, prefix), shard, prefix)
+
+    def _read(self, shard: Path, prefix: str) -> Iterator[Entry]:
+        derived, own = False, False
+        try:
+            with open_stream(shard) as stream:
+                for entry in _Shard(stream, shard.as_uri(), prefix).entries():
+                    derived = derived or (isinstance(entry, Record) and entry.derived)
+                    own = own or (isinstance(entry, Record) and not entry.derived)
+                    own = own or (isinstance(entry, Rejected) and not (entry.hides or "").startswith(prefix or "\0"))
+                    yield entry
+        except ItemError as error:
+            # What is not seen is named as what was seen; where that has ids of its own, it may have any.
+            hides = prefix if derived and not own else ""
+            yield Rejected(shard.as_uri(), error.reason, f"{printable(shard.name)}: {error.detail}", hides=hides)
 
     def _prefix(self, shard: Path) -> str:
         if self._folder is None:
@@ -195,7 +199,8 @@ class _Shard:
         details = {}
         if sample.details:
             details = parse_object(self._content(held[sample.details[0]], MAX_BYTES))
-        with of_document(details.get("id") or id):
+        own = own_id(details)
+        with of_document(id if own is None else own):
             texts = [decode_text(self._content(held[place], _MAX_TEXT_BYTES)).strip() for place in sample.texts]
             if (count := len(sample.images)) > MAX_IMAGES:
                 raise refusal(Reason.TOO_MANY_IMAGES, f"It has {count:,} images; allowed are {MAX_IMAGES}.")

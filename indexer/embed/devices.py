@@ -80,7 +80,11 @@ def has_mps() -> bool:
 def _there() -> str:
     count = cuda_cards()
     found = [f"cuda:{number}" for number in range(count)] + (["mps"] if has_mps() else [])
-    return f"Here are cpu{''.join(f', {each}' for each in found)}; auto takes the best of them."
+    return (
+        f"Available: cpu{''.join(f', {each}' for each in found)}; auto takes the best of them."
+        if found
+        else "Available: cpu."
+    )
 
 
 def _counted(count: int) -> str:

@@ -145,7 +145,7 @@ def choose_kind(
             reason = f"Building an index does not pay for {expected_queries:,} searches."
             return choice(IndexKind.EXACT, Codes.FLOAT32, reason)
         if rows <= EXACT_ROWS:
-            return exact(f"{vectors} are quick to scan, as up to {EXACT_ROWS:,} are.")
+            return exact(f"{vectors}; up to {EXACT_ROWS:,} are quick to scan in full.")
     too_large = ""
     for kind, codes in _gpu_candidates(settings) if on_gpu else _ON_CPU:
         name, size = _NAMES[kind, codes], estimate_bytes(kind, rows, dim, codes)

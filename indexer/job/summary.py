@@ -102,7 +102,7 @@ class Summary:
 
 
 def in_brackets(counts: Mapping[str, int]) -> str:
-    """Counts by name in brackets, largest first, such as ` (.cr2 12, .dng 3 and 2 of 1 other kind)`."""
+    """Counts by name in brackets, largest first, such as ` (.cr2 12, .dng 3, and 2 more of 1 other kind)`."""
     ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     if not ordered:
         return ""
@@ -110,7 +110,7 @@ def in_brackets(counts: Mapping[str, int]) -> str:
     rest = ordered[SHOWN:]
     if rest:
         kinds = "1 other kind" if len(rest) == 1 else f"{len(rest):,} other kinds"
-        told += f" and {sum(number for _, number in rest):,} of {kinds}"
+        told += f", and {sum(number for _, number in rest):,} more of {kinds}"
     return f" ({told})"
 
 

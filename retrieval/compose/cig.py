@@ -119,7 +119,7 @@ class TextTimesDrawing:
     text: Vector
     drawing: Vector
     share: float
-    scale: str = "lambda S_t + (1 - lambda) S_t S_p of similarities from 0 to 1: 0 to 1"
+    scale: str = "lambda S_t + (1 - lambda) S_t S_p of similarities, from 0 to 1"
 
     @property
     def probes(self) -> Matrix:

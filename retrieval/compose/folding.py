@@ -30,7 +30,7 @@ class Linear:
     """
 
     vector: Vector
-    scale: str = "cosine: -1 to 1"
+    scale: str = "cosine, from -1 to 1"
 
     @property
     def probes(self) -> Matrix:

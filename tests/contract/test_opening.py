@@ -97,6 +97,17 @@ class TestOpening:
         with pytest.raises(SpaceMismatchError, match="dtype 'float32', now 'bfloat16'"):
             open_shop(model=Coarse(16))
 
+    def test_another_model_with_other_weights_is_told_by_its_name_alone(self, shop, open_shop):
+        class Other(FakeEmbedder):
+            def fingerprint(self):
+                return replace(super().fingerprint(), weights="others", dim=32)
+
+        with pytest.raises(
+            SpaceMismatchError, match="was made with fake:16, and fake:32 gives other vectors"
+        ) as refused:
+            open_shop(model=Other(32))
+        assert "others" not in str(refused.value)
+
     def test_a_model_that_changed_is_noticed_when_it_is_used(self, shop, open_shop, monkeypatch):
         changed = replace(shop.embedder.fingerprint(), weights="others")
         monkeypatch.setattr(FakeEmbedder, "fingerprint", lambda self: changed)

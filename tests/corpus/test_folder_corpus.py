@@ -82,6 +82,10 @@ class TestDocuments:
         records, _ = read(folder({"x.jpg": b"", "x.json": '{"id": "7"}', "y.jpg": b"", "y.json": '{"id": ""}'}))
         assert [(each.document.id, each.derived) for each in records] == [("7", False), ("y.jpg", True)]
 
+    def test_zero_is_an_id_and_names_of_keys_count_without_case(self, folder, read):
+        records, _ = read(folder({"x.jpg": b"", "x.json": '{"ID": "own"}', "y.jpg": b"", "y.jpg.json": '{"id": 0}'}))
+        assert [(each.document.id, each.derived) for each in records] == [("own", False), ("0", False)]
+
     def test_json_may_give_the_id(self, folder, read):
         records, _ = read(folder({"x.jpg": b"", "x.json": '{"id": "cat-7"}', "y.jpg": b"", "y.json": '{"id": 8}'}))
         assert ids(records) == ["cat-7", "8"]
@@ -294,14 +298,17 @@ class TestSidecarsThatCannotBeUsed:
             ({"x.json": '{\n"a": 1,\n}'}, "bad-json", "line 3, column 1", None),
             ({"x.json": '{"id": "7", '}, "bad-json", "column 13", ""),
             ({"x.json": "[1]"}, "bad-json", "list", None),
-            ({"x.json": ""}, "bad-json", "column 1", None),
-            ({"x.json": "[" * 100_000}, "bad-json", "recursion", None),
+            ({"x.json": ""}, "bad-json", "column 1", ""),
+            ({"x.json": "[" * 100_000}, "bad-json", "recursion", ""),
+            ({"x.json": '{"text": "a"'}, "bad-json", "column 13", ""),
+            ({"x.json": '{"text": a}'}, "bad-json", "column 10", None),
+            ({"x.json": '{"text": a, "ID": 5}'}, "bad-json", "column 10", ""),
             ({"x.json": '{"fields": [1]}'}, "bad-fields", "list", None),
             ({"x.json": '{"id": "cat-7", "fields": [1]}'}, "bad-fields", "list", "cat-7"),
             ({"x.json": '{"id": true}'}, "bad-id", "True", "True"),
             ({"x.json": '{"text": 5}'}, "bad-text", "int", None),
             ({"x.jpg.json": '{"text": 5}'}, "bad-text", "int", None),
-            ({"x.jpg.supplemental-metadata.json": "{"}, "bad-json", "column 2", None),
+            ({"x.jpg.supplemental-metadata.json": "{"}, "bad-json", "column 2", ""),
         ],
     )
     def test_each_is_a_reject_of_its_own(self, folder, read, files, reason, detail, hides):

@@ -171,6 +171,27 @@ class TestImages:
         assert record.document.images == (tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png")
         assert (record.document.image, passed_over) == (tmp_path / "a.png", [])
 
+    @pytest.mark.parametrize("kind", DOORS)
+    @pytest.mark.parametrize("written", [json.dumps, str])
+    def test_several_images_in_one_cell(self, door, tmp_path, kind, written):
+        names = ["a.png", "b's.png"]
+        records, rejects, _ = door(kind, {"images": written(names), "text": "t"}, {"images": "[]", "text": "t"})
+        assert [each.document.images for each in records] == [tuple(tmp_path / name for name in names), ()]
+        assert rejects == []
+
+    @pytest.mark.parametrize("value", ["[a.png]", "[1, 2]", "[open('a.png')]", "[" * 60_000 + "]" * 5_000, "[1a.png]"])
+    def test_what_is_no_list_is_a_name(self, door, tmp_path, value):
+        [record], _, _ = door("jsonl", {"image": value, "text": "t"})
+        assert record.document.image == tmp_path / value
+
+    @pytest.mark.parametrize("kind", DOORS)
+    @pytest.mark.parametrize("column", ["file_name", "image", "scan"])
+    def test_paths_from_windows(self, door, tmp_path, kind, column):
+        (tmp_path / "back\\slash.png").write_bytes(PNG)
+        row = {column: "sub\\deep\\a.png", "text": "t"}
+        records, _, _ = door(kind, row, row | {column: "back\\slash.png"})
+        assert [each.document.image for each in records] == [tmp_path / "sub/deep/a.png", tmp_path / "back\\slash.png"]
+
     def test_each_image_counts_in_the_stamp(self, door):
         stamps = {door("jsonl", {"images": images, "text": "t"})[0][0].stamp for images in (["YQ=="], ["YQ==", "YQ=="])}
         assert len(stamps) == 2
@@ -313,6 +334,7 @@ class TestIds:
         assert (records, reject.reason) == ([], "no-column")
         assert "'wrong'" in reject.detail
         assert "'text', 'n'" in reject.detail
+        assert reject.detail.count(f".{kind}") <= 1
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json"])
@@ -335,6 +357,24 @@ class TestSamples:
 
         entries = list(WebDatasetCorpus([path], str(path)))
         return [e for e in entries if isinstance(e, Record)], [e for e in entries if isinstance(e, Rejected)]
+
+    @pytest.mark.parametrize(
+        ("details", "id", "derived"),
+        [
+            ({"id": 0}, "0", False),
+            ({"ID": "own"}, "own", False),
+            ({"ID": "other", "id": "own"}, "own", False),
+            ({"id": ""}, "x", True),
+            ({"id": None}, "x", True),
+        ],
+    )
+    def test_id(self, tmp_path, details, id, derived):
+        [record], _ = self.read(tmp_path / "a.tar", {"x.png": PNG, "x.json": json.dumps(details).encode()})
+        assert (record.document.id, record.derived) == (id, derived)
+
+    def test_a_key_of_no_name_is_a_field(self, tmp_path):
+        [record], _ = self.read(tmp_path / "a.tar", {"x.png": PNG, "x.json": b'{"": 3}'})
+        assert (record.document.image, record.document.fields) == (PNG, {"": 3})
 
     @pytest.mark.parametrize("details", [{"text": "a"}, {"caption": "a"}, {"Caption": "a"}, {"captions": ["a"]}])
     def test_text(self, tmp_path, details):

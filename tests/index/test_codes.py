@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 
-from indexer.errors import CorruptionError, QueryError
+from indexer.errors import CallError, CorruptionError, QueryError
 from indexer.index import codes, exact
 from indexer.index.codes import CodedIndex
 from indexer.index.exact import ExactIndex
@@ -56,6 +56,39 @@ def test_no_code_is_farther_from_its_vector_than_the_bound_says(make, rng):
     assert worst > 0.05  # a bound that is always met by far would make every search slow
 
 
+@pytest.mark.parametrize("make", [spread, uneven, crowded])
+def test_what_is_told_of_the_codes_is_what_they_lose_and_little_more(make, rng):
+    vectors = make(rng)
+    vectors[:, 7] = 0
+    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    told, levels = index.metadata, index._index.reconstruct_n(0, ROWS).astype(np.float64)
+    scale = np.abs(vectors).max(axis=0)
+    scale[7] = 1
+    np.testing.assert_array_equal(np.array(told["scale"], np.float32), scale)
+    truth = {
+        "lost": vectors - levels * scale,
+        "lost_scaled": vectors / scale.astype(np.float64) - levels,
+        "longest": levels,
+    }
+    for name, rows in truth.items():
+        most = np.linalg.norm(rows, axis=1).max()
+        assert most <= told[name] <= most * (1 + 1e-4) + 1e-5, name
+    rest = {name: told[name] for name in ("kind", "codes", "rows", "dim", "recall_at_10")}
+    assert rest == {"kind": "exact", "codes": "sq8", "rows": ROWS, "dim": DIM, "recall_at_10": 1.0}
+
+
+@pytest.mark.parametrize(("lost", "lost_scaled", "least"), [(0.01, 0.9, 0.05), (0.9, 0.02, 0.02 * 3.25**0.5)])
+def test_the_bound_by_hand(lost, lost_scaled, least, rng):
+    vectors = spread(rng, 50, 4)
+    index = CodedIndex.build([(vectors, np.arange(50))])
+    facts = {"scale": [0.5, 1.0, 1.0, 0.25], "lost": lost, "lost_scaled": lost_scaled, "longest": 3.0}
+    index = CodedIndex(index._index, ExactIndex([(vectors, np.arange(50))]), facts)
+    # The query's length is 5, and that of (1.5, 0, 0, 1), its product with the scale, the root of 3.25.
+    rounded = (4 + 16) * 3 * 3.25**0.5 + 8 * 2 * 3.25**0.5 + 4 * 5
+    found = index.error(np.array([3, 0, 0, 4], np.float32))
+    assert found == pytest.approx(least * (1 + 1e-9) + 1.01 * 2.0**-24 * rounded, rel=1e-10, abs=0)
+
+
 @pytest.mark.parametrize("make", [spread, uneven])
 @pytest.mark.parametrize("k", [1, 10, 60])
 def test_codes_are_enough_and_the_answer_is_exact(make, k, rng):
@@ -72,6 +105,41 @@ def test_where_codes_tell_nothing_apart_every_row_is_scored(rng, monkeypatch):
     vectors = crowded(rng)
     index = CodedIndex.build([(vectors, np.arange(ROWS))])
     assert agree(index, vectors, vectors[:2], 10) == Plan.SCAN.value
+    assert agree(index, vectors, vectors[:2], 10, np.arange(1, ROWS, 2)) == Plan.SCAN.value
+
+
+def test_the_last_of_the_k_must_be_out_of_reach_of_all_rows_that_were_not_seen(rng, monkeypatch):
+    monkeypatch.setattr(codes, "MOST", codes.LOOKED_AT)  # no second, deeper look
+    vectors = spread(rng)
+    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    scores, _ = index._scan((vectors[0] * index._scale)[None], codes.LOOKED_AT, None)
+    _, ninth, tenth = index.search(vectors[:1], 10).scores[0, -3:] - scores.min()
+    monkeypatch.setattr(index, "error", lambda query: (ninth + tenth) / 2)
+    assert agree(index, vectors, vectors[:1], 10) == Plan.SCAN.value
+    monkeypatch.setattr(index, "error", lambda query: tenth - 1e-4)
+    assert agree(index, vectors, vectors[:1], 10) == Plan.CODES.value
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_filter_s_ids_become_rows_up_to_both_ends(gaps, rng):
+    ids = np.arange(ROWS) * (3 if gaps else 1) + 17
+    index = CodedIndex.build([(spread(rng), ids)])
+    allowed = np.array([0, 16, 17, ids[1], ids[-2], ids[-1], ids[-1] + 1, 10**6])
+    np.testing.assert_array_equal(index._places(allowed), [0, 1, ROWS - 2, ROWS - 1])
+
+
+@pytest.mark.parametrize(
+    ("total", "parts", "expected"),
+    [(10, 4, [(0, 2), (2, 5), (5, 7), (7, 10)]), (10, 1, [(0, 10)]), (2, 3, [(0, 0), (0, 1), (1, 2)])],
+)
+def test_threads_share_the_rows_without_overlap(total, parts, expected):
+    assert codes._ranges(total, parts) == expected
+
+
+def test_a_filter_of_which_few_are_held(rng):
+    vectors = spread(rng)
+    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    agree(index, vectors, vectors[:2], 5, np.union1d(np.arange(0, ROWS, 40), np.arange(10_000, 13_000)))
 
 
 def test_copies_tie_by_id_whatever_the_number_looked_at(rng, monkeypatch):
@@ -142,6 +210,8 @@ def test_other_vectors_and_calls_are_refused(rng, tmp_path):
         CodedIndex.load(tmp_path / "codes", ExactIndex([(vectors[1:], np.arange(ROWS - 1))]), index.metadata)
     with pytest.raises(QueryError, match="k is 0"):
         index.search(vectors[:1], 0)
+    with pytest.raises(CallError, match="must ascend"):
+        index.search(vectors[:1], 3, np.arange(ROWS)[::-1])
     (tmp_path / "codes").write_bytes(b"none")
     with pytest.raises(CorruptionError, match="cannot read"):
         CodedIndex.load(tmp_path / "codes", ExactIndex([(vectors, np.arange(ROWS))]), index.metadata)

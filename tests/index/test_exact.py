@@ -92,6 +92,33 @@ def test_few_rows_and_many_parts_are_short_cuts_to_the_same(few, parts, rng, mon
     np.testing.assert_array_equal(index.vectors(some), vectors[(some - 7) // 2])
 
 
+@pytest.mark.parametrize("more", [1, 2, 5])
+@pytest.mark.parametrize("n", [1, 3])
+def test_k_of_hardly_more(more, n, rng):
+    vectors, ids = unit(rng, 400, 16), np.arange(400)
+    queries = unit(rng, n, 16)
+    for k in range(20, 300, 20):
+        allowed = np.sort(rng.choice(ids, k + more, replace=False))
+        agree(ExactIndex([(vectors, ids)]).search(queries, k, allowed), truth(vectors, ids, queries, k, allowed))
+
+
+def test_another_function_scores_the_rows_that_a_filter_picks_for_one_query(rng, monkeypatch):
+    monkeypatch.setattr(exact, "GATHER_BYTES", 1)
+    vectors, ids, asked = unit(rng, 50, 16), np.arange(50) * 2 + 7, []
+
+    def scorer(queries, held, rows):
+        asked.append(rows.tolist())
+        return queries @ held[rows].T
+
+    plain = ExactIndex([(vectors, ids)])
+    index = plain.picking_by(scorer)
+    agree(index.search(vectors[:1], 2, ids[3:40:9]), truth(vectors, ids, vectors[:1], 2, ids[3:40:9]))
+    assert asked == [[3, 12, 21, 30, 39]]
+    index.search(vectors[:2], 2, ids[:9])
+    plain.search(vectors[:1], 2, ids[:9])
+    assert len(asked) == 1
+
+
 def test_equal_vectors_tie_and_the_smallest_ids_win(rng, tiny_blocks):
     # 40 distinct vectors, 25 copies each, scattered: each k-th place below falls among copies.
     vectors = unit(rng, 40, 16)[rng.permutation(np.arange(1_000) % 40)]

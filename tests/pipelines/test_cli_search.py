@@ -82,6 +82,17 @@ def test_the_table_has_a_line_for_each_hit_and_says_how_it_was_found(run, shop, 
     assert max(map(len, lines)) <= 100
 
 
+def test_a_branch_and_its_value_stay_on_one_line(run, shop, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run("search", shop, "square", "--not", "circle", "--not", "a dog", "-k", "1").stdout
+    assert re.search(r"not text 1 -?\d\.\d\d", shown)
+    assert re.search(r"not text 2 -?\d\.\d\d", shown)
+
+
+def test_drawing_is_timed_only_where_something_was_drawn(run, shop):
+    assert "draw" not in run("search", shop, "square").stdout
+
+
 def test_one_part_has_no_column_of_branches_and_notes_are_shown(run, shop):
     assert "branches" not in run("search", shop, "square").stdout
     done = run("search", shop, "square", "--method", "sum")

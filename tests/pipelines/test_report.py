@@ -41,12 +41,16 @@ def test_a_search_page_inlines_pictures_and_escapes_texts(tmp_path: Path) -> Non
     picture = tmp_path / "p.png"
     Image.new("RGB", (400, 200), "red").save(picture)
     script = "<script>alert(1)</script>"
-    hit = Hit(1, 0.5, "<img src=x>", script, None, picture, {}, {"text": 0.25}, image_digest(picture))
+    fields = {"taken": "2021-05-03", "<i>": "x" * 500}
+    hit = Hit(1, 0.5, "<img src=x>", script, None, picture, fields, {"not_text_1": 0.25}, image_digest(picture))
     page = search_page(Query(text="<b>bold</b>", image=str(picture), not_texts=("dogs",)), results(hit))
     assert "<script>" not in page
     assert "<b>bold</b>" not in page
     assert "&lt;script&gt;" in page
     assert "not dogs" in page
+    assert "not text 1 0.25" in page
+    assert "taken: 2021-05-03, &lt;i&gt;: xxx" in page
+    assert "x" * 200 not in page
     assert "a &lt;note&gt;" in page
     assert page.count("data:image/webp;base64,") == 2
     assert not re.search(r'(src|href)="(?!data:)', page)

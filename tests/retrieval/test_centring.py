@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from indexer import Collection
 from indexer.centred import centred
@@ -13,7 +14,7 @@ from indexer.types import Centre, Item, Modality, Role
 from indexer.vectors import unit_rows
 from retrieval import Query, Retriever
 from retrieval.centring import _modality
-from retrieval.query import Drawn, Joint
+from retrieval.query import Averaged, Drawn, Joint, Worded, Written
 
 METHODS = ["text", "image", "sum", "slerp", "product", "shift"]
 QUERY = Query(text="a red cat", like="d003", not_texts=("a dog",))
@@ -83,8 +84,28 @@ def test_a_modality_filters_every_method(mixed):
         assert len(found) == 50
 
 
+def test_a_reference_that_is_not_stored_is_centered_as_an_image(mixed, tmp_path):
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "a.png")
+    query = Query(image=tmp_path / "a.png", text="a red cat")
+    retriever, snapshot = Retriever(mixed, "sum"), mixed.snapshot()
+    vectors = retriever.encode([query])[0].vectors
+    means = {"image": query_mean(snapshot.space, Modality.IMAGE), "text": query_mean(snapshot.space, Modality.TEXT)}
+    view = centred(snapshot, Centre.ON)
+    for hit in retriever.search(query, k=20):
+        [row] = view.vectors(view.vector_ids([hit.id]))
+        for name, mean in means.items():
+            assert hit.branches[name] == pytest.approx(float(row @ unit_rows(vectors[name][None] - mean)[0]), abs=1e-5)
+
+
 def test_what_is_read_jointly_is_centred_as_a_document_of_both():
     picture = Item(image=b"x")
     assert [_modality(part) for part in (Joint("in blue", picture), Item("blue"), picture, Drawn("blue", picture))] == [
         Modality.FUSED, Modality.TEXT, Modality.IMAGE, Modality.IMAGE,
     ]  # fmt: skip
+
+
+def test_a_sentence_is_centred_as_a_text_whatever_is_read_in_it():
+    picture = Item(image=b"x")
+    worded = Worded("in blue", picture)
+    for part in (worded, Averaged((worded, Item("blue"))), Written("in blue", picture), Worded("", Drawn("", picture))):
+        assert _modality(part) is Modality.TEXT

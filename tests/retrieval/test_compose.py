@@ -91,6 +91,7 @@ def test_shift_with_a_caption_moves_along_the_difference_of_texts(embedder, spac
     composed = composer.compose(made, Weights(alpha=1.5), space)
     step = made.vectors["text"] - made.vectors["caption"]
     np.testing.assert_allclose(composed.rule.probes[0], unit(made.vectors["image"] + 1.5 * step), atol=1e-6)
+    assert composed.branches.keys() == {"image", "text", "caption"}
     assert composed.notes == ()
 
 
@@ -155,6 +156,19 @@ def test_product_is_its_formula(both, space, collection):
     }
     expected = raised["text"] * raised["image"] - 0.1 * (raised["text"] + raised["image"]) ** 2
     np.testing.assert_allclose(rule.score(rule.probes @ documents.T), expected, atol=1e-4)
+
+
+def test_product_takes_the_mean_of_images_asked_for_before_that_of_documents(both, space):
+    asked, documents = Mean(9, 0.2 * both.vectors["text"]), Mean(9, -0.2 * both.vectors["text"])
+    means = {(Role.QUERY, Modality.IMAGE): asked, (Role.DOCUMENT, Modality.IMAGE): documents}
+    for some, mean in ((means, asked), ({(Role.DOCUMENT, Modality.IMAGE): documents}, documents)):
+        rule = load_composer("product").compose(both, WEIGHTS, replace(space, means=some)).rule
+        np.testing.assert_allclose(rule.image, unit(both.vectors["image"] - mean.vector), atol=1e-5)
+
+
+def test_product_tells_which_means_there_are_not(both, space):
+    composed = load_composer("product").compose(both, WEIGHTS, replace(space, means={}))
+    assert ["mean of its query text" in composed.notes[0], "mean of its query image" in composed.notes[1]] == [True] * 2
 
 
 def test_product_scores_a_document_alone_as_among_others(both, space, collection):

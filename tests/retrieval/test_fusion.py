@@ -58,6 +58,14 @@ def test_slerp_is_stable_between_near_vectors(gap):
     np.testing.assert_allclose(slerp_weights(a, b, 0.3), (0.7, 0.3), atol=1e-4)
 
 
+@pytest.mark.parametrize("short", [0.9, 0.1, 1e-3])
+def test_slerp_follows_the_arc_until_vectors_are_opposite(short):
+    angle = np.pi - short
+    a, b = np.array([1.0, 0.0]), np.array([np.cos(angle), np.sin(angle)])
+    middle = np.asarray(slerp_weights(a, b, 0.5)) @ np.stack([a, b])
+    np.testing.assert_allclose(middle, [np.cos(angle / 2), np.sin(angle / 2)], atol=1e-6)
+
+
 def test_slerp_mixes_opposite_vectors_linearly():
     a = directions(1)[0]
     assert slerp_weights(a, -a, 0.25) == (0.75, 0.25)

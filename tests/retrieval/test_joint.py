@@ -71,7 +71,7 @@ def test_both_parts_are_read_as_one_item(source, reader, monkeypatch):
     assert results.hits[0].id == "blue dark"
     assert results.hits[0].score == pytest.approx(1, abs=1e-5)
     assert results.hits[0].branches == {"joint": pytest.approx(1, abs=1e-5)}
-    assert results.scale == "cosine: -1 to 1"
+    assert results.scale == "cosine, from -1 to 1"
 
 
 def test_of_a_stored_reference_the_picture_is_read_and_it_is_not_found_itself(source):

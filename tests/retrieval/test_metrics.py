@@ -5,6 +5,7 @@ import pytest
 
 from indexer.errors import CallError
 from retrieval.metrics import (
+    _resampled,
     average_precision_at,
     average_precision_of,
     bootstrap_interval,
@@ -126,6 +127,26 @@ def test_intervals_are_seeded_and_do_not_depend_on_blocks(monkeypatch):
     assert whole == bootstrap_interval(values, seed=4) != bootstrap_interval(values, seed=5)
     monkeypatch.setattr("retrieval.metrics.DRAWS_PER_BLOCK", 500)
     assert whole == bootstrap_interval(values, seed=4)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_an_interval_leaves_as_much_out_below_as_above(level):
+    low, high = bootstrap_interval(np.linspace(0, 1, 101), samples=10_000, level=level)
+    assert low + high == pytest.approx(1, abs=0.004)
+
+
+def test_the_defaults_are_those_that_are_told():
+    values = np.random.default_rng(3).random(20)
+    assert bootstrap_interval(values) == bootstrap_interval(values, None, 1000, 0.95, 0)
+    assert bootstrap_interval([0.5], samples=1) == (0.5, 0.5)
+
+
+def test_every_value_is_drawn_alike_and_as_often_as_asked(monkeypatch):
+    for place in range(4):
+        means = _resampled(np.eye(4)[place], 4_000, np.random.default_rng(0))
+        assert means.mean() == pytest.approx(0.25, abs=0.02)
+    monkeypatch.setattr("retrieval.metrics.DRAWS_PER_BLOCK", 8)
+    assert len(_resampled(np.ones(4), 5, np.random.default_rng(0))) == 5
 
 
 def test_intervals_that_make_no_sense_are_refused():

@@ -100,3 +100,31 @@ def test_a_large_image_in_memory_is_not_encoded_to_be_compared(shop, monkeypatch
     monkeypatch.setattr(references, "MOST_PIXELS", 63)
     query = Query(text="red", image=Image.new("RGB", (8, 8), (3, 0, 0)))
     assert ids(Retriever(shop, "sum").search(query)) == COPIES | OTHERS
+
+
+def test_a_large_image_that_came_from_a_file_is_known_by_its_file(shop, monkeypatch):
+    monkeypatch.setattr(references, "MOST_PIXELS", 63)
+    query = Query(text="red", image=reference_of(shop, "pil"))
+    assert ids(Retriever(shop, "sum").search(query)) == OTHERS
+
+
+def test_an_image_whose_file_is_gone_is_known_by_what_it_shows(shop):
+    image = Image.new("RGB", (8, 8), (3, 0, 0))
+    image.filename = str(shop.path.parent / "never there.png")
+    assert ids(Retriever(shop, "sum").search(Query(text="red", image=image))) == (COPIES | OTHERS) - {"pil"}
+
+
+def test_three_that_were_left_out_are_all_that_a_note_names(shop):
+    results = Retriever(shop, "sum").search(Query(text="red", like="one.png"))
+    [note] = [note for note in results.notes if "byte for byte" in note]
+    assert note.startswith("Left out 'copy of one.png', 'kept', 'named': the image is the reference itself")
+
+
+def test_a_page_of_several_images_is_no_copy_of_its_first(tmp_path):
+    one, two = encoded(1), encoded(2)
+    with Collection.open(tmp_path / "pages", "fake:16") as shop:
+        shop.add([Document("page", images=[one, two]), Document("one", image=one), Document("text", text="red")])
+        asked = Retriever(shop, "sum")
+        assert ids(asked.search(Query(text="red", like="page"))) == {"one", "text"}
+        assert ids(asked.search(Query(text="red", like="one"))) == {"page", "text"}
+        assert ids(asked.search(Query(text="red", image=one))) == {"page", "text"}

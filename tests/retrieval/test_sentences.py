@@ -106,7 +106,7 @@ def test_the_written_sentence_is_searched_and_told(retriever, collection, cat):
     assert results.written == {
         "sentence": "cat red", "caption": "cat", "captioner": "table", "rewriter": "fake", "cached": False,
     }  # fmt: skip
-    assert (results.notes, results.scale) == ((), "cosine: -1 to 1")
+    assert (results.notes, results.scale) == ((), "cosine, from -1 to 1")
     assert json.loads(json.dumps(results.to_json()))["written"] == results.written
     assert results.took_ms["write"] > 0
 

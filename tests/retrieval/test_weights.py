@@ -7,7 +7,8 @@ import json
 import pytest
 
 from benchmarks.emojicir import grids
-from retrieval.compose.weights import DEFAULT, FILE, load_weights
+from retrieval.compose import weights as tuned
+from retrieval.compose.weights import DEFAULT, FILE, load_weights, preferred
 
 TABLE = json.loads(FILE.read_text(encoding="utf-8"))
 TUNED = [(model, name) for model, methods in TABLE.items() for name, entry in methods.items() if "curve" in entry]
@@ -45,3 +46,20 @@ def test_weights_that_were_not_tuned_are_shares_and_factors_within_their_range(n
     for key, value in weights.items():
         low, high = (-10, 0) if key.endswith("_floor") else (0, 1)
         assert low <= value <= high, (key, value)
+
+
+def test_the_preferred_method_has_the_highest_point_of_all_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {
+        "own": {
+            "sum": {"curve": [[{}, 0.1], [{}, 0.6], [{}, 0.2]]},
+            "shift": {"curve": [[{}, 0.5], [{}, 0.5]]},
+            "slerp": {"curve": [[{}, 0.9]]},
+            "text": {"weights": {}},
+        },
+        DEFAULT: {"shift": {"curve": [[{}, 1.0]]}},
+    }
+    monkeypatch.setattr(tuned, "_table", lambda: table)
+    assert preferred("own", ["text", "shift", "sum"]) == "sum"
+    assert preferred("own", ["text", "shift", "sum", "slerp"]) == "slerp"
+    assert preferred("own", ["text"]) is None
+    assert preferred("another", ["shift"]) is None
