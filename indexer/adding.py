@@ -12,8 +12,8 @@ from typing import Any
 
 from indexer.arguments import told
 from indexer.corpus.paths import printable
-from indexer.errors import CallError, ItemError, RejectedError
 from indexer.embed.protocol import Embedder
+from indexer.errors import CallError, ItemError, RejectedError
 from indexer.ingest import Ingest, Ready, embed, without_vector
 from indexer.reasons import Reason
 from indexer.store.publish import NewDocument
