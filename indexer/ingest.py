@@ -181,11 +181,11 @@ def without_vector(documents: Sequence[NewDocument], vectors: Vectors) -> dict[i
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(vectors, axis=1)
     return {
-        int(place): Rejected(
+        place: Rejected(
             printable((documents[place].uri or documents[place].id)[:200]),
             Reason.NO_VECTOR.value,
             f"The model's vector has length {lengths[place]:.3g}, and should have 1. Wider arithmetic "
             "(dtype 'float32') may help.",
         )
-        for place in np.flatnonzero(~(lengths > 1e-6) | ~np.isfinite(lengths))
+        for place in np.flatnonzero(~(lengths > 1e-6) | ~np.isfinite(lengths)).tolist()
     }
