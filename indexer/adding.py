@@ -12,10 +12,12 @@ from typing import Any
 
 from indexer.arguments import told
 from indexer.corpus.paths import printable
+from indexer.embed.protocol import Embedder
 from indexer.errors import CallError, ItemError, RejectedError
-from indexer.ingest import Ingest, Ready
+from indexer.ingest import Ingest, Ready, embed, without_vector
 from indexer.reasons import Reason
-from indexer.types import Document, Rejected
+from indexer.store.publish import NewDocument
+from indexer.types import Document, Rejected, Vectors
 from indexer.validate import checked_id, shown
 
 
@@ -63,6 +65,14 @@ def prepared(documents: object, ingest: Ingest) -> tuple[list[Ready], list[Rejec
         else:
             ready[outcome.document.id] = outcome
     return list(ready.values()), rejected
+
+
+def embedded(embedder: Embedder, ready: Sequence[Ready]) -> tuple[list[NewDocument], Vectors, list[Rejected]]:
+    """The documents with their vectors, (n, dim) float32, and those for which the model gave none."""
+    documents, vectors = [each.document for each in ready], embed(embedder, ready)
+    bad = without_vector(documents, vectors)
+    kept = [place for place in range(len(documents)) if place not in bad]
+    return [documents[place] for place in kept], vectors[kept], list(bad.values())
 
 
 def ids_to_delete(ids: object) -> list[str]:

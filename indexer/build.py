@@ -297,13 +297,14 @@ class _Job:
         if shard.settled_rejects is not None:
             self.progress.rejected += shard.settled_rejects
             return
+        vectors = shard.vectors(self._model.dim)
         finished = FinishedShard(
             self.ledger.job, shard.number, shard.digest, len(shard.documents), shard.unchanged, shard.rejects
         )
         if shard.documents:
             published = self._writer.commit(
                 shard.documents,
-                shard.vectors(self._model.dim),
+                vectors,
                 shard=finished,
                 extra_sums=self._collection.missing_query_mean(),
                 note=f"indexed {self._corpus.source}, shard {shard.number}",

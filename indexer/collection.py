@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer import arguments, description, maintenance
-from indexer.adding import Added, ids_to_delete, prepared, require_opening, require_some
+from indexer.adding import Added, embedded, ids_to_delete, prepared, require_opening, require_some
 from indexer.bundled import generic_texts
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.protocol import Dtype, Embedder
@@ -39,7 +39,7 @@ from indexer.index.choose import CODED_ROWS
 from indexer.index.protocol import IndexKind, IndexSettings
 from indexer.index.stored import Stored, stored_indexes
 from indexer.indexing import BuiltIndex, build_indexes, checked_samples
-from indexer.ingest import Ingest, embed
+from indexer.ingest import Ingest
 from indexer.layout import Layout
 from indexer.lazy_embedder import LazyEmbedder, require_same_space
 from indexer.opening import open_metadata, space_of
@@ -297,13 +297,15 @@ class Collection:
         """
         with self.writer() as writer:
             ready, rejected = prepared(documents, self.ingest(ImageRules(max_pixels, exif)))
-            if not ready:
+            stored, vectors, lacking = embedded(self.embedder, ready) if ready else ([], None, [])
+            rejected += lacking
+            if not stored:
                 if not skip_rejected:
                     require_some(rejected)
                 return Added(0, 0, rejected, self.catalog.generation().number)
             published = writer.commit(
-                [each.document for each in ready],
-                embed(self.embedder, ready),
+                stored,
+                vectors,
                 extra_sums=self.missing_query_mean(),
                 note="added",
             )
@@ -373,6 +375,9 @@ class Collection:
         if self._centers or Modality.TEXT not in self.embedder.modalities:
             return {}
         vectors = self.embedder.encode_query([Item(text=each) for each in generic_texts()])
+        vectors = vectors[np.isfinite(vectors).all(axis=1)]
+        if not len(vectors):
+            return {}
         return {(Role.QUERY, Modality.TEXT): (len(vectors), vectors.sum(axis=0, dtype=np.float64))}
 
     def check(self, on_file: Callable[[Path], None] | None = None) -> maintenance.Report:

@@ -167,3 +167,25 @@ def embed(embedder: Embedder, ready: Sequence[Ready]) -> Vectors:
         batch = [each.prepared for each in ready[start : start + embedder.batch_size]]
         vectors[start : start + len(batch)] = embedder.forward(batch, Role.DOCUMENT)
     return vectors
+
+
+def without_vector(documents: Sequence[NewDocument], vectors: Vectors) -> dict[int, Rejected]:
+    """The documents for which the model gave no direction, by their place: zeros, or values that are no numbers.
+
+    Half precision may overflow on a single image; the others are as good as ever.
+
+    Args:
+        documents: What was embedded.
+        vectors: (len(documents), dim), as the model gave them.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1)
+    return {
+        place: Rejected(
+            printable((documents[place].uri or documents[place].id)[:200]),
+            Reason.NO_VECTOR.value,
+            f"The model's vector has length {lengths[place]:.3g}, and should have 1. Wider arithmetic "
+            "(dtype 'float32') may help.",
+        )
+        for place in np.flatnonzero(~(lengths > 1e-6) | ~np.isfinite(lengths)).tolist()
+    }

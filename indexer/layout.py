@@ -134,7 +134,10 @@ class Layout:
         file = folder / "collection.json"
         if not file.is_file():
             raise CollectionNotFoundError(
-                f"There is no collection at {folder}.", f"Make one: underdrawing index SOURCE {folder}"
+                f"There is no collection at {folder}.",
+                f"It holds other things. Index it into a new folder: underdrawing index {folder} NEW_FOLDER"
+                if _holds_other_things(folder)
+                else f"Make one: underdrawing index SOURCE {folder}",
             )
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
@@ -179,3 +182,10 @@ def require_own(folder: Path) -> None:
         for entry in entries:
             if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
                 require_plain(Path(entry.path))
+
+
+def _holds_other_things(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and any(folder.iterdir())
+    except OSError:
+        return False

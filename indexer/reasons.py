@@ -35,6 +35,7 @@ class Reason(HelpfulEnum):
     MISSING_PACKAGE = "missing-package"  # a format that an optional package decodes
     DECODE_FAILED = "decode-failed"
     ASPECT = "aspect"  # too long and narrow for the model
+    NO_VECTOR = "no-vector"  # what the model gave points nowhere
 
     # The record
     BAD_JSON = "bad-json"  # no JSON, or no object

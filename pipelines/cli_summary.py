@@ -60,7 +60,10 @@ def show_summary(summary: Summary, collection: Path, rejects: Path | None, index
     if summary.rejects:
         _show_rejects(summary, rejects)
     if not summary.found:
-        show_error(f"The collection has no document from {summary.source}: nothing there can be used.", NOTHING)
+        show_error(
+            f"The collection has no document from {summary.source}: nothing there can be used.",
+            "The reasons are listed above." if summary.rejects else NOTHING,
+        )
     elif summary.documents and out.is_terminal:
         show_remark(f'Next: underdrawing search {collection} "what you look for"')
 

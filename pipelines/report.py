@@ -104,7 +104,7 @@ def search_page(query: Query, results: Results, reference: Picture | list[Pictur
             "text": hit.text,
             "score": hit.score,
             "branches": {branch_name(name): value for name, value in hit.branches.items()},
-            "fields": shortened(fields_line(hit), 140),
+            "fields": shortened(fields_line(hit), 80),
             "pictures": stored_thumbnails(hit),
         }
         for hit in results.hits

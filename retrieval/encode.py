@@ -352,9 +352,17 @@ def _embedded(
         if batch:
             keys = list(batch)
             outcome = model.try_encode(list(batch.values()), Role.QUERY, instruction)
-            found |= {keys[row]: vector for row, vector in zip(outcome.rows, outcome.vectors, strict=True)}
+            for row, vector in zip(outcome.rows, outcome.vectors, strict=True):
+                found[keys[row]] = vector if _points(vector) else _NOWHERE
             found |= {keys[row]: error.detail for row, error in outcome.errors.items()}
     return found
+
+
+_NOWHERE = "the model's vector of it is zero, or holds a value that is not a finite number; try dtype float32"
+
+
+def _points(vector: Vector) -> bool:
+    return bool(np.isfinite(vector).all() and np.abs(vector).max(initial=0) > 1e-6)
 
 
 def _key(part: Leaf) -> object:

@@ -44,9 +44,12 @@ def fold(vectors: Matrix, weights: Sequence[float]) -> Vector:
     Returns:
         (dim,) float32 of unit length, or zero where the branches cancel out.
     """
-    total = np.asarray(weights, np.float64) @ vectors.astype(np.float64)
+    # Only the weights' proportions count: divided by the largest, none overflows.
+    given = np.asarray(weights, np.float64)
+    given = given / (np.abs(given).max(initial=0) or 1)
+    total = given @ vectors.astype(np.float64)
     # What float32 rows cancel to is noise, not zero; scaled up to unit length it would rank by noise.
-    noise = 1e-6 * np.abs(weights).sum()
+    noise = 1e-6 * np.abs(given).sum()
     return unit(total) if np.linalg.norm(total) > noise else np.zeros(vectors.shape[1], np.float32)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from indexer.corpus.records import Record
-from indexer.ingest import Ready
+from indexer.ingest import Ready, without_vector
 from indexer.job.ids import Resolved
 from indexer.job.reuse import Vector
 from indexer.job.streams import Streams
@@ -104,7 +104,7 @@ class Shard:
             self._batches.append(([place for place, _ in batch], model.embed([ready for _, ready in batch])))
 
     def vectors(self, dim: int) -> Vectors:
-        """(len(documents), dim) float32, as soon as the model has done them."""
+        """(len(documents), dim) float32, as soon as the model has done them; where it gave none, the document goes."""
         vectors = np.empty((len(self.documents), dim), np.float32)
         for places, batch in self._batches:
             vectors[places] = batch.result()
@@ -112,7 +112,14 @@ class Shard:
             vectors[place] = vector
         for place, first in self._equal:
             vectors[place] = vectors[first]
-        return vectors
+        bad = without_vector(self.documents, vectors)
+        if not bad:
+            return vectors
+        self.rejects += bad.values()
+        self.reused -= sum(place in bad for place, _ in [*self._known, *self._equal])
+        kept = [place for place in range(len(self.documents)) if place not in bad]
+        self.documents = [self.documents[place] for place in kept]
+        return vectors[kept]
 
 
 def digest_of(entries: Sequence[Record | Rejected], rules: str) -> str:

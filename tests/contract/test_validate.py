@@ -53,6 +53,8 @@ TAKEN = [
     (float("nan"), None), (np.float32("nan"), None), (Decimal("NaN"), None), (np.datetime64("NaT"), None),
     (np.timedelta64("NaT"), None), (pd.NaT, None), (pd.NA, None),
     (Decimal("19.99"), 19.99), (Decimal("5.00"), 5.0), (Decimal(2**62 + 1), 2**62 + 1),
+    (Decimal(2**53 + 1), 2**53 + 1), (Decimal(-(2**53) - 1), -(2**53) - 1),
+    *((np.datetime64("1970-01-01T00:00:01.5", unit), "1970-01-01T00:00:01.500000") for unit in ("ms", "us", "ns", "ps", "fs", "as")),
     (datetime(2024, 1, 2), "2024-01-02T00:00:00"), (datetime(2024, 1, 2, 3, 4, 5, 6, UTC), "2024-01-02T03:04:05.000006+00:00"),  # noqa: DTZ001
     (datetime(2024, 1, 2, tzinfo=timezone(timedelta(hours=-5))), "2024-01-02T00:00:00-05:00"),
     (pd.Timestamp("2024-01-02 03:04:05.123456789", tz="UTC"), "2024-01-02T03:04:05.123456+00:00"),
@@ -76,6 +78,7 @@ REFUSED = [
     (np.uint64(2**64 - 1), "bad-fields", "64"), (10**5000, "bad-fields", "bits"), (Decimal(10) ** 20, "bad-fields", "bits"),
     (1j, "bad-fields", "complex"), (np.complex64(1), "bad-fields", "complex"), (Fraction(1, 3), "bad-fields", "Fraction"),
     (object(), "bad-fields", "object"), (np.timedelta64(1, "Y"), "bad-fields", "seconds"),
+    (np.timedelta64(1, "M"), "bad-fields", "seconds"), (np.timedelta64(1), "bad-fields", "seconds"),
     (np.datetime64("30000-01-01"), "bad-fields", "9999"), ("a\0b", "nul", "character 1"), ("\udcff", "not-unicode", "surrogate"),
     (Path("\udcff"), "not-unicode", "surrogate"), ({"a": "\ud800"}, "not-unicode", "surrogate"), ({1.5: 1}, "bad-fields", "1.5"),
     ({1: 1, "1": 2}, "bad-fields", "Two fields"), ({"\ud800": 1}, "not-unicode", "name of a field"),

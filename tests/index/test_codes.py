@@ -56,6 +56,39 @@ def test_no_code_is_farther_from_its_vector_than_the_bound_says(make, rng):
     assert worst > 0.05  # a bound that is always met by far would make every search slow
 
 
+@pytest.mark.parametrize("make", [spread, uneven, crowded])
+def test_what_is_told_of_the_codes_is_what_they_lose_and_little_more(make, rng):
+    vectors = make(rng)
+    vectors[:, 7] = 0
+    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    told, levels = index.metadata, index._index.reconstruct_n(0, ROWS).astype(np.float64)
+    scale = np.abs(vectors).max(axis=0)
+    scale[7] = 1
+    np.testing.assert_array_equal(np.array(told["scale"], np.float32), scale)
+    truth = {
+        "lost": vectors - levels * scale,
+        "lost_scaled": vectors / scale.astype(np.float64) - levels,
+        "longest": levels,
+    }
+    for name, rows in truth.items():
+        most = np.linalg.norm(rows, axis=1).max()
+        assert most <= told[name] <= most * (1 + 1e-4) + 1e-5, name
+    rest = {name: told[name] for name in ("kind", "codes", "rows", "dim", "recall_at_10")}
+    assert rest == {"kind": "exact", "codes": "sq8", "rows": ROWS, "dim": DIM, "recall_at_10": 1.0}
+
+
+@pytest.mark.parametrize(("lost", "lost_scaled", "least"), [(0.01, 0.9, 0.05), (0.9, 0.02, 0.02 * 3.25**0.5)])
+def test_the_bound_by_hand(lost, lost_scaled, least, rng):
+    vectors = spread(rng, 50, 4)
+    index = CodedIndex.build([(vectors, np.arange(50))])
+    facts = {"scale": [0.5, 1.0, 1.0, 0.25], "lost": lost, "lost_scaled": lost_scaled, "longest": 3.0}
+    index = CodedIndex(index._index, ExactIndex([(vectors, np.arange(50))]), facts)
+    # The query's length is 5, and that of (1.5, 0, 0, 1), its product with the scale, the root of 3.25.
+    rounded = (4 + 16) * 3 * 3.25**0.5 + 8 * 2 * 3.25**0.5 + 4 * 5
+    found = index.error(np.array([3, 0, 0, 4], np.float32))
+    assert found == pytest.approx(least * (1 + 1e-9) + 1.01 * 2.0**-24 * rounded, rel=1e-10, abs=0)
+
+
 @pytest.mark.parametrize("make", [spread, uneven])
 @pytest.mark.parametrize("k", [1, 10, 60])
 def test_codes_are_enough_and_the_answer_is_exact(make, k, rng):

@@ -24,6 +24,12 @@ def test_one_search_by_the_folded_vector_ranks_as_the_weighted_branch_scores():
     np.testing.assert_allclose(documents @ folded, slow / length, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-38, 1e38, 1e308])
+def test_only_the_proportions_of_weights_count(scale):
+    branches = np.stack([unit(np.arange(1.0, 9)), unit(np.arange(9.0, 1, -1))])
+    np.testing.assert_allclose(fold(branches, [scale, -scale / 2]), fold(branches, [1, -0.5]), atol=1e-6)
+
+
 def test_what_cancels_folds_to_zero_and_not_to_noise():
     one, two = directions(2)
     assert not fold(np.stack([one, one]), [0.3, -0.3]).any()
