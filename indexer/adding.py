@@ -143,7 +143,7 @@ def require_some(rejected: Sequence[Rejected]) -> None:
     """
     if not rejected:
         return
-    first = f"{rejected[0].uri}: {rejected[0].detail}"
+    first = ": ".join(filter(None, (rejected[0].uri, rejected[0].detail)))
     raise RejectedError(
         f"The document cannot be stored. {first}"
         if len(rejected) == 1

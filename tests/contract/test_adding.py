@@ -55,6 +55,8 @@ class TestRejects:
         assert "skip_rejected=True" in caught.value.remedy
         with pytest.raises(RejectedError, match="^The document cannot be stored. b: "):
             shop.add(Document("b"))
+        with pytest.raises(RejectedError, match="^The document cannot be stored. The id"):
+            shop.add(Document("", text="t"))
 
     def test_unless_that_was_asked_for(self, shop):
         added = shop.add([Document("b")], skip_rejected=True)
