@@ -257,7 +257,7 @@ class _Job:
         checked = [self._checked(each) for each in entries]
         rejects = [each for each in checked if isinstance(each, Rejected)]
         resolved = self._ids.resolve([each for each in checked if isinstance(each, Record)])
-        self._seen.update(_short_hash(each.id) for each in resolved if isinstance(each, Resolved))
+        self._seen.update(_short_hash(id) for each in resolved if isinstance(each, Resolved) for id in each.ids)
         taken = [each for each in resolved if isinstance(each, Rejected)]
         fresh = [each for each in resolved if isinstance(each, Resolved)]
         todo = [each for each in fresh if each.stamp != each.record.stamp]
