@@ -44,7 +44,7 @@ from indexer.reasons import Reason
 from indexer.store.holdings import has_source, holders
 from indexer.store.ledger import Ledger
 from indexer.store.publish import FinishedShard
-from indexer.types import PassedOver, Rejected
+from indexer.types import Document, PassedOver, Rejected
 from indexer.validate import checked_id
 from indexer.writer import Writer
 
@@ -55,7 +55,7 @@ CHUNK = 16
 TOLD_EVERY = 256
 """Entries read between two calls that say so; of a chunk that is prepared it is told besides."""
 MAX_SHARD_BYTES = 256 * 1024 * 1024
-"""Of images that records of a shard hold: a shard of photographs in an archive may have fewer documents than others."""
+"""Of images, texts and fields that records of a shard hold: a shard of large ones has fewer documents than others."""
 PRUNE_MOST = 0.2
 """The share of a source's documents that is pruned without asking."""
 
@@ -329,18 +329,25 @@ def _record_or_reject(resolved: Resolved | Rejected) -> Record | Rejected:
 
 
 def _shards(entries: Iterable[Record | Rejected], size: int) -> Iterator[list[Record | Rejected]]:
-    """Consecutive entries, `size` of them, or fewer where they hold images of many bytes."""
+    """Consecutive entries, `size` of them, or fewer where they hold many bytes."""
     shard: list[Record | Rejected] = []
     held = 0
     for entry in entries:
         shard.append(entry)
         if isinstance(entry, Record):
-            held += sum(len(image) for image in entry.document.images if isinstance(image, bytes))
+            held += _held(entry.document)
         if len(shard) == size or held >= MAX_SHARD_BYTES:
             yield shard
             shard, held = [], 0
     if shard:
         yield shard
+
+
+def _held(document: Document) -> int:
+    """About how many bytes of images, text and fields a document holds in memory."""
+    images = sum(len(image) for image in document.images if isinstance(image, bytes))
+    fields = sum(len(value) for value in document.fields.values() if isinstance(value, str | list | dict))
+    return images + len(document.text or "") + fields
 
 
 def _chunked(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:

@@ -24,7 +24,7 @@ from indexer.reasons import Reason, refusal
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".tgz", ".tbz2", ".txz")
+SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst")
 """Of names of compressed files, in lower case."""
 
 _READ_BYTES = 2 * 1024  # small, for what a damaged piece unpacks to is lost

@@ -24,7 +24,7 @@ _RAW = (
 _FILMS = ".3g2 .3gp .avi .flv .insv .lrv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .thm .ts .vob .webm .wmv"
 _SOUNDS = ".aac .aiff .flac .m4a .mid .mp3 .oga .ogg .opus .wav .wma"
 _PAPERS = ".doc .docx .epub .key .mobi .numbers .odp .ods .odt .pages .pdf .ppt .pptx .ps .rtf .xls .xlsx"
-_PACKED = ".7z .bz2 .dmg .gz .iso .lz4 .rar .tar .tgz .xz .zip .zst"
+_PACKED = ".7z .bz2 .dmg .gz .iso .lz4 .rar .tar .tbz .tbz2 .tgz .txz .tzst .xz .zip .zst"
 _DATA = (
     ".aae .arrow .bak .bib .bin .cfg .conf .csv .db .feather .h5 .hdf5 .idx .ini .ipynb .json .jsonl .lock .log .lrcat"
     " .lst .mat .md .ndjson .npy .npz .onnx .orc .parquet .pickle .pkl .pt .pth .safetensors .sqlite .srt .toml .tsv"

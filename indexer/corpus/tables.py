@@ -5,7 +5,7 @@
     .json, also compressed             JsonCorpus        a document in each object of a list; in a folder, where it
                                                          describes nothing
     .parquet                           ParquetCorpus     a document in each row
-    .tar .tgz, also compressed         WebDatasetCorpus  a document for each name in the archive
+    .tar .tgz .txz, also compressed    WebDatasetCorpus  a document for each name in the archive
 
 What this module does not know: how any of them is read.
 """
@@ -34,7 +34,7 @@ from indexer.types import PassedOver, Rejected
 _PACKED = ("", ".gz", ".bz2", ".xz", ".zst")
 JSON_LINES = frozenset(f"{kind}{packed}" for kind in (".jsonl", ".ndjson") for packed in _PACKED)
 PARQUET = ".parquet"
-SHARDS = frozenset({".tgz", *(f".tar{packed}" for packed in _PACKED)})
+SHARDS = frozenset({".tgz", ".tbz", ".tbz2", ".txz", ".tzst", *(f".tar{packed}" for packed in _PACKED)})
 SEPARATED = frozenset(f"{kind}{packed}" for kind in (".csv", ".tsv") for packed in _PACKED)
 JSON_FILES = frozenset(f".json{packed}" for packed in _PACKED)
 TABLES = JSON_LINES | SEPARATED | {PARQUET}

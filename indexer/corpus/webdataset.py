@@ -100,7 +100,7 @@ class WebDatasetCorpus:
         if self._folder is None:
             return ""
         name = shard.relative_to(self._folder).as_posix()
-        return portable_name(re.sub(r"\.(tar(\.(gz|bz2|xz|zst))?|tgz|tbz2|txz)$", "/", name, flags=re.IGNORECASE))
+        return portable_name(re.sub(r"\.(tar(\.(gz|bz2|xz|zst))?|t[gbx]z|tbz2|tzst)$", "/", name, flags=re.IGNORECASE))
 
 
 class _Held(NamedTuple):

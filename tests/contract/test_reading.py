@@ -56,3 +56,20 @@ def test_a_shard_holds_so_many_bytes(shop, monkeypatch, most, commits):
     summary = index_corpus(Entries(*records), shop)
     assert (summary.added, summary.generation) == (10, commits)
     assert index_corpus(Entries(*records), shop).unchanged == 10
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"text": "t" * 1_000},
+        {"fields": {"a": "v" * 1_000}},
+        {"fields": {"a": [1] * 500, "b": {"c": "v"} | dict.fromkeys(map(str, range(500)), 1)}},
+    ],
+)
+def test_long_texts_and_fields_make_a_shard_smaller(shop, monkeypatch, part):
+    monkeypatch.setattr(job, "MAX_SHARD_BYTES", 2_000)
+    records = [
+        make_record(**{"id": str(n), "text": f"{n}", "fields": {}, "uri": f"file:///{n}"} | part) for n in range(4)
+    ]
+    summary = index_corpus(Entries(*records), shop)
+    assert (summary.added, summary.generation) == (4, 2)

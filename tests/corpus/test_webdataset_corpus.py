@@ -1,8 +1,10 @@
 """Members of one name become one document; a damaged shard gives what comes before the damage, and says so."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import random
 import tarfile
@@ -132,6 +134,17 @@ class TestShards:
         records, _ = read(tmp_path)
         assert ids(records) == [f"s-{n:03}/{key}" for n in range(3) for key in ("0000", "0001")]
         assert open_corpus(tmp_path).source == str(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("suffix", "pack"),
+        [(".tgz", gzip.compress), (".tbz", bz2.compress), (".TBZ2", bz2.compress), (".txz", lzma.compress)],
+    )
+    def test_short_suffixes(self, tmp_path, read, tar_bytes, suffix, pack):
+        (tmp_path / "in").mkdir()
+        path = tmp_path / "in" / f"s{suffix}"
+        path.write_bytes(pack(tar_bytes([("x.txt", b"t")])))
+        assert ids(read(path)[0]) == ["x"]
+        assert ids(read(tmp_path / "in")[0]) == ["s/x"]
 
     def test_pattern(self, shard, read, tmp_path):
         for name in "a/s-09.tar", "a/s-10.tar", "b/s-09.tar", "b/s-10.tar":
