@@ -41,8 +41,8 @@ check: install-test  ## lint, format, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: install-test  ## the tests, without the slow ones and those that need a GPU
-	$(BIN)/python -m pytest
+test: install-test  ## the tests, without the slow ones and those that need a GPU; files side by side, four at most
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: install-test  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
