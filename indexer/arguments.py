@@ -12,10 +12,18 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any
 
 from indexer.errors import CallError
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 _URL = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+:/{1,2}(?=[^/\\])")
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes of a file's name, and of a path, on Linux."""
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlist, _SHORT.maxdict = 2, 80, 60, 3, 3
 
@@ -52,13 +60,23 @@ def finite(value: object, name: str, *, infinite: bool = False) -> float:
     Raises:
         CallError: It is none.
     """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not (math.isfinite(value) or math.isinf(value) and infinite)
-    ):
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:  # a whole number of very many digits
+        number = math.nan
+    if not (math.isfinite(number) or math.isinf(number) and infinite):
         raise CallError(f"{name} is {told(value)}; it must be a {'' if infinite else 'finite '}number.")
-    return float(value)
+    return number
+
+
+def callback(value: object, name: str) -> None:
+    """A function, or nothing.
+
+    Raises:
+        CallError: It is something else.
+    """
+    if value is not None and not callable(value):
+        raise CallError(f"{name} is {told(value)}; it must be a function.")
 
 
 def flag(value: object, name: str) -> bool:
@@ -89,6 +107,41 @@ def names(values: object, name: str) -> tuple[str, ...]:
     return found
 
 
+def require_kinds(**options: tuple[object, type | UnionType]) -> None:
+    """Refuse options that are given and not of the class that belongs to them.
+
+    Raises:
+        CallError: One is not.
+    """
+    for name, (value, kind) in options.items():
+        if value is not None and not isinstance(value, kind):
+            written = f"{kind.__name__}(...)" if isinstance(kind, type) and kind is not str else "a path or a text"
+            raise CallError(f"{name} is {told(value)}.", f"Write {written}.")
+
+
+def several(values: object, name: str = "documents") -> list[Any]:
+    """The values of a list with one for each query.
+
+    Raises:
+        CallError: It is no list.
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise CallError(f"{name} is {told(values)}; it takes a list with an entry for each query.")
+    return list(values)
+
+
+def one_each(values: object, name: str, count: int) -> list[Any]:
+    """The values of a list with exactly one for each query.
+
+    Raises:
+        CallError: It is no list, or has another number of them.
+    """
+    found = several(values, name)
+    if len(found) != count:
+        raise CallError(f"{name} has {len(found):,} entries for {count:,} queries; it takes one for each.")
+    return found
+
+
 def folder(value: object, name: str) -> Path:
     """The path of a folder on this machine.
 
@@ -102,6 +155,12 @@ def folder(value: object, name: str) -> Path:
         raise CallError(f"{name} is empty.", "Write '.' for the folder you are in.")
     if "\0" in text:
         raise CallError(f"{name} is {text[:80]!r}; no path holds a NUL.")
+    try:
+        parts = [os.fsencode(part) for part in Path(text).parts]
+    except UnicodeEncodeError:
+        raise CallError(f"{name} is {text[:80]!r}; half a surrogate pair is in no path.") from None
+    if max(map(len, parts), default=0) > LONGEST_NAME or sum(map(len, parts)) + len(parts) > LONGEST_PATH:
+        raise CallError(f"{name} is {text[:80]!r}…, which is longer than a path can be.")
     if (url := url_in(value)) is not None:
         raise CallError(f"{name} is the URL {url}; it must be a folder of this machine.")
     return Path(text)
@@ -114,3 +173,20 @@ def url_in(value: object) -> str | None:
     text = str(value)
     found = _URL.match(text)
     return None if found is None else f"{found[0].rstrip('/')}//{text[found.end() :]}"
+
+
+def vector_ids(values: Any, name: str = "ids") -> npt.NDArray[np.int64]:
+    """Vector ids as they come from a search: (n,) int64.
+
+    Raises:
+        CallError: They are no list of whole numbers.
+    """
+    import numpy
+
+    try:
+        found = numpy.asarray(values)
+    except ValueError:  # rows of several lengths
+        found = numpy.empty((0, 0))
+    if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):
+        raise CallError(f"{name} is {told(values)}; it takes the vector ids that a search gave, (n,) int64.")
+    return found.astype(numpy.int64, copy=False)

@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from indexer.arguments import finite, told, url_in, whole_number
+from indexer.arguments import callback, finite, flag, told, url_in, whole_number
 from indexer.collection import Collection
 from indexer.corpus.paths import printable
 from indexer.corpus.readers import open_corpus
@@ -106,7 +106,7 @@ def index_corpus(
         LockedError: Another writer holds the collection.
         StoreError: The disk or the database refuses; what was committed stays.
     """
-    shard_size, workers = whole_number(shard_size, "shard_size", 1), whole_number(workers, "workers", 0)
+    shard_size, workers = whole_number(shard_size, "shard_size", 1), whole_number(workers, "workers", 0, 1024)
     if not hasattr(collection, "writer"):
         opened = (
             f"Collection.open({str(collection)!r}, model=...)" if isinstance(collection, str | Path) else "a Collection"
@@ -116,8 +116,12 @@ def index_corpus(
         )
     if not 0 <= finite(prune_most, "prune_most") <= 1:
         raise CallError(f"prune_most is {prune_most}; it is a share, from 0 to 1.")
+    flag(replace, "replace")
+    flag(prune, "prune")
+    for name, each in (("confirm", confirm), ("on_progress", on_progress), ("on_index", on_index)):
+        callback(each, name)
     rules = ImageRules(max_pixels, exif)
-    if source == "":
+    if isinstance(source, str) and not source:
         raise CallError("The source is empty.", "Write '.' for the folder you are in.")
     if (url := url_in(source)) is not None:
         raise CallError(f"The source is the URL {url}; nothing is fetched.", "Download it, and give the file.")
@@ -257,7 +261,7 @@ class _Job:
         checked = [self._checked(each) for each in entries]
         rejects = [each for each in checked if isinstance(each, Rejected)]
         resolved = self._ids.resolve([each for each in checked if isinstance(each, Record)])
-        self._seen.update(_short_hash(each.id) for each in resolved if isinstance(each, Resolved))
+        self._seen.update(_short_hash(id) for each in resolved if isinstance(each, Resolved) for id in each.ids)
         taken = [each for each in resolved if isinstance(each, Rejected)]
         fresh = [each for each in resolved if isinstance(each, Resolved)]
         todo = [each for each in fresh if each.stamp != each.record.stamp]

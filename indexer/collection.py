@@ -124,9 +124,12 @@ class Collection:
         """
         folder = arguments.folder(path, "path")
         require_opening(model)
+        arguments.flag(create, "create")
+        arguments.flag(trust, "trust")
+        arguments.flag(auto_compact, "auto_compact")
         checked_device(device)
         if not isinstance(index, IndexSettings):
-            index = IndexSettings(kind=IndexKind(index or IndexKind.AUTO))
+            index = IndexSettings(kind=IndexKind.AUTO if index is None else IndexKind(index))
         if database is not None:
             parse_url(database)  # before a model is fetched
         if not Layout.exists(folder):
@@ -135,8 +138,8 @@ class Collection:
                     f"There is no collection at {folder}.",
                     "Name the model to start one with, such as model='bundled:emoji-clip'.",
                 )
-            parts = Parts(parts or Parts.AUTO)
-            embedder = LazyEmbedder(model, dtype or Dtype.FLOAT32, device).get()
+            parts = Parts.AUTO if parts is None else Parts(parts)
+            embedder = LazyEmbedder(model, Dtype.FLOAT32 if dtype is None else Dtype(dtype), device).get()
             start(folder, embedder, parts, database)
             model = embedder
         layout, base, space = open_metadata(folder, database)
@@ -146,7 +149,7 @@ class Collection:
                     f"{folder} embeds the parts {space.parts.value!r} of documents, not {Parts(parts).value!r}.",
                     "Leave parts out, or index into a new folder.",
                 )
-            kept = dtype or space.fingerprint["dtype"]
+            kept = space.fingerprint["dtype"] if dtype is None else Dtype(dtype)
             unnamed = model is None and not trust
             lazy = LazyEmbedder(
                 model if model is not None else space.model, kept, device, chosen_by=folder if unnamed else None
@@ -295,6 +298,7 @@ class Collection:
             RejectedError: Documents were given, and none can be stored; `rejected` says why.
             LockedError: Another writer holds the collection.
         """
+        arguments.flag(skip_rejected, "skip_rejected")
         with self.writer() as writer:
             ready, rejected = prepared(documents, self.ingest(ImageRules(max_pixels, exif)))
             stored, vectors, lacking = embedded(self.embedder, ready) if ready else ([], None, [])
@@ -340,7 +344,8 @@ class Collection:
             StoreError: The disk refuses.
             SpaceMismatchError: `queries` have another dimension.
         """
-        if not 0 < coverage <= 1:
+        arguments.callback(on_progress, "on_progress")
+        if not 0 < arguments.finite(coverage, "coverage") <= 1:
             raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
         given = None if queries is None else checked_samples(queries, self.space.dim)
         return build_indexes(self.layout, self.snapshot(), given, lambda: self.embedder, coverage, None, on_progress)
@@ -382,6 +387,7 @@ class Collection:
 
     def check(self, on_file: Callable[[Path], None] | None = None) -> maintenance.Report:
         """Compare files with checksums and counts with rows; see `maintenance.check`."""
+        arguments.callback(on_file, "on_file")
         return maintenance.check(self.catalog, self.layout, self.space, on_file)
 
     def repair(self) -> list[str]:

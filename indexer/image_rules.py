@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from indexer.arguments import flag, told
 from indexer.corpus.image_formats import DECODING
 from indexer.errors import CallError
 from indexer.types import ImageSource
@@ -34,7 +35,9 @@ class ImageRules:
     def __post_init__(self) -> None:
         most = self.max_pixels
         if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-            raise CallError(f"max_pixels is {most!r}; it is a whole number of at least 1.")
+            raise CallError(f"max_pixels is {told(most)}; it is a whole number of at least 1.")
+
+        flag(self.exif, "exif")
 
     def decoding(self) -> AbstractContextManager[None]:
         """The context in which images are decoded by these rules."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from indexer.arguments import told
 from indexer.bundled import change_texts, generic_texts
 from indexer.centring import query_mean, settled
 from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
@@ -140,8 +141,14 @@ def checked_samples(queries: Mapping[str, Vectors], dim: int) -> dict[str, Vecto
         CallError: They are no vectors, or one is zero or not finite.
     """
     checked = {}
+    if not isinstance(queries, Mapping):
+        raise CallError(f"queries is {told(queries)}; it takes vectors by what they are: {{'texts': (n, dim) array}}.")
     for name, given in queries.items():
-        rows = np.asarray(given, np.float64)
+        try:
+            rows = np.asarray(given, np.float64)
+        except (TypeError, ValueError):
+            shown = f"The queries {str(name)[:80]!r} are {told(given)}"
+            raise CallError(f"{shown}; they must be an array (n, dim).") from None
         if rows.ndim != 2 or rows.shape[1] != dim:
             raise SpaceMismatchError(f"The queries {name!r} have shape {rows.shape}; this space has dimension {dim}.")
         lengths = np.linalg.norm(rows, axis=1)

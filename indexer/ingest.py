@@ -67,7 +67,7 @@ class Ingest:
             fields = checked_fields(document.fields)
             images = checked_images(document.images)
             item = embedded_item(text, images, self.parts)
-            uri = checked_text(document.uri, "uri") if document.uri else None
+            uri = checked_text(document.uri, "uri") if document.uri is not None else None
             with self.images.decoding():
                 prepared = self.prepare(item)
             fields = {**self.images.fields(images[0] if images else None), **fields}
@@ -156,7 +156,7 @@ def embedded_item(text: str | None, images: Sequence[ImageSource], parts: Parts)
 
 def named(document: Document) -> str:
     """What to call a document that cannot be used: where it came from, or else its id."""
-    name = document.uri or document.id
+    name = document.uri if isinstance(document.uri, str) and document.uri else document.id
     return name[:200] if isinstance(name, str) else shown(name)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arguments import names, told, whole_number
+from indexer.arguments import names, told, vector_ids, whole_number
 from indexer.errors import CallError, ItemError, SnapshotGoneError, SpaceMismatchError
 from indexer.forks import Lock
 from indexer.index.protocol import IndexSettings, Neighbours
@@ -241,7 +241,7 @@ class Snapshot:
 
     def vectors(self, ids: Ids) -> Vectors:
         """Stored vectors, (len(ids), dim) float32."""
-        return self._searcher.exact.vectors(ids)
+        return self._searcher.exact.vectors(vector_ids(ids))
 
     def vector_ids(self, document_ids: Sequence[str]) -> Ids:
         """The vectors of documents, in the order asked.
@@ -261,7 +261,7 @@ class Snapshot:
         Raises:
             SnapshotGoneError: Their rows were compacted away.
         """
-        wanted = ids.tolist()
+        wanted = vector_ids(ids).tolist()
         found = self._catalog.documents(wanted, self.generation)
         missing = [each for each in wanted if each not in found]
         if missing:
@@ -314,10 +314,12 @@ class Snapshot:
 
     def _allowed(self, where: Where | None, modalities: Collection[Modality]) -> Ids | None:
         """The ids a search may return, or None for all that are not hidden."""
-        if not modalities:
+        given = (modalities,) if isinstance(modalities, str) else names(modalities, "modalities")
+        kinds = [Modality(each) for each in given]
+        if not kinds:
             return None if where is None else self.matching(where)
         _ = self.living  # refuses a generation whose modalities are gone, where a mask would drop them in silence
-        wanted = [MODALITIES.index(Modality(each)) for each in modalities]
+        wanted = [MODALITIES.index(each) for each in kinds]
         ids = self._searcher.exact.all_ids() if where is None else self.matching(where)
         return ids[np.isin(self.modality_codes[ids], wanted)]
 

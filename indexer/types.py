@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import EnumMeta, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -35,13 +35,26 @@ Scores: TypeAlias = "npt.NDArray[np.float32]"
 """Inner products, larger is better."""
 
 
-class HelpfulEnum(StrEnum):
+class _TextsAlone(EnumMeta):
+    """Members are asked for by text: what else there is may not even be comparable with one."""
+
+    def __call__(cls, value: Any, *args: Any, **options: Any) -> Any:
+        if not args and not options and not isinstance(value, str):
+            shown = value if value is None or isinstance(value, int | float) else told(value)
+            raise UnknownNameError(_words(cls.__name__), shown, list(cls.__members__.values()))
+        return super().__call__(value, *args, **options)
+
+
+def _words(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+
+
+class HelpfulEnum(StrEnum, metaclass=_TextsAlone):
     """A closed set of names; a wrong one raises an error that lists the right ones."""
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
-        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()
-        raise UnknownNameError(words, value, [member.value for member in cls])
+        raise UnknownNameError(_words(cls.__name__), value, [member.value for member in cls])
 
 
 class Modality(HelpfulEnum):

@@ -10,7 +10,7 @@ from inspect import getattr_static
 from pathlib import Path
 from typing import Any
 
-from indexer.arguments import names, told, whole_number
+from indexer.arguments import names, several, told, whole_number
 from indexer.errors import CallError, QueryError
 from indexer.types import Modality
 from retrieval.compose import Encoded
@@ -32,17 +32,6 @@ def require_collection(source: object) -> None:
             f"Retriever takes a Collection, not {told(source)}.", f"Write Retriever(Collection.open({str(source)!r}))."
         )
     raise CallError(f"Retriever takes a Collection, not {told(source)}.", "Write Retriever(Collection.open('folder')).")
-
-
-def require_kinds(**options: tuple[object, type]) -> None:
-    """Refuse options that are given and not of the class that belongs to them.
-
-    Raises:
-        CallError: One is not.
-    """
-    for name, (value, kind) in options.items():
-        if value is not None and not isinstance(value, kind):
-            raise CallError(f"{name} is {told(value)}.", f"Write {kind.__name__}(...).")
 
 
 def checked_k(k: object) -> int:
@@ -98,17 +87,6 @@ def all_encoded(encoded: object) -> list[Encoded]:
         if not isinstance(each, Encoded):
             raise QueryError(f"encoded[{place}] is {told(each)}; it takes what Retriever.encode gave.")
     return found
-
-
-def several(values: object, name: str = "documents") -> list[Any]:
-    """The values of a list with one for each query.
-
-    Raises:
-        CallError: It is no list.
-    """
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise CallError(f"{name} is {told(values)}; it takes a list with an entry for each query.")
-    return list(values)
 
 
 def scope_of(

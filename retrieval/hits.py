@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from indexer.arguments import names, one_each
 from indexer.index.protocol import Ids
 from retrieval.compose import Composed, Encoded
 from retrieval.fusion import order
@@ -105,7 +106,8 @@ def hidden_from(
     keep_references: bool,
 ) -> list[Ids]:
     """For each query, the vectors that it may not find."""
-    others = vector_ids_of(snapshot, exclude or [()] * len(encoded))
+    given = [()] * len(encoded) if exclude is None else one_each(exclude, "exclude", len(encoded))
+    others = vector_ids_of(snapshot, [names(each, f"exclude[{place}]") for place, each in enumerate(given)])
     if keep_references:
         return others
     return [np.append(own, more) for own, more in zip(references_of(encoded), others, strict=True)]

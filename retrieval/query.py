@@ -5,15 +5,13 @@ What this module does not know: how a query becomes vectors, collections, models
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from numbers import Real
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
-from indexer.arguments import told, url_in
-from indexer.errors import QueryError
+from indexer.arguments import finite, told, url_in
+from indexer.errors import CallError, QueryError
 from indexer.types import ImageSource, Item
 
 Picture: TypeAlias = "ImageSource | str"
@@ -50,9 +48,11 @@ class Weights:
 
     def __post_init__(self) -> None:
         for name, value in self.given().items():
-            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-                raise QueryError(f"The weight {name} is {value!r}; it must be a finite number.")
-            object.__setattr__(self, name, float(value))
+            try:
+                object.__setattr__(self, name, finite(value, name))
+            except CallError:
+                shown = repr(value) if isinstance(value, str | bool | float) else told(value)
+                raise QueryError(f"The weight {name} is {shown[:80]}; it must be a finite number.") from None
 
     def __getitem__(self, name: str) -> float:
         """The weight of that name, which must have been given."""
@@ -63,7 +63,8 @@ class Weights:
 
     def given(self) -> dict[str, float]:
         """The weights that are not None, by name: what JSON stores, and `Weights(**stored)` reads."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
     def over(self, defaults: Weights) -> Weights:
         """These weights, and the defaults where they say nothing."""
@@ -203,7 +204,7 @@ class Query:
                 "A query needs something to look for; this one has no text, image or like.",
                 "Negatives alone say only what not to find.",
             )
-        if self.wordings and self.text is None:
+        if self.text is None and len(_several(self.wordings)):
             raise QueryError("A query has `wordings`, and no `text` that they say in other words.")
         if self.like is not None and (not isinstance(self.like, str) or not self.like):
             raise QueryError(f"`like` is {self.like!r}; it is the id of a stored document.")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexer.arguments import flag, require_kinds
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
 from indexer.errors import CallError, ItemError, StoreError, WritingError
@@ -85,6 +86,9 @@ class Scribe:
         strict: bool = False,
         device: str = AUTO,
     ) -> None:
+        require_kinds(cache=(cache, str | Path))
+        flag(anew, "anew")
+        flag(strict, "strict")
         self._captioner = captioner
         self._rewriter = rewriter
         self._cache = Entries(cache or cache_folder("sentences"))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from indexer.arguments import finite, names
+from indexer.arguments import finite, flag, names, one_each, require_kinds
 from indexer.centred import CentredSnapshot, centred
 from indexer.errors import QueryError, SnapshotGoneError
 from indexer.types import Centre, Modality
@@ -25,9 +25,7 @@ from retrieval.asked import (
     one_query,
     queries_of,
     require_collection,
-    require_kinds,
     scope_of,
-    several,
 )
 from retrieval.centring import centre_queries
 from retrieval.compose import Composed, Encoded, Merge, Method, Tuned, load_composer, load_weights
@@ -140,6 +138,7 @@ class Retriever:
             CallError: The model has no encoder for a part, or a document that a query names does not exist.
         """
         k, asked = checked_k(k), queries_of(queries, "search_batch")
+        flag(keep_reference, "keep_reference")
         scope = scope_of(where, exclude, modalities)
         return self._on_snapshot(lambda snapshot: self._answer(snapshot, asked, k, scope, keep_reference))
 
@@ -152,6 +151,7 @@ class Retriever:
         A method that draws nothing, and a query that needs no drawing, has one answer. Raises as `search_batch`.
         """
         k, query = checked_k(k), one_query(query, "stream")
+        flag(keep_reference, "keep_reference")
         parts = self._composer.parts(query)
         if any(needs_drawing(part) for part in parts.values()):
             scope = scope_of(where, exclude, modalities)
@@ -191,6 +191,8 @@ class Retriever:
             keep_ties: Give what ties with the last of the k too, up to 1,000 ids more.
         """
         k, encoded = checked_k(k), all_encoded(encoded)
+        flag(keep_references, "keep_references")
+        flag(keep_ties, "keep_ties")
 
         def work(snapshot: View) -> list[Ranking]:
             if not len(snapshot):
@@ -222,7 +224,9 @@ class Retriever:
         Raises:
             CallError: A document does not exist.
         """
-        encoded, documents = all_encoded(encoded), [names(each, "documents") for each in several(documents)]
+        encoded = all_encoded(encoded)
+        documents = [names(each, "documents") for each in one_each(documents, "documents", len(encoded))]
+        flag(keep_references, "keep_references")
 
         def work(snapshot: View) -> list[tuple[int, ...]]:
             hidden = hidden_from(snapshot, encoded, exclude, keep_references)
@@ -241,7 +245,8 @@ class Retriever:
         Raises:
             CallError: A document does not exist.
         """
-        encoded, documents = all_encoded(encoded), [names(each, "documents") for each in several(documents)]
+        encoded = all_encoded(encoded)
+        documents = [names(each, "documents") for each in one_each(documents, "documents", len(encoded))]
 
         def work(snapshot: View) -> list[Ranking]:
             ids = vector_ids_of(snapshot, documents)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from indexer.arguments import finite, flag, require_kinds
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
 from indexer.errors import CallError, GeneratorError, StoreError, UnderdrawingError
@@ -108,7 +109,9 @@ class Studio:
         deadline_ms: float | None = None,
         device: str = AUTO,
     ) -> None:
-        if deadline_ms is not None and not deadline_ms >= 0:
+        require_kinds(options=(options, DrawOptions), cache=(cache, str | Path), template=(template, str))
+        flag(regenerate, "regenerate")
+        if deadline_ms is not None and not finite(deadline_ms, "deadline_ms", infinite=True) >= 0:
             raise CallError(f"The deadline is {deadline_ms} ms; it must not be negative.")
         if template is not None:
             from indexer.embed.inversion import check_template

@@ -15,6 +15,7 @@ import re
 import sys
 from pathlib import Path
 
+from indexer.arguments import told
 from indexer.errors import CallError, DeviceError
 
 AUTO = "auto"
@@ -32,7 +33,8 @@ def checked_device(device: str) -> str:
         DeviceError: This machine has no such device.
     """
     if not isinstance(device, str) or not _NAME.fullmatch(device):
-        raise CallError(f"There is no device {device!r}.", f"Write one of {NAMES}. {_there()}")
+        shown = repr(device[:80]) if isinstance(device, str) else device if isinstance(device, int) else told(device)
+        raise CallError(f"There is no device {shown}.", f"Write one of {NAMES}. {_there()}")
     if device.startswith("cuda"):
         count = cuda_cards()
         number = int(device.partition(":")[2] or 0)

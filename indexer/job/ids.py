@@ -16,9 +16,11 @@ What this module does not know: decoding, models, commits.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -26,12 +28,14 @@ from indexer.corpus.paths import portable_name, printable
 from indexer.corpus.records import Record
 from indexer.reasons import Reason
 from indexer.store.database import Database
-from indexer.store.holdings import Holder, holders
+from indexer.store.holdings import Holder, holders, job_sources
 from indexer.types import Rejected
 
 BY_ADD = "add"
 """Stands for the source of documents that `Collection.add` put there."""
 MAX_NAME = 64
+MOST_EARLIER = 16
+"""Sources that are gone, the newest first, under whose longer ids the documents of a moved one are looked for."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class Resolved:
         """The id."""
         return self.record.document.id
 
+    @property
+    def ids(self) -> list[str]:
+        """All ids that it may come to be stored under."""
+        return [self.id, *(self.otherwise.ids if isinstance(self.otherwise, Resolved) else ())]
+
 
 class Ids:
     """The ids of one source in a collection.
@@ -71,18 +80,24 @@ class Ids:
     def __init__(self, database: Database, source: str, replace: bool) -> None:
         self._database, self._source, self._replace = database, source, replace
         self._prefix = qualifier(source)
+        gone = (each for each in job_sources(database) if each != source and not os.path.lexists(each))  # noqa: PTH110
+        self._earlier = [qualifier(each) for each in islice(gone, MOST_EARLIER)]
 
     def resolve(self, records: Sequence[Record]) -> list[Resolved | Rejected]:
         """Say of each record, whose ids are checked and differ, how it is stored."""
         held = holders(self._database, [each.document.id for each in records])
         # A second question: asked for both at once, long lists would be twice as long for those that have their id.
         longer = [each.document.id for each in records if each.derived and not self._is_own(held.get(each.document.id))]
-        held |= holders(self._database, [f"{self._prefix}{each}" for each in longer])
+        prefixes = [self._prefix, *self._earlier]
+        held |= holders(self._database, [f"{prefix}{each}" for each in longer for prefix in prefixes])
         return [self._resolve(each, held) for each in records]
 
     def plain(self, identifier: str) -> str:
         """The id that the source itself has for a stored one."""
-        return identifier.removeprefix(self._prefix)
+        for prefix in (self._prefix, *self._earlier):
+            if identifier.startswith(prefix):
+                return identifier[len(prefix) :]
+        return identifier
 
     def _is_own(self, holder: Holder | None) -> bool:
         return holder is not None and holder.source == self._source
@@ -94,12 +109,19 @@ class Ids:
         longer = held.get(f"{self._prefix}{record.document.id}") if record.derived else None
         if longer is not None and self._is_own(longer):
             return Resolved(self._longer(record), longer.stamp)
-        if own is None:
-            return Resolved(record)
-        otherwise = self._beside(record, own, longer)
-        if own.source is not None and own.content is not None and _is_gone(own.uri):
-            return Resolved(record, moved_from=own, otherwise=otherwise)
-        return otherwise
+        earlier = [
+            (with_id(record, identifier), held[identifier])
+            for identifier in (f"{prefix}{record.document.id}" for prefix in self._earlier if record.derived)
+            if identifier in held
+        ]
+        for moved, holder in earlier:
+            if self._is_own(holder):
+                return Resolved(moved, holder.stamp)
+        found = Resolved(record) if own is None else self._beside(record, own, longer)
+        for moved, holder in reversed([*([] if own is None else [(record, own)]), *earlier]):
+            if holder.source is not None and holder.content is not None and _is_gone(holder.uri):
+                found = Resolved(moved, moved_from=holder, otherwise=found)
+        return found
 
     def _beside(self, record: Record, own: Holder, longer: Holder | None) -> Resolved | Rejected:
         """What becomes of a record whose id another source's document has."""

@@ -68,14 +68,17 @@ class Shard:
             ready: What decoding it gave.
             known: Vectors by content.
         """
-        if isinstance(ready, Ready) and resolved.moved_from is not None:
+        while isinstance(ready, Ready) and resolved.moved_from is not None:
             if ready.document.content == resolved.moved_from.content:
                 self.moved += 1
-            elif isinstance(resolved.otherwise, Resolved):
+                break
+            if isinstance(resolved.otherwise, Resolved):
                 resolved = resolved.otherwise
                 ready = replace(ready, document=replace(ready.document, id=resolved.id))
             elif resolved.otherwise is not None:
                 ready = resolved.otherwise
+            else:
+                break
         if isinstance(ready, Rejected):
             self.rejects.append(ready)
             return

@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from indexer.store.catalog import Space, batches
 from indexer.store.database import Database, storable
 from indexer.store.read_only import undisturbed
-from indexer.store.schema import DocumentRow, SegmentRow, VectorRow, living
+from indexer.store.schema import DocumentRow, JobRow, SegmentRow, VectorRow, living
 from indexer.store.segments import SegmentFile
 from indexer.types import Modality
 
@@ -69,6 +69,14 @@ def holders(database: Database, ids: Sequence[str]) -> dict[str, Holder]:
             rows = connection.execute(query.where(DocumentRow.id.in_(some), living(connection.dialect.name)))
             found.update((row[0], Holder._make(row[1:])) for row in rows)
     return found
+
+
+@undisturbed
+def job_sources(database: Database) -> list[str]:
+    """The sources that were ever indexed, the newest first."""
+    query = select(JobRow.source).group_by(JobRow.source).order_by(func.max(JobRow.id).desc())
+    with database.read() as connection:
+        return [str(row[0]) for row in connection.execute(query)]
 
 
 @undisturbed

@@ -213,6 +213,45 @@ class TestMoved:
         again = index_corpus(second, shop, prune=True)
         assert (again.added, again.unchanged, again.pruned) == (0, 2, 0)
 
+    @pytest.mark.parametrize("first_is_gone", [False, True])
+    @pytest.mark.parametrize("first_is_deleted", [False, True])
+    def test_documents_with_longer_ids_move_as_well(
+        self, shop, folder, tmp_path, model, first_is_gone, first_is_deleted
+    ):
+        first, second = folder("photos", a=1, b=2), folder("more", a=3, b=4)
+        index_corpus(first, shop)
+        index_corpus(second, shop)
+        if first_is_gone:
+            shutil.rmtree(first)
+        if first_is_deleted:
+            shop.delete(["a.png", "b.png"])
+        before, embedded = contents(shop), model.embedded
+        for name in ("moved", "moved again"):
+            second = second.rename(tmp_path / name)
+            summary = index_corpus(second, shop, prune=True)
+            assert (summary.moved, summary.reused, summary.pruned, contents(shop)) == (2, 2, 0, before)
+            assert index_corpus(second, shop, prune=True).unchanged == 2
+        assert model.embedded == embedded
+        (second / "b.png").unlink()
+        assert index_corpus(second, shop, prune=True, prune_most=1).pruned == 1
+
+    def test_each_of_several_that_moved_finds_its_own(self, shop, folder, tmp_path):
+        folders = [folder(name, a=number, b=number + 3) for number, name in enumerate("xyz")]
+        for each in folders:
+            index_corpus(each, shop)
+        before = contents(shop)
+        moved = [each.rename(tmp_path / f"{each.name} moved") for each in folders]
+        assert [index_corpus(moved[number], shop).moved for number in (2, 0, 1)] == [2, 2, 2]
+        assert [index_corpus(each, shop, prune=True).unchanged for each in moved] == [2, 2, 2]
+        assert contents(shop) == before
+
+    def test_what_takes_the_place_of_a_folder_that_is_gone_is_not_pruned(self, shop, folder):
+        first = folder("photos", a=1, b=2)
+        index_corpus(first, shop)
+        shutil.rmtree(first)
+        summary = index_corpus(folder("others", a=3, b=4), shop, prune=True, prune_most=1)
+        assert (summary.added, summary.pruned, summary.documents) == (2, 0, 4)
+
     def test_what_changed_on_the_way_is_another_document(self, shop, folder, tmp_path):
         first = folder("photos", a=1, b=2)
         index_corpus(first, shop)

@@ -11,7 +11,7 @@ import pytest
 from indexer import Collection, Document, IndexSettings, Item, index_corpus
 from indexer.embed import load_embedder
 from indexer.errors import UnderdrawingError
-from retrieval import DrawOptions, Query, Retriever, Weights
+from retrieval import DrawOptions, Query, Retriever, Scribe, Studio, Weights
 
 URL = "https://example.org/cats/cat.jpg"
 
@@ -28,6 +28,7 @@ def ask(shop, method="text", **options):
     return Retriever(shop, method, **options)
 
 
+ARRAY = np.zeros((2, 2))
 VECTOR = np.ones((1, 16), np.float32)
 WRONG = {
     # Collection.open
@@ -189,6 +190,52 @@ WRONG = {
     "embed an item": (lambda shop: load_embedder("fake:16").encode_document(Item("red")), r"takes a list of Items"),
     "load a number": (lambda shop: load_embedder(5), "model is int 5|name"),
     "load nothing": (lambda shop: load_embedder(""), ""),
+    "open a very long name": (lambda shop: Collection.open("x" * 5000, model="fake:16"), "longer than a path can be"),
+    "open half a pair": (lambda shop: Collection.open("a\ud800", model="fake:16"), "half a surrogate pair"),
+    "parts of an array": (lambda shop: Collection.open(shop.path, parts=ARRAY), "parts.*is not known"),
+    "settings of an array": (lambda shop: Collection.open(shop.path, index=ARRAY), "index kind.*is not known"),
+    "dtype of an array": (lambda shop: Collection.open(shop.path, dtype=ARRAY), "dtype.*is not known"),
+    "trust of an array": (lambda shop: Collection.open(shop.path, trust=ARRAY), "trust is ndarray"),
+    "method of an array": (lambda shop: ask(shop, ARRAY), "method.*is not known"),
+    "center of an array": (lambda shop: ask(shop, centre=ARRAY), "is not known"),
+    "device of very long": (lambda shop: Collection.open(shop.path, device="x" * 9999), "no device"),
+    "build by a number": (lambda shop: shop.build_index(5), "queries is int 5"),
+    "build by texts": (lambda shop: shop.build_index({"texts": "red"}), "'texts' are str 'red'"),
+    "build coverage": (lambda shop: shop.build_index(coverage="all"), "coverage is str 'all'"),
+    "build progress": (lambda shop: shop.build_index(on_progress=5), "on_progress is int 5"),
+    "check progress": (lambda shop: shop.check(5), "on_file is int 5"),
+    "prune of a text": (lambda shop: index_corpus(".", shop, prune="yes"), "prune is str 'yes'"),
+    "replace of an array": (lambda shop: index_corpus(".", shop, replace=ARRAY), "replace is ndarray"),
+    "confirm of True": (lambda shop: index_corpus(".", shop, confirm=True), "confirm is bool True"),
+    "progress of a text": (lambda shop: index_corpus(".", shop, on_progress="x"), "on_progress is str 'x'"),
+    "exif of a text": (lambda shop: index_corpus(".", shop, exif="no"), "exif is str 'no'"),
+    "prune most of very many": (lambda shop: index_corpus(".", shop, prune_most=10**400), "prune_most"),
+    "workers of very many": (lambda shop: index_corpus(".", shop, workers=10**400), "workers"),
+    "source of an array": (lambda shop: index_corpus(ARRAY, shop), "path or a Corpus"),
+    "search modalities of a number": (lambda shop: shop.snapshot().search(VECTOR, 1, modalities=5), "modalities is int 5"),
+    "scan modalities of a number": (lambda shop: shop.snapshot().scan(VECTOR, modalities=5), "modalities is int 5"),
+    "documents of None": (lambda shop: shop.snapshot().documents(None), "ids is None"),
+    "documents of texts": (lambda shop: shop.snapshot().documents(["a"]), r"ids is list \['a'\]"),
+    "vectors of a fraction": (lambda shop: shop.snapshot().vectors([1.5]), "ids is list"),
+    "keep reference of a text": (lambda shop: ask(shop).search(Query("x"), keep_reference="no"), "keep_reference is str 'no'"),
+    "keep reference of an array": (lambda shop: ask(shop).search_batch([Query("x")], keep_reference=ARRAY), "keep_reference is ndarray"),
+    "rank exclude of a number": (lambda shop: ask(shop).rank(ask(shop).encode([Query("x")]), 1, 5), "exclude is int 5"),
+    "rank exclude of numbers": (lambda shop: ask(shop).rank(ask(shop).encode([Query("x")]), 1, [[5]]), r"exclude\[0\]\[0\] is int 5"),
+    "rank exclude of too few": (lambda shop: ask(shop).rank(ask(shop).encode([Query("x")]), 1, []), "0 entries for 1 queries"),
+    "rank among too many": (lambda shop: ask(shop).rank_among(ask(shop).encode([Query("x")]), [["a"]] * 2), "2 entries for 1 queries"),
+    "places of too few": (lambda shop: ask(shop).places(ask(shop).encode([Query("x")]), []), "0 entries for 1 queries"),
+    "keep ties of a text": (lambda shop: ask(shop).rank([], 1, keep_ties="no"), "keep_ties is str 'no'"),
+    "weight of very many digits": (lambda shop: Weights(text=10**400), "weight text is"),
+    "weight of a collection": (lambda shop: Weights(text=shop), "weight text is Collection"),
+    "gate of very many digits": (lambda shop: ask(shop, gate=10**400), "gate is int"),
+    "wordings of an array": (lambda shop: Query("x", wordings=ARRAY), "`wordings`"),
+    "uri of an array": (lambda shop: shop.add(Document("z", text="t", uri=ARRAY)), "uri"),
+    "studio template": (lambda shop: Studio(template=5), "template is int 5"),
+    "studio deadline": (lambda shop: Studio(deadline_ms="5"), "deadline_ms is str '5'"),
+    "studio cache": (lambda shop: Studio(cache=ARRAY), "cache is ndarray"),
+    "studio options": (lambda shop: Studio(options=ARRAY), "options is ndarray"),
+    "scribe cache": (lambda shop: Scribe(cache=5), "cache is int 5"),
+    "scribe strict": (lambda shop: Scribe(strict="no"), "strict is str 'no'"),
     "steps of a text": (lambda shop: DrawOptions(steps="8"), "steps"),
 }  # fmt: skip
 
