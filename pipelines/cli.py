@@ -8,6 +8,8 @@ What this module does not know: how any command does its work.
 
 from __future__ import annotations
 
+import atexit
+import gc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +24,9 @@ RESUMABLE = frozenset({"index", "synthesize", "train"})
 """Commands that a second run continues."""
 
 INTERRUPTED = 130  # as shells count: 128 and the number of SIGINT
+
+YOUNG_OBJECTS = 100_000
+"""New objects before the garbage collector looks at them; Python's default is 700."""
 
 
 class Commands(TyperGroup):
@@ -125,6 +130,10 @@ app.command(rich_help_panel=MEASURING, epilog=cli_evaluate.EPILOG)(cli_evaluate.
 
 def main() -> None:
     """The entry point."""
+    # Importing torch makes hundreds of thousands of objects that live until the end. To look for garbage among them
+    # while they are made, and once more at exit, takes half a second of every search.
+    gc.set_threshold(YOUNG_OBJECTS, 20, 50)
+    atexit.register(gc.freeze)
     app(prog_name="underdrawing")
 
 
