@@ -8,17 +8,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from indexer.arguments import told
+from indexer.bundled import generic_texts
 from indexer.corpus.paths import printable
 from indexer.embed.protocol import Embedder
 from indexer.errors import CallError, ItemError, RejectedError
 from indexer.ingest import Ingest, Ready, embed, without_vector
 from indexer.reasons import Reason
 from indexer.store.publish import NewDocument
-from indexer.types import Document, Rejected, Vectors
+from indexer.types import Document, Item, Modality, Rejected, Role, Vectors
 from indexer.validate import checked_id, shown
+
+Sums: TypeAlias = dict[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]]
+"""By role and modality, how many vectors there were and their sum, (dim,) float64."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -163,3 +170,10 @@ def require_opening(model: object) -> None:
     raise CallError(
         f"model is {told(model)}; it is an embedder or the name of one.", "Write model='bundled:emoji-clip'."
     )
+
+
+def generic_sums(embedder: Embedder) -> Sums:
+    """The sum of generic query texts' vectors; nothing where the model gives no finite one."""
+    vectors = embedder.encode_query([Item(text=each) for each in generic_texts()])
+    vectors = vectors[np.isfinite(vectors).all(axis=1)]
+    return {(Role.QUERY, Modality.TEXT): (len(vectors), vectors.sum(axis=0, dtype=np.float64))} if len(vectors) else {}

@@ -15,12 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from indexer import arguments, description, maintenance
-from indexer.adding import Added, embedded, ids_to_delete, prepared, require_opening, require_some
-from indexer.bundled import generic_texts
+from indexer.adding import Added, Sums, embedded, generic_sums, ids_to_delete, prepared, require_opening, require_some
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import (
@@ -48,13 +44,11 @@ from indexer.snapshot import Snapshot, StoredDocument
 from indexer.starting import start
 from indexer.store.catalog import Catalog, Space
 from indexer.store.database import Database, parse_url
-from indexer.types import Document, Item, Modality, Parts, Role, Vectors
+from indexer.types import Document, Modality, Parts, Role, Vectors
 from indexer.writer import Writer
 
 if TYPE_CHECKING:
     from indexer.index.cards import Cards
-
-Sums = dict[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]]
 
 
 class Collection:
@@ -374,16 +368,11 @@ class Collection:
             return writer.commit(deleted=wanted, note="deleted").deleted
 
     def missing_query_mean(self) -> Sums:
-        """The sum of generic query texts' vectors, if the space has none yet: what `product` centres texts with."""
-        # Once there, it stays: the means are not read for each commit.
+        """The sum of generic query texts' vectors, if the space has none yet; read once, since it stays."""
         self._centers = self._centers or (Role.QUERY, Modality.TEXT) in self.space.means
         if self._centers or Modality.TEXT not in self.embedder.modalities:
             return {}
-        vectors = self.embedder.encode_query([Item(text=each) for each in generic_texts()])
-        vectors = vectors[np.isfinite(vectors).all(axis=1)]
-        if not len(vectors):
-            return {}
-        return {(Role.QUERY, Modality.TEXT): (len(vectors), vectors.sum(axis=0, dtype=np.float64))}
+        return generic_sums(self.embedder)
 
     def check(self, on_file: Callable[[Path], None] | None = None) -> maintenance.Report:
         """Compare files with checksums and counts with rows; see `maintenance.check`."""

@@ -202,3 +202,9 @@ def _shortlist_probes(snapshot: View, rules: Mapping[int, Rule], k: int, scope: 
 def _shortest(ids: Ids, scores: Scores, k: int) -> Ids:
     """The k best ids, and a margin for rounding and for ties."""
     return ids[leaders(scores, k + MARGIN)[: k + MOST_TIES]]
+
+
+def margin(scores: Scores) -> float:
+    """What the best of at least two scores, (n,) float32, has over the second."""
+    best = np.sort(scores)[::-1]
+    return float(best[0] - best[1])

@@ -13,8 +13,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
-import numpy as np
-
 from indexer.arguments import finite, flag, names, one_each, require_kinds
 from indexer.centred import CentredSnapshot, centred
 from indexer.errors import QueryError, SnapshotGoneError
@@ -30,10 +28,9 @@ from retrieval.asked import (
 from retrieval.centring import centre_queries
 from retrieval.compose import Composed, Encoded, Merge, Method, Tuned, load_composer, load_weights
 from retrieval.encode import Sentences, add_drawings, encode_queries, require_pictures, write_sentences
-from retrieval.fusion import Scores
 from retrieval.hits import Ranking, hidden_from, hits_of, rankings_of, references_of, vector_ids_of
 from retrieval.query import Query, Stored, Weights, needs_drawing
-from retrieval.ranking import Scope, find, places, score
+from retrieval.ranking import Scope, find, margin, places, score
 from retrieval.references import leave_out
 from retrieval.results import Results
 from retrieval.scribe import Scribe
@@ -354,7 +351,7 @@ class Retriever:
             rules = [each.rule for each in self._compose(view, [encoded[place] for place in places])]
             hidden = scope.hidden or references_of(encoded)
             found = find(view, rules, 2, replace(scope, hidden=[hidden[place] for place in places]))
-            certain = [len(each.scores) < 2 or _margin(each.scores) >= self._gate for each in found]
+            certain = [len(each.scores) < 2 or margin(each.scores) >= self._gate for each in found]
             for place in itertools.compress(places, certain):
                 note = "The ranking is clear without a pseudo-target, so none was drawn."
                 answer[place] = replace(answer[place], notes=(*answer[place].notes, note))
@@ -394,9 +391,3 @@ class Retriever:
         except SnapshotGoneError:
             with self._source.snapshot() as snapshot:
                 return work(snapshot)
-
-
-def _margin(scores: Scores) -> float:
-    """What the best score has over the second."""
-    best = np.sort(scores)[::-1]
-    return float(best[0] - best[1])

@@ -147,7 +147,7 @@ def test_reasons_are_stable():
         *("not-an-image", "svg", "unsupported-format", "too-many-pixels", "decode-failed", "aspect"),
         *("too-complex", "missing-package", "too-many-images"),
         *("bad-json", "not-utf-8", "nul", "too-long", "bad-id", "bad-text", "bad-image", "bad-fields", "remote-uri"),
-        *("not-unicode", "duplicate-id", "other-source", "members-apart", "bad-row", "no-column"),
+        *("not-unicode", "duplicate-id", "other-source", "members-apart", "bad-row", "no-column", "no-vector"),
         "too-many-images",
     }
     with pytest.raises(UnknownNameError, match="truncated"):

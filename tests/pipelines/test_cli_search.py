@@ -9,6 +9,7 @@ import unicodedata
 import pytest
 
 from indexer import Collection, Document
+from pipelines import console
 
 HIT = {"rank", "id", "score", "branches", "text", "uri", "fields"}
 ANSWER = {"hits", "method", "model", "generation", "pseudo_target", "took_ms", "notes", "plan"}
@@ -69,7 +70,7 @@ def test_weights_reach_the_query(found, photos):
 
 
 def test_the_table_has_a_line_for_each_hit_and_says_how_it_was_found(run, shop, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(console.out, "_width", 100)
     done = run("search", shop, "a red square", "--like", "blue.png", "-k", 2)
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     assert lines[1].split() == ["#", "score", "id", "text", "fields", "branches"]
@@ -83,7 +84,7 @@ def test_the_table_has_a_line_for_each_hit_and_says_how_it_was_found(run, shop, 
 
 
 def test_a_branch_and_its_value_stay_on_one_line(run, shop, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(console.out, "_width", 80)
     shown = run("search", shop, "square", "--not", "circle", "--not", "a dog", "-k", "1").stdout
     assert re.search(r"not text 1 -?\d\.\d\d", shown)
     assert re.search(r"not text 2 -?\d\.\d\d", shown)
@@ -106,7 +107,7 @@ def test_nothing_found_is_said_and_is_no_failure(run, shop):
 
 
 def test_what_is_stored_cannot_steer_the_terminal(run, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console.out, "_width", 200)
     text = "\x1b[31mred\x1b[0m [bold]loud[/bold] :smile: \u9b5a\u9b5a\u9b5a two\nlines\x07"
     with Collection.open(tmp_path / "evil", model="fake:64") as evil:
         evil.add([Document("a[/]\x1bb", text, fields={"[link=x]k": "\x9b2J"})])
@@ -123,7 +124,7 @@ IDS = [LONG, "a" * 300, "\u9b5a" * 60, "short"]
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 120, 250])
 def test_ids_are_printed_whole_at_any_width(run, tmp_path, monkeypatch, columns):
-    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(console.out, "_width", columns)
     with Collection.open(tmp_path / "long", model="fake:64") as shop:
         shop.add([Document(name, "words " * 40, fields={"field": "value " * 20}) for name in IDS])
     for wanted in (IDS, IDS[-1:]):
