@@ -50,6 +50,7 @@ OTHERS = {
     "docs/corpora.md": "what can be indexed: ids, sidecars, links, what is passed over",
     "docs/filters.md": "filters: operators, names, times, what is told",
     "docs/library.md": "collections, results, references and errors in Python",
+    "docs/upgrading.md": "what changed for a user, and what to do with collections that exist",
     "docs/collections.md": "collections on disk: upgrades, copies, damage",
     "docs/drawing.md": "words and pseudo-targets: options, published models, your own",
     "docs/files.md": "this list, generated",
