@@ -250,18 +250,6 @@ class Catalog:
             last = rows[-1].key
 
     @undisturbed
-    def stamps(self, ids: Sequence[str], source: str) -> dict[str, str]:
-        """The stamps of living documents that came from a source, by id."""
-        found: dict[str, str] = {}
-        with self.database.read() as connection:
-            for some in batches([each for each in ids if storable(each)]):
-                query = select(DocumentRow.id, DocumentRow.stamp, DocumentRow.source)
-                rows = connection.execute(query.where(DocumentRow.id.in_(some), living(connection.dialect.name)))
-                # The source is compared here: SQLite would look there first, where every document may be.
-                found.update((row[0], row[1]) for row in rows if row[2] == source and row[1] is not None)
-        return found
-
-    @undisturbed
     def ids_of_source(self, source: str) -> set[str]:
         """The ids of the living documents that came from a source."""
         with self.database.read() as connection:
