@@ -21,7 +21,7 @@ from benchmarks.protocol import Choices, Gallery, Protocol, SharedConcept
 from benchmarks.submission import write_circo
 from indexer.corpus.paths import scan_folder
 from indexer.embed.preprocess import Preprocessing
-from pipelines.judged import JudgedQuery, Plan, Precision, Reference, Ties
+from pipelines.evaluation.qrels import JudgedQuery, Plan, Precision, Reference, Ties
 
 QUERIES: Mapping[str, int] = {"val": 220, "test": 800}
 PICTURES = 123_403

@@ -20,7 +20,7 @@ from benchmarks.dataset import Benchmark, DataSet, Place, Task
 from benchmarks.protocol import Choices, Gallery, Protocol
 from benchmarks.submission import write_cirr
 from indexer.embed.preprocess import Preprocessing
-from pipelines.judged import JudgedQuery, Plan, Reference, Ties
+from pipelines.evaluation.qrels import JudgedQuery, Plan, Reference, Ties
 
 
 @dataclass(frozen=True)

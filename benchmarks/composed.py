@@ -1,7 +1,7 @@
 """The one runner of the published benchmarks: index the gallery once, ask, measure, and say by which protocol.
 
 Each data set's module supplies a `Benchmark`; queries, pictures and judgments come from there, and all else is the same
-for all: the public `Retriever` on a collection, the loop of `pipelines/evaluate.py`, the result file. The last line of
+for all: the public `Retriever` on a collection, the evaluation loop, the result file. The last line of
 standard output is one JSON document.
 
 What this module does not know: any data set, how queries are ranked and measured.
@@ -25,11 +25,11 @@ from benchmarks.gallery import gallery, located
 from benchmarks.protocol import MEANINGS, Protocol
 from indexer.collection import Collection
 from indexer.embed import load_embedder
-from indexer.embed.protocol import Embedder
+from indexer.embed.base import Embedder
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write
-from pipelines.evaluate import Evaluation, JudgedQuery, answer, evaluate, sweep, write_run
-from pipelines.judged import Average, Plan, Reference
+from indexer.files.atomic import atomic_write
+from pipelines.evaluation.loop import Evaluation, JudgedQuery, answer, evaluate, sweep, write_run
+from pipelines.evaluation.qrels import Average, Plan, Reference
 from retrieval import Method, Retriever, Scribe, Studio, Weights
 from retrieval.metrics import mean
 

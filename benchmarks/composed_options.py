@@ -14,12 +14,12 @@ from pathlib import Path
 from benchmarks.dataset import Benchmark
 from benchmarks.emojicir import VARIANTS
 from benchmarks.protocol import Protocol
-from indexer.embed.protocol import Dtype
+from indexer.embed.base import Dtype
 from indexer.errors import CallError
 from indexer.types import HelpfulEnum
 from retrieval import Method, Weights
-from retrieval.compose import load_composer
-from retrieval.generate.presets import PRESETS
+from retrieval.methods import load_composer
+from retrieval.providers.generation.presets import PRESETS
 
 RUN_DEPTH = 100
 

@@ -20,8 +20,8 @@ from typing import Any
 from benchmarks.protocol import Choices, Protocol
 from indexer.corpus.paths import MAX_BYTES, read_file
 from indexer.errors import CallError, ItemError, QueryError
-from pipelines.evaluate import Ranked
-from pipelines.judged import JudgedQuery, Plan, Precision
+from pipelines.evaluation.loop import Ranked
+from pipelines.evaluation.qrels import JudgedQuery, Plan, Precision
 from retrieval.query import Query
 
 Box = tuple[float, float, float, float]

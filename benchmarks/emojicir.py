@@ -8,7 +8,7 @@ Protocol: the gallery is the whole corpus, all vendors and all splits; only pict
 keywords; the reference is a stored drawing and is removed from the ranking; the text is the query's sentence as it
 stands. Results say all this, and where the weights come from. The last line of standard output is one JSON document.
 
-What this module does not know: how queries are ranked and measured; that is `pipelines/evaluate.py`.
+What this module does not know: how queries are ranked and measured; that is `pipelines/evaluation/loop.py`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from indexer.build import index_corpus
 from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
 from indexer.embed import load_embedder
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write, file_digest
+from indexer.files.atomic import atomic_write, file_digest
+from indexer.ingest.job import index_corpus
 from indexer.types import Parts
-from pipelines.emojicir import Split, read_queries
-from pipelines.evaluate import DEPTH, Evaluation, JudgedQuery, evaluate, sweep, write_run
+from pipelines.evaluation.emojicir import Split, read_queries
+from pipelines.evaluation.loop import DEPTH, Evaluation, JudgedQuery, evaluate, sweep, write_run
 from retrieval import Merge, Method, Retriever, Scribe, Studio, Weights
-from retrieval.compose.weights import FILE as WEIGHTS
-from retrieval.studio import COMPANIONS
+from retrieval.methods.weights import FILE as WEIGHTS
+from retrieval.providers.pseudo_target import COMPANIONS
 
 PROTOCOL = {
     "gallery": "the whole corpus: all vendors, all splits",

@@ -21,7 +21,7 @@ from benchmarks import composed
 from benchmarks.dataset import Benchmark, DataSet, Place, Task
 from benchmarks.protocol import Captions, Choices, Gallery, Protocol
 from indexer.embed.preprocess import Preprocessing
-from pipelines.judged import Average, JudgedQuery, Plan, Reference, Ties
+from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Reference, Ties
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,12 @@ import pyarrow.parquet as pq
 from indexer.bundled import CORPUS
 from indexer.collection import Collection
 from indexer.embed import load_embedder
-from indexer.embed.protocol import Embedder
+from indexer.embed.base import Embedder
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write, file_digest
+from indexer.files.atomic import atomic_write, file_digest
 from indexer.types import Centre, Document, Modality
 from retrieval import Query, Retriever
-from retrieval.hits import Ranking
+from retrieval.hydrate import Ranking
 from retrieval.metrics import bootstrap_interval, hit_rate_at, mean, ndcg_at
 
 KINDS = (Modality.TEXT, Modality.IMAGE, Modality.FUSED)

@@ -37,11 +37,11 @@ from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
 from indexer.corpus.images import decode_image
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write
-from pipelines.emojicir import Split, by_family, read_queries
-from pipelines.evaluate import Evaluation, JudgedQuery, evaluate
+from indexer.files.atomic import atomic_write
+from pipelines.evaluation.emojicir import Split, by_family, read_queries
+from pipelines.evaluation.loop import Evaluation, JudgedQuery, evaluate
 from retrieval import DrawOptions, Method, Query, Retriever, Studio
-from retrieval.compose import load_composer
+from retrieval.methods import load_composer
 from retrieval.metrics import bootstrap_interval, hit_rate_at, macro_mean
 from retrieval.stages import STAGES
 

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import emojicir
 from indexer.bundled import CORPUS, QUERIES
 from retrieval import Method, Weights
-from retrieval.compose import load_composer
+from retrieval.methods import load_composer
 
 
 def run(data, capsys, *arguments):

@@ -12,7 +12,7 @@ from benchmarks import mixed
 from indexer.bundled import CORPUS
 from indexer.embed import load_embedder
 from indexer.types import Modality
-from retrieval.hits import Ranking
+from retrieval.hydrate import Ranking
 
 
 @pytest.fixture(scope="module")

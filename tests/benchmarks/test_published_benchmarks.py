@@ -14,8 +14,8 @@ from benchmarks import circo, cirr, composed, fashioniq, genecis, icir, patternc
 from benchmarks.cirr import Counts
 from benchmarks.emojicir import VARIANTS
 from benchmarks.protocol import MEANINGS, Protocol
-from pipelines.judged import Plan
-from retrieval.compose import load_composer
+from pipelines.evaluation.qrels import Plan
+from retrieval.methods import load_composer
 
 BENCHMARKS = [each.BENCHMARK for each in (cirr, fashioniq, circo, genecis, patterncom, icir)]
 ROWS = json.loads(published.FILE.read_text(encoding="utf-8"))["rows"]
