@@ -223,13 +223,13 @@ class Collection:
             DeviceError: There is none, or FAISS is a build for the CPU.
             MissingExtraError: There is no FAISS.
         """
-        from indexer.vectors import gpus as cards
+        from indexer.vectors.gpus import Cards, cuda_cards
 
-        return cards.Cards(cards.cuda_cards())
+        return Cards(cuda_cards())
 
     @property
     def device(self) -> str:
-        """Where its model runs, or will."""
+        """Where its model runs."""
         return self._lazy.device
 
     def snapshot(self) -> Snapshot:

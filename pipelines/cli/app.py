@@ -25,6 +25,7 @@ from pipelines.cli import search as cli_search
 from pipelines.cli import synthesize as cli_synthesize
 from pipelines.cli import train as cli_train
 from pipelines.terminal.console import examples, out, show_error
+from underdrawing import __version__
 
 RESUMABLE = frozenset({"index", "synthesize", "train"})
 """Commands that a second run continues."""
@@ -81,9 +82,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from pipelines.diagnostics.doctor import own_version
-
-        out.print(f"underdrawing {own_version()}")
+        out.print(f"underdrawing {__version__}")
         raise typer.Exit
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from indexer.ingest.job import Progress, Summary, index_corpus
 from indexer.collection import Collection
 from indexer.corpus.readers import open_corpus
 from indexer.corpus.records import Corpus, Entry, Record
+from indexer.ingest.job import Progress, Summary, index_corpus
 from indexer.types import Document, Modality
 from retrieval import Hit, Query, Retriever
 

@@ -12,18 +12,16 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from indexer.ingest.job import Summary, index_corpus
 from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
 from indexer.errors import UnderdrawingError
 from indexer.files.atomic import atomic_write
+from indexer.ingest.job import Summary, index_corpus
 from indexer.types import Parts
-from pipelines.terminal.console import hushed_models
 from pipelines.demo.pages import Answered as PagesAnswered
 from pipelines.demo.pages import ask_pages, index_pages
 from pipelines.evaluation.emojicir import Split, by_family, read_queries
@@ -39,11 +37,13 @@ from pipelines.pages.report import (
     stored_thumbnail,
     thumbnail,
 )
+from pipelines.terminal.console import hushed_models
 from retrieval.methods import Method
+from retrieval.providers.pseudo_target import Studio
 from retrieval.results import Results
 from retrieval.retriever import Retriever
 from retrieval.stages import STAGES
-from retrieval.providers.pseudo_target import Studio
+from underdrawing import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -290,7 +290,7 @@ def _page(
         "draws": bool(drawn),
         "kept": sum(bool(told["cached"]) for told in drawn),
         "left_out": left_out,
-        "version": version("underdrawing"),
+        "version": __version__,
     })  # fmt: skip
 
 

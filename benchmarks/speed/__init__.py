@@ -1,0 +1,1 @@
+"""How fast searching and indexing are, and how much code a search crosses."""
