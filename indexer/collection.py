@@ -69,8 +69,7 @@ class Collection:
         self.space_id = space.id
         self._plain, self._merges = space, auto_compact
         self._centers = (Role.QUERY, Modality.TEXT) in space.means
-        self._lazy = embedder
-        self._opening = Lock()
+        self._lazy, self._opening = embedder, Lock()
         self._newest: Snapshot | None = None
 
     @classmethod
