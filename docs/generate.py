@@ -21,7 +21,7 @@ from tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FOLDERS = ("indexer", "retrieval", "pipelines", "benchmarks", "docs")
+FOLDERS = ("underdrawing", "indexer", "retrieval", "pipelines", "benchmarks", "docs")
 OTHERS = {
     "benchmarks/expected.json": "published rows with their sources, shown beside what is measured",
     "benchmarks/recipes/emoji-bridge.json": "what the bridges of the table are trained with",
@@ -133,7 +133,7 @@ def generated() -> dict[Path, str]:
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir(), key=lambda each: (each.is_dir(), each.name)):
-        if path.name.startswith((".", "__pycache__")) or path.suffix == ".pyc":
+        if path.name.startswith((".", "__pycache__")) or path.name == "py.typed" or path.suffix == ".pyc":
             continue
         if path.relative_to(ROOT).as_posix() in OTHERS or path.is_file():
             yield path

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from indexer.errors import UnderdrawingError
 from pipelines import cli_collection, cli_diagnose, cli_doctor, cli_evaluate, cli_search, cli_synthesize, cli_train
 from pipelines.console import examples, out, show_error
+from underdrawing import __version__
 
 RESUMABLE = frozenset({"index", "synthesize", "train"})
 """Commands that a second run continues."""
@@ -75,9 +76,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from pipelines.doctor import own_version
-
-        out.print(f"underdrawing {own_version()}")
+        out.print(f"underdrawing {__version__}")
         raise typer.Exit
 
 

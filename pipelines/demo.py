@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -44,6 +43,7 @@ from retrieval.results import Results
 from retrieval.search import Retriever
 from retrieval.stages import STAGES
 from retrieval.studio import Studio
+from underdrawing import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -290,7 +290,7 @@ def _page(
         "draws": bool(drawn),
         "kept": sum(bool(told["cached"]) for told in drawn),
         "left_out": left_out,
-        "version": version("underdrawing"),
+        "version": __version__,
     })  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from indexer.embed.devices import AUTO, settled_device
 from indexer.errors import UnderdrawingError
+from underdrawing import __version__
 
 PACKAGES = (
     "torch", "open-clip-torch", "transformers", "diffusers", "numpy", "pillow", "pillow-heif", "pyarrow",
@@ -121,14 +122,9 @@ def examine() -> Diagnosis:
     )
 
 
-def own_version() -> str:
-    """The version of this program."""
-    return _version("underdrawing") or "(not installed: running from a checkout)"
-
-
 def versions() -> dict[str, str | None]:
     """Python, this program, and what it stands on; nothing is imported for it."""
-    found = {"python": platform.python_version(), "underdrawing": own_version()}
+    found = {"python": platform.python_version(), "underdrawing": __version__}
     return found | {name: _version(name) for name in PACKAGES} | {"sqlite": sqlite3.sqlite_version}
 
 
