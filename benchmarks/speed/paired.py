@@ -3,8 +3,8 @@
     python -m benchmarks.speed.paired OTHER_CHECKOUT [--json FILE] [--rounds N] [--rows N] [--images N] [--turns N]
 
 Each turn is a process of its own, which runs `paired_driver.py` with one checkout on the path: other, this, this,
-other, and so on. A ratio is this checkout's median over the other's, in neighbouring turns; shown are the median ratio and the
-quartiles of all pairs. With the sizes that are preset it takes about eight minutes on a quiet machine.
+other, and so on. A ratio is this checkout's median over the other's, in neighbouring turns; shown are the median ratio
+and the quartiles of all pairs. With the sizes that are preset it takes about eight minutes on a quiet machine.
 """
 
 from __future__ import annotations
