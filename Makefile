@@ -39,6 +39,7 @@ check: install-test  ## lint, format, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples/*.py
 	$(BIN)/lint-imports
 
 test: install-test  ## the tests, without the slow ones and those that need a GPU; files side by side, four at most
