@@ -7,7 +7,7 @@ import json
 import pytest
 from cpu_cards import CpuCard
 
-from benchmarks import speed_gpu
+from benchmarks.speed import gpu as speed_gpu
 from indexer.index import gpu_index
 
 SMALL = ["--rows", "1200", "--dim", "16", "--turns", "2"]
