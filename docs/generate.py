@@ -21,7 +21,7 @@ from tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FOLDERS = ("underdrawing", "indexer", "retrieval", "pipelines", "benchmarks", "docs")
+FOLDERS = ("underdrawing", "indexer", "retrieval", "pipelines", "benchmarks", "examples", "docs")
 OTHERS = {
     "benchmarks/harness/expected.json": "published rows with their sources, shown beside what is measured",
     "benchmarks/recipes/emoji-bridge.json": "what the bridges of the table are trained with",
@@ -53,6 +53,7 @@ OTHERS = {
     "docs/upgrading.md": "what changed for a user, and what to do with collections that exist",
     "docs/collections.md": "collections on disk: upgrades, copies, damage",
     "docs/drawing.md": "words and pseudo-targets: options, published models, your own",
+    "docs/favicon.svg": "the site's icon",
     "docs/files.md": "this list, generated",
     "docs/models.md": "models: what a folder may do, devices, offline, forks, how they load",
     "docs/images.md": "image formats, transparency, large photographs, EXIF, documents of several images",
@@ -68,6 +69,7 @@ OTHERS = {
     "docs/synthesis.png": "a contact sheet: synthesised records, and what was dropped",
     "docs/speed.md": "indexes, filters, graphics cards, and what each costs",
     "docs/speed.png": "how cost grows with the number of vectors",
+    "examples/notebook.py": "cells of a notebook",
     "indexer/bundled/LICENSES.md": "whose drawings and names these are",
     "indexer/bundled/README.md": "the bundled data: columns, split, the ten families of queries",
     "indexer/bundled/emoji-clip": "the trained model, an open_clip folder with its card",
