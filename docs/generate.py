@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FOLDERS = ("underdrawing", "indexer", "retrieval", "pipelines", "benchmarks", "examples", "docs")
 OTHERS = {
-    "benchmarks/expected.json": "published rows with their sources, shown beside what is measured",
+    "benchmarks/harness/expected.json": "published rows with their sources, shown beside what is measured",
     "benchmarks/recipes/emoji-bridge.json": "what the bridges of the table are trained with",
     "benchmarks/recipes/emoji-clip-first.json": "the model that `emoji-clip` started from",
     "benchmarks/recipes/emoji-clip.json": "what `emoji-clip` and `emoji-inversion` were trained with",
@@ -44,7 +44,7 @@ OTHERS = {
     "benchmarks/results/mixed-emoji-gme.json": "measured: the same by emoji-gme",
     "benchmarks/results/speed-index.json": "measured: indexing beside the raw encoder",
     "benchmarks/results/speed-search.json": "measured: searching beside raw FAISS and NumPy",
-    "benchmarks/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
+    "benchmarks/emoji/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
     "docs/benchmarks.md": "published benchmarks: how to run them, their protocols, submissions",
     "docs/cli.md": "the help of every command, generated",
     "docs/corpora.md": "what can be indexed: ids, sidecars, links, what is passed over",

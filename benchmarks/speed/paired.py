@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import machine, spread
+from benchmarks.speed.timing import machine, spread
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write
 

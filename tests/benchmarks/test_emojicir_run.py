@@ -8,7 +8,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import emojicir
+from benchmarks.tasks import emojicir
 from indexer.bundled import CORPUS, QUERIES
 from retrieval import Method, Weights
 from retrieval.methods import load_composer

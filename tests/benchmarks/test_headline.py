@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.emojicir import CORPUS, QUERIES, VARIANTS, Split, gallery, read_queries
+from benchmarks.tasks.emojicir import CORPUS, QUERIES, VARIANTS, Split, gallery, read_queries
 from indexer.collection import Collection
 from pipelines.evaluation.loop import JudgedQuery, evaluate
 from retrieval import Retriever, Studio

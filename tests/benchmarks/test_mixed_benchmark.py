@@ -8,7 +8,7 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import mixed
+from benchmarks.tasks import mixed
 from indexer.bundled import CORPUS
 from indexer.embed import load_embedder
 from indexer.types import Modality

@@ -7,7 +7,7 @@ import json
 import pytest
 from cpu_gpus import CpuCard
 
-from benchmarks import speed_gpu
+from benchmarks.speed import gpu as speed_gpu
 from indexer.vectors import faiss_gpu as gpu_index
 
 SMALL = ["--rows", "1200", "--dim", "16", "--turns", "2"]

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed_data import BUCKETS, Maker, synthetic
-from benchmarks.timing import race
+from benchmarks.speed.data import BUCKETS, Maker, synthetic
+from benchmarks.speed.timing import race
 from indexer.collection import Collection
 from indexer.errors import UnderdrawingError
 from indexer.metadata.filters import Where

@@ -1,6 +1,6 @@
 """How fast searching on a graphics card is, beside raw FAISS on that card and beside what its memory allows at best.
 
-    python -m benchmarks.speed_gpu [--json FILE] [--rows N] [--dim D] [--turns N]
+    python -m benchmarks.speed.gpu [--json FILE] [--rows N] [--dim D] [--turns N]
 
     exact     one query, documents returned, in 32 and in 16 bits, and on the CPU
     batch     500 queries at once
@@ -29,10 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.emojicir import cache_folder
-from benchmarks.speed_data import Maker, synthetic
-from benchmarks.speed_races import BATCH, SHARES, K, Line, answered, recall_of
-from benchmarks.timing import machine, race
+from benchmarks.speed.data import Maker, synthetic
+from benchmarks.speed.races import BATCH, SHARES, K, Line, answered, recall_of
+from benchmarks.speed.timing import machine, race
+from benchmarks.tasks.emojicir import cache_folder
 from indexer.collection import Collection
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write
@@ -191,7 +191,7 @@ PARTS = {"exact": exact, "batch": batch, "filters": filters, "crowd": crowd}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed_gpu", description="Measure searching on a card.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.gpu", description="Measure searching on a card.")
     parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS), help="what to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, too")
     parser.add_argument("--turns", type=int, default=30, metavar="N", help="of each race")

@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.dataset import Box, DataSet, Place, Task
+from benchmarks.tasks.dataset import Box, DataSet, Place, Task
 from indexer.collection import Collection
 from indexer.corpus.images import decode_image, encode_for_storage
 from indexer.corpus.paths import scan_folder

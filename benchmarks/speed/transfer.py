@@ -1,8 +1,8 @@
 """What the way of a picture's pixels from a decoding process to the model costs: pickled, and in shared memory.
 
-    python -m benchmarks.speed_transfer [--sizes N ...]
+    python -m benchmarks.speed.transfer [--sizes N ...]
 
-A process makes a chunk of images, as the job sends them, and hands it over in either way; making it and
+A process makes a chunk of pictures, as `indexer/ingest/job.py` sends them, and hands it over in either way; making it and
 handing over nothing is taken off. The last line of standard output is one JSON document.
 
 What this module does not know: how indexing is done.
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.timing import machine, race
+from benchmarks.speed.timing import machine, race
 from indexer.ingest.job import CHUNK
 
 Pixels = npt.NDArray[np.uint8]
@@ -78,7 +78,7 @@ def measure(sides: Sequence[int], turns: int) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed_transfer", description="Measure handing over.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.transfer", description="Measure handing over.")
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, 768], metavar="N", help="sides of the pictures")
     parser.add_argument("--turns", type=int, default=30, metavar="N", help="of the race")
     options = parser.parse_args(arguments)

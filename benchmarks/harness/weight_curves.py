@@ -1,6 +1,6 @@
 """How good each weight was on the validation split: the stored curves of `retrieval/methods/weights.json` as a picture.
 
-    python -m benchmarks.weight_curves [--model bundled:emoji-clip] [--out docs/weights.png]
+    python -m benchmarks.harness.weight_curves [--model bundled:emoji-clip] [--out docs/weights.png]
 
 A panel for each method. Where several weights were tuned together, a panel has a line for each of them: at every value
 of the one (or near it, where there are many), the best that the others make of it. A ring marks the weights in use.
@@ -77,7 +77,9 @@ def draw_curves(entries: Mapping[str, Entry], file: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.weight_curves", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.harness.weight_curves", description="Draw tuned weights."
+    )
     parser.add_argument("--model", default="bundled:emoji-clip", help="whose weights")
     parser.add_argument("--out", type=Path, default=Path("docs/weights.png"), metavar="FILE", help="a PNG")
     options = parser.parse_args(arguments)

@@ -2,11 +2,11 @@
 
     underdrawing train bridge indexer/bundled/emoji.parquet --out runs/bridge-mlp --connector mlp \
         --recipe benchmarks/recipes/emoji-bridge.json
-    python -m benchmarks.emoji_clip --model bridge:runs/bridge-mlp/model --json runs/bridge-mlp/emoji-clip.json
+    python -m benchmarks.emoji.names --model bridge:runs/bridge-mlp/model --json runs/bridge-mlp/emoji-clip.json
     python -m benchmarks.emojicir --model bridge:runs/bridge-mlp/model --method joint --split validation \
         --json runs/bridge-mlp/emojicir.json
     python -m benchmarks.mixed --model bridge:runs/bridge-mlp/model --json runs/bridge-mlp/mixed.json
-    python -m benchmarks.bridges runs/bridge-linear runs/bridge-mlp runs/bridge-qformer [--json FILE]
+    python -m benchmarks.emoji.bridges runs/bridge-linear runs/bridge-mlp runs/bridge-qformer [--json FILE]
 
 Costs are those that the run itself wrote down; a measure whose file is not there is left blank. The last line of
 standard output is one JSON document.
@@ -92,7 +92,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bridges", description="Compare trained bridges.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.emoji.bridges", description="Compare trained bridges.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that `train bridge` finished")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     options = parser.parse_args(arguments)

@@ -11,9 +11,9 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from benchmarks.dataset import Benchmark
-from benchmarks.emojicir import VARIANTS
-from benchmarks.protocol import Protocol
+from benchmarks.harness.protocol import Protocol
+from benchmarks.tasks.dataset import Benchmark
+from benchmarks.tasks.emojicir import VARIANTS
 from indexer.embed.base import Dtype
 from indexer.errors import CallError
 from indexer.types import HelpfulEnum

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.protocol import Choices, Protocol
+from benchmarks.harness.protocol import Choices, Protocol
 from indexer.corpus.paths import MAX_BYTES, read_file
 from indexer.errors import CallError, ItemError, QueryError
 from pipelines.evaluation.loop import Ranked

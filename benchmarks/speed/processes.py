@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed_data import Maker, synthetic
-from benchmarks.speed_races import RECALL, Bench, Line, answered
-from benchmarks.timing import race
+from benchmarks.speed.data import Maker, synthetic
+from benchmarks.speed.races import RECALL, Bench, Line, answered
+from benchmarks.speed.timing import race
 from indexer.collection import Collection
 from indexer.types import Vectors
 from indexer.vectors.protocol import IndexKind, IndexSettings, Neighbours
@@ -31,8 +31,8 @@ OPENING = """
 import sys, time
 start = time.perf_counter()
 import numpy as np
-from benchmarks.speed_data import Maker, synthetic
-from benchmarks.timing import peak_megabytes
+from benchmarks.speed.data import Maker, synthetic
+from benchmarks.speed.timing import peak_megabytes
 from indexer.vectors.protocol import IndexKind, IndexSettings
 query = Maker(int(sys.argv[3])).queries(1)
 begun = time.perf_counter()

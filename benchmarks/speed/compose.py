@@ -1,6 +1,6 @@
 """What a pseudo-target costs and what it brings, on EmojiCIR's test split.
 
-    python -m benchmarks.speed_compose [--limit N] [--json FILE] [--pictures DIR] [--part NAME ...]
+    python -m benchmarks.speed.compose [--limit N] [--json FILE] [--pictures DIR] [--part NAME ...]
 
     differences   paired differences between methods, with intervals
     steps         denoising steps, guidance and pictures: recall, network evaluations, milliseconds
@@ -31,8 +31,8 @@ import numpy as np
 from PIL import ImageFilter, ImageOps
 from PIL.Image import Image
 
-from benchmarks.compose_pictures import Panel, draw_panels
-from benchmarks.emojicir import VARIANTS, cache_folder, gallery, possible
+from benchmarks.speed.pictures import Panel, draw_panels
+from benchmarks.tasks.emojicir import VARIANTS, cache_folder, gallery, possible
 from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
 from indexer.corpus.images import decode_image
@@ -272,7 +272,7 @@ PARTS: Mapping[str, Callable[[Bench], Any]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed_compose", description="Measure pseudo-targets.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.compose", description="Measure pseudo-targets.")
     parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS), help="what to measure")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N queries, spread evenly over the split")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there; other parts in it stay")

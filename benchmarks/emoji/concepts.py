@@ -1,7 +1,7 @@
 """What Unicode says about each emoji (names, groups, skin tones, genders), and the split of the corpus.
 
 Reads the JSON files of the `emojibase-data` package. It does not know any image: which vendor draws which
-concept, and how a drawing is encoded, is the business of `build_emoji.py`.
+concept, and how a drawing is encoded, is the business of `build.py`.
 """
 
 from __future__ import annotations

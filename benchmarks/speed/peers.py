@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed_data import BUCKETS
-from benchmarks.speed_races import RECALL, K, Line, answered, recall_of
-from benchmarks.timing import race
+from benchmarks.speed.data import BUCKETS
+from benchmarks.speed.races import RECALL, K, Line, answered, recall_of
+from benchmarks.speed.timing import race
 from indexer.collection import Collection
 from indexer.types import Vectors
 from indexer.vectors.faiss_index import EF_CONSTRUCTION, faiss

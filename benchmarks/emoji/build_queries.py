@@ -1,7 +1,7 @@
 """Build EmojiCIR: composed queries over the bundled emoji corpus, made by rule from Unicode's structure.
 
-Run as `python -m benchmarks.build_emojicir [--corpus FILE] [--out FILE] [--check | --table]`. It takes the
-edits of `emojicir_families.py`, finds the drawings that show them, chooses a balanced number of each family
+Run as `python -m benchmarks.emoji.build_queries [--corpus FILE] [--out FILE] [--check | --table]`. It takes the
+edits of `families.py`, finds the drawings that show them, chooses a balanced number of each family
 and puts them into words. It knows no model: that a query is hard or easy for one never decides whether it
 stays.
 """
@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.build_emoji import BUNDLED, close_pairs, decode, publish
-from benchmarks.emoji_concepts import Concept, plain, rank
-from benchmarks.emojicir_families import RULES, Edit, shuffled
-from benchmarks.emojicir_words import FAMILIES, TEMPLATES
+from benchmarks.emoji.build import BUNDLED, close_pairs, decode, publish
+from benchmarks.emoji.concepts import Concept, plain, rank
+from benchmarks.emoji.families import RULES, Edit, shuffled
+from benchmarks.emoji.words import FAMILIES, TEMPLATES
 
 SPLITS = ("train", "validation", "test")
 # Most queries of a family, in training and in each held-out split.
@@ -334,7 +334,7 @@ def markdown_table(table: pa.Table) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.build_emojicir", description="Build EmojiCIR.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.emoji.build_queries", description="Build EmojiCIR.")
     parser.add_argument("--corpus", type=Path, default=BUNDLED / "emoji.parquet")
     parser.add_argument("--out", type=Path, default=BUNDLED / "emojicir.parquet")
     parser.add_argument("--check", action="store_true", help="compare with the file at --out, write nothing")

@@ -1,7 +1,7 @@
 """The words of EmojiCIR: sentence templates of every family and the phrases that go into them.
 
-It does not know which emoji exist or which queries are made; `emojicir_families.py` finds the pairs and
-`build_emojicir.py` chooses among the templates. Every template has one `{}` for the phrase of the change.
+It does not know which emoji exist or which queries are made; `families.py` finds the pairs and
+`build_queries.py` chooses among the templates. Every template has one `{}` for the phrase of the change.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What taking the gap out does to folders as people have them: is what is there still found first?
 
-    python -m benchmarks.mixed_folders [--photos FILE] [--model M] [--queries N]
+    python -m benchmarks.tasks.mixed_folders [--photos FILE] [--model M] [--queries N]
 
 Folders of pictures, of pictures with a caption, and of texts, in seven mixtures, of bundled drawings, or of photographs
 in a Parquet file with the columns `image` (bytes) and `captions` (a list). Each is asked
@@ -9,8 +9,8 @@ in a Parquet file with the columns `image` (bytes) and `captions` (a list). Each
 * with texts that it holds, and with the captions of pictures: *text*, *named*;
 
 and told are the share that comes first, and each modality's part of the first tens over its part of the folder, asked
-in other words and by near images. The rule of `vectors/modality_gap.py` was chosen by these figures, not by those of
-`benchmarks.mixed`.
+in other words and by near pictures. The rule of `indexer/vectors/modality_gap.py` was chosen by these figures, not by those of
+`benchmarks.tasks.mixed`.
 
 What this module does not know: how documents are centred.
 """
@@ -154,7 +154,7 @@ def _cells(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed_folders", description="Folders of all kinds.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tasks.mixed_folders", description="Ask folders.")
     parser.add_argument("--model", default="bundled:emoji-clip", help="an embedder's name")
     parser.add_argument("--photos", type=Path, metavar="FILE", help="Parquet with image and captions")
     parser.add_argument("--queries", type=int, default=200, metavar="N", help="of each kind, at most")

@@ -1,9 +1,9 @@
 """Build the bundled emoji corpus: one Parquet file of 64-pixel drawings with what Unicode says about them.
 
-Run as `python -m benchmarks.build_emoji [--packages DIR] [--out FILE] [--check]`. Without `--packages` it
+Run as `python -m benchmarks.emoji.build [--packages DIR] [--out FILE] [--check]`. Without `--packages` it
 fetches the pinned npm packages with `npm pack`. The file is the same byte for byte for the same versions of
 Pillow, libwebp and pyarrow (printed beside the sum); another version of one of them may encode the same rows
-differently. It does not know the composed queries (`build_emojicir.py`) nor anything about models.
+differently. It does not know the composed queries (`build_queries.py`) nor anything about models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, features
 
-from benchmarks.emoji_concepts import Concept, Split, assign_splits, canonical, read_concepts
+from benchmarks.emoji.concepts import Concept, Split, assign_splits, canonical, read_concepts
 
 PACKAGES = {
     "emoji-datasource-google": "16.0.0",
@@ -35,7 +35,7 @@ PACKAGES = {
     "@lobehub/fluent-emoji-3d": "1.1.0",
     "emojibase-data": "17.0.0",
 }
-BUNDLED = Path(__file__).parent.parent / "indexer" / "bundled"
+BUNDLED = Path(__file__).parents[2] / "indexer" / "bundled"
 SIZE = 64
 QUALITY = 93
 ROWS_PER_GROUP = 1024
@@ -325,7 +325,7 @@ def publish(built: Path, out: Path, check: bool) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.build_emoji", description="Build the emoji corpus.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.emoji.build", description="Build the emoji corpus.")
     parser.add_argument("--packages", type=Path, help="folder with the four npm tarballs; default: npm pack")
     parser.add_argument("--out", type=Path, default=BUNDLED / "emoji.parquet")
     parser.add_argument("--check", action="store_true", help="compare with the file at --out, write nothing")

@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import published
-from benchmarks.composed_options import RUN_DEPTH, Asked, check, parser
-from benchmarks.dataset import BLANK_SENTENCE, Benchmark, DataSet, Task
-from benchmarks.emojicir import VARIANTS, grids
-from benchmarks.gallery import gallery, located
-from benchmarks.protocol import MEANINGS, Protocol
+from benchmarks.harness import published
+from benchmarks.harness.gallery import gallery, located
+from benchmarks.harness.options import RUN_DEPTH, Asked, check, parser
+from benchmarks.harness.protocol import MEANINGS, Protocol
+from benchmarks.tasks.dataset import BLANK_SENTENCE, Benchmark, DataSet, Task
+from benchmarks.tasks.emojicir import VARIANTS, grids
 from indexer.collection import Collection
 from indexer.embed import load_embedder
 from indexer.embed.base import Embedder

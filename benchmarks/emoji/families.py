@@ -1,7 +1,7 @@
 """The ten rules of EmojiCIR: which pairs of emoji differ in one thing that a sentence can say.
 
 Each rule takes the concepts of the corpus and yields edits between concepts. It does not know vendors (except
-`style`), images, splits or how many queries are made; `build_emojicir.py` turns edits into queries.
+`style`), images, splits or how many queries are made; `build_queries.py` turns edits into queries.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-from benchmarks import emojicir_words as words
-from benchmarks.emoji_concepts import TONES, Concept, rank, shape_and_colour
+from benchmarks.emoji import words
+from benchmarks.emoji.concepts import TONES, Concept, rank, shape_and_colour
 
 TONE_ORDER = tuple(TONES.values())
 GROUP_NOUN = re.compile(r"^(women|woman|men|man|person)\b ?")

@@ -1,6 +1,6 @@
 """How well a model knows the emoji corpus: names of drawings, seen and unseen, and words no caption holds.
 
-    python -m benchmarks.emoji_clip [--model bundled:emoji-clip] [--json FILE]
+    python -m benchmarks.emoji.names [--model bundled:emoji-clip] [--json FILE]
 
 Three measures, each R@10:
 
@@ -90,7 +90,7 @@ def _top(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the last line of standard output is one JSON document."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.emoji_clip", description="What a model knows of emoji.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.emoji.names", description="What a model knows.")
     parser.add_argument("--model", default="bundled:emoji-clip", help="an embedder's name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
     options = parser.parse_args(arguments)
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         synonyms = json.loads(SYNONYMS.read_text(encoding="utf-8"))
         found = {"model": options.model, **measure(load_embedder(options.model), rows, synonyms)}
     except UnderdrawingError as error:
-        print(f"emoji_clip: {error}", file=sys.stderr)
+        print(f"names: {error}", file=sys.stderr)
         return error.exit_code
     for direction in ("image_to_text", "text_to_image"):
         for split, values in found[direction].items():
