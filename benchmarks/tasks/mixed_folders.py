@@ -9,7 +9,7 @@ in a Parquet file with the columns `image` (bytes) and `captions` (a list). Each
 * with texts that it holds, and with the captions of pictures: *text*, *named*;
 
 and told are the share that comes first, and each modality's part of the first tens over its part of the folder, asked
-in other words and by near pictures. The rule of `indexer/vectors/modality_gap.py` was chosen by these figures, not by those of
+in other words and by near images. The rule of `vectors/modality_gap.py` was chosen by these figures, not by those of
 `benchmarks.tasks.mixed`.
 
 What this module does not know: how documents are centred.
