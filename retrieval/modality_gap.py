@@ -18,10 +18,10 @@ from retrieval.query import Drawn, Joint, Part, Stored
 from retrieval.scoring import Vector, fold
 
 if TYPE_CHECKING:
-    from indexer.vectors.centered import CentredSnapshot
+    from indexer.snapshot import Snapshot
 
 
-def centre_queries(encoded: Sequence[Encoded], composer: Composer, view: CentredSnapshot) -> list[Encoded]:
+def centre_queries(encoded: Sequence[Encoded], composer: Composer, view: Snapshot) -> list[Encoded]:
     """The same queries with every part's vector centred and of unit length again.
 
     Args:

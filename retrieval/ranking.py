@@ -14,21 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from indexer.snapshot import Snapshot
 from indexer.types import Modality
 from indexer.vectors.protocol import NO_ID, Ids, Plan
 from retrieval.methods.base import Rule
 from retrieval.methods.folding import Linear
 from retrieval.scoring import Scores, leaders
-
-if TYPE_CHECKING:
-    from indexer.snapshot import Snapshot
-    from indexer.vectors.centered import CentredSnapshot
-
-    View: TypeAlias = Snapshot | CentredSnapshot
 
 SCAN_ROWS = 100_000
 """Up to this many vectors a product looks at every row: the work of an exact search by two vectors."""
@@ -82,7 +77,7 @@ class Scope:
         return self.hidden[place] if self.hidden else np.empty(0, np.int64)
 
 
-def find(snapshot: View, rules: Sequence[Rule], k: int, scope: Scope) -> list[Found]:
+def find(snapshot: Snapshot, rules: Sequence[Rule], k: int, scope: Scope) -> list[Found]:
     """The leaders of each rule: the k best documents and those that tie with the last of them.
 
     Args:
@@ -105,7 +100,7 @@ def find(snapshot: View, rules: Sequence[Rule], k: int, scope: Scope) -> list[Fo
     return [found[place] for place in range(len(rules))]
 
 
-def score(snapshot: View, rule: Rule, ids: Ids, k: int | None = None) -> Found:
+def score(snapshot: Snapshot, rule: Rule, ids: Ids, k: int | None = None) -> Found:
     """The leaders among given vectors, by their exact scores.
 
     Args:
@@ -119,7 +114,7 @@ def score(snapshot: View, rule: Rule, ids: Ids, k: int | None = None) -> Found:
     return Found(ids[places], scores[places])
 
 
-def places(snapshot: View, rules: Sequence[Rule], wanted: Sequence[Ids], scope: Scope) -> list[tuple[int, ...]]:
+def places(snapshot: Snapshot, rules: Sequence[Rule], wanted: Sequence[Ids], scope: Scope) -> list[tuple[int, ...]]:
     """Where given vectors stand among all, for each rule: ascending, 1 for the best; what ties goes before them.
 
     Args:
@@ -142,7 +137,7 @@ def places(snapshot: View, rules: Sequence[Rule], wanted: Sequence[Ids], scope: 
     return found
 
 
-def _places(snapshot: View, rule: Rule, wanted: Ids, others: Ids, scores: Scores) -> tuple[int, ...]:
+def _places(snapshot: Snapshot, rule: Rule, wanted: Ids, others: Ids, scores: Scores) -> tuple[int, ...]:
     """The places of some vectors, from the inexact scores of all others: those that could tie are scored exactly."""
     exact = np.sort(rule.score(snapshot.scores(rule.probes, wanted)))
     bounds = np.concatenate([[-np.inf], exact, [np.inf]]).astype(np.float32)
@@ -154,7 +149,7 @@ def _places(snapshot: View, rule: Rule, wanted: Ids, others: Ids, scores: Scores
     return tuple((before + np.arange(1, len(exact) + 1)).tolist())
 
 
-def _search(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Found]:
+def _search(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Found]:
     """One search for all rules of one vector, repeated deeper for those whose ties reach the end."""
     size, found = len(snapshot), {}
     depth = k + 1 + max(len(scope.hidden_from(place)) for place in rules)
@@ -174,7 +169,7 @@ def _search(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> 
     return found
 
 
-def _shortlist_all(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> tuple[dict[int, Ids], str]:
+def _shortlist_all(snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope) -> tuple[dict[int, Ids], str]:
     """The best of all rows, by a scan whose float32 sums differ from exact ones in the last digits only; the plan."""
     probes = [rule.probes for rule in rules.values()]
     ids, products = snapshot.scan(np.concatenate(probes), *scope.conditions)
@@ -186,7 +181,9 @@ def _shortlist_all(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Sco
     return shortlists, Plan.SCAN.value
 
 
-def _shortlist_probes(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> tuple[dict[int, Ids], str]:
+def _shortlist_probes(
+    snapshot: Snapshot, rules: Mapping[int, Rule], k: int, scope: Scope
+) -> tuple[dict[int, Ids], str]:
     """The union of what each probe of a rule finds, and the plan."""
     probes = [rule.probes for rule in rules.values()]
     depth = min(max(DEPTH, 10 * k), len(snapshot))

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 from indexer.arguments import finite, flag, names, one_each, require_kinds
 from indexer.errors import QueryError, SnapshotGoneError
 from indexer.types import Centre, Modality
-from indexer.vectors.centered import CentredSnapshot, centred
 from retrieval.asked import (
     all_encoded,
     checked_k,
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from indexer.embed.base import Embedder
     from indexer.metadata.filters import Where
     from indexer.snapshot import Snapshot
-    from retrieval.ranking import View
 
 Answer = TypeVar("Answer")
 Names: TypeAlias = Sequence[str]
@@ -191,14 +189,14 @@ class Retriever:
         flag(keep_references, "keep_references")
         flag(keep_ties, "keep_ties")
 
-        def work(snapshot: View) -> list[Ranking]:
+        def work(snapshot: Snapshot) -> list[Ranking]:
             if not len(snapshot):
                 return [Ranking((), ())] * len(encoded)
             hidden = hidden_from(snapshot, encoded, exclude, keep_references)
             rules = [each.rule for each in self._compose(snapshot, encoded)]
             return rankings_of(snapshot, find(snapshot, rules, k, Scope(hidden=hidden)), None if keep_ties else k)
 
-        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
+        return self._on_snapshot(lambda snapshot: work(snapshot.centered(self._centre)))
 
     def places(
         self,
@@ -225,12 +223,12 @@ class Retriever:
         documents = [names(each, "documents") for each in one_each(documents, "documents", len(encoded))]
         flag(keep_references, "keep_references")
 
-        def work(snapshot: View) -> list[tuple[int, ...]]:
+        def work(snapshot: Snapshot) -> list[tuple[int, ...]]:
             hidden = hidden_from(snapshot, encoded, exclude, keep_references)
             rules = [each.rule for each in self._compose(snapshot, encoded)]
             return places(snapshot, rules, vector_ids_of(snapshot, documents), Scope(hidden=hidden))
 
-        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
+        return self._on_snapshot(lambda snapshot: work(snapshot.centered(self._centre)))
 
     def rank_among(self, encoded: Sequence[Encoded], documents: Sequence[Sequence[str]]) -> list[Ranking]:
         """Order given documents for each query: the whole of the list, nothing left out.
@@ -245,13 +243,13 @@ class Retriever:
         encoded = all_encoded(encoded)
         documents = [names(each, "documents") for each in one_each(documents, "documents", len(encoded))]
 
-        def work(snapshot: View) -> list[Ranking]:
+        def work(snapshot: Snapshot) -> list[Ranking]:
             ids = vector_ids_of(snapshot, documents)
             composed = self._compose(snapshot, encoded)
             found = [score(snapshot, each.rule, own) for each, own in zip(composed, ids, strict=True)]
             return rankings_of(snapshot, found, None)
 
-        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
+        return self._on_snapshot(lambda snapshot: work(snapshot.centered(self._centre)))
 
     def require(self, documents: Iterable[str]) -> None:
         """See that documents are there.
@@ -309,22 +307,22 @@ class Retriever:
             with timed(took, "draw"):
                 encoded = self._draw(snapshot, encoded, scope)
         with timed(took, "compose"):
-            view = centred(snapshot, self._centre)
+            view = snapshot.centered(self._centre)
             composed = self._compose(view, encoded)
         with timed(took, "search"):
             found = find(view, [each.rule for each in composed], k, scope)
         with timed(took, "documents"):
             hits = hits_of(view, composed, found, k)
-        remarks = ((view.remark,) if isinstance(view, CentredSnapshot) else ()) + snapshot.remarks
+        notes = view.notes
         if scope.where is not None:
-            remarks += snapshot.filter_notes(scope.where)
+            notes += snapshot.filter_notes(scope.where)
         return [
             results(
                 own,
                 scale=each.rule.scale,
                 pseudo_target=each.pseudo_target,
                 written=asked.written,
-                notes=each.notes + left.notes + remarks,
+                notes=each.notes + left.notes + notes,
                 plan=leaders.plan,
             )
             for asked, each, own, leaders, left in zip(encoded, composed, hits, found, left_out, strict=True)
@@ -347,7 +345,7 @@ class Retriever:
             if any(needs_drawing(part) for part in self._composer.parts(each.query).values())
         ]
         if self._gate is not None and places:
-            view = centred(snapshot, self._centre)
+            view = snapshot.centered(self._centre)
             rules = [each.rule for each in self._compose(view, [encoded[place] for place in places])]
             hidden = scope.hidden or references_of(encoded)
             found = find(view, rules, 2, replace(scope, hidden=[hidden[place] for place in places]))
@@ -367,9 +365,9 @@ class Retriever:
             answer[place] = each
         return answer
 
-    def _compose(self, view: View, encoded: Sequence[Encoded]) -> list[Composed]:
+    def _compose(self, view: Snapshot, encoded: Sequence[Encoded]) -> list[Composed]:
         weights = self._weights.over(load_weights(view.space.model, self._composer.tuned).weights)
-        if isinstance(view, CentredSnapshot):
+        if view.center is not Centre.OFF:
             encoded = centre_queries(encoded, self._composer, view)
         return [
             self._composer.compose(each, (each.query.weights or Weights()).over(weights), view.space)
