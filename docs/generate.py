@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FOLDERS = ("underdrawing", "indexer", "retrieval", "pipelines", "benchmarks", "examples", "docs")
 OTHERS = {
-    "benchmarks/expected.json": "published rows with their sources, shown beside what is measured",
+    "benchmarks/harness/expected.json": "published rows with their sources, shown beside what is measured",
     "benchmarks/recipes/emoji-bridge.json": "what the bridges of the table are trained with",
     "benchmarks/recipes/emoji-clip-first.json": "the model that `emoji-clip` started from",
     "benchmarks/recipes/emoji-clip.json": "what `emoji-clip` and `emoji-inversion` were trained with",
@@ -44,7 +44,7 @@ OTHERS = {
     "benchmarks/results/mixed-emoji-gme.json": "measured: the same by emoji-gme",
     "benchmarks/results/speed-index.json": "measured: indexing beside the raw encoder",
     "benchmarks/results/speed-search.json": "measured: searching beside raw FAISS and NumPy",
-    "benchmarks/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
+    "benchmarks/emoji/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
     "docs/benchmarks.md": "published benchmarks: how to run them, their protocols, submissions",
     "docs/cli.md": "the help of every command, generated",
     "docs/corpora.md": "what can be indexed: ids, sidecars, links, what is passed over",
@@ -84,13 +84,13 @@ OTHERS = {
     "pipelines/synthesis/prompts/deictic.txt": "the words by which a rewritten question points at its picture",
     "pipelines/synthesis/prompts/question.txt": "how a language model is asked for a question about a passage",
     "pipelines/synthesis/prompts/rewrite.txt": "how it is asked to point at the thing that the question names",
-    "pipelines/templates/base.html.j2": "the looks of every page",
-    "pipelines/templates/demo.html.j2": "the demo's report",
-    "pipelines/templates/search.html.j2": "the page of one search",
-    "pipelines/templates/synthesis.html.j2": "the contact sheet of a synthesis",
-    "retrieval/compose/weights.json": "each method's weights, with the split and the curve they come from",
-    "retrieval/write/prompts/caption.txt": "what captioners that can be asked are asked",
-    "retrieval/write/prompts/rewrite.txt": "what language models are told to make of a caption and a change",
+    "pipelines/pages/templates/base.html.j2": "the looks of every page",
+    "pipelines/pages/templates/demo.html.j2": "the demo's report",
+    "pipelines/pages/templates/search.html.j2": "the page of one search",
+    "pipelines/pages/templates/synthesis.html.j2": "the contact sheet of a synthesis",
+    "retrieval/methods/weights.json": "each method's weights, with the split and the curve they come from",
+    "retrieval/providers/language/prompts/caption.txt": "what captioners that can be asked are asked",
+    "retrieval/providers/language/prompts/rewrite.txt": "how language models are asked to rewrite a caption",
 }
 
 
@@ -103,7 +103,7 @@ def file_list() -> str:
             lines.append(f"{name:44} {OTHERS.get(name) or _phrase(path)}")
         lines.append("")
     lines.append(
-        "tests/" + " " * 39 + "mirrors the packages; compat/ contract/ crash/ differential/ docs/ fuzz/ stateful/"
+        "tests/" + " " * 39 + "mirrors the packages; kinds are markers: compat, crash, differential, fuzz, stateful"
     )
     return "\n".join([*lines, "```"])
 
