@@ -62,7 +62,7 @@ OTHERS = {
     "docs/libraries.md": "adapters for mteb and sentence-transformers",
     "docs/methods.md": "the methods, and what each needs",
     "docs/promises.md": "what is promised, where it is tested, and the limits",
-    "docs/measured.md": "how good the methods are, what pseudo-targets bring and cost, what the bundled models know; tables generated",
+    "docs/measured.md": "how good methods and bundled models are, what pseudo-targets cost; tables generated",
     "docs/mixed.md": "collections that mix texts and pictures",
     "docs/releasing.md": "the checklist of a release",
     "docs/sentences.md": "captioners and rewriters",
