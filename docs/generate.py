@@ -61,6 +61,7 @@ OTHERS = {
     "docs/libraries.md": "adapters for mteb and sentence-transformers",
     "docs/measured.md": "what drawings bring and cost, what the bundled models know; tables generated",
     "docs/mixed.md": "collections that mix texts and pictures",
+    "docs/releasing.md": "the checklist of a release",
     "docs/sentences.md": "captioners and rewriters",
     "docs/fixed-and-broken.png": "queries that a pseudo-target puts right, and wrong",
     "docs/pseudo-targets.png": "references, sentences and what is drawn",
