@@ -19,11 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexer.arguments import finite, flag, require_kinds
-<<<<<<< HEAD
-from indexer.embed.base import PseudoWordEncoder
-=======
 from indexer.deprecation import warn_renamed
->>>>>>> main
+from indexer.embed.base import PseudoWordEncoder
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
 from indexer.errors import CallError, GeneratorError, StoreError, UnderdrawingError
