@@ -19,10 +19,15 @@ if TYPE_CHECKING:
     from retrieval.providers.generation.protocol import DrawOptions
     from retrieval.providers.pseudo_target import Studio
     from retrieval.query import Query, Weights
+    from retrieval.request import SearchOptions, SearchRequest
     from retrieval.results import Hit, Results
     from retrieval.retriever import Retriever
+    from retrieval.service import SearchService
 
-__all__ = ["DrawOptions", "Hit", "Merge", "Method", "Query", "Results", "Retriever", "Scribe", "Studio", "Weights"]
+__all__ = [
+    "DrawOptions", "Hit", "Merge", "Method", "Query", "Results", "Retriever", "Scribe", "SearchOptions", "SearchRequest",
+    "SearchService", "Studio", "Weights",
+]  # fmt: skip
 
 _HOMES = {
     "DrawOptions": "retrieval.providers.generation.protocol",
@@ -33,6 +38,9 @@ _HOMES = {
     "Results": "retrieval.results",
     "Retriever": "retrieval.retriever",
     "Scribe": "retrieval.providers.caption_rewrite",
+    "SearchOptions": "retrieval.request",
+    "SearchRequest": "retrieval.request",
+    "SearchService": "retrieval.service",
     "Studio": "retrieval.providers.pseudo_target",
     "Weights": "retrieval.query",
 }

@@ -95,6 +95,21 @@ class Scribe:
         self._anew = anew
         self._strict = strict
         self._device = checked_device(device)
+        self._models = self
+        """Where models are loaded: of those that share models, the first."""
+
+    def asked_for(self, *, anew: bool) -> Scribe:
+        """The same models and cache, asked again for what is in the cache, or not."""
+        other = Scribe(
+            self._captioner,
+            self._rewriter,
+            cache=self._cache.folder,
+            anew=anew,
+            strict=self._strict,
+            device=self._device,
+        )
+        other._models = self._models
+        return other
 
     def captioner(self) -> Captioner:
         """The captioner.
@@ -103,6 +118,8 @@ class Scribe:
             CallError: None was given.
             ModelError: It cannot be loaded.
         """
+        if self._models is not self:
+            return self._models.captioner()
         with loading():
             if self._captioner is None:
                 raise CallError(
@@ -121,6 +138,8 @@ class Scribe:
             CallError: None was given, or its name does not parse.
             ModelError: It cannot be loaded.
         """
+        if self._models is not self:
+            return self._models.rewriter()
         with loading():
             if self._rewriter is None:
                 raise CallError(
