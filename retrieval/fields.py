@@ -68,16 +68,16 @@ class FieldInfo:
     among: type[HelpfulEnum] | None = None
     local: bool = False
 
-    def schema(self, default: JsonValue) -> dict[str, JsonValue]:
+    def schema(self, default: Any) -> dict[str, JsonValue]:
         """The JSON schema of its value."""
         one: dict[str, JsonValue] = dict(_SCHEMAS[self.kind])
         if self.among is not None:
             one["enum"] = [str(each) for each in self.among]
         if self.least is not None:
             one["minimum"] = self.least
-        own = {"type": "array", "items": one} if self.kind in SEVERAL else one
+        own: dict[str, JsonValue] = {"type": "array", "items": one} if self.kind in SEVERAL else one
         own["description"] = self.help
-        return own if default in (None, ()) else own | {"default": default}
+        return own if default is None or default == () else own | {"default": default}
 
 
 def option(default: Any, kind: Kind, group: Group, help: str, metavar: str = "", **more: Any) -> Any:

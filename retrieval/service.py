@@ -21,9 +21,9 @@ from retrieval.asked import require_collection
 from retrieval.encode import require_pictures, stored_references
 from retrieval.methods import Merge, Method
 from retrieval.methods.weights import preferred
-from retrieval.providers.caption_rewrite import Scribe
-from retrieval.providers.generation.protocol import DrawOptions
-from retrieval.providers.pseudo_target import Studio
+from retrieval.providers.caption_rewrite import CaptionRewriter
+from retrieval.providers.generation.protocol import GenerateOptions
+from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.request import SearchOptions, SearchRequest, fields_of
 from retrieval.results import Results
 from retrieval.retriever import Retriever, Source
@@ -204,17 +204,17 @@ class SearchService:
             options.method or Method.SUM,
             options.weights,
             merge=options.merge or Merge.EMBED,
-            studio=self.pseudo_targets(options),
-            scribe=self.captions(options),
+            pseudo_targets=self.pseudo_targets(options),
+            captions=self.captions(options),
             gate=options.gate,
-            centre=options.center,
+            center=options.center,
         )
 
-    def pseudo_targets(self, options: SearchOptions) -> Studio:
+    def pseudo_targets(self, options: SearchOptions) -> PseudoTargetProvider:
         """What makes pseudo-words and pseudo-targets; its models and its worker are those of all such requests."""
         made = self._once(
             ("pseudo-targets", options.inversion, options.generator),
-            lambda: Studio(
+            lambda: PseudoTargetProvider(
                 options.inversion,
                 options.generator,
                 template=self._template,
@@ -222,7 +222,7 @@ class SearchService:
                 device=self._device,
             ),
         )
-        how = DrawOptions(
+        how = GenerateOptions(
             steps=options.steps,
             guidance=options.guidance,
             images=options.pseudo_target_count or 1,
@@ -230,11 +230,11 @@ class SearchService:
         )
         return made.asked_for(how, regenerate=options.regenerate, deadline_ms=options.deadline_ms)
 
-    def captions(self, options: SearchOptions) -> Scribe:
+    def captions(self, options: SearchOptions) -> CaptionRewriter:
         """What captions and rewrites; its models are those of all such requests."""
         made = self._once(
             ("captions", options.captioner, options.rewriter),
-            lambda: Scribe(
+            lambda: CaptionRewriter(
                 options.captioner,
                 options.rewriter,
                 cache=None if self._cache is None else self._cache / "sentences",

@@ -30,7 +30,7 @@ from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write
 from pipelines.evaluation.loop import Evaluation, JudgedQuery, answer, evaluate, sweep, write_run
 from pipelines.evaluation.qrels import Average, Plan, Reference
-from retrieval import Method, Retriever, Scribe, Studio, Weights
+from retrieval import CaptionRewriter, Method, PseudoTargetProvider, Retriever, Weights
 from retrieval.metrics import mean
 
 WORDED = (Method.INVERSION, Method.CIG)
@@ -49,8 +49,8 @@ class Run:
         queries: Those that are asked, as they are asked.
         collection: The pictures, indexed.
         embedder: Its model.
-        studio: Makes words and drawings.
-        scribe: Writes sentences.
+        pseudo_targets: Makes pseudo-words and pseudo-targets.
+        captions: Captions references and rewrites captions.
         options: The call's options.
     """
 
@@ -61,8 +61,8 @@ class Run:
     queries: Sequence[JudgedQuery]
     collection: Collection
     embedder: Embedder
-    studio: Studio
-    scribe: Scribe
+    pseudo_targets: PseudoTargetProvider
+    captions: CaptionRewriter
     options: argparse.Namespace
 
     @property
@@ -83,8 +83,8 @@ class Run:
             method,
             weights or self.options.weights,
             merge=merge,
-            studio=self.studio,
-            scribe=self.scribe,
+            pseudo_targets=self.pseudo_targets,
+            captions=self.captions,
         )
 
     def described(self, retriever: Retriever) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Run:
             "model": self.embedder.name,
             "fingerprint": asdict(self.embedder.fingerprint()),
             "inversion": self.options.inversion if worded else None,
-            "template": self.studio.template(self.embedder) if worded else None,
+            "template": self.pseudo_targets.template(self.embedder) if worded else None,
             "generator": self.options.generator if method is Method.CIG else None,
             "captioner": self.options.captioner if method is Method.CAPTION else None,
             "rewriter": self.options.rewriter if method is Method.CAPTION else None,
@@ -151,11 +151,13 @@ def _main(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]:
     embedder = load_embedder(
         options.model, dtype=options.dtype, device=options.device, preprocessing=protocol.preprocessing
     )
-    studio = _studio(options, embedder)
+    pseudo_targets = _pseudo_targets(options, embedder)
     # Strict: a sentence that could not be written would make a row of another method.
-    scribe = Scribe(options.captioner, options.rewriter, cache=options.cache / "sentences", strict=True)
+    captions = CaptionRewriter(options.captioner, options.rewriter, cache=options.cache / "sentences", strict=True)
     with gallery(benchmark.name, data, files, embedder, cache, options.workers) as collection:
-        run = Run(benchmark, options.split, protocol, task, queries, collection, embedder, studio, scribe, options)
+        run = Run(
+            benchmark, options.split, protocol, task, queries, collection, embedder, pseudo_targets, captions, options
+        )
         if run.blank:
             names = ", ".join(run.blank[:3])
             print(f"{len(run.blank):,} of {len(queries):,} captions are blank and asked as {BLANK_SENTENCE!r}: {names}",
@@ -282,9 +284,9 @@ def _meaning(field: str, value: str) -> str:
     return next(text for choice, text in MEANINGS[field].items() if choice == value)
 
 
-def _studio(options: argparse.Namespace, embedder: Embedder) -> Studio:
+def _pseudo_targets(options: argparse.Namespace, embedder: Embedder) -> PseudoTargetProvider:
     """What makes words and drawings, loaded where the method needs it: no run of `cig` goes on without drawings."""
-    studio = Studio(
+    pseudo_targets = PseudoTargetProvider(
         options.inversion,
         options.generator,
         template=options.template,
@@ -293,7 +295,7 @@ def _studio(options: argparse.Namespace, embedder: Embedder) -> Studio:
     )
     method = VARIANTS[options.method][0]
     if method in WORDED:
-        studio.inversion(embedder)
+        pseudo_targets.inversion(embedder)
     if method is Method.CIG:
-        studio.generator(embedder)
-    return studio
+        pseudo_targets.generator(embedder)
+    return pseudo_targets

@@ -33,7 +33,7 @@ from indexer.ingest.job import index_corpus
 from indexer.types import Parts
 from pipelines.evaluation.emojicir import Split, read_queries
 from pipelines.evaluation.loop import DEPTH, Evaluation, JudgedQuery, evaluate, sweep, write_run
-from retrieval import Merge, Method, Retriever, Scribe, Studio, Weights
+from retrieval import CaptionRewriter, Merge, Method, PseudoTargetProvider, Retriever, Weights
 from retrieval.methods.weights import FILE as WEIGHTS
 from retrieval.providers.pseudo_target import COMPANIONS
 
@@ -104,7 +104,11 @@ def possible(*, inversion: bool, generator: bool, writers: bool, joint: bool) ->
 
 
 def tune(
-    collection: Collection, queries: Sequence[JudgedQuery], command: str, studio: Studio, names: Sequence[str]
+    collection: Collection,
+    queries: Sequence[JudgedQuery],
+    command: str,
+    pseudo_targets: PseudoTargetProvider,
+    names: Sequence[str],
 ) -> dict[str, Any]:
     """The best weights of the variants that have any, as entries of `weights.json`."""
     entries = {}
@@ -112,7 +116,7 @@ def tune(
         if name not in names:
             continue
         method, merge = VARIANTS[name]
-        make = partial(Retriever, collection, method, merge=merge, studio=studio)
+        make = partial(Retriever, collection, method, merge=merge, pseudo_targets=pseudo_targets)
         curve = sweep(queries, make, grid, progress=sys.stderr.isatty())
         best, score = max(curve, key=lambda pair: pair[1])
         print(f"{name}: {best.given()} at mAP@10 {score:.4f}")
@@ -212,9 +216,9 @@ def _main(options: argparse.Namespace) -> dict[str, Any]:
         raise CallError(f"--limit is {options.limit}; it must be at least 1.")
     queries = read_queries(QUERIES, split, options.limit)
     comes = options.model in COMPANIONS
-    studio = Studio(options.inversion, options.generator, cache=options.data / "drawings")
+    pseudo_targets = PseudoTargetProvider(options.inversion, options.generator, cache=options.data / "drawings")
     # Strict: a sentence that could not be written would be a row of another method.
-    scribe = Scribe(options.captioner, options.rewriter, cache=options.data / "sentences", strict=True)
+    captions = CaptionRewriter(options.captioner, options.rewriter, cache=options.data / "sentences", strict=True)
     with gallery(CORPUS, options.model, options.data) as collection:
         names = possible(
             inversion=bool(options.inversion) or comes,
@@ -225,17 +229,17 @@ def _main(options: argparse.Namespace) -> dict[str, Any]:
         if options.sweep:
             limit = f" --limit {options.limit}" if options.limit else ""
             command = f"python -m benchmarks.emojicir --sweep --model {options.model}{limit}"
-            entries = tune(collection, queries, command, studio, names)
+            entries = tune(collection, queries, command, pseudo_targets, names)
             write_weights(WEIGHTS, options.model, entries)
             return {"model": options.model, **{name: entry["weights"] for name, entry in entries.items()}}
         documents = []
         for name in names if options.table else [options.method]:
             method, merge = VARIANTS[name]
-            retriever = Retriever(collection, method, merge=merge, studio=studio, scribe=scribe)
+            retriever = Retriever(collection, method, merge=merge, pseudo_targets=pseudo_targets, captions=captions)
             found = evaluate(queries, retriever, 100 if options.run else DEPTH, progress=sys.stderr.isatty())
             document = describe(split, options.model, name, retriever, options.limit, found)
             if method is Method.CAPTION:
-                document |= {"captioner": scribe.captioner().name, "rewriter": scribe.rewriter().name}
+                document |= {"captioner": captions.captioner().name, "rewriter": captions.rewriter().name}
             documents.append(document)
             if options.run and name == options.method:
                 write_run(options.run, found.rankings, f"{options.model}/{name}")

@@ -34,13 +34,13 @@ from indexer.embed import load_embedder
 from indexer.embed.base import Embedder
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write, file_digest
-from indexer.types import Centre, Document, Modality
+from indexer.types import Center, Document, Modality
 from retrieval import Query, Retriever
 from retrieval.hydrate import Ranking
 from retrieval.metrics import bootstrap_interval, hit_rate_at, mean, ndcg_at
 
 KINDS = (Modality.TEXT, Modality.IMAGE, Modality.FUSED)
-WAYS = (Centre.OFF, Centre.MEANS, Centre.ON)
+WAYS = (Center.OFF, Center.MEANS, Center.ON)
 KEYWORDS = 3
 K = 10
 PART = 512
@@ -106,13 +106,13 @@ def measure(embedder: Embedder, pool: Pool) -> dict[str, Any]:
             added = collection.add(pool.documents[start : start + PART], skip_rejected=True)
             if added.rejected:
                 raise CallError(f"{embedder.name} cannot embed {added.rejected[0].uri}: {added.rejected[0].detail}")
-        rankings: dict[Centre, list[Ranking]] = {way: [] for way in WAYS}
+        rankings: dict[Center, list[Ranking]] = {way: [] for way in WAYS}
         for kind in ("text", "image"):
             queries = [each.query for each in pool.asked if each.kind == kind]
             for start in range(0, len(queries), PART):
                 encoded = Retriever(collection, kind).encode(queries[start : start + PART])
                 for way in WAYS:
-                    rankings[way] += Retriever(collection, kind, centre=way).rank(encoded, K)
+                    rankings[way] += Retriever(collection, kind, center=way).rank(encoded, K)
     asked = [each for kind in ("text", "image") for each in pool.asked if each.kind == kind]
     return {way.value: _told(asked, ranked, pool.kinds) for way, ranked in rankings.items()}
 

@@ -66,7 +66,13 @@ def test_json_has_images_in_base64(tmp_path):
     data = (tmp_path / "a.png").read_bytes()
     text = base64.b64encode(data).decode()
     request = SearchRequest.from_json(
-        {"text": "x", "image": text, "not_images": [f"data:image/png;base64,{text}"], "weights": {"text": 2}, "like": None}
+        {
+            "text": "x",
+            "image": text,
+            "not_images": [f"data:image/png;base64,{text}"],
+            "weights": {"text": 2},
+            "like": None,
+        }
     )
     assert (request.image, request.not_images, request.weights) == (data, (data,), Weights(text=2.0))
 
