@@ -71,6 +71,7 @@ OTHERS = {
     "docs/weights.png": "how good each weight was on the validation split",
     "docs/report.png": "the demo's report",
     "docs/synthesis.png": "a contact sheet: synthesised records, and what was dropped",
+    "docs/site.css": "how wide the site is",
     "docs/speed.md": "how fast it is; tables generated",
     "docs/speed.png": "how cost grows with the number of vectors",
     "examples/notebook.py": "cells of a notebook",
