@@ -126,8 +126,27 @@ class PseudoTargetProvider:
         self._regenerate = regenerate
         self._deadline_ms = deadline_ms
         self._device = checked_device(device)
+        self._models = self
+        """Where models are loaded and work is done: of those that share models, the first."""
         self._loaded: dict[str, Embedder] = {}
         self._drawing: tuple[int, ThreadPoolExecutor] | None = None
+
+    def asked_for(
+        self, options: GenerateOptions, *, regenerate: bool = False, deadline_ms: float | None = None
+    ) -> PseudoTargetProvider:
+        """The same models, cache and worker, asked for other pseudo-targets."""
+        other = PseudoTargetProvider(
+            self._inversion,
+            self._generator,
+            options,
+            template=self._template,
+            cache=self._cache.folder,
+            regenerate=regenerate,
+            deadline_ms=deadline_ms,
+            device=self._device,
+        )
+        other._models = self._models
+        return other
 
     def read(self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]) -> Matrix:
         """The vectors of sentences read with the words of references: (n, dim) float32, rows of unit length.
@@ -176,6 +195,8 @@ class PseudoTargetProvider:
         """
         from indexer.embed.textual_inversion import Inversion, load_inversion
 
+        if self._models is not self:
+            return self._models.inversion(embedder)
         with loading():
             if not isinstance(self._inversion, Inversion):
                 source = self._inversion if self._inversion is not None else self._companion(embedder.name, 0)
@@ -198,6 +219,8 @@ class PseudoTargetProvider:
             ModelError: It cannot be loaded.
             MissingExtraError: diffusers is not installed.
         """
+        if self._models is not self:
+            return self._models.generator(embedder)
         if self._generator is not None and not isinstance(self._generator, str | Path):
             return self._generator
         with loading():  # threads that ask at once get one generator; one that cannot be loaded is asked for anew
@@ -220,6 +243,8 @@ class PseudoTargetProvider:
 
     @property
     def _pool(self) -> ThreadPoolExecutor:
+        if self._models is not self:
+            return self._models._pool
         # One thread: models are not shared between threads, and drawings of a late call go first. A forked child has
         # none of its parent's threads, and starts its own.
         with loading():
@@ -329,6 +354,8 @@ class PseudoTargetProvider:
 
         if model == own.name:
             return own
+        if self._models is not self:
+            return self._models._embedder(model, own)
         with loading():
             if model not in self._loaded:
                 self._loaded[model] = load_embedder(model, device=self._device)
