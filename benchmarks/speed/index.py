@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.harness.options import cache_folder
 from benchmarks.speed.timing import machine, race
-from benchmarks.tasks.emojicir import cache_folder
 from indexer.build import Summary, index_corpus
 from indexer.collection import Collection
 from indexer.embed.protocol import Dtype
