@@ -55,6 +55,7 @@ OTHERS = {
     "docs/libraries.md": "adapters for mteb and sentence-transformers",
     "docs/measured.md": "what drawings bring and cost, what the bundled models know; tables generated",
     "docs/mixed.md": "collections that mix texts and pictures",
+    "docs/releasing.md": "the checklist of a release",
     "docs/sentences.md": "captioners and rewriters",
     "docs/fixed-and-broken.png": "queries that a pseudo-target puts right, and wrong",
     "docs/pseudo-targets.png": "references, sentences and what is drawn",
@@ -77,13 +78,13 @@ OTHERS = {
     "pipelines/synthesis/prompts/deictic.txt": "the words by which a rewritten question points at its picture",
     "pipelines/synthesis/prompts/question.txt": "how a language model is asked for a question about a passage",
     "pipelines/synthesis/prompts/rewrite.txt": "how it is asked to point at the thing that the question names",
-    "pipelines/templates/base.html.j2": "the looks of every page",
-    "pipelines/templates/demo.html.j2": "the demo's report",
-    "pipelines/templates/search.html.j2": "the page of one search",
-    "pipelines/templates/synthesis.html.j2": "the contact sheet of a synthesis",
-    "retrieval/compose/weights.json": "each method's weights, with the split and the curve they come from",
-    "retrieval/write/prompts/caption.txt": "what captioners that can be asked are asked",
-    "retrieval/write/prompts/rewrite.txt": "what language models are told to make of a caption and a change",
+    "pipelines/pages/templates/base.html.j2": "the looks of every page",
+    "pipelines/pages/templates/demo.html.j2": "the demo's report",
+    "pipelines/pages/templates/search.html.j2": "the page of one search",
+    "pipelines/pages/templates/synthesis.html.j2": "the contact sheet of a synthesis",
+    "retrieval/methods/weights.json": "each method's weights, with the split and the curve they come from",
+    "retrieval/providers/language/prompts/caption.txt": "what captioners that can be asked are asked",
+    "retrieval/providers/language/prompts/rewrite.txt": "how language models are asked to rewrite a caption",
 }
 
 
@@ -96,7 +97,7 @@ def file_list() -> str:
             lines.append(f"{name:44} {OTHERS.get(name) or _phrase(path)}")
         lines.append("")
     lines.append(
-        "tests/" + " " * 39 + "mirrors the packages; compat/ contract/ crash/ differential/ docs/ fuzz/ stateful/"
+        "tests/" + " " * 39 + "mirrors the packages; kinds are markers: compat, crash, differential, fuzz, stateful"
     )
     return "\n".join([*lines, "```"])
 

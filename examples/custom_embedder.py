@@ -14,7 +14,7 @@ from PIL import Image
 
 import underdrawing as ud
 from indexer.corpus.images import decode_image
-from indexer.embed.protocol import Fingerprint, Prepared
+from indexer.embed.base import Fingerprint, Prepared
 from indexer.types import Role, Vectors
 
 BINS = 4

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write
+from indexer.files.atomic import atomic_write
 from pipelines.train.run import RunFolder
 
 MEASURES: Mapping[str, tuple[str, tuple[str | int, ...]]] = {

@@ -28,9 +28,9 @@ import pyarrow.parquet as pq
 
 from indexer.bundled import CORPUS
 from indexer.embed import load_embedder
-from indexer.embed.protocol import Embedder
+from indexer.embed.base import Embedder
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write
+from indexer.files.atomic import atomic_write
 from indexer.types import Item, Vectors
 
 SYNONYMS = Path(__file__).with_name("synonyms.json")

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.tasks.dataset import Box, DataSet, Place, Task
-from indexer.build import Progress, index_corpus
 from indexer.collection import Collection
 from indexer.corpus.images import decode_image, encode_for_storage
 from indexer.corpus.paths import scan_folder
 from indexer.corpus.records import Corpus, Record, make_record, record_or_rejected
-from indexer.embed.protocol import Embedder
+from indexer.embed.base import Embedder
 from indexer.errors import ItemError
-from indexer.files import atomic_write, file_digest
-from indexer.index.protocol import IndexKind, IndexSettings
+from indexer.files.atomic import atomic_write, file_digest
+from indexer.ingest.job import Progress, index_corpus
 from indexer.types import Rejected
+from indexer.vectors.protocol import IndexKind, IndexSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image

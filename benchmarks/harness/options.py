@@ -14,12 +14,12 @@ from pathlib import Path
 from benchmarks.harness.methods import VARIANTS
 from benchmarks.harness.protocol import Protocol
 from benchmarks.tasks.dataset import Benchmark
-from indexer.embed.protocol import Dtype
+from indexer.embed.base import Dtype
 from indexer.errors import CallError
 from indexer.types import Centre, HelpfulEnum
 from retrieval import Method, Weights
-from retrieval.compose import load_composer
-from retrieval.generate.presets import PRESETS
+from retrieval.methods import load_composer
+from retrieval.providers.generation.presets import PRESETS
 
 RUN_DEPTH = 100
 

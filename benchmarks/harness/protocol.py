@@ -16,7 +16,7 @@ from typing import Any
 from indexer.embed.preprocess import Preprocessing
 from indexer.errors import CallError
 from indexer.types import HelpfulEnum
-from pipelines.judged import Average, Precision, Reference, Ties
+from pipelines.evaluation.qrels import Average, Precision, Reference, Ties
 
 
 class Gallery(HelpfulEnum):

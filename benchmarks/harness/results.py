@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.timing import machine
-from indexer.files import atomic_write
+from indexer.files.atomic import atomic_write
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("underdrawing", "open-clip-torch", "transformers", "diffusers", "pillow")

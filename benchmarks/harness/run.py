@@ -1,7 +1,7 @@
 """The one harness of all benchmarks: index the gallery once, ask, measure, and say by which protocol.
 
 Each data set's module supplies a `Benchmark`; queries, documents and qrels come from there, and all else is the same
-for all: the public `Retriever` on a collection, the loop of `pipelines/evaluate.py`, the result file. The last line of
+for all: the public `Retriever` on a collection, the evaluation loop, the result file. The last line of
 standard output is one JSON document.
 
 What this module does not know: any data set, how queries are ranked and measured.
@@ -29,15 +29,15 @@ from benchmarks.harness.stored_weights import entry_of, write_weights
 from benchmarks.tasks.dataset import BLANK_SENTENCE, Benchmark, DataSet, Task
 from indexer.collection import Collection
 from indexer.embed import load_embedder
-from indexer.embed.protocol import Embedder
+from indexer.embed.base import Embedder
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write
+from indexer.files.atomic import atomic_write
 from indexer.types import Centre
-from pipelines.evaluate import Evaluation, JudgedQuery, answer, evaluate, sweep, write_run
-from pipelines.judged import Average, Plan, Reference
+from pipelines.evaluation.loop import Evaluation, JudgedQuery, answer, evaluate, sweep, write_run
+from pipelines.evaluation.qrels import Average, Plan, Reference
 from retrieval import Method, Retriever, Scribe, Studio, Weights
 from retrieval.metrics import mean
-from retrieval.studio import COMPANIONS
+from retrieval.providers.pseudo_target import COMPANIONS
 
 
 @dataclass(frozen=True)

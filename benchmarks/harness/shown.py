@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.harness.protocol import MEANINGS
-from pipelines.evaluate import Evaluation
+from pipelines.evaluation.loop import Evaluation
 
 FAMILIES_SHOWN = 12
 

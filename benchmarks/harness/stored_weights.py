@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from indexer.files import atomic_write
+from indexer.files.atomic import atomic_write
 from retrieval import Weights
-from retrieval.compose.weights import FILE
+from retrieval.methods.weights import FILE
 
 Curve = Sequence[tuple[Weights, float]]
 

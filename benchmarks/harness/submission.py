@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write
+from indexer.files.atomic import atomic_write
 
 if TYPE_CHECKING:
     from benchmarks.tasks.dataset import Task
-    from pipelines.evaluate import Ranked
+    from pipelines.evaluation.loop import Ranked
 
 CIRR_VERSION = "rc2"
 CIRR_DEPTH, CIRR_SUBSET_DEPTH = 50, 3

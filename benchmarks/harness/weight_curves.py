@@ -1,4 +1,4 @@
-"""How good each weight was on the validation split: the stored curves of `retrieval/compose/weights.json` as a picture.
+"""How good each weight was on the validation split: the stored curves of `retrieval/methods/weights.json` as a picture.
 
     python -m benchmarks.harness.weight_curves [--model bundled:emoji-clip] [--out docs/weights.png]
 
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from indexer.errors import CallError, MissingExtraError, UnderdrawingError
-from indexer.files import atomic_path
-from retrieval.compose.weights import FILE
+from indexer.files.atomic import atomic_path
+from retrieval.methods.weights import FILE
 
 Entry = Mapping[str, Any]
 COLUMNS = 3

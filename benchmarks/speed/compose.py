@@ -12,7 +12,7 @@
 Weights are those in `weights.json`, tuned on the validation split. Drawings are made anew wherever time is measured.
 The last line of standard output is one JSON document.
 
-What this module does not know: how queries are answered and measured; those are `retrieval` and `pipelines/evaluate`.
+What this module does not know: how queries are answered and measured; those are `retrieval` and `pipelines.evaluation`.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from indexer.collection import Collection
 from indexer.corpus.images import decode_image
 from indexer.embed import load_embedder
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write
-from pipelines.emojicir import Split, by_family
-from pipelines.evaluate import Evaluation, JudgedQuery, evaluate
+from indexer.files.atomic import atomic_write
+from pipelines.evaluation.emojicir import Split, by_family
+from pipelines.evaluation.loop import Evaluation, JudgedQuery, evaluate
 from retrieval import DrawOptions, Method, Query, Retriever, Studio
-from retrieval.compose import load_composer
+from retrieval.methods import load_composer
 from retrieval.metrics import bootstrap_interval, hit_rate_at, macro_mean
 from retrieval.stages import STAGES
 

@@ -15,13 +15,13 @@ import numpy as np
 
 from indexer.collection import Collection
 from indexer.embed.fake import FakeEmbedder
-from indexer.index.protocol import IndexSettings
-from indexer.store.publish import NewDocument
+from indexer.metadata.publish import NewDocument
 from indexer.types import Modality, Vectors
-from indexer.vectors import unit_rows
+from indexer.vectors.protocol import IndexSettings
+from indexer.vectors.unit import unit_rows
 
 if TYPE_CHECKING:
-    from indexer.index.cards import Cards
+    from indexer.vectors.gpus import Cards
 
 DIRECTIONS = 64
 NOISE = 2.0

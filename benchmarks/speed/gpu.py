@@ -35,11 +35,11 @@ from benchmarks.speed.races import BATCH, SHARES, K, Line, answered, recall_of
 from benchmarks.speed.timing import machine, race
 from indexer.collection import Collection
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write
-from indexer.index.cards import Card, Cards, cuda_cards
-from indexer.index.faiss_index import faiss
-from indexer.index.protocol import Device, IndexKind, IndexSettings
+from indexer.files.atomic import atomic_write
 from indexer.types import Vectors
+from indexer.vectors.faiss_index import faiss
+from indexer.vectors.gpus import Card, Cards, cuda_cards
+from indexer.vectors.protocol import Device, IndexKind, IndexSettings
 
 COPIED = 1 << 30
 CROWD = 32

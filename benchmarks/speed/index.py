@@ -28,16 +28,16 @@ from PIL import Image
 
 from benchmarks.harness.options import cache_folder
 from benchmarks.speed.timing import machine, race
-from indexer.build import Summary, index_corpus
 from indexer.collection import Collection
-from indexer.embed.protocol import Dtype
+from indexer.embed.base import Dtype
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write
-from indexer.job.streams import STREAM_BATCH
+from indexer.files.atomic import atomic_write
+from indexer.ingest.job import Summary, index_corpus
+from indexer.ingest.streams import STREAM_BATCH
 from indexer.types import Document, Item, Role
 
 if TYPE_CHECKING:
-    from indexer.embed.clip import ClipEmbedder
+    from indexer.embed.clip.embedder import ClipEmbedder
 
 ARCHITECTURE = "ViT-B-32"
 PHOTOGRAPH = (640, 480)
@@ -51,7 +51,7 @@ def encoder(architecture: str, dtype: Dtype, folder: Path) -> ClipEmbedder:
     import open_clip
     import torch
 
-    from indexer.embed.clip import ClipEmbedder
+    from indexer.embed.clip.embedder import ClipEmbedder
 
     torch.manual_seed(0)
     weights = folder / "weights"  # what the fingerprint reads; these weights have no file
@@ -188,7 +188,7 @@ MEMORY = """
 import sys
 from pathlib import Path
 from benchmarks.speed.timing import peak_megabytes
-from indexer.build import index_corpus
+from indexer.ingest.job import index_corpus
 from indexer.collection import Collection
 from indexer.embed.fake import FakeEmbedder
 with Collection.open(Path(sys.argv[2]), FakeEmbedder(512)) as collection:

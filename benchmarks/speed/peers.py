@@ -26,10 +26,10 @@ from benchmarks.speed.data import BUCKETS
 from benchmarks.speed.races import RECALL, K, Line, answered, recall_of
 from benchmarks.speed.timing import race
 from indexer.collection import Collection
-from indexer.index.choose import HNSW_LINKS
-from indexer.index.faiss_index import EF_CONSTRUCTION, faiss
-from indexer.index.protocol import IndexKind
 from indexer.types import Vectors
+from indexer.vectors.faiss_index import EF_CONSTRUCTION, faiss
+from indexer.vectors.protocol import IndexKind
+from indexer.vectors.selection import HNSW_LINKS
 
 SHARE = BUCKETS // 100
 """Of the buckets, those that a filter lets through."""

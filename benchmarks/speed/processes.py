@@ -21,8 +21,8 @@ from benchmarks.speed.data import Maker, synthetic
 from benchmarks.speed.races import RECALL, Bench, Line, answered
 from benchmarks.speed.timing import race
 from indexer.collection import Collection
-from indexer.index.protocol import IndexKind, IndexSettings, Neighbours
 from indexer.types import Vectors
+from indexer.vectors.protocol import IndexKind, IndexSettings, Neighbours
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 OPENINGS = 5
@@ -33,7 +33,7 @@ start = time.perf_counter()
 import numpy as np
 from benchmarks.speed.data import Maker, synthetic
 from benchmarks.speed.timing import peak_megabytes
-from indexer.index.protocol import IndexKind, IndexSettings
+from indexer.vectors.protocol import IndexKind, IndexSettings
 query = Maker(int(sys.argv[3])).queries(1)
 begun = time.perf_counter()
 collection = synthetic(__import__("pathlib").Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]),

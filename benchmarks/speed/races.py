@@ -19,12 +19,12 @@ from benchmarks.speed.data import BUCKETS, Maker, synthetic
 from benchmarks.speed.timing import race
 from indexer.collection import Collection
 from indexer.errors import UnderdrawingError
-from indexer.index.codes import SPARSE, CodedIndex
-from indexer.index.faiss_index import faiss
-from indexer.index.protocol import IndexKind, IndexSettings, Neighbours
+from indexer.metadata.filters import Where
 from indexer.snapshot import Snapshot
-from indexer.store.filters import Where
 from indexer.types import Vectors
+from indexer.vectors.faiss_index import faiss
+from indexer.vectors.protocol import IndexKind, IndexSettings, Neighbours
+from indexer.vectors.quantized import SPARSE, CodedIndex
 
 K = 10
 RECALL = 0.95

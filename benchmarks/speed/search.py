@@ -32,8 +32,8 @@ from benchmarks.speed.processes import growth, opened, startup
 from benchmarks.speed.races import BATCH, Bench, approximate, batch, crossover, exact, filters
 from benchmarks.speed.timing import machine
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write
-from indexer.index.protocol import IndexKind
+from indexer.files.atomic import atomic_write
+from indexer.vectors.protocol import IndexKind
 
 
 def peers(bench: Bench) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.transfer [--sizes N ...]
 
-A process makes a chunk of pictures, as `indexer/build.py` sends them, and hands it over in either way; making it and
+A process makes a chunk of images, as the job sends them, and hands it over in either way; making it and
 handing over nothing is taken off. The last line of standard output is one JSON document.
 
 What this module does not know: how indexing is done.
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.speed.timing import machine, race
-from indexer.build import CHUNK
+from indexer.ingest.job import CHUNK
 
 Pixels = npt.NDArray[np.uint8]
 

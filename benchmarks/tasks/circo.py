@@ -20,7 +20,7 @@ from benchmarks.harness.submission import write_circo
 from benchmarks.tasks.dataset import Benchmark, DataSet, Place, Task
 from indexer.corpus.paths import scan_folder
 from indexer.embed.preprocess import Preprocessing
-from pipelines.judged import JudgedQuery, Plan, Precision, Reference, Ties
+from pipelines.evaluation.qrels import JudgedQuery, Plan, Precision, Reference, Ties
 
 QUERIES: Mapping[str, int] = {"val": 220, "test": 800}
 PICTURES = 123_403

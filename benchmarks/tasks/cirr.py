@@ -19,7 +19,7 @@ from benchmarks.harness.protocol import Choices, Gallery, Protocol
 from benchmarks.harness.submission import write_cirr
 from benchmarks.tasks.dataset import Benchmark, DataSet, Place, Task
 from indexer.embed.preprocess import Preprocessing
-from pipelines.judged import JudgedQuery, Plan, Reference, Ties
+from pipelines.evaluation.qrels import JudgedQuery, Plan, Reference, Ties
 
 
 @dataclass(frozen=True)

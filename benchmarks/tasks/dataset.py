@@ -22,9 +22,9 @@ from indexer.corpus.paths import MAX_BYTES, read_file
 from indexer.corpus.records import Corpus
 from indexer.errors import CallError, ItemError, QueryError
 from indexer.types import Centre, Parts
-from pipelines.evaluate import Ranked
-from pipelines.judged import JudgedQuery, Plan, Precision
-from retrieval.hits import Ranking
+from pipelines.evaluation.loop import Ranked
+from pipelines.evaluation.qrels import JudgedQuery, Plan, Precision
+from retrieval.hydrate import Ranking
 from retrieval.query import Query
 
 Box = tuple[float, float, float, float]

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from benchmarks.harness.protocol import Choices, Gallery, Protocol
 from benchmarks.tasks.dataset import Benchmark, DataSet, Task
 from indexer.bundled import CORPUS, QUERIES
-from indexer.files import file_digest
-from pipelines.emojicir import Split, read_queries
-from pipelines.judged import Average, Plan, Precision, Reference, Ties
+from indexer.files.atomic import file_digest
+from pipelines.evaluation.emojicir import Split, read_queries
+from pipelines.evaluation.qrels import Average, Plan, Precision, Reference, Ties
 
 
 def read(data: DataSet, split: str, protocol: Protocol) -> Task:

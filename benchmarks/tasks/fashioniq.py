@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.harness.protocol import Captions, Choices, Gallery, Protocol
 from benchmarks.tasks.dataset import Benchmark, DataSet, Place, Task
 from indexer.embed.preprocess import Preprocessing
-from pipelines.judged import Average, JudgedQuery, Plan, Reference, Ties
+from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Reference, Ties
 
 
 @dataclass(frozen=True)

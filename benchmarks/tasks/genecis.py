@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.harness.protocol import Choices, Gallery, Protocol
 from benchmarks.tasks.dataset import Benchmark, DataSet, Place, Task
 from indexer.embed.preprocess import Preprocessing
-from pipelines.judged import Average, JudgedQuery, Plan, Reference, Ties
+from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Reference, Ties
 
 QUERIES: Mapping[str, int | None] = {
     "focus_attribute": None,

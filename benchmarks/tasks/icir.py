@@ -20,7 +20,7 @@ from urllib.parse import quote
 from benchmarks.harness.protocol import Choices, Gallery, Protocol
 from benchmarks.tasks.dataset import Benchmark, DataSet, Place, Task
 from indexer.embed.preprocess import Preprocessing
-from pipelines.judged import Average, JudgedQuery, Plan, Precision, Reference, Ties
+from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Precision, Reference, Ties
 
 QUERIES, INSTANCES = 1883, 202
 HEADS = frozenset({"image_path", "path", "image"})

@@ -28,11 +28,11 @@ from benchmarks.harness.protocol import Choices, Gallery, Protocol
 from benchmarks.tasks.dataset import Benchmark, DataSet, Task
 from indexer.bundled import CORPUS
 from indexer.corpus.records import Entry, make_record, record_or_rejected
-from indexer.files import file_digest
+from indexer.files.atomic import file_digest
 from indexer.types import Centre, Document, Modality, Parts
-from pipelines.judged import Average, JudgedQuery, Plan, Reference, Ties
+from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Reference, Ties
 from retrieval import Query
-from retrieval.hits import Ranking
+from retrieval.hydrate import Ranking
 
 KINDS = (Modality.TEXT, Modality.IMAGE, Modality.FUSED)
 KEYWORDS = 3

@@ -9,7 +9,7 @@ in a Parquet file with the columns `image` (bytes) and `captions` (a list). Each
 * with texts that it holds, and with the captions of pictures: *text*, *named*;
 
 and told are the share that comes first, and each modality's part of the first tens over its part of the folder, asked
-in other words and by near pictures. The rule of `indexer/centring.py` was chosen by these figures, not by those of
+in other words and by near images. The rule of `vectors/modality_gap.py` was chosen by these figures, not by those of
 `benchmarks.tasks.mixed`.
 
 What this module does not know: how documents are centred.
@@ -31,16 +31,16 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from indexer.bundled import CORPUS, generic_texts
-from indexer.centred import CentredSnapshot, centred
-from indexer.centring import query_mean
 from indexer.collection import Collection
 from indexer.embed import load_embedder
-from indexer.embed.protocol import Embedder
+from indexer.embed.base import Embedder
 from indexer.errors import UnderdrawingError
+from indexer.metadata.publish import NewDocument
 from indexer.snapshot import Snapshot
-from indexer.store.publish import NewDocument
 from indexer.types import Centre, Item, Modality, Role, Vectors
-from indexer.vectors import unit_rows
+from indexer.vectors.centered import CentredSnapshot, centred
+from indexer.vectors.modality_gap import query_mean
+from indexer.vectors.unit import unit_rows
 
 KINDS = tuple(Modality)
 FOLDERS = {

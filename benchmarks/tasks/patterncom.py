@@ -23,7 +23,7 @@ from benchmarks.tasks.dataset import Benchmark, DataSet, Place, Task
 from indexer.corpus.paths import scan_folder
 from indexer.corpus.records import IMAGE_SUFFIXES
 from indexer.embed.preprocess import Preprocessing
-from pipelines.judged import Average, JudgedQuery, Plan, Precision, Reference, Ties
+from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Precision, Reference, Ties
 
 ATTRIBUTES = ("color", "context", "density", "existence", "quantity", "shape")
 PICTURES = 38 * 800

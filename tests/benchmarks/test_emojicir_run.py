@@ -13,9 +13,9 @@ from benchmarks.harness import run as harness
 from benchmarks.tasks import emojicir
 from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
-from pipelines.emojicir import Split, read_queries
+from pipelines.evaluation.emojicir import Split, read_queries
 from retrieval import Method, Weights
-from retrieval.compose import load_composer
+from retrieval.methods import load_composer
 
 
 def run(data, capsys, *arguments):

@@ -14,7 +14,7 @@ from benchmarks.tasks.fashioniq import BENCHMARK, Counts
 from indexer.embed import load_embedder
 from indexer.errors import CallError
 from indexer.types import Item
-from indexer.vectors import unit_rows
+from indexer.vectors.unit import unit_rows
 
 
 @pytest.fixture

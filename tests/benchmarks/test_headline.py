@@ -19,8 +19,8 @@ from benchmarks.tasks.dataset import DataSet, Task
 from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
 from indexer.embed import load_embedder
-from pipelines.emojicir import Split, read_queries
-from pipelines.evaluate import JudgedQuery, evaluate
+from pipelines.evaluation.emojicir import Split, read_queries
+from pipelines.evaluation.loop import JudgedQuery, evaluate
 from retrieval import Retriever, Studio
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -15,8 +15,8 @@ from benchmarks.harness.methods import VARIANTS
 from benchmarks.harness.protocol import MEANINGS, Protocol
 from benchmarks.tasks import circo, cirr, fashioniq, genecis, icir, patterncom
 from benchmarks.tasks.cirr import Counts
-from pipelines.judged import Plan
-from retrieval.compose import load_composer
+from pipelines.evaluation.qrels import Plan
+from retrieval.methods import load_composer
 
 BENCHMARKS = [each.BENCHMARK for each in (cirr, fashioniq, circo, genecis, patterncom, icir)]
 ROWS = json.loads(published.FILE.read_text(encoding="utf-8"))["rows"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.results import ROOT, environment, place_of, slug
-from pipelines.comparison import grouped, read_results
+from pipelines.evaluation.comparison import grouped, read_results
 
 FOLDER = ROOT / "benchmarks" / "results"
 FILES = sorted([*FOLDER.glob("emojicir/*/*.json"), *FOLDER.glob("mixed/*/*.json")])
