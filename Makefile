@@ -63,8 +63,8 @@ bench-peers: $(BIN)/python  ## searching beside LanceDB, Chroma, milvus-lite, us
 
 lowest: $(BIN)/python  ## the tests on the oldest releases that pyproject.toml admits
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv venv --quiet --clear $(VENV)-lowest
-	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable '.[$(FAISS),test]'
+	$(BIN)/uv venv --quiet --seed --clear $(VENV)-lowest
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(VENV)-lowest --resolution lowest-direct --editable '.[$(FAISS),test]'
 	$(VENV)-lowest/bin/python -m pytest
 
 fix: install-test  ## mend what ruff can mend

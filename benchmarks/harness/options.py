@@ -16,7 +16,7 @@ from benchmarks.harness.protocol import Protocol
 from benchmarks.tasks.dataset import Benchmark
 from indexer.embed.base import Dtype
 from indexer.errors import CallError
-from indexer.types import Centre, HelpfulEnum
+from indexer.types import Center, HelpfulEnum
 from retrieval import Method, Weights
 from retrieval.methods import load_composer
 from retrieval.providers.generation.presets import PRESETS
@@ -57,7 +57,7 @@ def parser(benchmark: Benchmark) -> argparse.ArgumentParser:
     made.add_argument("--model", default=benchmark.model, metavar="M", help=f"default: {benchmark.model}")
     made.add_argument("--method", choices=list(VARIANTS), help="default: sum")
     made.add_argument("--table", action="store_true", help="every method that can be run, as a markdown table")
-    made.add_argument("--center", "--centre", dest="center", choices=[each.value for each in Centre],
+    made.add_argument("--center", "--centre", dest="center", choices=[each.value for each in Center],
                         help="how modalities are compared; default: " + " and ".join(benchmark.centers))  # fmt: skip
     made.add_argument("--inversion", metavar="NAME", help="for inversion and cig: a folder, or a published Phi")
     made.add_argument("--generator", metavar="NAME", help="for cig: a folder or a hub id")
@@ -108,7 +108,7 @@ def check(benchmark: Benchmark, options: argparse.Namespace) -> None:
         CallError: They do not.
     """
     options.asked = Asked(options.asked)
-    options.centers = (Centre(options.center),) if options.center else benchmark.centers
+    options.centers = (Center(options.center),) if options.center else benchmark.centers
     options.split = options.split or (
         benchmark.tuned_on if options.sweep and benchmark.tuned_on else benchmark.splits[0]
     )

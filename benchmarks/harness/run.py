@@ -32,10 +32,10 @@ from indexer.embed import load_embedder
 from indexer.embed.base import Embedder
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write
-from indexer.types import Centre
+from indexer.types import Center
 from pipelines.evaluation.loop import Evaluation, JudgedQuery, answer, evaluate, sweep, write_run
 from pipelines.evaluation.qrels import Average, Plan, Reference
-from retrieval import Method, Retriever, Scribe, Studio, Weights
+from retrieval import CaptionRewriter, Method, PseudoTargetProvider, Retriever, Weights
 from retrieval.metrics import mean
 from retrieval.providers.pseudo_target import COMPANIONS
 
@@ -51,8 +51,8 @@ class Run:
         queries: Those of the task, as they are asked.
         collection: The documents, indexed.
         embedder: Its model.
-        studio: Makes pseudo-words and pseudo-targets.
-        scribe: Writes sentences.
+        pseudo_targets: Makes pseudo-words and pseudo-targets.
+        captions: Captions references and rewrites captions.
         options: The call's options.
     """
 
@@ -62,8 +62,8 @@ class Run:
     queries: Sequence[JudgedQuery]
     collection: Collection
     embedder: Embedder
-    studio: Studio
-    scribe: Scribe
+    pseudo_targets: PseudoTargetProvider
+    captions: CaptionRewriter
     options: argparse.Namespace
 
     @property
@@ -89,7 +89,7 @@ class Run:
             joint=self.embedder.fuses_natively,
         )
 
-    def retriever(self, name: str, center: Centre, weights: Weights | None = None) -> Retriever:
+    def retriever(self, name: str, center: Center, weights: Weights | None = None) -> Retriever:
         """What answers by a method."""
         method, merge = VARIANTS[name]
         return Retriever(
@@ -97,12 +97,12 @@ class Run:
             method,
             weights or self.options.weights,
             merge=merge,
-            studio=self.studio,
-            scribe=self.scribe,
-            centre=center,
+            pseudo_targets=self.pseudo_targets,
+            captions=self.captions,
+            center=center,
         )
 
-    def described(self, name: str, center: Centre) -> dict[str, Any]:
+    def described(self, name: str, center: Center) -> dict[str, Any]:
         """All that a result depends on."""
         used, method = self.retriever(name, center).weights(), VARIANTS[name][0]
         source = used.source
@@ -118,10 +118,10 @@ class Run:
             "model": self.embedder.name,
             "fingerprint": asdict(self.embedder.fingerprint()),
             "inversion": self.options.inversion if inverting else None,
-            "template": self.studio.template(self.embedder) if inverting else None,
+            "template": self.pseudo_targets.template(self.embedder) if inverting else None,
             "generator": self.options.generator if method is Method.CIG else None,
-            "captioner": self.scribe.captioner().name if method is Method.CAPTION else None,
-            "rewriter": self.scribe.rewriter().name if method is Method.CAPTION else None,
+            "captioner": self.captions.captioner().name if method is Method.CAPTION else None,
+            "rewriter": self.captions.rewriter().name if method is Method.CAPTION else None,
             "weights": used.weights.given(),
             "weights_source": source,
             "protocol": {**self.protocol.to_json(), **self.task.digests},
@@ -129,7 +129,7 @@ class Run:
             "pictures": len(self.task.documents),
             "environment": environment(str(self.options.device)),
         }
-        return told if center is Centre.AUTO else {**told, "center": center.value}
+        return told if center is Center.AUTO else {**told, "center": center.value}
 
 
 def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> int:
@@ -168,11 +168,11 @@ def _main(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]:
     embedder = load_embedder(
         options.model, dtype=options.dtype, device=options.device, preprocessing=protocol.preprocessing
     )
-    studio = _studio(options, embedder)
+    pseudo_targets = _provider(options, embedder)
     # Strict: a sentence that could not be written would make a row of another method.
-    scribe = Scribe(options.captioner, options.rewriter, cache=options.cache / "sentences", strict=True)
+    captions = CaptionRewriter(options.captioner, options.rewriter, cache=options.cache / "sentences", strict=True)
     with gallery(benchmark.name, data, task, images, embedder, cache, options.workers) as collection:
-        run = Run(benchmark, protocol, task, queries, collection, embedder, studio, scribe, options)
+        run = Run(benchmark, protocol, task, queries, collection, embedder, pseudo_targets, captions, options)
         if run.blank:
             names = ", ".join(run.blank[:3])
             print(f"{len(run.blank):,} of {len(queries):,} captions are blank and asked as {BLANK_SENTENCE!r}: {names}",
@@ -195,7 +195,7 @@ def _all_measured(run: Run) -> dict[str, Any]:
     return documents[0] if len(pairs) == 1 else {"benchmark": run.benchmark.name, "results": documents}
 
 
-def _measured(run: Run, name: str, center: Centre) -> dict[str, Any]:
+def _measured(run: Run, name: str, center: Center) -> dict[str, Any]:
     options, retriever = run.options, run.retriever(name, center)
     depth = RUN_DEPTH if options.run else run.plan.depth
     found = evaluate(run.queries, retriever, depth, plan=run.plan, progress=sys.stderr.isatty())
@@ -249,7 +249,7 @@ def _tuned(run: Run) -> dict[str, Any]:
     return {"model": run.options.model, **{name: entry["weights"] for name, entry in entries.items()}}
 
 
-def _swept(run: Run, name: str, center: Centre, points: Sequence[Weights]) -> list[tuple[Weights, float]]:
+def _swept(run: Run, name: str, center: Center, points: Sequence[Weights]) -> list[tuple[Weights, float]]:
     measure, progress = run.options.measure, sys.stderr.isatty()
     make = partial(run.retriever, name, center)
     curve = sweep(run.queries, make, points, plan=run.plan, measure=measure, progress=progress)
@@ -304,9 +304,9 @@ def _macro(found: Evaluation) -> dict[str, float]:
     return {name: round(mean([own[name] for own in found.families.values()]), 4) for name in found.measures}
 
 
-def _studio(options: argparse.Namespace, embedder: Embedder) -> Studio:
+def _provider(options: argparse.Namespace, embedder: Embedder) -> PseudoTargetProvider:
     """What makes words and drawings, loaded where the method needs it: no run of `cig` goes on without drawings."""
-    studio = Studio(
+    pseudo_targets = PseudoTargetProvider(
         options.inversion,
         options.generator,
         template=options.template,
@@ -315,7 +315,7 @@ def _studio(options: argparse.Namespace, embedder: Embedder) -> Studio:
     )
     method = None if options.method is None else VARIANTS[options.method][0]
     if method in INVERTING:
-        studio.inversion(embedder)
+        pseudo_targets.inversion(embedder)
     if method is Method.CIG:
-        studio.generator(embedder)
-    return studio
+        pseudo_targets.generator(embedder)
+    return pseudo_targets

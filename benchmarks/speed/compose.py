@@ -45,7 +45,7 @@ from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write
 from pipelines.evaluation.emojicir import Split, by_family
 from pipelines.evaluation.loop import Evaluation, JudgedQuery, evaluate
-from retrieval import DrawOptions, Method, Query, Retriever, Studio
+from retrieval import GenerateOptions, Method, PseudoTargetProvider, Query, Retriever
 from retrieval.methods import load_composer
 from retrieval.metrics import bootstrap_interval, hit_rate_at, macro_mean
 from retrieval.stages import STAGES
@@ -88,19 +88,19 @@ class Bench:
         self,
         variant: str,
         queries: Sequence[JudgedQuery] | None = None,
-        options: DrawOptions | None = None,
+        options: GenerateOptions | None = None,
         *,
         warm: bool = False,
         **more: Any,
     ) -> Evaluation:
-        """Evaluate a variant; `more` goes to the studio and the retriever.
+        """Evaluate a variant; `more` goes to the provider and the retriever.
 
-        Where times are looked at, `warm` asks one query before: each studio loads its models when first asked.
+        Where times are looked at, `warm` asks one query before: each provider loads its models when first asked.
         """
         method, merge = VARIANTS[variant]
         gate = more.pop("gate", None)
-        studio = Studio(options=options, cache=self.data / "drawings", **more)
-        retriever = Retriever(self.collection, method, merge=merge, studio=studio, gate=gate)
+        pseudo_targets = PseudoTargetProvider(options=options, cache=self.data / "drawings", **more)
+        retriever = Retriever(self.collection, method, merge=merge, pseudo_targets=pseudo_targets, gate=gate)
         asked = self.queries if queries is None else queries
         if warm:
             retriever.search(asked[0].query, 1)
@@ -153,8 +153,8 @@ def differences(bench: Bench) -> list[dict[str, Any]]:
 
 def steps(bench: Bench) -> list[dict[str, Any]]:
     """Recall and cost of every number of steps, with guidance and without, and of four pictures."""
-    asked = [DrawOptions(steps=n, guidance=g) for g in GUIDANCE for n in STEPS]
-    asked += [DrawOptions(steps=n, guidance=1.0, images=4) for n in (2, 8)]
+    asked = [GenerateOptions(steps=n, guidance=g) for g in GUIDANCE for n in STEPS]
+    asked += [GenerateOptions(steps=n, guidance=1.0, images=4) for n in (2, 8)]
     base = bench.run("inversion", warm=True)
     rows = []
     for options in asked:
@@ -177,8 +177,8 @@ def stages(bench: Bench, count: int = 40) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name in ("sum", "inversion", bench.cig):
         method, merge = VARIANTS[name]
-        studio = Studio(cache=bench.data / "drawings", regenerate=True)
-        retriever = Retriever(bench.collection, method, merge=merge, studio=studio)
+        pseudo_targets = PseudoTargetProvider(cache=bench.data / "drawings", regenerate=True)
+        retriever = Retriever(bench.collection, method, merge=merge, pseudo_targets=pseudo_targets)
         chosen = bench.queries[:: max(1, len(bench.queries) // count)][: count + 1]
         took = [retriever.search(query.query, 10).took_ms for query in chosen][1:]  # the first one loads models
         told[name] = {stage: round(statistics.median(each[stage] for each in took), 2) for stage in STAGES}
@@ -251,9 +251,9 @@ def show_pictures(bench: Bench, folder: Path) -> None:
 
 
 def _panel(bench: Bench, query: JudgedQuery, label: str) -> Panel:
-    studio = Studio(cache=bench.data / "drawings")
+    pseudo_targets = PseudoTargetProvider(cache=bench.data / "drawings")
     method, merge = VARIANTS[bench.cig]
-    found = Retriever(bench.collection, method, merge=merge, studio=studio).search(query.query, 1)
+    found = Retriever(bench.collection, method, merge=merge, pseudo_targets=pseudo_targets).search(query.query, 1)
     about = found.pseudo_target or {}
     shown = {"reference": bench.picture(str(query.query.like))}
     if "path" in about:

@@ -21,7 +21,7 @@ from benchmarks.harness.protocol import Choices, Protocol
 from indexer.corpus.paths import MAX_BYTES, read_file
 from indexer.corpus.records import Corpus
 from indexer.errors import CallError, ItemError, QueryError
-from indexer.types import Centre, Parts
+from indexer.types import Center, Parts
 from pipelines.evaluation.loop import Ranked
 from pipelines.evaluation.qrels import JudgedQuery, Plan, Precision
 from retrieval.hydrate import Ranking
@@ -254,7 +254,7 @@ class Benchmark:
     model: str = "open_clip:ViT-L-14/openai"
     limited: Callable[[Task, int], Task] = spread
     tuned_on: str | None = None
-    centers: tuple[Centre, ...] = (Centre.AUTO,)
+    centers: tuple[Center, ...] = (Center.AUTO,)
     beyond: Callable[[Task, Mapping[str, Ranking]], dict[str, Any]] | None = None
 
     def plan(self, protocol: Protocol) -> Plan:

@@ -29,7 +29,7 @@ from benchmarks.tasks.dataset import Benchmark, DataSet, Task
 from indexer.bundled import CORPUS
 from indexer.corpus.records import Entry, make_record, record_or_rejected
 from indexer.files.atomic import file_digest
-from indexer.types import Centre, Document, Modality, Parts
+from indexer.types import Center, Document, Modality, Parts
 from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Reference, Ties
 from retrieval import Query
 from retrieval.hydrate import Ranking
@@ -172,6 +172,6 @@ BENCHMARK = Benchmark(
     read=read,
     model="bundled:emoji-clip",
     limited=limited,
-    centers=(Centre.OFF, Centre.MEANS, Centre.ON),
+    centers=(Center.OFF, Center.MEANS, Center.ON),
     beyond=shares,
 )

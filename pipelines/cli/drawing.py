@@ -22,7 +22,7 @@ from pipelines.terminal.console import err, hushed_models, show_remark
 if TYPE_CHECKING:
     from indexer.collection import Collection
     from retrieval.methods import Method
-    from retrieval.providers.caption_rewrite import Scribe
+    from retrieval.providers.caption_rewrite import CaptionRewriter
     from retrieval.query import Query
     from retrieval.results import Results
     from retrieval.retriever import Retriever
@@ -148,24 +148,26 @@ class DrawingCall:
                 "Say how the answer differs from the reference, or choose --method image.",
             )
 
-    def retriever(self, collection: Collection, method: Method, device: str, scribe: Scribe, centre: str) -> Retriever:
+    def retriever(
+        self, collection: Collection, method: Method, device: str, captions: CaptionRewriter, centre: str
+    ) -> Retriever:
         """The retriever, with the models loaded that the method needs.
 
         Raises:
             UnderdrawingError: A model is missing, cannot be loaded or does not fit; or an option is out of range.
         """
         from retrieval.methods import Merge
-        from retrieval.providers.generation.protocol import DrawOptions
-        from retrieval.providers.pseudo_target import Studio
+        from retrieval.providers.generation.protocol import GenerateOptions
+        from retrieval.providers.pseudo_target import PseudoTargetProvider
         from retrieval.retriever import Retriever
 
-        options = DrawOptions(
+        options = GenerateOptions(
             steps=self.steps,
             guidance=self.guidance,
             images=1 if self.images is None else self.images,
             seed=self.seed or 0,
         )
-        studio = Studio(
+        pseudo_targets = PseudoTargetProvider(
             self.inversion,
             self.generator,
             options,
@@ -177,18 +179,18 @@ class DrawingCall:
             collection,
             method,
             merge=self.merge or Merge.EMBED,
-            studio=studio,
-            scribe=scribe,
+            pseudo_targets=pseudo_targets,
+            captions=captions,
             gate=self.gate,
-            centre=centre,
+            center=centre,
         )
         # A person waits who has asked for a drawing: what cannot be loaded is said before anything is searched.
         if method.value in ("inversion", "cig"):
             with err.status("Loading"):
-                studio.inversion(collection.embedder)
+                pseudo_targets.inversion(collection.embedder)
                 if method.value == "cig":
                     with hushed_models():
-                        studio.generator(collection.embedder)
+                        pseudo_targets.generator(collection.embedder)
         return made
 
     def save(self, query: Query, results: Results) -> None:

@@ -212,7 +212,7 @@ def search(
         drawing.check(chosen, query)
         writing.check(chosen, query)
         _require_asked(opened, query, condition)
-        retriever = drawing.retriever(opened, chosen, device, writing.scribe(chosen, device), centre)
+        retriever = drawing.retriever(opened, chosen, device, writing.caption_rewriter(chosen, device), centre)
         with err.status("Searching"):
             results = retriever.search(query, k, condition, modalities=modalities or (), keep_reference=keep_reference)
         if html is not None:

@@ -18,7 +18,7 @@ from pipelines.terminal.console import err
 
 if TYPE_CHECKING:
     from retrieval.methods import Method
-    from retrieval.providers.caption_rewrite import Scribe
+    from retrieval.providers.caption_rewrite import CaptionRewriter
     from retrieval.query import Query
 
 PANEL = "Writing"
@@ -93,22 +93,22 @@ class WritingCall:
                     f"{remedy}, or choose --method {other}.",
                 )
 
-    def scribe(self, method: Method, device: str) -> Scribe:
-        """The scribe, with the models loaded that the method needs.
+    def caption_rewriter(self, method: Method, device: str) -> CaptionRewriter:
+        """The rewriter of captions, with the models loaded that the method needs.
 
         Raises:
             UnderdrawingError: A model is missing or cannot be loaded.
         """
-        from retrieval.providers.caption_rewrite import Scribe
+        from retrieval.providers.caption_rewrite import CaptionRewriter
 
-        scribe = Scribe(self.captioner, self.rewriter, anew=self.rewrite, device=device)
+        captions = CaptionRewriter(self.captioner, self.rewriter, anew=self.rewrite, device=device)
         # A person waits who has asked for a sentence: what cannot be loaded is said before anything is searched.
         if method.value == "caption":
             with err.status("Loading"):
                 if self.caption is None:
-                    scribe.captioner()
-                scribe.rewriter()
-        return scribe
+                    captions.captioner()
+                captions.rewriter()
+        return captions
 
     def _given(self) -> list[str]:
         told = {"--captioner": self.captioner, "--rewriter": self.rewriter, "--rewrite": self.rewrite}

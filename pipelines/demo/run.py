@@ -1,7 +1,7 @@
 """The demo: index the bundled corpus, ask composed questions, measure a sample, write a report.
 
-It uses what any user uses: `Collection`, `index_corpus`, `Retriever`, `Studio`, `evaluate`. A method whose models
-are not there is left out with a remark.
+It uses what any user uses: `Collection`, `index_corpus`, `Retriever`, `PseudoTargetProvider`, `evaluate`. A method
+whose models are not there is left out with a remark.
 
 What this module does not know: how the page looks (`report.py` and its templates).
 """
@@ -39,7 +39,7 @@ from pipelines.pages.report import (
 )
 from pipelines.terminal.console import hushed_models
 from retrieval.methods import Method
-from retrieval.providers.pseudo_target import Studio
+from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.results import Results
 from retrieval.retriever import Retriever
 from retrieval.stages import STAGES
@@ -74,7 +74,11 @@ class Answered:
 
 
 def run_demo(
-    out: Path, console: Console, model: str = MODEL, studio: Studio | None = None, joint: str | None = JOINT_MODEL
+    out: Path,
+    console: Console,
+    model: str = MODEL,
+    pseudo_targets: PseudoTargetProvider | None = None,
+    joint: str | None = JOINT_MODEL,
 ) -> Path:
     """Run the whole demo in a folder; what is already indexed and drawn there is kept.
 
@@ -82,7 +86,7 @@ def run_demo(
         out: Receives `collection/`, `joint/`, `pages/`, `drawings/` and `report.html`.
         console: Where progress and results are printed.
         model: The embedder.
-        studio: Makes words and drawings; None for what comes with the model.
+        pseudo_targets: Makes pseudo-words and pseudo-targets; None for what comes with the model.
         joint: The embedder that reads text and picture at once, of the method `joint` and the pages; None for none.
 
     Returns:
@@ -90,12 +94,12 @@ def run_demo(
     """
     import pyarrow.parquet as pq
 
-    studio = studio or Studio(cache=out / "drawings")
+    pseudo_targets = pseudo_targets or PseudoTargetProvider(cache=out / "drawings")
     total = pq.read_metadata(CORPUS).num_rows
     with ExitStack() as stack:
         collection = stack.enter_context(Collection.open(out / "collection", model, parts=Parts.IMAGE))
         summary = _index(partial(index_corpus, CORPUS), collection, "drawings", total, console)
-        retrievers, left_out = _retrievers(collection, studio)
+        retrievers, left_out = _retrievers(collection, pseudo_targets)
         pages: Sequence[PagesAnswered] = ()
         if joint is not None:
             try:
@@ -122,11 +126,11 @@ def run_demo(
     return report
 
 
-def _retrievers(collection: Collection, studio: Studio) -> tuple[Retrievers, list[str]]:
+def _retrievers(collection: Collection, pseudo_targets: PseudoTargetProvider) -> tuple[Retrievers, list[str]]:
     """A retriever for every method whose models load, and remarks on the others."""
     needs = {
-        Method.INVERSION: (studio.inversion,),
-        Method.CIG: (studio.inversion, studio.generator),
+        Method.INVERSION: (pseudo_targets.inversion,),
+        Method.CIG: (pseudo_targets.inversion, pseudo_targets.generator),
     }
     retrievers: Retrievers = {}
     left_out = []
@@ -142,7 +146,7 @@ def _retrievers(collection: Collection, studio: Studio) -> tuple[Retrievers, lis
         except UnderdrawingError as error:
             left_out.append(f"The method {method} is left out: {error}")
         else:
-            retrievers[method] = Retriever(collection, method, studio=studio)
+            retrievers[method] = Retriever(collection, method, pseudo_targets=pseudo_targets)
     return retrievers, left_out
 
 

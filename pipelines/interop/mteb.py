@@ -116,7 +116,7 @@ class MtebRetriever:
         method: One of `Method`, for queries of both text and picture; those of one part are searched by that part.
         device: Where the model runs; None to choose, as `auto` does.
         dtype: Its arithmetic, for one that is loaded here.
-        options: For `Retriever`: weights, studio, scribe, merge, gate.
+        options: For `Retriever`: weights, pseudo_targets, captions, merge, gate.
 
     Raises:
         MissingExtraError: mteb is not installed.

@@ -46,7 +46,7 @@ from pipelines.train.generator_model import (
 )
 from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
 from retrieval.providers.generation.diffusion import PseudoTargetGenerator
-from retrieval.providers.generation.protocol import DrawOptions, Sketch
+from retrieval.providers.generation.protocol import GenerateOptions, PseudoTargetRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -274,8 +274,8 @@ class _Trainer:
         measured = {"validation_loss": float(loss)}
         for label, part in (("train", self.inside), ("validation", self.held_out)):
             chosen = rng.choice(part, min(128, len(part)), replace=False)
-            drawings = self._generator.draw(
-                [Sketch("", (self.features[row].cpu().numpy(),)) for row in chosen], DrawOptions()
+            drawings = self._generator.generate(
+                [PseudoTargetRequest("", (self.features[row].cpu().numpy(),)) for row in chosen], GenerateOptions()
             )
             pictures = [drawing.images[0] if drawing.images else None for drawing in drawings]
             found = []
@@ -299,13 +299,14 @@ class _Trainer:
             except CallError:
                 continue
             before, after, said = pairs.draw(columns, np.random.default_rng(self.recipe.seed))
-            sketches = [
-                Sketch(text, (self.features[row].cpu().numpy(),)) for row, text in zip(before, said, strict=True)
+            requests = [
+                PseudoTargetRequest(text, (self.features[row].cpu().numpy(),))
+                for row, text in zip(before, said, strict=True)
             ]
             blank = np.zeros_like(self.data.pixels[0])
             drawn = [
                 np.asarray(drawing.images[0]) if drawing.images else blank
-                for drawing in self._generator.draw(sketches, DrawOptions())
+                for drawing in self._generator.generate(requests, GenerateOptions())
             ]
             for strip in (self.data.pixels[before], self.data.pixels[after], drawn):
                 rows.append(np.concatenate(list(strip), 1))

@@ -29,7 +29,7 @@ from pipelines.evaluation.emojicir import Split, by_family, read_queries
 from pipelines.evaluation.loop import JudgedQuery
 from pipelines.pages.report import search_page, thumbnail
 from retrieval.methods import Method
-from retrieval.providers.pseudo_target import Studio
+from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.query import Query
 from retrieval.results import Hit, Results
 
@@ -144,20 +144,23 @@ def test_the_demo_runs_twice_and_its_report_holds_every_question(few: list[str],
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> tuple[str, drawing_models.Painter, Studio]:
-    """A model that reads words, and a studio for it."""
+def made(tmp_path: Path) -> tuple[str, drawing_models.Painter, PseudoTargetProvider]:
+    """A model that reads words, and a pseudo_targets for it."""
     model = f"open_clip:{tiny_models.tiny_clip(tmp_path / 'clip')}"
     painter = drawing_models.Painter(model)
-    return model, painter, Studio(tiny_models.tiny_inversion(), painter, cache=tmp_path / "drawings")
+    return model, painter, PseudoTargetProvider(tiny_models.tiny_inversion(), painter, cache=tmp_path / "drawings")
 
 
 def test_the_demo_shows_pseudo_targets_and_draws_its_sample_in_batches(
-    fewest: list[str], made: tuple[str, drawing_models.Painter, Studio], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fewest: list[str],
+    made: tuple[str, drawing_models.Painter, PseudoTargetProvider],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, painter, studio = made
+    model, painter, pseudo_targets = made
     monkeypatch.setattr(demo, "QUESTIONS_PER_FAMILY", 1)
     printed = io.StringIO()
-    page = demo.run_demo(tmp_path / "out", Console(file=printed, width=140), model, studio, None).read_text(
+    page = demo.run_demo(tmp_path / "out", Console(file=printed, width=140), model, pseudo_targets, None).read_text(
         encoding="utf-8"
     )
     questions = page.count('<section class="card draws">')
@@ -169,7 +172,9 @@ def test_the_demo_shows_pseudo_targets_and_draws_its_sample_in_batches(
     assert "left out" not in page + printed.getvalue()
     assert "kept from an earlier run" not in page
     assert [len(texts) for texts, _ in painter.calls] == [1] * questions + [len(fewest) - questions]
-    again = demo.run_demo(tmp_path / "out", Console(file=printed), model, studio, None).read_text(encoding="utf-8")
+    again = demo.run_demo(tmp_path / "out", Console(file=printed), model, pseudo_targets, None).read_text(
+        encoding="utf-8"
+    )
     assert f"{questions} pseudo-targets were kept from" in again
     assert len(painter.calls) == questions + 1
 
@@ -200,12 +205,14 @@ def test_pages_are_the_same_in_every_run_and_one_a_concept(few: list[str]) -> No
 
 
 def test_the_demo_without_diffusers_says_how_to_get_it(
-    made: tuple[str, drawing_models.Painter, Studio], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: tuple[str, drawing_models.Painter, PseudoTargetProvider], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    studio = Studio(tiny_models.tiny_inversion(), "bundled:emoji-generator", cache=tmp_path / "drawings")
+    pseudo_targets = PseudoTargetProvider(
+        tiny_models.tiny_inversion(), "bundled:emoji-generator", cache=tmp_path / "drawings"
+    )
     with Collection.open(tmp_path / "shop", made[0]) as shop:
-        retrievers, [remark] = demo._retrievers(shop, studio)
+        retrievers, [remark] = demo._retrievers(shop, pseudo_targets)
     others = (Method.CIG, Method.CAPTION, Method.JOINT)
     assert list(retrievers) == [method for method in Method if method not in others]
     assert remark.startswith("The method cig is left out: ")
