@@ -51,7 +51,7 @@ def methods() -> str:
 def mixed() -> str:
     """A mixed collection, by model and by way of comparing, and how to repeat it."""
     lines = [
-        "| model | `--centre` | nDCG@10 | text queries | picture queries | held-out concepts | R@10 | "
+        "| model | `--center` | nDCG@10 | text queries | picture queries | held-out concepts | R@10 | "
         "share of text / image / both, asked by text | asked by a picture |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
