@@ -179,10 +179,10 @@ def test_the_demo_shows_pseudo_targets_and_draws_its_sample_in_batches(
     others = (Method.CAPTION, Method.JOINT)
     assert named(page) == [method.value for method in Method if method not in others]
     assert "left out" not in page + printed.getvalue()
-    assert "kept from an earlier run" not in page
+    assert "pseudo-targets were in the cache" not in page
     assert [len(texts) for texts, _ in painter.calls] == [1] * questions + [len(fewest) - questions]
     again = whole(demo.run_demo(tmp_path / "out", Console(file=printed), model, pseudo_targets, None))
-    assert f"{questions} pseudo-targets were kept from" in again
+    assert f"{questions} pseudo-targets were in the cache" in again
     assert len(painter.calls) == questions + 1
 
 
