@@ -20,6 +20,7 @@ import numpy as np
 
 from indexer.arguments import finite, flag, require_kinds
 from indexer.deprecation import warn_renamed
+from indexer.embed.base import PseudoWordEncoder
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
 from indexer.errors import CallError, GeneratorError, StoreError, UnderdrawingError
@@ -32,7 +33,6 @@ from retrieval.scoring import Matrix, Vector
 
 if TYPE_CHECKING:
     from indexer.embed.base import Embedder
-    from indexer.embed.clip.embedder import ClipEmbedder
     from indexer.embed.textual_inversion import Inversion
 
 COMPANIONS = {"bundled:emoji-clip": ("bundled:emoji-inversion", "bundled:emoji-generator")}
@@ -166,7 +166,7 @@ class PseudoTargetProvider:
         tower = self._reading(embedder)
         inversion = self.inversion(embedder)
         words = inversion.words(self._features(embedder, references, unit=inversion.config.normalized))
-        return tower.encode_worded(self.template(embedder), texts, words)
+        return tower.encode_pseudo_words(self.template(embedder), texts, words)
 
     def template(self, embedder: Embedder) -> str:
         """What sentences are read in; raises as `inversion`."""
@@ -209,7 +209,7 @@ class PseudoTargetProvider:
             if not isinstance(self._inversion, Inversion):
                 source = self._inversion if self._inversion is not None else self._companion(embedder.name, 0)
                 self._inversion = load_inversion(source)
-        width = self._reading(embedder).reader.word_dim
+        width = self._reading(embedder).pseudo_word_reader.word_dim
         config = self._inversion.config
         if (config.feature_dim, config.word_dim) != (embedder.dim, width):
             raise CallError(
@@ -370,12 +370,10 @@ class PseudoTargetProvider:
             return self._loaded[model]
 
     @staticmethod
-    def _reading(embedder: Embedder) -> ClipEmbedder:
-        from indexer.embed.clip.embedder import ClipEmbedder
-
-        if not isinstance(embedder, ClipEmbedder):
+    def _reading(embedder: Embedder) -> PseudoWordEncoder:
+        if not isinstance(embedder, PseudoWordEncoder):
             raise CallError(
-                f"{embedder.name} has no text tower that reads words.",
+                f"{embedder.name} has no text encoder that reads pseudo-words.",
                 "Use a model of the CLIP family, or another method.",
             )
         return embedder
