@@ -30,7 +30,7 @@ from indexer.metadata.catalog import Catalog, Generation, Space
 from indexer.metadata.filter_nodes import Node
 from indexer.metadata.filters import Where, parse
 from indexer.stored_document import StoredDocument, stored_document
-from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Role, Scores, Vectors
+from indexer.types import MODALITIES, UNKNOWN, Center, Ids, Mean, Modality, Role, Scores, Vectors
 from indexer.validate import checked_id
 from indexer.vectors.centered import CenteredView
 from indexer.vectors.modality_gap import document_means, settled
@@ -80,7 +80,7 @@ class Snapshot:
         self.space = space
         self.generation = generation.number
         self.published = generation
-        self.center = Centre.OFF
+        self.center = Center.OFF
         self._stored: Snapshot | None = None  # not itself: an object in a cycle lives on, and its memory maps too
         pinned = Pinned(space.digest, space.dim, catalog.segments(self.generation, space.id), generation.next_vector)
         try:
@@ -94,14 +94,14 @@ class Snapshot:
         self._dead = self.view.held(catalog.tombstones(self.generation, space.id))
         self._lock = Lock()
         self._filters: dict[Node, Ids] = {}
-        self._centered: dict[Centre, Snapshot] = {}
+        self._centered: dict[Center, Snapshot] = {}
 
     @property
     def plain(self) -> Snapshot:
         """The snapshot of vectors as they are stored: itself, unless it is centered."""
         return self if self._stored is None else self._stored
 
-    def centered(self, center: Centre) -> Snapshot:
+    def centered(self, center: Center) -> Snapshot:
         """This generation without the modality gap (`indexer/vectors/centered.py`), or itself where there is none.
 
         Query vectors of a centered snapshot have their own mean taken off; one that is zero is answered, too.
@@ -113,14 +113,14 @@ class Snapshot:
             SnapshotGoneError: The generation was compacted away before its modalities were read.
         """
         center = settled(center, self.plain.space, lambda: self.plain.living)
-        if center is Centre.OFF:
+        if center is Center.OFF:
             return self.plain
         # Kept: samples and modalities are the same for all that is asked of a generation.
         if center not in self._centered:
             self._centered[center] = self._without_gap(center)
         return self._centered[center]
 
-    def _without_gap(self, center: Centre) -> Snapshot:
+    def _without_gap(self, center: Center) -> Snapshot:
         _ = self.plain.living  # refuses a generation whose modalities are gone
         dim, known = self.space.dim, document_means(self.plain.space)
         means = np.stack([known[each].vector if each in known else np.zeros(dim) for each in MODALITIES])
@@ -257,7 +257,7 @@ class Snapshot:
             SpaceMismatchError: The vectors have another dimension.
             SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
-        queries = query_rows(self._checked(vectors), zero=self.center is not Centre.OFF)
+        queries = query_rows(self._checked(vectors), zero=self.center is not Center.OFF)
         k = whole_number(k, "k", 1, MOST_HITS)
         return self.view.search(queries, k, self._allowed(where, modalities), self._hidden(exclude))
 

@@ -15,7 +15,7 @@ from indexer.arguments import told
 from indexer.bundled import change_texts, generic_texts
 from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
 from indexer.snapshot import Snapshot
-from indexer.types import Centre, Item, Modality, Role, Vectors
+from indexer.types import Center, Item, Modality, Role, Vectors
 from indexer.vectors.modality_gap import query_mean, settled
 from indexer.vectors.protocol import BuiltIndex, IndexKind, OnProgress, Tuning, VectorStore
 from indexer.vectors.unit import unit_rows
@@ -81,7 +81,7 @@ def sample_queries(snapshot: Snapshot, embedder: Embedder) -> dict[str, Vectors]
         if own
     }
     with suppress(SnapshotGoneError):  # compacted away meanwhile: there are enough kinds without these
-        if settled(Centre.AUTO, snapshot.space, lambda: snapshot.living) is Centre.ON:
+        if settled(Center.AUTO, snapshot.space, lambda: snapshot.living) is Center.ON:
             mean = query_mean(snapshot.space, Modality.TEXT)
             rows["centered texts"] = unit_rows(np.concatenate(list(rows.values())).astype(np.float64) - mean)
     return rows

@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.types import MODALITIES, Centre, Ids, Scores, Vectors
+from indexer.types import MODALITIES, Center, Ids, Scores, Vectors
 from indexer.vectors.exact import no_neighbours, rounding_error
 from indexer.vectors.modality_gap import Wide
 from indexer.vectors.protocol import NO_ID, NOTHING, Neighbours, Plan, VectorView
@@ -79,7 +79,7 @@ class CenteredView:
     def __init__(
         self,
         plain: VectorView,
-        center: Centre,
+        center: Center,
         means: Wide,
         codes: npt.NDArray[np.uint8],
         living: Ids,
@@ -120,7 +120,7 @@ class CenteredView:
     @property
     def notes(self) -> tuple[str, ...]:
         """What whoever reads the scores must know, and the plain view's notes."""
-        spread = ", and the spreads of the modalities' scores are made equal" if self._center is Centre.ON else ""
+        spread = ", and the spreads of the modalities' scores are made equal" if self._center is Center.ON else ""
         note = f"The collection mixes modalities: each one's mean is taken off the vectors{spread}."
         return (note, *self._plain.notes)
 
@@ -253,7 +253,7 @@ class CenteredView:
     def _factors(self, wide: Wide) -> Wide:
         """How much wider the widest spread of scores is, for each query and modality: (n, modalities), at least 1."""
         factors = np.ones((len(wide), len(MODALITIES)))
-        if self._center is Centre.MEANS or not self._kinds:
+        if self._center is Center.MEANS or not self._kinds:
             return factors
         counts = np.array([len(self._sample[code]) for code in self._kinds])
         for place, query in enumerate(wide):

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 def site(tmp_path_factory):
     """The site's folder; what MkDocs warns of is an error."""
     folder = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    # Not with --quiet: a warning that is not logged is not counted.
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
     ended = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
@@ -40,8 +41,8 @@ def test_every_page_and_every_example_is_there(site):
 
 
 def test_links_to_pages_of_the_root_are_links_to_pages_of_the_site(site):
-    models = (site / "models.html").read_text(encoding="utf-8")
-    assert 'href="project/security.html"' in models
+    _, text = (site / "models.html").read_text(encoding="utf-8").split("<article", 1)
+    assert '<a href="project/security.html">' in text
     assert (site / "project" / "security.html").exists()
 
 

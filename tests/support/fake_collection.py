@@ -8,7 +8,7 @@ import numpy as np
 
 from indexer.errors import CallError, SnapshotGoneError
 from indexer.snapshot import Space, StoredDocument
-from indexer.types import Centre, Metric, Modality, Parts
+from indexer.types import Center, Metric, Modality, Parts
 from indexer.vectors.protocol import Neighbours
 
 
@@ -17,7 +17,7 @@ class FakeSnapshot:
 
     FIRST = 100
     notes = ()
-    center = Centre.OFF
+    center = Center.OFF
 
     def __init__(self, documents, vectors, means=None):
         self._documents, self._vectors = documents, vectors

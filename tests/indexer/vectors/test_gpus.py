@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from indexer import Collection, Device, Document, IndexKind, IndexSettings
 from indexer.errors import DeviceError
-from indexer.types import Centre
+from indexer.types import Center
 from indexer.vectors import faiss_gpu as gpu_index
 from indexer.vectors import gpus, rescoring
 from pipelines.cli.app import app
@@ -157,9 +157,9 @@ def test_a_mixed_collection_is_centred_on_gpus_too(folder, closing, gpu):
         told = contents(plain)
     shop = closing(Collection.open(folder, index=CUDA))
     assert not shop.snapshot().scans
-    on_gpu = Retriever(shop, "text", centre=Centre.ON).search(Query(text="word8"), k=20)
+    on_gpu = Retriever(shop, "text", center=Center.ON).search(Query(text="word8"), k=20)
     with Collection.open(folder) as plain:
-        expected = Retriever(plain, "text", centre=Centre.ON).search(Query(text="word8"), k=20)
+        expected = Retriever(plain, "text", center=Center.ON).search(Query(text="word8"), k=20)
     assert [hit.id for hit in on_gpu] == [hit.id for hit in expected]
     assert len(told) == 2 * COUNT
 
