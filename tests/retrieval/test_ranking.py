@@ -32,7 +32,7 @@ class Indexed(FakeSnapshot):
     """Says that its searches go through an index."""
 
     def search(self, *arguments):
-        return replace(super().search(*arguments), plan="graph")
+        return replace(super().search(*arguments), plans=(Plan.HNSW,))
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_rules_of_several_vectors_find_what_the_scope_lets_through(snapshot, rul
     found = find(snapshot, rules, 4, scope)
     for place, (each, rule) in enumerate(zip(found, rules, strict=True)):
         assert each.ids.tolist() == ranked(snapshot, rule, scope, place)[:4]
-        assert each.plan == (Plan.SCAN.value if scan else "graph")
+        assert each.plan == (Plan.SCAN.value if scan else Plan.HNSW.value)
 
 
 @pytest.mark.parametrize("together", [1, 2, 64])
@@ -108,7 +108,7 @@ def test_what_a_scan_may_have_rounded_is_scored_again():
 def test_a_rule_of_one_vector_is_a_search_of_the_index(snapshot, rules):
     linear = Linear(rules[0].probes[0])
     mixed = find(snapshot, [rules[1], linear, rules[2]], 3, Scope())
-    assert [each.plan for each in mixed] == ["scan", "graph", "scan"]
+    assert [each.plan for each in mixed] == ["scan", "hnsw", "scan"]
     assert mixed[1].ids.tolist() == ranked(snapshot, linear, Scope())[:3]
 
 
