@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from retrieval.providers.generation.protocol import GenerateOptions
     from retrieval.providers.pseudo_target import PseudoTargetProvider
     from retrieval.query import Query, Weights
+    from retrieval.request import SearchOptions, SearchRequest
     from retrieval.results import Hit, Results
     from retrieval.retriever import Retriever
+    from retrieval.service import SearchService
 
 __all__ = [
     "CaptionRewriter",
@@ -32,6 +34,9 @@ __all__ = [
     "Query",
     "Results",
     "Retriever",
+    "SearchOptions",
+    "SearchRequest",
+    "SearchService",
     "Weights",
 ]
 
@@ -45,6 +50,9 @@ _HOMES = {
     "Retriever": "retrieval.retriever",
     "CaptionRewriter": "retrieval.providers.caption_rewrite",
     "PseudoTargetProvider": "retrieval.providers.pseudo_target",
+    "SearchOptions": "retrieval.request",
+    "SearchRequest": "retrieval.request",
+    "SearchService": "retrieval.service",
     "Weights": "retrieval.query",
 }
 

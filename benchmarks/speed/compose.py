@@ -12,7 +12,7 @@
 Weights are those in `weights.json`, tuned on the validation split. Drawings are made anew wherever time is measured.
 The last line of standard output is one JSON document.
 
-What this module does not know: how queries are answered and measured; those are `retrieval` and `pipelines/evaluate`.
+What this module does not know: how queries are answered and measured; those are `retrieval` and `pipelines.evaluation`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,19 +32,23 @@ import numpy as np
 from PIL import ImageFilter, ImageOps
 from PIL.Image import Image
 
+from benchmarks.harness.gallery import gallery
+from benchmarks.harness.methods import VARIANTS, possible
+from benchmarks.harness.options import cache_folder
 from benchmarks.speed.pictures import Panel, draw_panels
-from benchmarks.tasks.emojicir import VARIANTS, cache_folder, gallery, possible
-from indexer.bundled import CORPUS, QUERIES
+from benchmarks.tasks import emojicir
+from benchmarks.tasks.dataset import DataSet
 from indexer.collection import Collection
 from indexer.corpus.images import decode_image
+from indexer.embed import load_embedder
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write
-from pipelines.evaluation.emojicir import Split, by_family, read_queries
+from pipelines.evaluation.emojicir import Split, by_family
 from pipelines.evaluation.loop import Evaluation, JudgedQuery, evaluate
 from retrieval import GenerateOptions, Method, PseudoTargetProvider, Query, Retriever
-from retrieval.methods import load_composer
+from retrieval.methods import load_method
 from retrieval.metrics import bootstrap_interval, hit_rate_at, macro_mean
-from retrieval.stages import STAGES
+from retrieval.retriever import STAGES
 
 MODEL = "bundled:emoji-clip"
 STEPS = (1, 2, 4, 8, 16, 32)
@@ -70,11 +75,13 @@ class Bench:
     Attributes:
         collection: The gallery.
         queries: All of them.
+        corpus: Its documents, with their images.
         data: Where drawings are kept.
     """
 
     collection: Collection
     queries: Sequence[JudgedQuery]
+    corpus: Path
     data: Path
 
     def run(
@@ -104,7 +111,7 @@ class Bench:
         """The gallery's drawings, as files, by id."""
         import pyarrow.parquet as pq
 
-        table = pq.read_table(CORPUS, columns=["id", "image"])
+        table = pq.read_table(self.corpus, columns=["id", "image"])
         return dict(zip(table["id"].to_pylist(), table["image"].to_pylist(), strict=True))
 
     def picture(self, name: str) -> Image:
@@ -114,7 +121,7 @@ class Bench:
     @cached_property
     def cig(self) -> str:
         """The merge that `cig` has by default."""
-        return load_composer(Method.CIG).tuned
+        return load_method(Method.CIG).tuned
 
     @cached_property
     def plain(self) -> dict[str, Evaluation]:
@@ -260,6 +267,23 @@ def _panel(bench: Bench, query: JudgedQuery, label: str) -> Panel:
     return Panel(" ".join([*([f"{label}:"] if label else []), str(query.query.text)]), shown)
 
 
+@contextmanager
+def opened(limit: int | None, folder: Path) -> Iterator[Bench]:
+    """EmojiCIR's test split, ready to be asked.
+
+    Args:
+        limit: At most so many queries.
+        folder: Where the gallery and drawings are kept.
+    """
+    benchmark = emojicir.BENCHMARK
+    data = DataSet(benchmark.title, Path(), benchmark.home)
+    task = benchmark.task(data, Split.TEST.value, benchmark.choices.default)
+    task = task if limit is None else benchmark.limited(task, limit)
+    with gallery(benchmark.name, data, task, {}, load_embedder(MODEL), folder) as collection:
+        assert isinstance(task.corpus, Path)
+        yield Bench(collection, task.queries, task.corpus, folder)
+
+
 PARTS: Mapping[str, Callable[[Bench], Any]] = {
     "differences": differences,
     "steps": steps,
@@ -294,11 +318,9 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if options.json and options.json.exists():
         told = json.loads(options.json.read_text(encoding="utf-8"))
-    queries = read_queries(QUERIES, Split.TEST, options.limit)
-    with gallery(CORPUS, MODEL, options.data) as collection:
-        bench = Bench(collection, queries, options.data)
+    with opened(options.limit, options.data) as bench:
         for name in options.part:
-            told[name] = {"queries": len(queries), "cig": bench.cig, "rows": PARTS[name](bench)}
+            told[name] = {"queries": len(bench.queries), "cig": bench.cig, "rows": PARTS[name](bench)}
             if options.json:
                 atomic_write(options.json, json.dumps(told, indent=1).encode() + b"\n")
         if options.pictures:

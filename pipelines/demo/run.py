@@ -41,8 +41,7 @@ from pipelines.terminal.console import hushed_models
 from retrieval.methods import Method
 from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.results import Results
-from retrieval.retriever import Retriever
-from retrieval.stages import STAGES
+from retrieval.retriever import STAGES, Retriever
 from underdrawing import __version__
 
 if TYPE_CHECKING:

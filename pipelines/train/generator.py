@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.corpus.records import Entry
-from indexer.embed.clip.embedder import ClipEmbedder
-from indexer.embed.textual_inversion import Inversion, WordReader, load_inversion
+from indexer.embed.base import TrainableEncoder
+from indexer.embed.textual_inversion import Inversion, PseudoWordReader, load_inversion
 from indexer.errors import CallError
 from indexer.types import Item
 from pipelines.train.autoencoder import AutoencoderRecipe, encode_latents, train_autoencoder
@@ -68,15 +68,17 @@ def train_generator(records: Iterable[Entry], recipe: GeneratorRecipe, folder: P
         The last evaluation: metric name to value.
 
     Raises:
-        CallError: The model has no text tower that reads words, the corpus has nothing to train on, or the folder
-            holds another run.
+        CallError: The model has no text encoder that reads pseudo-words, the corpus has nothing to train on, or the
+            folder holds another run.
         MissingExtraError: diffusers is not installed.
     """
     from indexer.embed import load_embedder
 
     embedder = load_embedder(recipe.model, device=recipe.device)
-    if not isinstance(embedder, ClipEmbedder):
-        raise CallError(f"{recipe.model} has no text tower that reads words.", "Use a model of the CLIP family.")
+    if not isinstance(embedder, TrainableEncoder):
+        raise CallError(
+            f"{recipe.model} has no text encoder that reads pseudo-words.", "Use a model of the CLIP family."
+        )
     run = RunFolder.start(folder, recipe)
     templates = Templates(recipe.templates, recipe.values)
     data = CaptionedImages(records, recipe.size, templates, recipe.split_field, recipe.look)
@@ -115,7 +117,7 @@ class _Trainer:
         inside: Rows,
         held_out: Rows,
         recipe: GeneratorRecipe,
-        embedder: ClipEmbedder,
+        embedder: TrainableEncoder,
         codec: Path,
     ) -> None:
         import diffusers
@@ -138,7 +140,7 @@ class _Trainer:
         ])  # fmt: skip
         encoder, tokenizer = text_encoder_of(embedder, recipe.context)
         self.encoder, self.tokenizer = encoder.to(self.device), tokenizer
-        self.reader = WordReader(self.encoder.get_input_embeddings(), tokenizer, recipe.context)
+        self.reader = PseudoWordReader(self.encoder.get_input_embeddings(), tokenizer, recipe.context)
         start = load_inversion(recipe.inversion)
         if (start.config.feature_dim, start.config.word_dim) != (embedder.dim, self.reader.word_dim):
             raise CallError(
@@ -324,7 +326,7 @@ def _pieces(sentence: str, text: str) -> list[str]:
     return [piece.replace("{text}", text) for piece in sentence.split("{word}")]
 
 
-def _features(embedder: ClipEmbedder, pixels: npt.NDArray[np.uint8]) -> Tensor:
+def _features(embedder: TrainableEncoder, pixels: npt.NDArray[np.uint8]) -> Tensor:
     """Unit features of pictures, (n, dim)."""
     import torch
     from PIL import Image

@@ -74,9 +74,8 @@ class _Cig(Inversion):
             if own.note is not None:
                 answer[place] = replace(answer[place], notes=(*answer[place].notes, own.note))
             if own.artifact is not None:
-                answer[place] = replace(
-                    answer[place], artifacts={**answer[place].artifacts, "pseudo_target": own.artifact}
-                )
+                artifacts = {**answer[place].artifacts, "pseudo_target": own.artifact}
+                answer[place] = replace(answer[place], artifacts=artifacts)
         there = {place: own.reference for place, own in made.items() if own.reference is not None}
         vectors = {place: reference.vector for place, reference in there.items()}
         if self.merged_as is Modality.TEXT:

@@ -131,9 +131,8 @@ class Context:
             if not places:
                 continue
             outcome = model.try_encode([items[place] for place in places], Role.QUERY, instruction)
-            sound = np.isfinite(outcome.vectors).all(axis=1) & (
-                np.abs(outcome.vectors).max(axis=1, initial=0) > SMALLEST
-            )
+            largest = np.abs(outcome.vectors).max(axis=1, initial=0)  # NaN is above nothing
+            sound = (largest > SMALLEST) & (largest < np.inf)
             for row, vector, points in zip(outcome.rows.tolist(), outcome.vectors, sound.tolist(), strict=True):
                 found[places[row]] = vector if points else NOWHERE
             for row, error in outcome.errors.items():
@@ -174,10 +173,9 @@ class Context:
         if not resolved:
             return []
         chosen = self._references_of(resolved) if references is None else references
-        asked = [
-            (text, id(own), own) for each, own in zip(resolved, chosen, strict=True) for text in each.query.sentences
-        ]
-        distinct = {(text, own): reference for text, own, reference in asked}
+        distinct = {
+            (text, id(own)): own for each, own in zip(resolved, chosen, strict=True) for text in each.query.sentences
+        }
         rows = self._pseudo_targets.read(self.embedder, [text for text, _ in distinct], list(distinct.values()))
         vectors = dict(zip(distinct, rows, strict=True))
         return [
@@ -213,16 +211,7 @@ class Context:
         with self.stage("write"):
             stored = self._images_to_caption(list(wanted.values()))
             requests = [
-                RewriteRequest(
-                    str(query.text),
-                    None
-                    if query.caption is not None
-                    else stored[query.like]
-                    if query.like
-                    else query.items["image"][0].image,
-                    query.caption,
-                )
-                for query in wanted.values()
+                RewriteRequest(str(each.text), _to_caption(each, stored), each.caption) for each in wanted.values()
             ]
             written = self._captions.rewrite(requests)
         answer: list[Rewritten | None] = [None] * len(queries)
@@ -302,6 +291,12 @@ def require_images(queries: Sequence[Query]) -> None:
             for item in branch:
                 if isinstance(item.image, Path) and _missing(item.image):
                     raise unusable(name, place, len(queries), f"{printable(item.image)} does not exist.")
+
+
+def _to_caption(query: Query, stored: Mapping[str, ImageSource]) -> ImageSource | None:
+    if query.caption is not None:
+        return None
+    return query.items["image"][0].image if query.like is None else stored[query.like]
 
 
 def key_of(item: Item) -> object:

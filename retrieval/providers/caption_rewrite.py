@@ -96,6 +96,21 @@ class CaptionRewriter:
         self._anew = anew
         self._strict = strict
         self._device = checked_device(device)
+        self._models = self
+        """Where models are loaded: of those that share models, the first."""
+
+    def asked_for(self, *, anew: bool) -> CaptionRewriter:
+        """The same models and cache, asked again for what is in the cache, or not."""
+        other = CaptionRewriter(
+            self._captioner,
+            self._rewriter,
+            cache=self._cache.folder,
+            anew=anew,
+            strict=self._strict,
+            device=self._device,
+        )
+        other._models = self._models
+        return other
 
     def captioner(self) -> Captioner:
         """The captioner.
@@ -104,6 +119,8 @@ class CaptionRewriter:
             CallError: None was given.
             ModelError: It cannot be loaded.
         """
+        if self._models is not self:
+            return self._models.captioner()
         with loading():
             if self._captioner is None:
                 raise CallError(
@@ -122,6 +139,8 @@ class CaptionRewriter:
             CallError: None was given, or its name does not parse.
             ModelError: It cannot be loaded.
         """
+        if self._models is not self:
+            return self._models.rewriter()
         with loading():
             if self._rewriter is None:
                 raise CallError(

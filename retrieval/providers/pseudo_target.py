@@ -20,6 +20,7 @@ import numpy as np
 
 from indexer.arguments import finite, flag, require_kinds
 from indexer.deprecation import warn_renamed
+from indexer.embed.base import PseudoWordEncoder
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
 from indexer.errors import CallError, GeneratorError, StoreError, UnderdrawingError
@@ -32,7 +33,6 @@ from retrieval.scoring import Matrix, Vector
 
 if TYPE_CHECKING:
     from indexer.embed.base import Embedder
-    from indexer.embed.clip.embedder import ClipEmbedder
     from indexer.embed.textual_inversion import Inversion
 
 COMPANIONS = {"bundled:emoji-clip": ("bundled:emoji-inversion", "bundled:emoji-generator")}
@@ -126,8 +126,27 @@ class PseudoTargetProvider:
         self._regenerate = regenerate
         self._deadline_ms = deadline_ms
         self._device = checked_device(device)
+        self._models = self
+        """Where models are loaded and work is done: of those that share models, the first."""
         self._loaded: dict[str, Embedder] = {}
         self._drawing: tuple[int, ThreadPoolExecutor] | None = None
+
+    def asked_for(
+        self, options: GenerateOptions, *, regenerate: bool = False, deadline_ms: float | None = None
+    ) -> PseudoTargetProvider:
+        """The same models, cache and worker, asked for other pseudo-targets."""
+        other = PseudoTargetProvider(
+            self._inversion,
+            self._generator,
+            options,
+            template=self._template,
+            cache=self._cache.folder,
+            regenerate=regenerate,
+            deadline_ms=deadline_ms,
+            device=self._device,
+        )
+        other._models = self._models
+        return other
 
     def read(self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]) -> Matrix:
         """The vectors of sentences read with the words of references: (n, dim) float32, rows of unit length.
@@ -139,7 +158,7 @@ class PseudoTargetProvider:
         tower = self._reading(embedder)
         inversion = self.inversion(embedder)
         words = inversion.words(self._features(embedder, references, unit=inversion.config.normalized))
-        return tower.encode_worded(self.template(embedder), texts, words)
+        return tower.encode_pseudo_words(self.template(embedder), texts, words)
 
     def template(self, embedder: Embedder) -> str:
         """What sentences are read in; raises as `inversion`."""
@@ -176,11 +195,13 @@ class PseudoTargetProvider:
         """
         from indexer.embed.textual_inversion import Inversion, load_inversion
 
+        if self._models is not self:
+            return self._models.inversion(embedder)
         with loading():
             if not isinstance(self._inversion, Inversion):
                 source = self._inversion if self._inversion is not None else self._companion(embedder.name, 0)
                 self._inversion = load_inversion(source)
-        width = self._reading(embedder).reader.word_dim
+        width = self._reading(embedder).pseudo_word_reader.word_dim
         config = self._inversion.config
         if (config.feature_dim, config.word_dim) != (embedder.dim, width):
             raise CallError(
@@ -198,6 +219,8 @@ class PseudoTargetProvider:
             ModelError: It cannot be loaded.
             MissingExtraError: diffusers is not installed.
         """
+        if self._models is not self:
+            return self._models.generator(embedder)
         if self._generator is not None and not isinstance(self._generator, str | Path):
             return self._generator
         with loading():  # threads that ask at once get one generator; one that cannot be loaded is asked for anew
@@ -220,6 +243,8 @@ class PseudoTargetProvider:
 
     @property
     def _pool(self) -> ThreadPoolExecutor:
+        if self._models is not self:
+            return self._models._pool
         # One thread: models are not shared between threads, and drawings of a late call go first. A forked child has
         # none of its parent's threads, and starts its own.
         with loading():
@@ -329,18 +354,18 @@ class PseudoTargetProvider:
 
         if model == own.name:
             return own
+        if self._models is not self:
+            return self._models._embedder(model, own)
         with loading():
             if model not in self._loaded:
                 self._loaded[model] = load_embedder(model, device=self._device)
             return self._loaded[model]
 
     @staticmethod
-    def _reading(embedder: Embedder) -> ClipEmbedder:
-        from indexer.embed.clip.embedder import ClipEmbedder
-
-        if not isinstance(embedder, ClipEmbedder):
+    def _reading(embedder: Embedder) -> PseudoWordEncoder:
+        if not isinstance(embedder, PseudoWordEncoder):
             raise CallError(
-                f"{embedder.name} has no text tower that reads words.",
+                f"{embedder.name} has no text encoder that reads pseudo-words.",
                 "Use a model of the CLIP family, or another method.",
             )
         return embedder

@@ -54,7 +54,7 @@ def test_the_inversion_was_trained_for_the_model(embedder):
 def test_a_word_alone_finds_its_picture(embedder, pictures):
     vectors = embedder.encode_document([Item(image=picture) for picture in pictures])
     words = PseudoTargetProvider().inversion(embedder).words(vectors)
-    said = embedder.encode_worded("{word}", [""] * len(words), words)
+    said = embedder.encode_pseudo_words("{word}", [""] * len(words), words)
     found = (said @ vectors.T).argmax(1) == np.arange(len(vectors))
     assert found.mean() > 0.9
 

@@ -13,8 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.tasks.emojicir import CORPUS, QUERIES, VARIANTS, Split, gallery, read_queries
+from benchmarks.harness.gallery import gallery
+from benchmarks.harness.methods import VARIANTS
+from benchmarks.tasks.dataset import DataSet, Task
+from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
+from indexer.embed import load_embedder
+from pipelines.evaluation.emojicir import Split, read_queries
 from pipelines.evaluation.loop import JudgedQuery, evaluate
 from retrieval import PseudoTargetProvider, Retriever
 
@@ -49,7 +54,9 @@ def collection(queries: list[JudgedQuery], tmp_path_factory: pytest.TempPathFact
     table = pq.read_table(CORPUS)
     keep = [name in named or place % DISTRACTORS == 0 for place, name in enumerate(table["id"].to_pylist())]
     pq.write_table(table.filter(pa.array(keep)), folder / "corpus.parquet")
-    with gallery(folder / "corpus.parquet", "bundled:emoji-clip", folder) as opened:
+    task = Task(queries, corpus=folder / "corpus.parquet", ids=frozenset({"any"}))
+    model = load_embedder("bundled:emoji-clip")
+    with gallery("emojicir", DataSet("EmojiCIR", Path(), ""), task, {}, model, folder) as opened:
         yield opened
 
 

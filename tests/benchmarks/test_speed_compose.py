@@ -139,8 +139,6 @@ def test_a_wrong_limit_is_told(run):
 
 
 def test_options_go_to_the_drawings(data):
-    with speed_compose.gallery(speed_compose.CORPUS, speed_compose.MODEL, data / "cache") as collection:
-        queries = speed_compose.read_queries(speed_compose.QUERIES, speed_compose.Split.TEST, 2)
-        bench = speed_compose.Bench(collection, queries, data / "cache")
+    with speed_compose.opened(2, data / "cache") as bench:
         bench.run(bench.cig, options=GenerateOptions(steps=1, images=2))
     assert len(list((data / "cache" / "drawings").rglob("*.png"))) == 4

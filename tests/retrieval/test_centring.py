@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+from retrieval.modality_gap import _modality
 
 from indexer import Collection
 from indexer.metadata.publish import NewDocument
@@ -13,7 +14,6 @@ from indexer.vectors.centered import centred
 from indexer.vectors.modality_gap import query_mean
 from indexer.vectors.unit import unit_rows
 from retrieval import Query, Retriever
-from retrieval.modality_gap import _modality
 from retrieval.query import Averaged, Drawn, Joint, Worded, Written
 
 METHODS = ["text", "image", "sum", "slerp", "product", "shift"]

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_collection import FakeSnapshot, stored
+from retrieval.methods.folding import Linear
 
 from indexer.vectors.protocol import Plan
 from retrieval import ranking
-from retrieval.methods.folding import Linear
 from retrieval.ranking import Scope, find, places
 
 FIRST = FakeSnapshot.FIRST

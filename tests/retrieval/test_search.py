@@ -13,8 +13,8 @@ from indexer.errors import CallError, FilterError, QueryError, SnapshotGoneError
 from indexer.types import Item, Modality
 from retrieval import Method, Query, Retriever, Weights, ranking
 from retrieval.methods import load_weights
+from retrieval.retriever import STAGES
 from retrieval.scoring import order
-from retrieval.stages import STAGES
 
 PLENTY = 100
 OTHERS = (Method.INVERSION, Method.CIG, Method.CAPTION, Method.JOINT)

@@ -24,8 +24,8 @@ from retrieval import Query, Retriever, Weights
 from retrieval.methods import Merge, load_weights
 from retrieval.providers.generation import GenerateOptions
 from retrieval.providers.pseudo_target import PseudoTargetProvider
+from retrieval.retriever import STAGES
 from retrieval.scoring import unit
-from retrieval.stages import STAGES
 
 METHODS = [("inversion", Merge.EMBED), *(("cig", merge) for merge in Merge)]
 MERGES = list(Merge)
@@ -86,7 +86,7 @@ def vector(model, picture):
 
 def read(model, inversion, text, picture_vector):
     words = inversion.words(np.asarray(picture_vector, np.float32)[None])
-    return model.encode_worded(inversion.config.template, [text], words)[0]
+    return model.encode_pseudo_words(inversion.config.template, [text], words)[0]
 
 
 def drawn(results):
@@ -461,9 +461,9 @@ def test_a_batch_is_its_queries_one_by_one_and_rank_agrees(retriever, references
 
 def test_a_batch_reads_all_its_sentences_at_once(retriever, references, model, monkeypatch):
     calls = []
-    real = model.encode_worded
+    real = model.encode_pseudo_words
     monkeypatch.setattr(
-        model, "encode_worded", lambda t, texts, words: calls.append(list(texts)) or real(t, texts, words)
+        model, "encode_pseudo_words", lambda t, texts, words: calls.append(list(texts)) or real(t, texts, words)
     )
     queries = [Query(text=text, image=references[8]) for text in ("one", "two", "one")]
     retriever(merge="reinvert").search_batch(queries)
@@ -502,7 +502,9 @@ def test_what_does_not_fit_the_model_is_refused_with_the_numbers(retriever, quer
     with pytest.raises(ModelError, match="no inversion at /nowhere"):
         retriever("inversion", inversion="/nowhere").search(query)
     source.model = load_embedder(f"fake:{DIM}")
-    with pytest.raises(CallError, match="fake:24 has no text tower that reads words. Use a model of the CLIP family"):
+    with pytest.raises(
+        CallError, match="fake:24 has no text encoder that reads pseudo-words. Use a model of the CLIP family"
+    ):
         retriever("inversion").search(query)
 
 
@@ -606,7 +608,7 @@ def test_another_template_is_read_in_place_of_the_inversions_own(retriever, quer
     [encoded] = retriever("inversion", template=template).encode([query])
     words = tiny_inversion().words(vector(model, query.image)[None])
     np.testing.assert_allclose(
-        encoded.vectors["inversion"], model.encode_worded(template, ["at night"], words)[0], atol=1e-5
+        encoded.vectors["inversion"], model.encode_pseudo_words(template, ["at night"], words)[0], atol=1e-5
     )
     assert pseudo_targets(template=template).template(model) == template
     assert pseudo_targets().template(model) == tiny_inversion().config.template

@@ -17,7 +17,7 @@ from tiny_models import DIM, WIDTH, native_clip, published_phi, tiny_clip, tiny_
 from typer.testing import CliRunner
 
 from indexer.embed import load_embedder
-from indexer.embed.textual_inversion import WordReader, load_inversion
+from indexer.embed.textual_inversion import PseudoWordReader, load_inversion
 from indexer.errors import CallError
 from pipelines.cli.app import app
 from pipelines.train import autoencoder, generator
@@ -95,7 +95,7 @@ def test_the_text_encoder_has_the_hidden_states_of_the_tower(activation: str, tm
     embedder = load_embedder(f"open_clip:{folder}")
     encoder, tokenizer = text_encoder_of(embedder, 12)
     assert encoder.config.hidden_act == activation
-    reader = WordReader(encoder.get_input_embeddings(), tokenizer, 12)
+    reader = PseudoWordReader(encoder.get_input_embeddings(), tokenizer, 12)
     tokens, _ = reader.tokenise("{text}", TEXTS)
     theirs = []
     handle = embedder.model.text.ln_final.register_forward_hook(lambda *each: theirs.append(each[2]))
@@ -274,7 +274,7 @@ def test_an_inversion_of_another_model_is_refused_with_the_numbers(recipe: Gener
     tiny_inversion(feature=8).save(tmp_path / "inversion")
     with pytest.raises(CallError, match=f"turns 8 numbers into words of {WIDTH}; .* has features of {DIM} and words"):
         train_generator(corpus(), replace(recipe, inversion=str(tmp_path / "inversion"), steps=1), tmp_path / "run")
-    with pytest.raises(CallError, match="fake:8 has no text tower that reads words"):
+    with pytest.raises(CallError, match="fake:8 has no text encoder that reads pseudo-words"):
         train_generator(corpus(), replace(recipe, model="fake:8"), tmp_path / "fake")
 
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.loading import loading
-from indexer.embed.textual_inversion import Inversion, WordReader, load_inversion
+from indexer.embed.textual_inversion import Inversion, PseudoWordReader, load_inversion
 from indexer.errors import CallError, GeneratorError, MissingExtraError, ModelError
 from indexer.files.atomic import file_digest
 from indexer.types import JsonValue
@@ -83,7 +83,7 @@ class PseudoTargetGenerator:
         self._encoders = [encoder for encoder, _ in encoders]
         self._readers = [
             # A tokenizer that knows no limit says 10^30.
-            WordReader(
+            PseudoWordReader(
                 encoder.get_input_embeddings(),
                 tokenizer,
                 min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings)),
