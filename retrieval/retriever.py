@@ -370,7 +370,7 @@ class Retriever:
     def _compose(self, view: View, resolved: Sequence[Resolved]) -> list[Composed]:
         weights = self._weights_for(view)
         if isinstance(view, CentredSnapshot):
-            resolved = without_gap(resolved, self._method, view, view.plain.space)
+            resolved = without_gap(resolved, self._method, view.vectors, view.plain.space)
         return [
             self._method.compose(
                 each,

@@ -17,8 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from retrieval.hydrate import Ranking
-
 from benchmarks.harness.protocol import Choices, Protocol
 from indexer.corpus.paths import MAX_BYTES, read_file
 from indexer.corpus.records import Corpus
@@ -26,6 +24,7 @@ from indexer.errors import CallError, ItemError, QueryError
 from indexer.types import Center, Parts
 from pipelines.evaluation.loop import Ranked
 from pipelines.evaluation.qrels import JudgedQuery, Plan, Precision
+from retrieval.documents import Ranking
 from retrieval.query import Query
 
 Box = tuple[float, float, float, float]

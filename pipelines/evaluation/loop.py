@@ -225,7 +225,7 @@ def _ranked(judged: Sequence[JudgedQuery], retriever: Retriever, k: int, plan: P
         encoded = retriever.encode([query.query for query in batch])
         ranked.seconds["encode"] += time.perf_counter() - begin
         ranked.notes.update(note for each in encoded for note in each.notes)
-        about = [each.pseudo_target for each in encoded if each.pseudo_target is not None]
+        about = [each.artifacts["pseudo_target"] for each in encoded if "pseudo_target" in each.artifacts]
         ranked.drawings.update("cached" if each["cached"] else "drawn" for each in about)
         _rank(batch, encoded, retriever, k, plan, ranked)
     return ranked

@@ -15,19 +15,19 @@ What this module does not know: embedders, collections, how documents are found.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from indexer.errors import QueryError
-from indexer.types import HelpfulEnum, JsonValue, Modality, Role
+from indexer.types import HelpfulEnum, Ids, JsonValue, Modality, Role, Vectors
 from retrieval.query import Query, Weights
 from retrieval.scoring import Linear, ScoringFunction, Vector, weighted_sum
 
 if TYPE_CHECKING:
-    from indexer.snapshot import Snapshot, Space
+    from indexer.snapshot import Space
     from retrieval.methods.context import Context
 
 BOTH = ("text", "image")
@@ -236,18 +236,20 @@ def mean_of(space: Space, modality: Modality, *roles: Role) -> tuple[Vector, tup
     return np.zeros(space.dim, np.float32), (note,)
 
 
-def without_gap(resolved: Sequence[Resolved], method: SearchMethod, view: Snapshot, plain: Space) -> list[Resolved]:
+def without_gap(
+    resolved: Sequence[Resolved], method: SearchMethod, stored: Callable[[Ids], Vectors], space: Space
+) -> list[Resolved]:
     """The same queries for a centered view: every vector less the mean of its modality, of unit length again.
 
     Args:
         resolved: With the vectors that the model gave.
         method: Says what each of them is the vector of.
-        view: Whose space they are compared in. A stored reference stands there already.
-        plain: The collection's own space, with the means.
+        stored: The vectors of ids in the centered view, where a stored reference stands already.
+        space: The collection's own, with the means.
     """
     from indexer.vectors.modality_gap import query_mean
 
-    means = {modality: np.asarray(query_mean(plain, modality), np.float32) for modality in Modality}
+    means = {modality: np.asarray(query_mean(space, modality), np.float32) for modality in Modality}
     answer = []
     for each in resolved:
         kinds = method.branches(each.query)
@@ -256,6 +258,6 @@ def without_gap(resolved: Sequence[Resolved], method: SearchMethod, view: Snapsh
             for name, vector in each.vectors.items()
         }
         if each.reference is not None and "image" in vectors:
-            vectors["image"] = view.vectors(np.array([each.reference], np.int64))[0]
+            vectors["image"] = stored(np.array([each.reference], np.int64))[0]
         answer.append(replace(each, vectors=vectors))
     return answer

@@ -28,7 +28,7 @@ class Inversion(TwoParts):
     help = "the text read with the reference's pseudo-word (Pic2Word, SEARLE, LinCIR)"
     tuned = "inversion"
     reads = frozenset({"inversion", "image", "negative"})
-    needs: tuple[Helper, ...] = (Helper.INVERSION,)
+    needs = (Helper.INVERSION,)
 
     def branches(self, query: Query) -> Mapping[str, Modality]:
         """With both parts, the text with the pseudo-word in place of the text."""

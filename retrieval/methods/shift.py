@@ -35,11 +35,9 @@ class Shift(TwoParts):
 
     def branches(self, query: Query) -> Mapping[str, Modality]:
         """All parts of the query, and its caption where it has one."""
-        return (
-            query.branches | {"caption": Modality.TEXT}
-            if query.is_composed and query.caption is not None
-            else query.branches
-        )
+        if query.caption is None or not query.is_composed:
+            return query.branches
+        return {**query.branches, "caption": Modality.TEXT}
 
     def resolve(self, context: Context, queries: Sequence[Query]) -> list[Resolved]:
         """With a caption, the caption, and the caption with the text in place of the text."""

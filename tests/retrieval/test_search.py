@@ -235,7 +235,7 @@ def test_a_missing_file_and_a_bad_filter_are_told_before_the_model_is_loaded(tmp
     with Collection.open(tmp_path / "c", FakeEmbedder(8)) as made:
         made.add([Document("a", text="a cat")])
     with Unloaded.open(tmp_path / "c") as shop:
-        with pytest.raises(QueryError, match=r"none\.png does not exist\. Give another picture"):
+        with pytest.raises(QueryError, match=r"none\.png does not exist\. Give another image"):
             Retriever(shop).search(Query(text="cat", image=tmp_path / "none.png"))
         with pytest.raises(FilterError, match=r"\$near"):
             Retriever(shop).search(Query(text="cat"), where={"price": {"$near": 5}})

@@ -578,7 +578,7 @@ def test_other_wordings_are_averaged_in_every_branch(retriever, references, mode
 
 
 def drawn_of(encoded):
-    return [opened(file) for file in encoded.pseudo_target["paths"]]
+    return [opened(file) for file in encoded.artifacts["pseudo_target"]["paths"]]
 
 
 def test_what_is_drawn_is_drawn_from_the_text_alone(retriever, references, generator):
