@@ -178,7 +178,10 @@ def _left_out(each: Resolved, digests: Sequence[str], copies: dict[str, list[tup
     if others:
         named = ", ".join(repr(name) for _, name in others[:NAMED])
         more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
-        notes = (f"Left out {named}{more}: the image is the reference itself, byte for byte. keep_reference keeps it.",)
+        notes = (
+            f"Left out {named}{more}: the image is the reference itself, byte for byte. `keep_reference=True` keeps "
+            "it.",
+        )
     return LeftOut(np.array([*own, *(vector for vector, _ in others)], np.int64), notes)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from indexer.types import Modality
 from retrieval.methods.base import Helper, Resolved, TwoParts, WeightsByName
@@ -28,7 +28,7 @@ class Inversion(TwoParts):
     help = "the text read with the reference's pseudo-word (Pic2Word, SEARLE, LinCIR)"
     tuned = "inversion"
     reads = frozenset({"inversion", "image", "negative"})
-    needs = (Helper.INVERSION,)
+    needs: ClassVar[tuple[Helper, ...]] = (Helper.INVERSION,)
 
     def branches(self, query: Query) -> Mapping[str, Modality]:
         """With both parts, the text with the pseudo-word in place of the text."""
