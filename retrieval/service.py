@@ -22,7 +22,6 @@ from retrieval.methods import Merge, Method
 from retrieval.methods.context import require_images, stored_references
 from retrieval.methods.weights import preferred
 from retrieval.providers.caption_rewrite import CaptionRewriter
-from retrieval.providers.generation.protocol import GenerateOptions
 from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.request import SearchOptions, SearchRequest, fields_of
 from retrieval.results import Results
@@ -45,8 +44,8 @@ class SearchService:
         defaults: What requests leave open. A default that the method does not read is passed over.
         device: Where helper models run: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
         cache: The folder where pseudo-targets and captions are cached; None for the user's cache folder.
-        template: What pseudo-words are read in, in place of the inversion's own; with `{word}` once, and `{text}`.
-        strict: Raise where a caption cannot be had, in place of searching with less and a note.
+        pseudo_targets: What makes pseudo-words and pseudo-targets for requests that name no models for it.
+        captions: What captions and rewrites for requests that name no models for it.
 
     Raises:
         CallError: There is no collection, or one that cannot be searched.
@@ -59,8 +58,8 @@ class SearchService:
         defaults: SearchOptions | None = None,
         device: str = AUTO,
         cache: Path | None = None,
-        template: str | None = None,
-        strict: bool = False,
+        pseudo_targets: PseudoTargetProvider | None = None,
+        captions: CaptionRewriter | None = None,
     ) -> None:
         self._collections: Mapping[str, Source] = (
             dict(collections) if isinstance(collections, Mapping) else {"": collections}
@@ -72,9 +71,8 @@ class SearchService:
         self._defaults = defaults or SearchOptions()
         self._device = checked_device(device)
         self._cache = cache
-        self._template = template
-        self._strict = strict
-        self._helpers: dict[tuple[Any, ...], Any] = {}
+        given = {("pseudo-targets", None, None): pseudo_targets, ("captions", None, None): captions}
+        self._providers: dict[tuple[str, Any, Any], Any] = {key: made for key, made in given.items() if made}
         self._making = threading.Lock()
 
     @property
@@ -217,18 +215,21 @@ class SearchService:
             lambda: PseudoTargetProvider(
                 options.inversion,
                 options.generator,
-                template=self._template,
                 cache=None if self._cache is None else self._cache / "drawings",
                 device=self._device,
             ),
         )
-        how = GenerateOptions(
-            steps=options.steps,
-            guidance=options.guidance,
-            images=options.pseudo_target_count or 1,
-            seed=options.seed or 0,
-        )
-        return made.asked_for(how, regenerate=options.regenerate, deadline_ms=options.deadline_ms)
+        changes = {
+            name: value
+            for name, value in (
+                ("steps", options.steps),
+                ("guidance", options.guidance),
+                ("images", options.pseudo_target_count),
+                ("seed", options.seed),
+            )
+            if value is not None
+        }
+        return made.asked_for(changes, regenerate=options.regenerate, deadline_ms=options.deadline_ms)
 
     def captions(self, options: SearchOptions) -> CaptionRewriter:
         """What captions and rewrites; its models are those of all such requests."""
@@ -238,7 +239,6 @@ class SearchService:
                 options.captioner,
                 options.rewriter,
                 cache=None if self._cache is None else self._cache / "sentences",
-                strict=self._strict,
                 device=self._device,
             ),
         )
@@ -281,11 +281,11 @@ class SearchService:
         except UnderdrawingError as error:
             return error
 
-    def _once(self, key: tuple[Any, ...], make: Callable[[], Made]) -> Made:
+    def _once(self, key: tuple[str, Any, Any], make: Callable[[], Made]) -> Made:
         with self._making:
-            if key not in self._helpers:
-                self._helpers[key] = make()
-            made: Made = self._helpers[key]
+            if key not in self._providers:
+                self._providers[key] = make()
+            made: Made = self._providers[key]
             return made
 
 

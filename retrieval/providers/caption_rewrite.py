@@ -100,7 +100,9 @@ class CaptionRewriter:
         """Where models are loaded: of those that share models, the first."""
 
     def asked_for(self, *, anew: bool) -> CaptionRewriter:
-        """The same models and cache, asked again for what is in the cache, or not."""
+        """The same models and cache, which write again what is in the cache where `anew`."""
+        if not anew or self._anew:
+            return self
         other = CaptionRewriter(
             self._captioner,
             self._rewriter,

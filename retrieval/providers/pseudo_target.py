@@ -12,9 +12,9 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -132,17 +132,25 @@ class PseudoTargetProvider:
         self._drawing: tuple[int, ThreadPoolExecutor] | None = None
 
     def asked_for(
-        self, options: GenerateOptions, *, regenerate: bool = False, deadline_ms: float | None = None
+        self, changes: Mapping[str, Any], *, regenerate: bool = False, deadline_ms: float | None = None
     ) -> PseudoTargetProvider:
-        """The same models, cache and worker, asked for other pseudo-targets."""
+        """The same models, cache and worker, asked for other pseudo-targets.
+
+        Args:
+            changes: Fields of `GenerateOptions`, over the provider's own.
+            regenerate: Generate again what is in the cache, also where the provider does not.
+            deadline_ms: In place of the provider's own, if not None.
+        """
+        if not changes and not regenerate and deadline_ms is None:
+            return self
         other = PseudoTargetProvider(
             self._inversion,
             self._generator,
-            options,
+            replace(self._options, **changes),
             template=self._template,
             cache=self._cache.folder,
-            regenerate=regenerate,
-            deadline_ms=deadline_ms,
+            regenerate=regenerate or self._regenerate,
+            deadline_ms=self._deadline_ms if deadline_ms is None else deadline_ms,
             device=self._device,
         )
         other._models = self._models

@@ -12,7 +12,16 @@ from PIL import Image
 from indexer import Collection, Document
 from indexer.errors import CallError, FilterError, QueryError, RequestError, UnderdrawingError
 from indexer.types import Center
-from retrieval import Query, Retriever, SearchOptions, SearchRequest, SearchService, Weights
+from retrieval import (
+    GenerateOptions,
+    PseudoTargetProvider,
+    Query,
+    Retriever,
+    SearchOptions,
+    SearchRequest,
+    SearchService,
+    Weights,
+)
 from retrieval.providers.generation import diffusion
 
 COLORS = ("red", "green", "blue", "gray", "black", "white")
@@ -72,7 +81,6 @@ def test_defaults_fill_what_a_request_leaves_open_and_its_method_reads(shop):
     assert service.search(SearchRequest(text="a", like="red")).method == "sum"
     answer = service.search(SearchRequest(text="in blue", like="red", method="caption", caption="a square"))
     assert answer.written["sentence"] == "a square, in blue"
-    assert "table:none.json" in str(service.captions(SearchOptions(captioner="table:none.json"))._captioner)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +201,22 @@ def test_a_request_for_pseudo_targets_reaches_the_generator_of_all(painted, tmp_
     assert [options.seed for _, options in generator.calls] == [7, 8, 8]
     assert loaded == ["the-generator"]
     assert (tmp_path / "cache" / "drawings").is_dir()
+
+
+def test_a_provider_at_hand_is_asked_with_its_own_options_where_a_request_has_none(made, closing, tmp_path):
+    folder, model = made
+    generator = drawing_models.Painter(model)
+    provider = PseudoTargetProvider(
+        folder.parent / "inversion", generator, GenerateOptions(steps=5, seed=3), cache=tmp_path / "cache"
+    )
+    service = SearchService(closing(Collection.open(folder, model)), pseudo_targets=provider)
+    service.search(SearchRequest(text="at night", like="red.png", method="cig"))
+    service.search(SearchRequest(text="at night", like="red.png", seed=4))
+    assert [(options.steps, options.seed) for _, options in generator.calls] == [(5, 3), (5, 4)]
+    other = SearchRequest(
+        text="at night", like="red.png", inversion=folder.parent / "inversion", generator="bundled:none"
+    )
+    assert "No pseudo-target" in service.search(other).notes[0]
 
 
 def test_a_stream_answers_at_once_and_again(painted):
