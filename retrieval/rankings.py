@@ -16,7 +16,7 @@ from retrieval.methods.base import Composed, Resolved
 from retrieval.ranking import Scope, find, places, score
 
 if TYPE_CHECKING:
-    from retrieval.ranking import View
+    from indexer.snapshot import Snapshot
 
 Answer = TypeVar("Answer")
 
@@ -25,11 +25,11 @@ class Rankings(ABC):
     """The part of a retriever that ranks resolved queries. A subclass composes them, and pins a view."""
 
     @abstractmethod
-    def _compose(self, view: View, resolved: Sequence[Resolved]) -> list[Composed]:
+    def _compose(self, view: Snapshot, resolved: Sequence[Resolved]) -> list[Composed]:
         """Resolved queries with the retriever's weights."""
 
     @abstractmethod
-    def _on_view(self, work: Callable[[View], Answer]) -> Answer:
+    def _on_view(self, work: Callable[[Snapshot], Answer]) -> Answer:
         """Work on the newest generation, as it is searched; once more where it is compacted away meanwhile."""
 
     def rank(
@@ -54,7 +54,7 @@ class Rankings(ABC):
         flag(keep_references, "keep_references")
         flag(keep_ties, "keep_ties")
 
-        def work(snapshot: View) -> list[Ranking]:
+        def work(snapshot: Snapshot) -> list[Ranking]:
             if not len(snapshot):
                 return [Ranking((), ())] * len(encoded)
             hidden = hidden_from(snapshot, encoded, exclude, keep_references)
@@ -88,7 +88,7 @@ class Rankings(ABC):
         documents = [names(each, "documents") for each in one_each(documents, "documents", len(encoded))]
         flag(keep_references, "keep_references")
 
-        def work(snapshot: View) -> list[tuple[int, ...]]:
+        def work(snapshot: Snapshot) -> list[tuple[int, ...]]:
             hidden = hidden_from(snapshot, encoded, exclude, keep_references)
             functions = [each.scoring for each in self._compose(snapshot, encoded)]
             return places(snapshot, functions, vector_ids_of(snapshot, documents), Scope(hidden=hidden))
@@ -108,7 +108,7 @@ class Rankings(ABC):
         encoded = all_resolved(encoded)
         documents = [names(each, "documents") for each in one_each(documents, "documents", len(encoded))]
 
-        def work(snapshot: View) -> list[Ranking]:
+        def work(snapshot: Snapshot) -> list[Ranking]:
             ids = vector_ids_of(snapshot, documents)
             composed = self._compose(snapshot, encoded)
             found = [score(snapshot, each.scoring, own) for each, own in zip(composed, ids, strict=True)]

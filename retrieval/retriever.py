@@ -19,7 +19,6 @@ from indexer.arguments import finite, flag, require_kinds
 from indexer.deprecation import renamed_arguments
 from indexer.errors import CallError, QueryError, SnapshotGoneError
 from indexer.types import Center, Modality
-from indexer.vectors.centered import CentredSnapshot, centred
 from retrieval.arguments import Source, checked_k, queries_of, require_collection, require_query, scope_of
 from retrieval.documents import hits_of, leave_out, references_of
 from retrieval.methods import Composed, Merge, Method, Refining, Resolved, Tuned, load_method, load_weights
@@ -37,7 +36,6 @@ from retrieval.results import Results
 if TYPE_CHECKING:
     from indexer.metadata.filters import Where
     from indexer.snapshot import Snapshot
-    from retrieval.ranking import View
 
 Answer = TypeVar("Answer")
 Names: TypeAlias = Sequence[str]
@@ -220,14 +218,14 @@ class Retriever(Rankings):
             with timed(took, "draw"):
                 resolved = self._refine(context, resolved, scope)
         with timed(took, "compose"):
-            view = centred(snapshot, self._center)
+            view = snapshot.centered(self._center)
             composed = self._compose(view, resolved)
         with timed(took, "search"):
             depth = k if self._rerank is None else max(k, self._rerank.depth)
             found = find(view, [each.scoring for each in composed], depth, scope)
         with timed(took, "documents"):
             hits = hits_of(view, composed, found, depth)
-        notes = ((view.remark,) if isinstance(view, CentredSnapshot) else ()) + snapshot.remarks
+        notes = view.notes
         if scope.where is not None:
             notes += snapshot.filter_notes(scope.where)
         scales = [each.scoring.scale for each in composed]
@@ -264,7 +262,7 @@ class Retriever(Rankings):
             return answer
         chosen = [place for place, each in enumerate(resolved) if self._refining.refines(each.query)]
         if self._gate is not None and chosen:
-            view = centred(context.snapshot, self._center)
+            view = context.snapshot.centered(self._center)
             functions = [each.scoring for each in self._compose(view, [resolved[place] for place in chosen])]
             hidden = scope.hidden or references_of(resolved)
             found = find(view, functions, 2, replace(scope, hidden=[hidden[place] for place in chosen]))
@@ -278,9 +276,9 @@ class Retriever(Rankings):
             answer[place] = each
         return answer
 
-    def _compose(self, view: View, resolved: Sequence[Resolved]) -> list[Composed]:
+    def _compose(self, view: Snapshot, resolved: Sequence[Resolved]) -> list[Composed]:
         weights = self._weights_for(view)
-        if isinstance(view, CentredSnapshot):
+        if view.center is not Center.OFF:
             resolved = without_gap(resolved, self._method, view.vectors, view.plain.space)
         return [
             self._method.compose(
@@ -291,10 +289,10 @@ class Retriever(Rankings):
             for each in resolved
         ]
 
-    def _tuned(self, view: View) -> Tuned:
+    def _tuned(self, view: Snapshot) -> Tuned:
         return load_weights(view.space.model, self._method.tuned, self._method.defaults)
 
-    def _weights_for(self, view: View) -> dict[str, float]:
+    def _weights_for(self, view: Snapshot) -> dict[str, float]:
         """The weights of queries that bring none, by name; kept, since a collection has the same model every time."""
         model, weights = self._settled
         if model != view.space.model:
@@ -314,8 +312,8 @@ class Retriever(Rankings):
                 raise QueryError(f"The method {self.method} does not read the weight {name}.", f"It reads: {known}.")
         return weights
 
-    def _on_view(self, work: Callable[[View], Answer]) -> Answer:
-        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._center)))
+    def _on_view(self, work: Callable[[Snapshot], Answer]) -> Answer:
+        return self._on_snapshot(lambda snapshot: work(snapshot.centered(self._center)))
 
     def _on_snapshot(self, work: Callable[[Snapshot], Answer]) -> Answer:
         """Work on the newest generation; once more where that one is compacted away meanwhile."""

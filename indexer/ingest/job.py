@@ -48,7 +48,7 @@ from indexer.metadata.publish import FinishedShard
 from indexer.reasons import Reason
 from indexer.types import Document, PassedOver, Rejected
 from indexer.validate import checked_id
-from indexer.vectors.building import OnProgress
+from indexer.vectors.protocol import OnProgress
 
 __all__ = ["Progress", "Summary", "index_corpus"]
 
