@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,10 @@ from indexer.metadata.starting import start
 from indexer.snapshot import Snapshot, StoredDocument
 from indexer.types import Document, Modality, Parts, Role, Vectors
 from indexer.vectors.cache import CachedIndex, cached_indexes
-from indexer.vectors.local import LocalStore
 from indexer.vectors.opening import COVERED
 from indexer.vectors.protocol import BuiltIndex, IndexKind, IndexSettings, OnProgress, VectorStore
 from indexer.vectors.selection import CODED_ROWS
+from indexer.vectors.stores import STORES, keep, settings_for
 
 
 class Collection:
@@ -77,7 +78,8 @@ class Collection:
         *,
         create: bool = True,
         parts: Parts | str | None = None,
-        index: IndexSettings | IndexKind | str | None = None,
+        index: IndexSettings | IndexKind | str | Mapping[str, Any] | None = None,
+        vector_store: str | None = None,
         database: str | None = None,
         dtype: Dtype | str | None = None,
         device: str = AUTO,
@@ -92,7 +94,10 @@ class Collection:
                 and if given must be the one it was made with.
             create: Start one if there is none.
             parts: Which parts of documents are embedded; fixed when it is started (`auto` unless told).
-            index: How to search it: `IndexSettings`, or the name of a kind, such as "hnsw". Opening builds nothing.
+            index: How to search it through this handle: `IndexSettings`, or changes to those that the collection keeps,
+                {"recall": 0.99} or the name of a kind, such as "hnsw". `build_index` keeps them. Opening builds nothing.
+            vector_store: The name of the store that searches vectors, one of `indexer.vectors.stores.STORES`; `local`
+                when a collection is started, unless told. It is kept with `index`.
             database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
             dtype: Arithmetic of the model, if it is loaded by name; fixed when it is started (float32 unless told).
             device: Where the model runs: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`. Vectors
@@ -111,7 +116,7 @@ class Collection:
             DeviceError: This machine has no such device.
             CallError: There is no device of that name, `database` is no URL of a database that can be used, or the
                 collection has another.
-            UnknownNameError: There is no such kind of index.
+            UnknownNameError: There is no such kind of index, setting, or vector store.
         """
         folder = arguments.folder(path, "path")
         adding.require_opening(model)
@@ -119,11 +124,13 @@ class Collection:
         arguments.flag(trust, "trust")
         arguments.flag(auto_compact, "auto_compact")
         checked_device(device)
-        if not isinstance(index, IndexSettings):
-            index = IndexSettings(kind=IndexKind.AUTO if index is None else IndexKind(index))
+        IndexSettings().changed(index)  # before a model is fetched
+        if vector_store is not None:
+            STORES.get(vector_store)
         if database is not None:
             parse_url(database)  # before a model is fetched
-        if not Layout.exists(folder):
+        starts = not Layout.exists(folder)
+        if starts:
             if not create or model is None:
                 raise CollectionNotFoundError(
                     f"There is no collection at {folder}.",
@@ -135,6 +142,10 @@ class Collection:
             model = embedder
         layout, base, space = open_metadata(folder, database)
         try:
+            layout = replace(layout, vector_store=vector_store or layout.vector_store)
+            settings = settings_for(layout, index)
+            if starts:
+                layout = keep(layout, settings)
             if parts is not None and Parts(parts) is not space.parts:
                 raise SpaceMismatchError(
                     f"{folder} embeds the parts {space.parts.value!r} of documents, not {Parts(parts).value!r}.",
@@ -145,7 +156,7 @@ class Collection:
             lazy = LazyEmbedder(
                 model if model is not None else space.model, kept, device, chosen_by=folder if unnamed else None
             )
-            collection = cls(layout, base, space, index, lazy, auto_compact)
+            collection = cls(layout, base, space, settings, lazy, auto_compact)
             if model is not None:
                 require_same_space(folder, lazy.comparable(space, folder), space)
         except BaseException:
@@ -214,7 +225,7 @@ class Collection:
     @cached_property
     def store(self) -> VectorStore:
         """What opens and builds its vectors, with `settings`."""
-        return LocalStore(self.layout, self.settings)
+        return STORES.get(self.layout.vector_store)(self.layout, self.settings)
 
     @property
     def device(self) -> str:
@@ -302,10 +313,11 @@ class Collection:
         self,
         queries: Mapping[str, Vectors] | None = None,
         *,
+        settings: IndexSettings | IndexKind | str | Mapping[str, Any] | None = None,
         coverage: float = 1.0,
         on_progress: OnProgress | None = None,
     ) -> list[BuiltIndex]:
-        """Build the index that searches with these settings use; nothing else ever builds one but `index_corpus`.
+        """Build the index that searches use, and keep its settings; nothing else builds one but `index_corpus`.
 
         It is built aside: searches go on meanwhile, and use it as soon as it is there, in other processes too. An
         approximate index is tuned until every kind of query reaches the recall of the settings, or is answered exactly
@@ -314,6 +326,8 @@ class Collection:
         Args:
             queries: Query vectors to tune by instead of those that the model makes, by what they are: (n, dim) each.
                 With them the model is not loaded.
+            settings: How to build and search it from now on, as for `open`; those of this handle without it. They are
+                kept with the collection: whoever opens it later without `index` has them.
             coverage: Nothing is built where the index there is covers this share of the vectors.
             on_progress: Called with what is done, how much of it, and of how much.
 
@@ -325,18 +339,33 @@ class Collection:
             MissingExtraError: There is no FAISS.
             StoreError: The disk refuses.
             SpaceMismatchError: `queries` have another dimension.
+            UnknownNameError: There is no such kind of index or setting.
         """
         arguments.callback(on_progress, "on_progress")
         if not 0 < arguments.finite(coverage, "coverage") <= 1:
             raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
         given = None if queries is None else checked_samples(queries, self.space.dim)
-        return build_indexes(self.store, self.snapshot(), given, lambda: self.embedder, coverage, None, on_progress)
+        if settings is not None:
+            self._use(settings_for(self.layout, settings))
+        built = build_indexes(self.store, self.snapshot(), given, lambda: self.embedder, coverage, None, on_progress)
+        self.layout = keep(self.layout, self.settings)
+        return built
+
+    def _use(self, settings: IndexSettings) -> None:
+        """Search with other settings from now on."""
+        with self._opening:
+            self.settings, self._newest = settings, None
+            self.__dict__.pop("store", None)
 
     def keep_index(self, on_progress: OnProgress | None = None, only: IndexKind | None = None) -> list[BuiltIndex]:
         """`build_index` where the index there is covers less than four fifths of the vectors; fails at nothing.
 
         Where none can be built (another process builds one, the disk is full, no FAISS), answers are exact and say so.
+        Without `only`, the settings are kept, as by `build_index`.
         """
+        if only is None:
+            with suppress(StoreError):
+                self.layout = keep(self.layout, self.settings)
         few = self.catalog.generation().documents < CODED_ROWS
         if few and self.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
             return []
@@ -376,7 +405,7 @@ class Collection:
         had = any(isinstance(each, CachedIndex) for each in cached_indexes(self.layout.indexes))
         done = maintenance.compact(self.catalog, self.layout, self.space)
         if had:  # it was built from segments that are gone
-            self.build_index(coverage=COVERED)
+            build_indexes(self.store, self.snapshot(), None, lambda: self.embedder, COVERED)
         return done
 
     def info(self) -> dict[str, Any]:
