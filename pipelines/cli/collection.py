@@ -167,8 +167,8 @@ def index(
         typer.Option(
             "--max-pixels",
             metavar="N",
-            help="Pixels of the largest image to decode, 67108864 by default: a larger JPEG is decoded at reduced size, "
-            "any other image is refused. Memory: up to 12 bytes a pixel.",
+            help="Pixels of the largest image to decode, 67108864 by default: a larger JPEG is decoded at reduced "
+            "size, any other image is refused. Memory: up to 12 bytes a pixel.",
         ),
     ] = None,
     exif: Annotated[
