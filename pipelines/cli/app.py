@@ -126,6 +126,10 @@ def demo(
     out_folder: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Where the collection and the report go.")
     ] = Path("demo"),
+    joint: Annotated[
+        str | None,
+        typer.Option(metavar="M", help="A model that reads text and image at once: adds joint, and pages of both."),
+    ] = None,
 ) -> None:
     """Index the bundled emoji, ask composed queries, write an HTML report. Needs no network.
 
@@ -133,7 +137,7 @@ def demo(
     """
     from pipelines.demo.run import run_demo
 
-    run_demo(out_folder, out)
+    run_demo(out_folder, out, joint=joint)
 
 
 app.command(rich_help_panel=START, epilog=cli_doctor.EPILOG)(cli_doctor.doctor)

@@ -26,7 +26,7 @@ PACKAGES = (
     "torch", "open-clip-torch", "transformers", "diffusers", "numpy", "pillow", "pillow-heif", "pyarrow",
     "safetensors", "sqlalchemy", "psycopg",
 )  # fmt: skip
-EMBEDDERS, COMPANIONS = ("emoji-clip", "emoji-gme"), ("emoji-inversion", "emoji-generator")
+EMBEDDERS, COMPANIONS = ("emoji-clip",), ("emoji-inversion", "emoji-generator")
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 BF16_PAYS = 1.3
 """Times as fast as float32 from which bfloat16 is worth its coarser arithmetic."""

@@ -11,13 +11,14 @@ import pytest
 from indexer.bundled import CORPUS, FOLDER, generator_folder, inversion_folder
 from indexer.corpus.readers import open_corpus
 from indexer.embed import load_embedder
+from indexer.errors import CallError
 from indexer.types import Item
 from retrieval import GenerateOptions, PseudoTargetProvider
 from retrieval.providers.generation import PseudoTargetRequest
 from retrieval.providers.pseudo_target import Reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-MODELS = ("emoji-clip", "emoji-inversion", "emoji-generator", "emoji-gme")
+MODELS = ("emoji-clip", "emoji-inversion", "emoji-generator")
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +81,6 @@ def test_the_studio_takes_them_by_itself(embedder, pictures, tmp_path):
     assert np.isfinite(made.reference.vector).all()
 
 
-def test_one_model_reads_texts_pictures_and_both_into_one_space(pictures):
-    gme = load_embedder("bundled:emoji-gme")
-    assert gme.fuses_natively
-    names = [record.document.text for record in itertools.islice(open_corpus(str(CORPUS)), 0, 3000, 97)]
-    drawn = gme.encode_document([Item(image=picture) for picture in pictures])
-    said = gme.encode_query([Item(name) for name in names])
-    both = gme.encode_document([Item(name, picture) for name, picture in zip(names, pictures, strict=True)])
-    for right in (said @ drawn.T, said @ both.T, drawn @ both.T):
-        assert (right.argmax(1) == np.arange(len(names))).mean() > 0.6
+def test_a_model_that_is_no_longer_bundled_is_told_what_to_do():
+    with pytest.raises(CallError, match=r"emoji-gme is gone since 0\.2.*docs/joint\.md"):
+        load_embedder("bundled:emoji-gme")

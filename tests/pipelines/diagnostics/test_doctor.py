@@ -142,7 +142,7 @@ def test_the_smoke_search_survives_what_it_looks_for(monkeypatch):
 
 def test_models_can_be_copied_into_a_call(run, monkeypatch):
     monkeypatch.setattr(doctor, "open_clip_models", lambda: {"ViT-B-32": ["openai", "laion2b"]})
-    monkeypatch.setattr(doctor, "bundled_models", lambda: {"emoji-clip": True, "emoji-gme": False})
+    monkeypatch.setattr(doctor, "bundled_models", lambda: {"emoji-clip": True, "emoji-inversion": True})
     assert run("doctor", "--models").stdout.splitlines() == [
         "bundled:emoji-clip", "open_clip:ViT-B-32/openai", "open_clip:ViT-B-32/laion2b",
     ]  # fmt: skip
