@@ -32,8 +32,12 @@ Made = TypeVar("Made")
 
 QUICK = ("sum", "slerp", "product", "shift", "inversion")
 """What a composed query is answered by where nothing is said: methods that cost no more than an embedding."""
-NEED_BOTH = ("inversion", "cig", "caption")
-"""Methods that make something of a text and a reference together."""
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "inversion": ("inversion",),
+    "cig": ("inversion", "generator"),
+    "caption": ("captioner", "rewriter"),
+}
+"""By method, the models that make something of a text and a reference together."""
 
 
 class SearchService:
@@ -88,15 +92,16 @@ class SearchService:
             QueryError: The query cannot be asked.
             FilterError: `where` does not parse.
         """
-        return self._found([request], *self._settled(request))[0]
+        settled = self.settled(request)
+        return self._found([request], settled)[0]
 
     def stream(self, request: SearchRequest) -> Iterator[Results]:
         """The answer in the time it takes: at once without a pseudo-target, and again when that is there.
 
         Raises as `search`, before the first answer.
         """
-        settled, retriever = self._settled(request)
-        return retriever.stream(
+        settled = self.settled(request)
+        return self.retriever(settled).stream(
             settled.query,
             settled.k,
             settled.where,
@@ -125,8 +130,7 @@ class SearchService:
         for places in together.values():
             chosen = [requests[place] for place in places]
             try:
-                settled, retriever = self._settled(chosen[0])
-                found: Sequence[Results | UnderdrawingError] = self._found(chosen, settled, retriever)
+                found: Sequence[Results | UnderdrawingError] = self._found(chosen, self.settled(chosen[0]))
             except UnderdrawingError as error:
                 found = [error] if len(chosen) == 1 else [self._tried(each) for each in chosen]
             for place, answer in zip(places, found, strict=True):
@@ -141,15 +145,40 @@ class SearchService:
         Raises:
             UnderdrawingError: As `search`, or a model is missing, cannot be loaded or does not fit.
         """
-        settled, _ = self._settled(request)
-        source = self.source(settled)
+        settled = self.check(request)
+        self.load(settled, caption=settled.caption is None)
+
+    def check(self, request: SearchRequest) -> SearchRequest:
+        """The request as it is answered, once its files, documents and filter have been looked at; loads no model.
+
+        Raises:
+            UnderdrawingError: As `search`.
+        """
+        settled = self.settled(request)
         require_pictures([settled.query])
-        with source.snapshot() as snapshot:
+        with self.source(settled).snapshot() as snapshot:
             if settled.like is not None and len(snapshot):
                 stored_references(snapshot, [settled.like])
             if settled.where is not None:
                 snapshot.require_filter(settled.where)
-        self.load(settled, caption=settled.caption is None)
+        return settled
+
+    def settled(self, request: SearchRequest) -> SearchRequest:
+        """The request as it is answered: with its method, and the service's defaults that the method reads.
+
+        Raises:
+            RequestError: As `search`.
+        """
+        method = request.method or self._defaults.method or _implied(request)
+        method = method or default_method(request, lambda: _model(self.source(request)))
+        request = replace(request, method=method)
+        _require_read(request, method)
+        _require_both(request, method)
+        return self._with_defaults(request)
+
+    def needs(self, options: SearchOptions) -> tuple[str, ...]:
+        """The helper models that the options' method needs, by the names of their fields."""
+        return NEEDS.get(self._with_defaults(options).method or "", ())
 
     def load(self, options: SearchOptions, *, caption: bool = True) -> None:
         """Load the helper models of the options' method.
@@ -162,15 +191,17 @@ class SearchService:
             UnderdrawingError: One is missing, cannot be loaded or does not fit.
         """
         options = self._with_defaults(options)
-        embedder = self.source(options).embedder if options.method in ("inversion", "cig") else None
-        if embedder is not None:
-            self.pseudo_targets(options).inversion(embedder)
-            if options.method == "cig":
-                self.pseudo_targets(options).generator(embedder)
-        if options.method == "caption":
-            if caption:
-                self.captions(options).captioner()
-            self.captions(options).rewriter()
+        embedder = self.source(options).embedder if "inversion" in self.needs(options) else None
+        for helper in self.needs(options):
+            match helper:
+                case "inversion" if embedder is not None:
+                    self.pseudo_targets(options).inversion(embedder)
+                case "generator" if embedder is not None:
+                    self.pseudo_targets(options).generator(embedder)
+                case "captioner" if caption:
+                    self.captions(options).captioner()
+                case "rewriter":
+                    self.captions(options).rewriter()
 
     def source(self, options: SearchOptions) -> Source:
         """The collection that is asked.
@@ -244,15 +275,6 @@ class SearchService:
         )
         return made.asked_for(anew=options.rewrite)
 
-    def _settled(self, request: SearchRequest) -> tuple[SearchRequest, Retriever]:
-        """The request with its method and the defaults that it reads, and what answers it."""
-        source = self.source(request)
-        method = request.method or self._defaults.method or _implied(request) or _default(request, source)
-        request = replace(request, method=method)
-        _require_read(request, method)
-        _require_both(request, method)
-        return self._with_defaults(request), self.retriever(request)
-
     def _with_defaults(self, options: Options) -> Options:
         """The options, and the service's where they say nothing and the method reads them."""
         known = fields_of(SearchOptions)
@@ -265,8 +287,8 @@ class SearchService:
         }
         return replace(options, **missing) if missing else options
 
-    def _found(self, requests: Sequence[SearchRequest], settled: SearchRequest, retriever: Retriever) -> list[Results]:
-        return retriever.search_batch(
+    def _found(self, requests: Sequence[SearchRequest], settled: SearchRequest) -> list[Results]:
+        return self.retriever(settled).search_batch(
             [each.query for each in requests],
             settled.k,
             settled.where,
@@ -298,10 +320,14 @@ def _implied(request: SearchRequest) -> str | None:
     return next((method for method in read_by[0] if all(method in own for own in read_by)), read_by[0][0])
 
 
-def _default(request: SearchRequest, source: Source) -> str:
-    """`text` or `image` for a query of one part; for a composed one what did best with this model, or `sum`.
+def default_method(request: SearchRequest, model: Callable[[], str]) -> str:
+    """`text` or `image` for a query of one part; for a composed one what did best with the model, or `sum`.
 
     Weights that a request brings are those of `sum`.
+
+    Args:
+        request: Without a method.
+        model: Gives the name of the collection's embedder.
     """
     if request.text is None:
         return "image"
@@ -309,8 +335,12 @@ def _default(request: SearchRequest, source: Source) -> str:
         return "text"
     if request.weights is not None and request.weights.given():
         return "sum"
+    return preferred(model(), QUICK) or "sum"
+
+
+def _model(source: Source) -> str:
     with source.snapshot() as snapshot:
-        return preferred(snapshot.space.model, QUICK) or "sum"
+        return snapshot.space.model
 
 
 def _require_read(request: SearchRequest, method: str) -> None:
@@ -333,7 +363,7 @@ def _require_both(request: SearchRequest, method: str) -> None:
     Raises:
         RequestError: The text or the reference is missing.
     """
-    if method not in NEED_BOTH:
+    if method not in NEEDS:
         return
     needs = f"The method {method} needs a text and a reference; this query has no"
     if request.image is None and request.like is None:

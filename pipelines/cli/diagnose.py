@@ -64,7 +64,7 @@ def _show(found: Gap) -> None:
 
     show_facts({
         "documents": listed(found.documents),
-        "search": "corrects the modality gap" if found.auto else "leaves vectors as they are (--center on overrides it)",
+        "search": "corrects the modality gap" if found.auto else "leaves vectors alone (--center on overrides it)",
         "because": found.why,
     })  # fmt: skip
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
