@@ -16,28 +16,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from indexer.embed.devices import AUTO, checked_device
+from indexer.embed.loading import loading
 from indexer.errors import CallError, RequestError, UnderdrawingError, UnknownNameError
-from retrieval.asked import require_collection
-from retrieval.encode import require_pictures, stored_references
-from retrieval.methods import Merge, Method
-from retrieval.methods.weights import preferred
+from retrieval.arguments import Source, require_collection
+from retrieval.choice import default_method, implied_method, method_of, reads, require_both, require_read
+from retrieval.methods.context import require_images, stored_references
 from retrieval.providers.caption_rewrite import CaptionRewriter
 from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.request import SearchOptions, SearchRequest, fields_of
+from retrieval.rerank import Reranker, load_reranker
+from retrieval.rerank.step import DEPTH
 from retrieval.results import Results
-from retrieval.retriever import Retriever, Source
+from retrieval.retriever import Retriever
 
 Options = TypeVar("Options", bound=SearchOptions)
 Made = TypeVar("Made")
-
-QUICK = ("sum", "slerp", "product", "shift", "inversion")
-"""What a composed query is answered by where nothing is said: methods that cost no more than an embedding."""
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    "inversion": ("inversion",),
-    "cig": ("inversion", "generator"),
-    "caption": ("captioner", "rewriter"),
-}
-"""By method, the models that make something of a text and a reference together."""
 
 
 class SearchService:
@@ -155,7 +148,7 @@ class SearchService:
             UnderdrawingError: As `search`.
         """
         settled = self.settled(request)
-        require_pictures([settled.query])
+        require_images([settled.query])
         with self.source(settled).snapshot() as snapshot:
             if settled.like is not None and len(snapshot):
                 stored_references(snapshot, [settled.like])
@@ -169,16 +162,18 @@ class SearchService:
         Raises:
             RequestError: As `search`.
         """
-        method = request.method or self._defaults.method or _implied(request)
-        method = method or default_method(request, lambda: _model(self.source(request)))
-        request = replace(request, method=method)
-        _require_read(request, method)
-        _require_both(request, method)
+        chosen = request.method or self._defaults.method or implied_method(request)
+        chosen = chosen or default_method(request, lambda: _model(self.source(request)))
+        request = replace(request, method=chosen)
+        method = method_of(chosen, request.merge)
+        require_read(request, method)
+        require_both(request, method)
         return self._with_defaults(request)
 
     def needs(self, options: SearchOptions) -> tuple[str, ...]:
         """The helper models that the options' method needs, by the names of their fields."""
-        return NEEDS.get(self._with_defaults(options).method or "", ())
+        method = self._with_defaults(options).method
+        return () if method is None else tuple(map(str, method_of(method, options.merge).needs))
 
     def load(self, options: SearchOptions, *, caption: bool = True) -> None:
         """Load the helper models of the options' method.
@@ -230,13 +225,16 @@ class SearchService:
         options = self._with_defaults(options)
         return Retriever(
             self.source(options),
-            options.method or Method.SUM,
+            options.method or "sum",
             options.weights,
-            merge=options.merge or Merge.EMBED,
+            merge=options.merge,
             pseudo_targets=self.pseudo_targets(options),
             captions=self.captions(options),
             gate=options.gate,
             center=options.center,
+            rerank=None if options.rerank is None else self.reranker(options.rerank),
+            rerank_depth=options.rerank_depth or DEPTH,
+            rerank_deadline_ms=options.deadline_ms,
         )
 
     def pseudo_targets(self, options: SearchOptions) -> PseudoTargetProvider:
@@ -277,15 +275,26 @@ class SearchService:
 
     def _with_defaults(self, options: Options) -> Options:
         """The options, and the service's where they say nothing and the method reads them."""
+        own, preset = set(options.given()), list(self._defaults.given())
+        if not preset:
+            return options
+        name = options.method or self._defaults.method
+        method = None if name is None else method_of(name, options.merge)
         known = fields_of(SearchOptions)
-        own = set(options.given())
-        method = options.method or self._defaults.method
         missing = {
-            name: getattr(self._defaults, name)
-            for name in self._defaults.given()
-            if name not in own and (not known[name].read_by or method in known[name].read_by)
+            each: getattr(self._defaults, each)
+            for each in preset
+            if each not in own and (method is None or reads(method, known[each], name or ""))
         }
-        return replace(options, **missing) if missing else options
+        return replace(options, **missing)
+
+    def reranker(self, name: str) -> str | Reranker:
+        """The re-ranker of that name, loaded once; the name itself where it cannot be loaded, which a note will say."""
+        with loading():
+            try:
+                return self._once(("re-ranker", name, None), lambda: load_reranker(name, device=self._device))
+            except UnderdrawingError:
+                return name
 
     def _found(self, requests: Sequence[SearchRequest], settled: SearchRequest) -> list[Results]:
         return self.retriever(settled).search_batch(
@@ -311,67 +320,9 @@ class SearchService:
             return made
 
 
-def _implied(request: SearchRequest) -> str | None:
-    """The method that a request's fields are for, where they are for one: `cig` where `steps` is set."""
-    fields = fields_of(SearchOptions)
-    read_by = [fields[name].read_by for name in request.given() if name in fields and fields[name].read_by]
-    if not read_by:
-        return None
-    return next((method for method in read_by[0] if all(method in own for own in read_by)), read_by[0][0])
-
-
-def default_method(request: SearchRequest, model: Callable[[], str]) -> str:
-    """`text` or `image` for a query of one part; for a composed one what did best with the model, or `sum`.
-
-    Weights that a request brings are those of `sum`.
-
-    Args:
-        request: Without a method.
-        model: Gives the name of the collection's embedder.
-    """
-    if request.text is None:
-        return "image"
-    if request.image is None and request.like is None:
-        return "text"
-    if request.weights is not None and request.weights.given():
-        return "sum"
-    return preferred(model(), QUICK) or "sum"
-
-
 def _model(source: Source) -> str:
     with source.snapshot() as snapshot:
         return snapshot.space.model
-
-
-def _require_read(request: SearchRequest, method: str) -> None:
-    """Refuse what is asked in vain: a field that the method does not read.
-
-    Raises:
-        RequestError: There is one.
-    """
-    for name, info in fields_of(SearchRequest).items():
-        if info.read_by and method not in info.read_by and name in request.given():
-            others = " or ".join(f"`method={each}`" for each in info.read_by)
-            raise RequestError(
-                name, f"The method {method} does not read `{name}`.", f"Leave it out, or choose {others}."
-            )
-
-
-def _require_both(request: SearchRequest, method: str) -> None:
-    """Refuse a query without a part of which the method would make something.
-
-    Raises:
-        RequestError: The text or the reference is missing.
-    """
-    if method not in NEEDS:
-        return
-    needs = f"The method {method} needs a text and a reference; this query has no"
-    if request.image is None and request.like is None:
-        raise RequestError("image", f"{needs} reference.", "Add `image` or `like`, or choose `method=text`.")
-    if request.text is None:
-        raise RequestError(
-            "text", f"{needs} text.", "Say how the answer differs from the reference, or choose `method=image`."
-        )
 
 
 def _all_but_the_query(request: SearchRequest) -> str:

@@ -23,9 +23,9 @@ from retrieval import (
     SearchService,
     Weights,
 )
+from retrieval.choice import QUICK, default_method
 from retrieval.methods.weights import FILE as WEIGHTS
 from retrieval.providers.generation import diffusion
-from retrieval.service import QUICK, default_method
 
 COLORS = ("red", "green", "blue", "gray", "black", "white")
 

@@ -126,7 +126,7 @@ def test_an_interrupted_job_says_that_it_continues(call, shop, photos, monkeypat
     left, _, stderr = call("index", photos, shop)
     assert left == 130
     assert "continues where it stopped" in stderr
-    monkeypatch.setattr("retrieval.retriever.Retriever.search", interrupted)
+    monkeypatch.setattr("retrieval.service.SearchService.search", interrupted)
     left, _, stderr = call("search", shop, "x")
     assert (left, stderr) == (130, "error: interrupted.\n")
 
