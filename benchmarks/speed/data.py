@@ -62,7 +62,7 @@ def synthetic(
     name = folder / f"speed-{rows}x{dim}"
     collection = Collection.open(name, FakeEmbedder(dim), index=settings)
     if gpus is not None:
-        collection.__dict__["cards"] = gpus  # before the first snapshot, which asks for them
+        collection.snapshots.__dict__["cards"] = gpus  # before the first snapshot, which asks for them
     maker, start = Maker(dim), collection.catalog.generation().documents
     buckets = np.random.default_rng(1).integers(0, BUCKETS, rows).tolist()
     while start < rows:

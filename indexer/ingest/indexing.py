@@ -16,16 +16,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.arguments import told
+from indexer.arguments import callback, finite, told
 from indexer.bundled import change_texts, generic_texts
-from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
+from indexer.errors import (
+    CallError,
+    LockedError,
+    MissingExtraError,
+    SnapshotGoneError,
+    SpaceMismatchError,
+    StoreError,
+)
 from indexer.files.layout import Layout
+from indexer.ingest.target import Target
+from indexer.open_spaces import OpenSpace
 from indexer.snapshot import Snapshot
 from indexer.types import Centre, Item, Modality, Role, Vectors
 from indexer.vectors.building import OnProgress, Tuning, build
 from indexer.vectors.cache import Stored, index_lock, stored_indexes
+from indexer.vectors.local import COVERED
 from indexer.vectors.modality_gap import query_mean, settled
 from indexer.vectors.protocol import IndexKind
+from indexer.vectors.selection import CODED_ROWS
 from indexer.vectors.unit import unit_rows
 
 if TYPE_CHECKING:
@@ -95,6 +106,35 @@ def build_indexes(
             _remove_older(layout, stored)
             built.append(BuiltIndex(kind, searcher.size, time.monotonic() - started, stored.metadata))
     return built
+
+
+def build_index(
+    target: Target,
+    own: OpenSpace,
+    queries: Mapping[str, Vectors] | None,
+    coverage: float,
+    on_progress: OnProgress | None,
+) -> list[BuiltIndex]:
+    """What `Collection.build_index` does."""
+    callback(on_progress, "on_progress")
+    if not 0 < finite(coverage, "coverage") <= 1:
+        raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
+    given = None if queries is None else checked_samples(queries, own.space.dim)
+    snapshot = target.snapshot(own.space.name)
+    return build_indexes(target.layout, snapshot, given, lambda: own.embedder, coverage, None, on_progress)
+
+
+def keep_index(
+    target: Target, own: OpenSpace, on_progress: OnProgress | None = None, only: IndexKind | None = None
+) -> list[BuiltIndex]:
+    """What `Collection.keep_index` does for one space."""
+    few = target.catalog.generation().documents < CODED_ROWS
+    if few and target.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
+        return []
+    with suppress(LockedError, StoreError, MissingExtraError):
+        snapshot = target.snapshot(own.space.name)
+        return build_indexes(target.layout, snapshot, None, lambda: own.embedder, COVERED, only, on_progress)
+    return []
 
 
 def _remove_older(layout: Layout, stored: Stored) -> None:

@@ -104,13 +104,20 @@ class Catalog:
 
     @undisturbed
     def spaces(self, generation: int) -> list[Space]:
-        """All spaces, with their means as of a generation.
+        """The spaces of a generation, oldest first, with their means as of then.
 
         Raises:
             CorruptionError: What is recorded of them cannot be; see `read_spaces`.
         """
         with self.database.read() as connection:
             return read_spaces(connection, generation, self._damaged)
+
+    def living_spaces(self) -> list[int]:
+        """The ids of the spaces as they are now, oldest first: what every writer asks."""
+        rows = self.database.read_directly("SELECT id FROM spaces WHERE died IS NULL ORDER BY id", ())
+        if rows is not None:
+            return [row[0] for row in rows]
+        return [each.id for each in self.spaces(self.generation().number)]
 
     @undisturbed
     def segments(self, generation: int, space: int | None = None) -> list[SegmentFile]:
@@ -257,17 +264,16 @@ class Catalog:
             return set(connection.execute(query).scalars())
 
     @undisturbed
-    def modalities(self, space: int, below: int) -> npt.NDArray[np.uint8]:
+    def modalities(self, below: int) -> npt.NDArray[np.uint8]:
         """What each vector is made of, as its place in `MODALITIES`; `UNKNOWN` where no row is left.
 
         A vector id is never given out twice, so what was read once holds for ever, and only new ids are read.
 
         Args:
-            space: Whose vectors.
             below: All ids up to this one, exclusive; a generation's `next_vector`.
 
         Returns:
-            (below or more,) uint8, by vector id.
+            (below or more,) uint8, by vector id, of all spaces.
 
         Raises:
             CorruptionError: A row names a modality that there is not.
@@ -276,9 +282,9 @@ class Catalog:
             known = len(self._modalities)
             if known < below:
                 query = (
-                    select(VectorRow.id, DocumentRow.modality)
+                    select(VectorRow.id, func.coalesce(VectorRow.modality, DocumentRow.modality))
                     .join(DocumentRow, VectorRow.document == DocumentRow.key)
-                    .where(VectorRow.space == space, VectorRow.id >= known, VectorRow.id < below)
+                    .where(VectorRow.id >= known, VectorRow.id < below)
                 )
                 codes = {modality.value: code for code, modality in enumerate(MODALITIES)}
                 fresh = np.full(below - known, UNKNOWN, np.uint8)

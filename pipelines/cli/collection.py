@@ -33,7 +33,7 @@ from pipelines.terminal.console import (
 
 if TYPE_CHECKING:
     from indexer.collection import Collection
-    from indexer.ingest.maintenance import Report
+    from indexer.ingest.check import Report
 
 DEFAULT_MODEL = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 """For a new collection of somebody's own photographs."""

@@ -115,7 +115,7 @@ def commit(shop):
     """Replace a, add d, delete c: all that a commit can do."""
     with shop.writer() as writer:
         ready = [shop.ingest()(document) for document in SECOND]
-        vectors = embed(shop.embedder, ready)
+        vectors = embed(shop.embedder, [each.prepared[shop.space_id] for each in ready])
         sums = {key: (1, np.ones(16)) for key in shop.missing_query_mean()}
         return writer.commit([each.document for each in ready], vectors, deleted=["c"], extra_sums=sums)
 
