@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from indexer import arguments, description
 from indexer.corpus.image_rules import ImageRules
@@ -22,10 +22,8 @@ from indexer.files.layout import Layout
 from indexer.ingest import adding, spaces
 from indexer.ingest.adding import Added
 from indexer.ingest.check import Report, check
-from indexer.ingest.compaction import compact
 from indexer.ingest.filling import Filled, fill
-from indexer.ingest.indexing import BuiltIndex, build_index, keep_index
-from indexer.ingest.prepare import Ingest
+from indexer.ingest.indexing import BuiltIndex, build_index, compact_and_build, keep_index
 from indexer.ingest.repair import repair
 from indexer.ingest.spaces import SpaceStatus
 from indexer.ingest.summary import Progress
@@ -41,12 +39,7 @@ from indexer.snapshot import Snapshot, StoredDocument
 from indexer.snapshots import Snapshots
 from indexer.types import Document, Parts, Vectors
 from indexer.vectors.building import OnProgress
-from indexer.vectors.cache import Stored, stored_indexes
-from indexer.vectors.local import COVERED
 from indexer.vectors.protocol import IndexKind, IndexSettings
-
-if TYPE_CHECKING:
-    from indexer.vectors.gpus import Cards
 
 
 class Collection:
@@ -189,11 +182,6 @@ class Collection:
         return next((each for each in self.catalog.spaces(self.catalog.newest()) if each.id == default.id), default)
 
     @property
-    def space_id(self) -> int:
-        """The number of the default space."""
-        return self.open_spaces.default.space.id
-
-    @property
     def embedder(self) -> Embedder:
         """The model of the default space, loaded on first use; raises as `embedder_of`."""
         return self.open_spaces.default.embedder
@@ -211,11 +199,6 @@ class Collection:
             ModelError: It cannot be loaded.
         """
         return self.open_spaces.named(space).embedder
-
-    @property
-    def cards(self) -> Cards:
-        """The GPUs that hold copies of its indexes; raises as `Snapshots.cards`."""
-        return self.snapshots.cards
 
     @property
     def device(self) -> str:
@@ -238,17 +221,10 @@ class Collection:
     def writer(self, patience: float = 0.0) -> Writer:
         """The one writer; `with` it, the lock is held.
 
-        Args:
-            patience: Seconds that it waits for another one.
-
         Raises:
-            LockedError: On entering, when another writer holds it.
+            LockedError: On entering, when another writer holds it for more than `patience` seconds.
         """
         return Writer(self.catalog, self.layout, self.open_spaces.default.space, self._merges, patience)
-
-    def ingest(self, images: ImageRules = ImageRules()) -> Ingest:  # noqa: B008  # it is frozen
-        """The way in for documents to the default space; picklable, holds no model."""
-        return adding.way_in(self, [self.open_spaces.default], images)
 
     def add(
         self,
@@ -303,14 +279,13 @@ class Collection:
                 the model reads.
             dtype: Arithmetic of a model that is loaded by name (float32 unless told).
             workers: As for `index_corpus`.
-            shard_size: Documents of a commit.
-            max_pixels: Of one image when it is decoded; see `ImageRules`.
-            on_progress: Called after each few documents.
+            shard_size: As for `index_corpus`.
+            max_pixels: As for `index_corpus`.
+            on_progress: As for `index_corpus`.
 
         Raises:
             CallError: Another space has the name.
             LockedError: Another writer holds the collection, for longer than a minute where a shard is committed.
-            ModelError: The model cannot be loaded.
             StoreError: The disk or the database refuses; what was committed stays.
         """
         adding.require_opening(model)
@@ -330,21 +305,15 @@ class Collection:
     def set_default_space(self, name: str) -> None:
         """Choose the space that is used where none is named, here and by who opens the collection from now on.
 
-        Others that have it open keep theirs. Do not call it while other threads search this object.
-
-        Raises:
-            UnknownNameError: There is no such space.
-            LockedError: Another writer holds the collection.
+        Others that have it open keep theirs. Do not call it while other threads search this object. Raises
+        `UnknownNameError` and `LockedError`.
         """
         spaces.make_default(self, name)
 
     def drop_space(self, name: str) -> int:
         """Remove a space with its vectors; returns how many they were. Documents stay; `compact` drops the rows.
 
-        Raises:
-            UnknownNameError: There is no such space.
-            CallError: It is the default one.
-            LockedError: Another writer holds the collection.
+        Raises as `set_default_space`, and `CallError` for the default space.
         """
         return spaces.drop(self, name)
 
@@ -418,12 +387,7 @@ class Collection:
 
     def compact(self) -> tuple[int, int]:
         """Merge segments, drop the dead, build indexes anew; returns how many segments there were and are."""
-        had = {each.space for each in stored_indexes(self.layout.indexes) if isinstance(each, Stored)}
-        done = compact(self.catalog, self.layout)
-        for each in self.open_spaces.every():
-            if each.space.digest in had:  # it was built from segments that are gone
-                self.build_index(coverage=COVERED, space=each.space.name)
-        return done
+        return compact_and_build(self)
 
     def info(self) -> dict[str, Any]:
         """What the collection is and holds, as plain JSON."""

@@ -46,10 +46,10 @@ def info(collection: Collection) -> dict[str, Any]:
 def explain(collection: Collection) -> dict[str, Any]:
     """What `Collection.explain` returns."""
     generation = collection.catalog.generation().number
-    rows = sum(each.rows for each in collection.catalog.segments(generation, collection.space_id))
+    rows = sum(each.rows for each in collection.catalog.segments(generation, collection.open_spaces.default.space.id))
     dim = collection.space.dim
-    chosen, settings, remark = choose(rows, dim, collection.settings, lambda: collection.cards)
-    available = available_memory() if settings.device is Device.CPU else collection.cards.available
+    chosen, settings, remark = choose(rows, dim, collection.settings, lambda: collection.snapshots.cards)
+    available = available_memory() if settings.device is Device.CPU else collection.snapshots.cards.available
     return {
         "vectors": rows,
         "dim": dim,

@@ -6,6 +6,7 @@
     │   ├── QueryError                 a query that cannot be asked
     │   └── FilterError                a `where` that does not parse
     ├── MissingExtraError              an optional package is needed; carries its pip line
+    ├── PluginError                    another package's part cannot be imported, or clashes with one of that name
     ├── ItemError                      one item cannot be used; becomes a reject, never stops a job
     ├── RejectedError                  nothing that a call gave could be stored; carries the rejects
     ├── ItemsError                     several ItemErrors of one call, with their positions
@@ -82,6 +83,17 @@ class QueryError(CallError):
     """A query that cannot be asked: no part, a part its method lacks, a k below 1."""
 
 
+class RequestError(QueryError):
+    """A field of a search request that cannot be used; `field` names it."""
+
+    def __init__(self, field: str, message: str, remedy: str | None = None) -> None:
+        super().__init__(message, remedy)
+        self.field = field
+
+    def __reduce__(self) -> tuple[type[RequestError], tuple[str, str, str | None]]:
+        return (type(self), (self.field, self.message, self.remedy))
+
+
 class FilterError(CallError):
     """A `where` that does not parse: unknown operator, wrong operand, bad field name."""
 
@@ -94,6 +106,10 @@ class MissingExtraError(UnderdrawingError):
             f"{purpose} needs the package {package}, which is not installed.",
             f"Run: pip install 'underdrawing[{extra}]'",
         )
+
+
+class PluginError(UnderdrawingError):
+    """What another package offers by an entry point cannot be used. The message names package and reason."""
 
 
 class ItemError(UnderdrawingError):

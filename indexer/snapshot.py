@@ -25,7 +25,7 @@ from indexer.metadata.catalog import Catalog, Generation, Space
 from indexer.metadata.filter_nodes import Node
 from indexer.metadata.filters import Where, parse
 from indexer.stored_document import StoredDocument, stored_document
-from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scores, Vectors
+from indexer.types import MODALITIES, UNKNOWN, Center, Ids, Mean, Modality, Scores, Vectors
 from indexer.validate import checked_id
 from indexer.vectors.local import Searcher
 from indexer.vectors.protocol import IndexSettings, Neighbours
@@ -85,7 +85,7 @@ class Snapshot:
         self._dead = self._searcher.exact.held(catalog.tombstones(self.generation, space.id))
         self._lock = Lock()
         self._filters: dict[Node, Ids] = {}
-        self.views: dict[Centre, CentredSnapshot] = {}
+        self.views: dict[Center, CentredSnapshot] = {}
         """Kept by `indexer.vectors.centered.centred`."""
 
     def __enter__(self) -> Snapshot:

@@ -22,8 +22,8 @@ from indexer.errors import CallError, ItemError, QueryError
 from indexer.files.media import recorded_image
 from indexer.types import Ids, ImageSource, Item, Modality, Role
 from retrieval.methods.base import Composer, Encoded
-from retrieval.providers.caption_rewrite import Scribe, Sentence, Wanted
-from retrieval.providers.pseudo_target import Reference, Studio
+from retrieval.providers.caption_rewrite import CaptionRewriter, RewriteRequest, Rewritten
+from retrieval.providers.pseudo_target import PseudoTargetProvider, Reference
 from retrieval.query import (
     Averaged,
     Drawn,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from indexer.embed.base import Embedder
     from indexer.snapshot import Snapshot
 
-Sentences: TypeAlias = Mapping[str, Sentence]
+Sentences: TypeAlias = Mapping[str, Rewritten]
 """Of one query, by branch name."""
 Embedded: TypeAlias = Leaf | Averaged
 """What is left of a query's parts when sentences are written and joint parts are items."""
@@ -72,7 +72,7 @@ def _missing(path: Path) -> bool:
 
 
 def write_sentences(
-    queries: Sequence[Query], composer: Composer, snapshot: Snapshot, scribe: Scribe
+    queries: Sequence[Query], composer: Composer, snapshot: Snapshot, captions: CaptionRewriter
 ) -> list[Sentences]:
     """What a composer wants written for each query.
 
@@ -80,7 +80,7 @@ def write_sentences(
         queries: Any number, of any mixture of parts.
         composer: Says what.
         snapshot: Holds the pictures of stored references.
-        scribe: Writes.
+        captions: Writes.
 
     Raises:
         QueryError: A picture cannot be used, or a stored reference has none; it names the query.
@@ -99,9 +99,9 @@ def write_sentences(
     asked = []
     for part in wanted.values():
         picture = part.picture.image if isinstance(part.picture, Item) else stored.get(part.picture.document)
-        asked.append(Wanted(part.text, None if part.caption is not None else picture, part.caption))
-    answer: list[dict[str, Sentence]] = [{} for _ in queries]
-    for (place, name), sentence in zip(wanted, scribe.write(asked), strict=True):
+        asked.append(RewriteRequest(part.text, None if part.caption is not None else picture, part.caption))
+    answer: list[dict[str, Rewritten]] = [{} for _ in queries]
+    for (place, name), sentence in zip(wanted, captions.rewrite(asked), strict=True):
         if isinstance(sentence, ItemError):
             raise _unusable("image", place, len(queries), sentence.detail)
         answer[place][name] = sentence
@@ -150,7 +150,7 @@ def encode_queries(
     composer: Composer,
     embedder: Callable[[], Embedder],
     snapshot: Snapshot,
-    studio: Studio,
+    pseudo_targets: PseudoTargetProvider,
     sentences: Sequence[Sentences],
 ) -> list[Encoded]:
     """The vectors that a composer needs of each query, those aside that have to be drawn; see `add_drawings`.
@@ -160,7 +160,7 @@ def encode_queries(
         composer: Says which parts.
         embedder: Loads the model; not called where stored vectors suffice.
         snapshot: Holds the stored vectors.
-        studio: Makes words.
+        pseudo_targets: Makes words.
         sentences: What `write_sentences` gave.
 
     Raises:
@@ -195,14 +195,14 @@ def encode_queries(
         worded = [part for part in parts if isinstance(part, Worded)]
         vectors = stored | _embedded([*parts, *(part.picture for part in worded)], embedder, instruction)
         readable = [part for part in worded if not isinstance(vectors[_key(part.picture)], str)]
-        found[instruction] = vectors | _worded(readable, vectors, embedder, snapshot, studio)
+        found[instruction] = vectors | _worded(readable, vectors, embedder, snapshot, pseudo_targets)
     return [
         Encoded(
             query,
             {name: _vector(found[query.instruction], part, name, place, len(queries)) for name, part in each.items()},
             None if query.like is None else references[query.like],
             notes=tuple(note for sentence in own.values() for note in sentence.notes),
-            written=next((sentence.about for sentence in own.values()), None),
+            written=next((sentence.artifact for sentence in own.values()), None),
         )
         for place, (query, each, own) in enumerate(zip(queries, settled, sentences, strict=True))
     ]
@@ -213,7 +213,7 @@ def add_drawings(
     composer: Composer,
     embedder: Callable[[], Embedder],
     snapshot: Snapshot,
-    studio: Studio,
+    pseudo_targets: PseudoTargetProvider,
 ) -> list[Encoded]:
     """The same with the vectors of what has to be drawn, where it can be, and notes where it cannot."""
     wanted = [
@@ -229,12 +229,12 @@ def add_drawings(
         _reference(part.picture, encoded[place].vectors["image"], snapshot)
         for (place, _, _), part in zip(wanted, asked, strict=True)
     ]
-    made = studio.draw(embedder(), [part.text for part in asked], references)
-    pictures = {n: each.drawn for n, each in enumerate(made) if each.drawn is not None}
+    made = pseudo_targets.generate(embedder(), [part.text for part in asked], references)
+    pictures = {n: each.reference for n, each in enumerate(made) if each.reference is not None}
     vectors = {n: picture.vector for n, picture in pictures.items()}
     again = [(n, leaf.text) for n in pictures for leaf in leaves(wanted[n][2]) if isinstance(leaf, Worded)]
     if again:
-        read = studio.read(embedder(), [text for _, text in again], [pictures[n] for n, _ in again])
+        read = pseudo_targets.read(embedder(), [text for _, text in again], [pictures[n] for n, _ in again])
         owners = np.array([n for n, _ in again])
         vectors |= {n: _mean(list(read[owners == n])) for n in dict(again)}
     answer = list(encoded)
@@ -244,7 +244,7 @@ def add_drawings(
             own,
             vectors=own.vectors if vector is None else {**own.vectors, name: vector},
             notes=own.notes + (() if made[n].note is None else (str(made[n].note),)),
-            pseudo_target=made[n].about,
+            pseudo_target=made[n].artifact,
         )
     return answer
 
@@ -310,7 +310,7 @@ def _worded(
     vectors: Mapping[object, Vector | str],
     embedder: Callable[[], Embedder],
     snapshot: Snapshot,
-    studio: Studio,
+    pseudo_targets: PseudoTargetProvider,
 ) -> dict[object, Vector | str]:
     distinct = {_key(part): part for part in parts}
     if not distinct:
@@ -322,7 +322,11 @@ def _worded(
         assert not isinstance(part.picture, Drawn)
         references.append(_reference(part.picture, vector, snapshot))
     return dict(
-        zip(distinct, studio.read(embedder(), [part.text for part in distinct.values()], references), strict=True)
+        zip(
+            distinct,
+            pseudo_targets.read(embedder(), [part.text for part in distinct.values()], references),
+            strict=True,
+        )
     )
 
 

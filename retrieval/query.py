@@ -211,14 +211,14 @@ class Query:
         if self.weights is not None and not isinstance(self.weights, Weights):
             raise QueryError(f"`weights` is {told(self.weights)}.", "Write Weights(...).")
         settle: dict[str, Any] = {
-            "text": None if self.text is None else _text("text", self.text),
-            "caption": None if self.caption is None else _text("caption", self.caption),
-            "instruction": None if self.instruction is None else _text("instruction", self.instruction),
-            "image": None if self.image is None else _image("image", self.image),
+            "text": None if self.text is None else checked_text("`text`", self.text),
+            "caption": None if self.caption is None else checked_text("`caption`", self.caption),
+            "instruction": None if self.instruction is None else checked_text("`instruction`", self.instruction),
+            "image": None if self.image is None else checked_image("`image`", self.image),
             # A lone negative is easily written without its tuple; a string would fall apart into letters.
-            "wordings": tuple(_text("wordings", text) for text in _several(self.wordings)),
-            "not_texts": tuple(_text("not_texts", text) for text in _several(self.not_texts)),
-            "not_images": tuple(_image("not_images", image) for image in _several(self.not_images)),
+            "wordings": tuple(checked_text("`wordings`", text) for text in _several(self.wordings)),
+            "not_texts": tuple(checked_text("`not_texts`", text) for text in _several(self.not_texts)),
+            "not_images": tuple(checked_image("`not_images`", image) for image in _several(self.not_images)),
         }
         for name, value in settle.items():
             object.__setattr__(self, name, value)
@@ -237,13 +237,13 @@ class Query:
         if self.text is not None:
             parts["text"] = averaged([Item(text=each) for each in self.sentences])
         if self.image is not None:
-            parts["image"] = Item(image=_image("image", self.image))
+            parts["image"] = Item(image=checked_image("`image`", self.image))
         if self.like is not None:
             parts["image"] = Stored(self.like)
         for number, text in enumerate(self.not_texts, 1):
             parts[f"not_text_{number}"] = Item(text=text)
         for number, image in enumerate(self.not_images, 1):
-            parts[f"not_image_{number}"] = Item(image=_image("not_images", image))
+            parts[f"not_image_{number}"] = Item(image=checked_image("`not_images`", image))
         return parts
 
 
@@ -251,28 +251,38 @@ def _several(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
-def _text(name: str, value: object) -> str:
+def checked_text(name: str, value: object) -> str:
+    """A sentence without white space around it, and with U+FFFD for what no tokenizer reads.
+
+    Raises:
+        QueryError: It is no text, or empty.
+    """
     if not isinstance(value, str):
-        raise QueryError(f"`{name}` is {told(value)}; it must be a text.")
+        raise QueryError(f"{name} is {told(value)}; it must be a text.")
     text = value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-16", "surrogatepass")
     cleaned = text.decode("utf-16", "replace").strip()
     if not cleaned:
-        raise QueryError(f"`{name}` is empty.", "Leave it out instead.")
+        raise QueryError(f"{name} is empty.", "Leave it out instead.")
     return cleaned
 
 
-def _image(name: str, value: object) -> ImageSource:
+def checked_image(name: str, value: object) -> ImageSource:
+    """An image as a query takes it: a path, bytes or a PIL image.
+
+    Raises:
+        QueryError: It is none of these; nothing is fetched from a URL.
+    """
     if isinstance(value, str) and value.startswith("data:"):
-        raise QueryError(f"`{name}` is {value[:40]!r}...; it must be a path, bytes or a PIL image.", "Give its bytes.")
+        raise QueryError(f"{name} is {value[:40]!r}...; it must be a path, bytes or a PIL image.", "Give its bytes.")
     if (url := url_in(value)) is not None:
         raise QueryError(
-            f"`{name}` is the URL {url}. Nothing is fetched.", "Download it, and give the file or its bytes."
+            f"{name} is the URL {url}. Nothing is fetched.", "Download it, and give the file or its bytes."
         )
     if isinstance(value, str):
         if not value:
-            raise QueryError(f"`{name}` is an empty path.", "Leave it out instead.")
+            raise QueryError(f"{name} is an empty path.", "Leave it out instead.")
         if "\0" in value:
-            raise QueryError(f"`{name}` is {value[:80]!r}; no path holds a NUL.")
+            raise QueryError(f"{name} is {value[:80]!r}; no path holds a NUL.")
         return Path(value)
     if isinstance(value, bytes | Path):
         return value
@@ -280,4 +290,4 @@ def _image(name: str, value: object) -> ImageSource:
     if hasattr(value, "getbands"):
         return value  # type: ignore[return-value]
     remedy = "Write PIL.Image.fromarray(...)." if hasattr(value, "__array_interface__") else None
-    raise QueryError(f"`{name}` is {told(value)}; it must be a path, bytes or a PIL image.", remedy)
+    raise QueryError(f"{name} is {told(value)}; it must be a path, bytes or a PIL image.", remedy)

@@ -11,11 +11,12 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from indexer.arguments import finite, flag, names, one_each, require_kinds
+from indexer.deprecation import renamed_arguments
 from indexer.errors import QueryError, SnapshotGoneError
-from indexer.types import Centre, Modality
+from indexer.types import Center, Modality
 from indexer.vectors.centered import CentredSnapshot, centred
 from retrieval.asked import (
     all_encoded,
@@ -29,8 +30,8 @@ from retrieval.encode import Sentences, add_drawings, encode_queries, require_pi
 from retrieval.hydrate import Ranking, hidden_from, hits_of, rankings_of, references_of, vector_ids_of
 from retrieval.methods import Composed, Encoded, Merge, Method, Tuned, load_composer, load_weights
 from retrieval.modality_gap import centre_queries
-from retrieval.providers.caption_rewrite import Scribe
-from retrieval.providers.pseudo_target import Studio
+from retrieval.providers.caption_rewrite import CaptionRewriter
+from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.query import Query, Stored, Weights, needs_drawing
 from retrieval.ranking import Scope, find, margin, places, score
 from retrieval.references import leave_out
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Names: TypeAlias = Sequence[str]
 Kinds: TypeAlias = Sequence[Modality | str]
+RENAMED = {"studio": "pseudo_targets", "scribe": "captions", "centre": "center"}
+"""Arguments of `Retriever` by their old names."""
 
 
 class Source(Protocol):
@@ -71,15 +74,16 @@ class Retriever:
         method: One of `Method`.
         weights: Over the method's tuned weights; a query's own go over both.
         merge: What `cig` makes of a drawing; one of `Merge`.
-        studio: Makes words and drawings for `inversion` and `cig`; None for what comes with the model.
-        scribe: Writes the sentences of `caption`, which cannot do without.
+        pseudo_targets: Makes words and drawings for `inversion` and `cig`; None for what comes with the model.
+        captions: Writes the sentences of `caption`, which cannot do without.
         gate: Draw only where the ranking without the drawing is in doubt: where the first two scores differ by less
             than this. None draws for every query.
-        centre: Whether texts, pictures and documents of both are compared without what sets their kinds apart; one of
-            `Centre`. `auto` does so where a collection mixes them.
+        center: Whether texts, pictures and documents of both are compared without what sets their kinds apart; one of
+            `Center`. `auto` does so where a collection mixes them.
+        renamed: Arguments by their old names, with a `DeprecationWarning`; see `RENAMED`.
 
     Raises:
-        UnknownNameError: No such method, merge or centring.
+        UnknownNameError: No such method, merge or correction of the modality gap.
         QueryError: A weight that the method does not read.
     """
 
@@ -90,20 +94,28 @@ class Retriever:
         weights: Weights | None = None,
         *,
         merge: str | Merge = Merge.EMBED,
-        studio: Studio | None = None,
-        scribe: Scribe | None = None,
+        pseudo_targets: PseudoTargetProvider | None = None,
+        captions: CaptionRewriter | None = None,
         gate: float | None = None,
-        centre: str | Centre = Centre.AUTO,
+        center: str | Center | None = None,
+        **renamed: Any,
     ) -> None:
         require_collection(source)
+        given: dict[str, Any] = {"pseudo_targets": pseudo_targets, "captions": captions, "center": center}
+        settled = renamed_arguments("Retriever", renamed, RENAMED, given) if renamed else given
+        pseudo_targets, captions, center = settled["pseudo_targets"], settled["captions"], settled["center"]
         self.method = Method(method)
         self._source = source
-        require_kinds(weights=(weights, Weights), studio=(studio, Studio), scribe=(scribe, Scribe))
+        require_kinds(
+            weights=(weights, Weights),
+            pseudo_targets=(pseudo_targets, PseudoTargetProvider),
+            captions=(captions, CaptionRewriter),
+        )
         self._composer = load_composer(self.method, merge)
-        self._studio = studio or Studio()
-        self._scribe = scribe or Scribe()
+        self._pseudo_targets = pseudo_targets or PseudoTargetProvider()
+        self._captions = captions or CaptionRewriter()
         self._gate = None if gate is None else finite(gate, "gate", infinite=True)
-        self._centre = Centre(centre)
+        self._center = Center(Center.AUTO if center is None else center)
         self._weights = self._readable(weights or Weights())
 
     def search(
@@ -198,7 +210,7 @@ class Retriever:
             rules = [each.rule for each in self._compose(snapshot, encoded)]
             return rankings_of(snapshot, find(snapshot, rules, k, Scope(hidden=hidden)), None if keep_ties else k)
 
-        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
+        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._center)))
 
     def places(
         self,
@@ -230,7 +242,7 @@ class Retriever:
             rules = [each.rule for each in self._compose(snapshot, encoded)]
             return places(snapshot, rules, vector_ids_of(snapshot, documents), Scope(hidden=hidden))
 
-        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
+        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._center)))
 
     def rank_among(self, encoded: Sequence[Encoded], documents: Sequence[Sequence[str]]) -> list[Ranking]:
         """Order given documents for each query: the whole of the list, nothing left out.
@@ -251,7 +263,7 @@ class Retriever:
             found = [score(snapshot, each.rule, own) for each, own in zip(composed, ids, strict=True)]
             return rankings_of(snapshot, found, None)
 
-        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
+        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._center)))
 
     def require(self, documents: Iterable[str]) -> None:
         """See that documents are there.
@@ -309,7 +321,7 @@ class Retriever:
             with timed(took, "draw"):
                 encoded = self._draw(snapshot, encoded, scope)
         with timed(took, "compose"):
-            view = centred(snapshot, self._centre)
+            view = centred(snapshot, self._center)
             composed = self._compose(view, encoded)
         with timed(took, "search"):
             found = find(view, [each.rule for each in composed], k, scope)
@@ -333,10 +345,12 @@ class Retriever:
     def _write(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Sentences]:
         for query in queries:
             self._readable(query.weights or Weights())
-        return write_sentences(queries, self._composer, snapshot, self._scribe)
+        return write_sentences(queries, self._composer, snapshot, self._captions)
 
     def _encode(self, snapshot: Snapshot, queries: Sequence[Query], sentences: Sequence[Sentences]) -> list[Encoded]:
-        return encode_queries(queries, self._composer, lambda: self._source.embedder, snapshot, self._studio, sentences)
+        return encode_queries(
+            queries, self._composer, lambda: self._source.embedder, snapshot, self._pseudo_targets, sentences
+        )
 
     def _draw(self, snapshot: Snapshot, encoded: Sequence[Encoded], scope: Scope) -> list[Encoded]:
         """Add the drawings that the method wants, to those in doubt alone where there is a gate."""
@@ -347,7 +361,7 @@ class Retriever:
             if any(needs_drawing(part) for part in self._composer.parts(each.query).values())
         ]
         if self._gate is not None and places:
-            view = centred(snapshot, self._centre)
+            view = centred(snapshot, self._center)
             rules = [each.rule for each in self._compose(view, [encoded[place] for place in places])]
             hidden = scope.hidden or references_of(encoded)
             found = find(view, rules, 2, replace(scope, hidden=[hidden[place] for place in places]))
@@ -361,7 +375,7 @@ class Retriever:
             self._composer,
             lambda: self._source.embedder,
             snapshot,
-            self._studio,
+            self._pseudo_targets,
         )
         for place, each in zip(places, drawn, strict=True):
             answer[place] = each

@@ -29,10 +29,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.options import cache_folder
 from benchmarks.speed.data import Maker, synthetic
 from benchmarks.speed.races import BATCH, SHARES, K, Line, answered, recall_of
 from benchmarks.speed.timing import machine, race
-from benchmarks.tasks.emojicir import cache_folder
 from indexer.collection import Collection
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write

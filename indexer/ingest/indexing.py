@@ -27,10 +27,11 @@ from indexer.errors import (
     StoreError,
 )
 from indexer.files.layout import Layout
+from indexer.ingest.compaction import compact
 from indexer.ingest.target import Target
 from indexer.open_spaces import OpenSpace
 from indexer.snapshot import Snapshot
-from indexer.types import Centre, Item, Modality, Role, Vectors
+from indexer.types import Center, Item, Modality, Role, Vectors
 from indexer.vectors.building import OnProgress, Tuning, build
 from indexer.vectors.cache import Stored, index_lock, stored_indexes
 from indexer.vectors.local import COVERED
@@ -137,6 +138,16 @@ def keep_index(
     return []
 
 
+def compact_and_build(target: Target) -> tuple[int, int]:
+    """What `Collection.compact` does."""
+    had = {each.space for each in stored_indexes(target.layout.indexes) if isinstance(each, Stored)}
+    done = compact(target.catalog, target.layout)
+    for own in target.open_spaces.every():
+        if own.space.digest in had:  # it was built from segments that are gone
+            build_index(target, own, None, COVERED, None)
+    return done
+
+
 def _remove_older(layout: Layout, stored: Stored) -> None:
     """Remove files of the same space and settings that cover only part of what a new one covers."""
     for each in stored_indexes(layout.indexes):
@@ -167,7 +178,7 @@ def sample_queries(snapshot: Snapshot, embedder: Embedder) -> dict[str, Vectors]
         if texts
     }
     with suppress(SnapshotGoneError):  # compacted away meanwhile: there are enough kinds without these
-        if settled(Centre.AUTO, snapshot.space, lambda: snapshot.living) is Centre.ON:
+        if settled(Center.AUTO, snapshot.space, lambda: snapshot.living) is Center.ON:
             mean = query_mean(snapshot.space, Modality.TEXT)
             rows["centered texts"] = unit_rows(np.concatenate(list(rows.values())).astype(np.float64) - mean)
     return rows

@@ -32,6 +32,7 @@ from indexer.corpus.image_rules import ImageRules
 from indexer.corpus.paths import printable
 from indexer.corpus.readers import open_corpus
 from indexer.corpus.records import Corpus, Record
+from indexer.corpus.transforms import Transform, transformed
 from indexer.errors import CallError, ItemError
 from indexer.ingest.adding import missing_query_mean, way_in
 from indexer.ingest.decoding import decoded_ahead, decoders, ingest_chunk
@@ -79,6 +80,7 @@ def index_corpus(
     confirm: Callable[[CallError], bool] | None = None,
     max_pixels: int | None = None,
     exif: bool = True,
+    transforms: Sequence[str | Transform] = (),
     spaces: Sequence[str] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_index: OnProgress | None = None,
@@ -103,12 +105,17 @@ def index_corpus(
         confirm: Asked when it would be more, with the error that is raised otherwise; True removes them all the same.
         max_pixels: Of one image when it is decoded; see `ImageRules`.
         exif: Whether a photograph's date, camera, lens, position and size become fields; see `indexer/corpus/exif.py`.
+        transforms: What changes the records first, in this order, by name or as `Transform`s, such as
+            `text-from:title`; see `indexer/corpus/transforms.py`. Other transforms are another content: what they
+            change is indexed again.
         spaces: The names of the spaces in which documents are embedded; all of the collection without it. The others
             can be filled later: `Collection.fill_space`.
         on_progress: Called after each chunk, and while the corpus is read.
         on_index: Called while the index is built, last of all, where the one there is covers too little.
 
     Raises:
+        UnknownNameError: There is no transform of a name.
+        PluginError: A transform of another package cannot be imported.
         CallError: The source is nothing that can be read, a number makes no sense, or more than `prune_most` would be
             pruned: then nothing is, and the rest of the work is done.
         LockedError: Another writer holds the collection.
@@ -139,6 +146,7 @@ def index_corpus(
             f"index_corpus takes a path or a Corpus, not {type(source).__name__}.",
             "For documents at hand there is Collection.add.",
         )
+    corpus = transformed(corpus, transforms)
     started = time.monotonic()
     with ExitStack() as stack:
         writer = stack.enter_context(collection.writer())

@@ -42,7 +42,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import QueryError
-from indexer.types import MODALITIES, Centre, Ids, Mean, Modality, Role, Scores, Vectors
+from indexer.types import MODALITIES, Center, Ids, Mean, Modality, Role, Scores, Vectors
 from indexer.vectors.exact import no_neighbours, rounding_error
 from indexer.vectors.modality_gap import Wide, document_means, settled
 from indexer.vectors.protocol import NO_ID, Neighbours, Plan
@@ -72,14 +72,14 @@ DEEPEST = 4096
 DEVIATIONS = 4.0
 
 
-def centred(snapshot: Snapshot, centre: Centre) -> Snapshot | CentredSnapshot:
+def centred(snapshot: Snapshot, centre: Center) -> Snapshot | CentredSnapshot:
     """The snapshot itself, or the view of it without the gap.
 
     Raises:
         SnapshotGoneError: The generation was compacted away before its modalities were read.
     """
     centre = settled(centre, snapshot.space, lambda: snapshot.living)
-    if centre is Centre.OFF:
+    if centre is Center.OFF:
         return snapshot
     # Kept with the snapshot: samples and modalities are the same for all that is asked of a generation.
     if centre not in snapshot.views:
@@ -96,7 +96,7 @@ class CentredSnapshot:
         space: The snapshot's, with means of zero.
     """
 
-    def __init__(self, plain: Snapshot, centre: Centre) -> None:
+    def __init__(self, plain: Snapshot, centre: Center) -> None:
         self.plain, self.centre = plain, centre
         dim, means = plain.space.dim, document_means(plain.space)
         self._means: Wide = np.stack([means[each].vector if each in means else np.zeros(dim) for each in MODALITIES])
@@ -123,7 +123,7 @@ class CentredSnapshot:
     @property
     def remark(self) -> str:
         """What who reads the scores has to know."""
-        spread = ", and the spreads of the modalities' scores are made equal" if self.centre is Centre.ON else ""
+        spread = ", and the spreads of the modalities' scores are made equal" if self.centre is Center.ON else ""
         return f"The collection mixes modalities: each one's mean is taken off the vectors{spread}."
 
     def documents(self, ids: Ids) -> list[StoredDocument]:
@@ -271,7 +271,7 @@ class CentredSnapshot:
     def _factors(self, wide: Wide) -> Wide:
         """How much wider the widest spread of scores is, for each query and modality: (n, modalities), at least 1."""
         factors = np.ones((len(wide), len(MODALITIES)))
-        if self.centre is Centre.MEANS or not self._kinds:
+        if self.centre is Center.MEANS or not self._kinds:
             return factors
         counts = np.array([len(self._sample[code]) for code in self._kinds])
         for place, query in enumerate(wide):

@@ -26,7 +26,7 @@ PACKAGES = (
     "torch", "open-clip-torch", "transformers", "diffusers", "numpy", "pillow", "pillow-heif", "pyarrow",
     "safetensors", "sqlalchemy", "psycopg",
 )  # fmt: skip
-EMBEDDERS, COMPANIONS = ("emoji-clip", "emoji-gme"), ("emoji-inversion", "emoji-generator")
+EMBEDDERS, COMPANIONS = ("emoji-clip",), ("emoji-inversion", "emoji-generator")
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 BF16_PAYS = 1.3
 """Times as fast as float32 from which bfloat16 is worth its coarser arithmetic."""
@@ -227,15 +227,14 @@ def smoke_search() -> Smoke:
 def _search(folder: Path) -> tuple[bool, str]:
     from indexer.collection import Collection
     from indexer.types import Document
-    from retrieval.query import Query
-    from retrieval.retriever import Retriever
+    from retrieval import SearchRequest, SearchService
 
     documents = [Document(name, text, fields={"words": len(text.split())}) for name, text in SMOKE_TEXTS.items()]
     with Collection.open(folder, model="fake:64") as collection:
         collection.add(documents)
-        retriever = Retriever(collection, "text")
-        everything = retriever.search(Query(text=SMOKE_TEXTS["cat"]), k=len(documents))
-        filtered = retriever.search(Query(text=SMOKE_TEXTS["cat"]), k=2, where={"words": {"$gt": 3}})
+        service = SearchService(collection)
+        everything = service.search(SearchRequest(text=SMOKE_TEXTS["cat"], k=len(documents)))
+        filtered = service.search(SearchRequest(text=SMOKE_TEXTS["cat"], k=2, where={"words": {"$gt": 3}}))
     found = [hit.id for hit in everything]
     if found[:1] != ["cat"] or abs(everything.hits[0].score - 1) > 1e-3 or sorted(found) != sorted(SMOKE_TEXTS):
         return False, f"a search for {SMOKE_TEXTS['cat']!r} found {', '.join(found) or 'nothing'}"

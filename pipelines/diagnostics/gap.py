@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from indexer.errors import CallError, MissingExtraError
-from indexer.types import Centre, Ids, Modality, Vectors
+from indexer.types import Center, Ids, Modality, Vectors
 from indexer.vectors.centered import CentredSnapshot
 
 if TYPE_CHECKING:
@@ -89,11 +89,11 @@ def measure_gap(snapshot: Snapshot, k: int = 10) -> Gap:
     from indexer.vectors.modality_gap import mixture, settled
 
     samples = _samples(snapshot)
-    centred = CentredSnapshot(snapshot, Centre.ON)
+    centred = CentredSnapshot(snapshot, Center.ON)
     return Gap(
         documents={modality.value: count for modality, count in snapshot.living.items()},
         k=k,
-        auto=settled(Centre.AUTO, snapshot.space, lambda: snapshot.living) is Centre.ON,
+        auto=settled(Center.AUTO, snapshot.space, lambda: snapshot.living) is Center.ON,
         why=mixture(snapshot.living),
         before=_side(snapshot, samples, snapshot.living, k),
         after=_side(centred, samples, snapshot.living, k),
@@ -178,7 +178,7 @@ def plot_gap(snapshot: Snapshot, gap: Gap, path: Path) -> None:
     panels = figure.subplots(2, 2)
     views: list[tuple[str, View, Side]] = [
         ("as stored", snapshot, gap.before),
-        ("centred", CentredSnapshot(snapshot, Centre.ON), gap.after),
+        ("centred", CentredSnapshot(snapshot, Center.ON), gap.after),
     ]
     for column, (title, view, side) in enumerate(views):
         rows = {modality: view.vectors(ids) for modality, ids in samples.items()}

@@ -66,7 +66,7 @@ class Product:
 
 
 class ProductComposer:
-    """Centre both parts; a query with one part is searched by that part, as a cosine."""
+    """Center both parts; a query with one part is searched by that part, as a cosine."""
 
     method = Method.PRODUCT
     tuned = Method.PRODUCT.value

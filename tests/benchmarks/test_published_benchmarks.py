@@ -11,10 +11,10 @@ import pytest
 from tiny_mllm import tiny_mllm
 
 from benchmarks.harness import published, run
+from benchmarks.harness.methods import VARIANTS
 from benchmarks.harness.protocol import MEANINGS, Protocol
 from benchmarks.tasks import circo, cirr, fashioniq, genecis, icir, patterncom
 from benchmarks.tasks.cirr import Counts
-from benchmarks.tasks.emojicir import VARIANTS
 from pipelines.evaluation.qrels import Plan
 from retrieval.methods import load_composer
 

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from indexer import Document
 from indexer.errors import SnapshotGoneError
-from indexer.ingest import compaction
+from indexer.ingest.prepare import compaction
 from indexer.metadata.catalog import Catalog
 from indexer.metadata.schema import DocumentRow
 from indexer.types import Modality, Role

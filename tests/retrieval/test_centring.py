@@ -8,7 +8,7 @@ from PIL import Image
 
 from indexer import Collection
 from indexer.metadata.publish import NewDocument
-from indexer.types import Centre, Item, Modality, Role
+from indexer.types import Center, Item, Modality, Role
 from indexer.vectors.centered import centred
 from indexer.vectors.modality_gap import query_mean
 from indexer.vectors.unit import unit_rows
@@ -40,7 +40,7 @@ def test_all_methods_rank_in_the_centred_space(mixed, method):
     retriever = Retriever(mixed, method)
     found = retriever.search(QUERY, k=180)
     snapshot = mixed.snapshot()
-    view = centred(snapshot, Centre.ON)
+    view = centred(snapshot, Center.ON)
     vectors = {}
     for name, vector in retriever.encode([QUERY])[0].vectors.items():
         if name == "image":
@@ -66,7 +66,7 @@ def test_the_mean_of_a_query_is_of_its_own_side_where_there_is_one(mixed):
 
 
 def test_off_and_auto_differ_and_a_note_says_why(mixed):
-    off = Retriever(mixed, "text", centre="off").search(Query(text="a red cat"))
+    off = Retriever(mixed, "text", center="off").search(Query(text="a red cat"))
     auto = Retriever(mixed, "text").search(Query(text="a red cat"))
     query = mixed.embedder.encode_query([Item(text="a red cat")])
     plain = mixed.snapshot().search(query, 10)
@@ -90,7 +90,7 @@ def test_a_reference_that_is_not_stored_is_centered_as_an_image(mixed, tmp_path)
     retriever, snapshot = Retriever(mixed, "sum"), mixed.snapshot()
     vectors = retriever.encode([query])[0].vectors
     means = {"image": query_mean(snapshot.space, Modality.IMAGE), "text": query_mean(snapshot.space, Modality.TEXT)}
-    view = centred(snapshot, Centre.ON)
+    view = centred(snapshot, Center.ON)
     for hit in retriever.search(query, k=20):
         [row] = view.vectors(view.vector_ids([hit.id]))
         for name, mean in means.items():

@@ -22,7 +22,18 @@ HEAVY = (
 )
 
 
-NAMES = ["DrawOptions", "Hit", "Merge", "Method", "Query", "Results", "Retriever", "Scribe", "Studio", "Weights"]
+NAMES = [
+    "CaptionRewriter",
+    "GenerateOptions",
+    "Hit",
+    "Merge",
+    "Method",
+    "PseudoTargetProvider",
+    "Query",
+    "Results",
+    "Retriever",
+    "Weights",
+]
 
 
 def test_the_public_names():

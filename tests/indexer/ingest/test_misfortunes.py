@@ -15,7 +15,7 @@ from answers import contents, found, png
 from indexer import Collection, Document
 from indexer.errors import CorruptionError, StoreError, UnderdrawingError
 from indexer.files import lock
-from indexer.ingest import compaction
+from indexer.ingest.prepare import compaction
 from indexer.vectors.segments import write_segment
 
 RED = png(200, 0, 0)

@@ -14,7 +14,7 @@ import pytest
 from indexer import Document, IndexKind, IndexSettings
 from indexer.errors import QueryError, SnapshotGoneError, UnknownNameError
 from indexer.metadata.publish import NewDocument
-from indexer.types import Centre, Mean, Modality, Role
+from indexer.types import Center, Mean, Modality, Role
 from indexer.vectors import rescoring as proposals
 from indexer.vectors.centered import PRIOR, SAMPLE, TRIMMED, CentredSnapshot, centred
 from indexer.vectors.modality_gap import FEW, clearly_mixed, document_means, mixture, query_mean, shrunk_means
@@ -66,7 +66,7 @@ def mixed(shop, vectors):
     return shop
 
 
-def truth(shop, vectors, centre=Centre.ON, keep=lambda n, kind: True):
+def truth(shop, vectors, centre=Center.ON, keep=lambda n, kind: True):
     """{document id: scores of the queries} of every document kept, in float64, by the formulas as they stand."""
     rows, kinds, queries = vectors
     snapshot = shop.snapshot()
@@ -77,7 +77,7 @@ def truth(shop, vectors, centre=Centre.ON, keep=lambda n, kind: True):
     centred_rows /= np.linalg.norm(centred_rows, axis=1, keepdims=True)
     scores = queries.astype(np.float64) @ centred_rows.T
     own = kinds[places]
-    if centre is Centre.ON:
+    if centre is Center.ON:
         picked = [np.flatnonzero(own == kind) for kind in range(3)]
         picked = [each[np.linspace(0, len(each) - 1, min(SAMPLE, len(each))).astype(int)] for each in picked]
         powers = [np.sort(scores[:, each] ** 4)[:, : len(each) - math.ceil(TRIMMED * len(each))] for each in picked]
@@ -122,7 +122,7 @@ CONDITIONS = {
 
 
 @pytest.mark.parametrize("conditions", CONDITIONS)
-@pytest.mark.parametrize("centre", [Centre.ON, Centre.MEANS])
+@pytest.mark.parametrize("centre", [Center.ON, Center.MEANS])
 def test_a_scan_is_brute_force(mixed, vectors, monkeypatch, centre, conditions):
     asked, keep = CONDITIONS[conditions]
     expected = truth(mixed, vectors, centre, keep)
@@ -146,7 +146,7 @@ def test_an_index_finds_it(mixed, vectors, open_shop, monkeypatch, kind, conditi
     expected = truth(mixed, vectors, keep=keep)
     shop = open_shop(index=IndexSettings(kind=kind, recall=0.99))
     shop.build_index()
-    view = centred(shop.snapshot(), Centre.ON)
+    view = centred(shop.snapshot(), Center.ON)
     assert not view.plain.scans
     if conditions == "everything":
         assert view.search(vectors[2], 10).plan != Plan.SCAN
@@ -167,7 +167,7 @@ def test_every_part_of_the_linear_probe_is_needed(mixed, vectors, open_shop, mon
     monkeypatch.setattr("indexer.vectors.centered.FEW_ROWS", 0)
     monkeypatch.setattr("indexer.vectors.centered.SPARE", 1)
     monkeypatch.setattr("indexer.snapshot.Snapshot.scans", False)
-    view = centred(mixed.snapshot(), Centre.ON)
+    view = centred(mixed.snapshot(), Center.ON)
     depths = []
     search = view.plain.search_among
     monkeypatch.setattr(view.plain, "search_among", lambda q, k, ids: depths.append((k, len(ids))) or search(q, k, ids))
@@ -177,7 +177,7 @@ def test_every_part_of_the_linear_probe_is_needed(mixed, vectors, open_shop, mon
 
 
 def test_a_document_scores_the_same_however_it_is_found(mixed, vectors):
-    view = centred(mixed.snapshot(), Centre.ON)
+    view = centred(mixed.snapshot(), Center.ON)
     together = view.search(vectors[2], 30)
     for query in range(len(vectors[2])):
         alone = view.search(vectors[2][query : query + 1], 30)
@@ -187,13 +187,13 @@ def test_a_document_scores_the_same_however_it_is_found(mixed, vectors):
 
 
 def test_a_large_batch_is_its_queries_one_by_one(mixed, vectors):
-    view = centred(mixed.snapshot(), Centre.ON)
+    view = centred(mixed.snapshot(), Center.ON)
     many = np.tile(vectors[2], (52, 1))[:256]
     np.testing.assert_array_equal(view.search(many, 5).ids[-1], view.search(many[-1:], 5).ids[0])
 
 
 def test_the_centred_space_has_no_means(mixed):
-    view = centred(mixed.snapshot(), Centre.ON)
+    view = centred(mixed.snapshot(), Center.ON)
     assert not any(mean.vector.any() for mean in view.space.means.values())
     ids = view.plain.eligible()
     rows = view.vectors(ids)
@@ -206,28 +206,28 @@ def test_the_centred_space_has_no_means(mixed):
 
 class TestAuto:
     def test_is_on_where_modalities_live_apart(self, mixed):
-        view = centred(mixed.snapshot(), Centre.AUTO)
+        view = centred(mixed.snapshot(), Center.AUTO)
         assert isinstance(view, CentredSnapshot)
-        assert view.centre is Centre.ON
+        assert view.centre is Center.ON
 
     def test_is_off_where_one_lives_or_few_were_seen(self, shop, vectors):
         put(shop, vectors, 0, 60)
-        assert not isinstance(centred(shop.snapshot(), Centre.AUTO), CentredSnapshot)
+        assert not isinstance(centred(shop.snapshot(), Center.AUTO), CentredSnapshot)
         put(shop, vectors, 60, 200)
-        assert isinstance(centred(shop.snapshot(), Centre.AUTO), CentredSnapshot)
+        assert isinstance(centred(shop.snapshot(), Center.AUTO), CentredSnapshot)
         others = [f"d{n:04}" for n in range(200) if KINDS[vectors[1][n]] is not Modality.TEXT]
         shop.delete(others)
         snapshot = shop.snapshot()
         assert set(snapshot.living) == {Modality.TEXT}
-        assert centred(snapshot, Centre.AUTO) is snapshot
-        assert isinstance(centred(snapshot, Centre.ON), CentredSnapshot)
+        assert centred(snapshot, Center.AUTO) is snapshot
+        assert isinstance(centred(snapshot, Center.ON), CentredSnapshot)
 
     def test_is_off_where_there_is_no_gap(self, shop):
         rng = np.random.default_rng(0)
         documents = [NewDocument(f"d{n}", None, None, None, None, KINDS[n % 3], {}) for n in range(300)]
         with shop.writer() as writer:
             writer.commit(documents, unit_rows(rng.standard_normal((300, DIM))))
-        assert not isinstance(centred(shop.snapshot(), Centre.AUTO), CentredSnapshot)
+        assert not isinstance(centred(shop.snapshot(), Center.AUTO), CentredSnapshot)
 
     @pytest.mark.parametrize(
         ("texts", "images", "both", "mixed"),
@@ -244,13 +244,13 @@ class TestAuto:
 
     def test_off_is_the_snapshot_itself(self, mixed):
         snapshot = mixed.snapshot()
-        assert centred(snapshot, Centre.OFF) is snapshot
+        assert centred(snapshot, Center.OFF) is snapshot
 
 
 class TestTheIdenticalItem:
     """Whoever asks with what is stored finds it first, however much the other modalities are lifted."""
 
-    @pytest.mark.parametrize("centre", [Centre.ON, Centre.MEANS])
+    @pytest.mark.parametrize("centre", [Center.ON, Center.MEANS])
     @pytest.mark.parametrize("kind", range(3))
     def test_comes_first(self, mixed, vectors, centre, kind):
         rows, kinds, _ = vectors
@@ -344,10 +344,10 @@ class TestModalities:
         mixed.delete([f"d{n:04}" for n in range(1, 100)])
         mixed.compact()
         with pytest.raises(SnapshotGoneError):
-            centred(pinned, Centre.ON)
+            centred(pinned, Center.ON)
 
     def test_one_that_has_read_them_goes_on(self, mixed, open_shop, vectors):
-        pinned = centred(open_shop().snapshot(), Centre.ON)
+        pinned = centred(open_shop().snapshot(), Center.ON)
         before = pinned.search(vectors[2], 5)
         mixed.delete([f"d{n:04}" for n in range(1, 100)])
         mixed.compact()
@@ -355,7 +355,7 @@ class TestModalities:
 
 
 def test_a_query_that_makes_no_sense_is_refused(mixed, vectors):
-    view = centred(mixed.snapshot(), Centre.ON)
+    view = centred(mixed.snapshot(), Center.ON)
     with pytest.raises(QueryError, match="k is 0"):
         view.search(vectors[2], 0)
     with pytest.raises(QueryError, match="not a finite number"):
@@ -366,5 +366,5 @@ def test_a_vector_that_is_its_own_mean_scores_nothing(shop):
     same = np.tile(unit_rows(np.ones((1, DIM))), (30, 1))
     with shop.writer() as writer:
         writer.commit([NewDocument(f"d{n}", None, None, None, None, Modality.TEXT, {}) for n in range(30)], same)
-    found = centred(shop.snapshot(), Centre.ON).search(same[:1], 3)
+    found = centred(shop.snapshot(), Center.ON).search(same[:1], 3)
     assert np.abs(found.scores).max() < 1e-3

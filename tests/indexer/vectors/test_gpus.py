@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from indexer import Collection, Device, Document, IndexKind, IndexSettings
 from indexer.errors import DeviceError
-from indexer.types import Centre
+from indexer.types import Center
 from indexer.vectors import faiss_gpu as gpu_index
 from indexer.vectors import gpus as cards
 from indexer.vectors import rescoring as proposals
@@ -158,9 +158,9 @@ def test_a_mixed_collection_is_centred_on_cards_too(folder, closing, card):
         told = contents(plain)
     shop = closing(Collection.open(folder, index=CUDA))
     assert not shop.snapshot().scans
-    on_card = Retriever(shop, "text", centre=Centre.ON).search(Query(text="word8"), k=20)
+    on_card = Retriever(shop, "text", center=Center.ON).search(Query(text="word8"), k=20)
     with Collection.open(folder) as plain:
-        expected = Retriever(plain, "text", centre=Centre.ON).search(Query(text="word8"), k=20)
+        expected = Retriever(plain, "text", center=Center.ON).search(Query(text="word8"), k=20)
     assert [hit.id for hit in on_card] == [hit.id for hit in expected]
     assert len(told) == 2 * COUNT
 

@@ -7,7 +7,7 @@ import pytest
 
 from indexer.errors import QueryError
 from indexer.metadata.publish import NewDocument
-from indexer.types import Centre, Modality
+from indexer.types import Center, Modality
 from indexer.vectors import rescoring as proposals
 from indexer.vectors.centered import centred
 from indexer.vectors.exact import ExactIndex
@@ -52,7 +52,7 @@ def test_a_scaled_query_is_the_same_query(open_shop, monkeypatch, kind):
     shop = open_shop(index="exact" if kind in ("codes", "centered") else kind)
     stock(shop)
     shop.build_index({"texts": RNG.standard_normal((30, DIM))})
-    view = centred(shop.snapshot(), Centre.ON if kind == "centered" else Centre.OFF)
+    view = centred(shop.snapshot(), Center.ON if kind == "centered" else Center.OFF)
     for options in WAYS.values():
         truth = view.search(QUERIES, 10, **options)
         for scale in SCALES:

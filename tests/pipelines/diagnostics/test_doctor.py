@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from indexer.errors import MissingExtraError, UnderdrawingError
 from pipelines.diagnostics import doctor
-from retrieval.retriever import Retriever
+from retrieval.service import SearchService
 
 KEYS = {
     "versions", "processor", "threads", "devices", "device", "bf16", "faiss", "bundled", "smoke", "problems", "well",
@@ -110,18 +111,18 @@ def test_a_driver_without_a_device_is_a_problem(monkeypatch, tmp_path):
 
 def test_the_smoke_search_notices_a_wrong_answer(run, found, monkeypatch):
     assert doctor.smoke_search().passed
-    right = Retriever.search
+    right = SearchService.search
 
-    def without_filter(self, query, k=10, where=None):
-        return right(self, query, k)
+    def without_filter(self, request):
+        return right(self, replace(request, where=None))
 
-    monkeypatch.setattr(Retriever, "search", without_filter)
+    monkeypatch.setattr(SearchService, "search", without_filter)
     assert "filtered search found cat" in doctor.smoke_search().detail
 
-    def one_short(self, query, k=10, where=None):
-        return right(self, query, k - 1, where)
+    def one_short(self, request):
+        return right(self, replace(request, k=request.k - 1))
 
-    monkeypatch.setattr(Retriever, "search", one_short)
+    monkeypatch.setattr(SearchService, "search", one_short)
     failed = doctor.smoke_search()
     assert not failed.passed
     assert "found cat" in failed.detail
@@ -135,13 +136,13 @@ def test_the_smoke_search_survives_what_it_looks_for(monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Retriever, "search", full)
+    monkeypatch.setattr(SearchService, "search", full)
     assert doctor.smoke_search() == doctor.Smoke(False, "[Errno 28] No space left on device", pytest.approx(0, abs=1e6))
 
 
 def test_models_can_be_copied_into_a_call(run, monkeypatch):
     monkeypatch.setattr(doctor, "open_clip_models", lambda: {"ViT-B-32": ["openai", "laion2b"]})
-    monkeypatch.setattr(doctor, "bundled_models", lambda: {"emoji-clip": True, "emoji-gme": False})
+    monkeypatch.setattr(doctor, "bundled_models", lambda: {"emoji-clip": True, "emoji-inversion": True})
     assert run("doctor", "--models").stdout.splitlines() == [
         "bundled:emoji-clip", "open_clip:ViT-B-32/openai", "open_clip:ViT-B-32/laion2b",
     ]  # fmt: skip
