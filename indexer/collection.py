@@ -19,13 +19,12 @@ from indexer.embed.base import Dtype, Embedder
 from indexer.embed.devices import AUTO, checked_device
 from indexer.errors import CollectionNotFoundError
 from indexer.files.layout import Layout
-from indexer.ingest import adding, spaces
-from indexer.ingest.adding import Added
+from indexer.ingest.adding import Added, add, ids_to_delete, missing_query_mean, require_opening
 from indexer.ingest.check import Report, check
 from indexer.ingest.filling import Filled, fill
 from indexer.ingest.indexing import BuiltIndex, build_index, compact_and_build, keep_index
 from indexer.ingest.repair import repair
-from indexer.ingest.spaces import SpaceStatus
+from indexer.ingest.spaces import SpaceStatus, drop, make_default, register, statuses
 from indexer.ingest.summary import Progress
 from indexer.ingest.writer import Writer
 from indexer.lazy_embedder import LazyEmbedder
@@ -106,7 +105,7 @@ class Collection:
             UnknownNameError: There is no such kind of index, or no such space.
         """
         folder = arguments.folder(path, "path")
-        adding.require_opening(model)
+        require_opening(model)
         arguments.flag(create, "create")
         arguments.flag(trust, "trust")
         arguments.flag(auto_compact, "auto_compact")
@@ -253,7 +252,7 @@ class Collection:
             LockedError: Another writer holds the collection.
         """
         arguments.flag(skip_rejected, "skip_rejected")
-        return adding.add(self, documents, ImageRules(max_pixels, exif), skip_rejected, spaces)
+        return add(self, documents, ImageRules(max_pixels, exif), skip_rejected, spaces)
 
     def add_space(
         self,
@@ -288,9 +287,9 @@ class Collection:
             LockedError: Another writer holds the collection, for longer than a minute where a shard is committed.
             StoreError: The disk or the database refuses; what was committed stays.
         """
-        adding.require_opening(model)
+        require_opening(model)
         embedder = LazyEmbedder(model, dtype or Dtype.FLOAT32, self.open_spaces.device).get()
-        own = spaces.register(self, embedder, name, None if parts is None else Parts(parts))
+        own = register(self, embedder, name, None if parts is None else Parts(parts))
         return fill(self, own, workers=workers, shard_size=shard_size, max_pixels=max_pixels, on_progress=on_progress)
 
     def fill_space(self, name: str, *, max_pixels: int | None = None) -> Filled:
@@ -300,7 +299,7 @@ class Collection:
     @property
     def spaces(self) -> list[SpaceStatus]:
         """The embedding spaces, the default one first, with how many documents have a vector in each."""
-        return spaces.statuses(self)
+        return statuses(self)
 
     def set_default_space(self, name: str) -> None:
         """Choose the space that is used where none is named, here and by who opens the collection from now on.
@@ -308,14 +307,14 @@ class Collection:
         Others that have it open keep theirs. Do not call it while other threads search this object. Raises
         `UnknownNameError` and `LockedError`.
         """
-        spaces.make_default(self, name)
+        make_default(self, name)
 
     def drop_space(self, name: str) -> int:
         """Remove a space with its vectors; returns how many they were. Documents stay; `compact` drops the rows.
 
         Raises as `set_default_space`, and `CallError` for the default space.
         """
-        return spaces.drop(self, name)
+        return drop(self, name)
 
     def build_index(
         self,
@@ -368,13 +367,13 @@ class Collection:
             CallError: The ids are no list, or hold something else than texts and whole numbers.
             LockedError: Another writer holds the collection.
         """
-        wanted = adding.ids_to_delete(ids)
+        wanted = ids_to_delete(ids)
         with self.writer() as writer:
             return writer.commit(deleted=wanted, note="deleted").deleted
 
     def missing_query_mean(self) -> Sums:
         """The sum of generic query texts' vectors, if the space has none yet; read once, since it stays."""
-        return adding.missing_query_mean(self.open_spaces.default, self.catalog)
+        return missing_query_mean(self.open_spaces.default, self.catalog)
 
     def check(self, on_file: Callable[[Path], None] | None = None) -> Report:
         """Compare files with checksums and counts with rows; see `indexer.ingest.check`."""

@@ -108,8 +108,9 @@ def fill(
     with decoders(workers) as executor, own.embedder.threads() as threads:
         model = Streams(own.embedder, threads)
         depth = max(4 * max(1, workers), model.ahead // CHUNK)
-        for shard, outcome in decoded_ahead(job.work(), executor, prepare, depth):
-            job.take(shard, outcome, model)
+        while job.has_more():  # documents may come while the last ones are embedded
+            for shard, outcome in decoded_ahead(job.work(), executor, prepare, depth):
+                job.take(shard, outcome, model)
     job.ledger.finish(job.shards, {"embedded": job.progress.added})
     target.keep_index(spaces=[own.space.name])
     return Filled(
@@ -174,13 +175,19 @@ class _Filling:
         self._target, self._own, self._shard_size, self._on_progress = target, own, shard_size, on_progress
         self._database = target.catalog.database
         self.ledger = Ledger(self._database, f"space {own.space.name}", {}, own.space.id)
-        self.progress, self.shards = Progress(), 0
+        self.progress, self.shards, self._after = Progress(), 0, -1
+
+    def has_more(self) -> bool:
+        """Whether there are documents to embed that the job has not met."""
+        return bool(self._next(1))
+
+    def _next(self, most: int) -> list[Lacking]:
+        return lacking(self._database, self._own.space.id, self._after, most)
 
     def work(self) -> Iterator[tuple[tuple[_Shard, Sequence[Lacking]], Sequence[Lacking]]]:
-        """The documents that lack a vector, in shards and chunks; the job ends when there are no more."""
-        after = -1
-        while rows := lacking(self._database, self._own.space.id, after, self._shard_size):
-            after = rows[-1].key
+        """The documents that lack a vector, in shards and chunks, read ahead of the model."""
+        while rows := self._next(self._shard_size):
+            self._after = rows[-1].key
             chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
             shard = _Shard(self.shards, len(chunks))
             self.shards += 1

@@ -37,11 +37,14 @@ MAX_PARAMETERS = 500
 """Values in one IN list: old SQLite builds take 999 in a statement."""
 
 _DOCUMENTS = """
-SELECT v.id, d.id, d.text, d.uri, d.image, d.image_sha256, d.modality, d.fields, d.images
+SELECT v.id, d.id, d.text, d.uri, d.image, d.image_sha256, coalesce(v.modality, d.modality), d.fields, d.images
 FROM vectors v JOIN documents d ON v.document = d.key
 WHERE v.id IN ({}) AND d.born <= ? AND (d.died IS NULL OR d.died > ?)
 """
 """What `_document_rows` selects, for SQLite's driver; the braces take as many `?` as there are vectors."""
+
+_MODALITY = func.coalesce(VectorRow.modality, DocumentRow.modality)
+"""What a vector was made of."""
 
 Value = TypeVar("Value")
 
@@ -233,7 +236,7 @@ class Catalog:
                 raise self._damaged(f"fields of a document are no JSON ({error})") from error
         columns = (
             VectorRow.id, DocumentRow.id, DocumentRow.text, DocumentRow.uri, DocumentRow.image,
-            DocumentRow.image_sha256, DocumentRow.modality, DocumentRow.fields, DocumentRow.images,
+            DocumentRow.image_sha256, _MODALITY, DocumentRow.fields, DocumentRow.images,
         )  # fmt: skip
         with self.database.read() as connection:
             return connection.execute(
@@ -282,7 +285,7 @@ class Catalog:
             known = len(self._modalities)
             if known < below:
                 query = (
-                    select(VectorRow.id, func.coalesce(VectorRow.modality, DocumentRow.modality))
+                    select(VectorRow.id, _MODALITY)
                     .join(DocumentRow, VectorRow.document == DocumentRow.key)
                     .where(VectorRow.id >= known, VectorRow.id < below)
                 )

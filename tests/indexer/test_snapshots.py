@@ -11,7 +11,6 @@ from sqlalchemy import func, select
 
 from indexer import Document
 from indexer.errors import SnapshotGoneError
-from indexer.ingest.prepare import compaction
 from indexer.metadata.catalog import Catalog
 from indexer.metadata.schema import DocumentRow
 from indexer.types import Modality, Role
@@ -94,7 +93,7 @@ class TestCompacting:
 
     @pytest.mark.parametrize("rows", [1 << 18, 5, 1])
     def test_answers_stay_the_same(self, worn, rows, monkeypatch):
-        monkeypatch.setattr(compaction, "ROWS_PER_SEGMENT", rows)
+        monkeypatch.setattr("indexer.ingest.compaction.ROWS_PER_SEGMENT", rows)
         before = worn.snapshot()
         told, answer = contents(before), before.search(asked("cat", "word3"), 30, where={"n": {"$lt": 3}})
         ids, _ = before.scan(asked("cat"))

@@ -15,7 +15,6 @@ from answers import contents, found, png
 from indexer import Collection, Document
 from indexer.errors import CorruptionError, StoreError, UnderdrawingError
 from indexer.files import lock
-from indexer.ingest.prepare import compaction
 from indexer.vectors.segments import write_segment
 
 RED = png(200, 0, 0)
@@ -68,7 +67,7 @@ def test_compaction_says_what_it_needs_before_it_writes(shop, monkeypatch):
     shop.add([Document("b", text="b")])
     before = contents(shop)
     usage = namedtuple("usage", "total used free")  # noqa: PYI024  # as shutil's
-    monkeypatch.setattr(compaction.shutil, "disk_usage", lambda folder: usage(100, 90, 10))
+    monkeypatch.setattr("indexer.ingest.compaction.shutil.disk_usage", lambda folder: usage(100, 90, 10))
     with pytest.raises(StoreError, match=r"needs up to [\d,]+ bytes to compact, and 10 are free.*Nothing was changed"):
         shop.compact()
     assert contents(shop) == before
