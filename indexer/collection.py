@@ -22,7 +22,7 @@ from indexer.files.layout import Layout
 from indexer.ingest.adding import Added, add, ids_to_delete, missing_query_mean, require_opening
 from indexer.ingest.check import Report, check
 from indexer.ingest.filling import Filled, fill
-from indexer.ingest.indexing import BuiltIndex, build_index, compact_and_build, keep_index
+from indexer.ingest.indexing import build_index, compact_and_build, keep_index
 from indexer.ingest.repair import repair
 from indexer.ingest.spaces import SpaceStatus, drop, make_default, register, statuses
 from indexer.ingest.summary import Progress
@@ -37,8 +37,8 @@ from indexer.open_spaces import OpenSpaces, open_spaces
 from indexer.snapshot import Snapshot, StoredDocument
 from indexer.snapshots import Snapshots
 from indexer.types import Document, Parts, Vectors
-from indexer.vectors.building import OnProgress
-from indexer.vectors.protocol import IndexKind, IndexSettings
+from indexer.vectors.local import LocalStore
+from indexer.vectors.protocol import BuiltIndex, IndexKind, IndexSettings, OnProgress, VectorStore
 
 
 class Collection:
@@ -56,7 +56,8 @@ class Collection:
         self.catalog = Catalog(database)
         self.open_spaces = open_spaces
         self._merges = auto_compact
-        self.snapshots = Snapshots(self.catalog, layout, open_spaces, settings)
+        self.store: VectorStore = LocalStore(layout, settings)
+        self.snapshots = Snapshots(self.catalog, layout, open_spaces, self.store)
 
     @classmethod
     def open(
@@ -86,7 +87,7 @@ class Collection:
             index: How to search it: `IndexSettings`, or the name of a kind, such as "hnsw". Opening builds nothing.
             database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
             dtype: Arithmetic of the model, if it is loaded by name; fixed when a space is made (float32 unless told).
-            device: Where the model runs: `auto` (a card where there is one), `cpu`, `cuda`, `cuda:1` or `mps`. Vectors
+            device: Where the model runs: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`. Vectors
                 do not depend on it but for their last digits.
             trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
                 Without it, first use of the model raises `UntrustedModelError`.

@@ -6,8 +6,6 @@ What this module does not know: models, how a generation comes to be.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 from indexer.errors import SnapshotGoneError
 from indexer.files.layout import Layout
@@ -16,10 +14,7 @@ from indexer.metadata.catalog import Catalog
 from indexer.open_spaces import OpenSpaces, gone
 from indexer.snapshot import Snapshot
 from indexer.stored_document import StoredDocument
-from indexer.vectors.protocol import IndexSettings
-
-if TYPE_CHECKING:
-    from indexer.vectors.gpus import Cards
+from indexer.vectors.protocol import VectorStore
 
 AT_ONCE = 500
 """Documents that are asked for together when all are gone through."""
@@ -32,25 +27,13 @@ class Snapshots:
         catalog: The collection's.
         layout: The collection's.
         spaces: The collection's.
-        settings: How it is searched.
+        store: What opens its vectors.
     """
 
-    def __init__(self, catalog: Catalog, layout: Layout, spaces: OpenSpaces, settings: IndexSettings) -> None:
-        self._catalog, self._layout, self._spaces, self._settings = catalog, layout, spaces, settings
+    def __init__(self, catalog: Catalog, layout: Layout, spaces: OpenSpaces, store: VectorStore) -> None:
+        self._catalog, self._layout, self._spaces, self._store = catalog, layout, spaces, store
         self._newest: dict[int, Snapshot] = {}
         self._opening = Lock()
-
-    @cached_property
-    def cards(self) -> Cards:
-        """The GPUs that hold copies of the indexes, for settings that say `cuda`.
-
-        Raises:
-            DeviceError: There is none, or FAISS is a build for the CPU.
-            MissingExtraError: There is no FAISS.
-        """
-        from indexer.vectors.gpus import Cards, cuda_cards
-
-        return Cards(cuda_cards())
 
     def newest(self, name: str | None = None) -> Snapshot:
         """The newest generation of a space, or of the default one; raises as `Collection.snapshot`."""
@@ -68,7 +51,7 @@ class Snapshots:
                     raise gone(wanted)
                 try:
                     self._newest[own.id] = Snapshot(
-                        self._catalog, self._layout, own, generation, self._settings, lambda: self.cards, held
+                        self._catalog, self._layout, own, generation, self._store, held
                     )
                 except SnapshotGoneError:
                     # Compacted between the two reads: the next round sees what it was compacted into.
@@ -94,7 +77,7 @@ class Snapshots:
     def _beside(self, snapshot: Snapshot, before: list[Snapshot]) -> Iterator[StoredDocument]:
         """The documents of a space that those before it lack."""
         ids = snapshot.eligible()
-        ids = snapshot.searcher.exact.all_ids() if ids is None else ids
+        ids = snapshot.view.all_ids() if ids is None else ids
         for start in range(0, len(ids), AT_ONCE):
             documents = snapshot.documents(ids[start : start + AT_ONCE])
             names = [each.id for each in documents]

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from indexer.embed.devices import AUTO, checked_device
 from indexer.errors import CallError, RequestError, UnderdrawingError, UnknownNameError
-from retrieval.asked import require_collection
-from retrieval.encode import require_pictures, stored_references
+from retrieval.arguments import require_collection
 from retrieval.methods import Merge, Method
+from retrieval.methods.context import require_images, stored_references
 from retrieval.methods.weights import preferred
 from retrieval.providers.caption_rewrite import CaptionRewriter
 from retrieval.providers.pseudo_target import PseudoTargetProvider
@@ -143,7 +143,7 @@ class SearchService:
         """
         settled, _ = self._settled(request)
         source = self.source(settled)
-        require_pictures([settled.query])
+        require_images([settled.query])
         with source.snapshot() as snapshot:
             if settled.like is not None and len(snapshot):
                 stored_references(snapshot, [settled.like])

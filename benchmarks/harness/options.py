@@ -18,7 +18,7 @@ from indexer.embed.base import Dtype
 from indexer.errors import CallError
 from indexer.types import Center, HelpfulEnum
 from retrieval import Method, Weights
-from retrieval.methods import load_composer
+from retrieval.methods import load_method
 from retrieval.providers.generation.presets import PRESETS
 
 RUN_DEPTH = 100
@@ -139,9 +139,9 @@ def check(benchmark: Benchmark, options: argparse.Namespace) -> None:
         raise CallError(f"--submission is for the split {', '.join(benchmark.hidden) or 'of a server'}.")
     if options.method is None or options.table:
         return
-    composer = load_composer(*VARIANTS[options.method])
-    if unread := sorted(set(options.weights.given()) - composer.reads):
-        known = ", ".join(sorted(composer.reads))
+    method = load_method(*VARIANTS[options.method])
+    if unread := sorted(set(options.weights.given()) - method.reads):
+        known = ", ".join(sorted(method.reads))
         raise CallError(f"The method {options.method} does not read the weight {unread[0]}.", f"It reads: {known}.")
 
 

@@ -46,9 +46,9 @@ from indexer.files.atomic import atomic_write
 from pipelines.evaluation.emojicir import Split, by_family
 from pipelines.evaluation.loop import Evaluation, JudgedQuery, evaluate
 from retrieval import GenerateOptions, Method, PseudoTargetProvider, Query, Retriever
-from retrieval.methods import load_composer
+from retrieval.methods import load_method
 from retrieval.metrics import bootstrap_interval, hit_rate_at, macro_mean
-from retrieval.stages import STAGES
+from retrieval.retriever import STAGES
 
 MODEL = "bundled:emoji-clip"
 STEPS = (1, 2, 4, 8, 16, 32)
@@ -121,7 +121,7 @@ class Bench:
     @cached_property
     def cig(self) -> str:
         """The merge that `cig` has by default."""
-        return load_composer(Method.CIG).tuned
+        return load_method(Method.CIG).tuned
 
     @cached_property
     def plain(self) -> dict[str, Evaluation]:

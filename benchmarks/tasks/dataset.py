@@ -24,7 +24,7 @@ from indexer.errors import CallError, ItemError, QueryError
 from indexer.types import Center, Parts
 from pipelines.evaluation.loop import Ranked
 from pipelines.evaluation.qrels import JudgedQuery, Plan, Precision
-from retrieval.hydrate import Ranking
+from retrieval.documents import Ranking
 from retrieval.query import Query
 
 Box = tuple[float, float, float, float]

@@ -32,7 +32,7 @@ from indexer.files.atomic import file_digest
 from indexer.types import Center, Document, Modality, Parts
 from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Reference, Ties
 from retrieval import Query
-from retrieval.hydrate import Ranking
+from retrieval.documents import Ranking
 
 KINDS = (Modality.TEXT, Modality.IMAGE, Modality.FUSED)
 KEYWORDS = 3

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from indexer.arguments import callback, finite, flag, told, url_in, whole_number
+from indexer.corpus.formats import reader_in
 from indexer.corpus.image_rules import ImageRules
 from indexer.corpus.paths import printable
 from indexer.corpus.readers import open_corpus
@@ -52,7 +53,7 @@ from indexer.open_spaces import OpenSpace
 from indexer.reasons import Reason
 from indexer.types import Document, PassedOver, Rejected
 from indexer.validate import checked_id
-from indexer.vectors.building import OnProgress
+from indexer.vectors.protocol import OnProgress
 
 __all__ = ["Progress", "Summary", "index_corpus"]
 
@@ -138,7 +139,7 @@ def index_corpus(
     rules = ImageRules(max_pixels, exif)
     if isinstance(source, str) and not source:
         raise CallError("The source is empty.", "Write '.' for the folder you are in.")
-    if (url := url_in(source)) is not None:
+    if (url := url_in(source)) is not None and reader_in(str(source)) is None:
         raise CallError(f"The source is the URL {url}; nothing is fetched.", "Download it, and give the file.")
     corpus = open_corpus(source) if isinstance(source, str | Path) else source
     if not isinstance(getattr(corpus, "source", None), str):

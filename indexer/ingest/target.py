@@ -13,8 +13,7 @@ from indexer.ingest.writer import Writer
 from indexer.metadata.catalog import Catalog
 from indexer.open_spaces import OpenSpaces
 from indexer.snapshot import Snapshot
-from indexer.vectors.building import OnProgress
-from indexer.vectors.protocol import IndexKind, IndexSettings
+from indexer.vectors.protocol import IndexKind, IndexSettings, OnProgress, VectorStore
 
 
 class Target(Protocol):
@@ -25,12 +24,14 @@ class Target(Protocol):
         catalog: What SQL knows of it.
         open_spaces: Its spaces with their models.
         settings: How it is searched.
+        store: What opens and builds its vectors.
     """
 
     layout: Layout
     catalog: Catalog
     open_spaces: OpenSpaces
     settings: IndexSettings
+    store: VectorStore
 
     def snapshot(self, space: str | None = None) -> Snapshot:
         """The newest generation of a space, or of the default one."""

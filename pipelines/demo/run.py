@@ -42,9 +42,8 @@ from retrieval.methods import Method
 from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.request import SearchOptions
 from retrieval.results import Results
-from retrieval.retriever import Retriever
+from retrieval.retriever import STAGES, Retriever
 from retrieval.service import SearchService
-from retrieval.stages import STAGES
 from underdrawing import __version__
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from typing import Any
 
 from indexer.embed.devices import AUTO, settled_device
 from indexer.errors import UnderdrawingError
+from pipelines.diagnostics.plugins import Found, plugins
 from underdrawing import __version__
 
 PACKAGES = (
@@ -84,6 +85,7 @@ class Diagnosis:
         bf16: See `Bf16`.
         faiss: What `indexer.vectors.faiss_index.describe` says; None where FAISS cannot be used.
         bundled: Bundled models and whether they are there.
+        plugins: What other packages add.
         problems: What does not work, and what to do about it.
         smoke: Whether a search works.
     """
@@ -97,6 +99,7 @@ class Diagnosis:
     faiss: Mapping[str, Any] | None
     bundled: Mapping[str, bool]
     smoke: Smoke
+    plugins: tuple[Found, ...] = ()
     problems: tuple[str, ...] = field(default=())
 
     @property
@@ -118,6 +121,7 @@ def examine() -> Diagnosis:
         faiss=_or_problem(faiss_facts, None, problems),
         bundled=bundled_models(),
         smoke=smoke_search(),
+        plugins=plugins(),
         problems=tuple(dict.fromkeys(problems)),
     )
 

@@ -15,7 +15,7 @@ from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
 from pipelines.evaluation.emojicir import Split, read_queries
 from retrieval import Method, Weights
-from retrieval.methods import load_composer
+from retrieval.methods import load_method
 
 
 def run(data, capsys, *arguments):
@@ -114,10 +114,10 @@ def test_every_variant_can_be_run_where_nothing_is_lacking():
 @pytest.mark.parametrize("name", sorted(methods.grids()))
 def test_grids_hold_weights_that_their_method_reads(name):
     method, merge = methods.VARIANTS[name]
-    composer = load_composer(method, merge)
+    method = load_method(method, merge)
     for weights in methods.grids()[name]:
-        assert set(weights.given()) <= composer.reads
-        assert composer.tuned == name
+        assert set(weights.given()) <= method.reads
+        assert method.tuned == name
 
 
 def test_a_sweep_writes_the_best_weights_and_the_curve(data, capsys, monkeypatch):

@@ -12,7 +12,7 @@ from benchmarks.harness import run
 from benchmarks.tasks import mixed
 from indexer.bundled import CORPUS
 from indexer.types import Modality
-from retrieval.hydrate import Ranking
+from retrieval.documents import Ranking
 
 
 @pytest.fixture(scope="module")

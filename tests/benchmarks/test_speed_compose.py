@@ -12,7 +12,8 @@ from PIL import Image
 
 from benchmarks.speed import compose as speed_compose
 from benchmarks.speed.pictures import Panel, draw_panels
-from retrieval import GenerateOptions, PseudoTargetProvider, stages
+from retrieval import GenerateOptions, PseudoTargetProvider
+from retrieval import retriever as retriever_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -51,9 +52,7 @@ def test_steps_count_evaluations_of_the_network(run, monkeypatch):
     real, loaded = speed_compose.evaluate, []
 
     def timed(queries, retriever, **options):
-        loaded.append(
-            (retriever.method.value, retriever._pseudo_targets._inversion, retriever._pseudo_targets._generator)
-        )
+        loaded.append((retriever.method, retriever._pseudo_targets._inversion, retriever._pseudo_targets._generator))
         # No clock is judged: the plain method takes 1 s, the first of the drawn ones 3 s, the next one 4 s, and so on.
         return replace(real(queries, retriever, **options), seconds={"encode": 1.0 + len(loaded) * (len(loaded) > 1)})
 
@@ -85,7 +84,7 @@ def test_a_stage_is_told_where_its_work_is_done(run, monkeypatch):
         clock[0] += 0.05
         return real(self, *arguments)
 
-    monkeypatch.setattr(stages.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(retriever_module.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(PseudoTargetProvider, "generate", generate)
     _, told, _ = run("--part", "stages")
     rows = told["stages"]["rows"]

@@ -32,6 +32,9 @@ NAMES = [
     "Query",
     "Results",
     "Retriever",
+    "SearchOptions",
+    "SearchRequest",
+    "SearchService",
     "Weights",
 ]
 

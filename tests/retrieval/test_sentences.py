@@ -149,7 +149,7 @@ def test_a_stored_reference_gives_its_picture(collection, captions, cat):
     assert results.written["sentence"] == "cat red"
     assert ids(results)[0] == "red-cat"
     assert "cat" not in ids(results)
-    with pytest.raises(QueryError, match=r"document 'dog' has no picture .* `caption`, or give a picture with `image`"):
+    with pytest.raises(QueryError, match=r"document 'dog' has no image .* `caption`, or give an image with `image`"):
         retriever.search(Query(text="red", like="dog"))
     assert ids(retriever.search(Query(text="red", like="dog", caption="cat"), k=1)) == ["red-cat"]
     with pytest.raises(CallError, match="nobody"):

@@ -24,8 +24,8 @@ from retrieval import Query, Retriever, Weights
 from retrieval.methods import Merge, load_weights
 from retrieval.providers.generation import GenerateOptions
 from retrieval.providers.pseudo_target import PseudoTargetProvider
+from retrieval.retriever import STAGES
 from retrieval.scoring import unit
-from retrieval.stages import STAGES
 
 METHODS = [("inversion", Merge.EMBED), *(("cig", merge) for merge in Merge)]
 MERGES = list(Merge)
@@ -153,7 +153,8 @@ def test_one_part_alone_is_searched_without_word_or_drawing(retriever, generator
     one = retriever(method, merge)
     results = one.search(Query(**part))
     missing, name = ("image", "text") if "text" in part else ("text", "image")
-    assert results.notes == (f"The query has no {missing}, so the method {method} searches by the {name} alone.",)
+    full = f"cig-{merge}" if method == "cig" else method
+    assert results.notes == (f"The query has no {missing}, so the method {full} searches by the {name} alone.",)
     assert len(list(one.stream(Query(**part)))) == 1
     assert generator.calls == []
 
@@ -333,7 +334,7 @@ def test_a_gate_draws_only_where_the_ranking_is_in_doubt(retriever, references, 
     order = np.argsort(margins)
     gate = (margins[order[1]] + margins[order[2]]) / 2
     results = retriever(gate=gate).search_batch(queries, k=2)
-    clear = ("The ranking is clear without a pseudo-target, so none was drawn.",)
+    clear = ("The ranking is clear without a pseudo-target, so none was generated.",)
     for place, (each, without) in enumerate(zip(results, plain, strict=True)):
         if place in order[:2]:
             assert each.notes == ()
@@ -578,7 +579,7 @@ def test_other_wordings_are_averaged_in_every_branch(retriever, references, mode
 
 
 def drawn_of(encoded):
-    return [opened(file) for file in encoded.pseudo_target["paths"]]
+    return [opened(file) for file in encoded.artifacts["pseudo_target"]["paths"]]
 
 
 def test_what_is_drawn_is_drawn_from_the_text_alone(retriever, references, generator):

@@ -139,7 +139,7 @@ def test_the_page_shows_reference_and_drawings(search, tmp_path):
 def test_a_gate_draws_only_in_doubt(search, asked):
     clear = answer(search(TEXT, "--like", "red.png", "--gate", 0, "--json"))
     assert clear["pseudo_target"] is None
-    assert "none was drawn" in clear["notes"][0]
+    assert "none was generated" in clear["notes"][0]
     assert asked.painter.calls == []
     assert answer(search(TEXT, "--like", "red.png", "--gate", 2, "--json"))["pseudo_target"] is not None
 

@@ -12,10 +12,11 @@ import pytest
 
 from indexer.errors import MissingExtraError, UnderdrawingError
 from pipelines.diagnostics import doctor
+from pipelines.diagnostics.plugins import Found
 from retrieval.service import SearchService
 
 KEYS = {
-    "versions", "processor", "threads", "devices", "device", "bf16", "faiss", "bundled", "smoke", "problems", "well",
+    "versions", "processor", "threads", "devices", "device", "bf16", "faiss", "bundled", "smoke", "plugins", "problems", "well",
 }  # fmt: skip
 HEALTHY = doctor.Diagnosis(
     versions={"python": "3.11.7", "psycopg": None},
@@ -97,6 +98,14 @@ def test_what_is_missing_is_named_with_its_remedy_and_is_no_failure(run, found, 
     assert done.exit_code == 0
     assert "not usable" in done.stdout
     assert "pip install 'underdrawing[cpu]'" in done.stdout
+
+
+def test_what_packages_add_is_listed_with_what_is_wrong_with_it(run, found):
+    added = (Found("method", "mine", "some-package 1.0", None), Found("reader", "h5", "other 2.0", "It is broken."))
+    found(doctor.Diagnosis(**{**vars(HEALTHY), "plugins": added}))
+    done = run("doctor")
+    assert "Plugins\n  method mine  from some-package 1.0\n  reader h5    It is broken.\n" in done.stdout
+    assert json.loads(run("doctor", "--json").stdout)["plugins"][0]["name"] == "mine"
 
 
 def test_a_driver_without_a_device_is_a_problem(monkeypatch, tmp_path):

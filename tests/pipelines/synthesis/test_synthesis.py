@@ -389,8 +389,8 @@ def test_pictures_may_be_drawn(source, tmp_path):
     assert record.made["generator"] == "painter"
 
 
-def test_a_studio_is_there_where_pictures_are_drawn(make):
-    with pytest.raises(CallError, match="pseudo_targets"):
+def test_a_provider_is_there_where_pictures_are_drawn(make):
+    with pytest.raises(CallError, match="A provider of pseudo-targets is needed"):
         make(pictures=Pictures.DRAWN)
 
 

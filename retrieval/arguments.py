@@ -13,7 +13,7 @@ from typing import Any
 from indexer.arguments import names, several, told, whole_number
 from indexer.errors import CallError, QueryError
 from indexer.types import Modality
-from retrieval.methods import Encoded
+from retrieval.methods.base import Resolved
 from retrieval.query import Query
 from retrieval.ranking import Scope
 
@@ -46,14 +46,14 @@ def checked_k(k: object) -> int:
         raise QueryError(error.message) from None
 
 
-def one_query(query: object, method: str) -> Query:
-    """The query of a call.
+def require_query(query: object, method: str) -> None:
+    """Refuse what is no query.
 
     Raises:
         QueryError: It is none.
     """
     if isinstance(query, Query):
-        return query
+        return
     if isinstance(query, list | tuple):
         raise QueryError(f"{method} takes one Query, not {told(query)}.", "For several there is search_batch.")
     raise QueryError(f"{method} takes a Query, not {told(query)}.", f"Write {method}({_written(query)}).")
@@ -76,7 +76,7 @@ def queries_of(queries: object, method: str) -> list[Query]:
     return found
 
 
-def all_encoded(encoded: object) -> list[Encoded]:
+def all_resolved(encoded: object) -> list[Resolved]:
     """What `Retriever.encode` gave.
 
     Raises:
@@ -84,7 +84,7 @@ def all_encoded(encoded: object) -> list[Encoded]:
     """
     found = several(encoded, "encoded")
     for place, each in enumerate(found):
-        if not isinstance(each, Encoded):
+        if not isinstance(each, Resolved):
             raise QueryError(f"encoded[{place}] is {told(each)}; it takes what Retriever.encode gave.")
     return found
 
