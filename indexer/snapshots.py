@@ -50,9 +50,7 @@ class Snapshots:
                 if own is None:
                     raise gone(wanted)
                 try:
-                    self._newest[own.id] = Snapshot(
-                        self._catalog, self._layout, own, generation, self._store, held
-                    )
+                    self._newest[own.id] = Snapshot(self._catalog, self._layout, own, generation, self._store, held)
                 except SnapshotGoneError:
                     # Compacted between the two reads: the next round sees what it was compacted into.
                     continue

@@ -57,7 +57,7 @@ DELETE_STEPS = {
 }
 
 INDEX_STEPS = {
-    "before it is built": Before("indexer.ingest.indexing:build"),
+    "before it is built": Before("indexer.vectors.local:build"),
     "before it is saved": Before("indexer.vectors.building:save_index"),
     "half the index": Half("indexes"),
     "after the index, before its sidecar": Before("indexer.vectors.cache:atomic_write"),
