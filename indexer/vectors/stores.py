@@ -24,7 +24,47 @@ STORES: Registry[StoreFactory] = Registry(
 )
 
 
-def settings_for(layout: Layout, given: IndexSettings | IndexKind | str | Mapping[str, Any] | None) -> IndexSettings:
+IndexChange: TypeAlias = IndexSettings | IndexKind | str | Mapping[str, Any] | None
+"""How a caller says what index settings to use; see `IndexSettings.changed`."""
+
+
+def require_known(index: IndexChange, vector_store: str | None) -> None:
+    """See that a call makes sense, where no collection is at hand yet.
+
+    Raises:
+        UnknownNameError: There is no such kind, device, setting or vector store.
+        CallError: A value makes no sense.
+    """
+    IndexSettings().changed(index)
+    if vector_store is not None:
+        STORES.get(vector_store)
+
+
+def open_store(layout: Layout, settings: IndexSettings) -> VectorStore:
+    """The store that a layout names, with these settings; raises as `Registry.get`."""
+    return STORES.get(layout.vector_store)(layout, settings)
+
+
+def opened_with(
+    layout: Layout, index: IndexChange, vector_store: str | None, *, keeping: bool
+) -> tuple[Layout, IndexSettings]:
+    """How a handle searches: the layout with the name of the store, and the settings.
+
+    Args:
+        layout: As the collection has it.
+        index: What whoever opens it wants.
+        vector_store: The same; None for the one that the collection keeps.
+        keeping: Whether both are kept, as of a collection that is started.
+
+    Raises:
+        CorruptionError: As `settings_for`, which raises the others, too.
+    """
+    layout = replace(layout, vector_store=vector_store or layout.vector_store)
+    settings = settings_for(layout, index)
+    return (keep(layout, settings) if keeping else layout), settings
+
+
+def settings_for(layout: Layout, given: IndexChange) -> IndexSettings:
     """The settings of a handle: those that the collection keeps, as whoever opens it wants them.
 
     Args:
