@@ -125,7 +125,7 @@ def _write_page(file: Path, request: SearchRequest, results: Results, collection
 
     reference: Any = request.image
     if request.like is not None and results.hits:
-        with collection.snapshot() as snapshot:
+        with collection.snapshot(request.space) as snapshot:
             [document] = snapshot.documents(snapshot.vector_ids([request.like]))
         reference = stored_images(document)
     atomic_write(file, search_page(request.query, results, reference).encode("utf-8", "backslashreplace"))
