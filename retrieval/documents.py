@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from indexer.snapshot import Snapshot, StoredDocument
-    from retrieval.ranking import View
 
 MOST_PIXELS = 2_000_000
 """Of a PIL image that is resolved to be compared with those that were stored as PIL images."""
@@ -44,7 +43,7 @@ class Ranking:
     scores: tuple[float, ...]
 
 
-def fetched(snapshot: View, found: Sequence[Found]) -> dict[int, StoredDocument]:
+def fetched(snapshot: Snapshot, found: Sequence[Found]) -> dict[int, StoredDocument]:
     """The documents of all that was found, each fetched once, by vector id."""
     ids = np.unique(np.concatenate([each.ids for each in found] or [np.empty(0, np.int64)]))
     return dict(zip(ids.tolist(), snapshot.documents(ids), strict=True))
@@ -57,7 +56,7 @@ def settled(found: Found, documents: Mapping[int, StoredDocument], k: int | None
     return Found(found.ids[places], found.scores[places], found.plan)
 
 
-def hits_of(snapshot: View, composed: Sequence[Composed], found: Sequence[Found], k: int) -> list[tuple[Hit, ...]]:
+def hits_of(snapshot: Snapshot, composed: Sequence[Composed], found: Sequence[Found], k: int) -> list[tuple[Hit, ...]]:
     """The k best of each query as hits, best first."""
     documents = fetched(snapshot, found)
     chosen = [settled(each, documents, k) for each in found]
@@ -99,7 +98,7 @@ def _hit(
     )
 
 
-def vector_ids_of(snapshot: View, documents: Sequence[Sequence[str]]) -> list[Ids]:
+def vector_ids_of(snapshot: Snapshot, documents: Sequence[Sequence[str]]) -> list[Ids]:
     """The vector ids of lists of documents, looked up in one go.
 
     Raises:
@@ -111,7 +110,7 @@ def vector_ids_of(snapshot: View, documents: Sequence[Sequence[str]]) -> list[Id
 
 
 def hidden_from(
-    snapshot: View,
+    snapshot: Snapshot,
     resolved: Sequence[Resolved],
     exclude: Sequence[Sequence[str]] | None,
     keep_references: bool,
@@ -129,7 +128,7 @@ def references_of(resolved: Sequence[Resolved]) -> list[Ids]:
     return [np.array([] if each.reference is None else [each.reference], np.int64) for each in resolved]
 
 
-def rankings_of(snapshot: View, found: Sequence[Found], k: int | None) -> list[Ranking]:
+def rankings_of(snapshot: Snapshot, found: Sequence[Found], k: int | None) -> list[Ranking]:
     """The k best of each query, or all of them, as ids with scores."""
     documents = fetched(snapshot, found)
     chosen = [settled(each, documents, k) for each in found]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,9 +24,6 @@ from retrieval.scoring import Linear, Scores, ScoringFunction, top_k
 
 if TYPE_CHECKING:
     from indexer.snapshot import Snapshot
-    from indexer.vectors.centered import CentredSnapshot
-
-    View: TypeAlias = Snapshot | CentredSnapshot
 
 SCAN_ROWS = 100_000
 """Up to this many vectors a product looks at every row: the work of an exact search by two vectors."""
@@ -80,7 +77,7 @@ class Scope:
         return self.hidden[place] if self.hidden else np.empty(0, np.int64)
 
 
-def find(snapshot: View, functions: Sequence[ScoringFunction], k: int, scope: Scope) -> list[Found]:
+def find(snapshot: Snapshot, functions: Sequence[ScoringFunction], k: int, scope: Scope) -> list[Found]:
     """The top k of each function: the k best documents and those that tie with the last of them.
 
     Args:
@@ -103,7 +100,7 @@ def find(snapshot: View, functions: Sequence[ScoringFunction], k: int, scope: Sc
     return [found[place] for place in range(len(functions))]
 
 
-def score(snapshot: View, function: ScoringFunction, ids: Ids, k: int | None = None) -> Found:
+def score(snapshot: Snapshot, function: ScoringFunction, ids: Ids, k: int | None = None) -> Found:
     """The top k among given vectors, by their exact scores.
 
     Args:
@@ -118,7 +115,7 @@ def score(snapshot: View, function: ScoringFunction, ids: Ids, k: int | None = N
 
 
 def places(
-    snapshot: View, functions: Sequence[ScoringFunction], wanted: Sequence[Ids], scope: Scope
+    snapshot: Snapshot, functions: Sequence[ScoringFunction], wanted: Sequence[Ids], scope: Scope
 ) -> list[tuple[int, ...]]:
     """Where given vectors stand among all, for each function: ascending, 1 for the best; what ties goes before them.
 
@@ -142,7 +139,7 @@ def places(
     return found
 
 
-def _places(snapshot: View, function: ScoringFunction, wanted: Ids, others: Ids, scores: Scores) -> tuple[int, ...]:
+def _places(snapshot: Snapshot, function: ScoringFunction, wanted: Ids, others: Ids, scores: Scores) -> tuple[int, ...]:
     """The places of some vectors, from the inexact scores of all others: those that could tie are scored exactly."""
     exact = np.sort(function.score(snapshot.scores(function.query_vectors, wanted)))
     bounds = np.concatenate([[-np.inf], exact, [np.inf]]).astype(np.float32)
@@ -154,7 +151,7 @@ def _places(snapshot: View, function: ScoringFunction, wanted: Ids, others: Ids,
     return tuple((before + np.arange(1, len(exact) + 1)).tolist())
 
 
-def _search(snapshot: View, functions: Mapping[int, ScoringFunction], k: int, scope: Scope) -> dict[int, Found]:
+def _search(snapshot: Snapshot, functions: Mapping[int, ScoringFunction], k: int, scope: Scope) -> dict[int, Found]:
     """One search for all functions of one vector, repeated deeper for those whose ties reach the end."""
     size, found = len(snapshot), {}
     depth = k + 1 + max(len(scope.hidden_from(place)) for place in functions)
@@ -175,7 +172,7 @@ def _search(snapshot: View, functions: Mapping[int, ScoringFunction], k: int, sc
 
 
 def _shortlist_all(
-    snapshot: View, functions: Mapping[int, ScoringFunction], k: int, scope: Scope
+    snapshot: Snapshot, functions: Mapping[int, ScoringFunction], k: int, scope: Scope
 ) -> tuple[dict[int, Ids], str]:
     """The best of all rows, by a scan whose float32 sums differ from exact ones in the last digits only; the plan."""
     vectors = [function.query_vectors for function in functions.values()]
@@ -189,7 +186,7 @@ def _shortlist_all(
 
 
 def _shortlist_by_vector(
-    snapshot: View, functions: Mapping[int, ScoringFunction], k: int, scope: Scope
+    snapshot: Snapshot, functions: Mapping[int, ScoringFunction], k: int, scope: Scope
 ) -> tuple[dict[int, Ids], str]:
     """The union of what each query vector of a function finds, and the plan."""
     vectors = [function.query_vectors for function in functions.values()]

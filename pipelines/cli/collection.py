@@ -33,7 +33,7 @@ from pipelines.terminal.console import (
 
 if TYPE_CHECKING:
     from indexer.collection import Collection
-    from indexer.ingest.maintenance import Report
+    from indexer.ingest.check import Report
 
 DEFAULT_MODEL = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 """For a new collection of somebody's own photographs."""
@@ -290,8 +290,7 @@ def delete(
     Disk space comes back with compact. Indexing their source again brings the documents back.
     """
     with open_existing(collection, database) as opened:
-        generation = opened.catalog.generation().number
-        known = opened.catalog.known_vector_ids(ids, generation, opened.space_id)
+        known = {each for each in ids if each in opened}
         deleted = opened.delete(ids)
     missing = [each for each in dict.fromkeys(ids) if each not in known]
     if as_json:

@@ -9,7 +9,6 @@ from PIL import Image
 from indexer import Collection
 from indexer.metadata.publish import NewDocument
 from indexer.types import Center, Item, Modality, Role
-from indexer.vectors.centered import centred
 from indexer.vectors.modality_gap import query_mean
 from indexer.vectors.unit import unit_rows
 from retrieval import Query, Retriever
@@ -40,7 +39,7 @@ def test_all_methods_rank_in_the_centred_space(mixed, method):
     retriever = Retriever(mixed, method)
     found = retriever.search(QUERY, k=180)
     snapshot = mixed.snapshot()
-    view = centred(snapshot, Center.ON)
+    view = snapshot.centered(Center.ON)
     vectors = {}
     for name, vector in retriever.encode([QUERY])[0].vectors.items():
         if name == "image":
@@ -90,7 +89,7 @@ def test_a_reference_that_is_not_stored_is_centered_as_an_image(mixed, tmp_path)
     retriever, snapshot = Retriever(mixed, "sum"), mixed.snapshot()
     vectors = retriever.encode([query])[0].vectors
     means = {"image": query_mean(snapshot.space, Modality.IMAGE), "text": query_mean(snapshot.space, Modality.TEXT)}
-    view = centred(snapshot, Center.ON)
+    view = snapshot.centered(Center.ON)
     for hit in retriever.search(query, k=20):
         [row] = view.vectors(view.vector_ids([hit.id]))
         for name, mean in means.items():

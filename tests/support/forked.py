@@ -107,13 +107,13 @@ def share(what: str, folder: Path):
             lines = [json.dumps({"id": f"{n}", "text": f"a heart number {n}"}) for n in range(150)]
             (folder / "texts.jsonl").write_text("\n".join(lines))
         case "codes":
-            from indexer.vectors.quantized import CodedIndex
+            from indexer.vectors.quantized import QuantizedIndex
 
             rng = np.random.default_rng(0)
             vectors = rng.standard_normal((30_000, DIM)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             parts = [(vectors, np.arange(len(vectors), dtype=np.int64))]
-            return CodedIndex.build(parts)
+            return QuantizedIndex.build(parts)
         case "drawing":
             from retrieval.providers.pseudo_target import PseudoTargetProvider
 

@@ -1,0 +1,157 @@
+"""The second stage of `train clip`: the text tower alone, against the finished pictures.
+
+No picture goes through a model here, so a step is cheap and can look at every picture of the corpus. The losses, each a
+mean over its texts:
+
+* `contrast`: a caption finds the pictures it is true of, among all;
+* `distillation` (with a teacher; Hinton et al. 2015, arXiv:1503.02531): a word's similarities to the concepts' mean
+  pictures follow the teacher's similarities of the word to the concepts' names, so that words no caption holds land
+  among the pictures they mean;
+* `composed` (with `sentences` in the recipe): a network that is trained along turns a picture into a word; a sentence
+  with that word, and with what only another picture's caption says, finds the other picture. So the tower learns to
+  read words made of pictures, which towers that have seen captions alone do badly.
+
+What this module does not know: the first stage, optimisers, checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.embed.textual_inversion import InversionConfig, PseudoWordReader, build_phi
+from indexer.vectors.unit import unit_rows
+from pipelines.train.clip.model import ClipRecipe
+from pipelines.train.common.captions import Captions
+from pipelines.train.common.composed import draw_composed, queries_of
+from pipelines.train.common.differences import differences
+from pipelines.train.common.losses import encode_tokens, similarities
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Rows = npt.NDArray[np.int64]
+
+WORD_ALONE = "{word}"
+
+
+def word_network(recipe: ClipRecipe) -> nn.Module:
+    """The network that turns (n, dim) pictures into (n, width of the text tower) words."""
+    return build_phi(word_config(recipe), dropout=0.05)
+
+
+def word_config(recipe: ClipRecipe, text_tower: str = "") -> InversionConfig:
+    """What is to be known of it; `text_tower` is the sha256 of the finished model's weights."""
+    return InversionConfig(
+        feature_dim=recipe.dim,
+        hidden_dim=2 * recipe.dim,
+        word_dim=recipe.text["width"],
+        normalized=True,
+        template=recipe.sentences[0],
+        text_tower=text_tower,
+        recipe="together",
+    )
+
+
+class Distilled:
+    """Words and what a teacher says they mean.
+
+    Args:
+        tokens: (words, context) token ids.
+        vectors: (words, teacher's dim) the teacher's vectors of the words.
+        names: The trained concepts' names: the teacher's vector of each, (concepts, teacher's dim).
+        means: (concepts, dim) unit rows: the concepts' mean pictures.
+        softness: Temperature of the teacher's cosines.
+    """
+
+    def __init__(
+        self, tokens: Tensor, vectors: npt.NDArray[np.float32], names: Tensor, means: Tensor, softness: float
+    ) -> None:
+        self._tokens, self._vectors, self._names, self._means = tokens, vectors, names, means
+        self._softness = softness
+
+    def loss(self, model: Any, count: int, scale: Tensor, rng: np.random.Generator) -> Tensor:
+        """Cross entropy of the student's distribution over concepts to the teacher's, mean over `count` words."""
+        import torch
+
+        device = self._means.device
+        chosen = rng.choice(len(self._tokens), min(count, len(self._tokens)), replace=False)
+        # Words are shorter than captions: on their own they are not padded to a caption's length.
+        spoken = encode_tokens(model, self._tokens[chosen].to(device)).float()
+        taught = torch.from_numpy(self._vectors[chosen]).to(device) @ self._names.T / self._softness
+        learnt = similarities(spoken, self._means, scale)
+        return -(taught.softmax(1) * learnt.log_softmax(1)).sum(1).mean()
+
+
+class TextStage:
+    """The losses of a step.
+
+    Args:
+        data: The captions of all pictures.
+        rows: (n,) the rows trained on.
+        pictures: (all rows, dim) unit rows, the finished picture vectors.
+        tokens: (captions, context) token ids.
+        recipe: What to train.
+    """
+
+    def __init__(
+        self, data: Captions, rows: Rows, pictures: npt.NDArray[np.float32], tokens: Tensor, recipe: ClipRecipe
+    ) -> None:
+        import torch
+
+        self._data, self._rows, self._tokens, self._recipe = data, rows, tokens, recipe
+        self._device = torch.device(recipe.device)
+        self._pictures = torch.from_numpy(pictures).to(self._device)
+        self._gallery = self._pictures[rows]
+        self._place = np.full(len(pictures), -1, np.int64)
+        self._place[rows] = np.arange(len(rows))
+        self._true_of = data.true_of(rows)
+        self._pairs = (
+            differences(data, rows, self._pictures, recipe.keep, recipe.tag_share) if recipe.sentences else None
+        )
+
+    def contrast(self, model: Any, captions: Rows, scale: Tensor) -> Tensor:
+        """Cross entropy of captions against all trained pictures; every picture a caption is true of is right."""
+        import torch
+
+        said = encode_tokens(model, self._tokens[captions].to(self._device)).float()
+        found = similarities(said, self._gallery, scale).log_softmax(1)
+        owned = [self._true_of[caption] for caption in captions]
+        lengths = [len(own) for own in owned]
+        text = torch.from_numpy(np.repeat(np.arange(len(owned)), lengths)).to(self._device)
+        share = torch.from_numpy(np.repeat(1 / np.array(lengths, np.float32), lengths)).to(self._device)
+        return -(found[text, torch.from_numpy(np.concatenate(owned)).to(self._device)] * share).sum() / len(owned)
+
+    def composed(
+        self, model: Any, phi: nn.Module, reader: PseudoWordReader, scale: Tensor, rng: np.random.Generator
+    ) -> Tensor:
+        """Cross entropy of composed queries against all trained pictures."""
+        import torch
+
+        assert self._pairs is not None
+        recipe = self._recipe
+        batch = draw_composed(
+            self._pairs, self._rows, recipe.batch, recipe.identity, recipe.sentences, (WORD_ALONE,), rng
+        )
+        pictures = self._pictures[batch.pictures]
+        tokens, places = reader.tokenise_pieces(batch.texts)
+        with reader.reading(places.to(self._device), phi(pictures)):
+            said = encode_tokens(model, tokens.to(self._device)).float()
+        # With the picture's own vector beside it in half of the queries, the sentence is good both with it and without.
+        shares = torch.from_numpy(recipe.image_share * (rng.random((len(said), 1)) < 0.5).astype(np.float32))
+        queries = queries_of(said, batch, pictures, shares.to(self._device))
+        answers = torch.from_numpy(self._place[batch.answers]).to(self._device)
+        return torch.nn.functional.cross_entropy(similarities(queries, self._gallery, scale), answers)
+
+
+def concept_means(
+    data: Captions, rows: Rows, pictures: npt.NDArray[np.float32], names: list[str]
+) -> npt.NDArray[np.float32]:
+    """(len(names), dim) unit rows: the mean of the trained pictures of each name."""
+    inside: dict[str, list[int]] = {name: [] for name in names}
+    for row in rows:
+        if data.names[row] in inside:
+            inside[data.names[row]].append(int(row))
+    return unit_rows(np.stack([pictures[own].mean(0) for own in inside.values()]))

@@ -1,0 +1,149 @@
+"""Pairs of pictures whose captions differ in a few words: what a composed query looks like, from captions alone.
+
+    "man firefighter: dark skin tone"  ->  "woman firefighter: dark skin tone"     said: "woman"
+
+Of several pictures with the other caption, the one most like the first is meant, since whatever the words do not speak
+of should stay: the hand that drew it, its style, its side. Where a field tells such hands apart, some pairs have one
+caption and two hands, and the words of the second hand are said. Some pairs are told by another caption, a keyword,
+say, that is true of the second picture alone.
+
+What this module does not know: models, queries.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.errors import CallError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipelines.train.common.captions import Captions
+
+Rows = npt.NDArray[np.int64]
+
+_WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
+
+
+class Differences:
+    """All pairs of captions that are alike enough, and the pictures of each.
+
+    Args:
+        captions: n texts, one of each picture.
+        rows: (n,) int64, what the caller calls each picture.
+        features: (n, dim) float32 unit rows of the pictures.
+        keep: The least share of the longer caption's words that both have, 0 to 1.
+        looks: n lists of what is said for how each picture looks, beside its caption; or none.
+        look_share: The share of pairs that differ in looks alone, where pictures of one caption do.
+        most: The most words said.
+        tags: n sets of shorter texts that are true of each picture; or none.
+        tag_share: The share of pairs told by a tag that only the second picture has, where there is one.
+
+    Raises:
+        CallError: No two captions are alike enough.
+    """
+
+    def __init__(
+        self,
+        captions: Sequence[str],
+        rows: Rows,
+        features: npt.NDArray[np.float32],
+        keep: float,
+        looks: Sequence[Sequence[str]] = (),
+        look_share: float = 0.15,
+        most: int = 4,
+        tags: Sequence[frozenset[str]] = (),
+        tag_share: float = 0.0,
+    ) -> None:
+        self._rows, self._features, self._looks = rows, features, looks
+        self._tags, self._tag_share = tags, tag_share if tags else 0.0
+        distinct = list(dict.fromkeys(captions))
+        number = {text: place for place, text in enumerate(distinct)}
+        self._pictures: list[list[int]] = [[] for _ in distinct]
+        for picture, text in enumerate(captions):
+            self._pictures[number[text]].append(picture)
+        self._before, self._after, self._said = _pairs(distinct, keep, most)
+        if not len(self._before):
+            raise CallError(
+                f"No two of the {len(distinct)} captions have {keep:.0%} of their words in common.",
+                "Lower `keep`, or use another recipe.",
+            )
+        # What is said often, such as a skin tone, would drown the rest: each phrase counts by its square root.
+        _, phrase, times = np.unique(self._said, return_inverse=True, return_counts=True)
+        share = np.cumsum(times[phrase] ** -0.5)
+        self._share = share / share[-1]
+
+        self._varied = [own for own in self._pictures if looks and len({tuple(looks[picture]) for picture in own}) > 1]
+        self._look_share = look_share if self._varied else 0.0
+
+    def __len__(self) -> int:
+        return len(self._before)
+
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[Rows, Rows, list[str]]:
+        """Some pairs: the rows before, the rows after, and the words that only the second caption or look has."""
+        pairs = np.searchsorted(self._share, rng.random(count))
+        before, after, said = np.empty(count, np.int64), np.empty(count, np.int64), []
+        for slot, pair in enumerate(pairs):
+            if rng.random() < self._look_share:
+                before[slot], after[slot] = self._other_look(rng)
+                said.append(str(rng.choice(self._looks[after[slot]])))
+                continue
+            before[slot] = rng.choice(self._pictures[self._before[pair]])
+            candidates = self._pictures[self._after[pair]]
+            likeness = self._features[candidates] @ self._features[before[slot]]
+            after[slot] = candidates[int(np.argmax(likeness))]
+            said.append(self._tag(before[slot], after[slot], rng) or self._said[pair])
+        return self._rows[before], self._rows[after], said
+
+    def _tag(self, before: int, after: int, rng: np.random.Generator) -> str | None:
+        if rng.random() >= self._tag_share:
+            return None
+        only = sorted(self._tags[after] - self._tags[before])
+        return str(rng.choice(only)) if only else None
+
+    def _other_look(self, rng: np.random.Generator) -> tuple[int, int]:
+        own = self._varied[rng.integers(len(self._varied))]
+        before = int(rng.choice(own))
+        others = [picture for picture in own if tuple(self._looks[picture]) != tuple(self._looks[before])]
+        return before, int(rng.choice(others))
+
+
+def differences(data: Captions, rows: Rows, features: Tensor, keep: float, tag_share: float = 0.0) -> Differences:
+    """The pairs among some rows of a corpus.
+
+    `features` are those of all its pictures; tags are the captions in which the name does not occur.
+    """
+    return Differences(
+        [data.names[row] for row in rows],
+        rows,
+        features[rows].cpu().numpy(),
+        keep,
+        [data.looks[row] for row in rows] if data.looks else (),
+        tags=[data.tags(row) for row in rows] if tag_share else (),
+        tag_share=tag_share,
+    )
+
+
+def _pairs(captions: Sequence[str], keep: float, most: int) -> tuple[Rows, Rows, list[str]]:
+    """The numbers of captions alike enough, in both orders, and the words only the second has."""
+    words = [tuple(dict.fromkeys(_WORD.findall(text.lower()))) for text in captions]
+    vocabulary = {word: place for place, word in enumerate(dict.fromkeys(word for own in words for word in own))}
+    holds = np.zeros((len(captions), len(vocabulary)), np.float32)
+    for place, own in enumerate(words):
+        holds[place, [vocabulary[word] for word in own]] = 1
+    sizes = holds.sum(1)
+    before, after, said = [], [], []
+    for place, own in enumerate(words):
+        shared = holds @ holds[place]
+        near = (shared >= keep * np.maximum(sizes, sizes[place])) & (sizes - shared >= 1) & (sizes - shared <= most)
+        for other in np.flatnonzero(near & (shared > 0)):
+            before.append(place)
+            after.append(int(other))
+            said.append(" ".join(word for word in words[other] if word not in own))
+    return np.array(before, np.int64), np.array(after, np.int64), said
