@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 FAISS ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test demo check test test-slow bench bench-peers lowest fix clean
+.PHONY: help install install-test demo check test test-slow docs bench bench-peers lowest fix clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,7 @@ check: install-test  ## lint, format, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples/*.py
 	$(BIN)/lint-imports
 
 test: install-test  ## the tests, without the slow ones and those that need a GPU; files side by side, four at most
@@ -46,6 +47,9 @@ test: install-test  ## the tests, without the slow ones and those that need a GP
 
 test-slow: install-test  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+docs: install-test  ## the site, into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: install-test  ## speed of searching and indexing beside raw FAISS and the raw encoder; half an hour
 	$(BIN)/python -m benchmarks.speed_search --json benchmarks/results/speed-search.json --plot docs/speed.png
@@ -68,4 +72,4 @@ fix: install-test  ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-peers demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-peers demo site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

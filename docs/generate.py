@@ -21,9 +21,9 @@ from tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FOLDERS = ("underdrawing", "indexer", "retrieval", "pipelines", "benchmarks", "docs")
+FOLDERS = ("underdrawing", "indexer", "retrieval", "pipelines", "benchmarks", "examples", "docs")
 OTHERS = {
-    "benchmarks/expected.json": "published rows with their sources, shown beside what is measured",
+    "benchmarks/harness/expected.json": "published rows with their sources, shown beside what is measured",
     "benchmarks/recipes/emoji-bridge.json": "what the bridges of the table are trained with",
     "benchmarks/recipes/emoji-clip-first.json": "the model that `emoji-clip` started from",
     "benchmarks/recipes/emoji-clip.json": "what `emoji-clip` and `emoji-inversion` were trained with",
@@ -44,7 +44,7 @@ OTHERS = {
     "benchmarks/results/mixed-emoji-gme.json": "measured: the same by emoji-gme",
     "benchmarks/results/speed-index.json": "measured: indexing beside the raw encoder",
     "benchmarks/results/speed-search.json": "measured: searching beside raw FAISS and NumPy",
-    "benchmarks/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
+    "benchmarks/emoji/synonyms.json": "words that no caption of the corpus holds, and the names they mean",
     "docs/benchmarks.md": "published benchmarks: how to run them, their protocols, submissions",
     "docs/cli.md": "the help of every command, generated",
     "docs/corpora.md": "what can be indexed: ids, sidecars, links, what is passed over",
@@ -53,6 +53,7 @@ OTHERS = {
     "docs/upgrading.md": "what changed for a user, and what to do with collections that exist",
     "docs/collections.md": "collections on disk: upgrades, copies, damage",
     "docs/drawing.md": "words and pseudo-targets: options, published models, your own",
+    "docs/favicon.svg": "the site's icon",
     "docs/files.md": "this list, generated",
     "docs/models.md": "models: what a folder may do, devices, offline, forks, how they load",
     "docs/images.md": "image formats, transparency, large photographs, EXIF, documents of several images",
@@ -60,6 +61,7 @@ OTHERS = {
     "docs/libraries.md": "adapters for mteb and sentence-transformers",
     "docs/measured.md": "what drawings bring and cost, what the bundled models know; tables generated",
     "docs/mixed.md": "collections that mix texts and pictures",
+    "docs/releasing.md": "the checklist of a release",
     "docs/sentences.md": "captioners and rewriters",
     "docs/fixed-and-broken.png": "queries that a pseudo-target puts right, and wrong",
     "docs/pseudo-targets.png": "references, sentences and what is drawn",
@@ -68,6 +70,7 @@ OTHERS = {
     "docs/synthesis.png": "a contact sheet: synthesised records, and what was dropped",
     "docs/speed.md": "indexes, filters, graphics cards, and what each costs",
     "docs/speed.png": "how cost grows with the number of vectors",
+    "examples/notebook.py": "cells of a notebook",
     "indexer/bundled/LICENSES.md": "whose drawings and names these are",
     "indexer/bundled/README.md": "the bundled data: columns, split, the ten families of queries",
     "indexer/bundled/emoji-clip": "the trained model, an open_clip folder with its card",
@@ -81,13 +84,13 @@ OTHERS = {
     "pipelines/synthesis/prompts/deictic.txt": "the words by which a rewritten question points at its picture",
     "pipelines/synthesis/prompts/question.txt": "how a language model is asked for a question about a passage",
     "pipelines/synthesis/prompts/rewrite.txt": "how it is asked to point at the thing that the question names",
-    "pipelines/templates/base.html.j2": "the looks of every page",
-    "pipelines/templates/demo.html.j2": "the demo's report",
-    "pipelines/templates/search.html.j2": "the page of one search",
-    "pipelines/templates/synthesis.html.j2": "the contact sheet of a synthesis",
-    "retrieval/compose/weights.json": "each method's weights, with the split and the curve they come from",
-    "retrieval/write/prompts/caption.txt": "what captioners that can be asked are asked",
-    "retrieval/write/prompts/rewrite.txt": "what language models are told to make of a caption and a change",
+    "pipelines/pages/templates/base.html.j2": "the looks of every page",
+    "pipelines/pages/templates/demo.html.j2": "the demo's report",
+    "pipelines/pages/templates/search.html.j2": "the page of one search",
+    "pipelines/pages/templates/synthesis.html.j2": "the contact sheet of a synthesis",
+    "retrieval/methods/weights.json": "each method's weights, with the split and the curve they come from",
+    "retrieval/providers/language/prompts/caption.txt": "what captioners that can be asked are asked",
+    "retrieval/providers/language/prompts/rewrite.txt": "how language models are asked to rewrite a caption",
 }
 
 
@@ -100,7 +103,7 @@ def file_list() -> str:
             lines.append(f"{name:44} {OTHERS.get(name) or _phrase(path)}")
         lines.append("")
     lines.append(
-        "tests/" + " " * 39 + "mirrors the packages; compat/ contract/ crash/ differential/ docs/ fuzz/ stateful/"
+        "tests/" + " " * 39 + "mirrors the packages; kinds are markers: compat, crash, differential, fuzz, stateful"
     )
     return "\n".join([*lines, "```"])
 

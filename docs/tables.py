@@ -79,7 +79,7 @@ def mixed() -> str:
 
 def bridges() -> str:
     """The three connectors, and how to repeat it."""
-    from benchmarks.bridges import markdown
+    from benchmarks.emoji.bridges import markdown
 
     told = json.loads((RESULTS / "bridges.json").read_text(encoding="utf-8"))["results"]
     return "\n".join([
@@ -89,7 +89,7 @@ def bridges() -> str:
         "",
         markdown(told),
         "",
-        "The commands stand at the top of `benchmarks/bridges.py`.",
+        "The commands stand at the top of `benchmarks/emoji/bridges.py`.",
     ])  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def model() -> str:
         "```console",
         "underdrawing train clip indexer/bundled/emoji.parquet --out runs/emoji-clip \\",
         "    --recipe benchmarks/recipes/emoji-clip.json",
-        "python -m benchmarks.emoji_clip --json benchmarks/results/emoji-clip.json",
+        "python -m benchmarks.emoji.names --json benchmarks/results/emoji-clip.json",
         "```",
     ]
     return "\n".join(lines)
@@ -185,9 +185,9 @@ def drawings() -> str:
         + ".",
         "",
         "```console",
-        "python -m benchmarks.speed_compose --part differences stages gate references families --limit 400 \\",
+        "python -m benchmarks.speed.compose --part differences stages gate references families --limit 400 \\",
         "    --json benchmarks/results/compose.json --pictures docs",
-        "python -m benchmarks.speed_compose --part steps --limit 100 --json benchmarks/results/compose.json",
+        "python -m benchmarks.speed.compose --part steps --limit 100 --json benchmarks/results/compose.json",
         "```",
     ])  # fmt: skip
 

@@ -5,37 +5,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from indexer.adding import Added
-    from indexer.build import Progress, Summary, index_corpus
     from indexer.collection import Collection
     from indexer.corpus.columns import Columns
     from indexer.corpus.readers import open_corpus
     from indexer.embed import load_embedder
-    from indexer.embed.protocol import Embedder
+    from indexer.embed.base import Embedder
     from indexer.errors import UnderdrawingError
-    from indexer.index.protocol import Device, IndexKind, IndexSettings
+    from indexer.ingest.adding import Added
+    from indexer.ingest.job import Progress, Summary, index_corpus
     from indexer.snapshot import Snapshot, StoredDocument
     from indexer.types import Document, Item, Modality, Parts, Rejected
+    from indexer.vectors.protocol import Device, IndexKind, IndexSettings
 
 _HOMES = {
-    "Added": "indexer.adding",
+    "Added": "indexer.ingest.adding",
     "Collection": "indexer.collection",
     "Columns": "indexer.corpus.columns",
-    "Device": "indexer.index.protocol",
+    "Device": "indexer.vectors.protocol",
     "Document": "indexer.types",
-    "Embedder": "indexer.embed.protocol",
-    "IndexKind": "indexer.index.protocol",
-    "IndexSettings": "indexer.index.protocol",
+    "Embedder": "indexer.embed.base",
+    "IndexKind": "indexer.vectors.protocol",
+    "IndexSettings": "indexer.vectors.protocol",
     "Item": "indexer.types",
     "Modality": "indexer.types",
     "Parts": "indexer.types",
-    "Progress": "indexer.build",
+    "Progress": "indexer.ingest.job",
     "Rejected": "indexer.types",
     "Snapshot": "indexer.snapshot",
     "StoredDocument": "indexer.snapshot",
-    "Summary": "indexer.build",
+    "Summary": "indexer.ingest.job",
     "UnderdrawingError": "indexer.errors",
-    "index_corpus": "indexer.build",
+    "index_corpus": "indexer.ingest.job",
     "load_embedder": "indexer.embed",
     "open_corpus": "indexer.corpus.readers",
 }

@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexer import arguments, description, maintenance
-from indexer.adding import Added, Sums, embedded, generic_sums, ids_to_delete, prepared, require_opening, require_some
+from indexer import arguments, description
+from indexer.corpus.image_rules import ImageRules
+from indexer.embed.base import Dtype, Embedder
 from indexer.embed.devices import AUTO, checked_device
-from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import (
     CallError,
     CollectionNotFoundError,
@@ -28,27 +28,28 @@ from indexer.errors import (
     SpaceMismatchError,
     StoreError,
 )
+from indexer.files.layout import Layout
 from indexer.forks import Lock
-from indexer.image_rules import ImageRules
-from indexer.index.building import OnProgress
-from indexer.index.choose import CODED_ROWS
-from indexer.index.protocol import IndexKind, IndexSettings
-from indexer.index.stored import Stored, stored_indexes
-from indexer.indexing import BuiltIndex, build_indexes, checked_samples
-from indexer.ingest import Ingest
-from indexer.layout import Layout
+from indexer.ingest import adding, maintenance
+from indexer.ingest.adding import Added, Sums
+from indexer.ingest.indexing import BuiltIndex, build_indexes, checked_samples
+from indexer.ingest.prepare import Ingest
+from indexer.ingest.writer import Writer
 from indexer.lazy_embedder import LazyEmbedder, require_same_space
-from indexer.opening import open_metadata, space_of
-from indexer.searcher import COVERED
+from indexer.metadata.catalog import Catalog, Space
+from indexer.metadata.database import Database, parse_url
+from indexer.metadata.opening import open_metadata, space_of
+from indexer.metadata.starting import start
 from indexer.snapshot import Snapshot, StoredDocument
-from indexer.starting import start
-from indexer.store.catalog import Catalog, Space
-from indexer.store.database import Database, parse_url
 from indexer.types import Document, Modality, Parts, Role, Vectors
-from indexer.writer import Writer
+from indexer.vectors.building import OnProgress
+from indexer.vectors.cache import Stored, stored_indexes
+from indexer.vectors.local import COVERED
+from indexer.vectors.protocol import IndexKind, IndexSettings
+from indexer.vectors.selection import CODED_ROWS
 
 if TYPE_CHECKING:
-    from indexer.index.cards import Cards
+    from indexer.vectors.gpus import Cards
 
 
 class Collection:
@@ -68,8 +69,7 @@ class Collection:
         self.space_id = space.id
         self._plain, self._merges = space, auto_compact
         self._centers = (Role.QUERY, Modality.TEXT) in space.means
-        self._lazy = embedder
-        self._opening = Lock()
+        self._lazy, self._opening = embedder, Lock()
         self._newest: Snapshot | None = None
 
     @classmethod
@@ -102,7 +102,7 @@ class Collection:
                 do not depend on it but for their last digits.
             trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
                 Without it, first use of the model raises `UntrustedModelError`.
-            auto_compact: Whether commits merge small segments into their own (`indexer/absorbing.py`).
+            auto_compact: Whether commits merge small segments into their own (`indexer/ingest/absorbing.py`).
 
         Raises:
             CollectionNotFoundError: There is none, and no model to start one with.
@@ -117,7 +117,7 @@ class Collection:
             UnknownNameError: There is no such kind of index.
         """
         folder = arguments.folder(path, "path")
-        require_opening(model)
+        adding.require_opening(model)
         arguments.flag(create, "create")
         arguments.flag(trust, "trust")
         arguments.flag(auto_compact, "auto_compact")
@@ -222,13 +222,13 @@ class Collection:
             DeviceError: There is none, or FAISS is a build for the CPU.
             MissingExtraError: There is no FAISS.
         """
-        from indexer.index import cards
+        from indexer.vectors.gpus import Cards, cuda_cards
 
-        return cards.Cards(cards.cuda_cards())
+        return Cards(cuda_cards())
 
     @property
     def device(self) -> str:
-        """Where its model runs, or will."""
+        """Where its model runs."""
         return self._lazy.device
 
     def snapshot(self) -> Snapshot:
@@ -294,12 +294,12 @@ class Collection:
         """
         arguments.flag(skip_rejected, "skip_rejected")
         with self.writer() as writer:
-            ready, rejected = prepared(documents, self.ingest(ImageRules(max_pixels, exif)))
-            stored, vectors, lacking = embedded(self.embedder, ready) if ready else ([], None, [])
+            ready, rejected = adding.prepared(documents, self.ingest(ImageRules(max_pixels, exif)))
+            stored, vectors, lacking = adding.embedded(self.embedder, ready) if ready else ([], None, [])
             rejected += lacking
             if not stored:
                 if not skip_rejected:
-                    require_some(rejected)
+                    adding.require_some(rejected)
                 return Added(0, 0, rejected, self.catalog.generation().number)
             published = writer.commit(
                 stored,
@@ -321,7 +321,7 @@ class Collection:
 
         It is built aside: searches go on meanwhile, and use it as soon as it is there, in other processes too. An
         approximate index is tuned until every kind of query reaches the recall of the settings, or is answered exactly
-        (`indexer/index/tuning.py`); `info` shows the recall of each.
+        (`indexer/vectors/tuning.py`); `info` shows the recall of each.
 
         Args:
             queries: Query vectors to tune by instead of those that the model makes, by what they are: (n, dim) each.
@@ -363,7 +363,7 @@ class Collection:
             CallError: The ids are no list, or hold something else than texts and whole numbers.
             LockedError: Another writer holds the collection.
         """
-        wanted = ids_to_delete(ids)
+        wanted = adding.ids_to_delete(ids)
         with self.writer() as writer:
             return writer.commit(deleted=wanted, note="deleted").deleted
 
@@ -372,7 +372,7 @@ class Collection:
         self._centers = self._centers or (Role.QUERY, Modality.TEXT) in self.space.means
         if self._centers or Modality.TEXT not in self.embedder.modalities:
             return {}
-        return generic_sums(self.embedder)
+        return adding.generic_sums(self.embedder)
 
     def check(self, on_file: Callable[[Path], None] | None = None) -> maintenance.Report:
         """Compare files with checksums and counts with rows; see `maintenance.check`."""

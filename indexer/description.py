@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from indexer.index.choose import allowed_bytes, alternatives
-from indexer.index.protocol import Device
-from indexer.searcher import COVERED, available_memory, choose
-from indexer.store.ledger import jobs
+from indexer.metadata.jobs import jobs
+from indexer.vectors.local import COVERED, available_memory, choose
+from indexer.vectors.protocol import Device
+from indexer.vectors.selection import allowed_bytes, alternatives
 
 if TYPE_CHECKING:
     from indexer.collection import Collection

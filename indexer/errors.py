@@ -6,6 +6,7 @@
     │   ├── QueryError                 a query that cannot be asked
     │   └── FilterError                a `where` that does not parse
     ├── MissingExtraError              an optional package is needed; carries its pip line
+    ├── PluginError                    another package's part cannot be imported, or clashes with one of that name
     ├── ItemError                      one item cannot be used; becomes a reject, never stops a job
     ├── RejectedError                  nothing that a call gave could be stored; carries the rejects
     ├── ItemsError                     several ItemErrors of one call, with their positions
@@ -94,6 +95,10 @@ class MissingExtraError(UnderdrawingError):
             f"{purpose} needs the package {package}, which is not installed.",
             f"Run: pip install 'underdrawing[{extra}]'",
         )
+
+
+class PluginError(UnderdrawingError):
+    """What another package offers by an entry point cannot be used. The message names package and reason."""
 
 
 class ItemError(UnderdrawingError):

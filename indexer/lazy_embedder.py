@@ -11,11 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from indexer.embed import ModelFamily, load_embedder
+from indexer.embed.base import Dtype, Embedder
 from indexer.embed.devices import settled_device
 from indexer.embed.loading import loading
-from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import MissingExtraError, ModelError, SpaceMismatchError, UntrustedModelError
-from indexer.store.catalog import Space
+from indexer.metadata.catalog import Space
 
 
 class LazyEmbedder:

@@ -19,22 +19,22 @@ import numpy.typing as npt
 
 from indexer.arguments import names, told, vector_ids, whole_number
 from indexer.errors import CallError, ItemError, SnapshotGoneError, SpaceMismatchError
+from indexer.files.layout import Layout
 from indexer.forks import Lock
-from indexer.index.protocol import IndexSettings, Neighbours
-from indexer.layout import Layout
-from indexer.searcher import Searcher
-from indexer.store.catalog import Catalog, Generation, Space
-from indexer.store.filter_nodes import Node
-from indexer.store.filters import Where, parse
-from indexer.store.segments import damaged
+from indexer.metadata.catalog import Catalog, Generation, Space
+from indexer.metadata.filter_nodes import Node
+from indexer.metadata.filters import Where, parse
 from indexer.stored_document import StoredDocument, stored_document
 from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scores, Vectors
 from indexer.validate import checked_id
-from indexer.vectors import query_rows
+from indexer.vectors.local import Searcher
+from indexer.vectors.protocol import IndexSettings, Neighbours
+from indexer.vectors.segments import damaged
+from indexer.vectors.unit import query_rows
 
 if TYPE_CHECKING:
-    from indexer.centred import CentredSnapshot
-    from indexer.index.cards import Cards
+    from indexer.vectors.centered import CentredSnapshot
+    from indexer.vectors.gpus import Cards
 
 __all__ = ["Mean", "Snapshot", "Space", "StoredDocument"]
 
@@ -86,7 +86,7 @@ class Snapshot:
         self._lock = Lock()
         self._filters: dict[Node, Ids] = {}
         self.views: dict[Centre, CentredSnapshot] = {}
-        """Kept by `indexer.centred.centred`."""
+        """Kept by `indexer.vectors.centered.centred`."""
 
     def __enter__(self) -> Snapshot:
         return self

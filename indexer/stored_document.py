@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from indexer.errors import StoreError
-from indexer.media import image_path
-from indexer.store.document_images import DocumentRecord
+from indexer.files.media import image_path
+from indexer.metadata.document_images import DocumentRecord
 from indexer.types import Modality
 
 
@@ -24,7 +24,7 @@ class StoredDocument:
         text: Its text.
         uri: Where it came from.
         image: The file of its image; it may have moved since. None also where what is recorded is no name of one.
-        image_sha256: Of its image, as it was indexed; see `indexer.media.recorded_image`.
+        image_sha256: Of its image, as it was indexed; see `indexer.files.media.recorded_image`.
         fields: Its JSON object.
         modality: What its vector was made of.
         images: The files of all its images, in order; `image` is the first.

@@ -71,7 +71,7 @@ UNKNOWN = len(MODALITIES)
 
 
 class Centre(HelpfulEnum):
-    """Whether what a modality's vectors have in common is taken off before they are compared; `indexer/centring.py`.
+    """Whether the modality gap is corrected before vectors are compared (`indexer/vectors/modality_gap.py`).
 
     `auto` is `on` where texts and pictures are both numerous and their means lie apart, else `off`; `means` takes the
     means off and leaves the spreads as they are.

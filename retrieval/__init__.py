@@ -14,26 +14,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from retrieval.compose import Merge, Method
-    from retrieval.generate.protocol import DrawOptions
+    from retrieval.methods import Merge, Method
+    from retrieval.providers.caption_rewrite import Scribe
+    from retrieval.providers.generation.protocol import DrawOptions
+    from retrieval.providers.pseudo_target import Studio
     from retrieval.query import Query, Weights
     from retrieval.results import Hit, Results
-    from retrieval.scribe import Scribe
-    from retrieval.search import Retriever
-    from retrieval.studio import Studio
+    from retrieval.retriever import Retriever
 
 __all__ = ["DrawOptions", "Hit", "Merge", "Method", "Query", "Results", "Retriever", "Scribe", "Studio", "Weights"]
 
 _HOMES = {
-    "DrawOptions": "retrieval.generate.protocol",
+    "DrawOptions": "retrieval.providers.generation.protocol",
     "Hit": "retrieval.results",
-    "Merge": "retrieval.compose",
-    "Method": "retrieval.compose",
+    "Merge": "retrieval.methods",
+    "Method": "retrieval.methods",
     "Query": "retrieval.query",
     "Results": "retrieval.results",
-    "Retriever": "retrieval.search",
-    "Scribe": "retrieval.scribe",
-    "Studio": "retrieval.studio",
+    "Retriever": "retrieval.retriever",
+    "Scribe": "retrieval.providers.caption_rewrite",
+    "Studio": "retrieval.providers.pseudo_target",
     "Weights": "retrieval.query",
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 from indexer.arguments import names, several, told, whole_number
 from indexer.errors import CallError, QueryError
 from indexer.types import Modality
-from retrieval.compose import Encoded
+from retrieval.methods import Encoded
 from retrieval.query import Query
 from retrieval.ranking import Scope
 

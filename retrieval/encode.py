@@ -19,10 +19,11 @@ import numpy as np
 
 from indexer.corpus.paths import printable
 from indexer.errors import CallError, ItemError, QueryError
-from indexer.media import recorded_image
+from indexer.files.media import recorded_image
 from indexer.types import Ids, ImageSource, Item, Modality, Role
-from retrieval.compose.protocol import Composer, Encoded
-from retrieval.fusion import Vector, unit
+from retrieval.methods.base import Composer, Encoded
+from retrieval.providers.caption_rewrite import Scribe, Sentence, Wanted
+from retrieval.providers.pseudo_target import Reference, Studio
 from retrieval.query import (
     Averaged,
     Drawn,
@@ -36,11 +37,10 @@ from retrieval.query import (
     leaves,
     needs_drawing,
 )
-from retrieval.scribe import Scribe, Sentence, Wanted
-from retrieval.studio import Reference, Studio
+from retrieval.scoring import Vector, unit
 
 if TYPE_CHECKING:
-    from indexer.embed.protocol import Embedder
+    from indexer.embed.base import Embedder
     from indexer.snapshot import Snapshot
 
 Sentences: TypeAlias = Mapping[str, Sentence]

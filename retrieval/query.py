@@ -88,7 +88,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Worded:
-    """A sentence read with the word of a picture in it; see `indexer/embed/inversion.py`.
+    """A sentence read with the word of a picture in it; see `indexer/embed/textual_inversion.py`.
 
     Attributes:
         text: The sentence; empty for the word on its own.

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from indexer.index.protocol import NO_ID, Ids, Plan
 from indexer.types import Modality
-from retrieval.compose.folding import Linear
-from retrieval.compose.protocol import Rule
-from retrieval.fusion import Scores, leaders
+from indexer.vectors.protocol import NO_ID, Ids, Plan
+from retrieval.methods.base import Rule
+from retrieval.methods.folding import Linear
+from retrieval.scoring import Scores, leaders
 
 if TYPE_CHECKING:
-    from indexer.centred import CentredSnapshot
     from indexer.snapshot import Snapshot
+    from indexer.vectors.centered import CentredSnapshot
 
     View: TypeAlias = Snapshot | CentredSnapshot
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from indexer.errors import ItemError
-from indexer.index.protocol import Ids
-from retrieval.compose import Encoded
+from indexer.vectors.protocol import Ids
+from retrieval.methods import Encoded
 from retrieval.query import Query
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from indexer import Collection, Document
-from indexer.files import atomic_write
+from indexer.files.atomic import atomic_write
 from retrieval import DrawOptions, Query, Retriever, Studio
 
 ROOT = Path(__file__).parents[2]

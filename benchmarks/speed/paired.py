@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import machine, spread
+from benchmarks.speed.timing import machine, spread
 from indexer.errors import CallError, UnderdrawingError
-from indexer.files import atomic_write
+from indexer.files.atomic import atomic_write
 
 ROOT = Path(__file__).parents[2]
 DRIVER = Path(__file__).with_name("paired_driver.py")

@@ -37,13 +37,13 @@ from indexer.corpus.named_files import FileTable, NamedFiles
 from indexer.corpus.pages import PageCorpus, is_page
 from indexer.corpus.paths import COLLECTION_FILE, Listing, is_collection, portable_name, printable, read_listing
 from indexer.corpus.places import FILE_READ, FOLDER_READ, Place, Visited
-from indexer.corpus.reasons import Reason
 from indexer.corpus.records import Corpus, Entry
 from indexer.corpus.samples import read_sample
 from indexer.corpus.selection import ALL, Selection
 from indexer.corpus.sidecars import Sidecars
 from indexer.corpus.suffixes import DETAILS, DRAWING, NO_SUFFIX, TEXTS, is_image_name, litter_kind, split_name
 from indexer.errors import ItemError
+from indexer.reasons import Reason
 from indexer.types import PassedOver, Rejected
 
 COLLECTION = "underdrawing collection"

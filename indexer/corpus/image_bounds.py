@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from indexer.corpus.reasons import Reason, refusal
 from indexer.errors import ItemError
+from indexer.reasons import Reason, refusal
 
 MAX_SCANS = 100
 """Of a JPEG; progressive photographs have 10 to 20."""

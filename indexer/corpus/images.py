@@ -44,8 +44,8 @@ from PIL.ImageFile import ImageFile
 from indexer.corpus.image_bounds import checked_structure, jpeg_coefficients
 from indexer.corpus.image_formats import HEAD, SUFFIXES, TAIL, foreign_format, image_format
 from indexer.corpus.paths import MAX_BYTES, open_file, read_file
-from indexer.corpus.reasons import Reason, refusal
 from indexer.errors import CallError, ItemError
+from indexer.reasons import Reason, refusal
 from indexer.types import ImageSource
 
 MAX_PIXELS = 1 << 26

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from indexer.corpus.paths import portable_name, printable, stat_file
-from indexer.corpus.reasons import Reason
 from indexer.corpus.records import Corpus, Entry, Record, make_record
 from indexer.errors import ItemError
+from indexer.reasons import Reason
 from indexer.types import ImageSource, Rejected
 
 _TEXTS = ("text", "caption")

@@ -17,8 +17,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TypeAlias
 
-from indexer.corpus.reasons import Reason, refusal
 from indexer.errors import ItemError
+from indexer.reasons import Reason, refusal
 
 COLLECTION_FILE = "collection.json"
 Identity: TypeAlias = "tuple[int, int] | str"

@@ -19,8 +19,8 @@ from typing import Any, Protocol, TypeAlias
 from indexer.corpus.columns import Columns, find_parts, own_id
 from indexer.corpus.image_formats import KNOWN_SUFFIXES
 from indexer.corpus.paths import stat_file
-from indexer.corpus.reasons import Reason, refusal
 from indexer.errors import ItemError
+from indexer.reasons import Reason, refusal
 from indexer.types import Document, PassedOver, Rejected
 from indexer.validate import canonical_json, checked_fields, checked_id, checked_text
 

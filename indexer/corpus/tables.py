@@ -25,10 +25,10 @@ from indexer.corpus.jsonl import JsonlCorpus
 from indexer.corpus.parquet import ParquetCorpus
 from indexer.corpus.paths import portable_name, scan_folder
 from indexer.corpus.places import Place
-from indexer.corpus.reasons import Reason
 from indexer.corpus.records import Corpus, Entry, Record
 from indexer.corpus.webdataset import WebDatasetCorpus
 from indexer.errors import ItemError
+from indexer.reasons import Reason
 from indexer.types import PassedOver, Rejected
 
 _PACKED = ("", ".gz", ".bz2", ".xz", ".zst")

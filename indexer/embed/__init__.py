@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from indexer.arguments import told
+from indexer.embed.base import Dtype, Embedder
 from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.loading import loading
 from indexer.embed.preprocess import Preprocessing
-from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import CallError, ModelError
 from indexer.types import HelpfulEnum
 
@@ -43,7 +43,7 @@ def load_embedder(
         name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`,
             `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `bridge:FOLDER` (what `train bridge` made), `st:FOLDER` or
             `st:HUB_ID` (sentence-transformers), `fake:DIM`. Options may stand behind the name of an `mllm`, such as
-            `?dim=512`; `indexer/embed/mllm_spec.py` has them. One of the CLIP family may end in `?draft=N`: JPEGs are
+            `?dim=512`; `indexer/embed/mllm/spec.py` has them. One of the CLIP family may end in `?draft=N`: JPEGs are
             decoded at a fraction of their size where the short side stays N times the model's. Large photographs
             decode several times faster, to vectors a little other.
         dtype: Arithmetic of the forward pass.
@@ -67,7 +67,7 @@ def load_embedder(
         model = _load(family, rest, name, Dtype(dtype), settled)
     if Preprocessing(preprocessing) is Preprocessing.OWN:
         return model
-    from indexer.embed.clip import ClipEmbedder
+    from indexer.embed.clip.embedder import ClipEmbedder
 
     if not isinstance(model, ClipEmbedder):
         raise CallError(f"{name} prepares pictures in its own way only; target-pad is for models of the CLIP family.")
@@ -90,26 +90,26 @@ def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embed
 
             folder = model_folder(rest)
             if (folder / "open_clip_config.json").exists():
-                from indexer.embed.clip import ClipEmbedder
+                from indexer.embed.clip.embedder import ClipEmbedder
 
                 return ClipEmbedder.from_folder(folder, name=name, dtype=dtype, device=device)
-            from indexer.embed.mllm import MllmEmbedder
+            from indexer.embed.mllm.embedder import MllmEmbedder
 
             return MllmEmbedder.load(str(folder), name=name, dtype=dtype, device=device)
         case ModelFamily.MLLM:
-            from indexer.embed.mllm import MllmEmbedder
+            from indexer.embed.mllm.embedder import MllmEmbedder
 
             return MllmEmbedder.load(rest, name=name, dtype=dtype, device=device)
         case ModelFamily.BRIDGE:
-            from indexer.embed.bridge import BridgeEmbedder
+            from indexer.embed.bridge.embedder import BridgeEmbedder
 
             return BridgeEmbedder.load(Path(rest), load_embedder, name=name, dtype=dtype, device=device)
         case ModelFamily.ST:
-            from indexer.embed.st import SentenceTransformersEmbedder
+            from indexer.embed.sentence_transformers import SentenceTransformersEmbedder
 
             return SentenceTransformersEmbedder.load(rest, name=name, dtype=dtype, device=device)
         case ModelFamily.OPEN_CLIP:
-            from indexer.embed.clip import ClipEmbedder
+            from indexer.embed.clip.embedder import ClipEmbedder
 
             if Path(rest).is_dir():
                 return ClipEmbedder.from_folder(Path(rest), name=name, dtype=dtype, device=device)
@@ -124,7 +124,7 @@ def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embed
 
 def _drafted(name: str, embedder: Embedder) -> Embedder:
     """The embedder with what stands behind the question mark of its name."""
-    from indexer.embed.clip import ClipEmbedder
+    from indexer.embed.clip.embedder import ClipEmbedder
 
     option, _, times = name.partition("?")[2].partition("=")
     if option != "draft" or times not in ("1", "2", "3", "4") or not isinstance(embedder, ClipEmbedder):

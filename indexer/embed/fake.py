@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.embed.protocol import Embedder, Fingerprint, Prepared
+from indexer.embed.base import Embedder, Fingerprint, Prepared
 from indexer.embed.several import image_arrays
 from indexer.errors import CallError
 from indexer.types import ImageSource, Item, Modality, Role, Vectors
-from indexer.vectors import unit_rows
+from indexer.vectors.unit import unit_rows
 
 
 class FakeEmbedder(Embedder):

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from indexer.embed.protocol import Prepared
+from indexer.embed.base import Prepared
 from indexer.errors import ItemError
 from indexer.types import ImageSource, Item, Vectors
-from indexer.vectors import unit_rows
+from indexer.vectors.unit import unit_rows
 
 Array = npt.NDArray[Any]
 Given = TypeVar("Given")

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from indexer.errors import StoreError
-from indexer.files import atomic_write, file_digest
+from indexer.files.atomic import atomic_write, file_digest
 
 
 def weights_digest(file: Path) -> str:

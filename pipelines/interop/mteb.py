@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from indexer import Collection, Document
 from indexer.embed import load_embedder
-from indexer.embed.protocol import Dtype, Embedder
+from indexer.embed.base import Dtype, Embedder
 from indexer.errors import CallError, MissingExtraError
 from indexer.types import Item, Modality, Vectors
 from retrieval import Method, Query, Retriever

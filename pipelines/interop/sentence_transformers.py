@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from indexer.embed import load_embedder
+from indexer.embed.base import Dtype, Embedder
 from indexer.embed.devices import AUTO, settled_device
-from indexer.embed.protocol import Dtype, Embedder
 from indexer.errors import CallError, MissingExtraError
 from indexer.types import Item, Modality, Role
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from indexer.corpus.records import Corpus
 from indexer.errors import CallError
-from indexer.files import atomic_write
+from indexer.files.atomic import atomic_write
 from indexer.types import Centre, Item, Modality, Parts, Vectors
 from pipelines.synthesis.likeness import corrected, cosines
 from pipelines.synthesis.passages import Passage, Texts
@@ -27,9 +27,9 @@ from pipelines.synthesis.recipe import SynthesisRecipe
 
 if TYPE_CHECKING:
     from indexer.collection import Collection
-    from indexer.embed.protocol import Embedder
-    from retrieval.search import Retriever
-    from retrieval.studio import Studio
+    from indexer.embed.base import Embedder
+    from retrieval.providers.pseudo_target import Studio
+    from retrieval.retriever import Retriever
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Illustrator:
         self, studio: Studio, things: Sequence[str], vectors: Vectors, files: Sequence[Path | None]
     ) -> tuple[Vectors, list[Path | None], list[str | None]]:
         """Drawings of things, each after the picture found: their vectors, files and names."""
-        from retrieval.studio import Reference
+        from retrieval.providers.pseudo_target import Reference
 
         places = [place for place, file in enumerate(files) if file is not None]
         references = [Reference((Path(str(files[place])),), vectors[place]) for place in places]
@@ -168,8 +168,8 @@ class Illustrator:
 
 
 def _indexed(corpus: Corpus, folder: Path, embedder: Embedder, parts: Parts, opened: ExitStack) -> Collection:
-    from indexer.build import index_corpus
     from indexer.collection import Collection
+    from indexer.ingest.job import index_corpus
 
     path = folder / embedder.fingerprint().digest
     collection = opened.enter_context(Collection.open(path, model=embedder, parts=parts))
@@ -178,7 +178,7 @@ def _indexed(corpus: Corpus, folder: Path, embedder: Embedder, parts: Parts, ope
 
 
 def _by_text(collection: Collection) -> Retriever:
-    from retrieval.compose import Method
-    from retrieval.search import Retriever
+    from retrieval.methods import Method
+    from retrieval.retriever import Retriever
 
     return Retriever(collection, Method.TEXT, centre=Centre.OFF)

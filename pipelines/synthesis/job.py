@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from indexer.corpus.records import Corpus
 from indexer.errors import CallError
-from indexer.files import atomic_write, sweep_temporary
+from indexer.files.atomic import atomic_write, sweep_temporary
 from indexer.types import JsonValue
 from pipelines.synthesis.illustrate import Illustrator, Picture
 from pipelines.synthesis.ledger import Answer, Ledger
@@ -40,11 +40,11 @@ from pipelines.synthesis.questions import BATCH, Asked, Pointing, Prompts, ask
 from pipelines.synthesis.recipe import Drop, Pictures, SynthesisRecipe
 from pipelines.train.run import require_folder
 from pipelines.train.synthesised import Finds, SynthesisedRecord
-from retrieval.kept import digest_of
-from retrieval.write import Chat
+from retrieval.providers.cache import digest_of
+from retrieval.providers.language import Chat
 
 if TYPE_CHECKING:
-    from retrieval.studio import Studio
+    from retrieval.providers.pseudo_target import Studio
 
 RECORDS, DROPPED, SUMMARY, SHEET = "records.jsonl", "dropped.jsonl", "summary.json", "sheet.html"
 
@@ -161,7 +161,7 @@ def synthesize(
         LockedError: Another run writes to the folder.
         StoreError: The folder cannot be used.
     """
-    from indexer.store.lock import WriterLock
+    from indexer.files.lock import WriterLock
 
     if (studio is None) is (recipe.pictures is Pictures.DRAWN):
         raise CallError(

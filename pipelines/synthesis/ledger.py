@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.errors import CorruptionError, WritingError
-from indexer.files import append_lines, read_lines
+from indexer.files.atomic import append_lines, read_lines
 
 Answer = str | WritingError
 

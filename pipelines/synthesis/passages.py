@@ -111,7 +111,7 @@ def read_passages(corpus: Iterable[Entry], template: str, skipped: Counter[str])
 def chosen(passages: Iterable[Passage], recipe: SynthesisRecipe) -> list[Passage]:
     """Those to be asked about: a sample by the seed, of which a larger one has all; the shortest first.
 
-    Passages of one length are asked about together, which is faster; see `retrieval/write/models.py`.
+    Passages of one length are asked about together, which is faster; see `retrieval/providers/language/models.py`.
     """
     drawn = sorted(passages, key=lambda each: hashlib.sha256(f"{recipe.seed} {each.key}".encode()).digest())
     return sorted(drawn[: recipe.limit], key=lambda each: (len(each.text), each.key))

@@ -20,9 +20,9 @@ from indexer.errors import ModelError, WriterAwayError, WritingError
 from indexer.types import JsonValue
 from pipelines.synthesis.ledger import Answer, Ledger
 from pipelines.synthesis.recipe import Drop
-from retrieval.kept import digest_of, evened
-from retrieval.write import Chat, Question
-from retrieval.write.answers import MOST, filled, read_prompt, read_turns, without_thoughts
+from retrieval.providers.cache import digest_of, evened
+from retrieval.providers.language import Chat, Question
+from retrieval.providers.language.answers import MOST, filled, read_prompt, read_turns, without_thoughts
 
 BATCH = 32
 """Questions asked together; what a kill can lose."""

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.report import page, thumbnail
+from pipelines.pages.report import page, thumbnail
 from pipelines.synthesis.recipe import Drop
 
 if TYPE_CHECKING:

@@ -28,10 +28,10 @@ import numpy.typing as npt
 
 from indexer.corpus.records import Entry
 from indexer.embed import load_embedder
-from indexer.embed.bridge import BridgeSpec, projected, require_tower, save_bridge, text_room
-from indexer.embed.connector import Connector, ConnectorConfig, build_bridge, set_projection, start_bridge
-from indexer.embed.mllm_batches import by_tokens
-from indexer.embed.text_model import Pooling, TextModel
+from indexer.embed.bridge.connector import Connector, ConnectorConfig, build_bridge, set_projection, start_bridge
+from indexer.embed.bridge.embedder import BridgeSpec, projected, require_tower, save_bridge, text_room
+from indexer.embed.bridge.text_model import Pooling, TextModel
+from indexer.embed.mllm.batches import by_tokens
 from indexer.errors import CallError
 from pipelines.train.bridge_parts import BridgeRecipe, read_texts, see, whitening
 from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.embed.bridge import PictureTower
-from indexer.embed.protocol import Prepared
-from indexer.embed.text_model import TextModel
+from indexer.embed.base import Prepared
+from indexer.embed.bridge.embedder import PictureTower
+from indexer.embed.bridge.text_model import TextModel
 from indexer.errors import CallError, ItemError
-from indexer.files import atomic_path
+from indexer.files.atomic import atomic_path
 from indexer.types import Item, Modality
 from pipelines.train.augment import augment
 from pipelines.train.contrast import ContrastRecipe

@@ -28,8 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.corpus.records import Entry
-from indexer.embed.inversion import Inversion, WordReader
-from indexer.files import file_digest
+from indexer.embed.textual_inversion import Inversion, WordReader
+from indexer.files.atomic import file_digest
 from pipelines.train.augment import augment
 from pipelines.train.batches import Batches
 from pipelines.train.captions import CaptionedImages, Templates

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import ModelError
-from indexer.files import atomic_path, atomic_write
+from indexer.files.atomic import atomic_path, atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.embed.inversion import InversionConfig, WordReader, build_phi
-from indexer.vectors import unit_rows
+from indexer.embed.textual_inversion import InversionConfig, WordReader, build_phi
+from indexer.vectors.unit import unit_rows
 from pipelines.train.captions import Captions
 from pipelines.train.clip_model import ClipRecipe, encode_tokens
 from pipelines.train.composed import draw_composed, queries_of

@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.corpus.records import Entry
-from indexer.embed.clip import ClipEmbedder
-from indexer.embed.inversion import Inversion, WordReader, load_inversion
+from indexer.embed.clip.embedder import ClipEmbedder
+from indexer.embed.textual_inversion import Inversion, WordReader, load_inversion
 from indexer.errors import CallError
 from indexer.types import Item
 from pipelines.train.autoencoder import AutoencoderRecipe, encode_latents, train_autoencoder
@@ -45,8 +45,8 @@ from pipelines.train.generator_model import (
     text_encoder_of,
 )
 from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
-from retrieval.generate.diffusion import PseudoTargetGenerator
-from retrieval.generate.protocol import DrawOptions, Sketch
+from retrieval.providers.generation.diffusion import PseudoTargetGenerator
+from retrieval.providers.generation.protocol import DrawOptions, Sketch
 
 if TYPE_CHECKING:
     from torch import Tensor

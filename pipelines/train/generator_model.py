@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.bundled import generator_folder
-from indexer.embed.clip import ClipEmbedder
-from indexer.embed.inversion import Inversion
+from indexer.embed.clip.embedder import ClipEmbedder
+from indexer.embed.textual_inversion import Inversion
 from indexer.errors import CallError
-from indexer.files import atomic_write
+from indexer.files.atomic import atomic_write
 from pipelines.train.tokenizer import compact
-from retrieval.generate.spec import SPEC, GeneratorSpec, WordSource
+from retrieval.providers.generation.spec import SPEC, GeneratorSpec, WordSource
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -29,10 +29,10 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.corpus.records import Entry
-from indexer.embed.clip import ClipEmbedder
-from indexer.embed.inversion import Inversion, InversionConfig, build_phi
+from indexer.embed.clip.embedder import ClipEmbedder
+from indexer.embed.textual_inversion import Inversion, InversionConfig, build_phi
 from indexer.errors import CallError
-from indexer.files import atomic_path
+from indexer.files.atomic import atomic_path
 from indexer.types import HelpfulEnum, Item, Role, Vectors
 from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
 from pipelines.train.clip_model import encode_tokens

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from indexer.embed.devices import settled_device
 from indexer.errors import CallError, MissingExtraError, UnknownNameError
-from indexer.files import append_lines, atomic_write, read_lines, sweep_temporary
+from indexer.files.atomic import append_lines, atomic_write, read_lines, sweep_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -26,9 +26,9 @@ import numpy.typing as npt
 
 from indexer.corpus.images import decode_image
 from indexer.corpus.records import Entry
-from indexer.embed.mllm import image_tokens, last_hidden, pad_token
-from indexer.embed.mllm_batches import by_tokens
-from indexer.embed.mllm_prompt import Prompt, collate
+from indexer.embed.mllm.batches import by_tokens
+from indexer.embed.mllm.embedder import image_tokens, last_hidden, pad_token
+from indexer.embed.mllm.prompt import Prompt, collate
 from indexer.errors import CallError, ItemError
 from indexer.types import Item, Role
 from pipelines.train.augment import augment

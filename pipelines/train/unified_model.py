@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.embed.mllm import image_tokens
-from indexer.embed.mllm_images import PREPROCESSOR_FILE, ImageShaper, preprocessor_config
-from indexer.embed.mllm_loading import adapted_base, find_checkpoint, load_model
-from indexer.embed.mllm_prompt import PromptWriter, load_tokenizer
-from indexer.embed.mllm_spec import SPEC_FILE, MllmName, MllmSpec
+from indexer.embed.mllm.embedder import image_tokens
+from indexer.embed.mllm.images import PREPROCESSOR_FILE, ImageShaper, preprocessor_config
+from indexer.embed.mllm.loading import adapted_base, find_checkpoint, load_model
+from indexer.embed.mllm.prompt import PromptWriter, load_tokenizer
+from indexer.embed.mllm.spec import SPEC_FILE, MllmName, MllmSpec
 from indexer.embed.tokenizer_file import FILE as TOKENIZER_FILE
 from indexer.errors import CallError, MissingExtraError
-from indexer.files import atomic_path, atomic_write
+from indexer.files.atomic import atomic_path, atomic_write
 from indexer.types import HelpfulEnum
 from pipelines.train.contrast import ContrastRecipe
 from pipelines.train.tokenizer import compact, train_qwen_tokenizer

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks import composed, emojicir, speed_compose
+from benchmarks.harness import run
+from benchmarks.speed import compose as speed_compose
+from benchmarks.tasks import emojicir
 
 COLOURS = ("red", "green", "blue", "black", "white", "orange")
 
@@ -56,7 +58,7 @@ def run_benchmark(tmp_path, capsys):
 
     def call(benchmark, data, *arguments, model="fake:64"):
         where = ["--data", str(data), "--cache", str(tmp_path / "cache"), "--model", model]
-        code = composed.main(benchmark, [*where, *arguments])
+        code = run.main(benchmark, [*where, *arguments])
         told = capsys.readouterr()
         return code, json.loads(told.out.splitlines()[-1]) if code == 0 else None, told.out + told.err
 

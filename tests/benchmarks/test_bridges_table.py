@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.bridges import main
+from benchmarks.emoji.bridges import main
 
 COSTS = {"trained": 1_500_000, "picture_tokens": 32, "memory_mb": 2100, "seconds": 90}
 

@@ -13,8 +13,8 @@ from indexer.corpus.readers import open_corpus
 from indexer.embed import load_embedder
 from indexer.types import Item
 from retrieval import DrawOptions, Studio
-from retrieval.generate import Sketch
-from retrieval.studio import Reference
+from retrieval.providers.generation import Sketch
+from retrieval.providers.pseudo_target import Reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 MODELS = ("emoji-clip", "emoji-inversion", "emoji-generator", "emoji-gme")

@@ -7,9 +7,10 @@ import json
 import miniatures
 import pytest
 
-from benchmarks import circo, submission
-from benchmarks.circo import BENCHMARK
-from benchmarks.dataset import DataSet
+from benchmarks.harness import submission
+from benchmarks.tasks import circo
+from benchmarks.tasks.circo import BENCHMARK
+from benchmarks.tasks.dataset import DataSet
 from indexer.errors import CallError
 
 
@@ -73,7 +74,7 @@ def test_the_servers_file_answers_every_query_with_numbers(small, tmp_path, run_
 
 
 def test_published_rows_of_the_server_are_told_with_the_files(small, tmp_path, run_benchmark, monkeypatch):
-    from benchmarks import published
+    from benchmarks.harness import published
 
     row = {
         "benchmark": "circo", "split": "test", "label": "SEARLE", "backbone": "64", "methods": ["image"],

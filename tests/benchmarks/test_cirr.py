@@ -7,9 +7,12 @@ import json
 import miniatures
 import pytest
 
-from benchmarks import cirr, composed, composed_options, submission
-from benchmarks.cirr import BENCHMARK, Counts
-from benchmarks.dataset import DataSet
+from benchmarks.harness import options as harness_options
+from benchmarks.harness import run as harness
+from benchmarks.harness import submission
+from benchmarks.tasks import cirr
+from benchmarks.tasks.cirr import BENCHMARK, Counts
+from benchmarks.tasks.dataset import DataSet
 from indexer.errors import CallError
 
 
@@ -23,7 +26,7 @@ def small(monkeypatch):
 def run(small, tmp_path, capsys):
     def call(*arguments, data="cirr"):
         where = ["--data", str(tmp_path / data), "--cache", str(tmp_path / "cache"), "--model", "fake:64"]
-        code = composed.main(BENCHMARK, [*where, *arguments])
+        code = harness.main(BENCHMARK, [*where, *arguments])
         told = capsys.readouterr()
         return code, told
 
@@ -86,7 +89,7 @@ def test_a_sweep_tells_its_curve(run, tmp_path, monkeypatch):
     from retrieval import Weights
 
     points = [Weights(image=0.0, text=1.0), Weights(image=1.0, text=0.0)]
-    monkeypatch.setattr(composed, "grids", lambda: {"sum": points})
+    monkeypatch.setattr(harness, "grids", lambda: {"sum": points})
     code, told = run("--sweep", "--measure", "Rsub@1")
     assert code == 0, told.err
     assert document(told)["sweep"]["best"] == {"image": 1.0, "text": 0.0}
@@ -111,10 +114,10 @@ def test_the_weights_of_cigs_released_code_have_a_name(run, tmp_path):
     assert (code, "sum does not read the weight inversion" in told.err) == (2, True)
     code, told = run("--weights", "cig-papers")
     assert (code, "no JSON object of weights" in told.err, "cig-paper" in told.err) == (2, True, True)
-    options = composed_options.parser(BENCHMARK).parse_args(
+    options = harness_options.parser(BENCHMARK).parse_args(
         ["--split", "test1", "--submission", "x", "--method", "cig-reinvert", "--weights", "cig-paper"]
     )
-    composed_options.check(BENCHMARK, options)
+    harness_options.check(BENCHMARK, options)
     assert (options.weights.inversion, options.weights.pseudo_target, options.weights.image) == (0.5, 0.5, 0.0)
     assert "ComposedImageGen" in options.tuned_on
 

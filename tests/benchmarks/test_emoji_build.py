@@ -14,9 +14,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from benchmarks import build_emoji, build_emojicir, emojicir_families
-from benchmarks.build_emojicir import Candidate, Corpus, Query
-from benchmarks.emoji_concepts import (
+from benchmarks.emoji import build as build_emoji
+from benchmarks.emoji import build_queries as build_emojicir
+from benchmarks.emoji import families as emojicir_families
+from benchmarks.emoji.build_queries import Candidate, Corpus, Query
+from benchmarks.emoji.concepts import (
     Concept,
     assign_splits,
     canonical,
@@ -27,8 +29,8 @@ from benchmarks.emoji_concepts import (
     stratum,
     tones_of,
 )
-from benchmarks.emojicir_families import Edit
-from benchmarks.emojicir_words import TEMPLATES
+from benchmarks.emoji.families import Edit
+from benchmarks.emoji.words import TEMPLATES
 
 
 def concept(hexcode, text="thing", **fields):

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks import build_emoji, build_emojicir
-from benchmarks.build_emoji import BUNDLED
-from benchmarks.emoji_concepts import Concept, assign_splits, plain, stratum
-from benchmarks.emojicir_families import shape_of, stem_of
-from benchmarks.emojicir_words import CLOCK_PHRASES, FAMILIES, TEMPLATES, TONE_STEPS
+from benchmarks.emoji import build as build_emoji
+from benchmarks.emoji import build_queries as build_emojicir
+from benchmarks.emoji.build import BUNDLED
+from benchmarks.emoji.concepts import Concept, assign_splits, plain, stratum
+from benchmarks.emoji.families import shape_of, stem_of
+from benchmarks.emoji.words import CLOCK_PHRASES, FAMILIES, TEMPLATES, TONE_STEPS
 
 HELD_OUT = ("validation", "test")
 TONES = ("light", "medium-light", "medium", "medium-dark", "dark")

@@ -8,10 +8,10 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import emojicir
+from benchmarks.tasks import emojicir
 from indexer.bundled import CORPUS, QUERIES
 from retrieval import Method, Weights
-from retrieval.compose import load_composer
+from retrieval.methods import load_composer
 
 
 def run(data, capsys, *arguments):

@@ -8,13 +8,13 @@ import miniatures
 import numpy as np
 import pytest
 
-from benchmarks import fashioniq
-from benchmarks.dataset import DataSet
-from benchmarks.fashioniq import BENCHMARK, Counts
+from benchmarks.tasks import fashioniq
+from benchmarks.tasks.dataset import DataSet
+from benchmarks.tasks.fashioniq import BENCHMARK, Counts
 from indexer.embed import load_embedder
 from indexer.errors import CallError
 from indexer.types import Item
-from indexer.vectors import unit_rows
+from indexer.vectors.unit import unit_rows
 
 
 @pytest.fixture
@@ -68,27 +68,27 @@ def test_captions_are_joined_as_asked(data, captions, sentences):
 
 
 def test_both_orders_are_averaged_as_unit_vectors(data, run_benchmark, tmp_path):
-    from benchmarks import composed
+    from benchmarks.harness import run
 
     seen = []
-    original = composed.evaluate
+    original = run.evaluate
 
     def spy(queries, retriever, *rest, **more):
         seen.extend(retriever.encode([queries[1].query]))
         return original(queries, retriever, *rest, **more)
 
-    composed.evaluate = spy
+    run.evaluate = spy
     try:
         assert run_benchmark(BENCHMARK, data, "--split", "dress", "--method", "text")[0] == 0
     finally:
-        composed.evaluate = original
+        run.evaluate = original
     texts = [Item(text=text) for text in seen[0].query.sentences]
     both = load_embedder("fake:64").encode_query(texts)
     np.testing.assert_allclose(seen[0].vectors["text"], unit_rows(both.mean(0, keepdims=True))[0], atol=1e-6)
 
 
 def test_published_rows_stand_beside_and_only_where_the_protocol_agrees(data, run_benchmark, tmp_path, monkeypatch):
-    from benchmarks import published
+    from benchmarks.harness import published
 
     row = {
         "benchmark": "fashioniq", "split": "val", "label": "a paper", "backbone": "64", "methods": ["image"],

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import genecis
-from benchmarks.dataset import DataSet
-from benchmarks.gallery import crop_of, located
-from benchmarks.genecis import BENCHMARK
+from benchmarks.harness.gallery import crop_of, located
+from benchmarks.tasks import genecis
+from benchmarks.tasks.dataset import DataSet
+from benchmarks.tasks.genecis import BENCHMARK
 from indexer.errors import CallError
 
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.emojicir import CORPUS, QUERIES, VARIANTS, Split, gallery, read_queries
+from benchmarks.tasks.emojicir import CORPUS, QUERIES, VARIANTS, Split, gallery, read_queries
 from indexer.collection import Collection
-from pipelines.evaluate import JudgedQuery, evaluate
+from pipelines.evaluation.loop import JudgedQuery, evaluate
 from retrieval import Retriever, Studio
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

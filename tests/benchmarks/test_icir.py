@@ -5,9 +5,9 @@ from __future__ import annotations
 import miniatures
 import pytest
 
-from benchmarks import icir
-from benchmarks.dataset import DataSet
-from benchmarks.icir import BENCHMARK
+from benchmarks.tasks import icir
+from benchmarks.tasks.dataset import DataSet
+from benchmarks.tasks.icir import BENCHMARK
 from indexer.errors import CallError
 
 

@@ -8,11 +8,11 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import mixed
+from benchmarks.tasks import mixed
 from indexer.bundled import CORPUS
 from indexer.embed import load_embedder
 from indexer.types import Modality
-from retrieval.hits import Ranking
+from retrieval.hydrate import Ranking
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import miniatures
 import pytest
 
-from benchmarks import patterncom
-from benchmarks.dataset import DataSet
-from benchmarks.gallery import located
-from benchmarks.patterncom import BENCHMARK
+from benchmarks.harness.gallery import located
+from benchmarks.tasks import patterncom
+from benchmarks.tasks.dataset import DataSet
+from benchmarks.tasks.patterncom import BENCHMARK
 from indexer.errors import CallError
 
 

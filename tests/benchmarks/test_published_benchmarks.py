@@ -10,12 +10,13 @@ import miniatures
 import pytest
 from tiny_mllm import tiny_mllm
 
-from benchmarks import circo, cirr, composed, fashioniq, genecis, icir, patterncom, published
-from benchmarks.cirr import Counts
-from benchmarks.emojicir import VARIANTS
-from benchmarks.protocol import MEANINGS, Protocol
-from pipelines.judged import Plan
-from retrieval.compose import load_composer
+from benchmarks.harness import published, run
+from benchmarks.harness.protocol import MEANINGS, Protocol
+from benchmarks.tasks import circo, cirr, fashioniq, genecis, icir, patterncom
+from benchmarks.tasks.cirr import Counts
+from benchmarks.tasks.emojicir import VARIANTS
+from pipelines.evaluation.qrels import Plan
+from retrieval.methods import load_composer
 
 BENCHMARKS = [each.BENCHMARK for each in (cirr, fashioniq, circo, genecis, patterncom, icir)]
 ROWS = json.loads(published.FILE.read_text(encoding="utf-8"))["rows"]
@@ -60,7 +61,7 @@ def test_a_template_is_told_and_stored(run_benchmark, tmp_path, monkeypatch):
 @pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda each: each.name)
 def test_help_explains_itself(benchmark, capsys):
     with pytest.raises(SystemExit, match="0"):
-        composed.main(benchmark, ["--help"])
+        run.main(benchmark, ["--help"])
     told = " ".join(capsys.readouterr().out.split())
     home = re.search(r"https://\S+", benchmark.home)[0]
     for expected in ("Expected below DIR", home, "--protocol", "--weights", "--json", "Nothing is downloaded"):
@@ -70,7 +71,7 @@ def test_help_explains_itself(benchmark, capsys):
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda each: each.name)
 def test_the_protocol_is_explained_choice_by_choice(benchmark, capsys):
-    assert composed.main(benchmark, ["--protocol"]) == 0
+    assert run.main(benchmark, ["--protocol"]) == 0
     told = capsys.readouterr().out
     for field in fields(Protocol):
         mine = getattr(benchmark.choices.default, field.name)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import speed_compose
-from benchmarks.compose_pictures import Panel, draw_panels
+from benchmarks.speed import compose as speed_compose
+from benchmarks.speed.pictures import Panel, draw_panels
 from retrieval import DrawOptions, Studio, stages
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

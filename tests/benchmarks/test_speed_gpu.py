@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from cpu_cards import CpuCard
+from cpu_gpus import CpuCard
 
-from benchmarks import speed_gpu
-from indexer.index import gpu_index
+from benchmarks.speed import gpu as speed_gpu
+from indexer.vectors import faiss_gpu as gpu_index
 
 SMALL = ["--rows", "1200", "--dim", "16", "--turns", "2"]
 

@@ -7,8 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import speed_index, speed_peers, speed_processes, speed_races, speed_search, speed_transfer, timing
-from benchmarks.speed_data import Maker, synthetic
+from benchmarks.speed import index as speed_index
+from benchmarks.speed import peers as speed_peers
+from benchmarks.speed import processes as speed_processes
+from benchmarks.speed import races as speed_races
+from benchmarks.speed import search as speed_search
+from benchmarks.speed import timing
+from benchmarks.speed import transfer as speed_transfer
+from benchmarks.speed.data import Maker, synthetic
 from indexer.embed import load_embedder
 
 SMALL = ["--rows", "1200", "--dim", "16", "--large", "900", "--large-dim", "8", "--turns", "3"]
@@ -110,9 +116,9 @@ def test_recall_and_slope():
 
 
 def test_made_up_collections_are_the_same_every_time_and_finished_where_they_broke_off(tmp_path, monkeypatch):
-    import benchmarks.speed_data
+    import benchmarks.speed.data
 
-    monkeypatch.setattr(benchmarks.speed_data, "COMMIT", 100)
+    monkeypatch.setattr(benchmarks.speed.data, "COMMIT", 100)
     with synthetic(tmp_path, 250, 8) as made:
         ids = np.arange(250)
         vectors, fields = made.snapshot().vectors(ids), [each.fields for each in made.snapshot().documents(ids)]

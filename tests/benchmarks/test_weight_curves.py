@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.weight_curves import draw_curves, lines_of, main
+from benchmarks.harness.weight_curves import draw_curves, lines_of, main
 from indexer.errors import CallError
 
 ENTRY = {

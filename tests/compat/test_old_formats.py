@@ -18,6 +18,8 @@ from indexer import Collection, Document, IndexKind, IndexSettings
 from indexer.types import Item
 from retrieval import Query, Retriever
 
+pytestmark = pytest.mark.compat
+
 DATA = Path(__file__).with_name("data")
 FORMATS = sorted(path.name for path in DATA.iterdir() if path.is_dir())
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from indexer import Collection, Document, index_corpus
 from indexer.bundled import generator_folder, inversion_folder
 from indexer.errors import UnknownNameError
-from pipelines.cli import app
+from pipelines.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -120,7 +120,7 @@ def test_the_lines_about_mixed_collections_run(photos: Path) -> None:
 def test_the_lines_about_sentences_run_with_small_models(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tiny_writers
 
-    from retrieval.write.endpoint import Endpoint
+    from retrieval.providers.language.endpoint import Endpoint
 
     for name, kind in (("Salesforce/blip-image-captioning-base", "blip"), ("Qwen/Qwen2-VL-2B-Instruct", "qwen2_vl")):
         tiny_writers.tiny_captioner(photos / name, kind)
@@ -193,7 +193,7 @@ class TestWordsAndDrawings:
     def test_the_spec_that_the_text_shows_is_one(self) -> None:
         from json import loads
 
-        from retrieval.generate.diffusion import GeneratorSpec
+        from retrieval.providers.generation.diffusion import GeneratorSpec
 
         (shown,) = re.findall(r'`(\{"words".*?\})`', README)
         assert GeneratorSpec(**loads(shown)).words[0].model == "open_clip:ViT-L-14/openai"

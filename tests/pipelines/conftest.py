@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipelines.cli import app, main
+from pipelines.cli.app import app, main
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 BAD = {"broken.jpg": b"\xff\xd8\xff\xe0 ends here", "letter.jpg": b"a letter", "nothing.png": b""}

@@ -9,7 +9,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.console import HarmlessConsole, harmless, harmless_json
+from pipelines.terminal.console import HarmlessConsole, harmless, harmless_json
 
 ACTING = "\x1b[2J \x9b31m \u202e\u2066\u200f\u061c \x00\x07\x7f \u2028\ud800"
 

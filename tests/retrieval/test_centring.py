@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from indexer import Collection
-from indexer.centred import centred
-from indexer.centring import query_mean
-from indexer.store.publish import NewDocument
+from indexer.metadata.publish import NewDocument
 from indexer.types import Centre, Item, Modality, Role
-from indexer.vectors import unit_rows
+from indexer.vectors.centered import centred
+from indexer.vectors.modality_gap import query_mean
+from indexer.vectors.unit import unit_rows
 from retrieval import Query, Retriever
-from retrieval.centring import _modality
+from retrieval.modality_gap import _modality
 from retrieval.query import Averaged, Drawn, Joint, Worded, Written
 
 METHODS = ["text", "image", "sum", "slerp", "product", "shift"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.fusion import fold, leaders, min_normalise, order, slerp_weights, soft_and, unit
+from retrieval.scoring import fold, leaders, min_normalise, order, slerp_weights, soft_and, unit
 
 
 def directions(n, dim=16, seed=0):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from fake_collection import FakeSnapshot, stored
 
-from indexer.index.protocol import Plan
+from indexer.vectors.protocol import Plan
 from retrieval import ranking
-from retrieval.compose.folding import Linear
+from retrieval.methods.folding import Linear
 from retrieval.ranking import Scope, find, places
 
 FIRST = FakeSnapshot.FIRST

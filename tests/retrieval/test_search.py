@@ -12,8 +12,8 @@ from indexer.embed.fake import FakeEmbedder
 from indexer.errors import CallError, FilterError, QueryError, SnapshotGoneError, UnknownNameError
 from indexer.types import Item, Modality
 from retrieval import Method, Query, Retriever, Weights, ranking
-from retrieval.compose import load_weights
-from retrieval.fusion import order
+from retrieval.methods import load_weights
+from retrieval.scoring import order
 from retrieval.stages import STAGES
 
 PLENTY = 100

@@ -16,10 +16,10 @@ from indexer.corpus.images import image_digest
 from indexer.errors import CallError, ItemError, ModelError, QueryError, WritingError
 from indexer.types import Item
 from retrieval import Query, Retriever, Scribe
-from retrieval.fusion import unit
-from retrieval.scribe import BATCH, Wanted
-from retrieval.write import Change, load_captioner, load_rewriter
-from retrieval.write.plain import JoinRewriter, TableCaptioner
+from retrieval.providers.caption_rewrite import BATCH, Wanted
+from retrieval.providers.language import Change, load_captioner, load_rewriter
+from retrieval.providers.language.plain import JoinRewriter, TableCaptioner
+from retrieval.scoring import unit
 
 
 class FakeRewriter:
@@ -298,7 +298,7 @@ def test_a_sweep_that_was_killed_goes_on_where_it_was(tmp_path, rewriter):
     code = f"""
 import os
 from pathlib import Path
-from retrieval.scribe import Scribe, Wanted
+from retrieval.providers.caption_rewrite import Scribe, Wanted
 class Rewriter:
     name, batches = "dying", 0
     def identity(self): return {{"rewriter": "one"}}

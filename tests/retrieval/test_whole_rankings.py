@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from indexer.errors import CallError
 from retrieval import Query, Retriever
-from retrieval.fusion import unit
 from retrieval.metrics import (
     against,
     average_precision_at,
@@ -19,6 +18,7 @@ from retrieval.metrics import (
     places_of,
     trapezoidal_precision_of,
 )
+from retrieval.scoring import unit
 
 RANKINGS = st.lists(st.booleans(), min_size=1, max_size=40).filter(any)
 """Whether each rank is relevant."""

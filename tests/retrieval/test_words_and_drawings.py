@@ -21,11 +21,11 @@ from indexer.errors import CallError, ModelError, QueryError
 from indexer.snapshot import Mean
 from indexer.types import Item, Modality, Role
 from retrieval import Query, Retriever, Weights
-from retrieval.compose import Merge, load_weights
-from retrieval.fusion import unit
-from retrieval.generate import DrawOptions
+from retrieval.methods import Merge, load_weights
+from retrieval.providers.generation import DrawOptions
+from retrieval.providers.pseudo_target import Studio
+from retrieval.scoring import unit
 from retrieval.stages import STAGES
-from retrieval.studio import Studio
 
 METHODS = [("inversion", Merge.EMBED), *(("cig", merge) for merge in Merge)]
 MERGES = list(Merge)

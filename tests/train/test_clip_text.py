@@ -11,8 +11,8 @@ import torch
 from tiny_corpus import corpus, dying
 
 from indexer.embed import load_embedder
-from indexer.embed.clip import ClipEmbedder
-from indexer.embed.inversion import load_inversion
+from indexer.embed.clip.embedder import ClipEmbedder
+from indexer.embed.textual_inversion import load_inversion
 from indexer.errors import ModelError
 from indexer.types import Item
 from pipelines.train import clip

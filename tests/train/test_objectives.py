@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import gelu, layer_norm, linear
 
-from indexer.embed.connector import Connector, ConnectorConfig, build_bridge
+from indexer.embed.bridge.connector import Connector, ConnectorConfig, build_bridge
 from pipelines.train import clip_text
 from pipelines.train.clip_text import TextStage
 from pipelines.train.composed import ComposedBatch, composed_loss

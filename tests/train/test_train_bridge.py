@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 
 from indexer.corpus.records import Record
 from indexer.embed import load_embedder
-from indexer.embed.bridge import CONFIG, require_tower, save_bridge
-from indexer.embed.protocol import Fingerprint, Prepared
+from indexer.embed.base import Fingerprint, Prepared
+from indexer.embed.bridge.embedder import CONFIG, require_tower, save_bridge
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.types import Document, Item, Modality
-from pipelines.cli import app
+from pipelines.cli.app import app
 from pipelines.train.bridge import _lasting, _Trainer, train_bridge
 from pipelines.train.bridge_parts import BridgeRecipe, read_texts, see, whitening
 from pipelines.train.run import RunFolder
@@ -131,8 +131,8 @@ def test_features_and_texts_are_computed_once(
     features = np.load(trained / kept[0])
     assert features.shape[:2] == (3, 8)
     assert np.abs(features[0] - features[1]).mean() > 1e-3, "views are changed pictures"
-    monkeypatch.setattr("indexer.embed.clip.ClipEmbedder.picture_tokens", None)
-    monkeypatch.setattr("indexer.embed.text_model.TextModel.read", None)
+    monkeypatch.setattr("indexer.embed.clip.embedder.ClipEmbedder.picture_tokens", None)
+    monkeypatch.setattr("indexer.embed.bridge.text_model.TextModel.read", None)
     _Trainer(corpus(), recipe, RunFolder(trained))
 
 

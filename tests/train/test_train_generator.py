@@ -17,17 +17,17 @@ from tiny_models import DIM, WIDTH, native_clip, published_phi, tiny_clip, tiny_
 from typer.testing import CliRunner
 
 from indexer.embed import load_embedder
-from indexer.embed.inversion import WordReader, load_inversion
+from indexer.embed.textual_inversion import WordReader, load_inversion
 from indexer.errors import CallError
-from pipelines.cli import app
+from pipelines.cli.app import app
 from pipelines.train import autoencoder, generator
 from pipelines.train.autoencoder import AutoencoderRecipe, encode_latents, reconstruction, train_autoencoder
 from pipelines.train.captions import square
 from pipelines.train.generator import train_generator
 from pipelines.train.generator_model import GeneratorRecipe, build_unet, text_encoder_of
 from pipelines.train.run import RunFolder
-from retrieval.generate import DrawOptions, Sketch
-from retrieval.generate.diffusion import PseudoTargetGenerator
+from retrieval.providers.generation import DrawOptions, Sketch
+from retrieval.providers.generation.diffusion import PseudoTargetGenerator
 
 # The schedulers of diffusers hand tensors to NumPy in a way that is going out of use.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

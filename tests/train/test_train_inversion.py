@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from indexer.corpus.records import Record
 from indexer.embed import load_embedder
-from indexer.embed.inversion import load_inversion
+from indexer.embed.textual_inversion import load_inversion
 from indexer.errors import CallError, UnknownNameError
 from indexer.types import Document, Item
-from pipelines.cli import app
+from pipelines.cli.app import app
 from pipelines.train import inversion as program
 from pipelines.train.inversion import InversionMethod, InversionRecipe, train_inversion
 from pipelines.train.run import RunFolder

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from indexer.corpus.records import Record
 from indexer.embed import load_embedder
-from indexer.embed.mllm_loading import load_model
+from indexer.embed.mllm.loading import load_model
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.types import Document, Item, Modality
-from pipelines.cli import app
+from pipelines.cli.app import app
 from pipelines.train import unified as program
 from pipelines.train.captions import Captions, Templates
 from pipelines.train.contrast import contrast

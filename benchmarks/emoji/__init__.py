@@ -1,0 +1,1 @@
+"""What was made of the bundled emoji, and how well models know them."""

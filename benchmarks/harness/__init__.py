@@ -1,0 +1,1 @@
+"""The one harness: options, gallery, methods, protocol, measuring, results."""

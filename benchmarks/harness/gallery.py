@@ -1,0 +1,182 @@
+"""A benchmark's pictures as a collection, indexed once for each model and continued where it was broken off.
+
+What this module does not know: queries, data sets, models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.tasks.dataset import Box, DataSet, Place, Task
+from indexer.collection import Collection
+from indexer.corpus.images import decode_image, encode_for_storage
+from indexer.corpus.paths import scan_folder
+from indexer.corpus.records import Record, make_record, record_or_rejected
+from indexer.embed.base import Embedder
+from indexer.errors import ItemError
+from indexer.files.atomic import atomic_write
+from indexer.ingest.job import Progress, index_corpus
+from indexer.types import Parts, Rejected
+from indexer.vectors.protocol import IndexKind, IndexSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TWINS: Mapping[str, tuple[str, ...]] = {
+    ".png": (".png", ".jpg", ".jpeg"),
+    ".jpg": (".jpg", ".png", ".jpeg"),
+    ".jpeg": (".jpeg", ".jpg", ".png"),
+}
+"""By the suffix that an annotation has, those that copies of the data set have."""
+DILATION = 0.7
+
+
+class PictureCorpus:
+    """Pictures by id, as `index_corpus` reads them.
+
+    Attributes:
+        source: Names the gallery.
+        pictures: By id, the files.
+    """
+
+    def __init__(self, source: str, pictures: Mapping[str, Path]) -> None:
+        self.source = source
+        self.pictures = pictures
+
+    def __iter__(self) -> Iterator[Record | Rejected]:
+        for name, path in self.pictures.items():
+            uri = path.as_uri()
+            yield record_or_rejected(uri, partial(make_record, id=name, text=None, image=path, fields={}, uri=uri))
+
+
+def located(task: Task, data: DataSet, crops: Path) -> dict[str, Path]:
+    """The file of every picture; a part of a picture is cut out and kept.
+
+    Args:
+        task: Says which.
+        data: The data set.
+        crops: Where parts are kept.
+
+    Raises:
+        CallError: Some are not there; the first is named, and where to get it.
+    """
+
+    @cache
+    def names(folder: Path) -> frozenset[str]:
+        return frozenset(scan_folder(folder)) if folder.is_dir() else frozenset()
+
+    found: dict[str, Path] = {}
+    missing = []
+    for name, place in task.pictures.items():
+        path = next((each for each in _candidates(data.root, task, place) if each.name in names(each.parent)), None)
+        if path is None:
+            missing.append(place.path)
+        else:
+            found[name] = path.absolute()
+    if missing:
+        raise data.wrong(
+            f"{len(missing):,} of {len(task.pictures):,} pictures are not below {data.root}, the first: {missing[0]}.",
+            "Get them from",
+        )
+    return {
+        name: path if (box := task.pictures[name].box) is None else _cut(path, box, crops, data)
+        for name, path in found.items()
+    }
+
+
+def _candidates(root: Path, task: Task, place: Place) -> Iterator[Path]:
+    for folder in task.folders:
+        path = root / folder / place.path
+        for suffix in TWINS.get(path.suffix.lower(), (path.suffix,)):
+            yield path.with_suffix(suffix)
+
+
+def _cut(path: Path, box: Box, crops: Path, data: DataSet) -> Path:
+    """The part of a picture in a file of its own, made once."""
+    state = path.stat()
+    key = hashlib.sha256(f"{path} {state.st_size} {state.st_mtime_ns} {box} {DILATION}".encode()).hexdigest()[:24]
+    part = (crops / key[:2] / f"{key}.png").absolute()
+    if not part.exists():  # written whole or not at all
+        try:
+            content, _ = encode_for_storage(crop_of(decode_image(path), box))
+        except ItemError as error:
+            raise data.wrong(f"{path} cannot be read: {error.detail}", "Get it anew from") from error
+        atomic_write(part, content)
+    return part
+
+
+def crop_of(image: Image, box: Box) -> Image:
+    """A box, made larger, of a picture, in the middle of a black square: as GeneCIS cuts Visual Genome's objects.
+
+    The box grows to the left and to the top by 0.7 of its size. GeneCIS's own code measures the right and lower edges
+    from the grown corner, so that they stay where they were, unless the corner met the picture's edge; so they do here.
+
+    Args:
+        image: RGB.
+        box: Left, top, width and height in pixels.
+    """
+    from PIL import Image as pil
+
+    left, top, width, height = box
+    left, top = max(0.0, left - DILATION * width), max(0.0, top - DILATION * height)
+    right, bottom = min(image.width, left + (1 + DILATION) * width), min(image.height, top + (1 + DILATION) * height)
+    part = image.crop((round(left), round(top), round(right), round(bottom)))
+    side = max(part.size)
+    square = pil.new("RGB", (side, side))
+    square.paste(part, ((side - part.width) // 2, (side - part.height) // 2))
+    return square
+
+
+@contextmanager
+def gallery(
+    name: str, data: DataSet, pictures: Mapping[str, Path], embedder: Embedder, folder: Path, workers: int
+) -> Iterator[Collection]:
+    """The pictures as a collection.
+
+    Args:
+        name: The benchmark's.
+        data: The data set.
+        pictures: By id, the files.
+        embedder: The model.
+        folder: Where such collections are kept.
+        workers: Processes that decode ahead; 0 decodes in a thread.
+
+    Raises:
+        CallError: A picture cannot be read: numbers would not compare.
+    """
+    listed = hashlib.sha256("\0".join(f"{key} {path}" for key, path in sorted(pictures.items())).encode())
+    state = f"{embedder.fingerprint().digest}-{listed.hexdigest()[:16]}"
+    exact = IndexSettings(kind=IndexKind.EXACT)  # a published number is of whole rankings, whatever the size
+    with Collection.open(folder / state, embedder, parts=Parts.IMAGE, index=exact) as collection:
+        corpus = PictureCorpus(f"{name} {listed.hexdigest()[:16]}", pictures)
+        with _shown(len(pictures)) as on_progress:
+            summary = index_corpus(corpus, collection, workers=workers, on_progress=on_progress)
+        if summary.rejected:
+            first = summary.rejects[0]
+            raise data.wrong(
+                f"{summary.rejected:,} of {len(pictures):,} pictures cannot be read, the first: "
+                f"{first.uri} ({first.reason}: {first.detail})",
+                "Without them numbers would not compare; get them anew from",
+            )
+        yield collection
+
+
+@contextmanager
+def _shown(total: int) -> Iterator[Callable[[Progress], None]]:
+    """A progress bar on standard error, where a person looks at it."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("index", total=total)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.added + progress.unchanged)
+
+        yield show

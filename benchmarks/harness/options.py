@@ -1,0 +1,144 @@
+"""What can be said on the command line of a published benchmark, and what is refused before any work is done.
+
+What this module does not know: how a benchmark is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+from benchmarks.harness.protocol import Protocol
+from benchmarks.tasks.dataset import Benchmark
+from benchmarks.tasks.emojicir import VARIANTS
+from indexer.embed.base import Dtype
+from indexer.errors import CallError
+from indexer.types import HelpfulEnum
+from retrieval import Method, Weights
+from retrieval.methods import load_composer
+from retrieval.providers.generation.presets import PRESETS
+
+RUN_DEPTH = 100
+
+
+class Asked(HelpfulEnum):
+    """How the reference reaches the model: its stored vector, or the picture, read again for each query.
+
+    Stored is what the gallery was indexed with, so that a sweep over methods embeds nothing twice. Methods that look
+    at the picture itself, such as those of multimodal language models, need the picture.
+    """
+
+    STORED = "stored"
+    PICTURE = "picture"
+
+
+def parser(benchmark: Benchmark) -> argparse.ArgumentParser:
+    """The options of a benchmark."""
+    made = argparse.ArgumentParser(
+        allow_abbrev=False,
+        prog=f"python -m benchmarks.{benchmark.name}",
+        description=f"Run {benchmark.title}. Expected below DIR: {benchmark.layout}. Get it from {benchmark.home}. "
+        "Nothing is downloaded.",
+    )
+    made.add_argument("--data", type=Path, default=Path("data") / benchmark.name, metavar="DIR",
+                        help=f"the data set's folder; default: data/{benchmark.name}")  # fmt: skip
+    made.add_argument("--split", choices=benchmark.splits, default=benchmark.splits[0],
+                        help=f"default: {benchmark.splits[0]}")  # fmt: skip
+    made.add_argument("--model", default="open_clip:ViT-L-14/openai", metavar="M",
+                        help="default: open_clip:ViT-L-14/openai, as most papers")  # fmt: skip
+    made.add_argument("--method", choices=list(VARIANTS), default=Method.SUM.value, help="default: sum")
+    made.add_argument("--inversion", metavar="NAME", help="for inversion and cig: a folder, or a published Phi")
+    made.add_argument("--generator", metavar="NAME", help="for cig: a folder or a hub id")
+    made.add_argument("--captioner", metavar="NAME", help="for caption: an image-to-text model, or table:FILE")
+    made.add_argument("--rewriter", metavar="NAME", help="for caption: a chat model, api:MODEL, or join")
+    made.add_argument("--template", metavar="TEXT", help="what inversion reads sentences in, such as "
+                        "'a photo of {word} that {text}'; default: the inversion's own")  # fmt: skip
+    made.add_argument("--weights", metavar="JSON", help="""over the tuned ones: JSON such as '{"text": 0.7}', or """
+                        + ", ".join(PRESETS))  # fmt: skip
+    made.add_argument("--tuned-on", metavar="TEXT", help="where --weights were tuned; stored with the result")
+    made.add_argument("--sweep", action="store_true", help="try a grid of weights on this split")
+    made.add_argument("--measure", metavar="NAME", help=f"what --sweep looks at; default: {benchmark.main}")
+    made.add_argument("--limit", type=int, metavar="N", help="at most N queries, spread evenly over the split")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    made.add_argument("--run", type=Path, metavar="FILE", help=f"write a TREC run file of {RUN_DEPTH} ids a query")
+    made.add_argument("--submission", type=Path, metavar="DIR", help="where the files for the server go"
+                        if benchmark.hidden else argparse.SUPPRESS)  # fmt: skip
+    made.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR",
+                        help="where indexed galleries and drawings are kept")  # fmt: skip
+    made.add_argument("--asked", choices=[each.value for each in Asked], default=Asked.STORED.value,
+                        help="the reference as its stored vector (default), or as its picture")  # fmt: skip
+    made.add_argument("--device", default="auto", metavar="NAME", help="where models run: auto, cpu, cuda, cuda:1, mps")
+    made.add_argument("--dtype", choices=[each.value for each in Dtype], default=Dtype.FLOAT32.value,
+                        help="default: float32")  # fmt: skip
+    made.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode ahead")
+    made.add_argument("--protocol", action="store_true", help="print every choice of the protocol, and exit")
+    group = made.add_argument_group("protocol", "Choices that published numbers differ by; --protocol explains them.")
+    for field in fields(Protocol):
+        mine = getattr(benchmark.choices.default, field.name)
+        offered = benchmark.choices.open.get(field.name, ())
+        known = ", ".join(str(each) for each in (mine, *offered))
+        group.add_argument(f"--{field.name.replace('_', '-')}", metavar="NAME", help=known if offered
+                           else argparse.SUPPRESS)  # fmt: skip
+    return made
+
+
+def cache_folder() -> Path:
+    """Where indexed galleries and drawings are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "underdrawing" / "benchmarks"
+
+
+def check(benchmark: Benchmark, options: argparse.Namespace) -> None:
+    """Refuse options that do not go together; weights and how the reference is asked for get their types.
+
+    Raises:
+        CallError: They do not.
+    """
+    options.asked = Asked(options.asked)
+    if options.weights in PRESETS:
+        options.tuned_on = options.tuned_on or PRESETS[options.weights].source
+        options.weights = _preset_weights(options.weights, benchmark.name, options.split)
+    else:
+        options.weights = _weights(options.weights)
+    hidden = options.split in benchmark.hidden
+    if options.limit is not None and options.limit < 1:
+        raise CallError(f"--limit is {options.limit}; it must be at least 1.")
+    if hidden and options.submission is None:
+        raise CallError(
+            f"The judgments of {benchmark.title}'s split {options.split} are not public.",
+            "Give --submission DIR for the files that its server takes, or another --split.",
+        )
+    if hidden and (options.limit is not None or options.sweep or options.run):
+        raise CallError("A submission answers every query once: --limit, --sweep and --run have no place there.")
+    if not hidden and options.submission is not None:
+        raise CallError(f"--submission is for the split {', '.join(benchmark.hidden) or 'of a server'}.")
+    composer = load_composer(*VARIANTS[options.method])
+    if unread := sorted(set(options.weights.given()) - composer.reads):
+        known = ", ".join(sorted(composer.reads))
+        raise CallError(f"The method {options.method} does not read the weight {unread[0]}.", f"It reads: {known}.")
+
+
+def _preset_weights(name: str, benchmark: str, split: str) -> Weights:
+    """The weights that a published generator's authors search a split with."""
+    known = PRESETS[name].weights
+    if (benchmark, split) not in known:
+        pairs = ", ".join(" ".join(each) for each in known)
+        raise CallError(f"{name} has no weights for {benchmark} {split}.", f"It has them for: {pairs}.")
+    return known[benchmark, split]
+
+
+def _weights(text: str | None) -> Weights:
+    """The weights in a `--weights`."""
+    if text is None:
+        return Weights()
+    try:
+        given = json.loads(text)
+        return Weights(**given)
+    except (ValueError, TypeError) as error:
+        known = ", ".join(field.name for field in fields(Weights))
+        raise CallError(
+            f"--weights is no JSON object of weights: {error}.",
+            f"""Write '{{"text": 0.7}}', with any of {known}, or name a preset: {", ".join(PRESETS)}.""",
+        ) from error

@@ -1,0 +1,1 @@
+"""Bridges: a frozen image encoder and a frozen text model, joined by a trained connector."""

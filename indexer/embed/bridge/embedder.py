@@ -1,0 +1,384 @@
+"""Bridges: a frozen picture tower and a frozen text model, joined by a small trained connector: `bridge:FOLDER`.
+
+The tower sees a picture, the connector turns what it has at every place of its grid into vectors in the place of words,
+and the text model reads these and the words of a text as one sequence. So a text, a picture and both are read by one
+model, and a fused item is not the sum of its parts.
+
+The folder holds `bridge.json`, which names tower and text model and the content of both, and `connector.safetensors`,
+all that was trained. A bridge is refused where tower or text model are not those that it was trained between.
+
+What this module does not know: how a bridge is trained, any tower or text model.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.embed.base import Dtype, Embedder, Fingerprint, Prepared
+from indexer.embed.bridge.connector import ConnectorConfig, build_bridge
+from indexer.embed.bridge.text_model import Pooling, TextModel
+from indexer.embed.mllm.batches import by_tokens
+from indexer.embed.model_files import harmless, read_json
+from indexer.embed.several import images_of
+from indexer.embed.weights import weights_digest
+from indexer.errors import CallError, ModelError, first_line
+from indexer.files.atomic import atomic_path, atomic_write
+from indexer.reasons import Reason, refusal
+from indexer.types import Item, Modality, Role, Vectors
+from indexer.vectors.unit import unit_rows
+
+CONFIG, WEIGHTS = "bridge.json", "connector.safetensors"
+WHOLE = "It is as underdrawing train bridge wrote it: copy the whole folder again."
+MIN_TEXT = 8
+"""Tokens of a text that find room beside several images."""
+TOKENS = 4096
+"""Of a batch, padding included."""
+
+
+@runtime_checkable
+class PictureTower(Protocol):
+    """What a bridge asks of an embedder that it stands on."""
+
+    def fingerprint(self) -> Fingerprint:
+        """What its features depend on."""
+
+    def preparer(self) -> Callable[[Item], Prepared]:
+        """See `Embedder`."""
+
+    def picture_tokens(self, prepared: Sequence[Prepared], layer: int = -1) -> npt.NDArray[np.float32]:
+        """What it has at every place of its grid: (n, places, width) float32."""
+
+
+@dataclass(frozen=True)
+class BridgeSpec:
+    """What stands in `bridge.json`.
+
+    Attributes:
+        tower: The name of an embedder that is a `PictureTower`.
+        tower_weights: sha256 of its weights.
+        tower_preprocessing: How it prepares pictures.
+        layer: Which of its layers is read; -1 is the last.
+        text: The name of a `TextModel`.
+        text_digest: sha256 of its content.
+        pooling: How it is read.
+        max_tokens: Of an item's text; what comes behind is not read.
+        connector: The connector's shape.
+    """
+
+    tower: str
+    tower_weights: str
+    tower_preprocessing: str
+    layer: int
+    text: str
+    text_digest: str
+    pooling: Pooling
+    max_tokens: int
+    connector: ConnectorConfig
+
+    @classmethod
+    def read(cls, folder: Path) -> BridgeSpec:
+        """From a bridge's folder.
+
+        Raises:
+            ModelError: The folder has none, or one that cannot be read.
+        """
+        file = folder / CONFIG
+        if not file.exists():
+            raise ModelError(f"{folder} is no bridge: it lacks {CONFIG}.", "underdrawing train bridge makes one.")
+        try:
+            values = _named(cls, harmless(read_json(file, "description of a bridge"), file), f"{file}")
+            connector = _named(ConnectorConfig, values["connector"], f"{file}, connector")
+            return cls(**values | {"pooling": Pooling(values["pooling"]), "connector": ConnectorConfig(**connector)})
+        except ValueError as error:
+            raise ModelError(f"{file} cannot be used: {first_line(error)}.", WHOLE) from error
+        except CallError as error:  # a name or a size
+            raise ModelError(f"{file}: {error}", WHOLE) from error
+
+    def require_same(self, tower: Fingerprint, text_digest: str) -> None:
+        """Refuse another tower or text model than the bridge was trained between.
+
+        Raises:
+            ModelError: Naming which, and both contents.
+        """
+        for what, name, wanted, found in (
+            ("weights of the tower", self.tower, self.tower_weights, tower.weights),
+            ("preprocessing of the tower", self.tower, self.tower_preprocessing, tower.preprocessing),
+            ("text model", self.text, self.text_digest, text_digest),
+        ):
+            if wanted != found:
+                raise ModelError(
+                    f"The {what} {name} is not what this bridge was trained with: {found[:80]!r}, not {wanted[:80]!r}.",
+                    f"Name the one it was trained with in its {CONFIG}, or train a bridge for this one.",
+                )
+
+
+class BridgeEmbedder(Embedder):
+    """A tower, a text model, and what joins them.
+
+    Args:
+        tower: Sees pictures.
+        text: Reads.
+        bridge: The trained parts, as `build_bridge` makes them.
+        spec: What they were made by.
+        weights: sha256 of the trained parts.
+        name: What it was asked for by.
+        dtype: Arithmetic of the forward pass.
+        device: Where it runs.
+    """
+
+    modalities = frozenset(Modality)
+    fuses_natively = True
+
+    def __init__(
+        self,
+        tower: PictureTower,
+        text: TextModel,
+        bridge: Any,
+        spec: BridgeSpec,
+        weights: str,
+        *,
+        name: str,
+        dtype: Dtype,
+        device: str,
+    ) -> None:
+        self.name, self.spec, self.dim = name, spec, text.width
+        self._tower, self._text, self._bridge = tower, text, bridge
+        self._weights, self._dtype, self.device = weights, dtype, device
+        self._most = text_room(text, spec.connector, spec.max_tokens)
+
+    @classmethod
+    def load(
+        cls, folder: Path, load_tower: Callable[..., Any], *, name: str, dtype: Dtype, device: str
+    ) -> BridgeEmbedder:
+        """Load a bridge, its tower and its text model.
+
+        Args:
+            folder: As `save_bridge` leaves it.
+            load_tower: Loads an embedder by its name, as `indexer.embed.load_embedder` does.
+            name: What it was asked for by.
+            dtype: Arithmetic of the forward pass.
+            device: Where it runs.
+
+        Raises:
+            CallError: The arithmetic does not suit the device.
+            ModelError: The folder is no bridge, or one of the three cannot be loaded, or they do not belong together.
+            MissingExtraError: A package is missing that one of them needs.
+        """
+        import torch
+
+        if dtype is Dtype.FLOAT16 and device == "cpu":
+            raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+        spec = BridgeSpec.read(folder)
+        computed = getattr(torch, dtype.value)
+        bridge = load_parts(folder, spec.connector).to(device)
+        bridge["connector"].to(computed)  # the projection stays exact: see `save_bridge`
+        tower = require_tower(load_tower(spec.tower, dtype=dtype, device=device), spec.tower)
+        text = TextModel.load(spec.text, computed, device, spec.pooling)
+        spec.require_same(tower.fingerprint(), text.digest)
+        digest = weights_digest(folder / WEIGHTS)
+        return cls(tower, text, bridge, spec, digest, name=name, dtype=dtype, device=device)
+
+    @functools.cached_property
+    def _fingerprint(self) -> Fingerprint:
+        spec = self.spec
+        digests = "\n".join((self._weights, spec.tower_weights, spec.text_digest))
+        around = f"{self._text.before}, {spec.connector.tokens} of a picture, text, {self._text.after}"
+        return Fingerprint(
+            model=self.name,
+            weights=hashlib.sha256(digests.encode()).hexdigest(),
+            preprocessing=f"{spec.tower_preprocessing} layer={spec.layer}",
+            template=f"{around} max_tokens={spec.max_tokens} pooling={spec.pooling}",
+            dtype=self._dtype.value,
+            dim=self.dim,
+        )
+
+    def fingerprint(self) -> Fingerprint:
+        """Tower, text model and connector by content, and how pictures and texts are put together."""
+        return self._fingerprint
+
+    def preparer(self) -> BridgePrepare:
+        """The tower's own, which decodes and resizes."""
+        tokens = self.spec.connector.tokens
+        return BridgePrepare(self._tower.preparer(), (self._text.limit - self._text.specials - MIN_TEXT) // tokens or 1)
+
+    def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
+        """Embed any mixture of items, in batches of a few thousand tokens; roles and instructions change nothing."""
+        import torch
+
+        shown = [len(images_of(each)) for each in prepared]
+        room = self._text.limit - self._text.specials
+        texts = [
+            self._text.ids(str(each.arrays["text"]), min(self._most, room - has * self.spec.connector.tokens))
+            if "text" in each.arrays
+            else []
+            for each, has in zip(prepared, shown, strict=True)
+        ]
+        lengths = [
+            self._text.specials + len(text) + has * self.spec.connector.tokens
+            for text, has in zip(texts, shown, strict=True)
+        ]
+        vectors = np.empty((len(prepared), self.dim), np.float32)
+        for places in by_tokens(lengths, TOKENS):
+            seen = [
+                Prepared(Modality.IMAGE, {"image": pixels}) for place in places for pixels in images_of(prepared[place])
+            ]
+            with torch.inference_mode():
+                words = self._words(seen) if seen else None
+                read = self._text.read([texts[place] for place in places], words, [shown[place] for place in places])
+                rows = projected(self._bridge, read.float())
+            vectors[places] = unit_rows(rows.cpu().numpy())
+        return vectors
+
+    def _words(self, seen: Sequence[Prepared]) -> Any:
+        import torch
+
+        features = torch.from_numpy(self._tower.picture_tokens(seen, self.spec.layer))
+        parameter = next(self._bridge["connector"].parameters())
+        return self._bridge["connector"](features.to(parameter.device, parameter.dtype))
+
+
+@dataclass(frozen=True)
+class BridgePrepare:
+    """Item to arrays, in any process.
+
+    Attributes:
+        inner: The tower's preparer.
+        most: Images that the text model can read as one item.
+    """
+
+    inner: Callable[[Item], Prepared]
+    most: int = 1
+
+    def __call__(self, item: Item) -> Prepared:
+        """Decode and resize the picture.
+
+        Raises:
+            ItemError: The picture cannot be used, or a text alone says nothing.
+        """
+        if item.image is None and not str(item.text).strip("\0 \t\r\n"):
+            raise refusal(Reason.EMPTY, "The text is empty, and there is no picture.")
+        if len(item.images) > max(1, self.most):
+            raise refusal(
+                Reason.TOO_MANY_IMAGES,
+                f"It has {len(item.images):,} images; the text model can read {self.most:,} as one item.",
+            )
+        return self.inner(item)
+
+
+_JSON: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "Pooling": str, "Connector": str}
+"""What a field of a type stands for in JSON, where it is no object."""
+
+
+def _named(kind: Any, values: Any, where: str) -> dict[str, Any]:
+    """What a JSON object says of a dataclass's fields.
+
+    Raises:
+        ModelError: It is none, lacks one, has one too many, or one of another type.
+    """
+    if not isinstance(values, dict):
+        raise ModelError(f"{where}: {str(values)[:40]!r} is no object with names.", WHOLE)
+    known = {field.name: field for field in fields(kind)}
+    lacking = [
+        name for name, field in known.items()
+        if name not in values and field.default is MISSING and field.default_factory is MISSING
+    ]  # fmt: skip
+    strange = [name for name in values if name not in known]
+    told = [f"{name!r} is missing" for name in lacking] + [f"{name!r} is not known" for name in strange]
+    for name in values.keys() & known.keys():
+        wanted = _JSON.get(str(known[name].type), dict)
+        if type(values[name]) is not wanted:
+            told.append(f"{name!r} is {values[name]!r}, and should be of the type {wanted.__name__}")
+    if told:
+        raise ModelError(f"{where}: {', '.join(told)}.", f"Its names are {', '.join(known)}. {WHOLE}")
+    return values
+
+
+def projected(bridge: Any, read: Any) -> Any:
+    """What the text model reads out, (n, width), through the projection, where there is one."""
+    return bridge["project"](read) if "project" in bridge else read
+
+
+def require_tower(embedder: Any, name: str) -> PictureTower:
+    """The embedder, if it can carry a bridge.
+
+    Raises:
+        ModelError: It does not show what it sees at every place of a picture.
+    """
+    if not isinstance(embedder, PictureTower):
+        raise ModelError(
+            f"{name} cannot carry a bridge: it shows no features of a picture's places.",
+            "Name a model of the CLIP family, such as bundled:emoji-clip.",
+        )
+    return embedder
+
+
+def text_room(text: TextModel, connector: ConnectorConfig, most: int) -> int:
+    """Tokens of a text that fit beside a picture.
+
+    Raises:
+        ModelError: None does.
+    """
+    room = text.limit - text.specials - connector.tokens
+    if room < 1:
+        raise ModelError(
+            f"{text.name} reads {text.limit} tokens, and a picture alone has {connector.tokens}.",
+            "Train a bridge with the connector qformer, which has fewer.",
+        )
+    return min(most, room)
+
+
+def load_parts(folder: Path, config: ConnectorConfig) -> Any:
+    """The trained parts, in evaluation mode, in single precision on the CPU.
+
+    Raises:
+        ModelError: The weights are missing, damaged, or not those of the configuration.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = folder / WEIGHTS
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{file} is missing or cannot be read: {first_line(error)}.") from error
+    import torch
+
+    # Its sizes are whatever somebody wrote: nothing is made of them before they are compared.
+    with torch.device("meta"):
+        shaped = build_bridge(config)
+    wanted = {name: tuple(each.shape) for name, each in shaped.state_dict().items()}
+    found = {name: tuple(each.shape) for name, each in weights.items()}
+    strange = sorted(wanted.items() ^ found.items())
+    if strange:
+        name, shape = strange[0]
+        raise ModelError(
+            f"{file} does not fit {CONFIG}: {len({each for each, _ in strange})} weights are missing, too many, or of "
+            f"another shape, such as {name}, {shape}.",
+            "Both files come from one run; copy the whole folder.",
+        )
+    bridge = build_bridge(config)
+    bridge.load_state_dict({name: each.float() for name, each in weights.items()})
+    return bridge.eval()
+
+
+def save_bridge(folder: Path, spec: BridgeSpec, parts: Mapping[str, Any]) -> None:
+    """Write a folder that `bridge:FOLDER` loads; the weights come last, so one that has them is whole.
+
+    In single precision: a projection that whitens takes off a mean that is many times as long as what remains.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / CONFIG, json.dumps(asdict(spec), indent=2).encode() + b"\n")
+    kept = {name: each.detach().cpu().float().contiguous() for name, each in parts.items()}
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file(kept, temporary)

@@ -1,0 +1,1 @@
+"""The CLIP family through open_clip."""

@@ -1,0 +1,279 @@
+"""The CLIP family through open_clip: a published checkpoint by name and tag, or a folder in open_clip's layout.
+
+A fused document is the weighted sum of its unit parts, half and half, made unit again; the fingerprint says so. Of
+several images the part is the mean of their unit vectors, made unit.
+
+What this module does not know: where vectors go.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.embed.base import Dtype, Embedder, Fingerprint, Prepared
+from indexer.embed.clip.loading import load_folder, load_published
+from indexer.embed.clip.tokenizer import FolderTokenizer
+from indexer.embed.preprocess import TARGET_RATIO, ImagePreprocess
+from indexer.embed.several import image_arrays, mean_of_several
+from indexer.embed.textual_inversion import WordReader
+from indexer.embed.weights import weights_digest
+from indexer.errors import CallError
+from indexer.forks import Lock, in_child
+from indexer.types import ImageSource, Item, Modality, Role, Vectors
+from indexer.vectors.unit import unit_rows
+
+if TYPE_CHECKING:
+    import torch
+
+FUSED_IMAGE_WEIGHT = 0.5
+MOST_STREAMS = 4
+"""Each holds a batch and what the model makes of it."""
+CHARACTERS_READ = 20_000
+"""Of a text; every open_clip tokenizer has cut its tokens long before."""
+
+
+class ClipEmbedder(Embedder):
+    """Two towers, one space."""
+
+    modalities = frozenset(Modality)
+
+    def __init__(self, model: Any, tokenizer: Any, weights: Path, *, name: str, dtype: Dtype, device: str) -> None:
+        import torch
+
+        if dtype is Dtype.FLOAT16 and device == "cpu":
+            raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+        self.name = name
+        self._dtype = dtype
+        self.device = device
+        self._torch_dtype = getattr(torch, dtype.value)
+        self._model = model.to(device=device, dtype=self._torch_dtype).eval()
+        self._tokenizer = tokenizer
+        # A tokenizer of transformers is changed by being called, so that two threads at once fail.
+        self._reading: AbstractContextManager[Any] = nullcontext() if isinstance(tokenizer, FolderTokenizer) else Lock()
+        self._weights = weights
+        self._preprocess = ImagePreprocess.from_config(model.visual.preprocess_cfg)
+        self.dim = int(self._text_vectors(["a"]).shape[1])
+        # One batch on all cores waits at every layer for the core that decodes the next pictures; batches side by side
+        # wait for nobody.
+        self._cores = torch.get_num_threads()
+        self.streams = min(self._cores, MOST_STREAMS) if device == "cpu" else 1
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, name: str, dtype: Dtype, device: str) -> ClipEmbedder:
+        """Load `open_clip_config.json` and the weights beside it. Nothing of the folder is run.
+
+        Raises:
+            ModelError: The folder lacks one of them, they do not fit each other, or it asks for what is not read.
+        """
+        model, tokenizer, weights = load_folder(folder, name)
+        return cls(model, tokenizer, weights, name=name, dtype=dtype, device=device)
+
+    @classmethod
+    def from_pretrained(cls, architecture: str, tag: str, *, name: str, dtype: Dtype, device: str) -> ClipEmbedder:
+        """Load a published checkpoint, fetched on first use and kept in open_clip's cache.
+
+        Raises:
+            UnknownNameError: open_clip has no such architecture or no such weights for it.
+            ModelError: The weights cannot be fetched.
+        """
+        model, tokenizer, weights = load_published(architecture, tag, name)
+        return cls(model, tokenizer, weights, name=name, dtype=dtype, device=device)
+
+    @functools.cached_property
+    def _fingerprint(self) -> Fingerprint:
+        return Fingerprint(
+            model=self.name,
+            weights=weights_digest(self._weights),
+            preprocessing=self._preprocess.describe(),
+            template=f"text as is; fused = {FUSED_IMAGE_WEIGHT} image + {1 - FUSED_IMAGE_WEIGHT} text of unit parts",
+            dtype=self._dtype.value,
+            dim=self.dim,
+        )
+
+    def fingerprint(self) -> Fingerprint:
+        """Weights by content; the first call reads them, later ones remember (path, size, time)."""
+        return self._fingerprint
+
+    def preparer(self) -> ClipPrepare:
+        """Decoding and resizing, without torch; texts are tokenised in `forward`, where the tokenizer is."""
+        return ClipPrepare(self._preprocess)
+
+    def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
+        """Images in one batch, texts in another; a fused item is in both."""
+        with_image = [row for row, each in enumerate(prepared) if "image" in each.arrays]
+        with_text = [row for row, each in enumerate(prepared) if "text" in each.arrays]
+        vectors = np.zeros((len(prepared), self.dim), np.float32)
+        fused = set(with_image) & set(with_text)
+        for rows, encode, share in (
+            (with_image, self._images, FUSED_IMAGE_WEIGHT),
+            (with_text, self._texts, 1 - FUSED_IMAGE_WEIGHT),
+        ):
+            if rows:
+                shares = np.array([share if row in fused else 1.0 for row in rows], np.float32)
+                vectors[rows] += shares[:, None] * encode([prepared[row] for row in rows])
+        return unit_rows(vectors)
+
+    @contextmanager
+    def threads(self, ready: Callable[[], object] | None = None) -> Iterator[Executor]:
+        """As the base's; each gets its share of the cores. So do, meanwhile, threads that others start for torch."""
+        import torch
+
+        cores = 1 if in_child() else self._cores
+        shares = iter([max(1, len(range(place, cores, self.streams))) for place in range(self.streams)])
+        try:
+            with super().threads(ready or (lambda: torch.set_num_threads(next(shares)))) as pool:
+                yield pool
+        finally:
+            torch.set_num_threads(cores)  # of this thread nothing changed, but others yet to come got a share
+
+    def image_features(self, prepared: Sequence[Prepared]) -> Vectors:
+        """The picture tower's own output, (n, dim) float32, not of unit length: what published inversions read.
+
+        Of an item of several images, that of the first.
+        """
+        return self._features([each.arrays["image"] for each in prepared])
+
+    def _features(self, pixels: Sequence[npt.NDArray[Any]]) -> Vectors:
+        import torch
+
+        stacked = torch.from_numpy(self._preprocess.normalise(np.stack(pixels)))
+        with torch.inference_mode():
+            features: torch.Tensor = self._model.encode_image(stacked.to(self.device, self._torch_dtype))
+        return np.asarray(features.float().cpu().numpy())
+
+    def picture_tokens(self, prepared: Sequence[Prepared], layer: int = -1) -> npt.NDArray[np.float32]:
+        """What the picture tower has at every place of its grid, before pooling: (n, places, width) float32.
+
+        Args:
+            prepared: n items with a picture.
+            layer: Which of the tower's layers, or stages of a convolutional one; -1 is the last.
+
+        Raises:
+            CallError: The tower has no such layer, or does not show its layers.
+        """
+        import torch
+
+        tower = self._model.visual
+        if not hasattr(tower, "forward_intermediates"):
+            raise CallError(f"The picture tower of {self.name}, a {type(tower).__name__}, does not show its layers.")
+        stacked = torch.from_numpy(self._preprocess.normalise(np.stack([each.arrays["image"] for each in prepared])))
+        try:
+            with torch.inference_mode():
+                found = tower.forward_intermediates(
+                    stacked.to(self.device, self._torch_dtype), indices=[layer], stop_early=True,
+                    intermediates_only=True, output_fmt="NCHW",
+                )  # fmt: skip
+        except AssertionError:  # how both libraries say that an index is out of range
+            raise CallError(f"The picture tower of {self.name} has no layer {layer}; -1 is its last.") from None
+        grid = found["image_intermediates"][0]
+        return np.asarray(grid.flatten(2).transpose(1, 2).float().cpu().numpy(), np.float32)
+
+    @functools.cached_property
+    def reader(self) -> WordReader:
+        """The text tower, as one that reads words given as vectors.
+
+        Raises:
+            CallError: The tower has no token embedding of its own (a tower of another library).
+        """
+        tower = getattr(self._model, "text", self._model)
+        embedding = getattr(tower, "token_embedding", None)
+        if embedding is None:
+            raise CallError(
+                f"The text tower of {self.name} is a {type(tower).__name__}; only open_clip's own reads words.",
+                "Use a model whose text tower is open_clip's.",
+            )
+        return WordReader(embedding, self._tokenizer, int(tower.context_length))
+
+    def encode_worded(self, template: str, texts: Sequence[str], words: Vectors) -> Vectors:
+        """Texts read with a word of their own each: (n, dim) float32, rows of unit length.
+
+        Args:
+            template: With `{word}` and `{text}`; see `WordReader.tokenise`.
+            texts: n texts.
+            words: (n, word_dim) float32.
+        """
+        import torch
+
+        cut = [text[:CHARACTERS_READ].replace("\0", " ") for text in texts]
+        tokens, places = self.reader.tokenise(template, cut)
+        with torch.inference_mode(), self.reader.reading(places.to(self.device), torch.from_numpy(words)):
+            return self._rows(self._model.encode_text(tokens.to(self.device)))
+
+    def target_padded(self) -> ClipEmbedder:
+        """The same model, whose pictures are padded first; see `Preprocessing`. It is another space."""
+        padded = copy.copy(self)
+        padded.__dict__.pop("_fingerprint", None)
+        padded._preprocess = replace(self._preprocess, target_ratio=TARGET_RATIO)
+        return padded
+
+    def with_draft(self, times: int) -> ClipEmbedder:
+        """The same model, for which JPEGs are decoded no larger than they must be; see `ImagePreprocess.draft`.
+
+        It is another space: the pixels differ a little.
+        """
+        drafted = copy.copy(self)
+        drafted.__dict__.pop("_fingerprint", None)
+        drafted._preprocess = replace(self._preprocess, draft=times)
+        return drafted
+
+    @property
+    def model(self) -> Any:
+        """The open_clip model itself, for training."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The open_clip tokenizer, for training."""
+        return self._tokenizer
+
+    def _images(self, prepared: Sequence[Prepared]) -> Vectors:
+        return mean_of_several(prepared, self._features, max(self.batch_size, len(prepared)))
+
+    def _texts(self, prepared: Sequence[Prepared]) -> Vectors:
+        return self._text_vectors([str(each.arrays["text"]) for each in prepared])
+
+    def _text_vectors(self, texts: list[str]) -> Vectors:
+        import torch
+
+        with self._reading:
+            tokens = self._tokenizer(texts)
+        with torch.inference_mode():
+            return self._rows(self._model.encode_text(tokens.to(self.device)))
+
+    def _rows(self, features: torch.Tensor) -> Vectors:
+        return unit_rows(features.float().cpu().numpy())
+
+
+@dataclass(frozen=True)
+class ClipPrepare:
+    """Item to arrays, in any process."""
+
+    preprocess: ImagePreprocess
+
+    def __call__(self, item: Item) -> Prepared:
+        """Decode and resize the image; cut the text to what a tokenizer can use.
+
+        Raises:
+            ItemError: The image cannot be decoded.
+        """
+        # As bytes: four of them make one number of the model's input, which `image_features` computes.
+        arrays: dict[str, Any] = image_arrays(item, self._pixels)
+        if item.text is not None:
+            # NumPy drops trailing NULs of its strings, and a tokenizer has no use for any.
+            arrays["text"] = np.array(item.text[:CHARACTERS_READ].replace("\0", " "))
+        return Prepared(item.modality, arrays)
+
+    def _pixels(self, image: ImageSource) -> npt.NDArray[np.uint8]:
+        from indexer.corpus.images import decode_image
+
+        return self.preprocess.pixels(decode_image(image, hint=self.preprocess.hint))

@@ -1,0 +1,1 @@
+"""Multimodal language models as embedders: GME, Qwen3-VL-Embedding."""

@@ -1,0 +1,191 @@
+"""Where things lie inside a collection's folder, and the small file that says what the folder is.
+
+    collection.json      format, where the metadata is kept; written last, so that with it the collection begins
+    metadata.db          SQLite, unless the metadata is in PostgreSQL
+    segments/            vectors, immutable
+    media/               images given as bytes, by content
+    indexes/             derived; may be deleted at any time
+    writer.lock          held by the one writer
+
+What this module does not know: what any of these hold.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.errors import CollectionNotFoundError, CorruptionError, FormatError, StoreError
+from indexer.files.atomic import TEMPORARY_PREFIX, atomic_write, own_path, require_plain, sweep_temporary
+
+FORMAT = 1
+SEGMENT_NAME = re.compile(r"[0-9]{12,19}-[0-9a-f]{12}\.safetensors")
+IMAGE_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62}\.[a-z0-9]{1,8})")
+"""Of a stored image, below `media/`: its sha256 in hex, with the suffix of its format."""
+SCHEMA_NAME = re.compile(r"underdrawing_[0-9a-f]{12}")
+STARTING = ".tmp-starting"
+"""Names the PostgreSQL schema of a collection that is being started."""
+_FILES = ("collection.json", "writer.lock", *(f"metadata.db{end}" for end in ("", "-wal", "-shm", "-journal")))
+_FOLDERS = ("segments", "media", "indexes")
+_UNFINISHED = frozenset({"writer.lock", "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-journal"})
+"""What a start that was broken off leaves, beside temporary files."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One collection's folder."""
+
+    folder: Path
+    backend: str
+    schema: str | None
+    id: str | None = None
+    """Random, and in the tables, too; none where an earlier release made the collection."""
+
+    @property
+    def description(self) -> Path:
+        """The file that says what the folder is."""
+        return self.folder / "collection.json"
+
+    @property
+    def segments(self) -> Path:
+        """Vectors."""
+        return self.folder / "segments"
+
+    @property
+    def media(self) -> Path:
+        """Stored images."""
+        return self.folder / "media"
+
+    @property
+    def indexes(self) -> Path:
+        """Derived index files."""
+        return self.folder / "indexes"
+
+    @property
+    def lock(self) -> Path:
+        """The writer's lock."""
+        return self.folder / "writer.lock"
+
+    @property
+    def database(self) -> Path:
+        """SQLite's file."""
+        return self.folder / "metadata.db"
+
+    def require_own(self) -> None:
+        """Refuse a folder in which a link leads elsewhere.
+
+        Stored images are looked at one by one, when they are used: there may be millions.
+
+        Raises:
+            StoreError: It names the link.
+        """
+        require_own(self.folder)
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Whether a collection lies there."""
+        return (folder / "collection.json").is_file()
+
+    @classmethod
+    def plan(cls, folder: Path, backend: str) -> Layout:
+        """The layout of a collection that is to be; nothing is written.
+
+        Raises:
+            StoreError: The folder holds other things; a collection wants one of its own.
+        """
+        require_own(folder)
+        if folder.exists() and not folder.is_dir():
+            raise StoreError(f"{folder} is a file, not a collection.", "Name a new or an empty folder.")
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        ours = {name for name in names if name in _UNFINISHED or name.startswith(TEMPORARY_PREFIX)}
+        if names and (names != ours or "writer.lock" not in names):
+            raise StoreError(
+                f"{folder} is a folder with other things in it, not a collection.", "Name a new or an empty folder."
+            )
+        schema = f"underdrawing_{uuid.uuid4().hex[:12]}" if backend == "postgresql" else None
+        return cls(folder, backend, schema)
+
+    def clear(self) -> None:
+        """Remove what a start that was broken off left; call it only while holding the writer's lock."""
+        for name in _UNFINISHED - {self.lock.name}:
+            (self.folder / name).unlink(missing_ok=True)
+        sweep_temporary(self.folder)
+
+    def publish(self) -> None:
+        """Write `collection.json`: from now on this is a collection."""
+        content = {"format": FORMAT, "metadata": self.backend, "schema": self.schema, "id": self.id}
+        atomic_write(self.description, json.dumps(content, indent=2).encode() + b"\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Layout:
+        """What lies in a folder.
+
+        Raises:
+            CollectionNotFoundError: No collection.
+            FormatError: A newer release made it.
+            CorruptionError: Its `collection.json` cannot be read.
+            StoreError: A file or folder of it is a link.
+        """
+        require_own(folder)
+        file = folder / "collection.json"
+        if not file.is_file():
+            raise CollectionNotFoundError(
+                f"There is no collection at {folder}.",
+                f"It holds other things. Index it into a new folder: underdrawing index {folder} NEW_FOLDER"
+                if _holds_other_things(folder)
+                else f"Make one: underdrawing index SOURCE {folder}",
+            )
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            found, backend, schema = int(content["format"]), str(content["metadata"]), content["schema"]
+            identity = content.get("id")
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise CorruptionError(f"{file} is damaged: {error}.", "Restore it from a backup.") from error
+        except OSError as error:
+            raise StoreError(f"{file} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
+        if found > FORMAT:
+            raise FormatError(
+                f"{folder} has format {found}; this release reads up to {FORMAT}.",
+                "Upgrade: pip install -U underdrawing",
+            )
+        # The schema's name becomes part of what PostgreSQL is told when it is connected to.
+        fits = backend == "sqlite" or (
+            backend == "postgresql" and isinstance(schema, str) and SCHEMA_NAME.fullmatch(schema) is not None
+        )
+        if not fits:
+            raise CorruptionError(
+                f"{file} is damaged: it names the database {backend[:80]!r} with the schema {str(schema)[:80]!r}.",
+                "Restore it from a backup.",
+            )
+        return cls(folder, backend, schema, None if identity is None else str(identity)[:80])
+
+
+def require_own(folder: Path) -> None:
+    """Refuse a folder in which a link leads elsewhere; see `Layout.require_own`."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise StoreError(
+            f"The path {os.fsencode(folder)!r} is not UTF-8, which SQLite wants.", "Rename the folder."
+        ) from None
+    for name in (*_FILES, *_FOLDERS):
+        own_path(folder, name)
+    for name in _FOLDERS:
+        try:
+            entries = list(os.scandir(folder / name))
+        except OSError:
+            continue  # not there, or not to be read: who needs it says so
+        for entry in entries:
+            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+                require_plain(Path(entry.path))
+
+
+def _holds_other_things(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and any(folder.iterdir())
+    except OSError:
+        return False

@@ -1,0 +1,120 @@
+"""One writer at a time: a lock on a file that names its holder.
+
+The operating system frees the lock when the process dies, however it dies, so there is nothing to clean up. On network
+file systems that do not support such locks, keep one writer by other means.
+
+What this module does not know: what is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+
+from indexer.errors import LockedError, StoreError
+from indexer.files.atomic import make_folder, require_plain
+
+_NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+class WriterLock:
+    """`with WriterLock(path): …`; not reentrant, and exclusive between threads too.
+
+    Raises:
+        LockedError: On entering, when another writer holds it; names the holder.
+        StoreError: On entering, when the folder may not be written, or the lock is a link: its content is overwritten.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: FileIO | None = None
+
+    def __enter__(self) -> WriterLock:
+        try:
+            make_folder(self.path.parent)
+            require_plain(self.path)
+            # Opened without truncation: until the lock is ours, the content is the holder's name.
+            file = FileIO(os.open(self.path, os.O_RDWR | os.O_CREAT | _NOT_A_LINK, 0o644), "r+b")
+        except OSError as error:
+            require_plain(self.path)
+            raise StoreError(
+                f"{self.path.parent} cannot be written: {error.strerror or error}.",
+                "Is the disk full, or the folder read-only?",
+            ) from error
+        try:
+            _lock(file)
+        except OSError:
+            holder = _holder(file.read())
+            file.close()
+            raise LockedError(
+                f"{self.path.parent} is being written by {holder}.", "Wait for it to finish, or stop it."
+            ) from None
+        told = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "command": Path(sys.argv[0]).name or "python",
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with suppress(OSError):  # on a full disk the lock is held all the same, and names nobody
+            file.truncate(0)
+            file.write(json.dumps(told).encode())
+        self._file = file
+        return self
+
+    def require(self) -> None:
+        """See that the lock is still one: that the file which is held is the one that others find.
+
+        Raises:
+            StoreError: Somebody removed it, so that another writer may hold one of its own.
+        """
+        if self._file is None:
+            return
+        held = os.fstat(self._file.fileno())
+        try:
+            found = self.path.stat()
+        except OSError:
+            found = None
+        if found is None or not os.path.samestat(held, found):
+            raise StoreError(
+                f"{self.path} was removed or replaced while it was held: another writer may be at work.",
+                "Run it again, and leave the file alone: the lock ends with its process.",
+            )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.truncate(0)
+            self._file.close()
+            self._file = None
+
+
+def _holder(content: bytes) -> str:
+    try:
+        told = json.loads(content)
+        return f"{told['command']} (process {told['pid']} on {told['host']}, since {told['since']})"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "another process"
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: FileIO) -> None:
+        # Far beyond the content, so that the holder's name stays readable.
+        file.seek(1 << 20)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
+
+else:
+    import fcntl
+
+    def _lock(file: FileIO) -> None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

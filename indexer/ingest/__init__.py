@@ -1,0 +1,1 @@
+"""The ways into a collection: single documents, the batch job, the writer that commits both."""

@@ -1,0 +1,87 @@
+"""Records decoded ahead of the model, in processes or in a thread.
+
+What this module does not know: models, commits.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from typing import TypeVar
+
+from indexer.corpus.records import Record
+from indexer.errors import UnderdrawingError
+from indexer.ingest.prepare import Ingest, Ready
+from indexer.types import Rejected
+
+Work = TypeVar("Work")
+
+
+def decoded_ahead(
+    work: Iterable[tuple[Work, Sequence[Record]]], executor: Executor, ingest: Ingest, source: str, depth: int
+) -> Iterator[tuple[Work, list[Ready | Rejected]]]:
+    """Run chunks of records in the executor, `depth` of them ahead, and yield what comes of them in order.
+
+    Raises:
+        UnderdrawingError: A process died.
+    """
+    waiting: deque[tuple[Work, Future[list[Ready | Rejected]]]] = deque()
+    stream = iter(work)
+    try:
+        while True:
+            for told, chunk in islice(stream, depth - len(waiting)):
+                waiting.append((told, executor.submit(ingest_chunk, ingest, chunk, source)))
+            if not waiting:
+                return
+            told, future = waiting.popleft()
+            yield told, future.result()
+    except BrokenProcessPool as error:
+        raise UnderdrawingError(
+            "A decoding process ended abruptly.",
+            "If this is a script, guard its start with `if __name__ == '__main__':`, or use workers=0. "
+            "If memory ran out, use fewer workers. Run it again: it continues where it stopped.",
+        ) from error
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def ingest_chunk(ingest: Ingest, chunk: Sequence[Record], source: str) -> list[Ready | Rejected]:
+    """Check and decode a few records."""
+    return [ingest(record.document, source, record.stamp) for record in chunk]
+
+
+@contextmanager
+def decoders(workers: int) -> Iterator[Executor]:
+    """So many processes, or a thread."""
+    # Spawned, not forked: the parent holds a model, threads and database connections.
+    pool: Executor = (
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_follow_the_job)
+        if workers
+        else ThreadPoolExecutor(1, thread_name_prefix="decode")
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _follow_the_job() -> None:
+    """Let a decoding process end when the job is killed, and leave Ctrl-C, which all processes get, to the job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,181 @@
+"""Building a collection's index: which files a generation lacks, the queries to tune them by, and the building.
+
+Searches go on meanwhile, and other threads wait for nothing: only the folder of index files is locked, against another
+builder and against a writer's sweep.
+
+What this module does not know: how an index is built, how files are named.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.arguments import told
+from indexer.bundled import change_texts, generic_texts
+from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
+from indexer.files.layout import Layout
+from indexer.snapshot import Snapshot
+from indexer.types import Centre, Item, Modality, Role, Vectors
+from indexer.vectors.building import OnProgress, Tuning, build
+from indexer.vectors.cache import Stored, index_lock, stored_indexes
+from indexer.vectors.modality_gap import query_mean, settled
+from indexer.vectors.protocol import IndexKind
+from indexer.vectors.unit import unit_rows
+
+if TYPE_CHECKING:
+    from indexer.embed.base import Embedder
+
+NAMES = 200
+"""Texts of stored documents that are asked for, at most, and characters of each."""
+NAME_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class BuiltIndex:
+    """One index file that was built.
+
+    Attributes:
+        kind: `exact` for 8-bit codes, `hnsw` or `ivf`.
+        rows: Vectors that it holds.
+        seconds: What building it took.
+        facts: How it was made: the tuned effort, and for an approximate kind `recall_by_kind`.
+    """
+
+    kind: IndexKind
+    rows: int
+    seconds: float
+    facts: Mapping[str, Any]
+
+
+def build_indexes(
+    layout: Layout,
+    snapshot: Snapshot,
+    samples: Mapping[str, Vectors] | None,
+    embedder: Callable[[], Embedder],
+    coverage: float,
+    only: IndexKind | None = None,
+    on_progress: OnProgress | None = None,
+) -> list[BuiltIndex]:
+    """Build what searches of a generation would use, where what there is covers less than a share of its rows.
+
+    Args:
+        layout: The collection's folder.
+        snapshot: The generation.
+        samples: Query vectors to tune an approximate index by; None for those that the model makes.
+        embedder: Gives the model; called only where it is needed.
+        coverage: Above 0, at most 1.
+        only: Build no other kind.
+        on_progress: Called with what is done, how much of it, and of how much.
+
+    Raises:
+        LockedError: Another process or thread is building.
+        StoreError: The disk refuses, or a folder of the collection is a link.
+        MissingExtraError: There is no FAISS.
+    """
+    searcher, told = snapshot.searcher, on_progress or (lambda what, done, total: None)
+    wanted = [(kind, codes) for kind, codes in searcher.wants(coverage) if only in (None, kind)]
+    built: list[BuiltIndex] = []
+    if not wanted:
+        return built
+    layout.require_own()
+    with index_lock(layout.indexes):
+        for kind, codes in wanted:
+            started = time.monotonic()
+            tuning = Tuning()
+            if kind is not IndexKind.EXACT:
+                own = sample_queries(snapshot, embedder()) if samples is None else samples
+                tuning = Tuning(own, _groups(snapshot))
+            stored = build(layout.indexes, searcher.source(), kind, codes, searcher.settings, tuning, told)
+            _remove_older(layout, stored)
+            built.append(BuiltIndex(kind, searcher.size, time.monotonic() - started, stored.metadata))
+    return built
+
+
+def _remove_older(layout: Layout, stored: Stored) -> None:
+    """Remove files of the same space and settings that cover only part of what a new one covers."""
+    for each in stored_indexes(layout.indexes):
+        if isinstance(each, Stored) and each.space == stored.space and dict(each.settings) == dict(stored.settings):
+            if set(each.segments) < set(stored.segments):
+                each.file.with_suffix(".json").unlink(missing_ok=True)
+                each.file.unlink(missing_ok=True)
+
+
+def sample_queries(snapshot: Snapshot, embedder: Embedder) -> dict[str, Vectors]:
+    """Queries of the kinds that a collection can get, as its model embeds them.
+
+    Args:
+        snapshot: Whose documents' texts are asked for.
+        embedder: The collection's model.
+
+    Returns:
+        By what they are, (n, dim) float32 of unit length: generic texts, texts of documents, sentences that say a
+        change, and where searches take the gap between modalities out, all of them without what texts have in common.
+        Empty for a model that reads no texts.
+    """
+    if Modality.TEXT not in embedder.modalities:
+        return {}
+    said = {"texts": generic_texts(), "changes": change_texts(), "names of documents": _names(snapshot)}
+    rows = {
+        kind: embedder.try_encode([Item(text=each) for each in texts], Role.QUERY).vectors
+        for kind, texts in said.items()
+        if texts
+    }
+    with suppress(SnapshotGoneError):  # compacted away meanwhile: there are enough kinds without these
+        if settled(Centre.AUTO, snapshot.space, lambda: snapshot.living) is Centre.ON:
+            mean = query_mean(snapshot.space, Modality.TEXT)
+            rows["centered texts"] = unit_rows(np.concatenate(list(rows.values())).astype(np.float64) - mean)
+    return rows
+
+
+def checked_samples(queries: Mapping[str, Vectors], dim: int) -> dict[str, Vectors]:
+    """The samples that a caller gave, at unit length.
+
+    Raises:
+        SpaceMismatchError: They have another dimension.
+        CallError: They are no vectors, or one is zero or not finite.
+    """
+    checked = {}
+    if not isinstance(queries, Mapping):
+        raise CallError(f"queries is {told(queries)}; it takes vectors by what they are: {{'texts': (n, dim) array}}.")
+    for name, given in queries.items():
+        try:
+            rows = np.asarray(given, np.float64)
+        except (TypeError, ValueError):
+            shown = f"The queries {str(name)[:80]!r} are {told(given)}"
+            raise CallError(f"{shown}; they must be an array (n, dim).") from None
+        if rows.ndim != 2 or rows.shape[1] != dim:
+            raise SpaceMismatchError(f"The queries {name!r} have shape {rows.shape}; this space has dimension {dim}.")
+        lengths = np.linalg.norm(rows, axis=1)
+        if not np.isfinite(rows).all() or not lengths.all():
+            raise CallError(f"The queries {name!r} hold a vector that is zero or not finite.")
+        checked[name] = np.asarray(rows / lengths[:, None], np.float32)
+    return checked
+
+
+def _names(snapshot: Snapshot) -> list[str]:
+    """Texts of living documents, spread evenly over their ids, each once."""
+    try:
+        ids = snapshot.eligible()
+        ids = snapshot.searcher.exact.all_ids() if ids is None else ids
+        chosen = ids[np.linspace(0, len(ids) - 1, min(len(ids), 4 * NAMES)).astype(np.int64)]
+        texts = [each.text for each in snapshot.documents(chosen)]
+    except SnapshotGoneError:  # compacted away meanwhile: there are enough kinds without these
+        return []
+    return list(dict.fromkeys(text[:NAME_LENGTH] for text in texts if text and text.strip()))[:NAMES]
+
+
+def _groups(snapshot: Snapshot) -> dict[str, Any]:
+    try:
+        living = snapshot.living
+    except SnapshotGoneError:
+        return {}
+    groups = (
+        {modality.value: snapshot.eligible(modalities=[modality]) for modality in living} if len(living) > 1 else {}
+    )
+    return {name: ids for name, ids in groups.items() if ids is not None}

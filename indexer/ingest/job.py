@@ -1,0 +1,360 @@
+"""The batch job: a corpus into a collection, resumable after a kill at any moment.
+
+    records ─ shards ─► decode (processes, or a thread) ─► model, batches side by side ─► commit, a shard at a time
+
+While the model works on its batches the next ones are decoded; what waits are a few chunks of pixels, a batch for the
+model, and a shard's vectors, however large the corpus is.
+
+The corpus is cut into shards of consecutive records. A shard's documents, its rejects and its row in the ledger are
+published by one transaction, so a shard is done or is not. A re-run reads the corpus again, passes over shards whose
+content is the same and whose documents are all there, embeds in the others only what changed, and so ends where an
+undisturbed run would have ended. The parts of the job are in `indexer/ingest/`.
+
+What this module does not know: any corpus format, any model, how commits work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from indexer.arguments import callback, finite, flag, told, url_in, whole_number
+from indexer.collection import Collection
+from indexer.corpus.image_rules import ImageRules
+from indexer.corpus.paths import printable
+from indexer.corpus.readers import open_corpus
+from indexer.corpus.records import Corpus, Record
+from indexer.errors import CallError, ItemError
+from indexer.ingest.decoding import decoded_ahead, decoders
+from indexer.ingest.ids import Ids, Resolved, with_id
+from indexer.ingest.prepare import named
+from indexer.ingest.prune import Hidden, require_few
+from indexer.ingest.reuse import StoredVectors
+from indexer.ingest.shards import Shard, digest_of
+from indexer.ingest.streams import Streams
+from indexer.ingest.summary import Progress, Summary, count_kind
+from indexer.ingest.writer import Writer
+from indexer.metadata.holdings import has_source, holders
+from indexer.metadata.jobs import Ledger
+from indexer.metadata.publish import FinishedShard
+from indexer.reasons import Reason
+from indexer.types import Document, PassedOver, Rejected
+from indexer.validate import checked_id
+from indexer.vectors.building import OnProgress
+
+__all__ = ["Progress", "Summary", "index_corpus"]
+
+CHUNK = 16
+"""Records that travel to a worker together: fewer cost more messages, more make the pipeline lumpy."""
+TOLD_EVERY = 256
+"""Entries read between two calls that say so; of a chunk that is prepared it is told besides."""
+MAX_SHARD_BYTES = 256 * 1024 * 1024
+"""Of images, texts and fields that records of a shard hold: a shard of large ones has fewer documents than others."""
+PRUNE_MOST = 0.2
+"""The share of a source's documents that is pruned without asking."""
+
+Thing = TypeVar("Thing")
+
+
+def index_corpus(
+    source: str | Path | Corpus,
+    collection: Collection,
+    *,
+    workers: int = 0,
+    shard_size: int = 2048,
+    replace: bool = False,
+    prune: bool = False,
+    prune_most: float = PRUNE_MOST,
+    confirm: Callable[[CallError], bool] | None = None,
+    max_pixels: int | None = None,
+    exif: bool = True,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_index: OnProgress | None = None,
+) -> Summary:
+    """Index a corpus, or go on indexing it.
+
+    An id that another source's document has is no loss: ids made from places get their source's name before them, and
+    ids that a user wrote are rejected as `other-source`. A document whose content is stored already takes over its
+    vector.
+
+    Args:
+        source: A folder, `.jsonl`, `.parquet`, `.tar`, or a `Corpus`.
+        collection: Where to.
+        workers: Processes that decode ahead of the model; 0 decodes in threads of this process. With processes, a
+            script must guard its start with `if __name__ == "__main__":`, as multiprocessing asks.
+        shard_size: Documents of a commit, fewer if their images come as more than 256 MiB of bytes. A kill loses at
+            most the work on one shard and what was decoded ahead.
+        replace: Replace documents of other sources whose ids this source's user wrote, instead of rejecting these.
+        prune: Remove documents that an earlier run took from this source and that it no longer has; but none that may
+            lie under what could not be read.
+        prune_most: The largest share, 0 to 1, of the source's documents that is removed.
+        confirm: Asked when it would be more, with the error that is raised otherwise; True removes them all the same.
+        max_pixels: Of one image when it is decoded; see `ImageRules`.
+        exif: Whether a photograph's date, camera, lens, position and size become fields; see `indexer/corpus/exif.py`.
+        on_progress: Called after each chunk, and while the corpus is read.
+        on_index: Called while the index is built, last of all, where the one there is covers too little.
+
+    Raises:
+        CallError: The source is nothing that can be read, a number makes no sense, or more than `prune_most` would be
+            pruned: then nothing is, and the rest of the work is done.
+        LockedError: Another writer holds the collection.
+        StoreError: The disk or the database refuses; what was committed stays.
+    """
+    shard_size, workers = whole_number(shard_size, "shard_size", 1), whole_number(workers, "workers", 0, 1024)
+    if not hasattr(collection, "writer"):
+        opened = (
+            f"Collection.open({str(collection)!r}, model=...)" if isinstance(collection, str | Path) else "a Collection"
+        )
+        raise CallError(
+            f"collection is {told(collection)}; index_corpus writes to an open Collection.", f"Give {opened}."
+        )
+    if not 0 <= finite(prune_most, "prune_most") <= 1:
+        raise CallError(f"prune_most is {prune_most}; it is a share, from 0 to 1.")
+    flag(replace, "replace")
+    flag(prune, "prune")
+    for name, each in (("confirm", confirm), ("on_progress", on_progress), ("on_index", on_index)):
+        callback(each, name)
+    rules = ImageRules(max_pixels, exif)
+    if isinstance(source, str) and not source:
+        raise CallError("The source is empty.", "Write '.' for the folder you are in.")
+    if (url := url_in(source)) is not None:
+        raise CallError(f"The source is the URL {url}; nothing is fetched.", "Download it, and give the file.")
+    corpus = open_corpus(source) if isinstance(source, str | Path) else source
+    if not isinstance(getattr(corpus, "source", None), str):
+        raise CallError(
+            f"index_corpus takes a path or a Corpus, not {type(source).__name__}.",
+            "For documents at hand there is Collection.add.",
+        )
+    started = time.monotonic()
+    with collection.writer() as writer, decoders(workers) as executor, collection.embedder.threads() as threads:
+        model = Streams(collection.embedder, threads)
+        job = _Job(corpus, collection, writer, model, shard_size, replace, rules, on_progress or (lambda _: None))
+        job.run(executor, max(1, workers))
+        pruned, kept = job.prune(prune_most, confirm) if prune else (0, 0)
+    generation = collection.catalog.generation()
+    seconds = time.monotonic() - started
+    collection.keep_index(on_index)
+    return Summary(
+        source=corpus.source,
+        documents=generation.documents,
+        added=job.progress.added,
+        unchanged=job.progress.unchanged,
+        pruned=pruned,
+        rejected=job.progress.rejected,
+        seconds=seconds,
+        generation=generation.number,
+        waited=max(0.0, seconds - model.busy / collection.embedder.streams),
+        reasons=job.ledger.reject_counts(),
+        rejects=job.ledger.rejects(limit=1000),
+        passed_over=job.passed_over,
+        replaced=job.replaced,
+        replaced_from=job.replaced_from,
+        moved=job.moved,
+        reused=job.reused,
+        kept=kept,
+        found=bool(job.progress.added + job.progress.unchanged) or has_source(collection.database, corpus.source),
+    )
+
+
+class _Job:
+    def __init__(
+        self,
+        corpus: Corpus,
+        collection: Collection,
+        writer: Writer,
+        model: Streams,
+        shard_size: int,
+        replace: bool,
+        images: ImageRules,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._corpus, self._collection, self._writer, self._model = corpus, collection, writer, model
+        self._shard_size, self._images, self._on_progress = shard_size, images, on_progress
+        self._ids = Ids(collection.database, corpus.source, replace)
+        self._stored = StoredVectors(collection.database, collection.layout.segments, collection.space)
+        self.progress = Progress()
+        self.passed_over: Counter[str] = Counter()
+        self.replaced, self.moved, self.reused = 0, 0, 0
+        self.replaced_from: Counter[str] = Counter()
+        self.ledger = Ledger(collection.database, corpus.source, {"shard_size": shard_size})
+        self._finished = self.ledger.digests()
+        self._hidden, self._places = Hidden(), Hidden()  # prefixes of ids, and of the URIs of documents
+        # 64 bits an id, not the id: this is all that grows with the corpus.
+        self._seen: set[int] = set()
+
+    def run(self, executor: Executor, workers: int) -> None:
+        """Take every shard through, decoding ahead by a few chunks a worker."""
+        ingest, shards = self._collection.ingest(self._images), 0
+        depth = max(4 * workers, self._model.ahead // CHUNK)
+        for (shard, chunk), outcome in decoded_ahead(self._work(), executor, ingest, self._corpus.source, depth):
+            shards = max(shards, shard.number + 1)
+            known = self._stored.find(each.document.content for each in outcome if not isinstance(each, Rejected))
+            for resolved, each in zip(chunk, outcome, strict=True):
+                shard.take(resolved, each, known)
+            shard.chunks -= 1
+            self.progress.prepared += len(outcome)
+            shard.embed(self._model, self._model.batch_size if shard.chunks else 1)
+            if shard.chunks == 0:
+                self._commit(shard)
+            self._on_progress(self.progress)
+        self.ledger.finish(
+            shards,
+            {
+                "passed_over": dict(self.passed_over),
+                "replaced": self.replaced,
+                "replaced_from": dict(self.replaced_from),
+                "moved": self.moved,
+                "reused": self.reused,
+            },
+        )
+
+    def prune(self, most: float, confirm: Callable[[CallError], bool] | None) -> tuple[int, int]:
+        """Delete the documents of this source that this run did not meet; how many, and how many more were kept."""
+        known = self._collection.catalog.ids_of_source(self._corpus.source)
+        unseen = sorted(each for each in known if _short_hash(each) not in self._seen)
+        gone = [each for each in unseen if not self._hidden.covers(self._ids.plain(each))]
+        # An id that a user wrote tells nothing of its place; the document's URI does.
+        held = holders(self._collection.database, gone)
+        gone = [each for each in gone if each not in held or not self._places.covers(held[each].uri or "")]
+        if gone:
+            try:
+                require_few(printable(self._corpus.source), len(gone), len(known), most)
+            except CallError as error:
+                if confirm is None or not confirm(error):
+                    raise
+            self._writer.commit(deleted=gone, note=f"pruned {self._corpus.source}")
+        return len(gone), len(unseen) - len(gone)
+
+    def _work(self) -> Iterator[tuple[tuple[Shard, list[Resolved]], list[Record]]]:
+        """Shards in order, in chunks; a shard with nothing to do has one empty chunk."""
+        for number, entries in enumerate(_shards(self._entries(), self._shard_size)):
+            shard = self._plan(number, entries)
+            chunks = list(_chunked(shard.todo, CHUNK)) or [[]]
+            shard.chunks = len(chunks)
+            for chunk in chunks:
+                yield (shard, chunk), [each.record for each in chunk]
+
+    def _entries(self) -> Iterator[Record | Rejected]:
+        """What the corpus has; what its reader passes over is counted here."""
+        for count, entry in enumerate(self._corpus, start=1):
+            self.progress.read = count
+            self.progress.place = entry.document.uri if isinstance(entry, Record) else entry.uri
+            if count % TOLD_EVERY == 0:
+                self._on_progress(self.progress)
+            if not isinstance(entry, Record) and entry.hides is not None:
+                self._hidden.add(entry.hides)
+                self._places.add(entry.uri or "nowhere")
+            if isinstance(entry, PassedOver):
+                count_kind(self.passed_over, entry.kind)
+                self.progress.passed_over += 1
+                continue
+            yield entry
+
+    def _plan(self, number: int, entries: list[Record | Rejected]) -> Shard:
+        """What of a shard must be done."""
+        checked = [self._checked(each) for each in entries]
+        rejects = [each for each in checked if isinstance(each, Rejected)]
+        resolved = self._ids.resolve([each for each in checked if isinstance(each, Record)])
+        self._seen.update(_short_hash(id) for each in resolved if isinstance(each, Resolved) for id in each.ids)
+        taken = [each for each in resolved if isinstance(each, Rejected)]
+        fresh = [each for each in resolved if isinstance(each, Resolved)]
+        todo = [each for each in fresh if each.stamp != each.record.stamp]
+        unchanged = len(fresh) - len(todo)
+        # Of records with the ids that they are stored under, in the order of the corpus.
+        told = iter(resolved)
+        digest = digest_of(
+            [
+                entry if isinstance(check, Rejected) else _record_or_reject(next(told))
+                for entry, check in zip(entries, checked, strict=True)
+            ],
+            self._images.key,
+        )
+        # Same content as when the shard was finished: what is not stored now was rejected then.
+        settled = self.ledger.rejected(number) if self._finished.get(number) == digest else None
+        if settled is not None and len(todo) + len(rejects) + len(taken) == settled:
+            return Shard(number, digest, [], unchanged, [], settled_rejects=settled)
+        return Shard(number, digest, todo, unchanged, rejects + taken)
+
+    def _checked(self, entry: Record | Rejected) -> Record | Rejected:
+        """A record whose id can be stored and is new in this run, or why not."""
+        if isinstance(entry, Rejected):
+            return entry
+        try:
+            identifier = checked_id(entry.document.id)
+        except ItemError as error:
+            return Rejected(printable(named(entry.document)), error.reason, error.detail)
+        key = _short_hash(identifier)
+        if key in self._seen:
+            detail = f"The id {identifier[:200]!r} came before in this source; the first one counts."
+            return Rejected(printable(named(entry.document)), Reason.DUPLICATE_ID.value, detail)
+        self._seen.add(key)
+        return entry if identifier == entry.document.id else with_id(entry, identifier)
+
+    def _commit(self, shard: Shard) -> None:
+        self.progress.unchanged += shard.unchanged
+        if shard.settled_rejects is not None:
+            self.progress.rejected += shard.settled_rejects
+            return
+        vectors = shard.vectors(self._model.dim)
+        finished = FinishedShard(
+            self.ledger.job, shard.number, shard.digest, len(shard.documents), shard.unchanged, shard.rejects
+        )
+        if shard.documents:
+            published = self._writer.commit(
+                shard.documents,
+                vectors,
+                shard=finished,
+                extra_sums=self._collection.missing_query_mean(),
+                note=f"indexed {self._corpus.source}, shard {shard.number}",
+            )
+            self.replaced += published.replaced
+            self._stored.committed(each.content for each in shard.documents)
+        else:
+            self.ledger.record(finished)
+        self.progress.added += len(shard.documents)
+        self.progress.rejected += len(shard.rejects)
+        self.replaced_from.update(shard.replaced_from)
+        self.moved += shard.moved
+        self.reused += shard.reused
+
+
+def _record_or_reject(resolved: Resolved | Rejected) -> Record | Rejected:
+    return resolved.record if isinstance(resolved, Resolved) else resolved
+
+
+def _shards(entries: Iterable[Record | Rejected], size: int) -> Iterator[list[Record | Rejected]]:
+    """Consecutive entries, `size` of them, or fewer where they hold many bytes."""
+    shard: list[Record | Rejected] = []
+    held = 0
+    for entry in entries:
+        shard.append(entry)
+        if isinstance(entry, Record):
+            held += _held(entry.document)
+        if len(shard) == size or held >= MAX_SHARD_BYTES:
+            yield shard
+            shard, held = [], 0
+    if shard:
+        yield shard
+
+
+def _held(document: Document) -> int:
+    """About how many bytes of images, text and fields a document holds in memory."""
+    images = sum(len(image) for image in document.images if isinstance(image, bytes))
+    fields = sum(len(value) for value in document.fields.values() if isinstance(value, str | list | dict))
+    return images + len(document.text or "") + fields
+
+
+def _chunked(things: Iterable[Thing], size: int) -> Iterator[list[Thing]]:
+    stream = iter(things)
+    while chunk := list(islice(stream, size)):
+        yield chunk
+
+
+def _short_hash(identifier: str) -> int:
+    return int.from_bytes(hashlib.blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

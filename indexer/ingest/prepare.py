@@ -1,0 +1,191 @@
+"""A document on its way in: checked, its image stored, its parts made ready for the model.
+
+There is one way in: `Collection.add` and the batch job both come through here, so that one document and a million get
+the same vectors. It runs in worker processes and holds no model.
+
+What this module does not know: SQL, models, where documents come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from indexer.corpus.image_rules import ImageRules
+from indexer.corpus.paths import printable
+from indexer.embed.base import Embedder, Prepared
+from indexer.embed.several import for_each
+from indexer.errors import ItemError
+from indexer.files.media import store_image
+from indexer.metadata.holdings import content_of
+from indexer.metadata.publish import NewDocument
+from indexer.reasons import Reason, refusal
+from indexer.types import Document, ImageSource, Item, Parts, Rejected, Role, Vectors
+from indexer.validate import MAX_IMAGES, checked_fields, checked_id, checked_text, shown
+
+_WITHOUT = {
+    Parts.AUTO: "neither text nor image",
+    Parts.IMAGE: "no image, and images alone are embedded in this collection",
+    Parts.TEXT: "no text, and texts alone are embedded in this collection",
+}
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A document ready to be embedded and stored."""
+
+    document: NewDocument
+    prepared: Prepared
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Document to `Ready`; picklable.
+
+    Attributes:
+        prepare: The embedder's.
+        parts: Which parts are embedded.
+        media: Where images given as bytes are kept.
+        images: How images are read.
+    """
+
+    prepare: Callable[[Item], Prepared]
+    parts: Parts
+    media: Path
+    images: ImageRules = ImageRules()
+
+    def __call__(self, document: Document, source: str | None = None, stamp: str | None = None) -> Ready | Rejected:
+        """Check, store and prepare one document; a bad one comes back as a reject, with the reason."""
+        try:
+            identifier = checked_id(document.id)
+            text = checked_text(document.text)
+            fields = checked_fields(document.fields)
+            images = checked_images(document.images)
+            item = embedded_item(text, images, self.parts)
+            uri = checked_text(document.uri, "uri") if document.uri is not None else None
+            with self.images.decoding():
+                prepared = self.prepare(item)
+            fields = {**self.images.fields(images[0] if images else None), **fields}
+            # Last: what is refused leaves nothing behind.
+            stored = for_each(images, partial(store_image, self.media))
+        except ItemError as error:
+            return Rejected(printable(named(document)), error.reason, error.detail)
+        image = stored[0] if stored else None
+        return Ready(
+            NewDocument(
+                id=identifier,
+                text=text,
+                uri=uri or (image.uri if image else None),
+                image=image.uri if image else None,
+                image_sha256=image.sha256 if image else None,
+                modality=item.modality,
+                content=self._content(item, image_key([each.sha256 for each in stored])),
+                fields=fields,
+                source=source,
+                stamp=stamp,
+                images=[(each.uri, each.sha256) for each in stored] if len(stored) > 1 else (),
+            ),
+            prepared,
+        )
+
+    def _content(self, item: Item, images: str | None) -> str | None:
+        content = content_of(item.modality, item.text, images)
+        # Another limit may give another vector of the same bytes.
+        most = self.images.max_pixels
+        return content if most is None or item.image is None or content is None else f"{content}@{most}"
+
+
+def checked_images(images: Sequence[object]) -> list[ImageSource]:
+    """The images of a document, of types that are read.
+
+    Raises:
+        ItemError: `remote-uri`, `bad-image` or `too-many-images`.
+    """
+    if len(images) > MAX_IMAGES:
+        raise refusal(Reason.TOO_MANY_IMAGES, f"The document has {len(images):,} images; allowed are {MAX_IMAGES}.")
+    return for_each(images, checked_image)
+
+
+def image_key(digests: Sequence[str]) -> str | None:
+    """The content of a document's images, by the sha256 of each: of one its own."""
+    if len(digests) < 2:
+        return digests[0] if digests else None
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def checked_image(image: object) -> ImageSource:
+    """An image of a type that is read.
+
+    Raises:
+        ItemError: `remote-uri` or `bad-image`.
+    """
+    if isinstance(image, bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, Path | bytes):
+        return image
+    if isinstance(image, str):  # a path became one in `Document`
+        raise refusal(Reason.REMOTE_URI, f"The image is {printable(image[:80])}; only paths are read, no URIs.")
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image
+    kind = type(image).__name__
+    remedy = " Write PIL.Image.fromarray(array)." if kind == "ndarray" else ""
+    raise refusal(Reason.BAD_IMAGE, f"The image must be a path, encoded bytes or a PIL image, not {kind}.{remedy}")
+
+
+def embedded_item(text: str | None, images: Sequence[ImageSource], parts: Parts) -> Item:
+    """The parts of a document that are embedded.
+
+    Raises:
+        ItemError: It has none of them.
+    """
+    if parts is Parts.IMAGE:
+        text = None
+    if parts is Parts.TEXT:
+        images = ()
+    if text is None and not images:
+        raise refusal(Reason.EMPTY, f"The document has {_WITHOUT[parts]}.")
+    return Item(text, images=images)
+
+
+def named(document: Document) -> str:
+    """What to call a document that cannot be used: where it came from, or else its id."""
+    name = document.uri if isinstance(document.uri, str) and document.uri else document.id
+    return name[:200] if isinstance(name, str) else shown(name)
+
+
+def embed(embedder: Embedder, ready: Sequence[Ready]) -> Vectors:
+    """Document vectors, (len(ready), dim) float32, in batches the model takes."""
+    vectors = np.empty((len(ready), embedder.dim), np.float32)
+    for start in range(0, len(ready), embedder.batch_size):
+        batch = [each.prepared for each in ready[start : start + embedder.batch_size]]
+        vectors[start : start + len(batch)] = embedder.forward(batch, Role.DOCUMENT)
+    return vectors
+
+
+def without_vector(documents: Sequence[NewDocument], vectors: Vectors) -> dict[int, Rejected]:
+    """The documents for which the model gave no direction, by their place: zeros, or values that are no numbers.
+
+    Half precision may overflow on a single image; the others are as good as ever.
+
+    Args:
+        documents: What was embedded.
+        vectors: (len(documents), dim), as the model gave them.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1)
+    return {
+        place: Rejected(
+            printable((documents[place].uri or documents[place].id)[:200]),
+            Reason.NO_VECTOR.value,
+            f"The model's vector has length {lengths[place]:.3g}, and should have 1. Wider arithmetic "
+            "(dtype 'float32') may help.",
+        )
+        for place in np.flatnonzero(~(lengths > 1e-6) | ~np.isfinite(lengths)).tolist()
+    }

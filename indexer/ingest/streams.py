@@ -1,0 +1,64 @@
+"""A model that works on several batches side by side.
+
+What this module does not know: where batches come from.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+
+from indexer.embed.base import Embedder
+from indexer.ingest.prepare import Ready, embed
+from indexer.types import Vectors
+
+STREAM_BATCH = 16
+"""Of each of several batches side by side: large enough for one core, and soon done at the end of a shard."""
+
+
+class Streams:
+    """An embedder that takes batches ahead, as many as it has streams, and one to begin with when the first is done.
+
+    Attributes:
+        busy: Seconds that it spent on batches, of all streams together.
+    """
+
+    def __init__(self, embedder: Embedder, threads: Executor) -> None:
+        self._embedder, self._threads = embedder, threads
+        self._taken: deque[Future[Vectors]] = deque()
+        self._lock = threading.Lock()
+        self.busy = 0.0
+
+    @property
+    def dim(self) -> int:
+        """Of the vectors."""
+        return self._embedder.dim
+
+    @property
+    def batch_size(self) -> int:
+        """Items of a batch."""
+        most = self._embedder.batch_size
+        return most if self._embedder.streams == 1 else min(most, STREAM_BATCH)
+
+    @property
+    def ahead(self) -> int:
+        """How many items it holds at most."""
+        return self.batch_size * (self._embedder.streams + 1)
+
+    def embed(self, batch: Sequence[Ready]) -> Future[Vectors]:
+        """Take a batch, as soon as there is room for it."""
+        while len(self._taken) > self._embedder.streams:
+            self._taken.popleft().result()
+        future = self._threads.submit(self._work, batch)
+        self._taken.append(future)
+        return future
+
+    def _work(self, batch: Sequence[Ready]) -> Vectors:
+        start = time.monotonic()
+        vectors = embed(self._embedder, batch)
+        with self._lock:
+            self.busy += time.monotonic() - start
+        return vectors

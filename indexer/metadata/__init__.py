@@ -1,0 +1,1 @@
+"""What SQL knows of a collection: generations, documents, filters, jobs."""

@@ -1,0 +1,389 @@
+"""SQLite or PostgreSQL: the engine, the two kinds of transaction, and SQL errors turned into ours.
+
+What this module does not know: any table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import (
+    ArgumentError,
+    NoSuchModuleError,
+)
+
+from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
+from indexer.metadata.filter_functions import add_functions
+from indexer.metadata.migrations import known, newest, upgrade
+from indexer.metadata.read_only import (
+    LonelyConnection,
+    only_readable,
+    read_only_engine,
+    require_undisturbed,
+    undisturbed,
+)
+from indexer.metadata.sql_errors import mapped
+from indexer.metadata.sqlite import BUSY_MILLISECONDS, begin_sqlite, sqlite_engine
+
+
+def storable(text: str) -> bool:
+    """Whether the databases can hold a text; one with a NUL or half a surrogate pair they cannot, so have not got."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def to_json(value: Any) -> str:
+    """JSON for both databases.
+
+    Unescaped, since older SQLite compares the names in a JSON path with what is written. Large fractions are written
+    out, to the digit: PostgreSQL would make the whole number 1000 of 1e+3, and a rounded one of 2.0**60.
+    """
+    if not _has_large(value):
+        return json.dumps(value, ensure_ascii=False)
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{to_json(str(key))}: {to_json(inner)}" for key, inner in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(to_json, value)) + "]"
+        case _:
+            return f"{value:.1f}"
+
+
+def _has_large(value: Any) -> bool:
+    """Whether a number in it is a fraction that `repr` writes with an exponent above 0."""
+    match value:
+        case float():
+            return 1e16 <= abs(value) < float("inf")
+        case dict():
+            return any(map(_has_large, value.values()))
+        case list() | tuple():
+            return any(map(_has_large, value))
+        case _:
+            return False
+
+
+class Database:
+    """One collection's tables.
+
+    Args:
+        url: A SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`.
+        schema: The PostgreSQL schema that holds the tables, so that many collections share a database.
+    """
+
+    def __init__(self, url: str | URL, schema: str | None = None) -> None:
+        self.url = parse_url(url)
+        self.schema = schema
+        self.only_readable = only_readable(self.url)
+        self.copy_of: str | None = None
+        """What this is an upgraded copy of, to be read and not to be written."""
+        self.id: str | None = None
+        """Of the collection that was opened; None until that is known."""
+        self.standing: Callable[[], None] = lambda: None
+        """Raises `StoreError` if something has taken the place of the collection that was opened."""
+        self._file: tuple[int, int] | None = None
+        if self.url.get_backend_name() == "sqlite":
+            if self.only_readable:
+                self.engine = read_only_engine(Path(str(self.url.database)), BUSY_MILLISECONDS, to_json)
+                event.listen(self.engine, "connect", _add_functions)
+            else:
+                self.engine = sqlite_engine(self.url, to_json)
+                event.listen(self.engine, "connect", _add_functions)
+            self._reading = self.engine
+            event.listen(self.engine, "begin", begin_sqlite)
+            same = _weakly(self)
+            event.listen(self.engine, "do_connect", same)
+            event.listen(self.engine, "connect", same)
+        else:
+            self.engine = _postgres_engine(self.url, schema)
+            # PostgreSQL's default gives each statement a state of its own.
+            self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
+        weakref.finalize(self, self.engine.dispose)
+
+    @classmethod
+    def in_file(cls, path: Path) -> Database:
+        """SQLite in a file. The path goes in as it is: in a URL, `?` and `%` have meanings of their own."""
+        return cls(URL.create("sqlite", database=str(path.absolute())))
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        return self.copy_of or self.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for reading; what it sees is as of its first statement.
+
+        Raises:
+            DisturbedError: It may not be, after all: the method around this is `undisturbed`, and begins again.
+        """
+        with mapped(self.shown), self._reading.connect() as connection, connection.begin():
+            with self._in_peace(connection.connection.dbapi_connection):
+                yield connection
+
+    @contextmanager
+    def _in_peace(self, connection: Any) -> Iterator[None]:
+        try:
+            yield
+        finally:  # an error may be one more sign of the disturbance
+            if isinstance(connection, LonelyConnection):
+                require_undisturbed(Path(str(self.url.database)), connection)
+
+    @undisturbed
+    def read_directly(self, statement: str, values: Sequence[Any]) -> list[Any] | None:
+        """Rows of one statement straight from SQLite's driver, for what every search asks; None on PostgreSQL.
+
+        A connection's transaction and SQLAlchemy's rows cost more than such a statement does.
+
+        Args:
+            statement: With `?` for each value.
+            values: In that order.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return None
+        with mapped(self.shown):
+            connection = self.engine.raw_connection()
+            try:
+                with self._in_peace(connection.dbapi_connection):
+                    return list(connection.cursor().execute(statement, values).fetchall())
+            finally:
+                connection.close()  # back to the pool
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is durable when the block ends, or never was."""
+        if self.copy_of is not None:
+            raise StoreError(
+                f"{self.copy_of} was opened to be read, as an upgraded copy.", "Open the collection again to write."
+            )
+        self.standing()
+        with (
+            mapped(self.shown),
+            self.engine.connect().execution_options(underdrawing_write=True) as connection,
+            connection.begin(),
+        ):
+            self._require_same_tables(connection)
+            yield connection
+            self.standing()
+
+    def known_id(self) -> str:
+        """The random id of the collection.
+
+        Raises:
+            CorruptionError: The tables have none.
+        """
+        return self._known_id()
+
+    @undisturbed
+    def _known_id(self) -> str:
+        with self.read() as connection:
+            known = connection.execute(text("SELECT id FROM identity WHERE number = 1")).scalar()
+        if not isinstance(known, str) or not known:
+            raise CorruptionError(
+                f"{self.shown} is damaged: the table identity has no id.", "Restore it from a backup."
+            )
+        return known
+
+    def _require_same_tables(self, connection: Connection) -> None:
+        if self.id is None:
+            return
+        found = connection.execute(
+            text("SELECT (SELECT id FROM identity WHERE number = 1), (SELECT version_num FROM alembic_version)")
+        ).one()
+        if found[0] != self.id:
+            raise StoreError(
+                f"{self.shown} holds the collection {found[0]}; opened was {self.id}.",
+                "Open the collection again. Nothing was written.",
+            )
+        if found[1] != newest():
+            raise FormatError(
+                f"{self.shown} has schema {found[1]} now, and had {newest()} when it was opened.",
+                "Another release upgraded it: open it with that one.",
+            )
+
+    def require_same_file(self) -> None:
+        """For new connections: SQLite's file is the one that the first connection opened."""
+        try:
+            state = os.stat(str(self.url.database))  # noqa: PTH116  # the name of a database need be no path
+        except OSError:
+            state = None
+        found = None if state is None else (state.st_dev, state.st_ino)
+        if self._file is None:
+            self._file = found
+        elif found != self._file:
+            raise StoreError(
+                f"{self.shown} is gone, or another file than the one that was opened.", "Open the collection again."
+            )
+
+    def create(self) -> None:
+        """Make the tables, or bring older ones up to date, in one transaction.
+
+        Raises:
+            FormatError: The tables are newer than this release.
+        """
+        if self.version() == newest():
+            return
+        with self._migrating() as connection:
+            if self.schema:
+                connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": self.schema})
+                connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"'))
+            self._refuse_unknown(_version(connection, self.schema))
+            upgrade(connection)
+
+    def drop_empty(self) -> None:
+        """Drop the PostgreSQL schema, if no document was ever stored in it."""
+        with self.write() as connection:
+            tables = set(inspect(connection).get_table_names(schema=self.schema))
+            filled = "documents" in tables and connection.execute(text("SELECT 1 FROM documents LIMIT 1")).first()
+            if self.schema and not filled:
+                connection.execute(text(f'DROP SCHEMA IF EXISTS "{self.schema}" CASCADE'))
+
+    @contextmanager
+    def _migrating(self) -> Iterator[Connection]:
+        """`write`, but on SQLite tables may be made anew, and what refers to them is looked at in the end."""
+        if self.engine.dialect.name != "sqlite":
+            with self.write() as connection:
+                yield connection
+            return
+        with mapped(self.shown), self.engine.connect() as connection:
+            driver: Any = connection.connection.dbapi_connection
+            # A table that is altered is dropped on the way; the pragma has no effect inside a transaction.
+            driver.execute("PRAGMA foreign_keys=OFF")
+            try:
+                connection = connection.execution_options(underdrawing_write=True)
+                with connection.begin():
+                    before = _dangling(connection)
+                    yield connection
+                    if broken := _dangling(connection) - before:
+                        table, referred = min(broken)
+                        raise CorruptionError(
+                            f"{self.shown} cannot be upgraded: rows of {table} would refer to rows of {referred} "
+                            "that are not there.",
+                            "Restore it from a backup, or index again into a new folder.",
+                        )
+            finally:
+                driver.execute("PRAGMA foreign_keys=ON")
+
+    def required_version(self) -> str:
+        """The schema, which this release knows.
+
+        Raises:
+            CorruptionError: There are no tables, or no release made them.
+            FormatError: They are newer.
+        """
+        version = self.version()
+        if version is None:
+            raise CorruptionError(
+                f"{self.shown} holds no collection: the table alembic_version is missing.",
+                "Restore it from a backup, name the right database, or index again into a new folder.",
+            )
+        self._refuse_unknown(version)
+        return version
+
+    @undisturbed
+    def version(self) -> str | None:
+        """The newest migration applied, or None where there are no tables."""
+        with self.read() as connection:
+            return _version(connection, self.schema)
+
+    def _refuse_unknown(self, version: str | None) -> None:
+        if version is None or version in known():
+            return
+        if version > newest():
+            raise FormatError(
+                f"{self.shown} has schema {version}; this release knows up to {newest()}.",
+                "Upgrade: pip install -U underdrawing",
+            )
+        raise CorruptionError(
+            f"{self.shown} has schema {version!r}, which no release made.",
+            "Restore it from a backup, or index again into a new folder.",
+        )
+
+    @undisturbed
+    def problems(self) -> list[str]:
+        """What the database says is wrong with its own file; PostgreSQL looks after itself.
+
+        Raises:
+            CorruptionError: It is damaged so that it cannot say.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return []
+        with self.read() as connection:
+            lines = connection.execute(text("PRAGMA integrity_check")).scalars().all()
+        return [line for line in lines if line != "ok"]
+
+    def tidy(self) -> None:
+        """Move SQLite's log into its file, as far as readers allow."""
+        if self.engine.dialect.name == "sqlite":
+            with mapped(self.shown), self.engine.connect() as connection:
+                # Straight to the driver: a checkpoint must be outside of any transaction.
+                cursor = connection.connection.cursor()
+                cursor.execute("PRAGMA busy_timeout=1000")
+                try:
+                    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                finally:  # the connection goes back to the pool
+                    cursor.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
+                    cursor.close()
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+def _weakly(database: Database) -> Callable[..., None]:
+    """`require_same_file` for an engine's events, without keeping the database alive."""
+    known = weakref.ref(database)
+
+    def require(*_: Any) -> None:
+        if (own := known()) is not None:
+            own.require_same_file()
+
+    return require
+
+
+def _dangling(connection: Connection) -> Counter[tuple[str, str]]:
+    """How many rows of a table refer to rows of another that are not there, on SQLite."""
+    found = connection.exec_driver_sql("PRAGMA foreign_key_check")
+    return Counter((str(row[0]), str(row[2])) for row in found)
+
+
+def _version(connection: Connection, schema: str | None) -> str | None:
+    if not inspect(connection).has_table("alembic_version", schema=schema):
+        return None
+    return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+
+
+def parse_url(url: str | URL) -> URL:
+    """A SQLAlchemy URL of one of the two databases; plain `postgresql://` means psycopg 3.
+
+    Raises:
+        CallError: It does not parse, or is for another database.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # a port that is no number
+        raise CallError(f"{url!r} is not a database URL.", "Write postgresql://USER:PASSWORD@HOST/NAME.") from None
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise CallError(f"Collections keep metadata in SQLite or PostgreSQL, not {backend}.")
+    return parsed.set(drivername="postgresql+psycopg") if backend == "postgresql" else parsed
+
+
+def _postgres_engine(url: URL, schema: str | None) -> Engine:
+    # The search path makes one collection's tables the only ones in sight; no statement names a schema.
+    options: dict[str, Any] = {"options": f"-csearch_path={schema}"} if schema else {}
+    try:
+        return create_engine(url, connect_args=options, pool_pre_ping=True, json_serializer=to_json)
+    except (ImportError, NoSuchModuleError):
+        raise MissingExtraError("psycopg", "postgres", "A PostgreSQL collection") from None
+
+
+def _add_functions(connection: Any, _record: Any) -> None:
+    add_functions(connection)

@@ -1,0 +1,99 @@
+"""That a collection which is open is still the one that was opened.
+
+Files are reached by path, rows through an open database. If somebody renames the folder, puts another one in its place,
+restores a backup or deletes it meanwhile, the two belong to different collections: a sweep would delete the segments of
+the new one, and a commit would be seen by nobody. So before each sweep and each commit, and when a snapshot is taken,
+the folder and the database file are compared with those that were opened (device and inode), and a random id in
+`collection.json` with the one in the tables.
+
+What this module does not know: what is written.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from indexer.errors import CorruptionError, StoreError
+from indexer.files.layout import Layout
+from indexer.files.lock import WriterLock
+from indexer.metadata.database import Database
+
+AGAIN = "Open the collection again. Nothing was written."
+
+
+def identify(layout: Layout, database: Database) -> Layout:
+    """See that folder and tables belong together, and have the database refuse to write when they no longer do.
+
+    An id that `collection.json` lacks, as an earlier release made it, is written there.
+
+    Returns:
+        The layout, with the id.
+
+    Raises:
+        CorruptionError: The ids differ, or the tables have none.
+    """
+    known = database.known_id()
+    if layout.id is None:
+        layout = replace(layout, id=known)
+        if not database.only_readable and database.copy_of is None:
+            with suppress(StoreError), WriterLock(layout.lock):  # whoever comes next does it
+                layout.publish()
+    if layout.id != known:
+        raise CorruptionError(
+            f"{layout.folder / 'collection.json'} is of the collection {layout.id}, {database.shown} of {known}.",
+            "Restore both from the same backup.",
+        )
+    standing = _Standing(layout)
+    database.id, database.standing = known, standing.require
+    return layout
+
+
+class _Standing:
+    """The folder and the files that were opened."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._folder = _place(layout.folder)
+        self._database = _place(layout.database) if layout.backend == "sqlite" else None
+        self._described = _stamp(layout.description)
+
+    def require(self) -> None:
+        """Refuse what has taken the collection's place.
+
+        Raises:
+            StoreError: It says what happened.
+        """
+        folder = self._layout.folder
+        place = _place(folder)
+        if place is None:
+            raise StoreError(f"{folder} is gone: it was renamed or deleted while it was open.", AGAIN)
+        if place != self._folder:
+            raise StoreError(f"{folder} is another folder than the one that was opened: it was replaced.", AGAIN)
+        described = _stamp(self._layout.description)
+        if described != self._described:
+            if described is None or Layout.read(folder).id not in (self._layout.id, None):
+                raise StoreError(f"{folder} holds another collection than the one that was opened.", AGAIN)
+            self._described = described
+        if self._database is not None and _place(self._layout.database) != self._database:
+            raise StoreError(
+                f"{self._layout.database} is another file than the one that was opened: it was restored or replaced.",
+                AGAIN,
+            )
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino, state.st_mtime_ns

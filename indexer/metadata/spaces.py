@@ -1,0 +1,81 @@
+"""Embedding spaces with their means, as of a generation.
+
+What this module does not know: vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, and_, func, select
+
+from indexer.errors import CorruptionError
+from indexer.metadata.schema import MeanRow, SpaceRow
+from indexer.types import Mean, Metric, Modality, Parts, Role
+
+
+@dataclass(frozen=True)
+class Space:
+    """One embedding space of a collection."""
+
+    id: int
+    digest: str
+    model: str
+    dim: int
+    metric: Metric
+    parts: Parts
+    fingerprint: Mapping[str, Any]
+    means: Mapping[tuple[Role, Modality], Mean]
+
+
+def read_spaces(connection: Connection, generation: int, damaged: Callable[[str], CorruptionError]) -> list[Space]:
+    """All spaces. Of their means, which every commit adds to, only the newest are read.
+
+    Args:
+        connection: For reading.
+        generation: As of which the means are.
+        damaged: Makes the error for rows that cannot be.
+
+    Raises:
+        CorruptionError: A fingerprint is not whole, or a mean is of no space, of another dimension, or longer than
+            unit vectors can make it.
+    """
+    rows = connection.execute(select(SpaceRow.__table__).order_by(SpaceRow.id)).all()
+    key = (MeanRow.space, MeanRow.role, MeanRow.modality)
+    newest = (
+        select(*key, func.max(MeanRow.generation).label("generation"))
+        .where(MeanRow.generation <= generation)
+        .group_by(*key)
+        .subquery()
+    )
+    same = [column == newest.c[column.key] for column in (*key, MeanRow.generation)]
+    sums = connection.execute(select(MeanRow.__table__).join(newest, and_(*same))).all()
+    for row in rows:
+        if not isinstance(row.fingerprint, dict) or "dtype" not in row.fingerprint:
+            raise damaged(f"the fingerprint of the space {row.id} is not whole")
+    means: dict[int, dict[tuple[Role, Modality], Mean]] = {row.id: {} for row in rows}
+    for row in sums:
+        dim = next((each.dim for each in rows if each.id == row.space), None)
+        if dim is None or not isinstance(row.total, bytes) or len(row.total) != 8 * dim:
+            raise damaged(f"a mean of the space {row.space} does not fit it")
+        total = np.frombuffer(row.total, "<f8")
+        if not (np.abs(total) <= 1.01 * row.rows + 1).all():  # so written, NaN is damage too
+            raise damaged(f"a mean of the space {row.space} is longer than its vectors")
+        mean = Mean(row.rows, np.asarray(total / max(1, row.rows), np.float32))
+        means[row.space][Role(row.role), Modality(row.modality)] = mean
+    return [
+        Space(
+            id=row.id,
+            digest=row.digest,
+            model=row.model,
+            dim=row.dim,
+            metric=Metric(row.metric),
+            parts=Parts(row.parts),
+            fingerprint=row.fingerprint,
+            means=means[row.id],
+        )
+        for row in rows
+    ]

@@ -1,0 +1,95 @@
+"""A collection of an older schema is brought up to date when it is opened.
+
+Who may write takes the writer's lock and migrates. Who may only read a SQLite collection reads a copy of its metadata,
+migrated aside; it is as of the opening.
+
+What this module does not know: any table.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import time
+import weakref
+from contextlib import closing
+from pathlib import Path
+
+from indexer.errors import FormatError, LockedError, StoreError
+from indexer.files.lock import WriterLock
+from indexer.metadata.database import Database
+from indexer.metadata.migrations import newest
+from indexer.metadata.read_only import undisturbed
+
+PATIENCE, PAUSE = 10.0, 0.05
+"""Seconds that an upgrade waits for another writer, and between two looks."""
+
+
+def current(database: Database, lock: Path) -> Database:
+    """The database, or what takes its place, with the tables of this release.
+
+    Args:
+        database: Closed by its owner, also where another one is returned.
+        lock: The collection's lock file.
+
+    Raises:
+        CorruptionError: There are no tables, or what must be upgraded is damaged.
+        FormatError: They are newer; or they are older, and who opens them may not write.
+        LockedError: They are older, and another writer holds the collection.
+    """
+    if (version := database.required_version()) == newest():
+        return database
+    if database.only_readable:
+        return _copied(database)
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with WriterLock(lock):
+                database.create()
+            return database
+        except LockedError as error:
+            if database.required_version() == newest():  # whoever held the lock did it
+                return database
+            if time.monotonic() > until:
+                raise LockedError(
+                    f"{database.shown} has schema {version} and is upgraded to {newest()} at the next opening. "
+                    f"{error.message}",
+                    error.remedy,
+                ) from error
+        except StoreError as error:
+            if database.url.get_backend_name() == "sqlite" or database.required_version() != version:
+                raise
+            raise FormatError(
+                f"{database.shown} has schema {version}; this release needs {newest()}, and could not upgrade it: "
+                f"{error.message}",
+                f"Let somebody who may write to {lock.parent} and to the database run: underdrawing info {lock.parent}",
+            ) from error
+        time.sleep(PAUSE)
+
+
+def _copied(database: Database) -> Database:
+    """The metadata as they are now, upgraded, in a temporary file that goes with the object."""
+    folder = tempfile.TemporaryDirectory(prefix="underdrawing-", ignore_cleanup_errors=True)
+    target = Path(folder.name) / "metadata.db"
+    try:
+        _copy(database, target)
+        copy = Database.in_file(target)
+        copy.create()
+        copy.copy_of = database.shown
+    except StoreError as error:
+        folder.cleanup()
+        raise FormatError(
+            f"{database.shown} has an older schema, and a copy of it could not be upgraded: {error.message}",
+            f"Let somebody who may write there open it: underdrawing info {Path(str(database.url.database)).parent}",
+        ) from error
+    weakref.finalize(copy, folder.cleanup)
+    return copy
+
+
+@undisturbed
+def _copy(database: Database, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    with database.read() as connection, closing(sqlite3.connect(target)) as copy:
+        source = connection.connection.dbapi_connection
+        assert isinstance(source, sqlite3.Connection)
+        source.backup(copy)

@@ -1,0 +1,290 @@
+"""Index files on disk: named by what they were built from, and read only if they are what was written.
+
+    hnsw-0123456789abcdef.faiss     what FAISS wrote
+    hnsw-0123456789abcdef.json      its sidecar: segments, settings, how it was made, sha256 of the file
+
+The sidecar ends in its own sha256, over every other byte of it. The sha256 of an index file is compared each time that
+a collection opens it, so that rot is noticed even under an unchanged size and time. Files of approximate indexes above
+`COMPARED_ALWAYS` bytes are the exception: they are compared once for each time that they are written (place, size and
+time stand in the sidecar), and by `check`. Their candidates are scored again from the segments in any case.
+
+The folder has a lock of its own, for who builds and who sweeps; readers take none.
+
+What this module does not know: how an index is built or searched, which segments are alive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from indexer.errors import CorruptionError, StoreError
+from indexer.files.atomic import atomic_path, atomic_write, file_digest, file_identity, sweep_temporary
+from indexer.files.lock import WriterLock
+from indexer.vectors.protocol import IndexKind
+
+COMPARED_ALWAYS = 1 << 30
+"""Bytes up to which files of approximate indexes are compared with their checksum at every opening; half a second."""
+LARGEST_SIDECAR = 1 << 24
+FORMAT = 2
+REMEDY = "Delete the file; Collection.build_index() or `underdrawing index` makes it again from the segments."
+
+_NAME = re.compile(r"(?:exact|hnsw|ivf)-[0-9a-f]{16}")
+_BEFORE_DIGEST, _AFTER_DIGEST = b',\n  "digest": "', b'"\n}\n'
+_WITHOUT_DIGEST = {"space", "segments", "settings", "sha256", "metadata", "checked"}
+"""The keys of sidecars of releases that did not protect them."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An index file, as its sidecar tells of it.
+
+    Attributes:
+        file: Where it is.
+        space: The space's digest.
+        segments: The sha256 of each segment that it holds.
+        settings: The kind, the codes, and the recall that it was tuned to.
+        sha256: Of the file.
+        metadata: How it was made; what `load` of its class wants.
+        checked: The file's identity when its content was last compared; None where that is not known.
+    """
+
+    file: Path
+    space: str
+    segments: tuple[str, ...]
+    settings: Mapping[str, str | float]
+    sha256: str
+    metadata: Mapping[str, Any]
+    checked: str | None = None
+
+    @property
+    def kind(self) -> IndexKind:
+        """Of the index."""
+        return IndexKind(str(self.settings["kind"]))
+
+    def require_whole(self) -> None:
+        """See that the file is what was written.
+
+        Raises:
+            CorruptionError: It is missing, or its content has changed.
+        """
+        try:
+            identity = file_identity(self.file)
+            trusted = self.kind is not IndexKind.EXACT and self.file.stat().st_size > COMPARED_ALWAYS
+            if trusted and self.checked == identity:
+                return
+            found = file_digest(self.file)
+        except OSError as error:
+            raise CorruptionError(f"The index file {self.file} cannot be read: {error.strerror}.", REMEDY) from error
+        if found != self.sha256:
+            raise CorruptionError(
+                f"The index file {self.file} is damaged: its sha256 is {found[:12]}…, not {self.sha256[:12]}….",
+                REMEDY,
+            )
+        if trusted:
+            with suppress(StoreError):  # where nothing can be written, it is compared every time
+                _write_sidecar(self, identity)
+
+
+def index_name(space: str, segments: Iterable[str], settings: Mapping[str, str | float]) -> str:
+    """The name, without a suffix, of the file of an index of these segments with these settings."""
+    key = json.dumps([space, sorted(segments), settings], sort_keys=True)
+    return f"{settings['kind']}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def read_sidecar(path: Path) -> Stored:
+    """What a sidecar tells.
+
+    Raises:
+        CorruptionError: It cannot be read, is not what was written, or is not protected (an older release's).
+    """
+    try:
+        if path.stat().st_size > LARGEST_SIDECAR:
+            raise CorruptionError(f"The sidecar {path} has more than {LARGEST_SIDECAR:,} bytes.", REMEDY)
+        content = path.read_bytes()
+    except OSError as error:
+        raise CorruptionError(f"The sidecar {path} cannot be read: {error.strerror}.", REMEDY) from error
+    body, cut, tail = content.rpartition(_BEFORE_DIGEST)
+    if not cut or tail != hashlib.sha256(body).hexdigest().encode() + _AFTER_DIGEST:
+        if unprotected(content):
+            raise CorruptionError(f"An older release made the sidecar {path}, without a checksum.", REMEDY)
+        raise CorruptionError(f"The sidecar {path} is damaged: its content is not what was written.", REMEDY)
+    try:
+        told = json.loads(content)
+        stored = Stored(
+            file=path.with_suffix(".faiss"),
+            space=str(told["space"]),
+            segments=tuple(told["segments"]),
+            settings=dict(told["settings"]),
+            sha256=str(told["sha256"]),
+            metadata=dict(told["metadata"]),
+            checked=told["checked"],
+        )
+        expected = index_name(stored.space, stored.segments, stored.settings)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptionError(f"The sidecar {path} cannot be understood: {error!r}.", REMEDY) from error
+    if told["format"] != FORMAT or path.stem != expected:
+        raise CorruptionError(f"The sidecar {path} belongs to another file, or a newer release made it.", REMEDY)
+    return stored
+
+
+def unprotected(content: bytes) -> bool:
+    """Whether this is the sidecar of a release that wrote no checksum into it; it cannot be trusted, nor be damaged."""
+    try:
+        told = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(told, dict) and set(told) in (_WITHOUT_DIGEST, _WITHOUT_DIGEST - {"checked"})
+
+
+def stored_indexes(folder: Path) -> Iterator[Stored | CorruptionError]:
+    """All index files of a folder whose sidecars can be believed, and for each of the others what is wrong."""
+    for path in sorted(folder.glob("[!.]*.json")):
+        if _NAME.fullmatch(path.stem):
+            try:
+                yield read_sidecar(path)
+            except CorruptionError as error:
+                yield error
+
+
+def save_index(folder: Path, stored: Stored, save: Any) -> Stored:
+    """Write an index file durably, then its sidecar: a file without one does not exist.
+
+    Args:
+        folder: The collection's `indexes`; the caller holds its lock.
+        stored: What the sidecar is to tell; its file and checksum are filled in.
+        save: Writes the index to a path.
+
+    Raises:
+        StoreError: The disk refuses.
+    """
+    file = folder / f"{index_name(stored.space, stored.segments, stored.settings)}.faiss"
+    with atomic_path(file) as temporary:
+        save(temporary)
+        digest = file_digest(temporary)
+    whole = Stored(file, stored.space, stored.segments, stored.settings, digest, stored.metadata)
+    _write_sidecar(whole, file_identity(file))
+    return whole
+
+
+def _write_sidecar(stored: Stored, identity: str) -> None:
+    told = {
+        "format": FORMAT,
+        "space": stored.space,
+        "segments": list(stored.segments),
+        "settings": dict(stored.settings),
+        "sha256": stored.sha256,
+        "metadata": dict(stored.metadata),
+        "checked": identity,
+    }
+    body = json.dumps(told, indent=2).removesuffix("\n}").encode()
+    digest = hashlib.sha256(body).hexdigest().encode()
+    atomic_write(stored.file.with_suffix(".json"), body + _BEFORE_DIGEST + digest + _AFTER_DIGEST)
+
+
+def index_lock(folder: Path) -> WriterLock:
+    """The lock of who builds an index or sweeps the folder; `with` it, or `LockedError`."""
+    return WriterLock(folder / ".lock")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in the folder that is not as it should be.
+
+    Attributes:
+        path: The file.
+        what: What is wrong.
+        damaged: Whether content changed; otherwise it only takes space.
+        index: Whether it has the name of an index file, and so may be removed.
+    """
+
+    path: Path
+    what: str
+    damaged: bool
+    index: bool = True
+
+
+def problems(folder: Path, living: Iterable[str]) -> Iterator[Problem]:
+    """Compare every byte of a folder of index files with its checksums.
+
+    Args:
+        folder: The collection's `indexes`.
+        living: The sha256 of every living segment.
+    """
+    alive = set(living)
+    for path in sorted(folder.glob("[!.]*")):
+        if _NAME.fullmatch(path.stem) is None or path.suffix not in (".json", ".faiss"):
+            yield Problem(path, "no index has this name", damaged=False, index=False)
+        elif path.suffix == ".faiss":
+            if not path.with_suffix(".json").exists():
+                yield Problem(path, "it has no sidecar, so nothing uses it", damaged=False)
+        else:
+            yield from _problems_of(path, alive)
+
+
+def _problems_of(sidecar: Path, alive: set[str]) -> Iterator[Problem]:
+    try:
+        stored = read_sidecar(sidecar)
+    except CorruptionError as error:
+        old = sidecar.is_file() and sidecar.stat().st_size <= LARGEST_SIDECAR and unprotected(sidecar.read_bytes())
+        yield Problem(sidecar, error.message, damaged=not old)
+        return
+    try:
+        found = file_digest(stored.file)
+    except OSError as error:
+        yield Problem(stored.file, f"it cannot be read: {error.strerror}", damaged=False)
+        return
+    if found != stored.sha256:
+        what = f"its sha256 is {found[:12]}…, recorded was {stored.sha256[:12]}…"
+        yield Problem(stored.file, what, damaged=True)
+    if not alive.issuperset(stored.segments):
+        yield Problem(stored.file, "its segments are gone, and the next writer removes it", damaged=False)
+
+
+def sweep_indexes(folder: Path, living: Iterable[str]) -> list[Path]:
+    """Remove index files that nothing can use, and what was left half written; returns what it removed.
+
+    The caller holds the writer's and the folder's lock. Names that are not of index files are left alone.
+    """
+    alive, removed = set(living), []
+    for sidecar in folder.glob("[!.]*.json"):
+        if _NAME.fullmatch(sidecar.stem) is None:
+            continue
+        try:
+            stale = not alive.issuperset(read_sidecar(sidecar).segments)
+        except CorruptionError:
+            stale = True
+        if stale:
+            removed += [sidecar, sidecar.with_suffix(".faiss")]
+    orphans = (file for file in folder.glob("[!.]*.faiss") if not file.with_suffix(".json").exists())
+    removed += [file for file in orphans if _NAME.fullmatch(file.stem)]
+    removed = [path for path in removed if path.exists()]
+    for path in removed:
+        path.unlink(missing_ok=True)
+    return removed + sweep_temporary(folder)
+
+
+def remove_index(file: Path) -> None:
+    """Remove an index file and its sidecar; either path names both."""
+    for suffix in (".json", ".faiss"):
+        file.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def newest_change(folder: Path) -> int:
+    """A number that changes when files come to a folder or leave it; 0 where there is none."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def fits(stored: Stored, kinds: Sequence[IndexKind], recall: float) -> bool:
+    """Whether an index is of one of these kinds and, if approximate, tuned to such a recall or a higher one."""
+    tuned = stored.kind is IndexKind.EXACT or float(stored.settings["recall"]) >= recall
+    return stored.kind in kinds and tuned

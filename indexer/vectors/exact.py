@@ -1,0 +1,382 @@
+"""Exact search over the segments of a collection: the truth other indexes are measured against.
+
+Segments are read-only and usually memory-mapped; a search copies nothing but the rows that a filter picks.
+It works in two steps. A scan in float32, through BLAS, keeps every row that could be among the k best, given
+how far BLAS may round. Those few are then scored in float64 and ordered. So a score does not depend on where
+a row lies, nor on the block, the batch or the number of threads; equal rows tie, and the lower id goes first.
+
+What this module does not know: files, documents, FAISS, which rows are deleted (that is a case of `allowed`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from indexer.errors import CallError, CorruptionError, QueryError
+from indexer.types import Vectors
+from indexer.vectors.protocol import NO_ID, Ids, Neighbours, Plan, Scores
+from indexer.vectors.shortlist import Finalists, place_in_group
+
+SCORES_PER_BLOCK = 1 << 22  # 16 MB of float32; selecting from them takes as much again
+QUERIES_PER_BLOCK = 512
+GATHER_BYTES = 1 << 20  # picked rows are scored while they are still in the second-level cache
+FEW_PAIRS = 1 << 18
+"""So many pairs of a query and a row that a filter lets through are scored first, and all selected from at once."""
+SHORTEST, LONGEST = 1e-15, 1e15
+"""Lengths of queries between which products in float32 neither vanish nor overflow."""
+LOWEST = np.finfo(np.float32).min
+CHECK = "Run: underdrawing check COLLECTION"
+
+RowScorer: TypeAlias = "Callable[[Vectors, Vectors, Ids], Scores]"
+"""Of queries (n, dim), vectors, and rows of those: float32 scores (n, len(rows)), each a sum in any order."""
+Places: TypeAlias = "slice | Ids"
+"""Positions in an array, as a slice where they follow each other."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One segment: its vectors, their ascending ids, and whether those ids leave none out."""
+
+    vectors: Vectors
+    ids: Ids
+    dense: bool
+
+    def rows(self, wanted: Ids) -> tuple[Places, Ids]:
+        """Which of the ascending ids are here, and their rows; none lies beyond the first or the last one here."""
+        if self.dense:
+            return slice(0, len(wanted)), wanted - self.ids[0]
+        rows = np.searchsorted(self.ids, wanted)
+        held = self.ids[rows] == wanted
+        return held.nonzero()[0], rows[held]
+
+
+class ExactIndex:
+    """Exact inner-product search; a `VectorIndex`.
+
+    Args:
+        parts: Of each segment the vectors, (n, dim) float32 with rows of unit length, and their ids, (n,)
+            int64, ascending. Parts may come in any order and their id ranges may interleave, but no id occurs
+            twice.
+
+    Raises:
+        CorruptionError: A part's arrays do not fit each other or its neighbours.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Vectors, Ids]]) -> None:
+        self.dim = parts[0][0].shape[-1] if parts else 0
+        checked = [_checked_part(place, vectors, ids, self.dim) for place, (vectors, ids) in enumerate(parts)]
+        self._parts = sorted((part for part in checked if len(part.ids)), key=lambda part: int(part.ids[0]))
+        self._firsts = np.array([part.ids[0] for part in self._parts], np.int64)
+        self._lasts = np.array([part.ids[-1] for part in self._parts], np.int64)
+        self._size = sum(len(part.ids) for part in self._parts)
+        self._score_picked: RowScorer | None = None  # no method of its own: an object in a cycle lives on
+
+    def picking_by(self, scorer: RowScorer) -> ExactIndex:
+        """The same index, which scores few rows that a filter picks, for one query, by another function."""
+        other = copy.copy(self)
+        other._score_picked = scorer
+        return other
+
+    @property
+    def size(self) -> int:
+        """How many vectors it holds."""
+        return self._size
+
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+        """The k best of each query, as `VectorIndex.search` promises, ties at the last place included.
+
+        Args:
+            queries: (n, dim) float32.
+            k: At least 1; may exceed `size`.
+            allowed: Ascending ids to choose from, or None for all. Ids that are not held are ignored.
+
+        Raises:
+            QueryError: k below 1, another dimension, or a value that is not finite.
+            CallError: `allowed` does not ascend.
+        """
+        queries = checked_search(queries, k, self, allowed)
+        if allowed is not None and self.size and len(allowed) * len(queries) <= FEW_PAIRS:
+            best = self._few(queries, allowed, k)
+            return Neighbours(best.ids, best.scores, Plan.PICK.value)
+        found = no_neighbours(len(queries), k)
+        for start in range(0, len(queries), QUERIES_PER_BLOCK):
+            batch = slice(start, start + QUERIES_PER_BLOCK)
+            finalists = Finalists(k, rounding_error(queries[batch]))
+            for scores, ids in self._scan(queries[batch], allowed):
+                finalists.offer(scores, ids)
+            best = self._best(queries[batch], *finalists.all(), k)
+            found.ids[batch], found.scores[batch] = best.ids, best.scores
+        return found if allowed is None else Neighbours(found.ids, found.scores, Plan.PICK.value)
+
+    def rerank(self, queries: Vectors, candidates: Ids, k: int) -> Neighbours:
+        """The k best of each query among its own candidates, with the scores that `search` gives.
+
+        Args:
+            queries: (n, dim) float32.
+            candidates: (n, m) int64 ids, in any order, none twice in a row of candidates; -1 stands for none.
+            k: At least 1.
+
+        Raises:
+            CorruptionError: A candidate is not held.
+        """
+        if len(queries) == 1:
+            ids = candidates[0]
+            return self._best_of_one(queries, ids[ids != NO_ID], k)
+        owner, column = np.nonzero(candidates != NO_ID)
+        return self._best(queries, owner, candidates[owner, column], k)
+
+    def scores(self, queries: Vectors, ids: Ids) -> Scores:
+        """The scores, as `search` gives them, of given ids: (n, len(ids)) float32.
+
+        Raises:
+            CorruptionError: An id is not held.
+        """
+        out = np.empty((len(queries), len(ids)), np.float32)
+        self._score_exactly(queries, ids, out)
+        return out
+
+    def scan(self, queries: Vectors) -> tuple[Ids, Scores]:
+        """Every id, ascending, and the scores of all rows, (n, size).
+
+        They are float32 sums, which may differ in the last digits from those of `search`.
+        """
+        out = np.empty((len(queries), self.size), np.float32)
+        end = 0
+        for scores, ids in self._scan(queries, None):
+            start, end = end, end + len(ids)
+            out[:, start:end] = scores
+        ids = self._stored_ids()
+        if _ascend(ids):
+            return ids, out
+        order = np.argsort(ids)
+        return ids[order], out[:, order]
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """The vectors of given ids, in their order: (len(ids), dim) float32.
+
+        Raises:
+            CorruptionError: Ids that are not held, by name.
+        """
+        out, found = self._gathered(ids)
+        if found < len(ids):
+            missing = np.setdiff1d(ids, self.held(ids))
+            names = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+            raise CorruptionError(
+                f"No segment holds the vectors {names} ({len(missing)} of {len(ids)} asked for).",
+                CHECK,
+            )
+        return out
+
+    def held(self, ids: Ids) -> Ids:
+        """Those of the given ids that are held, in their order."""
+        mask = np.zeros(len(ids), np.bool_)
+        for _, places, _ in self._located(ids):
+            mask[places] = True
+        return ids[mask]
+
+    def all_ids(self) -> Ids:
+        """Every id, ascending: (size,) int64."""
+        ids = self._stored_ids()
+        return ids if _ascend(ids) else np.sort(ids)
+
+    def _gathered(self, ids: Ids) -> tuple[Vectors, int]:
+        """The vectors of those ids that are held, each in its id's row, and how many those are."""
+        out, found = np.empty((len(ids), self.dim), np.float32), 0
+        for part, places, rows in self._located(ids):
+            if isinstance(places, slice):
+                # Any mode but "raise" lets NumPy write straight into `out`; no row is out of range.
+                part.vectors.take(rows, 0, out[places], "clip")
+            else:
+                out[places] = part.vectors[rows]
+            found += len(rows)
+        return out, found
+
+    def _score_exactly(self, queries: Vectors, ids: Ids, out: Scores, rows: Vectors | None = None) -> None:
+        """Write the scores, summed in float64, of all ids with all queries; `rows` as in `_best`."""
+        wide = queries.astype(np.float64)
+        for chunk in _chunks(len(ids), self._rows_in_cache):
+            these = (self.vectors(ids[chunk]) if rows is None else rows[chunk]).astype(np.float64)
+            for place, query in enumerate(wide):
+                # Not BLAS: einsum sums each row in the same order wherever it lies, so that equal rows tie.
+                out[place, chunk] = np.einsum("ij,j->i", these, query)
+
+    def _located(self, ids: Ids) -> Iterator[tuple[_Part, Places, Ids]]:
+        """Parts that hold some of the ids, with the places of those in `ids` and their rows in the part."""
+        if len(self._parts) == 1 and self._parts[0].dense and len(ids):  # nothing to look for, as after a compaction
+            rows = ids - self._firsts[0]
+            if rows.min() >= 0 and rows.max() < self._size:
+                yield self._parts[0], slice(0, len(ids)), rows
+                return
+        order = None if _ascend(ids) else np.argsort(ids)
+        ascending = ids if order is None else ids[order]
+        starts, stops = np.searchsorted(ascending, self._firsts), np.searchsorted(ascending, self._lasts, "right")
+        within = (starts < stops).nonzero()[0]
+        for number, start, stop in zip(within.tolist(), starts[within].tolist(), stops[within].tolist(), strict=True):
+            part = self._parts[number]
+            places, rows = part.rows(ascending[start:stop])
+            places = slice(start, stop) if isinstance(places, slice) else start + places
+            yield part, places if order is None else order[places], rows
+
+    @property
+    def _rows_in_cache(self) -> int:
+        return max(GATHER_BYTES // (4 * max(self.dim, 1)), 1)
+
+    def _stored_ids(self) -> Ids:
+        return np.concatenate([part.ids for part in self._parts] or [np.empty(0, np.int64)])
+
+    def _scan(self, queries: Vectors, allowed: Ids | None) -> Iterator[tuple[Scores, Ids]]:
+        """float32 scores (n, b) and ids (b,) of every allowed row, block by block; a block may overwrite the last."""
+        n = len(queries)
+        step = max(SCORES_PER_BLOCK // max(n, 1), 1)
+        buffer = np.empty(n * min(step, self.size) if allowed is None else 0, np.float32)
+        for part in self._parts:
+            for chunk in _chunks(len(part.ids), step):
+                ids, vectors = part.ids[chunk], part.vectors[chunk]
+                if allowed is None:
+                    block = buffer[: n * len(ids)].reshape(n, len(ids))
+                    yield np.matmul(queries, vectors.T, out=block), ids
+                    continue
+                first, last = np.searchsorted(allowed, ids[0]), np.searchsorted(allowed, ids[-1], "right")
+                rows = part.rows(allowed[first:last])[1] - chunk.start
+                if len(rows):
+                    yield self._score_rows(queries, vectors, rows), ids[rows]
+
+    def _score_rows(self, queries: Vectors, vectors: Vectors, rows: Ids) -> Scores:
+        """float32 scores of some rows of a block: (n, len(rows))."""
+        n, total = len(queries), len(vectors)
+        if len(rows) == total:
+            return queries @ vectors.T
+        # Fetching a row on its own costs about four times a row of a scan; multiplying it, a 64th per query.
+        if len(rows) * (64 + n) > total * (16 + n):
+            return np.take(queries @ vectors.T, rows, axis=1)
+        out = np.empty((n, len(rows)), np.float32)
+        if not len(rows):
+            return out
+        buffer = np.empty((min(self._rows_in_cache, len(rows)), self.dim), np.float32)
+        for chunk in _chunks(len(rows), len(buffer)):
+            picked = buffer[: chunk.stop - chunk.start]
+            # Any mode but "raise" lets NumPy write straight into `out`; no row is out of range.
+            np.take(vectors, rows[chunk], axis=0, out=picked, mode="clip")
+            out[:, chunk] = queries @ picked.T
+        return out
+
+    def _few(self, queries: Vectors, allowed: Ids, k: int) -> Neighbours:
+        """The k best of few allowed ones, of which all scores fit in memory."""
+        picked: Vectors | None = None
+        if len(allowed) <= self._rows_in_cache:
+            picked, found = self._gathered(allowed)
+            if found < len(allowed):
+                allowed = self.held(allowed)
+                picked = self.vectors(allowed)
+            scores = queries @ picked.T
+        else:
+            # Fetched once, rows serve all queries.
+            score = (self._score_picked if len(queries) == 1 else None) or self._score_rows
+            scores = np.full((len(queries), len(allowed)), -np.inf, np.float32)
+            for part, places, rows in self._located(allowed):
+                scores[:, places] = score(queries, part.vectors, rows)
+        floor = np.full(len(queries), LOWEST, np.float32)  # above -inf, the score of what is not held
+        if len(allowed) > k:
+            floor = np.maximum(floor, np.partition(scores, -k, axis=1)[:, -k] - 2 * rounding_error(queries))
+        owner, column = (scores >= floor[:, None]).nonzero()
+        if len(queries) == 1:
+            return self._best_of_one(queries, allowed[column], k, None if picked is None else picked[column])
+        return self._best(queries, owner, allowed[column], k, None if picked is None else picked[column])
+
+    def _best_of_one(self, queries: Vectors, ids: Ids, k: int, rows: Vectors | None = None) -> Neighbours:
+        """`_best` for a single query, in a third of the calls: where few are scored, calls are what takes time."""
+        scores = np.empty((1, len(ids)), np.float32)
+        self._score_exactly(queries, ids, scores, rows)
+        first = np.lexsort((ids, -scores[0]))[:k]
+        found = no_neighbours(1, k)
+        found.ids[0, : len(first)], found.scores[0, : len(first)] = ids[first], scores[0, first]
+        return found
+
+    def _best(self, queries: Vectors, owner: Ids, ids: Ids, k: int, rows: Vectors | None = None) -> Neighbours:
+        """Score pairs of a query's row (`owner`) and an id in float64; the k best of each query, in order.
+
+        `rows` are the vectors of the ids, where they are at hand.
+        """
+        scores = np.empty(len(ids), np.float32)
+        wide = queries.astype(np.float64)
+        for chunk in _chunks(len(ids), self._rows_in_cache):
+            these = self.vectors(ids[chunk]) if rows is None else rows[chunk]
+            # Not BLAS: einsum sums each row in the same order wherever it lies, so that equal rows tie.
+            scores[chunk] = np.einsum("ij,ij->i", these.astype(np.float64), wide[owner[chunk]])
+        order = np.lexsort((ids, -scores, owner))
+        owner, ids, scores = owner[order], ids[order], scores[order]
+        place = place_in_group(owner)
+        found, first = no_neighbours(len(queries), k), place < k
+        found.ids[owner[first], place[first]] = ids[first]
+        found.scores[owner[first], place[first]] = scores[first]
+        return found
+
+
+def rounding_error(queries: Vectors) -> Scores:
+    """How far a float32 score of a unit row may be from the exact one, for each query: (n,) float32.
+
+    The classic bound dim * 2^-24 * |x| * |y| of an inner product summed in any order (Higham, Accuracy and
+    Stability of Numerical Algorithms, 2nd ed., section 3.1), with a little room for storing the result and
+    for the bound itself.
+    """
+    norms = np.sqrt(np.einsum("ij,ij->i", queries, queries))
+    return np.asarray((queries.shape[1] + 8) * 2.0**-24 * 1.01 * norms, np.float32)
+
+
+def no_neighbours(n: int, k: int) -> Neighbours:
+    """An answer in which nothing was found: all ids -1, all scores -inf."""
+    return Neighbours(np.full((n, k), NO_ID, np.int64), np.full((n, k), -np.inf, np.float32))
+
+
+def checked_search(queries: Vectors, k: int, index: ExactIndex, allowed: Ids | None) -> Vectors:
+    """The queries as contiguous float32, once the call is known to make sense.
+
+    Raises:
+        QueryError: k below 1, another dimension than the index has, a value that is not finite, or a length beyond what
+            float32 can rank; a zero query is answered, by ties.
+        CallError: `allowed` does not ascend.
+    """
+    if k < 1:
+        raise QueryError(f"k is {k}; a search returns at least 1 neighbour.")
+    queries = np.ascontiguousarray(queries, np.float32)
+    if queries.ndim != 2 or (index.size and queries.shape[1] != index.dim):
+        raise QueryError(
+            f"The queries have the shape {queries.shape}; this index takes (n, {index.dim}).",
+            "Embed queries with the model of the collection.",
+        )
+    if not np.isfinite(queries).all():
+        raise QueryError("A query vector holds a value that is not a finite number.")
+    lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+    odd = lengths[(lengths > LONGEST) | ((lengths < SHORTEST) & (lengths > 0))]
+    if len(odd):
+        raise QueryError(
+            f"A query vector has a length of {odd[0]:.1e}.",
+            f"Bring it to unit length: beyond {SHORTEST:.0e} and {LONGEST:.0e}, single precision does not rank.",
+        )
+    if allowed is not None and not _ascend(allowed):
+        raise CallError("The allowed ids must ascend, each once.", "Pass np.unique(ids).")
+    return queries
+
+
+def _checked_part(place: int, vectors: Vectors, ids: Ids, dim: int) -> _Part:
+    if vectors.dtype != np.float32 or ids.dtype != np.int64:
+        raise CorruptionError(f"Segment {place} is {vectors.dtype} with {ids.dtype} ids, not float32 with int64.")
+    if vectors.ndim != 2 or vectors.shape != (len(ids), dim):
+        raise CorruptionError(f"Segment {place} has the shape {vectors.shape}, not ({len(ids)}, {dim}).")
+    if not _ascend(ids):
+        raise CorruptionError(f"The ids of segment {place} do not ascend.", CHECK)
+    return _Part(vectors, ids, dense=len(ids) > 0 and int(ids[-1] - ids[0]) == len(ids) - 1)
+
+
+def _ascend(ids: Ids) -> bool:
+    return bool((ids[1:] > ids[:-1]).all())
+
+
+def _chunks(total: int, step: int) -> Iterator[slice]:
+    for start in range(0, total, step):
+        yield slice(start, min(start + step, total))

@@ -1,0 +1,179 @@
+"""Search on graphics cards: exact through a flat index, or through an inverted file, some rows on each card.
+
+Cards propose, `ExactIndex` disposes. FAISS's GPU indexes take a filter and ignore it without a word, so none is given
+to them: more is fetched than a filter can leave, and what it does not let through is dropped. A flat answer is proven:
+what was not fetched scores at most as the last that was, and the rounding of float32 or fp16 is bounded. Where more
+than 2,048 would have to be fetched, the search is exact on the CPU.
+
+Should a card fail, the answer comes from the CPU, as do all later ones, and `remark` says so.
+
+What this module does not know: how a card is reached (`cards.py`), documents, files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from indexer.errors import DeviceError
+from indexer.types import Vectors
+from indexer.vectors.exact import ExactIndex, rounding_error
+from indexer.vectors.faiss_index import FaissIndex, faiss
+from indexer.vectors.gpus import MOST, Cards, Copies, CopyKey, Share
+from indexer.vectors.protocol import NO_ID, Ids, IndexKind, Neighbours, Plan, Scores, VectorIndex
+from indexer.vectors.rescoring import FLAT_SPARE, SPARE, ProposingIndex
+from indexer.vectors.selection import Codes, estimate_bytes
+
+FEW_ROWS = 20_000
+"""Rows that a CPU scores in the time that a card takes for all; a rule of thumb, not measured on a card."""
+CHUNK = 1 << 16
+HALF = 2.0**-11
+SMALLEST_HALF = 2.0**-25
+"""By how much fp16 may be off: relative to a number, or, near zero, in all."""
+
+
+class GpuIndex(ProposingIndex):
+    """An index on graphics cards; a `VectorIndex`. Threads may search it together.
+
+    Use `flat` or `inverted`.
+
+    Attributes:
+        metadata: As that of the index it was copied from.
+        remark: Why it is searched on the CPU now, once a card has failed; else None.
+
+    Args:
+        copies: On the cards.
+        exact: Exact search over the same vectors.
+        metadata: As above.
+        instead: Searched once a card has failed.
+    """
+
+    def __init__(self, copies: Copies, exact: ExactIndex, metadata: Mapping[str, Any], instead: VectorIndex) -> None:
+        super().__init__(exact, metadata)
+        self.plan = Plan.GPU_SCAN if self._kind is IndexKind.EXACT else Plan.GPU_IVF
+        self.remark: str | None = None
+        self._copies, self._instead = copies, instead
+
+    @classmethod
+    def flat(cls, cards: Cards, key: CopyKey, exact: ExactIndex, codes: Codes) -> GpuIndex:
+        """All vectors as they are, or rounded to fp16. While they are copied, a card's share is in memory, too.
+
+        Args:
+            cards: At least one.
+            key: What tells these vectors, so coded, from all others.
+            exact: Exact search over the vectors; not empty.
+            codes: `float32` or `fp16`.
+
+        Raises:
+            DeviceError: There is no room, or a card fails.
+        """
+        facts = {"kind": IndexKind.EXACT.value, "codes": codes.value, "rows": exact.size, "dim": exact.dim}
+        facts |= {"faiss": faiss.__version__, "cards": len(cards), "recall_at_10": 1.0}
+
+        def shares(count: int) -> list[Share]:
+            ids = exact.all_ids()
+            parts = [part for part in np.array_split(ids, count) if len(part)]
+            return [Share(_flat(exact, part, codes), part) for part in parts]
+
+        size = estimate_bytes(IndexKind.EXACT, exact.size, exact.dim, codes)
+        return cls(cards.hold(key, shares, size), exact, facts, exact)
+
+    @classmethod
+    def inverted(cls, cards: Cards, key: CopyKey, index: FaissIndex) -> GpuIndex:
+        """A copy of an inverted file that is not empty; it stays at hand for a card that fails.
+
+        Raises:
+            DeviceError: There is no room, or a card fails.
+        """
+        codes = Codes(index.metadata["codes"])
+
+        def shares(count: int) -> list[Share]:
+            parts = [_part_of(index.index, number, count) for number in range(count)]
+            return [Share(part) for part in parts if part.ntotal]
+
+        size = estimate_bytes(IndexKind.IVF, index.size, index.exact.dim, codes)
+        copies = cards.hold(key, shares, size)
+        return cls(copies, index.exact, {**index.metadata, "cards": len(cards)}, index)
+
+    @property
+    def few(self) -> int:
+        """If a filter leaves no more rows than these, they are scored one by one."""
+        return FEW_ROWS
+
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+        """As `ProposingIndex.search`; from the CPU once a card has failed."""
+        if self.remark is None:
+            try:
+                return super().search(queries, k, allowed)
+            except DeviceError as error:
+                self.remark = f"Searched on the CPU: {error.message}"
+        return self._instead.search(queries, k, allowed)
+
+    def _plan(self, wanted: int, share: float, growth: int) -> tuple[int, int] | None:
+        effort = self._deeper(wanted, share, growth)
+        fetch = wanted + FLAT_SPARE if self._kind is IndexKind.EXACT else wanted * SPARE[self._codes]
+        fetch = math.ceil(fetch * growth / share)
+        return None if fetch > MOST or effort > min(self._lists, MOST) else (fetch, math.ceil(effort))
+
+    def _propose(self, queries: Vectors, fetch: int, effort: int, held: Ids | None) -> tuple[Ids, Scores]:
+        # fp16 ends at 65,504 and grows coarse near zero: a power of two, which changes no digit, brings any length
+        # to between a half and 1.
+        powers = np.frexp(np.linalg.norm(queries, axis=1))[1]
+        scaled = np.ldexp(queries, -powers[:, None])
+        scores, ids = self._copies.search(scaled, fetch, effort)
+        unseen = np.full(len(queries), -np.inf, np.float32)
+        if self._kind is IndexKind.EXACT:
+            more = ids[:, -1] != NO_ID
+            last = np.ldexp(scores[:, -1].astype(np.float64) + self._error(scaled), powers)
+            unseen[more] = np.nextafter(last.astype(np.float32), np.float32(np.inf))[more]
+        if held is not None:
+            place = np.minimum(np.searchsorted(held, ids), len(held) - 1)
+            ids = np.where(held[place] == ids, ids, NO_ID)
+        return ids, unseen
+
+    def _error(self, queries: Vectors) -> Any:
+        """By how much a card's score may differ from the true one, for each query: (n,) float64.
+
+        In fp16, queries are rounded too: |q'.x' - q.x| <= (2u + u^2) |q| |x| for normal numbers, and the smallest
+        ones add their absolute error. Products are summed in float32.
+        """
+        summed = rounding_error(queries).astype(np.float64)
+        if self._codes is Codes.FLOAT32:
+            return summed
+        norms = np.linalg.norm(queries.astype(np.float64), axis=1)
+        smallest = 2 * math.sqrt(queries.shape[1]) * SMALLEST_HALF
+        return summed + 1.01 * ((2 * HALF + HALF**2) * norms + smallest)
+
+
+def _flat(exact: ExactIndex, ids: Ids, codes: Codes) -> Any:
+    """A flat index of some rows, on the CPU; its positions are those of `ids`."""
+    metric = faiss.METRIC_INNER_PRODUCT
+    if codes is Codes.FLOAT32:
+        index = faiss.IndexFlat(exact.dim, metric)
+    else:
+        index = faiss.IndexScalarQuantizer(exact.dim, faiss.ScalarQuantizer.QT_fp16, metric)
+    index.codes.resize(len(ids) * index.code_size)  # at once: growing would double it
+    index.codes.resize(0)
+    for start in range(0, len(ids), CHUNK):
+        index.add(exact.vectors(ids[start : start + CHUNK]))
+    return index
+
+
+def _part_of(whole: Any, number: int, count: int) -> Any:
+    """The rows of an inverted file whose ids, divided by `count`, leave `number`; with all of its lists."""
+    if count == 1:
+        return whole
+    lists, metric = whole.nlist, whole.metric_type
+    if isinstance(whole, faiss.IndexIVFFlat):
+        part = faiss.IndexIVFFlat(whole.quantizer, whole.d, lists, metric)
+    else:
+        part = faiss.IndexIVFScalarQuantizer(
+            whole.quantizer, whole.d, lists, whole.sq.qtype, metric, whole.by_residual
+        )  # fmt: skip
+        part.sq = whole.sq
+    part.is_trained = True
+    whole.copy_subset_to(part, faiss.InvertedLists.SUBSET_TYPE_ID_MOD, count, number)
+    return part

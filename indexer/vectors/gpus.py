@@ -1,0 +1,323 @@
+"""Graphics cards: they hold copies of an index, some of its rows each, and are asked by one thread at a time.
+
+FAISS's GPU indexes are not safe even for concurrent searches, since those share the temporary memory of their card:
+there is a lock for each. Queries that come while a search runs wait for it, and are then searched together; reading
+the vectors is what takes a card's time, and one reading does for all of them.
+
+What this is not: safe from what FAISS itself aborts the process for, such as a card that falls off the bus. What it
+raises (no memory, mostly) becomes a `DeviceError`.
+
+What this module does not know: filters, exact scores, when a copy is worth making.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from indexer.errors import DeviceError
+from indexer.types import Vectors
+from indexer.vectors.faiss_index import faiss, installed
+from indexer.vectors.protocol import NO_ID, Ids, Scores
+
+MOST = 2048
+"""The largest k and nprobe of FAISS's own GPU kernels."""
+TOGETHER = 1024
+"""Queries that are searched together, at most."""
+
+Found = tuple[Scores, Ids]
+
+
+class Card(Protocol):
+    """A processor with memory of its own."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        ...
+
+    def free(self) -> int:
+        """Bytes of its memory that nothing uses; 0 where it cannot be asked."""
+        ...
+
+    def copied(self, index: Any) -> Any:
+        """A copy, in its memory, of a FAISS index on the CPU: flat, scalar quantizer (fp16) or inverted file."""
+        ...
+
+
+class CudaCard:
+    """A CUDA device, by FAISS's own GPU code (not cuVS, which knows neither fp16 nor 8 bits).
+
+    Args:
+        number: Among those in sight.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        # One for each card, not for each index: each takes up to 1.5 GB of temporary memory for itself.
+        self._resources = faiss.StandardGpuResources()
+        self._options = faiss.GpuClonerOptions()
+        self._options.use_cuvs = False
+
+    @property
+    def name(self) -> str:
+        """As torch numbers it, too."""
+        return f"cuda:{self._number}"
+
+    def free(self) -> int:
+        """As torch tells it; FAISS has no way to ask."""
+        import torch
+
+        return int(torch.cuda.mem_get_info(self._number)[0]) if torch.cuda.is_available() else 0
+
+    def copied(self, index: Any) -> Any:
+        """Of a scalar quantizer with fp16, FAISS makes a flat GPU index with fp16."""
+        return faiss.index_cpu_to_gpu(self._resources, self._number, index, self._options)
+
+
+def cuda_cards() -> list[Card]:
+    """Every CUDA device in sight.
+
+    Raises:
+        DeviceError: There is none, or FAISS is a build for the CPU.
+    """
+    if not hasattr(faiss, "StandardGpuResources"):
+        names = " ".join(installed()) or "faiss"
+        raise DeviceError(
+            f"device='cuda' needs a GPU build of FAISS; {names} {faiss.__version__} is for the CPU.",
+            f"Run: pip uninstall -y {names}\nthen: pip install 'underdrawing[gpu]'",
+        )
+    count = faiss.get_num_gpus()
+    if count == 0:
+        raise DeviceError("FAISS sees no CUDA device.", "Choose device='cpu', or see what nvidia-smi says.")
+    return [CudaCard(number) for number in range(count)]
+
+
+@dataclass(frozen=True)
+class CopyKey:
+    """What tells a copy from every other.
+
+    Attributes:
+        space: Of the vectors, and how they are indexed.
+        names: The checksums of their segments.
+    """
+
+    space: tuple[str | float, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one card is to hold.
+
+    Attributes:
+        index: On the CPU; only its copy is kept.
+        ids: By the row that `index` finds; None where it finds ids itself.
+    """
+
+    index: Any
+    ids: Ids | None = None
+
+
+class Copies:
+    """An index in the memory of cards. Use `Cards.hold`; gone with its last user.
+
+    Attributes:
+        bytes: What it takes, as estimated.
+    """
+
+    def __init__(self, cards: Cards, shares: Sequence[Share], size: int) -> None:
+        self.bytes = size
+        held = [_Held(card, cards.copied(card, share.index), share.ids) for card, share in enumerate(shares)]
+        # Not a method of this object: in a cycle, the memory would be given back late.
+        self._together = Together(partial(_on_all, cards, held, hasattr(shares[0].index, "nlist")))
+        self._pid = os.getpid()
+
+    def search(self, queries: Vectors, fetch: int, effort: int) -> Found:
+        """The best rows of all cards.
+
+        Args:
+            queries: (n, dim) float32.
+            fetch: How many of each query, at most `MOST`.
+            effort: nprobe of an inverted file, at most `MOST`.
+
+        Returns:
+            Scores, best first, and ids, -1 with -inf where there are no more: (n, fetch) both.
+
+        Raises:
+            DeviceError: A card failed, or this process was forked from the one that holds them.
+        """
+        if self._pid != os.getpid():
+            raise DeviceError("A card's memory does not cross a fork.", "Open the collection in the child.")
+        return self._together.search(queries, fetch, effort)
+
+
+@dataclass(frozen=True)
+class _Held:
+    card: int
+    index: Any
+    ids: Ids | None
+
+
+def _on_all(
+    cards: Cards, held: Sequence[_Held], inverted: bool, queries: Vectors, fetch: int, effort: int
+) -> Found:  # fmt: skip
+    parameters = faiss.SearchParametersIVF(nprobe=effort) if inverted else None
+
+    def on(own: _Held) -> Found:
+        scores, rows = cards.search(own.card, own.index, queries, fetch, parameters)
+        ids = rows if own.ids is None else np.where(rows == NO_ID, NO_ID, own.ids[rows])
+        return np.where(ids == NO_ID, np.float32(-np.inf), scores), ids
+
+    found = cards.on_each(on, held)
+    if len(found) == 1:
+        return found[0]
+    scores, ids = (np.concatenate(column, axis=1) for column in zip(*found, strict=True))
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :fetch]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+
+
+class Cards:
+    """The cards of one collection, with their locks and with what they hold.
+
+    Args:
+        cards: At least one.
+    """
+
+    def __init__(self, cards: Sequence[Card]) -> None:
+        self._cards = list(cards)
+        self._locks = [threading.Lock() for _ in cards]
+        self._pool = ThreadPoolExecutor(len(self._cards), "card")
+        self._copies: WeakValueDictionary[CopyKey, Copies] = WeakValueDictionary()
+
+    def __len__(self) -> int:
+        return len(self._cards)
+
+    @property
+    def available(self) -> int:
+        """Bytes for an index that may take the place of those held now.
+
+        Shares are of equal size, so that the fullest card decides.
+        """
+        held = sum(copies.bytes for copies in self._copies.values())
+        return len(self) * min(card.free() for card in self._cards) + held
+
+    def keys(self) -> list[CopyKey]:
+        """Of what is held."""
+        return list(self._copies)
+
+    def hold(self, key: CopyKey, shares: Callable[[int], Sequence[Share]], size: int) -> Copies:
+        """A copy of an index, or the one that is held already.
+
+        One thread at a time may ask: a collection opens its snapshots under a lock.
+
+        Args:
+            key: What tells it from every other.
+            shares: Given the number of cards, what each is to hold, none of it empty; it may give fewer.
+            size: Its bytes.
+
+        Raises:
+            DeviceError: A card has no room, or fails.
+        """
+        copies = self._copies.get(key)
+        if copies is None:
+            try:
+                copies = Copies(self, shares(len(self)), size)
+            except DeviceError:
+                gc.collect()  # copies that only a cycle holds are in the way
+                copies = Copies(self, shares(len(self)), size)
+            self._copies[key] = copies
+        return copies
+
+    def copied(self, card: int, index: Any) -> Any:
+        """An index in one card's memory; raises as `hold`."""
+        with self._locks[card]:
+            try:
+                return self._cards[card].copied(index)
+            except (RuntimeError, MemoryError) as error:
+                raise DeviceError(f"{self._cards[card].name} cannot hold the index: {_line(error)}.") from error
+
+    def search(self, card: int, index: Any, queries: Vectors, fetch: int, parameters: Any) -> Found:
+        """One FAISS search on one card: scores and rows, -1 for none.
+
+        Raises:
+            DeviceError: It failed.
+        """
+        with self._locks[card]:
+            try:
+                scores, rows = index.search(queries, fetch, params=parameters)
+            except (RuntimeError, MemoryError) as error:
+                raise DeviceError(f"{self._cards[card].name} failed: {_line(error)}.") from error
+        return scores, rows
+
+    def on_each(self, work: Callable[[Any], Found], held: Sequence[Any]) -> list[Found]:
+        """The work on every card at once."""
+        return [work(held[0])] if len(held) == 1 else list(self._pool.map(work, held))
+
+
+@dataclass(eq=False)
+class _Request:
+    queries: Vectors
+    plan: tuple[int, int]
+    answer: Found | None = None
+    failure: DeviceError | None = None
+
+
+class Together:
+    """Searches that wait for another are made as one, if they ask for as many neighbours with the same effort.
+
+    Nobody waits for company: whoever finds nothing under way searches at once.
+
+    Args:
+        search: Takes queries, how many to fetch, the effort; called by one thread at a time.
+    """
+
+    def __init__(self, search: Callable[[Vectors, int, int], Found]) -> None:
+        self._search = search
+        self._turn, self._arrival = threading.Lock(), threading.Lock()
+        self._waiting: list[_Request] = []
+
+    def search(self, queries: Vectors, fetch: int, effort: int) -> Found:
+        """One caller's own part of the answer; raises as the search does, for all that were made with it."""
+        own = _Request(queries, (fetch, effort))
+        with self._arrival:
+            self._waiting.append(own)
+        with self._turn:
+            if own.answer is None and own.failure is None:
+                self._serve(own)
+        if own.failure is not None:
+            raise DeviceError(own.failure.message, own.failure.remedy) from own.failure
+        assert own.answer is not None
+        return own.answer
+
+    def _serve(self, own: _Request) -> None:
+        batch, rows = [own], len(own.queries)
+        with self._arrival:
+            for each in self._waiting:
+                if each is not own and each.plan == own.plan and rows + len(each.queries) <= TOGETHER:
+                    batch.append(each)
+                    rows += len(each.queries)
+            self._waiting = [each for each in self._waiting if each not in batch]
+        try:
+            scores, ids = self._search(np.concatenate([each.queries for each in batch]), *own.plan)
+        except DeviceError as error:
+            for each in batch:
+                each.failure = error
+            return
+        start = 0
+        for each in batch:
+            stop = start + len(each.queries)
+            each.answer, start = (scores[start:stop], ids[start:stop]), stop
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,143 @@
+"""One index proposes, `ExactIndex` disposes: the search that approximate indexes and graphics cards have in common.
+
+What was proposed is scored again from the segments, so that scores are those of exact search and ties go by id. Where
+k neighbours cannot be promised (a selective filter, a large k, a card, which knows no filters), the search is
+widened for the queries that lack them, and in the end replaced by an exact one.
+
+What this module does not know: FAISS, files, documents.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.types import Vectors
+from indexer.vectors.exact import ExactIndex, checked_search, no_neighbours
+from indexer.vectors.protocol import Ids, IndexKind, Neighbours, Plan, Scores
+from indexer.vectors.selection import EXACT_ROWS, Codes
+
+TUNE_K = 10  # neighbours that the tuned effort is for
+FLAT_SPARE = 32  # neighbours fetched beyond k, to prove that rounding has not swapped any of the k
+SPARE = {Codes.FLOAT32: 1, Codes.FP16: 2, Codes.SQ8: 4}
+"""Times k: short codes find the right neighbours, but in a rough order."""
+GROWTH = 4
+EFFORT = {IndexKind.IVF: "nprobe", IndexKind.HNSW: "ef_search"}
+
+
+class ProposingIndex(ABC):
+    """A `VectorIndex` that needs only propose.
+
+    Attributes:
+        metadata: How it was made, as JSON; it names at least the kind, the codes, and the tuned effort.
+        exact: Exact search over the same vectors.
+
+    Args:
+        exact: Exact search over the same vectors.
+        metadata: As above.
+    """
+
+    plan: Plan
+    """What an answer says when its candidates were proposed."""
+
+    def __init__(self, exact: ExactIndex, metadata: Mapping[str, Any]) -> None:
+        self.metadata = dict(metadata)
+        self.exact = exact
+        self._kind = IndexKind(metadata["kind"])
+        self._codes = Codes(metadata["codes"])
+        self._lists = int(metadata.get("lists", 0))
+        self._effort = int(metadata.get(EFFORT.get(self._kind, ""), 0))
+
+    @property
+    def size(self) -> int:
+        """How many vectors it holds."""
+        return self.exact.size
+
+    @property
+    def few(self) -> int:
+        """If a filter leaves no more rows than these, they are scored one by one."""
+        return EXACT_ROWS
+
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+        """Near the k best of each query (kind `exact`: the k best), as `VectorIndex.search` promises.
+
+        Args:
+            queries: (n, dim) float32.
+            k: At least 1; may exceed `size`.
+            allowed: Ascending ids to choose from, or None for all. Ids that are not held are ignored.
+
+        Raises:
+            QueryError: k below 1, another dimension, or a value that is not finite.
+            CallError: `allowed` does not ascend.
+        """
+        queries = checked_search(queries, k, self.exact, allowed)
+        held = None if allowed is None else self.exact.held(allowed)
+        eligible = self.size if held is None else len(held)
+        if eligible == 0 or (held is not None and eligible <= self.few):
+            return self.exact.search(queries, k, held)
+        wanted = min(k, eligible)
+        found, plans = no_neighbours(len(queries), k), set()
+        todo, growth = np.arange(len(queries)), 1
+        while len(todo):
+            batch = queries[todo]
+            plan = self._plan(wanted, eligible / self.size, growth)
+            if plan is None:
+                answer, complete = self.exact.search(batch, k, held), np.ones(len(todo), np.bool_)
+                plans.add(answer.plan)
+            else:
+                candidates, unseen = self._propose(batch, *plan, held)
+                answer = self.exact.rerank(batch, candidates, k)
+                complete = answer.scores[:, wanted - 1] > unseen
+                plans.add(self.plan.value)
+            if growth == 1 and complete.all():  # at the first try, as nearly always
+                return Neighbours(answer.ids, answer.scores, " and ".join(plans))
+            found.ids[todo[complete]] = answer.ids[complete]
+            found.scores[todo[complete]] = answer.scores[complete]
+            todo = todo[~complete]
+            growth *= GROWTH
+        return Neighbours(found.ids, found.scores, " and ".join(sorted(plans)))
+
+    def doubtful(self, queries: Vectors, found: Neighbours) -> npt.NDArray[np.bool_]:
+        """Which queries are of a kind that this index was found to miss neighbours of, and want an exact search: (n,).
+
+        Args:
+            queries: As they were searched.
+            found: What `search` answered.
+        """
+        sure_above = self.metadata.get("sure_above")
+        if sure_above is None or self.plan.value not in found.plan:
+            return np.zeros(len(queries), np.bool_)
+        return np.asarray(found.scores[:, 0] < float(sure_above) * np.linalg.norm(queries, axis=1))
+
+    @abstractmethod
+    def _plan(self, wanted: int, share: float, growth: int) -> tuple[int, int] | None:
+        """How many neighbours to fetch and with which nprobe or efSearch; None where exact search is better.
+
+        Args:
+            wanted: Neighbours that must be found.
+            share: Of the rows, what a filter lets pass.
+            growth: By how much to do more than at first.
+        """
+
+    @abstractmethod
+    def _propose(self, queries: Vectors, fetch: int, effort: int, held: Ids | None) -> tuple[Ids, Scores]:
+        """One search for candidates.
+
+        Returns:
+            The ids found, (n, fetch), -1 for none; and what the exact score of the last neighbour wanted must
+            exceed for the answer to be complete, (n,): for approximate kinds, only that there is one.
+        """
+
+    def _deeper(self, wanted: int, share: float, growth: int) -> float:
+        """The effort for so many neighbours.
+
+        The tuned effort is for 10 neighbours out of all. It is divided by the share that a filter lets pass, so
+        that as many eligible vectors are seen as without a filter, and grows with the square root of k. These
+        are rules of thumb; where neighbours are still missing, the search is repeated with `growth`.
+        """
+        return self._effort * math.sqrt(max(wanted / TUNE_K, 1)) * growth / share

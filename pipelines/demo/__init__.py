@@ -1,0 +1,1 @@
+"""The demo: the bundled corpus, searched and measured, as a page."""

@@ -1,0 +1,1 @@
+"""Measures that explain a collection's rankings, and an installation's state."""

@@ -1,0 +1,1 @@
+"""Retrieval measured: queries with known answers in, measures with intervals out, results side by side."""

@@ -1,0 +1,63 @@
+"""What models made, kept on disk under a digest of all that it depends on: what drawings and sentences share.
+
+    FOLDER/KE/KEY.json     one entry, written aside and renamed
+
+Readers, writers and kills at any moment, in any number of threads and processes, leave whole entries or none; a damaged
+entry is none.
+
+What this module does not know: what is kept, and which model made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from indexer.files.atomic import atomic_write
+from indexer.types import JsonValue
+
+
+def cache_folder(name: str) -> Path:
+    """`underdrawing/NAME` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "underdrawing" / name
+
+
+def digest_of(content: JsonValue) -> str:
+    """32 hex digits that tell a JSON value from any other; the order of an object's members does not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:32]
+
+
+def evened(text: str) -> str:
+    """A text as keys have it: with single spaces, and none at its ends."""
+    return " ".join(text.split())
+
+
+class Entries:
+    """JSON objects by key, in one folder shared by any number of processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        """Where the entry of that key is, or would be."""
+        return self.folder / key[:2] / f"{key}.json"
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The entry; None where there is none, or no whole one."""
+        try:
+            found = json.loads(self.path(key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def put(self, key: str, content: Mapping[str, Any]) -> None:
+        """Keep an entry, in place of one that is there.
+
+        Raises:
+            StoreError: The folder cannot be written.
+        """
+        atomic_write(self.path(key), json.dumps(content).encode() + b"\n")

@@ -1,0 +1,234 @@
+"""What the method `caption` needs besides the collection's embedder: a captioner, a rewriter, and a memory of both.
+
+Models are loaded when they are first asked for. What was written is kept on disk at once, by the picture's content, the
+model and its prompt, so that a sweep that was broken off goes on where it was.
+
+What this module does not know: methods, collections, how sentences are searched with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexer.arguments import flag, require_kinds
+from indexer.embed.devices import AUTO, checked_device
+from indexer.embed.loading import loading
+from indexer.errors import CallError, ItemError, StoreError, WritingError
+from indexer.types import ImageSource, JsonValue
+from retrieval.providers.cache import Entries, cache_folder, digest_of, evened
+from retrieval.providers.language import Answer, Captioner, Change, Rewriter, load_captioner, load_rewriter
+from retrieval.providers.language.plain import joined
+
+BATCH = 16
+"""Answers asked for at once; what is lost at most when a process is killed."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be written about.
+
+    Attributes:
+        text: How the answer differs from the reference.
+        picture: The reference, or None where its caption is given.
+        caption: What the reference shows, or None for the captioner to say.
+    """
+
+    text: str
+    picture: ImageSource | None = None
+    caption: str | None = None
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What was written.
+
+    Attributes:
+        text: What to search with.
+        about: What `Results.written` has.
+        notes: What went wrong on the way.
+    """
+
+    text: str
+    about: Mapping[str, JsonValue]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An answer, whether it was kept from before, and why it could not be kept."""
+
+    answer: Answer
+    cached: bool = False
+    unkept: str | None = None
+
+
+class Scribe:
+    """Writes the sentences of composed queries.
+
+    Args:
+        captioner: A `Captioner`, or what `load_captioner` takes; not needed for queries that bring a caption.
+        rewriter: A `Rewriter`, or what `load_rewriter` takes.
+        cache: The folder where captions and sentences are kept; None for the user's cache folder.
+        anew: Write again what is in the cache.
+        strict: Raise where something cannot be written, in place of searching with less and a note.
+        device: Where local models run: `auto` (a card where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
+    """
+
+    def __init__(
+        self,
+        captioner: str | Path | Captioner | None = None,
+        rewriter: str | Path | Rewriter | None = None,
+        *,
+        cache: Path | None = None,
+        anew: bool = False,
+        strict: bool = False,
+        device: str = AUTO,
+    ) -> None:
+        require_kinds(cache=(cache, str | Path))
+        flag(anew, "anew")
+        flag(strict, "strict")
+        self._captioner = captioner
+        self._rewriter = rewriter
+        self._cache = Entries(cache or cache_folder("sentences"))
+        self._anew = anew
+        self._strict = strict
+        self._device = checked_device(device)
+
+    def captioner(self) -> Captioner:
+        """The captioner.
+
+        Raises:
+            CallError: None was given.
+            ModelError: It cannot be loaded.
+        """
+        with loading():
+            if self._captioner is None:
+                raise CallError(
+                    "The method caption needs a captioner that says what the reference shows.",
+                    "Give one with --captioner (an image-to-text model of transformers, or table:FILE), or say what "
+                    "the reference shows with --caption.",
+                )
+            if isinstance(self._captioner, str | Path):
+                self._captioner = load_captioner(self._captioner, device=self._device)
+            return self._captioner
+
+    def rewriter(self) -> Rewriter:
+        """The rewriter.
+
+        Raises:
+            CallError: None was given, or its name does not parse.
+            ModelError: It cannot be loaded.
+        """
+        with loading():
+            if self._rewriter is None:
+                raise CallError(
+                    "The method caption needs a rewriter that changes the caption as the sentence says.",
+                    "Give one with --rewriter: a chat model of transformers, api:MODEL, or join for caption and "
+                    "sentence side by side.",
+                )
+            if isinstance(self._rewriter, str | Path):
+                self._rewriter = load_rewriter(self._rewriter, device=self._device)
+            return self._rewriter
+
+    def write(self, wanted: Sequence[Wanted]) -> list[Sentence | ItemError]:
+        """The sentences, in order, from the cache or written; an `ItemError` for a picture that cannot be used.
+
+        Where there is no caption, the sentence is the change alone; where nothing is rewritten, it is caption and
+        change side by side; both with a note.
+
+        Raises:
+            CallError: A model is needed and was not given.
+            ModelError: A model cannot be loaded.
+            WritingError: Something cannot be written, and the scribe is strict.
+        """
+        captions = self._captions(wanted)
+        changes = {
+            place: Change(made.answer, wanted[place].text)
+            for place, made in captions.items()
+            if isinstance(made.answer, str)
+        }
+        rewritten = self._rewritten(changes)
+        return [self._settled(each, captions[place], rewritten.get(place)) for place, each in enumerate(wanted)]
+
+    def _captions(self, wanted: Sequence[Wanted]) -> dict[int, _Made]:
+        from indexer.corpus.images import image_digest
+
+        made = {
+            place: _Made(each.caption or "", cached=True) for place, each in enumerate(wanted) if each.picture is None
+        }
+        pictures = {place: each.picture for place, each in enumerate(wanted) if each.picture is not None}
+        if not pictures:
+            return made
+        captioner = self.captioner()
+        identity = dict(captioner.identity())
+        keys = {}
+        for place, picture in pictures.items():
+            try:
+                keys[place] = digest_of(["caption", image_digest(picture), identity])
+            except ItemError as error:
+                made[place] = _Made(error)
+        return made | self._answers(keys, lambda places: captioner.caption([pictures[place] for place in places]))
+
+    def _rewritten(self, changes: Mapping[int, Change]) -> dict[int, _Made]:
+        if not changes:
+            return {}
+        rewriter = self.rewriter()
+        identity = dict(rewriter.identity())
+        keys = {
+            place: digest_of(["sentence", evened(each.caption), evened(each.text), identity])
+            for place, each in changes.items()
+        }
+        return self._answers(keys, lambda places: rewriter.rewrite([changes[place] for place in places]))
+
+    def _answers(self, keys: Mapping[int, str], ask: Callable[[list[int]], Sequence[Answer]]) -> dict[int, _Made]:
+        """For each place the answer of its key: kept, or asked for once and kept."""
+        found: dict[str, _Made] = {}
+        for key in set(keys.values()):
+            entry = None if self._anew else self._cache.get(key)
+            if entry is not None and isinstance(entry.get("answer"), str):
+                found[key] = _Made(entry["answer"], cached=True)
+        missing = list({key: place for place, key in keys.items() if key not in found}.values())
+        for start in range(0, len(missing), BATCH):
+            places = missing[start : start + BATCH]
+            for place, answer in zip(places, ask(places), strict=True):
+                found[keys[place]] = self._keep(keys[place], answer)
+        return {place: found[key] for place, key in keys.items()}
+
+    def _keep(self, key: str, answer: Answer) -> _Made:
+        """What failed may go well another time, so it is not kept."""
+        if isinstance(answer, str):
+            try:
+                self._cache.put(key, {"answer": answer})
+            except StoreError as error:
+                # It costs the memory, not the answer.
+                return _Made(answer, unkept=f"What was written is not kept: {error}")
+        return _Made(answer)
+
+    def _settled(self, wanted: Wanted, caption: _Made, rewritten: _Made | None) -> Sentence | ItemError:
+        if isinstance(caption.answer, ItemError):
+            return caption.answer
+        failed = next(
+            (each.answer for each in (caption, rewritten) if each and isinstance(each.answer, Exception)), None
+        )
+        if failed is not None and self._strict:
+            raise failed
+        notes = dict.fromkeys(each.unkept for each in (caption, rewritten) if each and each.unkept)
+        about: dict[str, JsonValue] = {
+            "sentence": wanted.text,
+            "caption": None,
+            "captioner": None if wanted.picture is None else self.captioner().name,
+            "rewriter": None,
+            "cached": caption.cached and rewritten is not None and rewritten.cached,
+        }
+        if isinstance(caption.answer, WritingError) or rewritten is None:
+            notes[f"No caption: {failed} The query's text is searched alone."] = None
+            return Sentence(wanted.text, about | {"captioner": None}, tuple(notes))
+        about["caption"] = caption.answer
+        if isinstance(rewritten.answer, str):
+            about |= {"sentence": rewritten.answer, "rewriter": self.rewriter().name}
+        else:
+            about["sentence"] = joined(Change(caption.answer, wanted.text))
+            notes[f"Not rewritten: {failed} Caption and text are searched side by side."] = None
+        return Sentence(str(about["sentence"]), about, tuple(notes))

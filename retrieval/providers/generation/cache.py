@@ -1,0 +1,116 @@
+"""Drawings kept on disk by what they were made from, so that none is drawn twice.
+
+    KEY-DIGEST.png ...   the pictures, each named by its content
+    KEY.json             written last: what was asked, what failed, and the pictures' features by embedder
+
+A key is a digest of everything a drawing depends on. Files are written aside and renamed, and none that another entry
+names is overwritten with something else, so that readers, writers and kills at any moment leave whole entries or none.
+
+What this module does not know: generators, embedders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.files.atomic import atomic_write, file_digest
+from indexer.types import JsonValue
+from retrieval.providers.cache import Entries, cache_folder, digest_of, evened
+from retrieval.scoring import Vector
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+DIGITS = 16
+"""Of a picture's digest, in its name."""
+
+
+def default_folder() -> Path:
+    """`underdrawing/drawings` in the user's cache folder."""
+    return cache_folder("drawings")
+
+
+def key_of(reference: str, text: str, identity: Mapping[str, JsonValue]) -> str:
+    """The key of a drawing.
+
+    Args:
+        reference: A digest of the reference.
+        text: The sentence; white space is evened out.
+        identity: What the generator says its drawings depend on.
+    """
+    return digest_of([reference, evened(text), dict(identity)])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A kept drawing.
+
+    Attributes:
+        pictures: The files.
+        failed: Why pictures are missing, or None.
+        features: By an embedder's digest, the mean feature of the pictures.
+    """
+
+    pictures: tuple[Path, ...]
+    failed: str | None
+    features: Mapping[str, Vector]
+
+
+class DrawingCache:
+    """One folder of drawings, shared by any number of processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._manifests = Entries(folder)
+
+    def get(self, key: str) -> Entry | None:
+        """The entry of that key; None where there is none, or a damaged one, which is drawn again."""
+        found = self._manifests.get(key)
+        if found is None:
+            return None
+        try:
+            pictures = tuple(self._manifests.path(key).with_name(name) for name in found["pictures"])
+            features = {digest: np.asarray(row, np.float32) for digest, row in found["features"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        if not all(_is_whole(picture) for picture in pictures):
+            return None
+        return Entry(pictures, found.get("failed"), features)
+
+    def put(self, key: str, images: tuple[Image, ...], failed: str | None, asked: Mapping[str, Any]) -> Entry:
+        """Keep a drawing.
+
+        Raises:
+            StoreError: The folder cannot be written.
+        """
+        names = []
+        for image in images:
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            name = f"{key}-{hashlib.sha256(buffer.getvalue()).hexdigest()[:DIGITS]}.png"
+            atomic_write(self._manifests.path(key).with_name(name), buffer.getvalue())
+            names.append(name)
+        self._manifests.put(key, {"asked": asked, "pictures": names, "failed": failed, "features": {}})
+        return Entry(tuple(self._manifests.path(key).with_name(name) for name in names), failed, {})
+
+    def add_feature(self, key: str, digest: str, feature: Vector) -> None:
+        """Keep the feature of an entry's pictures; nothing happens where the entry is gone or damaged."""
+        found = self._manifests.get(key)
+        if found is not None and isinstance(found.get("features"), dict):
+            found["features"][digest] = [float(value) for value in feature]
+            self._manifests.put(key, found)
+
+
+def _is_whole(picture: Path) -> bool:
+    try:
+        return picture.stem.endswith("-" + file_digest(picture)[:DIGITS])
+    except OSError:
+        return False

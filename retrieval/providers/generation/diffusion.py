@@ -1,0 +1,320 @@
+"""Pseudo-targets by any diffusers pipeline whose text encoders can read words given as vectors.
+
+Each text encoder of the pipeline has an inversion of its own (CIG: Wang et al., CVPR 2025). The reference's feature
+becomes a word of that encoder; the prompt is read with the word in its place; the pipeline draws. The reference's
+pixels never reach the denoiser.
+
+    StableDiffusionPipeline        one text encoder, its last hidden states
+    StableDiffusionXLPipeline      two text encoders: their penultimate hidden states side by side, and the second's
+                                   projected vector
+    LatentConsistencyModelPipeline as the first, guidance embedded in the denoiser
+
+Turbo and Lightning variants are the same classes with few steps and no guidance.
+
+What this module does not know: collections, caches, how drawings are searched with.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.embed.devices import AUTO, settled_device
+from indexer.embed.loading import loading
+from indexer.embed.textual_inversion import Inversion, WordReader, load_inversion
+from indexer.errors import CallError, GeneratorError, MissingExtraError, ModelError
+from indexer.files.atomic import file_digest
+from indexer.types import JsonValue
+from retrieval.providers.generation.pipelines import load_pipeline, quietly
+from retrieval.providers.generation.protocol import Drawing, DrawOptions, Sketch
+from retrieval.providers.generation.spec import SPEC, GeneratorSpec, WordSource
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+__all__ = ["GeneratorSpec", "PseudoTargetGenerator", "WordSource"]
+
+BLACK = 10 / 255
+"""CIG's own gate: a picture whose mean is at most this is taken for a failure."""
+
+
+class PseudoTargetGenerator:
+    """A diffusers pipeline that draws what a reference and a sentence mean.
+
+    Args:
+        pipeline: Loaded, with a text encoder.
+        spec: Its inversions and defaults.
+        inversions: One for each text encoder.
+        name: What it was asked for by.
+        digest: Of its weights.
+
+    Raises:
+        ModelError: The pipeline has no text encoder or no UNet, or an inversion does not fit its encoder.
+    """
+
+    def __init__(
+        self, pipeline: Any, spec: GeneratorSpec, inversions: Sequence[Inversion], *, name: str, digest: str
+    ) -> None:
+        encoders = [(e, t) for e, t in _text_encoders(pipeline) if e is not None]
+        if not encoders:
+            raise ModelError(
+                f"{name} is a {type(pipeline).__name__} without a text encoder, so it cannot read a pseudo-word.",
+                "Use a text-to-image pipeline, such as Stable Diffusion.",
+            )
+        if getattr(pipeline, "unet", None) is None:
+            raise ModelError(
+                f"{name} is a {type(pipeline).__name__} without a UNet.",
+                "Use a pipeline of the families Stable Diffusion 1, 2 or XL.",
+            )
+        if len(inversions) != len(encoders):
+            raise ModelError(
+                f"{name} has {len(encoders)} text encoders and {len(inversions)} inversions; each needs its own."
+            )
+        self.name = name
+        self._pipeline = pipeline
+        self._spec = spec
+        self._inversions = tuple(inversions)
+        self._encoders = [encoder for encoder, _ in encoders]
+        self._readers = [
+            # A tokenizer that knows no limit says 10^30.
+            WordReader(
+                encoder.get_input_embeddings(),
+                tokenizer,
+                min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings)),
+                spec.pad_token,
+            )
+            for encoder, tokenizer in encoders
+        ]
+        for reader, inversion in zip(self._readers, self._inversions, strict=True):
+            if reader.word_dim != inversion.config.word_dim:
+                raise ModelError(
+                    f"An inversion of {name} makes words of {inversion.config.word_dim} numbers; "
+                    f"its text encoder reads {reader.word_dim}."
+                )
+        self._digest = digest
+        pipeline.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def load(
+        cls, source: str | Path, spec: GeneratorSpec | None = None, *, device: str = AUTO, dtype: str = "float32"
+    ) -> PseudoTargetGenerator:
+        """A generator by bundled name, folder or hub id.
+
+        Args:
+            source: `bundled:NAME`, a diffusers folder, or a hub id (fetched on first use).
+            spec: Over the one in the folder; needed where there is none.
+            device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+            dtype: `float32`, `bfloat16` or `float16` (not on a CPU).
+
+        Raises:
+            MissingExtraError: diffusers is not installed.
+            ModelError: There is no pipeline there, or it does not fit.
+            UnknownNameError: No bundled generator of that name.
+        """
+        try:
+            import diffusers
+        except ImportError:
+            raise MissingExtraError("diffusers", "generate", "Drawing pseudo-targets") from None
+        import torch
+
+        device = settled_device(device)
+        if dtype == "float16" and device == "cpu":
+            raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+        if isinstance(source, str) and source.startswith("bundled:"):
+            from indexer.bundled import generator_folder
+
+            place: str | Path = generator_folder(source.removeprefix("bundled:"))
+        else:
+            place = source
+        folder = Path(place)
+        if spec is None:
+            if not folder.is_dir():
+                raise ModelError(
+                    f"{source} needs to be told the inversions of its text encoders.",
+                    f"Name a folder with {SPEC}, or give a GeneratorSpec.",
+                )
+            spec = GeneratorSpec.read(folder)
+        with loading():
+            pipeline = load_pipeline(place, diffusers)
+        inversions = [
+            load_inversion(folder / each.inversion if (folder / each.inversion).exists() else each.inversion)
+            for each in spec.words
+        ]
+        digest = _weights_digest(folder) if folder.is_dir() else str(source)
+        # Moved after loading: what the loader calls its dtype depends on the release.
+        with loading(), quietly():
+            pipeline = pipeline.to(device, getattr(torch, dtype))
+        return cls(pipeline, spec, inversions, name=str(source), digest=digest)
+
+    @property
+    def feature_models(self) -> Sequence[tuple[str, bool]]:
+        """See `Generator.feature_models`."""
+        return [
+            (source.model, inversion.config.normalized)
+            for source, inversion in zip(self._spec.words, self._inversions, strict=True)
+        ]
+
+    @functools.cached_property
+    def defaults(self) -> DrawOptions:
+        """See `Generator.defaults`."""
+        unet_size = int(self._pipeline.unet.config.sample_size * self._pipeline.vae_scale_factor)
+        return DrawOptions(
+            steps=self._spec.steps,
+            guidance=self._spec.guidance,
+            size=self._spec.size or unet_size,
+            negative=self._spec.negative,
+        )
+
+    def identity(self, options: DrawOptions) -> Mapping[str, JsonValue]:
+        """See `Generator.identity`."""
+        settled = options.over(self.defaults)
+        return {
+            "generator": self._digest,
+            "words": [[each.model, own.digest] for each, own in zip(self._spec.words, self._inversions, strict=True)],
+            "template": self._spec.template,
+            "scheduler": type(self._pipeline.scheduler).__name__,
+            "dtype": str(self._pipeline.dtype),
+            # Left out where they change nothing, so that what was cached before they were options is still found.
+            **({} if self._spec.pad_token is None else {"pad_token": self._spec.pad_token}),
+            **({"retries": self._spec.retries} if self._spec.retries else {}),
+            **asdict(settled),
+        }
+
+    def draw(self, sketches: Sequence[Sketch], options: DrawOptions) -> list[Drawing]:
+        """See `Generator.draw`. All images of the call are one batch; black ones are generated again, alone."""
+        if not sketches:
+            return []
+        settled = options.over(self.defaults)
+        drawings = self._draw(sketches, settled)
+        for attempt in range(1, self._spec.retries + 1):
+            failed = [place for place, drawing in enumerate(drawings) if drawing.failed]
+            if not failed:
+                break
+            again = self._draw([sketches[place] for place in failed], replace(settled, seed=settled.seed + attempt))
+            for place, drawing in zip(failed, again, strict=True):
+                if len(drawing.images) > len(drawings[place].images):
+                    drawings[place] = drawing
+        return drawings
+
+    def _draw(self, sketches: Sequence[Sketch], settled: DrawOptions) -> list[Drawing]:
+        import torch
+
+        guided = (settled.guidance or 0) > 1
+        noise, sources = self._noise(len(sketches), settled)
+        try:
+            with torch.inference_mode():
+                images = self._pipeline(
+                    **self._conditions(sketches, settled, guided),
+                    num_images_per_prompt=settled.images,
+                    num_inference_steps=settled.steps,
+                    guidance_scale=settled.guidance,
+                    height=settled.size,
+                    width=settled.size,
+                    latents=noise,
+                    generator=sources,
+                    output_type="np",
+                ).images
+        except (RuntimeError, MemoryError, ValueError) as error:  # on a CPU, lack of memory is a plain RuntimeError
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise GeneratorError(
+                f"{self.name} failed on {len(sketches)} x {settled.images} pictures of {settled.size} pixels: {reason}",
+                "For want of memory, draw fewer at once or smaller, or use another device.",
+            ) from error
+        return [_drawing(own) for own in np.split(np.asarray(images, np.float32), len(sketches))]
+
+    def _noise(self, sketches: int, options: DrawOptions) -> tuple[torch.Tensor, list[torch.Generator]]:
+        """What pictures start from, and where schedulers that add noise on the way (LCM, ancestral) take it from.
+
+        It is the same for picture n of every sketch, so that nothing depends on the batch.
+        """
+        import torch
+
+        side = (options.size or 0) // self._pipeline.vae_scale_factor
+        shape = (self._pipeline.unet.config.in_channels, side, side)
+        sources = [
+            torch.Generator("cpu").manual_seed(options.seed * 1_000 + number)
+            for _ in range(sketches)
+            for number in range(options.images)
+        ]
+        noise = torch.stack([torch.randn(shape, generator=source) for source in sources])
+        return noise.to(self._pipeline.device, self._pipeline.dtype), sources
+
+    def _conditions(self, sketches: Sequence[Sketch], options: DrawOptions, guided: bool) -> dict[str, Any]:
+        """The pipeline's conditioning: prompt embeddings, and those of the negative where it is guided."""
+        words = [
+            inversion.words(np.stack([sketch.features[place] for sketch in sketches]))
+            for place, inversion in enumerate(self._inversions)
+        ]
+        texts = [sketch.text for sketch in sketches]
+        wide = hasattr(self._pipeline, "text_encoder_2")
+        states, pooled = self._read(self._spec.template, texts, words, wide)
+        conditions: dict[str, Any] = {"prompt_embeds": states}
+        if wide:
+            conditions["pooled_prompt_embeds"] = pooled
+        if guided and type(self._pipeline).__name__ != "LatentConsistencyModelPipeline":
+            if wide and not options.negative and self._pipeline.config.get("force_zeros_for_empty_prompt", False):
+                states, pooled = states * 0, pooled * 0
+            else:
+                states, pooled = self._read("{text}", [options.negative or ""] * len(texts), None, wide)
+            conditions["negative_prompt_embeds"] = states
+            if wide:
+                conditions["negative_pooled_prompt_embeds"] = pooled
+        return conditions
+
+    def _read(self, template: str, texts: Sequence[str], words: Any, wide: bool) -> tuple[Any, Any]:
+        """Hidden states (n, length, width) of all encoders side by side, and the last encoder's projected vector."""
+        import torch
+
+        device = self._pipeline.device
+        states, pooled = [], None
+        for place, (encoder, reader) in enumerate(zip(self._encoders, self._readers, strict=True)):
+            tokens, places = reader.tokenise(template, texts)
+            own = torch.from_numpy(words[place]) if words is not None else torch.zeros(len(texts), reader.word_dim)
+            with reader.reading(places.to(device), own.to(device)):
+                output = encoder(tokens.to(device), output_hidden_states=wide)
+            states.append(output.hidden_states[-2] if wide else output.last_hidden_state)
+            pooled = output[0]
+        return torch.cat(states, -1), pooled
+
+
+def _text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:
+    """Each text encoder with its tokenizer, in the pipeline's order."""
+    pairs = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
+    return [(getattr(pipeline, encoder, None), getattr(pipeline, tokenizer, None)) for encoder, tokenizer in pairs]
+
+
+def _drawing(images: Any) -> Drawing:
+    """(n, height, width, 3) floats in [0, 1] as pictures, without those that failed."""
+    from PIL import Image as PillowImage
+
+    kept: list[Image] = []
+    reasons = []
+    for image in images:
+        if not np.isfinite(image).all():
+            reasons.append("not a number")
+        elif image.mean() <= BLACK:
+            reasons.append("black")
+        else:
+            kept.append(PillowImage.fromarray((image * 255).round().astype(np.uint8)))
+    if not reasons:
+        return Drawing(tuple(kept))
+    return Drawing(
+        tuple(kept), f"{len(reasons)} of {len(images)} pictures came out {' or '.join(sorted(set(reasons)))}"
+    )
+
+
+def _weights_digest(folder: Path) -> str:
+    """One digest over all weights and configurations of a pipeline's folder."""
+    import hashlib
+
+    total = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in {".safetensors", ".json"}:
+            total.update(f"{file.relative_to(folder)} {file_digest(file)}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,108 @@
+"""A captioner and a rewriter without weights: captions from a table, caption and change side by side.
+
+    table:FILE     captions by a picture's sha256, its path or its file name, from a JSON object
+    join           "a heart" and "in blue" become "a heart, in blue": what a language model has to beat
+    join:TEMPLATE  the same with a template of one's own, with {caption} and {text}
+
+They need no network and answer the same for ever: for tests and documentation, and for captions that were made
+elsewhere.
+
+What this module does not know: models, torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from indexer.errors import CallError, ItemError, ModelError, WritingError
+from indexer.types import ImageSource, JsonValue
+from retrieval.providers.cache import digest_of
+from retrieval.providers.language.protocol import Answer, Change
+
+TABLE = 'It is a JSON object, such as {"ref.png": "a grey cat"}.'
+JOINED = "{caption}, {text}"
+
+
+class TableCaptioner:
+    """Captions from a table.
+
+    Args:
+        captions: By a picture's sha256 (`indexer.corpus.images.image_digest`), its path as asked, or its file name;
+            looked for in this order.
+        name: What the table is called.
+    """
+
+    def __init__(self, captions: Mapping[str, str], name: str = "table") -> None:
+        self.name = name
+        self._captions = dict(captions)
+
+    @classmethod
+    def load(cls, file: Path) -> TableCaptioner:
+        """Read a JSON object of captions.
+
+        Raises:
+            ModelError: The file cannot be read, or holds something else.
+        """
+        try:
+            table = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"The captions in {file} cannot be read: {error}.", TABLE) from error
+        if not isinstance(table, dict) or not all(isinstance(each, str) and each.strip() for each in table.values()):
+            raise ModelError(f"{file} is no table of captions.", TABLE)
+        return cls(table, f"table:{file}")
+
+    def identity(self) -> Mapping[str, JsonValue]:
+        """The table's content."""
+        return {"captioner": "table", "captions": digest_of(dict(self._captions))}
+
+    def caption(self, pictures: Sequence[ImageSource]) -> list[Answer]:
+        """See `Captioner.caption`; a picture that is not in the table has no caption."""
+        return [self._one(picture) for picture in pictures]
+
+    def _one(self, picture: ImageSource) -> Answer:
+        from indexer.corpus.images import image_digest
+
+        try:
+            names = [image_digest(picture)]
+        except ItemError as error:
+            return error
+        if isinstance(picture, Path):
+            names += [str(picture), picture.name]
+        for name in names:
+            if name in self._captions:
+                return self._captions[name]
+        return WritingError(f"{self.name} has no caption of {names[-1]}.")
+
+
+class JoinRewriter:
+    """Caption and change, put side by side.
+
+    Args:
+        template: With `{caption}` and `{text}`.
+
+    Raises:
+        CallError: The template lacks one of them.
+    """
+
+    def __init__(self, template: str = JOINED) -> None:
+        for name in ("{caption}", "{text}"):
+            if name not in template:
+                raise CallError(f"The template {template!r} lacks {name}.", f"Write one such as {JOINED!r}.")
+        self.name = "join" if template == JOINED else f"join:{template}"
+        self._template = template
+
+    def identity(self) -> Mapping[str, JsonValue]:
+        """The template."""
+        return {"rewriter": "join", "template": self._template}
+
+    def rewrite(self, changes: Sequence[Change]) -> list[Answer]:
+        """See `Rewriter.rewrite`; it always succeeds."""
+        return [joined(each, self._template) for each in changes]
+
+
+def joined(change: Change, template: str = JOINED) -> str:
+    """The template with both in their places; braces in what is put there stay as they are."""
+    before, _, after = template.partition("{caption}")
+    return before.replace("{text}", change.text) + change.caption + after.replace("{text}", change.text)

@@ -1,0 +1,353 @@
+"""What methods need besides the collection's embedder: an inversion that makes words, a generator that draws.
+
+Both are loaded when a method first asks for them. Drawings are kept in a cache, and are drawn aside, so that a query
+with a deadline can be answered without.
+
+What this module does not know: methods, collections, how answers are found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indexer.arguments import finite, flag, require_kinds
+from indexer.embed.devices import AUTO, checked_device
+from indexer.embed.loading import loading
+from indexer.errors import CallError, GeneratorError, StoreError, UnderdrawingError
+from indexer.files.atomic import file_digest
+from indexer.types import ImageSource, Item, JsonValue
+from indexer.vectors.unit import unit_rows
+from retrieval.providers.generation.cache import DrawingCache, default_folder, key_of
+from retrieval.providers.generation.protocol import Drawing, DrawOptions, Generator, Sketch
+from retrieval.scoring import Matrix, Vector
+
+if TYPE_CHECKING:
+    from indexer.embed.base import Embedder
+    from indexer.embed.clip.embedder import ClipEmbedder
+    from indexer.embed.textual_inversion import Inversion
+
+COMPANIONS = {"bundled:emoji-clip": ("bundled:emoji-inversion", "bundled:emoji-generator")}
+"""By embedder, the inversion and the generator that were trained for it and come with the package."""
+
+BATCH = 32
+"""Drawings made at once."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A query's reference, as far as words and drawings need it.
+
+    Attributes:
+        images: The picture, or several drawings of one thing; none where they are not at hand.
+        vector: Their mean vector in the collection's space, (dim,) float32 of unit length.
+        stored: Of a stored document: finds its picture, or None where it has none.
+    """
+
+    images: tuple[ImageSource, ...]
+    vector: Vector
+    stored: Callable[[], tuple[Path, ...]] | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of the pictures' content; of the vector where a stored document is the reference."""
+        if not self.images:
+            return hashlib.sha256(self.vector.astype(np.float16).tobytes()).hexdigest()
+        return " ".join(_image_digest(image) for image in self.images)
+
+    def pictures(self) -> tuple[ImageSource, ...]:
+        """The pictures themselves; for a stored document its own, nothing where it has none."""
+        return self.images if self.images or self.stored is None else self.stored()
+
+
+@dataclass(frozen=True)
+class PseudoTarget:
+    """What became of a drawing.
+
+    Attributes:
+        drawn: The pictures with their mean vector, or None where there are none.
+        about: `path` of the first picture, `paths` of all, `seed`, `steps`, `guidance`, and `cached`: whether it was
+            drawn before. Or None.
+        note: What went wrong, or None.
+    """
+
+    drawn: Reference | None
+    about: Mapping[str, JsonValue] | None = None
+    note: str | None = None
+
+
+class Studio:
+    """Makes words and pseudo-targets for queries.
+
+    Args:
+        inversion: What `load_inversion` takes; None for the one that comes with the embedder.
+        generator: A `Generator`, or what `PseudoTargetGenerator.load` takes; None as above.
+        options: How pictures are drawn.
+        template: What sentences are read in, in place of the inversion's own; with `{word}` once, and `{text}`.
+        cache: The folder where drawings are kept; None for the user's cache folder.
+        regenerate: Draw again what is in the cache.
+        deadline_ms: How long an answer may wait for drawings; None to wait until they are made.
+        device: Where the generator runs: `auto` (a card where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
+    """
+
+    def __init__(
+        self,
+        inversion: str | Path | Inversion | None = None,
+        generator: str | Path | Generator | None = None,
+        options: DrawOptions | None = None,
+        *,
+        template: str | None = None,
+        cache: Path | None = None,
+        regenerate: bool = False,
+        deadline_ms: float | None = None,
+        device: str = AUTO,
+    ) -> None:
+        require_kinds(options=(options, DrawOptions), cache=(cache, str | Path), template=(template, str))
+        flag(regenerate, "regenerate")
+        if deadline_ms is not None and not finite(deadline_ms, "deadline_ms", infinite=True) >= 0:
+            raise CallError(f"The deadline is {deadline_ms} ms; it must not be negative.")
+        if template is not None:
+            from indexer.embed.textual_inversion import check_template
+
+            check_template(template)
+        self._inversion = inversion
+        self._generator = generator
+        self._template = template
+        self._options = options or DrawOptions()
+        self._cache = DrawingCache(cache or default_folder())
+        self._regenerate = regenerate
+        self._deadline_ms = deadline_ms
+        self._device = checked_device(device)
+        self._loaded: dict[str, Embedder] = {}
+        self._drawing: tuple[int, ThreadPoolExecutor] | None = None
+
+    def read(self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]) -> Matrix:
+        """The vectors of sentences read with the words of references: (n, dim) float32, rows of unit length.
+
+        Raises:
+            CallError: The model's text tower reads no words, or there is no inversion for it.
+            ModelError: The inversion cannot be loaded, or does not fit.
+        """
+        tower = self._reading(embedder)
+        inversion = self.inversion(embedder)
+        words = inversion.words(self._features(embedder, references, unit=inversion.config.normalized))
+        return tower.encode_worded(self.template(embedder), texts, words)
+
+    def template(self, embedder: Embedder) -> str:
+        """What sentences are read in; raises as `inversion`."""
+        return self._template or self.inversion(embedder).config.template
+
+    def draw(self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]) -> list[PseudoTarget]:
+        """The pseudo-targets of sentences and references, from the cache or drawn. It never fails.
+
+        What cannot be drawn, or not before the deadline, is missing with a note. What is late is finished in the
+        background and kept for the next time.
+        """
+        work: Future[list[PseudoTarget]] = self._pool.submit(self._draw, embedder, list(texts), list(references))
+        try:
+            return work.result(None if self._deadline_ms is None else self._deadline_ms / 1000)
+        except TimeoutError:
+            note = f"No pseudo-target within {self._deadline_ms:.0f} ms; it is finished in the background and kept."
+            return [PseudoTarget(None, note=note)] * len(texts)
+
+    def inversion(self, embedder: Embedder) -> Inversion:
+        """The inversion for an embedder's text tower.
+
+        Raises:
+            CallError: None was given and none comes with the model.
+            ModelError: It does not fit the tower.
+        """
+        from indexer.embed.textual_inversion import Inversion, load_inversion
+
+        with loading():
+            if not isinstance(self._inversion, Inversion):
+                source = self._inversion if self._inversion is not None else self._companion(embedder.name, 0)
+                self._inversion = load_inversion(source)
+        width = self._reading(embedder).reader.word_dim
+        config = self._inversion.config
+        if (config.feature_dim, config.word_dim) != (embedder.dim, width):
+            raise CallError(
+                f"The inversion turns {config.feature_dim} numbers into words of {config.word_dim}; "
+                f"{embedder.name} has features of {embedder.dim} and words of {width}.",
+                "Use an inversion that was trained for this model: underdrawing train inversion.",
+            )
+        return self._inversion
+
+    def generator(self, embedder: Embedder) -> Generator:
+        """The generator.
+
+        Raises:
+            CallError: None was given and none comes with the model.
+            ModelError: It cannot be loaded.
+            MissingExtraError: diffusers is not installed.
+        """
+        if self._generator is not None and not isinstance(self._generator, str | Path):
+            return self._generator
+        with loading():  # threads that ask at once get one generator; one that cannot be loaded is asked for anew
+            if self._generator is None or isinstance(self._generator, str | Path):
+                from retrieval.providers.generation.diffusion import PseudoTargetGenerator
+
+                source = self._generator if self._generator is not None else self._companion(embedder.name, 1)
+                self._generator = PseudoTargetGenerator.load(source, device=self._device)
+            return self._generator
+
+    def _companion(self, model: str, which: int) -> str:
+        if model not in COMPANIONS:
+            flag = ("--inversion", "--generator")[which]
+            program = ("inversion", "generator")[which]
+            raise CallError(
+                f"No {program} comes with {model}.",
+                f"Give one with {flag}, or train one: underdrawing train {program} CORPUS --out DIR.",
+            )
+        return COMPANIONS[model][which]
+
+    @property
+    def _pool(self) -> ThreadPoolExecutor:
+        # One thread: models are not shared between threads, and drawings of a late call go first. A forked child has
+        # none of its parent's threads, and starts its own.
+        with loading():
+            if self._drawing is None or self._drawing[0] != os.getpid():
+                self._drawing = os.getpid(), ThreadPoolExecutor(1, "underdrawing-draw")
+            return self._drawing[1]
+
+    def _draw(self, embedder: Embedder, texts: list[str], references: list[Reference]) -> list[PseudoTarget]:
+        try:
+            generator = self.generator(embedder)
+            options = self._options.over(generator.defaults)
+            identity = generator.identity(options)
+            keys = [key_of(each.digest, text, identity) for each, text in zip(references, texts, strict=True)]
+            drawn = self._ensure_drawn(generator, options, keys, texts, references, embedder)
+            return [self._settled(embedder, options, key, drawn) for key in keys]
+        except UnderdrawingError as error:
+            return [PseudoTarget(None, note=f"No pseudo-target: {error}")] * len(texts)
+
+    def _ensure_drawn(
+        self,
+        generator: Generator,
+        options: DrawOptions,
+        keys: list[str],
+        texts: list[str],
+        references: list[Reference],
+        embedder: Embedder,
+    ) -> dict[str, str | None]:
+        """Draw what the cache does not have; returns the keys that were drawn, each with the error if there was one."""
+        outcome: dict[str, str | None] = {}
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        missing = [place for key, place in first.items() if self._regenerate or self._cache.get(key) is None]
+        for start in range(0, len(missing), BATCH):
+            places = missing[start : start + BATCH]
+            chosen = [references[place] for place in places]
+            features = [
+                self._features(self._embedder(model, embedder), chosen, unit=unit, own=embedder)
+                for model, unit in generator.feature_models
+            ]
+            sketches = [Sketch(texts[place], tuple(rows[row] for rows in features)) for row, place in enumerate(places)]
+            for place, drawing in zip(places, _halving(generator, sketches, options), strict=True):
+                if isinstance(drawing, GeneratorError):  # it may go well another time, so it is not kept
+                    outcome[keys[place]] = str(drawing)
+                    continue
+                asked = {"text": texts[place], **generator.identity(options)}
+                self._cache.put(keys[place], drawing.images, drawing.failed, asked)
+                outcome[keys[place]] = None
+        return outcome
+
+    def _settled(
+        self, embedder: Embedder, options: DrawOptions, key: str, drawn: Mapping[str, str | None]
+    ) -> PseudoTarget:
+        """The vector of a cached drawing, embedded once for each embedder."""
+        error = drawn.get(key)
+        if error is not None:
+            return PseudoTarget(None, note=f"No pseudo-target: {error}")
+        entry = self._cache.get(key)
+        if entry is None:
+            raise StoreError(f"The drawing {key} in {self._cache.folder} vanished.", "Ask again.")
+        if not entry.pictures:
+            return PseudoTarget(None, note=f"No pseudo-target: {entry.failed}.")
+        about: dict[str, JsonValue] = {
+            "path": str(entry.pictures[0]),
+            "paths": [str(picture) for picture in entry.pictures],
+            "seed": options.seed,
+            "steps": options.steps,
+            "guidance": options.guidance,
+            "cached": key not in drawn,
+        }
+        digest = embedder.fingerprint().digest
+        if digest not in entry.features:
+            rows = embedder.encode_query([Item(image=picture) for picture in entry.pictures])
+            vector = unit_rows(rows.mean(0, keepdims=True))[0]
+            self._cache.add_feature(key, digest, vector)
+        else:
+            vector = entry.features[digest]
+        note = None if entry.failed is None else f"Of the pseudo-target, {entry.failed}."
+        return PseudoTarget(Reference(entry.pictures, vector), about, note)
+
+    def _features(
+        self, embedder: Embedder, references: Sequence[Reference], *, unit: bool, own: Embedder | None = None
+    ) -> Matrix:
+        """The references' features in an embedder's space; their vectors where those are just that."""
+        if unit and (own is None or embedder is own):
+            return np.stack([each.vector for each in references])
+        pictures = [each.pictures() for each in references]
+        if not all(pictures):
+            raise CallError(
+                "A stored vector stands for the reference, and this inversion reads the picture itself; the document "
+                "has none.",
+                "Give the picture with `image` in place of `like`.",
+            )
+        items = [Item(image=image) for own_pictures in pictures for image in own_pictures]
+        if unit:
+            rows = embedder.encode_query(items)
+        else:
+            prepare = embedder.preparer()
+            rows = self._reading(embedder).image_features([prepare(item) for item in items])
+        ends = np.cumsum([len(each) for each in pictures])
+        means = np.stack([own.mean(0) for own in np.split(rows, ends[:-1])])
+        return unit_rows(means) if unit else means
+
+    def _embedder(self, model: str, own: Embedder) -> Embedder:
+        from indexer.embed import load_embedder
+
+        if model == own.name:
+            return own
+        with loading():
+            if model not in self._loaded:
+                self._loaded[model] = load_embedder(model, device=self._device)
+            return self._loaded[model]
+
+    @staticmethod
+    def _reading(embedder: Embedder) -> ClipEmbedder:
+        from indexer.embed.clip.embedder import ClipEmbedder
+
+        if not isinstance(embedder, ClipEmbedder):
+            raise CallError(
+                f"{embedder.name} has no text tower that reads words.",
+                "Use a model of the CLIP family, or another method.",
+            )
+        return embedder
+
+
+def _image_digest(image: ImageSource) -> str:
+    if isinstance(image, Path):
+        return file_digest(image)
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    shape = repr((image.mode, image.size, image.getpalette(), image.info.get("transparency")))
+    return hashlib.sha256(shape.encode() + image.tobytes()).hexdigest()
+
+
+def _halving(generator: Generator, sketches: Sequence[Sketch], options: DrawOptions) -> list[Drawing | GeneratorError]:
+    """Draw a batch; where that fails, its halves, down to single drawings, whose failure is their own."""
+    try:
+        return list(generator.draw(sketches, options))
+    except GeneratorError as error:
+        if len(sketches) == 1:
+            return [error]
+    middle = len(sketches) // 2
+    return _halving(generator, sketches[:middle], options) + _halving(generator, sketches[middle:], options)

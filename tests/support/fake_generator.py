@@ -1,0 +1,60 @@
+"""A generator that draws noise, the same for the same question, and fails where it is told to."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import asdict
+
+import numpy as np
+from PIL import Image
+
+from indexer.errors import GeneratorError
+from retrieval.providers.generation import Drawing, DrawOptions
+
+
+class FakeGenerator:
+    """See the module.
+
+    Attributes:
+        calls: The texts of each call of `draw` that drew.
+        most: More sketches than this do not fit.
+        poison: A text that cannot be drawn.
+        black: A text whose drawings come out black.
+        held: Cleared, it makes `draw` wait.
+    """
+
+    name = "fake"
+
+    def __init__(self, model, unit=True):
+        self.feature_models = [(model, unit)]
+        self.defaults = DrawOptions(steps=1, guidance=1.0, size=16)
+        self.version = "one"
+        self.calls, self.features = [], []
+        self.most, self.poison, self.black = 1000, None, None
+        self.held = threading.Event()
+        self.held.set()
+
+    def identity(self, options):
+        return {"generator": self.version, **asdict(options.over(self.defaults))}
+
+    def draw(self, sketches, options):
+        self.held.wait()
+        texts = [sketch.text for sketch in sketches]
+        if len(sketches) > self.most or self.poison in texts:
+            raise GeneratorError("The fake is full.", "Draw less.")
+        self.calls.append(texts)
+        self.features += [sketch.features[0] for sketch in sketches]
+        return [self._drawing(sketch, options.over(self.defaults)) for sketch in sketches]
+
+    def _drawing(self, sketch, options):
+        if sketch.text == self.black:
+            return Drawing((), f"{options.images} of {options.images} pictures came out black")
+        return Drawing(tuple(picture_of(sketch, options, number) for number in range(options.images)))
+
+
+def picture_of(sketch, options, number):
+    """Noise that follows the text, the reference's strongest feature, the seed and the number."""
+    told = f"{sketch.text}|{int(np.argmax(sketch.features[0]))}|{options.seed}|{number}"
+    rng = np.random.default_rng(list(hashlib.sha256(told.encode()).digest()))
+    return Image.fromarray(rng.integers(0, 256, (options.size, options.size, 3), np.uint8))
