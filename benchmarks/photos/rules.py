@@ -1,4 +1,4 @@
-"""Composed queries on product photos, by rule from what a shop says of its products: who may ask what, and what is right.
+"""Composed queries on product photos, by rule from what a shop says of its products.
 
 Three kinds of query, each a photo and a sentence:
 
@@ -57,7 +57,9 @@ NEAR: Mapping[str, frozenset[str]] = {
 UNASKED = frozenset({"", "na", "multi", "metallic", "skin"})
 """Color fields that name no color to ask for."""
 SHADES = frozenset({"dark", "light", "pale", "deep", "bright"})
-_MORE = "gray navy multicolor multicolored multicoloured violet indigo aqua ivory wine plum crimson coral fuchsia golden"
+_MORE = (
+    "gray navy multicolor multicolored multicoloured violet indigo aqua ivory wine plum crimson coral fuchsia golden"
+)
 COLOR_WORDS = frozenset(
     {word for color in {*NEAR, *UNASKED, "multi"} for word in color.split()} - {"off", "sea", "na", "skin", ""}
 ) | frozenset(_MORE.split())
@@ -281,9 +283,7 @@ def _query(
     sentences = SENTENCES[kind]
     sentence = sentences[_number(f"{reference.id} {said}") % len(sentences)]
     aside = {each.id for each in neutral} - {reference.id, *targets}
-    return RuleQuery(
-        kind, reference.id, sentence.format(said), color, tuple(sorted(targets)), tuple(sorted(aside))
-    )
+    return RuleQuery(kind, reference.id, sentence.format(said), color, tuple(sorted(targets)), tuple(sorted(aside)))
 
 
 def _picked(reference: Product, asked: str) -> bool:

@@ -22,7 +22,7 @@ def model_folder(name: str) -> Path:
     Raises:
         UnknownNameError: There is none of that name; it lists those there are.
     """
-    return _folder("model", name, "open_clip_config.json", "preprocessor_config.json")
+    return _folder("model", name, "open_clip_config.json", "preprocessor_config.json", "connectors.json")
 
 
 def inversion_folder(name: str) -> Path:

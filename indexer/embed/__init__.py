@@ -20,13 +20,14 @@ class ModelFamily(HelpfulEnum):
     OPEN_CLIP = "open_clip"
     MLLM = "mllm"
     BRIDGE = "bridge"
+    PHOTO = "photo"
     ST = "st"
     FAKE = "fake"
 
 
 EXAMPLES = (
     "bundled:emoji-clip, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:/a/folder, mllm:Qwen/Qwen3-VL-Embedding-2B, "
-    "mllm:/a/folder, bridge:/a/folder, st:/a/folder, fake:64"
+    "mllm:/a/folder, bridge:/a/folder, photo:/a/folder, st:/a/folder, fake:64"
 )
 
 
@@ -41,11 +42,11 @@ def load_embedder(
 
     Args:
         name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`,
-            `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `bridge:FOLDER` (what `train bridge` made), `st:FOLDER` or
-            `st:HUB_ID` (sentence-transformers), `fake:DIM`. Options may stand behind the name of an `mllm`, such as
-            `?dim=512`; `indexer/embed/mllm/spec.py` has them. One of the CLIP family may end in `?draft=N`: JPEGs are
-            decoded at a fraction of their size where the short side stays N times the model's. Large photographs
-            decode several times faster, to vectors a little other.
+            `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `bridge:FOLDER` (what `train bridge` made), `photo:FOLDER` (what
+            `train photo` made), `st:FOLDER` or `st:HUB_ID` (sentence-transformers), `fake:DIM`. Options may stand
+            behind the name of an `mllm`, such as `?dim=512`; `indexer/embed/mllm/spec.py` has them. One of the CLIP
+            family may end in `?draft=N`: JPEGs are decoded at a fraction of their size where the short side stays N
+            times the model's. Large photographs decode several times faster, to vectors a little other.
         dtype: Arithmetic of the forward pass.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `auto` takes a card where there is one.
         preprocessing: What is done to pictures first; part of the fingerprint.
@@ -86,16 +87,7 @@ def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embed
                 raise CallError(f"{name!r}: the fake's dimension is a number.", "Write fake:64.")
             return FakeEmbedder(int(rest))
         case ModelFamily.BUNDLED:
-            from indexer.bundled import model_folder
-
-            folder = model_folder(rest)
-            if (folder / "open_clip_config.json").exists():
-                from indexer.embed.clip.embedder import ClipEmbedder
-
-                return ClipEmbedder.from_folder(folder, name=name, dtype=dtype, device=device)
-            from indexer.embed.mllm.embedder import MllmEmbedder
-
-            return MllmEmbedder.load(str(folder), name=name, dtype=dtype, device=device)
+            return _bundled(rest, name, dtype, device)
         case ModelFamily.MLLM:
             from indexer.embed.mllm.embedder import MllmEmbedder
 
@@ -104,6 +96,10 @@ def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embed
             from indexer.embed.bridge.embedder import BridgeEmbedder
 
             return BridgeEmbedder.load(Path(rest), load_embedder, name=name, dtype=dtype, device=device)
+        case ModelFamily.PHOTO:
+            from indexer.embed.photo.embedder import PhotoEmbedder
+
+            return PhotoEmbedder.load(Path(rest), name=name, dtype=dtype, device=device)
         case ModelFamily.ST:
             from indexer.embed.sentence_transformers import SentenceTransformersEmbedder
 
@@ -120,6 +116,23 @@ def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embed
                     f"Write one of: {EXAMPLES}. `underdrawing doctor --models` lists what open_clip knows.",
                 )
             return ClipEmbedder.from_pretrained(architecture, tag, name=name, dtype=dtype, device=device)
+
+
+def _bundled(rest: str, name: str, dtype: Dtype, device: str) -> Embedder:
+    from indexer.bundled import model_folder
+
+    folder = model_folder(rest)
+    if (folder / "open_clip_config.json").exists():
+        from indexer.embed.clip.embedder import ClipEmbedder
+
+        return ClipEmbedder.from_folder(folder, name=name, dtype=dtype, device=device)
+    if (folder / "connectors.json").exists():
+        from indexer.embed.photo.embedder import PhotoEmbedder
+
+        return PhotoEmbedder.load(folder, name=name, dtype=dtype, device=device)
+    from indexer.embed.mllm.embedder import MllmEmbedder
+
+    return MllmEmbedder.load(str(folder), name=name, dtype=dtype, device=device)
 
 
 def _drafted(name: str, embedder: Embedder) -> Embedder:

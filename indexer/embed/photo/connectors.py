@@ -64,9 +64,7 @@ class Layer(nn.Module):
         shown = None if mask is None else mask[:, None, None]
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=shown)
         states = states + self.dropout(self.mixed(mixed.transpose(1, 2).reshape(count, places, width)))
-        found: Tensor = states + self.dropout(
-            self.outer(nn.functional.gelu(self.inner(self.norm_inner(states))))
-        )
+        found: Tensor = states + self.dropout(self.outer(nn.functional.gelu(self.inner(self.norm_inner(states)))))
         return found
 
 

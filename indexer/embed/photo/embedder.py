@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.corpus.reasons import Reason, refusal
-from indexer.embed.inversion import WordReader
+from indexer.reasons import Reason, refusal
+from indexer.embed.base import Dtype, Embedder, Fingerprint, Prepared
+from indexer.embed.bridge.text_model import Pooling, TextModel
 from indexer.embed.model_files import read_json
 from indexer.embed.photo.image_encoder import SIZE, ImageEncoder
 from indexer.embed.preprocess import ImagePreprocess, ResizeMode
-from indexer.embed.protocol import Dtype, Embedder, Fingerprint, Prepared
 from indexer.embed.several import image_arrays, mean_of_several
-from indexer.embed.text_model import Pooling, TextModel
+from indexer.embed.textual_inversion import WordReader
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError, MissingExtraError, ModelError, first_line
-from indexer.files import atomic_path, atomic_write
+from indexer.files.atomic import atomic_path, atomic_write
 from indexer.types import ImageSource, Item, Modality, Role, Vectors
-from indexer.vectors import unit_rows
+from indexer.vectors.unit import unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -196,7 +196,7 @@ class PhotoEmbedder(Embedder):
         ):
             rows = [row for row, each in enumerate(prepared) if kind in each.arrays]
             if rows:
-                shares = [share if len(prepared[row].arrays) > 1 and _fused(prepared[row]) else 1.0 for row in rows]
+                shares = [share if prepared[row].modality is Modality.FUSED else 1.0 for row in rows]
                 found = encode([prepared[row] for row in rows])
                 vectors[rows] += np.asarray(shares, np.float32)[:, None] * found
         return unit_rows(vectors)
@@ -285,10 +285,6 @@ def _pixels(image: ImageSource) -> npt.NDArray[np.uint8]:
     return PREPROCESS.pixels(decode_image(image))
 
 
-def _fused(prepared: Prepared) -> bool:
-    return prepared.modality is Modality.FUSED
-
-
 @dataclass(frozen=True)
 class _Tokenizer:
     """The text model's tokenizer under the names that `WordReader` asks for; its padding is the id 0."""
@@ -359,5 +355,3 @@ def save_photo_model(folder: Path, spec: PhotoSpec, connectors: Connectors) -> N
     halved = {name: each.to(torch.float16).contiguous().cpu() for name, each in connectors.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(halved, temporary)
-
-

