@@ -32,6 +32,7 @@ OTHERS = {
     "benchmarks/recipes/emoji-gme.json": "what `emoji-gme` is trained with",
     "benchmarks/recipes/emoji-inversion-first.json": "the inversion that the first generator started from",
     "benchmarks/recipes/emoji-gme-first.json": "the model that `emoji-gme` started from",
+    "benchmarks/recipes/photo-clip.json": "what the photo model is trained with",
     "benchmarks/recipes/emoji-synthesised.jsonl": "138 records that `synthesize` made of the corpus with SmolLM2-135M",
     "benchmarks/results/bridges.json": "measured: the connectors of bridges",
     "benchmarks/results/compose.json": "measured: what pseudo-targets bring and cost",

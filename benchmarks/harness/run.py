@@ -238,7 +238,7 @@ def asked(query: JudgedQuery, protocol: Protocol, files: Mapping[str, Path] | No
     assert reference is not None
     exclude = (reference,) if protocol.reference is Reference.REMOVED else ()
     own = query.query if files is None else replace(query.query, like=None, image=files[reference])
-    return replace(query, query=own, exclude=exclude)
+    return replace(query, query=own, exclude=(*query.exclude, *exclude))
 
 
 def spread(queries: Sequence[JudgedQuery], limit: int) -> list[JudgedQuery]:

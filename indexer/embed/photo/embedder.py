@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.reasons import Reason, refusal
 from indexer.embed.base import Dtype, Embedder, Fingerprint, Prepared
 from indexer.embed.bridge.text_model import Pooling, TextModel
 from indexer.embed.model_files import read_json
@@ -34,6 +33,7 @@ from indexer.embed.textual_inversion import WordReader
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError, MissingExtraError, ModelError, first_line
 from indexer.files.atomic import atomic_path, atomic_write
+from indexer.reasons import Reason, refusal
 from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors.unit import unit_rows
 

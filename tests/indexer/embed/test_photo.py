@@ -98,7 +98,13 @@ def test_features_are_means_over_a_grid() -> None:
 
 def test_one_item_is_a_batch_of_one(model: PhotoEmbedder) -> None:
     first, second = pictures(2)
-    items = [Item(text="a dog"), Item(image=first), Item(text="a dog " * 200), Item(image=second, text="red"), Item(text="é")]
+    items = [
+        Item(text="a dog"),
+        Item(image=first),
+        Item(text="a dog " * 200),
+        Item(image=second, text="red"),
+        Item(text="é"),
+    ]
     together = model.encode_query(items)
     alone = np.concatenate([model.encode_document([item]) for item in items])
     assert together.shape == (5, 24)
@@ -174,7 +180,9 @@ def test_other_frozen_models_are_refused(folder: Path, tmp_path: Path) -> None:
         changed = shutil.copytree(folder, tmp_path / key)
         values = json.loads((changed / CONFIG).read_text())
         (changed / CONFIG).write_text(json.dumps(values | {key: "0" * 64}))
-        with pytest.raises(ModelError, match=rf"installed {what} is not what these connectors were trained with.*pip inst"):
+        with pytest.raises(
+            ModelError, match=rf"installed {what} is not what these connectors were trained with.*pip inst"
+        ):
             load_embedder(f"photo:{changed}")
 
 
