@@ -52,19 +52,19 @@ docs: install-test  ## the site, into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: install-test  ## speed of searching and indexing beside raw FAISS and the raw encoder; half an hour
-	$(BIN)/python -m benchmarks.speed_search --json benchmarks/results/speed-search.json --plot docs/speed.png
-	$(BIN)/python -m benchmarks.speed_index --json benchmarks/results/speed-index.json
+	$(BIN)/python -m benchmarks.speed_search --json benchmarks/results/speed/search.json --plot docs/speed.png
+	$(BIN)/python -m benchmarks.speed_index --json benchmarks/results/speed/index.json
 
 bench-peers: $(BIN)/python  ## searching beside LanceDB, Chroma, milvus-lite, usearch and FAISS, in an environment of their own
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear $(VENV)-peers
 	$(BIN)/uv pip install --quiet --python $(VENV)-peers --editable '.[$(FAISS),peers]'
-	$(VENV)-peers/bin/python -m benchmarks.speed_search --part peers --rows 50000 --dim 128 --turns 20 --json benchmarks/results/speed-search.json
+	$(VENV)-peers/bin/python -m benchmarks.speed_search --part peers --rows 50000 --dim 128 --turns 20 --json benchmarks/results/speed/search.json
 
 lowest: $(BIN)/python  ## the tests on the oldest releases that pyproject.toml admits
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv venv --quiet --clear $(VENV)-lowest
-	$(BIN)/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable '.[$(FAISS),test]'
+	$(BIN)/uv venv --quiet --seed --clear $(VENV)-lowest
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(VENV)-lowest --resolution lowest-direct --editable '.[$(FAISS),test]'
 	$(VENV)-lowest/bin/python -m pytest
 
 fix: install-test  ## mend what ruff can mend

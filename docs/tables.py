@@ -15,8 +15,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 
 def methods() -> str:
     """EmojiCIR's table and how to repeat it."""
-    told = json.loads((RESULTS / "emojicir-test.json").read_text(encoding="utf-8"))["results"]
-    told.append(json.loads((RESULTS / "emojicir-joint.json").read_text(encoding="utf-8")))
+    told = [_read(f"emojicir/bundled-emoji-clip/{name}.json") for name in _METHODS]
     names = list(told[0]["measures"])
     best = {name: max(each["measures"][name]["value"] for each in told) for name in names}
     lines = ["| method | what it does | " + " | ".join(names) + " |", "| --- | --- |" + " ---: |" * len(names)]
@@ -32,18 +31,16 @@ def methods() -> str:
     first = told[0]
     return "\n".join([
         f"EmojiCIR's test split: {first['queries']:,} queries of ten families (skin tone, gender, hair, role, "
-        "expression, colour, clock, direction, moon phase, style) against all 10,577 drawings, by pixels alone; the "
+        "expression, color, clock, direction, moon phase, style) against all 10,577 drawings, by pixels alone; the "
         "reference is removed; no target was trained on. Percent, macro over families, with half the 95 % bootstrap "
-        "interval. Weights were tuned on the validation split and are stored with their curves. `joint` is "
-        f"`{told[-1]['model']}`, all others are `{first['model']}`; both were trained on the same drawings.",
+        "interval. Weights were tuned on the validation split and are stored with their curves. The model is "
+        f"`{first['model']}`.",
         "",
         *lines,
         "",
         "```console",
         "python -m benchmarks.emojicir --sweep                                   # tunes the weights, on validation",
-        "python -m benchmarks.emojicir --split test --table --json benchmarks/results/emojicir-test.json",
-        "python -m benchmarks.emojicir --split test --method joint --model bundled:emoji-gme \\",
-        "    --json benchmarks/results/emojicir-joint.json",
+        "python -m benchmarks.emojicir --split test --table --results benchmarks/results",
         "```",
     ])  # fmt: skip
 
@@ -51,37 +48,43 @@ def methods() -> str:
 def mixed() -> str:
     """A mixed collection, by model and by way of comparing, and how to repeat it."""
     lines = [
-        "| model | `--centre` | nDCG@10 | text queries | picture queries | held-out concepts | R@10 | "
-        "share of text / image / both, asked by text | asked by a picture |",
+        "| model | `--center` | nDCG@10 | text queries | image queries | held-out concepts | R@10 | "
+        "share of text / image / both, asked by text | asked by an image |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for file in sorted(RESULTS.glob("mixed*.json"), key=lambda each: (len(each.name), each.name)):
-        told = json.loads(file.read_text(encoding="utf-8"))
-        for way, parts in told["measures"].items():
-            everything = parts["all"]["nDCG@10"]
-            half = 50 * (everything["interval_95"][1] - everything["interval_95"][0])
-            cells = [f"{100 * everything['value']:.1f} ± {half:.1f}"]
+    for folder in sorted((RESULTS / "mixed").iterdir(), reverse=True):
+        for way in ("off", "means", "on"):
+            told = _read(f"mixed/{folder.name}/sum-{way}.json")
+            ndcg, aspects = told["measures"]["nDCG@10"], told["aspects"]
+            half = 50 * (ndcg["interval_95"][1] - ndcg["interval_95"][0])
+            cells = [f"{100 * ndcg['value']:.1f} ± {half:.1f}"]
             for part in ("text queries", "image queries", "held-out concepts"):
-                cells.append(f"{100 * parts[part]['nDCG@10']['value']:.1f}")
-            cells.append(f"{100 * parts['all']['R@10']:.1f}")
+                cells.append(f"{100 * aspects[part]['nDCG@10']:.1f}")
+            cells.append(f"{100 * told['measures']['R@10']['value']:.1f}")
             for part in ("text queries", "image queries"):
-                cells.append(" / ".join(f"{share:.2f}" for share in parts[part]["share"].values()))
+                shares = [told["shares"][part][kind] for kind in told["documents"]]
+                cells.append(" / ".join(f"{share:.2f}" for share in shares))
             lines.append(f"| `{told['model']}` | `{way}` | {' | '.join(cells)} |")
     return "\n".join([
         *lines,
         "",
         "```console",
-        "python -m benchmarks.mixed --json benchmarks/results/mixed.json",
-        "python -m benchmarks.mixed --model bundled:emoji-gme --json benchmarks/results/mixed-emoji-gme.json",
+        "python -m benchmarks.mixed --results benchmarks/results",
         "```",
     ])  # fmt: skip
+
+
+def _read(name: str) -> dict[str, Any]:
+    """A result, by its place below `benchmarks/results`."""
+    told: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return told
 
 
 def bridges() -> str:
     """The three connectors, and how to repeat it."""
     from benchmarks.emoji.bridges import markdown
 
-    told = json.loads((RESULTS / "bridges.json").read_text(encoding="utf-8"))["results"]
+    told = _read("bridges.json")["results"]
     return "\n".join([
         "Trained on the bundled drawings, tower `bundled:emoji-clip`, text model all-MiniLM-L6-v2, the same samples "
         "for each (`benchmarks/recipes/emoji-bridge.json`); percent; names among 3,786 and drawings among 10,577 for "
@@ -95,7 +98,7 @@ def bridges() -> str:
 
 def model() -> str:
     """The emoji-clip table and how to repeat it."""
-    told = json.loads((RESULTS / "emoji-clip.json").read_text(encoding="utf-8"))
+    told = _read("names/bundled-emoji-clip.json")
     lines = [
         "`bundled:emoji-clip`, trained here from scratch (its card: `indexer/bundled/emoji-clip/README.md`):",
         "",
@@ -117,7 +120,7 @@ def model() -> str:
         "```console",
         "underdrawing train clip indexer/bundled/emoji.parquet --out runs/emoji-clip \\",
         "    --recipe benchmarks/recipes/emoji-clip.json",
-        "python -m benchmarks.emoji.names --json benchmarks/results/emoji-clip.json",
+        "python -m benchmarks.emoji.names --json benchmarks/results/names/bundled-emoji-clip.json",
         "```",
     ]
     return "\n".join(lines)
@@ -125,7 +128,7 @@ def model() -> str:
 
 def drawings() -> str:
     """What pseudo-targets bring and cost, and how to repeat it."""
-    told = json.loads((RESULTS / "compose.json").read_text(encoding="utf-8"))
+    told = _read("speed/pseudo-targets.json")
     rows = {part: own["rows"] for part, own in told.items()}
     merge = told["families"]["cig"]
     spoilt = [name for name in rows["references"][0] if name != "reference"]
@@ -186,8 +189,9 @@ def drawings() -> str:
         "",
         "```console",
         "python -m benchmarks.speed.compose --part differences stages gate references families --limit 400 \\",
-        "    --json benchmarks/results/compose.json --pictures docs",
-        "python -m benchmarks.speed.compose --part steps --limit 100 --json benchmarks/results/compose.json",
+        "    --json benchmarks/results/speed/pseudo-targets.json --pictures docs",
+        "python -m benchmarks.speed.compose --part steps --limit 100 \\",
+        "    --json benchmarks/results/speed/pseudo-targets.json",
         "```",
     ])  # fmt: skip
 
@@ -215,13 +219,28 @@ def speed() -> str:
     facts = search["exact"]["machine"]
     return "\n".join([
         f"On {facts['cores']} cores of an {facts['processor']}. Contenders take turns, and a ratio is a median of the "
-        "turns'. **Bold** reaches its bar; the times behind each line are in [docs/speed.md](docs/speed.md).",
+        "turns'. **Bold** reaches its bar; the times behind each line are below.",
         "",
         *_table(["work", "bar", "measured"], rows),
         "",
-        "![How the cost of a query and of a commit grows with the number of vectors](docs/speed.png)",
+        "![How the cost of a query and of a commit grows with the number of vectors](speed.png)",
         "",
         *_peers(search["peers"]),
+    ])  # fmt: skip
+
+
+def proof() -> str:
+    """The README's few lines of two tables, `methods` and `speed`."""
+    found = {line.split(" | ")[0].strip("| `"): line.split(" | ") for line in methods().splitlines()}
+    chosen = ("text", "image", "sum", "inversion", "cig-product")
+    first = next(cells for cells in found.values() if "R@1" in cells).index("R@1")
+    lines = [[f"`{name}`", found[name][1], found[name][first].strip("*")] for name in chosen]
+    work = ("one query, exact,", "filter that 1 % match,", "open to first answer, 1,000,000 × 128, exact")
+    bars = [line.strip("| ").split(" | ") for line in speed().splitlines() if line.startswith("| ")]
+    return "\n".join([
+        *_table(["method", "what it does", "right answer first, % of EmojiCIR's queries"], lines),
+        "",
+        *_table(["work", "bar", "measured"], [bar for bar in bars if bar[0].startswith(work)]),
     ])  # fmt: skip
 
 
@@ -243,16 +262,16 @@ def speed_details() -> str:
         "",
         "```console",
         "make bench",
-        "python -m benchmarks.speed_search --json benchmarks/results/speed-search.json --plot docs/speed.png",
-        "python -m benchmarks.speed_index --json benchmarks/results/speed-index.json",
+        "python -m benchmarks.speed_search --json benchmarks/results/speed/search.json --plot docs/speed.png",
+        "python -m benchmarks.speed_index --json benchmarks/results/speed/index.json",
         "```",
     ])  # fmt: skip
 
 
 def _speeds() -> tuple[dict[str, Any], dict[str, Any]]:
     """What `speed_search` and `speed_index` wrote; of each type of arithmetic, the best row of the latter is marked."""
-    search = json.loads((RESULTS / "speed-search.json").read_text(encoding="utf-8"))
-    index = json.loads((RESULTS / "speed-index.json").read_text(encoding="utf-8"))
+    search = _read("speed/search.json")
+    index = _read("speed/index.json")
     for row in index["rows"]:
         same = [each["of_raw"]["median"] for each in index["rows"] if each["dtype"] == row["dtype"]]
         row["best"] = row["of_raw"]["median"] == max(same)
@@ -336,8 +355,6 @@ _METHODS = {
     "cig-reinvert": "`inversion` and a pseudo-target, made a word again (CIG)",
     "cig-embed": "`inversion` and a pseudo-target's vector, centred",
     "cig-product": "`inversion` times a pseudo-target's similarity (IP-CIR)",
-    "joint": "reference and sentence read at once by one model (GME)",
-    "caption": "the reference's caption, rewritten by a language model, as a text (CIReVL)",
 }
 
 
@@ -347,6 +364,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bridges": bridges,
     "drawings": drawings,
     "model": model,
+    "proof": proof,
     "speed": speed,
     "speed-details": speed_details,
 }

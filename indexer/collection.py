@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from indexer import arguments, description
 from indexer.corpus.image_rules import ImageRules
@@ -32,7 +32,7 @@ from indexer.files.layout import Layout
 from indexer.forks import Lock
 from indexer.ingest import adding, maintenance
 from indexer.ingest.adding import Added, Sums
-from indexer.ingest.indexing import BuiltIndex, build_indexes, checked_samples
+from indexer.ingest.indexing import build_indexes, checked_samples
 from indexer.ingest.prepare import Ingest
 from indexer.ingest.writer import Writer
 from indexer.lazy_embedder import LazyEmbedder, require_same_space
@@ -42,14 +42,11 @@ from indexer.metadata.opening import open_metadata, space_of
 from indexer.metadata.starting import start
 from indexer.snapshot import Snapshot, StoredDocument
 from indexer.types import Document, Modality, Parts, Role, Vectors
-from indexer.vectors.building import OnProgress
-from indexer.vectors.cache import Stored, stored_indexes
-from indexer.vectors.local import COVERED
-from indexer.vectors.protocol import IndexKind, IndexSettings
+from indexer.vectors.cache import CachedIndex, cached_indexes
+from indexer.vectors.local import LocalStore
+from indexer.vectors.opening import COVERED
+from indexer.vectors.protocol import BuiltIndex, IndexKind, IndexSettings, OnProgress, VectorStore
 from indexer.vectors.selection import CODED_ROWS
-
-if TYPE_CHECKING:
-    from indexer.vectors.gpus import Cards
 
 
 class Collection:
@@ -98,7 +95,7 @@ class Collection:
             index: How to search it: `IndexSettings`, or the name of a kind, such as "hnsw". Opening builds nothing.
             database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
             dtype: Arithmetic of the model, if it is loaded by name; fixed when it is started (float32 unless told).
-            device: Where the model runs: `auto` (a card where there is one), `cpu`, `cuda`, `cuda:1` or `mps`. Vectors
+            device: Where the model runs: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`. Vectors
                 do not depend on it but for their last digits.
             trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
                 Without it, first use of the model raises `UntrustedModelError`.
@@ -215,16 +212,9 @@ class Collection:
         return embedder
 
     @cached_property
-    def cards(self) -> Cards:
-        """The graphics cards that hold copies of its indexes, for settings that say `cuda`.
-
-        Raises:
-            DeviceError: There is none, or FAISS is a build for the CPU.
-            MissingExtraError: There is no FAISS.
-        """
-        from indexer.vectors.gpus import Cards, cuda_cards
-
-        return Cards(cuda_cards())
+    def store(self) -> VectorStore:
+        """What opens and builds its vectors, with `settings`."""
+        return LocalStore(self.layout, self.settings)
 
     @property
     def device(self) -> str:
@@ -248,9 +238,7 @@ class Collection:
                 generation = self.catalog.generation()
                 space = next(each for each in self.catalog.spaces(generation.number) if each.id == self.space_id)
                 try:
-                    self._newest = Snapshot(
-                        self.catalog, self.layout, space, generation, self.settings, lambda: self.cards, held
-                    )
+                    self._newest = Snapshot(self.catalog, self.layout, space, generation, self.store, held)
                 except SnapshotGoneError:
                     # Compacted between the two reads: the next round sees what it was compacted into.
                     continue
@@ -342,7 +330,7 @@ class Collection:
         if not 0 < arguments.finite(coverage, "coverage") <= 1:
             raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
         given = None if queries is None else checked_samples(queries, self.space.dim)
-        return build_indexes(self.layout, self.snapshot(), given, lambda: self.embedder, coverage, None, on_progress)
+        return build_indexes(self.store, self.snapshot(), given, lambda: self.embedder, coverage, None, on_progress)
 
     def keep_index(self, on_progress: OnProgress | None = None, only: IndexKind | None = None) -> list[BuiltIndex]:
         """`build_index` where the index there is covers less than four fifths of the vectors; fails at nothing.
@@ -353,7 +341,7 @@ class Collection:
         if few and self.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
             return []
         with suppress(LockedError, StoreError, MissingExtraError):
-            return build_indexes(self.layout, self.snapshot(), None, lambda: self.embedder, COVERED, only, on_progress)
+            return build_indexes(self.store, self.snapshot(), None, lambda: self.embedder, COVERED, only, on_progress)
         return []
 
     def delete(self, ids: Iterable[str | int]) -> int:
@@ -385,7 +373,7 @@ class Collection:
 
     def compact(self) -> tuple[int, int]:
         """Merge segments, drop the dead, build an index anew; returns how many segments there were and are."""
-        had = any(isinstance(each, Stored) for each in stored_indexes(self.layout.indexes))
+        had = any(isinstance(each, CachedIndex) for each in cached_indexes(self.layout.indexes))
         done = maintenance.compact(self.catalog, self.layout, self.space)
         if had:  # it was built from segments that are gone
             self.build_index(coverage=COVERED)

@@ -5,13 +5,11 @@ What this module does not know: how any of it is shown.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from indexer.metadata.jobs import jobs
-from indexer.vectors.local import COVERED, available_memory, choose
-from indexer.vectors.protocol import Device
-from indexer.vectors.selection import allowed_bytes, alternatives
+from indexer.vectors.opening import COVERED
+from indexer.vectors.protocol import Pinned
 
 if TYPE_CHECKING:
     from indexer.collection import Collection
@@ -36,7 +34,7 @@ def info(collection: Collection) -> dict[str, Any]:
         "segments": len(segments),
         "vector_bytes": sum(each.size for each in segments),
         "tombstones": sum(each.rows for each in segments) - len(snapshot),
-        "index": " ".join((*snapshot.remarks, snapshot.index)),
+        "index": " ".join((*snapshot.notes, snapshot.index)),
         "recall_at_10": snapshot.index_facts.get("recall_at_10"),
         "recall_by_kind": snapshot.index_facts.get("recall_by_kind"),
         "jobs": jobs(collection.database),
@@ -45,20 +43,9 @@ def info(collection: Collection) -> dict[str, Any]:
 
 def explain(collection: Collection) -> dict[str, Any]:
     """What `Collection.explain` returns."""
-    generation = collection.catalog.generation().number
-    rows = sum(each.rows for each in collection.catalog.segments(generation, collection.space_id))
-    dim = collection.space.dim
-    chosen, settings, remark = choose(rows, dim, collection.settings, lambda: collection.cards)
-    available = available_memory() if settings.device is Device.CPU else collection.cards.available
-    return {
-        "vectors": rows,
-        "dim": dim,
-        "device": settings.device.value,
-        "allowed_bytes": allowed_bytes(settings, available),
-        "kind": chosen.kind.value,
-        "codes": chosen.codes.value,
-        "bytes": chosen.bytes,
-        "reason": chosen.reason if remark is None else f"{remark} {chosen.reason}",
-        "built": not rows or not collection.snapshot().searcher.wants(COVERED),
-        "alternatives": [asdict(each) for each in alternatives(rows, dim, settings, available)],
-    }
+    newest, space = collection.catalog.generation(), collection.space
+    segments = collection.catalog.segments(newest.number, space.id)
+    pinned = Pinned(space.digest, space.dim, segments, newest.next_vector)
+    told = collection.store.explain(pinned)
+    built = not pinned.rows or not collection.store.lacks(collection.snapshot().view, COVERED)
+    return {"vectors": pinned.rows, "dim": space.dim, **told, "built": built}

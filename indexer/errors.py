@@ -83,6 +83,17 @@ class QueryError(CallError):
     """A query that cannot be asked: no part, a part its method lacks, a k below 1."""
 
 
+class RequestError(QueryError):
+    """A field of a search request that cannot be used; `field` names it."""
+
+    def __init__(self, field: str, message: str, remedy: str | None = None) -> None:
+        super().__init__(message, remedy)
+        self.field = field
+
+    def __reduce__(self) -> tuple[type[RequestError], tuple[str, str, str | None]]:
+        return (type(self), (self.field, self.message, self.remedy))
+
+
 class FilterError(CallError):
     """A `where` that does not parse: unknown operator, wrong operand, bad field name."""
 

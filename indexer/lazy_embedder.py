@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from indexer.embed import ModelFamily, load_embedder
+from indexer.embed import load_embedder
 from indexer.embed.base import Dtype, Embedder
 from indexer.embed.devices import settled_device
 from indexer.embed.loading import loading
@@ -112,9 +112,9 @@ def names_a_folder(model: str) -> bool:
     A name such as `org/model` is a folder wherever the working directory has one of that name.
     """
     family, _, rest = model.partition(":")
-    if family in (ModelFamily.BUNDLED.value, ModelFamily.FAKE.value):
+    if family in ("bundled", "fake"):
         return False
-    if family == ModelFamily.BRIDGE.value:
+    if family == "bridge":
         return True
     rest = rest.removeprefix("hf-hub:")
     places = {rest, rest.partition("?")[0], rest.partition("?")[0].rpartition("@")[0], rest.rpartition("/")[0]}

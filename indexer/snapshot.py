@@ -4,15 +4,20 @@ Opening maps segments and reads the tombstones; nothing is copied. Dead vectors 
 compacts the collection meanwhile, what is mapped stays readable, and so are the documents that still live; but what
 asks SQL for more (filters, exclusions, ids, documents that died since) raises `SnapshotGoneError`: open a new snapshot.
 
-What this module does not know: models, how a generation came to be.
+`centered` gives the same generation without the modality gap: a snapshot like any other, through another view.
+
+What this module does not know: models, how vectors are kept and found, how a generation came to be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import copy
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +30,13 @@ from indexer.metadata.catalog import Catalog, Generation, Space
 from indexer.metadata.filter_nodes import Node
 from indexer.metadata.filters import Where, parse
 from indexer.stored_document import StoredDocument, stored_document
-from indexer.types import MODALITIES, UNKNOWN, Centre, Ids, Mean, Modality, Scores, Vectors
+from indexer.types import MODALITIES, UNKNOWN, Center, Ids, Mean, Modality, Role, Scores, Vectors
 from indexer.validate import checked_id
-from indexer.vectors.local import Searcher
-from indexer.vectors.protocol import IndexSettings, Neighbours
+from indexer.vectors.centered import CenteredView
+from indexer.vectors.modality_gap import document_means, settled
+from indexer.vectors.protocol import Neighbours, Pinned, VectorStore, VectorView
 from indexer.vectors.segments import damaged
 from indexer.vectors.unit import query_rows
-
-if TYPE_CHECKING:
-    from indexer.vectors.centered import CentredSnapshot
-    from indexer.vectors.gpus import Cards
 
 __all__ = ["Mean", "Snapshot", "Space", "StoredDocument"]
 
@@ -44,11 +46,26 @@ READ_AHEAD = 500
 """Documents that are read together when all are gone through."""
 MOST_HITS = 10_000_000
 """That one search gives: more would not fit in memory."""
-NOTHING: Ids = np.empty(0, np.int64)
 
 
 class Snapshot:
-    """A pinned generation. Threads may share one."""
+    """A pinned generation. Threads may share one.
+
+    Attributes:
+        space: With its means as of the generation; a centered snapshot's means are zero.
+        generation: Its number.
+        published: Its row.
+        view: What finds its vectors; `VectorView` says what it can do.
+        center: Whether the modality gap is taken out: `off`, or what `centered` was asked for.
+
+    Args:
+        catalog: Its documents.
+        layout: The collection's folder.
+        space: As above.
+        generation: As above.
+        store: Opens the view.
+        before: A snapshot of an earlier generation, of which the view may take over what still serves.
+    """
 
     def __init__(
         self,
@@ -56,37 +73,65 @@ class Snapshot:
         layout: Layout,
         space: Space,
         generation: Generation,
-        settings: IndexSettings,
-        cards: Callable[[], Cards],
+        store: VectorStore,
         before: Snapshot | None = None,
     ) -> None:
         self._catalog, self._layout = catalog, layout
         self.space = space
         self.generation = generation.number
         self.published = generation
+        self.center = Center.OFF
+        self._stored: Snapshot | None = None  # not itself: an object in a cycle lives on, and its memory maps too
+        pinned = Pinned(space.digest, space.dim, catalog.segments(self.generation, space.id), generation.next_vector)
         try:
-            self._searcher: Searcher = Searcher(
-                layout.segments,
-                layout.indexes,
-                catalog.segments(self.generation, space.id),
-                space.digest,
-                space.dim,
-                settings,
-                cards,
-                None if before is None else before._searcher,
-            )
+            self.view: VectorView = store.open(pinned, None if before is None else before.view)
         except FileNotFoundError as error:
             if catalog.generation().number != self.generation:
                 raise SnapshotGoneError(
                     f"Generation {self.generation} was compacted away while it was opened.", "Open a new snapshot."
                 ) from error
             raise damaged(Path(error.filename), "it is missing") from error
-        self._searcher.require_ids(generation.next_vector)
-        self._dead = self._searcher.exact.held(catalog.tombstones(self.generation, space.id))
+        self._dead = self.view.held(catalog.tombstones(self.generation, space.id))
         self._lock = Lock()
         self._filters: dict[Node, Ids] = {}
-        self.views: dict[Centre, CentredSnapshot] = {}
-        """Kept by `indexer.vectors.centered.centred`."""
+        self._centered: dict[Center, Snapshot] = {}
+
+    @property
+    def plain(self) -> Snapshot:
+        """The snapshot of vectors as they are stored: itself, unless it is centered."""
+        return self if self._stored is None else self._stored
+
+    def centered(self, center: Center) -> Snapshot:
+        """This generation without the modality gap (`indexer/vectors/centered.py`), or itself where there is none.
+
+        Query vectors of a centered snapshot have their own mean taken off; one that is zero is answered, too.
+
+        Args:
+            center: `auto` decides by the documents, see `indexer/vectors/modality_gap.py`.
+
+        Raises:
+            SnapshotGoneError: The generation was compacted away before its modalities were read.
+        """
+        center = settled(center, self.plain.space, lambda: self.plain.living)
+        if center is Center.OFF:
+            return self.plain
+        # Kept: samples and modalities are the same for all that is asked of a generation.
+        if center not in self._centered:
+            self._centered[center] = self._without_gap(center)
+        return self._centered[center]
+
+    def _without_gap(self, center: Center) -> Snapshot:
+        _ = self.plain.living  # refuses a generation whose modalities are gone
+        dim, known = self.space.dim, document_means(self.plain.space)
+        means = np.stack([known[each].vector if each in known else np.zeros(dim) for each in MODALITIES])
+        other = copy.copy(self.plain)
+        other._stored, other.center = self.plain, center
+        other.view = CenteredView(
+            self.plain.view, center, means, self.plain.modality_codes, np.flatnonzero(self.plain._lives)
+        )
+        nothing = Mean(1, np.zeros(dim, np.float32))
+        other.space = replace(self.space, means={(role, each): nothing for role in Role for each in MODALITIES})
+        return other
 
     def __enter__(self) -> Snapshot:
         return self
@@ -98,7 +143,7 @@ class Snapshot:
         """Nothing is held but memory maps, which go with the object; here for symmetry with `Collection`."""
 
     def __len__(self) -> int:
-        return self._searcher.size - len(self._dead)
+        return self.view.size - len(self._dead)
 
     def __contains__(self, identifier: object) -> bool:
         try:
@@ -133,32 +178,33 @@ class Snapshot:
     @property
     def index(self) -> str:
         """The kind of index in use, and why."""
-        return self._searcher.reason
+        return self.view.reason
 
     @property
     def index_facts(self) -> Mapping[str, Any]:
         """How the built index was made, with its recall as measured then; empty where there is none."""
-        return self._searcher.metadata
+        return self.view.facts
 
     @property
     def scans(self) -> bool:
-        """Whether a search looks at every row; otherwise an index proposes some."""
-        return self._searcher.scans
+        """Whether a search looks at every row; otherwise an index finds candidates."""
+        return self.view.scans
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Warnings for everyone who searches it; empty where all is as the settings say."""
+        return self.view.notes
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What who searches should know of how it is done; empty where all is as the settings say."""
-        return self._searcher.remarks
+        """`notes`, by the name of earlier releases."""
+        warnings.warn("Snapshot.remarks is now Snapshot.notes; the old name goes with 0.3.", DeprecationWarning, 2)
+        return self.notes
 
     @property
     def outdated(self) -> bool:
-        """Whether index files came or went since it was opened, and another snapshot could use more of them."""
-        return self._searcher.outdated
-
-    @property
-    def searcher(self) -> Searcher:
-        """What finds its vectors."""
-        return self._searcher
+        """Whether another snapshot of this generation, opened now, would be faster."""
+        return self.view.outdated
 
     @cached_property
     def modality_codes(self) -> npt.NDArray[np.uint8]:
@@ -169,7 +215,7 @@ class Snapshot:
     def _lives(self) -> npt.NDArray[np.bool_]:
         """Whether each vector's document lives, by vector id: (next vector id,)."""
         lives = np.zeros(self.published.next_vector, np.bool_)
-        lives[self._searcher.exact.all_ids()] = True
+        lives[self.view.all_ids()] = True
         lives[self._dead] = False
         return lives
 
@@ -181,7 +227,7 @@ class Snapshot:
             SnapshotGoneError: The generation was compacted away before its modalities were read.
         """
         codes, kinds = self.modality_codes, len(MODALITIES) + 1
-        stored = np.bincount(codes[self._searcher.exact.all_ids()], minlength=kinds)
+        stored = np.bincount(codes[self.view.all_ids()], minlength=kinds)
         counts = stored - np.bincount(codes[self._dead], minlength=kinds)
         if counts[UNKNOWN]:
             raise SnapshotGoneError(f"Generation {self.generation} was compacted away.", "Open a new snapshot.")
@@ -206,20 +252,21 @@ class Snapshot:
 
         Raises:
             FilterError: The filter does not parse.
-            QueryError: k is below 1, or a query is zero or holds a value that is not finite.
+            CallError: k is no whole number of at least 1.
+            QueryError: A query is zero, or holds a value that is not finite.
             SpaceMismatchError: The vectors have another dimension.
             SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
-        queries, k = query_rows(self._checked(vectors)), whole_number(k, "k", 1, MOST_HITS)
-        return self._searcher.search(queries, k, self._allowed(where, modalities), self._hidden(exclude))
-
-    def search_among(self, vectors: Vectors, k: int, ids: Ids | None) -> Neighbours:
-        """`search` among what `eligible` gave."""
-        return self._searcher.search(self._rows(vectors), k, ids, NOTHING)
+        queries = query_rows(self._checked(vectors), zero=self.center is not Center.OFF)
+        k = whole_number(k, "k", 1, MOST_HITS)
+        return self.view.search(queries, k, self._allowed(where, modalities), self._hidden(exclude))
 
     def scores(self, vectors: Vectors, ids: Ids) -> Scores:
-        """Exact inner products with given vectors: (n, len(ids)) float32."""
-        return self._searcher.exact.scores(self._rows(vectors), ids)
+        """Exact inner products with given vectors: (n, len(ids)) float32.
+
+        A document's score is the same however it is found.
+        """
+        return self.view.score(self._rows(vectors), ids)
 
     def scan(
         self,
@@ -229,19 +276,11 @@ class Snapshot:
         modalities: Collection[Modality] = (),
     ) -> tuple[Ids, Scores]:
         """Every living vector that matches: ids ascending (N,), and scores (n, N) float32."""
-        return self.scan_among(vectors, self.eligible(where, exclude, modalities))
-
-    def scan_among(self, vectors: Vectors, among: Ids | None) -> tuple[Ids, Scores]:
-        """`scan` of what `eligible` gave."""
-        ids, scores = self._searcher.exact.scan(self._rows(vectors))
-        if among is None:
-            return ids, scores
-        kept = np.isin(ids, among, assume_unique=True)
-        return ids[kept], scores[:, kept]
+        return self.view.scan(self._rows(vectors), self.eligible(where, exclude, modalities))
 
     def vectors(self, ids: Ids) -> Vectors:
         """Stored vectors, (len(ids), dim) float32."""
-        return self._searcher.exact.vectors(vector_ids(ids))
+        return self.view.fetch(vector_ids(ids))
 
     def vector_ids(self, document_ids: Sequence[str]) -> Ids:
         """The vectors of documents, in the order asked.
@@ -276,7 +315,7 @@ class Snapshot:
         parse(where)
 
     def filter_notes(self, where: Where) -> tuple[str, ...]:
-        """What who asks should know of a filter: fields that no document has, values of types that none has there.
+        """Warnings about a filter: fields that no document has, values of types that none has there.
 
         Raises:
             FilterError: It does not parse.
@@ -310,7 +349,7 @@ class Snapshot:
         allowed, hidden = self._allowed(where, modalities), self._hidden(exclude)
         if len(hidden) == 0:
             return allowed
-        return np.setdiff1d(self._searcher.exact.all_ids() if allowed is None else allowed, hidden, assume_unique=True)
+        return np.setdiff1d(self.view.all_ids() if allowed is None else allowed, hidden, assume_unique=True)
 
     def _allowed(self, where: Where | None, modalities: Collection[Modality]) -> Ids | None:
         """The ids a search may return, or None for all that are not hidden."""
@@ -320,7 +359,7 @@ class Snapshot:
             return None if where is None else self.matching(where)
         _ = self.living  # refuses a generation whose modalities are gone, where a mask would drop them in silence
         wanted = [MODALITIES.index(each) for each in kinds]
-        ids = self._searcher.exact.all_ids() if where is None else self.matching(where)
+        ids = self.view.all_ids() if where is None else self.matching(where)
         return ids[np.isin(self.modality_codes[ids], wanted)]
 
     def _hidden(self, exclude: Sequence[str]) -> Ids:

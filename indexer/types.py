@@ -70,7 +70,7 @@ MODALITIES = tuple(Modality)
 UNKNOWN = len(MODALITIES)
 
 
-class Centre(HelpfulEnum):
+class Center(HelpfulEnum):
     """Whether the modality gap is corrected before vectors are compared (`indexer/vectors/modality_gap.py`).
 
     `auto` is `on` where texts and pictures are both numerous and their means lie apart, else `off`; `means` takes the
@@ -271,3 +271,12 @@ class PassedOver:
     uri: str
     kind: str
     hides: str | None = None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Centre":
+        from indexer.deprecation import warn_renamed
+
+        warn_renamed("indexer.types.Centre", "indexer.types.Center")
+        return Center
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

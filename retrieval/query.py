@@ -1,21 +1,21 @@
-"""What can be asked: a text, a reference picture, both, and what the answer should not be like.
+"""What can be asked: a text, a reference image, both, and what the answer should not be like.
 
 What this module does not know: how a query becomes vectors, collections, models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias
 
 from indexer.arguments import finite, told, url_in
 from indexer.errors import CallError, QueryError
-from indexer.types import ImageSource, Item
+from indexer.types import ImageSource, Item, Modality
 
 Picture: TypeAlias = "ImageSource | str"
-"""A picture as a query may give it: here a `str` is welcome, since it can only be a path."""
+"""An image as a query may give it: here a `str` is welcome, since it can only be a path."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Weights:
         text: Of the sentence (`sum`).
         negative: Of each negative, subtracted (every method).
         alpha: The place on the arc from image (0) to text (1) (`slerp`), or the length of the step (`shift`).
-        inversion: Of the sentence with the reference's word (`inversion`, `cig`).
+        inversion: Of the sentence read with the reference's pseudo-word (`inversion`, `cig`).
         pseudo_target: Of the pseudo-target (`cig`).
         penalty: BASIC's lambda: what an uneven pair of similarities costs (`product`).
         text_floor: The similarity to the text that counts as none (`product`).
@@ -72,96 +72,6 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A part of a query that needs no encoder: the vector stored for a document."""
-
-    document: str
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A part that has to be drawn: the pseudo-target of a reference and a sentence."""
-
-    text: str
-    picture: Item | Stored
-
-
-@dataclass(frozen=True)
-class Worded:
-    """A sentence read with the word of a picture in it; see `indexer/embed/textual_inversion.py`.
-
-    Attributes:
-        text: The sentence; empty for the word on its own.
-        picture: Whose word.
-    """
-
-    text: str
-    picture: Item | Stored | Drawn
-
-
-@dataclass(frozen=True)
-class Averaged:
-    """Several parts that are one: the mean of their unit vectors, at unit length."""
-
-    parts: tuple[Item | Worded, ...]
-
-
-@dataclass(frozen=True)
-class Written:
-    """A part that has to be written: one sentence that says what a reference and a sentence mean together.
-
-    Attributes:
-        text: How the answer differs from the reference.
-        picture: The reference.
-        caption: What the reference shows; None for a captioner to say.
-    """
-
-    text: str
-    picture: Item | Stored
-    caption: str | None = None
-
-
-@dataclass(frozen=True)
-class Joint:
-    """A sentence and a picture that one model reads at once.
-
-    Attributes:
-        text: The sentence.
-        picture: The reference; of a stored document its picture counts, not its vector.
-    """
-
-    text: str
-    picture: Item | Stored
-
-
-Leaf: TypeAlias = Item | Stored | Worded | Drawn
-"""What has a vector of its own."""
-Part: TypeAlias = Leaf | Written | Joint | Averaged
-
-
-@overload
-def leaves(part: Leaf | Averaged) -> Sequence[Leaf]: ...
-@overload
-def leaves(part: Part) -> Sequence[Leaf | Written | Joint]: ...
-def leaves(part: Part) -> Sequence[Leaf | Written | Joint]:
-    """The part itself, or those that are averaged."""
-    return part.parts if isinstance(part, Averaged) else (part,)
-
-
-def needs_drawing(part: Part) -> bool:
-    """Whether the part is, or is read with, a pseudo-target."""
-    return any(
-        isinstance(each, Drawn) or (isinstance(each, Worded) and isinstance(each.picture, Drawn))
-        for each in leaves(part)
-    )
-
-
-def averaged(parts: Sequence[Item | Worded]) -> Part:
-    """One part of several, or the only one as it is."""
-    return parts[0] if len(parts) == 1 else Averaged(tuple(parts))
-
-
-@dataclass(frozen=True)
 class Query:
     """A text, a reference, or both (a composed query), with optional negatives.
 
@@ -172,15 +82,19 @@ class Query:
         text: The sentence: what the answer shows, or how it differs from the reference.
         image: The reference: a path (a `str` too), encoded bytes, or a PIL image.
         like: The id of a stored document that is the reference. Its stored vector is used, whatever it was
-            made of (by the method `joint`, its picture), and the document itself is left out of the results.
+            made of (by the method `joint`, its image), and the document itself is left out of the results.
         not_texts: Sentences that the answer should not match.
-        not_images: Pictures that the answer should not resemble.
-        wordings: The sentence said in other words. Their vectors and that of `text` are averaged; what is drawn is
-            drawn from `text` alone.
+        not_images: Images that the answer should not resemble.
+        wordings: The sentence said in other words. Their vectors and that of `text` are averaged; a pseudo-target is
+            generated from `text` alone.
         caption: What the reference shows: read by `shift`, and by `caption` in place of a captioner.
         instruction: What is to be found, for models that read one, such as "Find the same thing as it is changed."
             None for what the model was trained with.
         weights: Over the retriever's own.
+        items: What the query is made of, by branch name: `text`, `image`, `not_text_1`, ..., `not_image_1`, ... The
+            vector of a branch is the mean of its items' vectors, at unit length. The reference is `image`, whether it
+            was given or is stored; a stored one has no items, since its vector is there already.
+        branches: By the same names, what the vector of each is the vector of.
 
     Raises:
         QueryError: There is nothing to look for, or a part is empty or of the wrong type.
@@ -195,6 +109,8 @@ class Query:
     instruction: str | None = None
     weights: Weights | None = None
     wordings: tuple[str, ...] = ()
+    items: Mapping[str, tuple[Item, ...]] = field(init=False, repr=False, compare=False)
+    branches: Mapping[str, Modality] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.image is not None and self.like is not None:
@@ -211,68 +127,87 @@ class Query:
         if self.weights is not None and not isinstance(self.weights, Weights):
             raise QueryError(f"`weights` is {told(self.weights)}.", "Write Weights(...).")
         settle: dict[str, Any] = {
-            "text": None if self.text is None else _text("text", self.text),
-            "caption": None if self.caption is None else _text("caption", self.caption),
-            "instruction": None if self.instruction is None else _text("instruction", self.instruction),
-            "image": None if self.image is None else _image("image", self.image),
+            "text": None if self.text is None else checked_text("`text`", self.text),
+            "caption": None if self.caption is None else checked_text("`caption`", self.caption),
+            "instruction": None if self.instruction is None else checked_text("`instruction`", self.instruction),
+            "image": None if self.image is None else checked_image("`image`", self.image),
             # A lone negative is easily written without its tuple; a string would fall apart into letters.
-            "wordings": tuple(_text("wordings", text) for text in _several(self.wordings)),
-            "not_texts": tuple(_text("not_texts", text) for text in _several(self.not_texts)),
-            "not_images": tuple(_image("not_images", image) for image in _several(self.not_images)),
+            "wordings": tuple(checked_text("`wordings`", text) for text in _several(self.wordings)),
+            "not_texts": tuple(checked_text("`not_texts`", text) for text in _several(self.not_texts)),
+            "not_images": tuple(checked_image("`not_images`", image) for image in _several(self.not_images)),
         }
         for name, value in settle.items():
             object.__setattr__(self, name, value)
+        self._name_parts()
+
+    def _name_parts(self) -> None:
+        """Set `items` and `branches`: here once, since every search asks for them."""
+        items: dict[str, tuple[Item, ...]] = {}
+        if self.text is not None:
+            items["text"] = tuple(Item(text=each) for each in self.sentences)
+        if self.image is not None or self.like is not None:
+            items["image"] = () if self.image is None else (Item(image=checked_image("`image`", self.image)),)
+        for number, text in enumerate(self.not_texts, 1):
+            items[f"not_text_{number}"] = (Item(text=text),)
+        for number, image in enumerate(self.not_images, 1):
+            items[f"not_image_{number}"] = (Item(image=checked_image("`not_images`", image)),)
+        object.__setattr__(self, "items", items)
+        kinds = {
+            name: Modality.TEXT if name.removeprefix("not_").startswith("text") else Modality.IMAGE for name in items
+        }
+        object.__setattr__(self, "branches", kinds)
+
+    @property
+    def is_composed(self) -> bool:
+        """Whether there are a text and a reference."""
+        return self.text is not None and "image" in self.items
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """The text and its other wordings; nothing where there is no text."""
         return () if self.text is None else (self.text, *self.wordings)
 
-    def parts(self) -> Mapping[str, Part]:
-        """What the query is made of, by branch name: `text`, `image`, `not_text_1`, ..., `not_image_1`, ...
-
-        The reference is the branch `image`, whether it was given or is stored.
-        """
-        parts: dict[str, Part] = {}
-        if self.text is not None:
-            parts["text"] = averaged([Item(text=each) for each in self.sentences])
-        if self.image is not None:
-            parts["image"] = Item(image=_image("image", self.image))
-        if self.like is not None:
-            parts["image"] = Stored(self.like)
-        for number, text in enumerate(self.not_texts, 1):
-            parts[f"not_text_{number}"] = Item(text=text)
-        for number, image in enumerate(self.not_images, 1):
-            parts[f"not_image_{number}"] = Item(image=_image("not_images", image))
-        return parts
+    def parts(self) -> Mapping[str, tuple[Item, ...]]:
+        """`items`, which see."""
+        return self.items
 
 
 def _several(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
-def _text(name: str, value: object) -> str:
+def checked_text(name: str, value: object) -> str:
+    """A sentence without white space around it, and with U+FFFD for what no tokenizer reads.
+
+    Raises:
+        QueryError: It is no text, or empty.
+    """
     if not isinstance(value, str):
-        raise QueryError(f"`{name}` is {told(value)}; it must be a text.")
+        raise QueryError(f"{name} is {told(value)}; it must be a text.")
     text = value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-16", "surrogatepass")
     cleaned = text.decode("utf-16", "replace").strip()
     if not cleaned:
-        raise QueryError(f"`{name}` is empty.", "Leave it out instead.")
+        raise QueryError(f"{name} is empty.", "Leave it out instead.")
     return cleaned
 
 
-def _image(name: str, value: object) -> ImageSource:
+def checked_image(name: str, value: object) -> ImageSource:
+    """An image as a query takes it: a path, bytes or a PIL image.
+
+    Raises:
+        QueryError: It is none of these; nothing is fetched from a URL.
+    """
     if isinstance(value, str) and value.startswith("data:"):
-        raise QueryError(f"`{name}` is {value[:40]!r}...; it must be a path, bytes or a PIL image.", "Give its bytes.")
+        raise QueryError(f"{name} is {value[:40]!r}...; it must be a path, bytes or a PIL image.", "Give its bytes.")
     if (url := url_in(value)) is not None:
         raise QueryError(
-            f"`{name}` is the URL {url}. Nothing is fetched.", "Download it, and give the file or its bytes."
+            f"{name} is the URL {url}. Nothing is fetched.", "Download it, and give the file or its bytes."
         )
     if isinstance(value, str):
         if not value:
-            raise QueryError(f"`{name}` is an empty path.", "Leave it out instead.")
+            raise QueryError(f"{name} is an empty path.", "Leave it out instead.")
         if "\0" in value:
-            raise QueryError(f"`{name}` is {value[:80]!r}; no path holds a NUL.")
+            raise QueryError(f"{name} is {value[:80]!r}; no path holds a NUL.")
         return Path(value)
     if isinstance(value, bytes | Path):
         return value
@@ -280,4 +215,4 @@ def _image(name: str, value: object) -> ImageSource:
     if hasattr(value, "getbands"):
         return value  # type: ignore[return-value]
     remedy = "Write PIL.Image.fromarray(...)." if hasattr(value, "__array_interface__") else None
-    raise QueryError(f"`{name}` is {told(value)}; it must be a path, bytes or a PIL image.", remedy)
+    raise QueryError(f"{name} is {told(value)}; it must be a path, bytes or a PIL image.", remedy)

@@ -1,7 +1,7 @@
-"""From rules to ranked documents: which vectors a rule may choose from, and their exact scores.
+"""From scoring functions to ranked vectors: which candidates one may choose from, and their exact scores.
 
-A rule of one vector is one search of the index. Any other rule is scored on all rows, where those are few, or
-else on the best of each of its probes; either way the leaders are then scored once more from the segments, so
+A function of one vector is one search of the index. Any other is computed on all rows, where those are few, or else on
+the nearest of each of its query vectors; either way the top k are then scored once more from the segments, so
 that a document's score does not depend on how it was found.
 
 Ties are settled by document id, which vectors do not know. So whatever ties with the last of k comes along,
@@ -14,27 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from indexer.types import Modality
 from indexer.vectors.protocol import NO_ID, Ids, Plan
-from retrieval.methods.base import Rule
-from retrieval.methods.folding import Linear
-from retrieval.scoring import Scores, leaders
+from retrieval.scoring import Linear, Scores, ScoringFunction, top_k
 
 if TYPE_CHECKING:
     from indexer.snapshot import Snapshot
-    from indexer.vectors.centered import CentredSnapshot
-
-    View: TypeAlias = Snapshot | CentredSnapshot
 
 SCAN_ROWS = 100_000
 """Up to this many vectors a product looks at every row: the work of an exact search by two vectors."""
 TOGETHER = 64  # queries; their scores of `SCAN_ROWS` take 50 MB
 DEPTH = 1000
-"""Above `SCAN_ROWS`: how many candidates each probe gives, at least."""
+"""Above `SCAN_ROWS`: how many candidates each query vector gives, at least."""
 MARGIN = 50
 MOST_TIES = 1000
 ROUNDING = 1e-4
@@ -43,7 +38,7 @@ ROUNDING = 1e-4
 
 @dataclass(frozen=True)
 class Found:
-    """The leaders of one query.
+    """The top k of one query.
 
     Attributes:
         ids: (m,) int64 vector ids, best first. The k best and what ties with the last of them.
@@ -82,91 +77,93 @@ class Scope:
         return self.hidden[place] if self.hidden else np.empty(0, np.int64)
 
 
-def find(snapshot: View, rules: Sequence[Rule], k: int, scope: Scope) -> list[Found]:
-    """The leaders of each rule: the k best documents and those that tie with the last of them.
+def find(snapshot: Snapshot, functions: Sequence[ScoringFunction], k: int, scope: Scope) -> list[Found]:
+    """The top k of each function: the k best documents and those that tie with the last of them.
 
     Args:
         snapshot: What is searched; not empty.
-        rules: One for each query.
+        functions: One for each query.
         k: At least 1.
         scope: What may be found.
     """
     found: dict[int, Found] = {}
-    single = [place for place, rule in enumerate(rules) if isinstance(rule, Linear)]
+    single = [place for place, function in enumerate(functions) if isinstance(function, Linear)]
     if single:
-        found |= _search(snapshot, {place: rules[place] for place in single}, k, scope)
-    rest = [place for place in range(len(rules)) if place not in found]
-    shortlist = _shortlist_all if len(snapshot) <= SCAN_ROWS else _shortlist_probes
+        found |= _search(snapshot, {place: functions[place] for place in single}, k, scope)
+    rest = [place for place in range(len(functions)) if place not in found]
+    shortlist = _shortlist_all if len(snapshot) <= SCAN_ROWS else _shortlist_by_vector
     for start in range(0, len(rest), TOGETHER):
-        batch = {place: rules[place] for place in rest[start : start + TOGETHER]}
+        batch = {place: functions[place] for place in rest[start : start + TOGETHER]}
         shortlists, plan = shortlist(snapshot, batch, k, scope)
         for place, ids in shortlists.items():
-            found[place] = replace(score(snapshot, rules[place], ids, k), plan=plan)
-    return [found[place] for place in range(len(rules))]
+            found[place] = replace(score(snapshot, functions[place], ids, k), plan=plan)
+    return [found[place] for place in range(len(functions))]
 
 
-def score(snapshot: View, rule: Rule, ids: Ids, k: int | None = None) -> Found:
-    """The leaders among given vectors, by their exact scores.
+def score(snapshot: Snapshot, function: ScoringFunction, ids: Ids, k: int | None = None) -> Found:
+    """The top k among given vectors, by their exact scores.
 
     Args:
         snapshot: Holds the vectors.
-        rule: How they are scored.
+        function: How they are scored.
         ids: (m,) int64.
-        k: How many lead; None for all.
+        k: How many; None for all.
     """
-    scores = rule.score(snapshot.scores(rule.probes, ids))
-    places = leaders(scores, len(ids) if k is None else k)
+    scores = function.score(snapshot.scores(function.query_vectors, ids))
+    places = top_k(scores, len(ids) if k is None else k)
     return Found(ids[places], scores[places])
 
 
-def places(snapshot: View, rules: Sequence[Rule], wanted: Sequence[Ids], scope: Scope) -> list[tuple[int, ...]]:
-    """Where given vectors stand among all, for each rule: ascending, 1 for the best; what ties goes before them.
+def places(
+    snapshot: Snapshot, functions: Sequence[ScoringFunction], wanted: Sequence[Ids], scope: Scope
+) -> list[tuple[int, ...]]:
+    """Where given vectors stand among all, for each function: ascending, 1 for the best; what ties goes before them.
 
     Args:
         snapshot: What is searched.
-        rules: One for each query.
-        wanted: For each rule, (m,) int64 vector ids, none of them hidden.
+        functions: One for each query.
+        wanted: For each function, (m,) int64 vector ids, none of them hidden.
         scope: What may be found.
     """
     found = []
-    for start in range(0, len(rules), TOGETHER):
-        batch = rules[start : start + TOGETHER]
-        probes = [rule.probes for rule in batch]
-        ids, products = snapshot.scan(np.concatenate(probes), *scope.conditions)
-        ends = np.cumsum([len(each) for each in probes])
-        for place, (rule, end, each) in enumerate(zip(batch, ends, probes, strict=True), start):
+    for start in range(0, len(functions), TOGETHER):
+        batch = functions[start : start + TOGETHER]
+        vectors = [function.query_vectors for function in batch]
+        ids, products = snapshot.scan(np.concatenate(vectors), *scope.conditions)
+        ends = np.cumsum([len(each) for each in vectors])
+        for place, (function, end, each) in enumerate(zip(batch, ends, vectors, strict=True), start):
             own = np.unique(wanted[place])
             others = ~np.isin(ids, np.append(scope.hidden_from(place), own))
-            scores = rule.score(products[end - len(each) : end, others])
-            found.append(_places(snapshot, rule, own, ids[others], scores))
+            scores = function.score(products[end - len(each) : end, others])
+            found.append(_places(snapshot, function, own, ids[others], scores))
     return found
 
 
-def _places(snapshot: View, rule: Rule, wanted: Ids, others: Ids, scores: Scores) -> tuple[int, ...]:
+def _places(snapshot: Snapshot, function: ScoringFunction, wanted: Ids, others: Ids, scores: Scores) -> tuple[int, ...]:
     """The places of some vectors, from the inexact scores of all others: those that could tie are scored exactly."""
-    exact = np.sort(rule.score(snapshot.scores(rule.probes, wanted)))
+    exact = np.sort(function.score(snapshot.scores(function.query_vectors, wanted)))
     bounds = np.concatenate([[-np.inf], exact, [np.inf]]).astype(np.float32)
     after = np.searchsorted(exact, scores) + 1
     near = np.minimum(scores - bounds[after - 1], bounds[after] - scores) < ROUNDING
     settled = scores.copy()
-    settled[near] = rule.score(snapshot.scores(rule.probes, others[near]))
+    settled[near] = function.score(snapshot.scores(function.query_vectors, others[near]))
     before = len(settled) - np.searchsorted(np.sort(settled), exact[::-1], side="left")
     return tuple((before + np.arange(1, len(exact) + 1)).tolist())
 
 
-def _search(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> dict[int, Found]:
-    """One search for all rules of one vector, repeated deeper for those whose ties reach the end."""
+def _search(snapshot: Snapshot, functions: Mapping[int, ScoringFunction], k: int, scope: Scope) -> dict[int, Found]:
+    """One search for all functions of one vector, repeated deeper for those whose ties reach the end."""
     size, found = len(snapshot), {}
-    depth = k + 1 + max(len(scope.hidden_from(place)) for place in rules)
-    pending = list(rules)
+    depth = k + 1 + max(len(scope.hidden_from(place)) for place in functions)
+    pending = list(functions)
     while pending:
         depth = min(depth, size)
-        vectors = np.concatenate([rules[place].probes for place in pending])
+        vectors = np.concatenate([functions[place].query_vectors for place in pending])
         neighbours = snapshot.search(vectors, depth, *scope.conditions)
         open_ended = []
         for place, ids, scores in zip(pending, neighbours.ids, neighbours.scores, strict=True):
             seen = (ids != NO_ID) & ~np.isin(ids, scope.hidden_from(place))
-            places = np.flatnonzero(seen)[leaders(scores[seen], k)]
+            places = np.flatnonzero(seen)[top_k(scores[seen], k)]
             found[place] = Found(ids[places], scores[places], neighbours.plan)
             if depth < min(size, k + MOST_TIES) and ids[-1] != NO_ID and scores[-1] == scores[places[-1]]:
                 open_ended.append(place)
@@ -174,26 +171,30 @@ def _search(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> 
     return found
 
 
-def _shortlist_all(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> tuple[dict[int, Ids], str]:
+def _shortlist_all(
+    snapshot: Snapshot, functions: Mapping[int, ScoringFunction], k: int, scope: Scope
+) -> tuple[dict[int, Ids], str]:
     """The best of all rows, by a scan whose float32 sums differ from exact ones in the last digits only; the plan."""
-    probes = [rule.probes for rule in rules.values()]
-    ids, products = snapshot.scan(np.concatenate(probes), *scope.conditions)
-    ends = np.cumsum([len(each) for each in probes])
+    vectors = [function.query_vectors for function in functions.values()]
+    ids, products = snapshot.scan(np.concatenate(vectors), *scope.conditions)
+    ends = np.cumsum([len(each) for each in vectors])
     shortlists = {}
-    for (place, rule), end, each in zip(rules.items(), ends, probes, strict=True):
+    for (place, function), end, each in zip(functions.items(), ends, vectors, strict=True):
         seen = ~np.isin(ids, scope.hidden_from(place))
-        shortlists[place] = _shortest(ids[seen], rule.score(products[end - len(each) : end, seen]), k)
+        shortlists[place] = _shortest(ids[seen], function.score(products[end - len(each) : end, seen]), k)
     return shortlists, Plan.SCAN.value
 
 
-def _shortlist_probes(snapshot: View, rules: Mapping[int, Rule], k: int, scope: Scope) -> tuple[dict[int, Ids], str]:
-    """The union of what each probe of a rule finds, and the plan."""
-    probes = [rule.probes for rule in rules.values()]
+def _shortlist_by_vector(
+    snapshot: Snapshot, functions: Mapping[int, ScoringFunction], k: int, scope: Scope
+) -> tuple[dict[int, Ids], str]:
+    """The union of what each query vector of a function finds, and the plan."""
+    vectors = [function.query_vectors for function in functions.values()]
     depth = min(max(DEPTH, 10 * k), len(snapshot))
-    neighbours = snapshot.search(np.concatenate(probes), depth, *scope.conditions)
-    ends = np.cumsum([len(each) for each in probes])
+    neighbours = snapshot.search(np.concatenate(vectors), depth, *scope.conditions)
+    ends = np.cumsum([len(each) for each in vectors])
     shortlists = {}
-    for place, end, each in zip(rules, ends, probes, strict=True):
+    for place, end, each in zip(functions, ends, vectors, strict=True):
         ids = np.unique(neighbours.ids[end - len(each) : end])
         shortlists[place] = np.setdiff1d(ids, np.append(scope.hidden_from(place), NO_ID))
     return shortlists, neighbours.plan
@@ -201,7 +202,7 @@ def _shortlist_probes(snapshot: View, rules: Mapping[int, Rule], k: int, scope: 
 
 def _shortest(ids: Ids, scores: Scores, k: int) -> Ids:
     """The k best ids, and a margin for rounding and for ties."""
-    return ids[leaders(scores, k + MARGIN)[: k + MOST_TIES]]
+    return ids[top_k(scores, k + MARGIN)[: k + MOST_TIES]]
 
 
 def margin(scores: Scores) -> float:

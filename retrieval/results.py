@@ -29,7 +29,7 @@ class Hit:
         id: The document's id.
         text: The document's text.
         uri: Where the document came from.
-        image: The document's picture, where it has one.
+        image: The document's image, where it has one.
         fields: The document's fields.
         branches: By the name of each part of the query, its cosine with the document. (`shift` without a
             caption also lists `mean_text`, the inner product with a mean that is not of unit length.)
@@ -64,11 +64,10 @@ class Results:
         model: The embedder's name.
         generation: The collection's state that was searched.
         scale: What a score means, in words.
-        pseudo_target: The generated picture, where a method made one: `path` of the first, `paths` of all, `seed`,
-            `steps`, `guidance`, and `cached`: whether it was drawn before.
-        written: The sentence that was searched with, where a method wrote one: `sentence`, the `caption` it was made
-            of, the names of `captioner` and `rewriter` (None for one that was not asked), and `cached`: whether all was
-            written before.
+        artifacts: What a method made on the way, by name. `pseudo_target`, a generated image: `path` of the first,
+            `paths` of all, `seed`, `steps`, `guidance`, and `cached`: whether it was generated before. `caption`, a
+            rewritten caption: the `sentence` that was searched with, the `caption` it was made of, the names of
+            `captioner` and `rewriter` (None for one that was not asked), and `cached`: whether all was there before.
         took_ms: Milliseconds by stage: `write` (where a method writes), `encode`, `draw`, `compose`, `search`,
             `documents`. Queries of one batch share them.
         notes: What the user should know: parts left out, fall-backs, an empty collection.
@@ -81,11 +80,20 @@ class Results:
     model: str
     generation: int
     scale: str
-    pseudo_target: Mapping[str, JsonValue] | None = None
-    written: Mapping[str, JsonValue] | None = None
+    artifacts: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
     took_ms: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     plan: str = ""
+
+    @property
+    def pseudo_target(self) -> Mapping[str, JsonValue] | None:
+        """The artifact of that name."""
+        return self.artifacts.get("pseudo_target")
+
+    @property
+    def written(self) -> Mapping[str, JsonValue] | None:
+        """The artifact `caption`, by the name of earlier releases."""
+        return self.artifacts.get("caption")
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -129,7 +137,8 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """The object that `underdrawing search --json` prints; `json.dumps` takes it as it is.
 
-        It has `written` where a method wrote a sentence, and a hit has `images`, the files of all of them in order,
+        `pseudo_target` and `written` are the artifacts `pseudo_target` and `caption` by the names of earlier releases.
+        It has `written` where a method rewrote a caption, and a hit has `images`, the files of all of them in order,
         where its document has several; all else is always there.
         """
         told: dict[str, Any] = {
@@ -149,6 +158,7 @@ class Results:
             "method": self.method,
             "model": self.model,
             "generation": self.generation,
+            "artifacts": {name: dict(artifact) for name, artifact in self.artifacts.items()},
             "pseudo_target": None if self.pseudo_target is None else dict(self.pseudo_target),
             "took_ms": {stage: round(milliseconds, 3) for stage, milliseconds in self.took_ms.items()},
             "notes": list(self.notes),

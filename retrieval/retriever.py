@@ -1,51 +1,47 @@
 """The retriever: queries in, documents out.
 
-    write -> encode -> draw -> compose -> search -> documents
+    resolve -> refine -> compose -> search -> documents
 
-What this module does not know: models, SQL, files.
+What this module does not know: methods, models, SQL, files.
 """
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from indexer.arguments import finite, flag, names, one_each, require_kinds
-from indexer.errors import QueryError, SnapshotGoneError
-from indexer.types import Centre, Modality
-from indexer.vectors.centered import CentredSnapshot, centred
-from retrieval.asked import (
-    all_encoded,
-    checked_k,
-    one_query,
-    queries_of,
-    require_collection,
-    scope_of,
-)
-from retrieval.encode import Sentences, add_drawings, encode_queries, require_pictures, write_sentences
-from retrieval.hydrate import Ranking, hidden_from, hits_of, rankings_of, references_of, vector_ids_of
-from retrieval.methods import Composed, Encoded, Merge, Method, Tuned, load_composer, load_weights
-from retrieval.modality_gap import centre_queries
-from retrieval.providers.caption_rewrite import Scribe
-from retrieval.providers.pseudo_target import Studio
-from retrieval.query import Query, Stored, Weights, needs_drawing
+from indexer.deprecation import renamed_arguments
+from indexer.errors import CallError, QueryError, SnapshotGoneError
+from indexer.types import Center, Modality
+from retrieval.arguments import all_resolved, checked_k, queries_of, require_collection, require_query, scope_of
+from retrieval.documents import Ranking, hidden_from, hits_of, leave_out, rankings_of, references_of, vector_ids_of
+from retrieval.methods import Composed, Merge, Method, Refining, Resolved, Tuned, load_method, load_weights
+from retrieval.methods.base import without_gap
+from retrieval.methods.context import Context, require_images
+from retrieval.providers.caption_rewrite import CaptionRewriter
+from retrieval.providers.pseudo_target import PseudoTargetProvider
+from retrieval.query import Query, Weights
 from retrieval.ranking import Scope, find, margin, places, score
-from retrieval.references import leave_out
 from retrieval.results import Results
-from retrieval.stages import STAGES, timed
 
 if TYPE_CHECKING:
     from indexer.embed.base import Embedder
     from indexer.metadata.filters import Where
     from indexer.snapshot import Snapshot
-    from retrieval.ranking import View
 
 Answer = TypeVar("Answer")
 Names: TypeAlias = Sequence[str]
 Kinds: TypeAlias = Sequence[Modality | str]
+STAGES = ("encode", "draw", "compose", "search", "documents")
+"""Of every answer, in `Results.took_ms`; a method that has captions rewritten adds `write` before them."""
+RENAMED = {"studio": "pseudo_targets", "scribe": "captions", "centre": "center"}
+"""Arguments of `Retriever` by their old names."""
 
 
 class Source(Protocol):
@@ -68,18 +64,20 @@ class Retriever:
 
     Args:
         source: A `Collection`.
-        method: One of `Method`.
+        method: A name of `METHODS` (`retrieval/methods`), such as one of `Method`.
         weights: Over the method's tuned weights; a query's own go over both.
-        merge: What `cig` makes of a drawing; one of `Merge`.
-        studio: Makes words and drawings for `inversion` and `cig`; None for what comes with the model.
-        scribe: Writes the sentences of `caption`, which cannot do without.
-        gate: Draw only where the ranking without the drawing is in doubt: where the first two scores differ by less
-            than this. None draws for every query.
-        centre: Whether texts, pictures and documents of both are compared without what sets their kinds apart; one of
-            `Centre`. `auto` does so where a collection mixes them.
+        merge: With the method `cig`, the same as the method `cig-MERGE`; others do not read it.
+        pseudo_targets: Makes pseudo-words and pseudo-targets; None for what comes with the model.
+        captions: Captions references and rewrites captions, for the method `caption`, which cannot do without.
+        gate: Refine only where the ranking without it is in doubt (for `cig`: generate a pseudo-target), that is, where
+            the first two scores differ by less than this. None does so for every query.
+        center: Whether the modality gap is corrected, so that texts, images and documents of both compete fairly; one
+            of `Center`. `auto` does so where a collection mixes them.
+        renamed: Arguments by their old names, with a `DeprecationWarning`; see `RENAMED`.
 
     Raises:
-        UnknownNameError: No such method, merge or centring.
+        UnknownNameError: No such method, merge or correction.
+        PluginError: The package that offers the method cannot be used.
         QueryError: A weight that the method does not read.
     """
 
@@ -89,29 +87,40 @@ class Retriever:
         method: str | Method = Method.SUM,
         weights: Weights | None = None,
         *,
-        merge: str | Merge = Merge.EMBED,
-        studio: Studio | None = None,
-        scribe: Scribe | None = None,
+        merge: str | Merge | None = None,
+        pseudo_targets: PseudoTargetProvider | None = None,
+        captions: CaptionRewriter | None = None,
         gate: float | None = None,
-        centre: str | Centre = Centre.AUTO,
+        center: str | Center | None = None,
+        **renamed: Any,
     ) -> None:
         require_collection(source)
-        self.method = Method(method)
+        given: dict[str, Any] = {"pseudo_targets": pseudo_targets, "captions": captions, "center": center}
+        settled = renamed_arguments("Retriever", renamed, RENAMED, given) if renamed else given
+        pseudo_targets, captions, center = settled["pseudo_targets"], settled["captions"], settled["center"]
         self._source = source
-        require_kinds(weights=(weights, Weights), studio=(studio, Studio), scribe=(scribe, Scribe))
-        self._composer = load_composer(self.method, merge)
-        self._studio = studio or Studio()
-        self._scribe = scribe or Scribe()
+        require_kinds(
+            weights=(weights, Weights),
+            pseudo_targets=(pseudo_targets, PseudoTargetProvider),
+            captions=(captions, CaptionRewriter),
+        )
+        self._method = load_method(method, merge)
+        self.method = str(method)
+        self._refining = self._method if isinstance(self._method, Refining) else None
+        self._pseudo_targets = pseudo_targets or PseudoTargetProvider()
+        self._captions = captions or CaptionRewriter()
         self._gate = None if gate is None else finite(gate, "gate", infinite=True)
-        self._centre = Centre(centre)
+        self._center = Center(Center.AUTO if center is None else center)
         self._weights = self._readable(weights or Weights())
+        self._settled: tuple[str, dict[str, float]] = "", {}
 
     def search(
         self, query: Query, k: int = 10, where: Where | None = None, exclude: Names = (), modalities: Kinds = (),
         *, keep_reference: bool = False,
     ) -> Results:  # fmt: skip
         """The k best documents; all that match where there are fewer. A batch of one; see `search_batch`."""
-        query = one_query(query, "search")
+        if not isinstance(query, Query):
+            require_query(query, "search")
         return self.search_batch([query], k, where, exclude, modalities, keep_reference=keep_reference)[0]
 
     def search_batch(
@@ -121,7 +130,7 @@ class Retriever:
         """The k best documents of each query.
 
         Args:
-            queries: Any number. Their texts are embedded together, and so are their pictures.
+            queries: Any number. Their texts are embedded together, and so are their images.
             k: At least 1.
             where: A filter over fields.
             exclude: Document ids to leave out.
@@ -143,35 +152,37 @@ class Retriever:
         self, query: Query, k: int = 10, where: Where | None = None, exclude: Names = (), modalities: Kinds = (),
         *, keep_reference: bool = False,
     ) -> Iterator[Results]:  # fmt: skip
-        """The answer in the time it takes: at once without a pseudo-target, and again when that is drawn.
+        """The answer in the time it takes: at once without a pseudo-target, and again when that is there.
 
-        A method that draws nothing, and a query that needs no drawing, has one answer. Raises as `search_batch`.
+        A method that does not refine, and a query that it does not refine, has one answer. Raises as `search_batch`.
         """
-        k, query = checked_k(k), one_query(query, "stream")
+        k = checked_k(k)
+        require_query(query, "stream")
         flag(keep_reference, "keep_reference")
-        parts = self._composer.parts(query)
-        if any(needs_drawing(part) for part in parts.values()):
+        self._method.branches(query)
+        if self._refining is not None and self._refining.refines(query):
             scope = scope_of(where, exclude, modalities)
             yield self._on_snapshot(
-                lambda snapshot: self._answer(snapshot, [query], k, scope, keep_reference, drawing=False)
+                lambda snapshot: self._answer(snapshot, [query], k, scope, keep_reference, refine=False)
             )[0]
         yield self.search(query, k, where, exclude, modalities, keep_reference=keep_reference)
 
-    def encode(self, queries: Sequence[Query]) -> list[Encoded]:
-        """The vectors of the queries' parts, drawings among them; weights play no role but at a gate.
+    def encode(self, queries: Sequence[Query]) -> list[Resolved]:
+        """The vectors of the queries' branches, pseudo-targets among them; weights play no role but at a gate.
 
         Raises as `search_batch`.
         """
         asked = queries_of(queries, "encode")
 
-        def work(snapshot: Snapshot) -> list[Encoded]:
-            return self._draw(snapshot, self._encode(snapshot, asked, self._write(snapshot, asked)), Scope())
+        def work(snapshot: Snapshot) -> list[Resolved]:
+            context = self._context(snapshot)
+            return self._refine(context, self._resolve(context, asked), Scope())
 
         return self._on_snapshot(work)
 
     def rank(
         self,
-        encoded: Sequence[Encoded],
+        encoded: Sequence[Resolved],
         k: int,
         exclude: Sequence[Sequence[str]] | None = None,
         *,
@@ -187,22 +198,22 @@ class Retriever:
             keep_references: Let a query find its own `like`, which is left out otherwise.
             keep_ties: Give what ties with the last of the k too, up to 1,000 ids more.
         """
-        k, encoded = checked_k(k), all_encoded(encoded)
+        k, encoded = checked_k(k), all_resolved(encoded)
         flag(keep_references, "keep_references")
         flag(keep_ties, "keep_ties")
 
-        def work(snapshot: View) -> list[Ranking]:
+        def work(snapshot: Snapshot) -> list[Ranking]:
             if not len(snapshot):
                 return [Ranking((), ())] * len(encoded)
             hidden = hidden_from(snapshot, encoded, exclude, keep_references)
-            rules = [each.rule for each in self._compose(snapshot, encoded)]
-            return rankings_of(snapshot, find(snapshot, rules, k, Scope(hidden=hidden)), None if keep_ties else k)
+            functions = [each.scoring for each in self._compose(snapshot, encoded)]
+            return rankings_of(snapshot, find(snapshot, functions, k, Scope(hidden=hidden)), None if keep_ties else k)
 
-        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
+        return self._on_snapshot(lambda snapshot: work(snapshot.centered(self._center)))
 
     def places(
         self,
-        encoded: Sequence[Encoded],
+        encoded: Sequence[Resolved],
         documents: Sequence[Sequence[str]],
         exclude: Sequence[Sequence[str]] | None = None,
         *,
@@ -221,18 +232,18 @@ class Retriever:
         Raises:
             CallError: A document does not exist.
         """
-        encoded = all_encoded(encoded)
+        encoded = all_resolved(encoded)
         documents = [names(each, "documents") for each in one_each(documents, "documents", len(encoded))]
         flag(keep_references, "keep_references")
 
-        def work(snapshot: View) -> list[tuple[int, ...]]:
+        def work(snapshot: Snapshot) -> list[tuple[int, ...]]:
             hidden = hidden_from(snapshot, encoded, exclude, keep_references)
-            rules = [each.rule for each in self._compose(snapshot, encoded)]
-            return places(snapshot, rules, vector_ids_of(snapshot, documents), Scope(hidden=hidden))
+            functions = [each.scoring for each in self._compose(snapshot, encoded)]
+            return places(snapshot, functions, vector_ids_of(snapshot, documents), Scope(hidden=hidden))
 
-        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
+        return self._on_snapshot(lambda snapshot: work(snapshot.centered(self._center)))
 
-    def rank_among(self, encoded: Sequence[Encoded], documents: Sequence[Sequence[str]]) -> list[Ranking]:
+    def rank_among(self, encoded: Sequence[Resolved], documents: Sequence[Sequence[str]]) -> list[Ranking]:
         """Order given documents for each query: the whole of the list, nothing left out.
 
         Args:
@@ -242,16 +253,16 @@ class Retriever:
         Raises:
             CallError: A document does not exist.
         """
-        encoded = all_encoded(encoded)
+        encoded = all_resolved(encoded)
         documents = [names(each, "documents") for each in one_each(documents, "documents", len(encoded))]
 
-        def work(snapshot: View) -> list[Ranking]:
+        def work(snapshot: Snapshot) -> list[Ranking]:
             ids = vector_ids_of(snapshot, documents)
             composed = self._compose(snapshot, encoded)
-            found = [score(snapshot, each.rule, own) for each, own in zip(composed, ids, strict=True)]
+            found = [score(snapshot, each.scoring, own) for each, own in zip(composed, ids, strict=True)]
             return rankings_of(snapshot, found, None)
 
-        return self._on_snapshot(lambda snapshot: work(centred(snapshot, self._centre)))
+        return self._on_snapshot(lambda snapshot: work(snapshot.centered(self._center)))
 
     def require(self, documents: Iterable[str]) -> None:
         """See that documents are there.
@@ -264,7 +275,7 @@ class Retriever:
 
     def weights(self) -> Tuned:
         """The weights of queries that bring none of their own, and where they come from."""
-        tuned = self._on_snapshot(lambda snapshot: load_weights(snapshot.space.model, self._composer.tuned))
+        tuned = self._on_snapshot(lambda snapshot: self._tuned(snapshot))
         given = self._weights.given()
         return Tuned(
             self._weights.over(tuned.weights), f"given: {given}; others: {tuned.source}" if given else tuned.source
@@ -277,109 +288,116 @@ class Retriever:
         k: int,
         scope: Scope,
         keep_reference: bool,
-        drawing: bool = True,
+        refine: bool = True,
     ) -> list[Results]:
         took: dict[str, float] = {}
         results = partial(
-            Results,
-            method=self.method.value,
-            model=snapshot.space.model,
-            generation=snapshot.generation,
-            took_ms=took,
+            Results, method=self.method, model=snapshot.space.model, generation=snapshot.generation, took_ms=took
         )
         if not len(snapshot):
             took.update(dict.fromkeys(STAGES, 0.0))
             return [results((), scale="no scores", notes=("The collection is empty.",))] * len(queries)
         # What costs nothing to find out is found out before a model is loaded.
-        require_pictures(queries)
+        require_images(queries)
         if scope.where is not None:
             snapshot.require_filter(scope.where)
-        if any(not isinstance(part, Stored) for query in queries for part in self._composer.parts(query).values()):
+        branches = [self._method.branches(query) for query in queries]
+        if any(query.like is None or own.keys() != {"image"} for query, own in zip(queries, branches, strict=True)):
             _ = self._source.embedder  # loading the model is no part of a query's time
-        with timed(took, "write"):
-            sentences = self._write(snapshot, queries)
-        if not any(sentences):
-            took.clear()
-        took.update(dict.fromkeys(STAGES, 0.0))
+        context = self._context(snapshot)
         with timed(took, "encode"):
-            encoded = self._encode(snapshot, queries, sentences)
-        left_out = leave_out(snapshot, encoded, keep_reference)
+            resolved = self._resolve(context, queries)
+        took["encode"] -= sum(context.took.values())
+        took.update(context.took | dict.fromkeys(STAGES, 0.0) | {"encode": took.pop("encode")})
+        left_out = leave_out(snapshot, resolved, keep_reference)
         scope = replace(scope, hidden=[each.ids for each in left_out])
-        if drawing:
+        if refine:
             with timed(took, "draw"):
-                encoded = self._draw(snapshot, encoded, scope)
+                resolved = self._refine(context, resolved, scope)
         with timed(took, "compose"):
-            view = centred(snapshot, self._centre)
-            composed = self._compose(view, encoded)
+            view = snapshot.centered(self._center)
+            composed = self._compose(view, resolved)
         with timed(took, "search"):
-            found = find(view, [each.rule for each in composed], k, scope)
+            found = find(view, [each.scoring for each in composed], k, scope)
         with timed(took, "documents"):
             hits = hits_of(view, composed, found, k)
-        remarks = ((view.remark,) if isinstance(view, CentredSnapshot) else ()) + snapshot.remarks
+        notes = view.notes
         if scope.where is not None:
-            remarks += snapshot.filter_notes(scope.where)
+            notes += snapshot.filter_notes(scope.where)
         return [
             results(
                 own,
-                scale=each.rule.scale,
-                pseudo_target=each.pseudo_target,
-                written=asked.written,
-                notes=each.notes + left.notes + remarks,
-                plan=leaders.plan,
+                scale=each.scoring.scale,
+                artifacts=asked.artifacts,
+                notes=each.notes + left.notes + notes,
+                plan=top.plan,
             )
-            for asked, each, own, leaders, left in zip(encoded, composed, hits, found, left_out, strict=True)
+            for asked, each, own, top, left in zip(resolved, composed, hits, found, left_out, strict=True)
         ]
 
-    def _write(self, snapshot: Snapshot, queries: Sequence[Query]) -> list[Sentences]:
+    def _context(self, snapshot: Snapshot) -> Context:
+        return Context(snapshot, lambda: self._source.embedder, self._pseudo_targets, self._captions)
+
+    def _resolve(self, context: Context, queries: Sequence[Query]) -> list[Resolved]:
         for query in queries:
-            self._readable(query.weights or Weights())
-        return write_sentences(queries, self._composer, snapshot, self._scribe)
+            if query.weights is not None:
+                self._readable(query.weights)
+        return self._method.resolve(context, queries)
 
-    def _encode(self, snapshot: Snapshot, queries: Sequence[Query], sentences: Sequence[Sentences]) -> list[Encoded]:
-        return encode_queries(queries, self._composer, lambda: self._source.embedder, snapshot, self._studio, sentences)
-
-    def _draw(self, snapshot: Snapshot, encoded: Sequence[Encoded], scope: Scope) -> list[Encoded]:
-        """Add the drawings that the method wants, to those in doubt alone where there is a gate."""
-        answer = list(encoded)
-        places = [
-            place
-            for place, each in enumerate(encoded)
-            if any(needs_drawing(part) for part in self._composer.parts(each.query).values())
-        ]
-        if self._gate is not None and places:
-            view = centred(snapshot, self._centre)
-            rules = [each.rule for each in self._compose(view, [encoded[place] for place in places])]
-            hidden = scope.hidden or references_of(encoded)
-            found = find(view, rules, 2, replace(scope, hidden=[hidden[place] for place in places]))
+    def _refine(self, context: Context, resolved: Sequence[Resolved], scope: Scope) -> list[Resolved]:
+        """What a slow step adds, to the queries in doubt alone where there is a gate."""
+        answer = list(resolved)
+        if self._refining is None:
+            return answer
+        chosen = [place for place, each in enumerate(resolved) if self._refining.refines(each.query)]
+        if self._gate is not None and chosen:
+            view = context.snapshot.centered(self._center)
+            functions = [each.scoring for each in self._compose(view, [resolved[place] for place in chosen])]
+            hidden = scope.hidden or references_of(resolved)
+            found = find(view, functions, 2, replace(scope, hidden=[hidden[place] for place in chosen]))
             certain = [len(each.scores) < 2 or margin(each.scores) >= self._gate for each in found]
-            for place in itertools.compress(places, certain):
-                note = "The ranking is clear without a pseudo-target, so none was drawn."
+            for place in itertools.compress(chosen, certain):
+                note = "The ranking is clear without a pseudo-target, so none was generated."
                 answer[place] = replace(answer[place], notes=(*answer[place].notes, note))
-            places = list(itertools.compress(places, [not each for each in certain]))
-        drawn = add_drawings(
-            [encoded[place] for place in places],
-            self._composer,
-            lambda: self._source.embedder,
-            snapshot,
-            self._studio,
-        )
-        for place, each in zip(places, drawn, strict=True):
+            chosen = list(itertools.compress(chosen, [not each for each in certain]))
+        refined = self._refining.refine(context, [answer[place] for place in chosen])
+        for place, each in zip(chosen, refined, strict=True):
             answer[place] = each
         return answer
 
-    def _compose(self, view: View, encoded: Sequence[Encoded]) -> list[Composed]:
-        weights = self._weights.over(load_weights(view.space.model, self._composer.tuned).weights)
-        if isinstance(view, CentredSnapshot):
-            encoded = centre_queries(encoded, self._composer, view)
+    def _compose(self, view: Snapshot, resolved: Sequence[Resolved]) -> list[Composed]:
+        weights = self._weights_for(view)
+        if view.center is not Center.OFF:
+            resolved = without_gap(resolved, self._method, view.vectors, view.plain.space)
         return [
-            self._composer.compose(each, (each.query.weights or Weights()).over(weights), view.space)
-            for each in encoded
+            self._method.compose(
+                each,
+                weights if each.query.weights is None else weights | each.query.weights.given(),
+                view.space,
+            )
+            for each in resolved
         ]
+
+    def _tuned(self, view: Snapshot) -> Tuned:
+        return load_weights(view.space.model, self._method.tuned, self._method.defaults)
+
+    def _weights_for(self, view: Snapshot) -> dict[str, float]:
+        """The weights of queries that bring none, by name; kept, since a collection has the same model every time."""
+        model, weights = self._settled
+        if model != view.space.model:
+            weights = self._weights.over(self._tuned(view).weights).given()
+            if lacking := sorted(self._method.reads - weights.keys()):
+                raise CallError(
+                    f"The method {self.method} has no default for its weight {lacking[0]}.",
+                    f"Write Retriever(..., weights=Weights({lacking[0]}=...)).",
+                )
+            self._settled = view.space.model, weights
+        return weights
 
     def _readable(self, weights: Weights) -> Weights:
         for name in weights.given():
-            if name not in self._composer.reads:
-                known = ", ".join(sorted(self._composer.reads))
+            if name not in self._method.reads:
+                known = ", ".join(sorted(self._method.reads))
                 raise QueryError(f"The method {self.method} does not read the weight {name}.", f"It reads: {known}.")
         return weights
 
@@ -391,3 +409,11 @@ class Retriever:
         except SnapshotGoneError:
             with self._source.snapshot() as snapshot:
                 return work(snapshot)
+
+
+@contextmanager
+def timed(took: dict[str, float], stage: str) -> Iterator[None]:
+    """Note the milliseconds that the block takes."""
+    start = time.perf_counter()
+    yield
+    took[stage] = (time.perf_counter() - start) * 1000

@@ -1,6 +1,6 @@
-"""The arithmetic of composed search, on plain arrays: fold vectors, combine similarities, order scores.
+"""Scoring functions, and the arithmetic of composed search on plain arrays: weighted sums, similarities, orders.
 
-Every function is pure. Scores are larger for better; ties are settled by name, ascending.
+Every function is pure. Larger scores are better; ties are settled by name, ascending.
 
 What this module does not know: queries, methods, collections.
 """
@@ -8,6 +8,8 @@ What this module does not know: queries, methods, collections.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,49 @@ Vector = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
+
+
+class ScoringFunction(Protocol):
+    """How a document is scored: by a function of its inner products with some query vectors.
+
+    A document's score depends on that document alone, not on which others are scored beside it.
+    """
+
+    @property
+    def query_vectors(self) -> Matrix:
+        """(q, dim) float32; not of unit length in general."""
+        ...
+
+    @property
+    def scale(self) -> str:
+        """What a score means, in words."""
+        ...
+
+    def score(self, products: Scores) -> Scores:
+        """(m,) float32 scores of m documents from their (q, m) inner products with the query vectors."""
+        ...
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Scores by the inner product with one vector; a ranking by it is one search of the index.
+
+    Attributes:
+        vector: (dim,) float32 of unit length.
+    """
+
+    vector: Vector
+    scale: str = "cosine, from -1 to 1"
+
+    @property
+    def query_vectors(self) -> Matrix:
+        """The vector alone: (1, dim)."""
+        return self.vector[None]
+
+    def score(self, products: Scores) -> Scores:
+        """The inner products themselves: (1, m) to (m,)."""
+        scores: Scores = products[0]
+        return scores
 
 
 def unit(vector: npt.NDArray[np.floating]) -> Vector:
@@ -31,7 +76,7 @@ def unit(vector: npt.NDArray[np.floating]) -> Vector:
     return np.asarray(wide / length if length > 0 else wide, np.float32)
 
 
-def fold(vectors: Matrix, weights: Sequence[float]) -> Vector:
+def weighted_sum(vectors: Matrix, weights: Sequence[float]) -> Vector:
     """The weighted sum of branch vectors, at unit length.
 
     Its inner products rank documents as the weighted sum of the branches' own scores does, so that many
@@ -80,10 +125,10 @@ def slerp_weights(start: Vector, end: Vector, alpha: float) -> tuple[float, floa
     )
 
 
-def min_normalise(scores: Scores, floor: float) -> Scores:
+def min_normalize(scores: Scores, floor: float) -> Scores:
     """Scores measured from a floor: the floor becomes 0 and 0 becomes 1; what lies below the floor is 0.
 
-    Source: the min-based normalisation of BASIC (Psomas et al., NeurIPS 2025, arXiv:2510.25387). A floor that
+    Source: the min-based normalization of BASIC (Psomas et al., NeurIPS 2025, arXiv:2510.25387). A floor that
     is known beforehand, not the smallest score of a call, lets a score depend on its document alone.
 
     Args:
@@ -106,7 +151,7 @@ def soft_and(text: Scores, image: Scores, penalty: float) -> Scores:
     return np.asarray(text * image - penalty * (text + image) ** 2, np.float32)
 
 
-def leaders(scores: Scores, k: int) -> Positions:
+def top_k(scores: Scores, k: int) -> Positions:
     """The positions of the k largest scores and of all that tie with the last of them, largest first.
 
     Args:

@@ -27,13 +27,13 @@ from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write
 from pipelines.train.run import RunFolder
 
-MEASURES = {
+MEASURES: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
     "drawing to name, R@10": ("emoji-clip.json", ("image_to_text", "test", "R@10")),
     "name to drawing, R@10": ("emoji-clip.json", ("text_to_image", "test", "R@10")),
     "EmojiCIR joint, R@10": ("emojicir.json", ("measures", "R@10", "value")),
     "EmojiCIR joint, mAP@10": ("emojicir.json", ("measures", "mAP@10", "value")),
-    "mixed, nDCG@10": ("mixed.json", ("measures", "off", "all", "nDCG@10", "value")),
-    "mixed centred, nDCG@10": ("mixed.json", ("measures", "on", "all", "nDCG@10", "value")),
+    "mixed, nDCG@10": ("mixed.json", ("results", 0, "measures", "nDCG@10", "value")),
+    "mixed centred, nDCG@10": ("mixed.json", ("results", 2, "measures", "nDCG@10", "value")),
 }
 """By column: the file in a run's folder, and where in it the measure stands, a part of one."""
 
@@ -59,18 +59,19 @@ def gather(folder: Path) -> dict[str, Any]:
     return {**told, **samples, **costs, "measures": {name: value for name, value in found.items() if value is not None}}
 
 
-def _measure(file: Path, path: Sequence[str], folder: Path) -> float | None:
+def _measure(file: Path, path: Sequence[str | int], folder: Path) -> float | None:
     try:
         value: Any = json.loads(file.read_text(encoding="utf-8"))
-        if Path(str(value["model"]).partition(":")[2]).parent.resolve() != folder.resolve():
-            raise CallError(f"{file} is of the model {value['model']}.", f"Measure bridge:{folder}/model.")
+        model = value["model"] if "model" in value else value["results"][0]["model"]
+        if Path(str(model).partition(":")[2]).parent.resolve() != folder.resolve():
+            raise CallError(f"{file} is of the model {model}.", f"Measure bridge:{folder}/model.")
         for name in path:
             value = value[name]
         return float(value)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CallError(f"{file} does not have {'/'.join(path)}: {error!r}.") from error
+        raise CallError(f"{file} does not have {'/'.join(map(str, path))}: {error!r}.") from error
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

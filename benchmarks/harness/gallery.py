@@ -1,4 +1,4 @@
-"""A benchmark's pictures as a collection, indexed once for each model and continued where it was broken off.
+"""A benchmark's documents as a collection, indexed once for each model and continued where it was broken off.
 
 What this module does not know: queries, data sets, models.
 """
@@ -17,12 +17,12 @@ from benchmarks.tasks.dataset import Box, DataSet, Place, Task
 from indexer.collection import Collection
 from indexer.corpus.images import decode_image, encode_for_storage
 from indexer.corpus.paths import scan_folder
-from indexer.corpus.records import Record, make_record, record_or_rejected
+from indexer.corpus.records import Corpus, Record, make_record, record_or_rejected
 from indexer.embed.base import Embedder
 from indexer.errors import ItemError
-from indexer.files.atomic import atomic_write
+from indexer.files.atomic import atomic_write, file_digest
 from indexer.ingest.job import Progress, index_corpus
-from indexer.types import Parts, Rejected
+from indexer.types import Rejected
 from indexer.vectors.protocol import IndexKind, IndexSettings
 
 if TYPE_CHECKING:
@@ -37,25 +37,25 @@ TWINS: Mapping[str, tuple[str, ...]] = {
 DILATION = 0.7
 
 
-class PictureCorpus:
-    """Pictures by id, as `index_corpus` reads them.
+class ImageCorpus:
+    """Image files by id, as `index_corpus` reads them.
 
     Attributes:
         source: Names the gallery.
-        pictures: By id, the files.
+        images: By id, the files.
     """
 
-    def __init__(self, source: str, pictures: Mapping[str, Path]) -> None:
+    def __init__(self, source: str, images: Mapping[str, Path]) -> None:
         self.source = source
-        self.pictures = pictures
+        self.images = images
 
     def __iter__(self) -> Iterator[Record | Rejected]:
-        for name, path in self.pictures.items():
+        for name, path in self.images.items():
             uri = path.as_uri()
             yield record_or_rejected(uri, partial(make_record, id=name, text=None, image=path, fields={}, uri=uri))
 
 
-def located(task: Task, data: DataSet, crops: Path) -> dict[str, Path]:
+def images_of(task: Task, data: DataSet, crops: Path) -> dict[str, Path]:
     """The file of every picture; a part of a picture is cut out and kept.
 
     Args:
@@ -135,36 +135,50 @@ def crop_of(image: Image, box: Box) -> Image:
 
 @contextmanager
 def gallery(
-    name: str, data: DataSet, pictures: Mapping[str, Path], embedder: Embedder, folder: Path, workers: int
+    name: str,
+    data: DataSet,
+    task: Task,
+    images: Mapping[str, Path],
+    embedder: Embedder,
+    folder: Path,
+    workers: int = 0,
 ) -> Iterator[Collection]:
-    """The pictures as a collection.
+    """The documents of a task as a collection, indexed once for each state of model and documents.
 
     Args:
         name: The benchmark's.
         data: The data set.
-        pictures: By id, the files.
+        task: Has the corpus, where documents are not image files.
+        images: By id, the files; as `images_of` found them.
         embedder: The model.
         folder: Where such collections are kept.
         workers: Processes that decode ahead; 0 decodes in a thread.
 
     Raises:
-        CallError: A picture cannot be read: numbers would not compare.
+        CallError: A document cannot be read: numbers would not compare.
     """
-    listed = hashlib.sha256("\0".join(f"{key} {path}" for key, path in sorted(pictures.items())).encode())
-    state = f"{embedder.fingerprint().digest}-{listed.hexdigest()[:16]}"
+    listed = hashlib.sha256("\0".join(f"{key} {path}" for key, path in sorted(images.items())).encode()).hexdigest()
+    corpus: Path | Corpus = ImageCorpus(f"{name} {listed[:16]}", images) if task.corpus is None else task.corpus
+    source = listed if task.corpus is None else _digest(task.corpus)
+    count = len(task.documents)
     exact = IndexSettings(kind=IndexKind.EXACT)  # a published number is of whole rankings, whatever the size
-    with Collection.open(folder / state, embedder, parts=Parts.IMAGE, index=exact) as collection:
-        corpus = PictureCorpus(f"{name} {listed.hexdigest()[:16]}", pictures)
-        with _shown(len(pictures)) as on_progress:
+    state = folder / f"{embedder.fingerprint().digest}-{source[:16]}"
+    with Collection.open(state, embedder, parts=task.parts, index=exact) as collection:
+        # What is there is passed over, so that an indexing that was interrupted is finished.
+        with _shown(count) as on_progress:
             summary = index_corpus(corpus, collection, workers=workers, on_progress=on_progress)
         if summary.rejected:
             first = summary.rejects[0]
             raise data.wrong(
-                f"{summary.rejected:,} of {len(pictures):,} pictures cannot be read, the first: "
+                f"{summary.rejected:,} of {count:,} documents cannot be read, the first: "
                 f"{first.uri} ({first.reason}: {first.detail})",
                 "Without them numbers would not compare; get them anew from",
             )
         yield collection
+
+
+def _digest(corpus: Path | Corpus) -> str:
+    return file_digest(corpus) if isinstance(corpus, Path) else hashlib.sha256(corpus.source.encode()).hexdigest()
 
 
 @contextmanager

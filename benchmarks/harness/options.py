@@ -11,14 +11,14 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
+from benchmarks.harness.methods import VARIANTS
 from benchmarks.harness.protocol import Protocol
 from benchmarks.tasks.dataset import Benchmark
-from benchmarks.tasks.emojicir import VARIANTS
 from indexer.embed.base import Dtype
 from indexer.errors import CallError
-from indexer.types import HelpfulEnum
+from indexer.types import Center, HelpfulEnum
 from retrieval import Method, Weights
-from retrieval.methods import load_composer
+from retrieval.methods import load_method
 from retrieval.providers.generation.presets import PRESETS
 
 RUN_DEPTH = 100
@@ -37,19 +37,28 @@ class Asked(HelpfulEnum):
 
 def parser(benchmark: Benchmark) -> argparse.ArgumentParser:
     """The options of a benchmark."""
+    where = f"Expected below DIR: {benchmark.layout}. Get it from {benchmark.home}. Nothing is downloaded."
     made = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=f"python -m benchmarks.{benchmark.name}",
-        description=f"Run {benchmark.title}. Expected below DIR: {benchmark.layout}. Get it from {benchmark.home}. "
-        "Nothing is downloaded.",
+        description=f"Run {benchmark.title}. {where if benchmark.home else benchmark.layout}",
     )
-    made.add_argument("--data", type=Path, default=Path("data") / benchmark.name, metavar="DIR",
-                        help=f"the data set's folder; default: data/{benchmark.name}")  # fmt: skip
-    made.add_argument("--split", choices=benchmark.splits, default=benchmark.splits[0],
-                        help=f"default: {benchmark.splits[0]}")  # fmt: skip
-    made.add_argument("--model", default="open_clip:ViT-L-14/openai", metavar="M",
-                        help="default: open_clip:ViT-L-14/openai, as most papers")  # fmt: skip
-    made.add_argument("--method", choices=list(VARIANTS), default=Method.SUM.value, help="default: sum")
+    if benchmark.home:
+        made.add_argument("--data", type=Path, default=Path("data") / benchmark.name, metavar="DIR",
+                            help=f"the data set's folder; default: data/{benchmark.name}")  # fmt: skip
+    else:
+        made.set_defaults(data=Path())  # the data set comes with the project, and --data has always been the cache
+    names = ["--cache"] if benchmark.home else ["--data", "--cache"]
+    made.add_argument(*names, dest="cache", type=Path, default=cache_folder(), metavar="DIR",
+                        help="where indexed galleries and drawings are kept")  # fmt: skip
+    first = benchmark.splits[0]
+    made.add_argument("--split", choices=benchmark.splits, help=f"default: {first}"
+                        + (f", or {benchmark.tuned_on} to --sweep" if benchmark.tuned_on else ""))  # fmt: skip
+    made.add_argument("--model", default=benchmark.model, metavar="M", help=f"default: {benchmark.model}")
+    made.add_argument("--method", choices=list(VARIANTS), help="default: sum")
+    made.add_argument("--table", action="store_true", help="every method that can be run, as a markdown table")
+    made.add_argument("--center", "--centre", dest="center", choices=[each.value for each in Center],
+                        help="how modalities are compared; default: " + " and ".join(benchmark.centers))  # fmt: skip
     made.add_argument("--inversion", metavar="NAME", help="for inversion and cig: a folder, or a published Phi")
     made.add_argument("--generator", metavar="NAME", help="for cig: a folder or a hub id")
     made.add_argument("--captioner", metavar="NAME", help="for caption: an image-to-text model, or table:FILE")
@@ -59,15 +68,17 @@ def parser(benchmark: Benchmark) -> argparse.ArgumentParser:
     made.add_argument("--weights", metavar="JSON", help="""over the tuned ones: JSON such as '{"text": 0.7}', or """
                         + ", ".join(PRESETS))  # fmt: skip
     made.add_argument("--tuned-on", metavar="TEXT", help="where --weights were tuned; stored with the result")
-    made.add_argument("--sweep", action="store_true", help="try a grid of weights on this split")
-    made.add_argument("--measure", metavar="NAME", help=f"what --sweep looks at; default: {benchmark.main}")
+    made.add_argument("--sweep", action="store_true", help="try a grid of weights on this split"
+                        + (", for every method, and store the best" if benchmark.tuned_on else ""))  # fmt: skip
+    made.add_argument(
+        "--measure", default=benchmark.main, metavar="NAME", help=f"what --sweep looks at; default: {benchmark.main}"
+    )
     made.add_argument("--limit", type=int, metavar="N", help="at most N queries, spread evenly over the split")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    made.add_argument("--results", type=Path, metavar="DIR", help="write it to DIR/TASK/MODEL/METHOD.json, too")
     made.add_argument("--run", type=Path, metavar="FILE", help=f"write a TREC run file of {RUN_DEPTH} ids a query")
     made.add_argument("--submission", type=Path, metavar="DIR", help="where the files for the server go"
                         if benchmark.hidden else argparse.SUPPRESS)  # fmt: skip
-    made.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR",
-                        help="where indexed galleries and drawings are kept")  # fmt: skip
     made.add_argument("--asked", choices=[each.value for each in Asked], default=Asked.STORED.value,
                         help="the reference as its stored vector (default), or as its picture")  # fmt: skip
     made.add_argument("--device", default="auto", metavar="NAME", help="where models run: auto, cpu, cuda, cuda:1, mps")
@@ -91,12 +102,24 @@ def cache_folder() -> Path:
 
 
 def check(benchmark: Benchmark, options: argparse.Namespace) -> None:
-    """Refuse options that do not go together; weights and how the reference is asked for get their types.
+    """Refuse options that do not go together; those that depend on others get their defaults, and all their types.
 
     Raises:
         CallError: They do not.
     """
     options.asked = Asked(options.asked)
+    options.centers = (Center(options.center),) if options.center else benchmark.centers
+    options.split = options.split or (
+        benchmark.tuned_on if options.sweep and benchmark.tuned_on else benchmark.splits[0]
+    )
+    if options.sweep and benchmark.tuned_on not in (None, options.split):
+        raise CallError(f"Weights are tuned on the {benchmark.tuned_on} split, not on {options.split}.")
+    if options.sweep and len(options.centers) > 1:
+        raise CallError("A sweep compares modalities in one way.", "Choose it with --center.")
+    if options.method is None and not (options.sweep and benchmark.tuned_on):
+        options.method = Method.SUM.value
+    if options.asked is Asked.PICTURE and not benchmark.home:
+        raise CallError("This benchmark's images are no files; references are asked for as they are stored.")
     if options.weights in PRESETS:
         options.tuned_on = options.tuned_on or PRESETS[options.weights].source
         options.weights = _preset_weights(options.weights, benchmark.name, options.split)
@@ -114,9 +137,11 @@ def check(benchmark: Benchmark, options: argparse.Namespace) -> None:
         raise CallError("A submission answers every query once: --limit, --sweep and --run have no place there.")
     if not hidden and options.submission is not None:
         raise CallError(f"--submission is for the split {', '.join(benchmark.hidden) or 'of a server'}.")
-    composer = load_composer(*VARIANTS[options.method])
-    if unread := sorted(set(options.weights.given()) - composer.reads):
-        known = ", ".join(sorted(composer.reads))
+    if options.method is None or options.table:
+        return
+    method = load_method(*VARIANTS[options.method])
+    if unread := sorted(set(options.weights.given()) - method.reads):
+        known = ", ".join(sorted(method.reads))
         raise CallError(f"The method {options.method} does not read the weight {unread[0]}.", f"It reads: {known}.")
 
 

@@ -1,6 +1,6 @@
-"""The one runner of the published benchmarks: index the gallery once, ask, measure, and say by which protocol.
+"""The one harness of all benchmarks: index the gallery once, ask, measure, and say by which protocol.
 
-Each data set's module supplies a `Benchmark`; queries, pictures and judgments come from there, and all else is the same
+Each data set's module supplies a `Benchmark`; queries, documents and qrels come from there, and all else is the same
 for all: the public `Retriever` on a collection, the evaluation loop, the result file. The last line of
 standard output is one JSON document.
 
@@ -14,27 +14,30 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import published
-from benchmarks.harness.gallery import gallery, located
+from benchmarks.harness.gallery import gallery, images_of
+from benchmarks.harness.methods import INVERTING, VARIANTS, grids, possible
 from benchmarks.harness.options import RUN_DEPTH, Asked, check, parser
-from benchmarks.harness.protocol import MEANINGS, Protocol
+from benchmarks.harness.protocol import Protocol
+from benchmarks.harness.results import environment, markdown, write_result
+from benchmarks.harness.shown import shown
+from benchmarks.harness.stored_weights import entry_of, write_weights
 from benchmarks.tasks.dataset import BLANK_SENTENCE, Benchmark, DataSet, Task
-from benchmarks.tasks.emojicir import VARIANTS, grids
 from indexer.collection import Collection
 from indexer.embed import load_embedder
 from indexer.embed.base import Embedder
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write
+from indexer.types import Center
 from pipelines.evaluation.loop import Evaluation, JudgedQuery, answer, evaluate, sweep, write_run
 from pipelines.evaluation.qrels import Average, Plan, Reference
-from retrieval import Method, Retriever, Scribe, Studio, Weights
+from retrieval import CaptionRewriter, Method, PseudoTargetProvider, Retriever, Weights
 from retrieval.metrics import mean
-
-WORDED = (Method.INVERSION, Method.CIG)
-FAMILIES_SHOWN = 12
+from retrieval.providers.pseudo_target import COMPANIONS
 
 
 @dataclass(frozen=True)
@@ -43,26 +46,24 @@ class Run:
 
     Attributes:
         benchmark: Which.
-        split: Of it.
         protocol: What was chosen.
-        task: The queries and pictures.
-        queries: Those that are asked, as they are asked.
-        collection: The pictures, indexed.
+        task: The queries and documents.
+        queries: Those of the task, as they are asked.
+        collection: The documents, indexed.
         embedder: Its model.
-        studio: Makes words and drawings.
-        scribe: Writes sentences.
+        pseudo_targets: Makes pseudo-words and pseudo-targets.
+        captions: Captions references and rewrites captions.
         options: The call's options.
     """
 
     benchmark: Benchmark
-    split: str
     protocol: Protocol
     task: Task
     queries: Sequence[JudgedQuery]
     collection: Collection
     embedder: Embedder
-    studio: Studio
-    scribe: Scribe
+    pseudo_targets: PseudoTargetProvider
+    captions: CaptionRewriter
     options: argparse.Namespace
 
     @property
@@ -75,44 +76,60 @@ class Run:
         """Ids of the queries whose caption is blank in the annotations."""
         return [query.query_id for query in self.queries if query.query.text == BLANK_SENTENCE]
 
-    def retriever(self, weights: Weights | None = None) -> Retriever:
-        """What answers."""
-        method, merge = VARIANTS[self.options.method]
+    def methods(self) -> list[str]:
+        """Those that are run: the one that was asked for, or all that can be."""
+        options = self.options
+        if options.method is not None and not options.table:
+            return [options.method]
+        comes = self.embedder.name in COMPANIONS
+        return possible(
+            inversion=bool(options.inversion) or comes,
+            generator=bool(options.generator) or comes,
+            writers=bool(options.captioner and options.rewriter),
+            joint=self.embedder.fuses_natively,
+        )
+
+    def retriever(self, name: str, center: Center, weights: Weights | None = None) -> Retriever:
+        """What answers by a method."""
+        method, merge = VARIANTS[name]
         return Retriever(
             self.collection,
             method,
             weights or self.options.weights,
             merge=merge,
-            studio=self.studio,
-            scribe=self.scribe,
+            pseudo_targets=self.pseudo_targets,
+            captions=self.captions,
+            center=center,
         )
 
-    def described(self, retriever: Retriever) -> dict[str, Any]:
+    def described(self, name: str, center: Center) -> dict[str, Any]:
         """All that a result depends on."""
-        used, method = retriever.weights(), VARIANTS[self.options.method][0]
-        worded = method in WORDED
+        used, method = self.retriever(name, center).weights(), VARIANTS[name][0]
         source = used.source
         if self.options.weights.given():
             source = f"{source}; tuned on: {self.options.tuned_on or 'not told'}"
-        return {
+        inverting = method in INVERTING
+        told = {
             "benchmark": self.benchmark.name,
-            "split": self.split,
+            "split": self.options.split,
             "limit": self.options.limit,
             "blank_captions": self.blank,
-            "method": self.options.method,
+            "method": name,
             "model": self.embedder.name,
             "fingerprint": asdict(self.embedder.fingerprint()),
-            "inversion": self.options.inversion if worded else None,
-            "template": self.studio.template(self.embedder) if worded else None,
+            "inversion": self.options.inversion if inverting else None,
+            "template": self.pseudo_targets.template(self.embedder) if inverting else None,
             "generator": self.options.generator if method is Method.CIG else None,
-            "captioner": self.options.captioner if method is Method.CAPTION else None,
-            "rewriter": self.options.rewriter if method is Method.CAPTION else None,
+            "captioner": self.captions.captioner().name if method is Method.CAPTION else None,
+            "rewriter": self.captions.rewriter().name if method is Method.CAPTION else None,
             "weights": used.weights.given(),
             "weights_source": source,
-            "protocol": self.protocol.to_json(),
+            "protocol": {**self.protocol.to_json(), **self.task.digests},
             "reference_given_as": str(self.options.asked),
-            "pictures": len(self.task.pictures),
+            "pictures": len(self.task.documents),
+            "environment": environment(str(self.options.device)),
         }
+        return told if center is Center.AUTO else {**told, "center": center.value}
 
 
 def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> int:
@@ -143,134 +160,148 @@ def _main(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]:
     check(benchmark, options)
     data = DataSet(benchmark.title, options.data, benchmark.home)
     task = benchmark.task(data, options.split, protocol)
-    cache = options.cache / benchmark.name
-    files = located(task, data, cache / "crops")
-    queries = [asked(query, protocol, files if options.asked is Asked.PICTURE else None) for query in task.queries]
     if options.limit is not None:
-        queries = spread(queries, options.limit)
+        task = benchmark.limited(task, options.limit)
+    cache = options.cache / benchmark.name
+    images = images_of(task, data, cache / "crops")
+    queries = [asked(query, protocol, images if options.asked is Asked.PICTURE else None) for query in task.queries]
     embedder = load_embedder(
         options.model, dtype=options.dtype, device=options.device, preprocessing=protocol.preprocessing
     )
-    studio = _studio(options, embedder)
+    pseudo_targets = _provider(options, embedder)
     # Strict: a sentence that could not be written would make a row of another method.
-    scribe = Scribe(options.captioner, options.rewriter, cache=options.cache / "sentences", strict=True)
-    with gallery(benchmark.name, data, files, embedder, cache, options.workers) as collection:
-        run = Run(benchmark, options.split, protocol, task, queries, collection, embedder, studio, scribe, options)
+    captions = CaptionRewriter(options.captioner, options.rewriter, cache=options.cache / "sentences", strict=True)
+    with gallery(benchmark.name, data, task, images, embedder, cache, options.workers) as collection:
+        run = Run(benchmark, protocol, task, queries, collection, embedder, pseudo_targets, captions, options)
         if run.blank:
             names = ", ".join(run.blank[:3])
             print(f"{len(run.blank):,} of {len(queries):,} captions are blank and asked as {BLANK_SENTENCE!r}: {names}",
                   file=sys.stderr)  # fmt: skip
         if options.split in benchmark.hidden:
             return _submitted(run)
-        return _tuned(run) if options.sweep else _measured(run)
+        return _tuned(run) if options.sweep else _all_measured(run)
 
 
-def _measured(run: Run) -> dict[str, Any]:
-    options, retriever = run.options, run.retriever()
+def _all_measured(run: Run) -> dict[str, Any]:
+    """The result, or all of them where there are several."""
+    options = run.options
+    pairs = [(name, center) for name in run.methods() for center in options.centers]
+    documents = [_measured(run, name, center) for name, center in pairs]
+    if options.results:
+        for document in documents:
+            write_result(options.results, document)
+    if options.table:
+        print(markdown(documents))
+    return documents[0] if len(pairs) == 1 else {"benchmark": run.benchmark.name, "results": documents}
+
+
+def _measured(run: Run, name: str, center: Center) -> dict[str, Any]:
+    options, retriever = run.options, run.retriever(name, center)
     depth = RUN_DEPTH if options.run else run.plan.depth
     found = evaluate(run.queries, retriever, depth, plan=run.plan, progress=sys.stderr.isatty())
-    document = run.described(retriever) | found.to_json()
+    document = run.described(name, center) | found.to_json()
     document["ms_per_query"] = round(1000 * sum(found.seconds.values()) / found.queries, 3)
     if len(found.families) > 1 and run.protocol.average is Average.QUERIES:
         document["macro"] = _macro(found)
-    for name, counts in (("notes", found.notes), ("drawings", found.drawings)):
+    for field, counts in (("notes", found.notes), ("drawings", found.drawings)):
         if counts:
-            document[name] = dict(counts)
-    if options.run:
-        write_run(options.run, found.rankings, f"{run.embedder.name}/{options.method}")
-    rows = published.rows_for(run.benchmark.name, run.split, options.method, run.embedder.name)
+            document[field] = dict(counts)
+    if run.benchmark.beyond is not None:
+        document |= run.benchmark.beyond(run.task, found.rankings)
+    if options.run and name == options.method:
+        write_run(options.run, found.rankings, f"{run.embedder.name}/{name}")
+    rows = published.rows_for(run.benchmark.name, options.split, name, run.embedder.name)
     document["published"] = [published.compared(row, document) for row in rows]
-    print(shown(document, found))
-    if document["published"]:
-        print(published.told(document["published"]))
+    if not options.table:
+        print(shown(document, found))
+        if document["published"]:
+            print(published.told(document["published"]))
     return document
 
 
 def _tuned(run: Run) -> dict[str, Any]:
-    """The best weights on this split, and the whole curve."""
-    options = run.options
-    name = options.method
-    if name not in (points := grids()):
-        raise CallError(f"The method {name} has no weights to tune.", f"These have: {', '.join(points)}.")
-    measure = options.measure or run.benchmark.main
-    progress = sys.stderr.isatty()
-    curve = sweep(run.queries, run.retriever, points[name], plan=run.plan, measure=measure, progress=progress)
-    best, value = max(curve, key=lambda pair: pair[1])
-    print(f"{name}: {json.dumps(best.given())} at {measure} {100 * value:.2f}, of {len(curve)} tried on {run.split}")
-    return run.described(run.retriever()) | {
-        "queries": len(run.queries),
-        "sweep": {
-            "measure": measure,
-            "best": best.given(),
-            "value": round(value, 4),
+    """The best weights on this split, and the whole curve; stored with the package where the benchmark is for that."""
+    points, [center] = grids(), run.options.centers
+    if run.benchmark.tuned_on is None or run.options.method is not None:
+        if (name := run.options.method) not in points:
+            raise CallError(f"The method {name} has no weights to tune.", f"These have: {', '.join(points)}.")
+        names = [name]
+    else:
+        names = [name for name in points if name in run.methods()]
+    found = {name: _swept(run, name, center, points[name]) for name in names}
+    if run.benchmark.tuned_on is None:
+        [(name, curve)] = found.items()
+        told = {
+            "measure": run.options.measure,
+            "best": _best(curve).given(),
+            "value": round(max(value for _, value in curve), 4),
             "curve": [[weights.given(), round(own, 4)] for weights, own in curve],
-        },
+        }
+        return run.described(name, center) | {"queries": len(run.queries), "sweep": told}
+    limit = f" --limit {run.options.limit}" if run.options.limit else ""
+    command = f"python -m benchmarks.{run.benchmark.name} --sweep --model {run.options.model}{limit}"
+    split = f"{run.benchmark.title} {run.options.split}"
+    entries = {
+        name: entry_of(_best(curve), curve, split, len(run.queries), run.options.measure, command)
+        for name, curve in found.items()
     }
+    write_weights(run.options.model, entries)
+    return {"model": run.options.model, **{name: entry["weights"] for name, entry in entries.items()}}
+
+
+def _swept(run: Run, name: str, center: Center, points: Sequence[Weights]) -> list[tuple[Weights, float]]:
+    measure, progress = run.options.measure, sys.stderr.isatty()
+    make = partial(run.retriever, name, center)
+    curve = sweep(run.queries, make, points, plan=run.plan, measure=measure, progress=progress)
+    best, value = _best(curve), max(value for _, value in curve)
+    weights, split = json.dumps(best.given()), run.options.split
+    print(f"{name}: {weights} at {measure} {100 * value:.2f}, of {len(curve)} tried on {split}")
+    return curve
+
+
+def _best(curve: Sequence[tuple[Weights, float]]) -> Weights:
+    return max(curve, key=lambda pair: pair[1])[0]
 
 
 def _submitted(run: Run) -> dict[str, Any]:
     """Files for the benchmark's server."""
-    options, retriever = run.options, run.retriever()
+    options, [center] = run.options, run.options.centers
+    name = options.method
+    retriever = run.retriever(name, center)
     ranked = answer(run.queries, retriever, run.benchmark.depth, plan=run.plan, progress=sys.stderr.isatty())
     assert run.benchmark.submit is not None
     written = run.benchmark.submit(run.task, ranked, options.submission)
     for path in written:
         print(f"wrote {path}")
-    rows = published.rows_for(run.benchmark.name, run.split, options.method, run.embedder.name)
+    rows = published.rows_for(run.benchmark.name, options.split, name, run.embedder.name)
     if rows:
         print(published.announced(rows))
-    return run.described(retriever) | {
+    return run.described(name, center) | {
         "queries": len(run.queries),
         "submission": [str(path) for path in written],
         "seconds": {stage: round(seconds, 2) for stage, seconds in ranked.seconds.items()},
     }
 
 
-def asked(query: JudgedQuery, protocol: Protocol, files: Mapping[str, Path] | None) -> JudgedQuery:
+def asked(query: JudgedQuery, protocol: Protocol, images: Mapping[str, Path] | None) -> JudgedQuery:
     """A query as the protocol has it.
 
     Args:
         query: As the data set's module made it.
         protocol: Says whether it may find its reference.
-        files: Of all pictures, where the reference is to be read from its file; None for its stored vector.
+        images: Of all documents, where the reference is to be read from its file; None for its stored vector.
     """
     reference = query.query.like
-    assert reference is not None
+    if reference is None:
+        return query
     exclude = (reference,) if protocol.reference is Reference.REMOVED else ()
+<<<<<<< HEAD
     own = query.query if files is None else replace(query.query, like=None, image=files[reference])
     return replace(query, query=own, exclude=(*query.exclude, *exclude))
-
-
-def spread(queries: Sequence[JudgedQuery], limit: int) -> list[JudgedQuery]:
-    """At most so many queries, spread evenly over all."""
-    count = min(limit, len(queries))
-    return [queries[place * len(queries) // count] for place in range(count)]
-
-
-def shown(document: Mapping[str, Any], found: Evaluation) -> str:
-    """A result for people: what was run by which protocol, and a table of measures in percent."""
-    lines = [
-        f"{document['benchmark']} {document['split']}: {found.queries:,} queries, {document['pictures']:,} pictures, "
-        f"{document['method']}, {document['model']}",
-        f"weights: {json.dumps(document['weights'])} ({document['weights_source']})",
-    ]
-    if document["template"]:
-        lines.append(f"template: {document['template']}")
-    for field, choice in document["protocol"].items():
-        lines.append(f"{field.replace('_', ' ')}: {choice}: {_meaning(field, choice)}")
-    names = list(found.measures)
-    lines += ["", "| | queries | " + " | ".join(names) + " |", "| --- | ---: |" + " ---: |" * len(names)]
-    rows: list[tuple[str, float, Mapping[str, float]]] = [
-        ("all", found.queries, {name: each.value for name, each in found.measures.items()})
-    ]
-    if "macro" in document:
-        rows.append(("mean of families", found.queries, document["macro"]))
-    if 1 < len(found.families) <= FAMILIES_SHOWN:
-        rows += [(family, found.counts[family], own) for family, own in found.families.items()]
-    rows += [(aspect, own["queries"], own) for aspect, own in found.aspects.items()]
-    for label, count, own in rows:
-        lines.append(f"| {label} | {count:,} | " + " | ".join(f"{100 * own[name]:.2f}" for name in names) + " |")
-    return "\n".join(lines)
+=======
+    own = query.query if images is None else replace(query.query, like=None, image=images[reference])
+    return replace(query, query=own, exclude=exclude)
+>>>>>>> main
 
 
 def _macro(found: Evaluation) -> dict[str, float]:
@@ -278,22 +309,18 @@ def _macro(found: Evaluation) -> dict[str, float]:
     return {name: round(mean([own[name] for own in found.families.values()]), 4) for name in found.measures}
 
 
-def _meaning(field: str, value: str) -> str:
-    return next(text for choice, text in MEANINGS[field].items() if choice == value)
-
-
-def _studio(options: argparse.Namespace, embedder: Embedder) -> Studio:
+def _provider(options: argparse.Namespace, embedder: Embedder) -> PseudoTargetProvider:
     """What makes words and drawings, loaded where the method needs it: no run of `cig` goes on without drawings."""
-    studio = Studio(
+    pseudo_targets = PseudoTargetProvider(
         options.inversion,
         options.generator,
         template=options.template,
         cache=options.cache / "drawings",
         device=options.device,
     )
-    method = VARIANTS[options.method][0]
-    if method in WORDED:
-        studio.inversion(embedder)
+    method = None if options.method is None else VARIANTS[options.method][0]
+    if method in INVERTING:
+        pseudo_targets.inversion(embedder)
     if method is Method.CIG:
-        studio.generator(embedder)
-    return studio
+        pseudo_targets.generator(embedder)
+    return pseudo_targets

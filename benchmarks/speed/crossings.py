@@ -30,7 +30,7 @@ from PIL import Image
 
 from indexer import Collection, Document
 from indexer.files.atomic import atomic_write
-from retrieval import DrawOptions, Query, Retriever, Studio
+from retrieval import GenerateOptions, PseudoTargetProvider, Query, Retriever
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("indexer", "retrieval", "pipelines")
@@ -121,15 +121,15 @@ class NoiseGenerator:
 
     name = "noise"
     feature_models = (("bundled:emoji-clip", True),)
-    defaults = DrawOptions(steps=1, guidance=1.0, size=SIDE)
+    defaults = GenerateOptions(steps=1, guidance=1.0, size=SIDE)
 
-    def identity(self, options: DrawOptions) -> dict[str, Any]:
+    def identity(self, options: GenerateOptions) -> dict[str, Any]:
         """What the cache tells pseudo-targets apart by."""
         return {"generator": self.name, **asdict(options.over(self.defaults))}
 
-    def draw(self, sketches: Sequence[Any], options: DrawOptions) -> list[Any]:
-        """One image for each sketch."""
-        digests = [hashlib.sha256(sketch.text.encode()).digest() for sketch in sketches]
+    def generate(self, requests: Sequence[Any], options: GenerateOptions) -> list[Any]:
+        """One image for each request."""
+        digests = [hashlib.sha256(request.text.encode()).digest() for request in requests]
         return [Made((image(int.from_bytes(digest[:4])),)) for digest in digests]
 
 
@@ -164,8 +164,8 @@ def _search(watch: Watch, folder: Path, model: str, method: str, k: int) -> Cros
     """One search after two others."""
     with Collection.open(folder, model) as collection:
         collection.add([Document(str(number), image=image(number)) for number in range(DOCUMENTS)])
-        studio = Studio(generator=NoiseGenerator(), cache=folder / "pseudo-targets")
-        retriever = Retriever(collection, method=method, studio=studio)
+        pseudo_targets = PseudoTargetProvider(generator=NoiseGenerator(), cache=folder / "pseudo-targets")
+        retriever = Retriever(collection, method=method, pseudo_targets=pseudo_targets)
         queries = [Query(image=image(DOCUMENTS + turn), text=f"in another color, number {turn}") for turn in range(3)]
         for query in queries[:2]:
             retriever.search(query, k)

@@ -21,7 +21,7 @@ from indexer.vectors.protocol import IndexSettings
 from indexer.vectors.unit import unit_rows
 
 if TYPE_CHECKING:
-    from indexer.vectors.gpus import Cards
+    from indexer.vectors.gpus import Gpus
 
 DIRECTIONS = 64
 NOISE = 2.0
@@ -53,7 +53,7 @@ class Maker:
 
 
 def synthetic(
-    folder: Path, rows: int, dim: int, settings: IndexSettings | None = None, gpus: Cards | None = None
+    folder: Path, rows: int, dim: int, settings: IndexSettings | None = None, gpus: Gpus | None = None
 ) -> Collection:
     """Open a collection of made-up documents; make it first if it is not there, or not finished.
 
@@ -62,7 +62,7 @@ def synthetic(
     name = folder / f"speed-{rows}x{dim}"
     collection = Collection.open(name, FakeEmbedder(dim), index=settings)
     if gpus is not None:
-        collection.__dict__["cards"] = gpus  # before the first snapshot, which asks for them
+        collection.store.__dict__["gpus"] = gpus  # before the first snapshot, which asks for them
     maker, start = Maker(dim), collection.catalog.generation().documents
     buckets = np.random.default_rng(1).integers(0, BUCKETS, rows).tolist()
     while start < rows:
@@ -71,7 +71,7 @@ def synthetic(
         with collection.writer() as writer:
             writer.commit(documents, maker.vectors(count, start))
         start += count
-    if settings is not None and collection.snapshot().searcher.wants(1.0):
+    if settings is not None:
         collection.build_index({"queries": maker.vectors(TUNED_BY, 1 << 41)})
     return collection
 

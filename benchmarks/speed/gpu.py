@@ -29,16 +29,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.options import cache_folder
 from benchmarks.speed.data import Maker, synthetic
 from benchmarks.speed.races import BATCH, SHARES, K, Line, answered, recall_of
 from benchmarks.speed.timing import machine, race
-from benchmarks.tasks.emojicir import cache_folder
 from indexer.collection import Collection
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write
 from indexer.types import Vectors
 from indexer.vectors.faiss_index import faiss
-from indexer.vectors.gpus import Card, Cards, cuda_cards
+from indexer.vectors.gpus import Gpu, Gpus, cuda_gpus
 from indexer.vectors.protocol import Device, IndexKind, IndexSettings
 
 COPIED = 1 << 30
@@ -72,10 +72,10 @@ class Bench:
         turns: Of each race.
     """
 
-    def __init__(self, card: Card, bandwidth: float, folder: Path, rows: int, dim: int, turns: int) -> None:
+    def __init__(self, card: Gpu, bandwidth: float, folder: Path, rows: int, dim: int, turns: int) -> None:
         self.bandwidth, self.rows, self.dim, self.turns = bandwidth, rows, dim, turns
         self.queries: Vectors = Maker(dim).queries(max(BATCH, turns, CROWD))
-        cards = Cards([card])
+        cards = Gpus([card])
         self.collections: dict[str, Collection] = {}
         for name, half in ("card", False), ("card-fp16", True):
             settings = IndexSettings(IndexKind.EXACT, "1TB", device=Device.CUDA, half=half)
@@ -83,8 +83,8 @@ class Bench:
         self.collections["cpu"] = synthetic(folder, rows, dim, IndexSettings(IndexKind.EXACT))
         snapshots = {name: each.snapshot() for name, each in self.collections.items()}
         for name, snapshot in snapshots.items():
-            if snapshot.remarks:
-                raise CallError(f"{name}: {snapshot.remarks[0]}", "Measure fewer vectors: --rows N.")
+            if snapshot.notes:
+                raise CallError(f"{name}: {snapshot.notes[0]}", "Measure fewer vectors: --rows N.")
         vectors = snapshots["cpu"].vectors(np.arange(rows))
         flat = faiss.IndexFlatIP(dim)
         flat.add(vectors)
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
     if min(options.turns, options.dim) < 1 or options.rows < BATCH:
         raise CallError(f"Numbers are at least 1, and the collection has at least {BATCH} vectors.")
-    card = cuda_cards()[0]
+    card = cuda_gpus()[0]
     bandwidth = copy_bandwidth()
     bench = Bench(card, bandwidth, options.data, options.rows, options.dim, options.turns)
     told: dict[str, Any] = {

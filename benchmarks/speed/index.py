@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.harness.options import cache_folder
 from benchmarks.speed.timing import machine, race
-from benchmarks.tasks.emojicir import cache_folder
 from indexer.collection import Collection
 from indexer.embed.base import Dtype
 from indexer.errors import CallError, UnderdrawingError

@@ -24,7 +24,7 @@ from indexer.snapshot import Snapshot
 from indexer.types import Vectors
 from indexer.vectors.faiss_index import faiss
 from indexer.vectors.protocol import IndexKind, IndexSettings, Neighbours
-from indexer.vectors.quantized import SPARSE, CodedIndex
+from indexer.vectors.quantized import SPARSE, QuantizedIndex
 
 K = 10
 RECALL = 0.95
@@ -240,7 +240,7 @@ def filters(bench: Bench) -> dict[str, Any]:
 def crossover(bench: Bench) -> dict[str, Any]:
     """Both plans of a filtered search, by the share of rows that match: fetching those, and a scan of their codes."""
     vectors = bench.flat[0]
-    index = CodedIndex.build([(vectors, np.arange(bench.rows))])
+    index = QuantizedIndex.build([(vectors, np.arange(bench.rows))])
     rng = np.random.default_rng(0)
 
     def search(sparse: float, allowed: Any, turn: int) -> Neighbours:

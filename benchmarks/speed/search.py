@@ -27,10 +27,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.options import cache_folder
 from benchmarks.speed.processes import growth, opened, startup
 from benchmarks.speed.races import BATCH, Bench, approximate, batch, crossover, exact, filters
 from benchmarks.speed.timing import machine
-from benchmarks.tasks.emojicir import cache_folder
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write
 from indexer.vectors.protocol import IndexKind

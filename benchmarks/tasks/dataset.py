@@ -13,15 +13,18 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.protocol import Choices, Protocol
 from indexer.corpus.paths import MAX_BYTES, read_file
+from indexer.corpus.records import Corpus
 from indexer.errors import CallError, ItemError, QueryError
+from indexer.types import Center, Parts
 from pipelines.evaluation.loop import Ranked
 from pipelines.evaluation.qrels import JudgedQuery, Plan, Precision
+from retrieval.documents import Ranking
 from retrieval.query import Query
 
 Box = tuple[float, float, float, float]
@@ -49,7 +52,8 @@ class DataSet:
 
     def wrong(self, what: str, remedy: str = "") -> CallError:
         """The error to raise where the data set is not as published; it names the data set and where to get it."""
-        return CallError(f"{self.title}: {what}", f"{remedy or 'Get it from'} {self.home}")
+        mend = f"{remedy or 'Get it from'} {self.home}" if self.home else "Install this project anew: it comes with it."
+        return CallError(f"{self.title}: {what}", mend)
 
     def find(self, *places: str) -> Path:
         """The first of several places that exists.
@@ -178,36 +182,61 @@ class Place:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of which pictures.
+    """What is asked of which documents.
 
     Attributes:
-        queries: Each with the id of its reference as `like`, among the pictures.
-        pictures: By id, all that is indexed.
-        folders: Below the data set's root, where pictures may be.
+        queries: Each names what it needs by ids of documents.
+        pictures: By id, the images that are indexed; nothing where there is a `corpus`.
+        folders: Below the data set's root, where images may be.
+        corpus: What is indexed in place of `pictures`.
+        ids: Of the documents of `corpus`.
+        parts: Which parts of documents are embedded.
+        digests: By name, of what the task was read from, where that may change with a release.
     """
 
     queries: Sequence[JudgedQuery]
-    pictures: Mapping[str, Place]
+    pictures: Mapping[str, Place] = field(default_factory=dict)
     folders: Sequence[str] = ("",)
+    corpus: Path | Corpus | None = None
+    ids: frozenset[str] = frozenset()
+    parts: Parts = Parts.IMAGE
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def documents(self) -> frozenset[str]:
+        """The ids of all that is indexed."""
+        return self.ids if self.corpus is not None else frozenset(self.pictures)
+
+
+def spread(task: Task, limit: int) -> Task:
+    """The task with at most so many queries, spread evenly over all."""
+    count = min(limit, len(task.queries))
+    return replace(task, queries=[task.queries[place * len(task.queries) // count] for place in range(count)])
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A data set as a benchmark. It supplies queries, pictures and judgments, and nothing else.
+    """A data set as a benchmark. It supplies queries, documents and qrels, and nothing else.
 
     Attributes:
         name: Of its module.
         title: What people call it.
-        home: Where to get it.
+        home: Where to get it; empty for one that comes with the project.
         layout: Which files are expected below `--data`, for `--help`.
         splits: The first is the default.
         choices: Its protocol.
         measures: What is measured; its rules are taken from the protocol.
         main: The measure that weights are tuned by.
         read: Reads a split. It raises CallError where the files are not as published.
-        submit: Writes what a server takes for a split without public judgments; None where there is no server.
-        hidden: The splits without public judgments.
+        submit: Writes what a server takes for a split without public qrels; None where there is no server.
+        hidden: The splits without public qrels.
         depth: How many ids a server takes for a query.
+        model: The default embedder.
+        limited: The task with at most so many queries.
+        tuned_on: The one split that weights are tuned on, to be stored with the package; None where a sweep stores
+            nothing and may look at any split.
+        centers: The ways of comparing modalities that are measured.
+        beyond: Measures of rankings besides the plan's, by name.
     """
 
     name: str
@@ -222,6 +251,11 @@ class Benchmark:
     submit: Callable[[Task, Ranked, Path], list[Path]] | None = None
     hidden: frozenset[str] = frozenset()
     depth: int = 50
+    model: str = "open_clip:ViT-L-14/openai"
+    limited: Callable[[Task, int], Task] = spread
+    tuned_on: str | None = None
+    centers: tuple[Center, ...] = (Center.AUTO,)
+    beyond: Callable[[Task, Mapping[str, Ranking]], dict[str, Any]] | None = None
 
     def plan(self, protocol: Protocol) -> Plan:
         """What is measured under a protocol."""
@@ -235,7 +269,7 @@ class Benchmark:
         )
 
     def task(self, data: DataSet, split: str, protocol: Protocol) -> Task:
-        """The queries and pictures of a split, checked against each other.
+        """The queries and documents of a split, checked against each other.
 
         Raises:
             CallError: The files are not as published, or a query names a picture that its gallery lacks.
@@ -246,11 +280,13 @@ class Benchmark:
             what = f"the annotations of {split} are not of the published shape ({type(error).__name__}: {error})."
             raise data.wrong(what, "Get them anew from") from error
         data.require_unique("query", [query.query_id for query in task.queries])
+        documents = task.documents
         galleries = {id(query.gallery): set(query.gallery) for query in task.queries if query.gallery}
-        data.require_known("candidate", [("", name) for own in galleries.values() for name in own], task.pictures)
+        data.require_known("candidate", [("", name) for own in galleries.values() for name in own], documents)
         for query in task.queries:
-            gallery = galleries.get(id(query.gallery), task.pictures)
-            data.require_known("reference", [(query.query_id, query.query.like)], task.pictures)
+            gallery = galleries.get(id(query.gallery), documents)
+            if query.query.like is not None:
+                data.require_known("reference", [(query.query_id, query.query.like)], documents)
             data.require_known("target", [(query.query_id, name) for name in query.targets], gallery)
             data.require_known("group member", [(query.query_id, name) for name in query.subset], gallery)
         return task

@@ -1,4 +1,4 @@
-"""Mixed collections: one text, picture or both for each emoji, searched together, in the manner of MixBench.
+"""Mixed collections: one text, image or both for each emoji, searched together, in the manner of MixBench.
 
     python -m benchmarks.mixed [--model M] [--json FILE] [--limit N]
 
@@ -8,141 +8,132 @@ right document for a query, so nDCG@10 is 1 / log2(rank + 1). The *share* of a m
 over its part of the documents: 1 is fair. MixBench (arXiv:2507.19054) does the same with captioned photographs.
 
 Three ways to compare: `off`, vectors as they are; `means`, each modality's mean taken off (GR-CLIP); `on`, and the
-spread of its scores made equal. The last line of standard output is one JSON document.
+spread of its scores made equal.
 
-What this module does not know: how documents are centred and ranked.
+What this module does not know: how documents are centered and ranked.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
-import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks.harness.protocol import Choices, Gallery, Protocol
+from benchmarks.tasks.dataset import Benchmark, DataSet, Task
 from indexer.bundled import CORPUS
-from indexer.collection import Collection
-from indexer.embed import load_embedder
-from indexer.embed.base import Embedder
-from indexer.errors import CallError, UnderdrawingError
-from indexer.files.atomic import atomic_write, file_digest
-from indexer.types import Centre, Document, Modality
-from retrieval import Query, Retriever
-from retrieval.hydrate import Ranking
-from retrieval.metrics import bootstrap_interval, hit_rate_at, mean, ndcg_at
+from indexer.corpus.records import Entry, make_record, record_or_rejected
+from indexer.files.atomic import file_digest
+from indexer.types import Center, Document, Modality, Parts
+from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Reference, Ties
+from retrieval import Query
+from retrieval.documents import Ranking
 
 KINDS = (Modality.TEXT, Modality.IMAGE, Modality.FUSED)
-WAYS = (Centre.OFF, Centre.MEANS, Centre.ON)
 KEYWORDS = 3
-K = 10
-PART = 512
-"""Documents of a commit, and queries of a batch."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A query and the one document that answers it."""
-
-    query: Query
-    kind: str
-    target: str
-    heldout: bool
-
-
-@dataclass(frozen=True)
 class Pool:
-    """What is searched and asked.
+    """The documents, one for each concept, as `index_corpus` reads them.
 
     Attributes:
-        documents: One for each concept.
-        kinds: By document id, what it is made of.
-        asked: Up to two queries for each.
+        source: Names the documents.
+        documents: By id.
+        kinds: By id, what each is made of.
     """
 
-    documents: Sequence[Document]
-    kinds: Mapping[str, Modality]
-    asked: Sequence[Asked]
+    def __init__(self, documents: Sequence[Document], kinds: Mapping[str, Modality]) -> None:
+        listed = "\0".join(f"{document.id} {kinds[document.id]}" for document in documents)
+        self.source = f"mixed {file_digest(CORPUS)[:16]} {hashlib.sha256(listed.encode()).hexdigest()[:16]}"
+        self.documents = documents
+        self.kinds = kinds
+
+    def __iter__(self) -> Iterator[Entry]:
+        for document in self.documents:
+            image = cast("bytes | None", document.image)  # as the corpus has it
+            made = partial(make_record, id=document.id, text=document.text, image=image, fields={}, uri=document.id)
+            yield record_or_rejected(document.id, made)
 
 
-def build(rows: Sequence[Mapping[str, Any]]) -> Pool:
-    """Documents and queries from the rows of the emoji corpus; the same rows give the same pool."""
+def build(rows: Sequence[Mapping[str, Any]]) -> Task:
+    """Documents and queries from the rows of the emoji corpus; the same rows give the same task."""
     concepts: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         concepts.setdefault(row["concept"], []).append(row)
-    documents, kinds, asked = [], {}, []
+    documents, kinds, queries = [], {}, []
     for concept, drawings in sorted(concepts.items()):
         kind = KINDS[_drawn(f"kind {concept}", len(KINDS))]
         shown = drawings[_drawn(f"drawing {concept}", len(drawings))]
         text = None if kind is Modality.IMAGE else shown["text"]
         documents.append(Document(concept, text, None if kind is Modality.TEXT else shown["image"]))
         kinds[concept] = kind
-        heldout = shown["split"] != "train"
+        about = ("trained concepts" if shown["split"] == "train" else "held-out concepts", f"{kind.value} targets")
         words = next((each for each in shown["wordings"] if each != shown["text"]), None)
         words = words or ", ".join([each for each in shown["keywords"] if each != shown["text"]][:KEYWORDS])
         if words:
-            asked.append(Asked(Query(text=words), "text", concept, heldout))
+            queries.append(_judged(Query(text=words), "text", concept, about))
         others = [row for row in drawings if row["vendor"] != shown["vendor"]]
         if others:
             other = others[_drawn(f"other {concept}", len(others))]
-            asked.append(Asked(Query(image=other["image"]), "image", concept, heldout))
-    return Pool(documents, kinds, asked)
+            queries.append(_judged(Query(image=other["image"]), "image", concept, about))
+    # Those of one kind together, so that the model reads them in large batches.
+    queries.sort(key=lambda query: "image queries" in query.aspects)
+    pool = Pool(documents, kinds)
+    digests = {"corpus": file_digest(CORPUS)[:16]}
+    return Task(queries, corpus=pool, ids=frozenset(kinds), parts=Parts.AUTO, digests=digests)
 
 
-def measure(embedder: Embedder, pool: Pool) -> dict[str, Any]:
-    """All measures of one model, by way of comparing."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Collection.open(Path(folder) / "pool", embedder) as collection,
-    ):
-        for start in range(0, len(pool.documents), PART):
-            added = collection.add(pool.documents[start : start + PART], skip_rejected=True)
-            if added.rejected:
-                raise CallError(f"{embedder.name} cannot embed {added.rejected[0].uri}: {added.rejected[0].detail}")
-        rankings: dict[Centre, list[Ranking]] = {way: [] for way in WAYS}
-        for kind in ("text", "image"):
-            queries = [each.query for each in pool.asked if each.kind == kind]
-            for start in range(0, len(queries), PART):
-                encoded = Retriever(collection, kind).encode(queries[start : start + PART])
-                for way in WAYS:
-                    rankings[way] += Retriever(collection, kind, centre=way).rank(encoded, K)
-    asked = [each for kind in ("text", "image") for each in pool.asked if each.kind == kind]
-    return {way.value: _told(asked, ranked, pool.kinds) for way, ranked in rankings.items()}
+def _judged(query: Query, kind: str, concept: str, about: Sequence[str]) -> JudgedQuery:
+    return JudgedQuery(f"{kind}/{concept}", query, (concept,), aspects=(f"{kind} queries", *about))
 
 
-def _told(asked: Sequence[Asked], ranked: Sequence[Ranking], kinds: Mapping[str, Modality]) -> dict[str, Any]:
-    gains = [ndcg_at(each.ids, [own.target], K) for each, own in zip(ranked, asked, strict=True)]
-    hits = [hit_rate_at(each.ids, [own.target], K) for each, own in zip(ranked, asked, strict=True)]
-    parts = {
-        "all": [True] * len(asked),
-        **{f"{kind} queries": [each.kind == kind for each in asked] for kind in ("text", "image")},
-        "trained concepts": [not each.heldout for each in asked],
-        "held-out concepts": [each.heldout for each in asked],
-        **{f"{kind.value} targets": [kinds[each.target] is kind for each in asked] for kind in KINDS},
+def read(data: DataSet, split: str, protocol: Protocol) -> Task:
+    """All of it."""
+    return build(pq.read_table(CORPUS).to_pylist())
+
+
+def limited(task: Task, limit: int) -> Task:
+    """At most so many concepts, spread evenly over the corpus, with the queries for them."""
+    pool = pool_of(task)
+    concepts = sorted(pool.kinds)
+    if limit >= len(concepts):
+        return task
+    kept = {concepts[place] for place in np.linspace(0, len(concepts) - 1, limit).astype(int)}
+    smaller = Pool(
+        [document for document in pool.documents if document.id in kept],
+        {name: kind for name, kind in pool.kinds.items() if name in kept},
+    )
+    queries = [query for query in task.queries if query.targets[0] in kept]
+    return replace(task, queries=queries, corpus=smaller, ids=frozenset(kept))
+
+
+def shares(task: Task, rankings: Mapping[str, Ranking]) -> dict[str, Any]:
+    """How fairly each modality is found, over all queries and over those of each aspect.
+
+    Returns:
+        `documents`, by modality their number; and `shares`, by aspect: by modality, its part of the first tens over
+        its part of the documents, and `worst`, the factor by which the least fair of them is off.
+    """
+    kinds = pool_of(task).kinds
+    groups: dict[str, list[Ranking]] = {"all": []}
+    for query in task.queries:
+        for group in ("all", *query.aspects):
+            groups.setdefault(group, []).append(rankings[query.query_id])
+    found = {name: shares_of(own, kinds) for name, own in groups.items()}
+    return {
+        "documents": {kind.value: list(kinds.values()).count(kind) for kind in KINDS},
+        "shares": {name: {**own, "worst": worst_share(own)} for name, own in found.items()},
     }
-    told: dict[str, Any] = {}
-    for name, chosen in parts.items():
-        own = [gain for gain, taken in zip(gains, chosen, strict=True) if taken]
-        low, high = bootstrap_interval(own)
-        told[name] = {
-            "queries": len(own),
-            "nDCG@10": {"value": round(mean(own), 4), "interval_95": [round(low, 4), round(high, 4)]},
-            "R@10": round(mean([hit for hit, taken in zip(hits, chosen, strict=True) if taken]), 4),
-            "share": _shares([each for each, taken in zip(ranked, chosen, strict=True) if taken], kinds),
-        }
-    return told
 
 
-def _shares(ranked: Sequence[Ranking], kinds: Mapping[str, Modality]) -> dict[str, float]:
+def shares_of(ranked: Sequence[Ranking], kinds: Mapping[str, Modality]) -> dict[str, float]:
     """By modality, its part of the first tens over its part of the documents."""
-    found = [kinds[name] for each in ranked for name in each.ids]
+    found = [kinds[name] for each in ranked for name in each.ids[:10]]
     stored = list(kinds.values())
     return {
         kind.value: round(
@@ -158,67 +149,29 @@ def worst_share(shares: Mapping[str, float]) -> float:
     return round(max(max(each, 1 / max(each, 0.001)) for each in shares.values()), 3)
 
 
-def markdown(measures: Mapping[str, Any]) -> str:
-    """A row for each way, in percent; shares as factors."""
-    lines = [
-        "| centre | nDCG@10 | text queries | picture queries | held-out | R@10 | share of text / image / both, "
-        "asked by text | asked by a picture |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for way, told in measures.items():
-        cells = [
-            f"{100 * told[part]['nDCG@10']['value']:.1f}"
-            for part in ("all", "text queries", "image queries", "held-out concepts")
-        ]
-        cells.append(f"{100 * told['all']['R@10']:.1f}")
-        for part in ("text queries", "image queries"):
-            cells.append(" / ".join(f"{each:.2f}" for each in told[part]["share"].values()))
-        lines.append(f"| `{way}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed", description="Rank a mixed collection.")
-    parser.add_argument("--model", default="bundled:emoji-clip", help="an embedder's name")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N concepts, spread evenly over the corpus")
-    options = parser.parse_args(arguments)
-    try:
-        if options.limit is not None and options.limit < 1:
-            raise CallError(f"--limit is {options.limit}; it must be at least 1.")
-        pool = build(_limited(pq.read_table(CORPUS).to_pylist(), options.limit))
-        measures = measure(load_embedder(options.model), pool)
-    except UnderdrawingError as error:
-        print(f"mixed: {error}", file=sys.stderr)
-        return error.exit_code
-    for told in measures.values():
-        for part in told.values():
-            part["worst_share"] = worst_share(part["share"])
-    document = {
-        "benchmark": "mixed",
-        "model": options.model,
-        "limit": options.limit,
-        "corpus": file_digest(CORPUS)[:16],
-        "documents": {kind.value: list(pool.kinds.values()).count(kind) for kind in KINDS},
-        "measures": measures,
-    }
-    print(markdown(measures))
-    line = json.dumps(document, separators=(",", ":"))
-    if options.json:
-        atomic_write(options.json, line.encode() + b"\n")
-    print(line)
-    return 0
-
-
-def _limited(rows: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
-    concepts = sorted({row["concept"] for row in rows})
-    if limit is None or limit >= len(concepts):
-        return rows
-    kept = {concepts[place] for place in np.linspace(0, len(concepts) - 1, limit).astype(int)}
-    return [row for row in rows if row["concept"] in kept]
+def pool_of(task: Task) -> Pool:
+    """The documents of a task that `build` made."""
+    assert isinstance(task.corpus, Pool)
+    return task.corpus
 
 
 def _drawn(key: str, choices: int) -> int:
     """A number below `choices` that depends on the key alone."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % choices
+
+
+BENCHMARK = Benchmark(
+    name="mixed",
+    title="a mixed collection of the bundled emoji",
+    home="",
+    layout="The corpus comes with the package.",
+    splits=("all",),
+    choices=Choices(Protocol(Gallery.WHOLE, Reference.KEPT, ties=Ties.BY_ID, average=Average.QUERIES), {}),
+    measures=Plan(recall=(10,), precision=(), subset=(), gain=(10,)),
+    main="nDCG@10",
+    read=read,
+    model="bundled:emoji-clip",
+    limited=limited,
+    centers=(Center.OFF, Center.MEANS, Center.ON),
+    beyond=shares,
+)

@@ -37,8 +37,7 @@ from indexer.embed.base import Embedder
 from indexer.errors import UnderdrawingError
 from indexer.metadata.publish import NewDocument
 from indexer.snapshot import Snapshot
-from indexer.types import Centre, Item, Modality, Role, Vectors
-from indexer.vectors.centered import CentredSnapshot, centred
+from indexer.types import Center, Item, Modality, Role, Vectors
 from indexer.vectors.modality_gap import query_mean
 from indexer.vectors.unit import unit_rows
 
@@ -117,16 +116,16 @@ def measured(embedder: Embedder, given: Material, counts: tuple[int, int, int], 
         with shop.writer() as writer:
             writer.commit(documents, rows, extra_sums=sums)
         snapshot = shop.snapshot()
-        ways = {way.value: centred(snapshot, way) for way in (Centre.OFF, Centre.MEANS, Centre.ON, Centre.AUTO)}
+        ways = {way.value: snapshot.centered(way) for way in (Center.OFF, Center.MEANS, Center.ON, Center.AUTO)}
         return {way: _cells(snapshot, view, given, kinds, rows, queries) for way, view in ways.items()}
 
 
 def _cells(
-    snapshot: Snapshot, view: Snapshot | CentredSnapshot, given: Material, kinds: npt.NDArray[np.int64], rows: Vectors,
+    snapshot: Snapshot, view: Snapshot, given: Material, kinds: npt.NDArray[np.int64], rows: Vectors,
     queries: int,
 ) -> list[str]:  # fmt: skip
     def ask(vectors: Vectors, modality: Modality) -> npt.NDArray[np.int64]:
-        if isinstance(view, CentredSnapshot):
+        if view is not snapshot:
             vectors = unit_rows(vectors.astype(np.float64) - query_mean(snapshot.space, modality))
         return view.search(vectors, K).ids
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from indexer.errors import UnknownNameError
+from indexer.errors import CallError, UnknownNameError
 
 FOLDER = Path(__file__).parent
 CORPUS = FOLDER / "emoji.parquet"
@@ -15,12 +15,19 @@ CORPUS = FOLDER / "emoji.parquet"
 QUERIES = FOLDER / "emojicir.parquet"
 """EmojiCIR's composed queries with their targets."""
 
+GONE = {
+    "emoji-gme": "Take a bridge or a published model (docs/joint.md) and index again; or, for what is indexed already, "
+    "lay indexer/bundled/emoji-gme of release 0.1.0 beside the collection and open it with model='mllm:FOLDER'.",
+}
+"""By name, what to do in place of a model that came with an earlier release."""
+
 
 def model_folder(name: str) -> Path:
     """The folder of a bundled model.
 
     Raises:
         UnknownNameError: There is none of that name; it lists those there are.
+        CallError: There was one in an earlier release.
     """
     return _folder("model", name, "open_clip_config.json", "preprocessor_config.json", "connectors.json")
 
@@ -37,6 +44,8 @@ def generator_folder(name: str) -> Path:
 
 def _folder(kind: str, name: str, *marks: str) -> Path:
     known = sorted(path.name for path in FOLDER.iterdir() if any((path / mark).exists() for mark in marks))
+    if name in GONE:
+        raise CallError(f"The bundled {kind} {name} is gone since 0.2.", GONE[name])
     if name not in known:
         raise UnknownNameError(f"bundled {kind}", name, known)
     return FOLDER / name

@@ -4,6 +4,7 @@
     an image, or a pattern such as photos/**/*.jpg FolderCorpus     those files of it
     a table or a shard                            as `tables.py` says
     shards-{000..012}.tar                         WebDatasetCorpus  shards by a pattern of braces
+    NAME:REST                                     what the reader of that name makes of it; see `formats.py`
 
 What this module does not know: how any of them is read.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from indexer.corpus.columns import Columns
 from indexer.corpus.content import looks_like_image
 from indexer.corpus.folder import FolderCorpus
+from indexer.corpus.formats import READERS, reader_in
 from indexer.corpus.paths import is_collection, portable_name, printable, read_listing, scan_folder
 from indexer.corpus.records import Corpus, Record
 from indexer.corpus.selection import Selection, before_braces, expand, has_braces, has_wildcards, select
@@ -36,12 +38,14 @@ def open_corpus(source: str | Path, *, columns: Columns | None = None) -> Corpus
     """Open a source of documents. Nothing is read of it before it is iterated over.
 
     Args:
-        source: The path of a folder or file, or a pattern of files. A path that is there is no pattern.
+        source: The path of a folder or file, a pattern of files, or `NAME:REST` with the name of a reader, such as
+            `csv:export.txt`. A path that exists is taken as one.
         columns: Which columns of a table are the id, the text and the image; by default `columns.py` finds out.
 
     Raises:
         CallError: Nothing is there, or nothing that can be read, or it lies in a collection; or columns are named of
             what has none.
+        PluginError: The package that offers the reader cannot be imported.
     """
     corpus = _open(source, columns)
     if columns is not None and columns.named and isinstance(corpus, WebDatasetCorpus):
@@ -51,6 +55,9 @@ def open_corpus(source: str | Path, *, columns: Columns | None = None) -> Corpus
 
 
 def _open(source: str | Path, columns: Columns | None) -> Corpus:
+    if (named := reader_in(source)) is not None:
+        name, rest = named
+        return READERS.get(name)(rest, columns=columns)
     path = Path(source)
     try:
         if path.exists():
@@ -93,6 +100,8 @@ def _open_file(path: Path, columns: Columns | None) -> Corpus:
     if suffix_of(path.name) in TABLES | SHARDS | JSON_FILES:
         return open_table(path, columns=columns)
     known = is_image_name(path.name)
+    if not known and (suffix := suffix_of(path.name)[1:]) and suffix in READERS:
+        return READERS.get(suffix)(str(path), columns=columns)
     try:
         if known or (known is None and looks_like_image(path)):
             return FolderCorpus(path.parent, Selection.named(path.name), portable_name(str(path)))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from indexer.arguments import told
-from indexer.embed.base import Dtype, Embedder
+from indexer.embed.base import AdjustableImages, Dtype, Embedder, EmbedderFamily
 from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.loading import loading
 from indexer.embed.preprocess import Preprocessing
+<<<<<<< HEAD
 from indexer.errors import CallError, ModelError
 from indexer.types import HelpfulEnum
 
@@ -23,7 +22,30 @@ class ModelFamily(HelpfulEnum):
     PHOTO = "photo"
     ST = "st"
     FAKE = "fake"
+=======
+from indexer.errors import CallError, PluginError
+from indexer.registry import Builtin, Registry
+>>>>>>> main
 
+EMBEDDERS = Registry[EmbedderFamily](
+    "model family",
+    "underdrawing.embedders",
+    {
+        "bundled": Builtin("indexer.embed.bundled:load", "models that come with this package: bundled:emoji-clip"),
+        "open_clip": Builtin(
+            "indexer.embed.clip.embedder:load",
+            "the CLIP family: open_clip:ViT-B-32/laion2b_s34b_b79k, or a folder of open_clip's layout",
+        ),
+        "mllm": Builtin(
+            "indexer.embed.mllm.embedder:load",
+            "multimodal language models: mllm:Qwen/Qwen3-VL-Embedding-2B, or a folder",
+        ),
+        "bridge": Builtin("indexer.embed.bridge.embedder:load", "what `train bridge` made: bridge:FOLDER"),
+        "st": Builtin("indexer.embed.sentence_transformers:load", "sentence-transformers: a folder or a hub id"),
+        "fake": Builtin("indexer.embed.fake:load", "no model, for tests: fake:64 gives vectors of 64 numbers"),
+    },
+)
+"""Families of models by name. A package adds one by an entry point of the group `underdrawing.embedders`."""
 
 EXAMPLES = (
     "bundled:emoji-clip, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:/a/folder, mllm:Qwen/Qwen3-VL-Embedding-2B, "
@@ -42,19 +64,28 @@ def load_embedder(
 
     Args:
         name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`,
+<<<<<<< HEAD
             `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `bridge:FOLDER` (what `train bridge` made), `photo:FOLDER` (what
             `train photo` made), `st:FOLDER` or `st:HUB_ID` (sentence-transformers), `fake:DIM`. Options may stand
             behind the name of an `mllm`, such as `?dim=512`; `indexer/embed/mllm/spec.py` has them. One of the CLIP
             family may end in `?draft=N`: JPEGs are decoded at a fraction of their size where the short side stays N
             times the model's. Large photographs decode several times faster, to vectors a little other.
+=======
+            `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `bridge:FOLDER` (what `train bridge` made), `st:FOLDER` or
+            `st:HUB_ID` (sentence-transformers), `fake:DIM`; or of a family that another package adds. Options may
+            stand behind the name of an `mllm`, such as `?dim=512`; `indexer/embed/mllm/spec.py` has them. One of the
+            CLIP family may end in `?draft=N`: JPEGs are decoded at a fraction of their size where the short side stays
+            N times the model's. Large photographs decode several times faster, to slightly different vectors.
+>>>>>>> main
         dtype: Arithmetic of the forward pass.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `auto` takes a card where there is one.
-        preprocessing: What is done to pictures first; part of the fingerprint.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `auto` takes a GPU where there is one.
+        preprocessing: What is done to images first; part of the fingerprint.
 
     Raises:
-        CallError: The name does not parse, the model's pictures cannot be padded, or there is no device of that name.
+        CallError: The name does not parse, the model's images cannot be padded, or there is no device of that name.
         DeviceError: This machine has no such device.
         UnknownNameError: An unknown family, bundled model, dtype or architecture.
+        PluginError: The package that offers the family cannot be imported, or gives no embedder.
         ModelError: The weights cannot be found, fetched or read.
         MissingExtraError: The model needs a package that is not installed.
     """
@@ -65,14 +96,15 @@ def load_embedder(
         raise CallError(f"The model name {name!r} has no family.", f"Write FAMILY:NAME, such as {EXAMPLES}.")
     settled = settled_device(device)
     with loading():
-        model = _load(family, rest, name, Dtype(dtype), settled)
+        model = EMBEDDERS.get(family)(rest, name=name, dtype=Dtype(dtype), device=settled)
+    if not isinstance(model, Embedder):
+        raise PluginError(f"The model family {family!r} gave {told(model)} for {name!r}, which is no Embedder.")
     if Preprocessing(preprocessing) is Preprocessing.OWN:
         return model
-    from indexer.embed.clip.embedder import ClipEmbedder
-
-    if not isinstance(model, ClipEmbedder):
-        raise CallError(f"{name} prepares pictures in its own way only; target-pad is for models of the CLIP family.")
+    if not isinstance(model, AdjustableImages):
+        raise CallError(f"{name} prepares images in its own way only; target-pad is for models of the CLIP family.")
     return model.target_padded()
+<<<<<<< HEAD
 
 
 def _load(family: str, rest: str, name: str, dtype: Dtype, device: str) -> Embedder:
@@ -148,3 +180,5 @@ def _drafted(name: str, embedder: Embedder) -> Embedder:
     drafted = embedder.with_draft(int(times))
     drafted.name = name
     return drafted
+=======
+>>>>>>> main

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,9 @@ from indexer.arguments import told
 from indexer.corpus.image_formats import DECODING
 from indexer.errors import CallError, ItemError, ItemsError
 from indexer.types import HelpfulEnum, Item, Modality, Role, Vectors
+
+if TYPE_CHECKING:
+    from indexer.embed.textual_inversion import PseudoWordReader
 
 
 class Dtype(HelpfulEnum):
@@ -206,6 +209,118 @@ class Embedder(ABC):
         if embedded.errors:
             raise ItemsError(embedded.errors, len(items))
         return embedded.vectors
+
+
+class EmbedderFamily(Protocol):
+    """Loads the models of one family, which stands before the colon of a model's name."""
+
+    def __call__(self, rest: str, *, name: str, dtype: Dtype, device: str) -> Embedder:
+        """A model.
+
+        Args:
+            rest: What stands behind the colon.
+            name: The whole name, which becomes the embedder's.
+            dtype: Arithmetic of the forward pass.
+            device: Where it runs: `cpu`, `cuda`, `cuda:1` or `mps`.
+
+        Raises:
+            CallError: The rest does not parse, or the arithmetic does not suit the device.
+            ModelError: The weights cannot be found, fetched or read.
+            MissingExtraError: A package is missing.
+        """
+        ...
+
+
+@runtime_checkable
+class PseudoWordEncoder(Protocol):
+    """A capability: the text encoder reads pseudo-words, vectors in the place of words (textual inversion)."""
+
+    @property
+    def pseudo_word_reader(self) -> PseudoWordReader:
+        """The text encoder's token input.
+
+        Raises:
+            CallError: This text encoder has none that can be reached.
+        """
+        ...
+
+    def image_features(self, prepared: Sequence[Prepared]) -> Vectors:
+        """The image encoder's own output, (n, dim) float32, not of unit length; published inversions read it."""
+        ...
+
+    def encode_pseudo_words(self, template: str, texts: Sequence[str], words: Vectors) -> Vectors:
+        """Texts read with a pseudo-word each: (n, dim) float32, rows of unit length.
+
+        Args:
+            template: With `{word}` and `{text}`.
+            texts: n texts.
+            words: (n, word_dim) float32.
+        """
+        ...
+
+
+@runtime_checkable
+class PatchEncoder(Protocol):
+    """A capability: the image encoder shows what it has at every place of its grid, before pooling."""
+
+    def fingerprint(self) -> Fingerprint:
+        """What its features depend on."""
+        ...
+
+    def preparer(self) -> Callable[[Item], Prepared]:
+        """See `Embedder.preparer`."""
+        ...
+
+    def patch_features(self, prepared: Sequence[Prepared], layer: int = -1) -> npt.NDArray[np.float32]:
+        """The features of n items with an image: (n, places, width) float32; layer -1 is the last."""
+        ...
+
+
+@runtime_checkable
+class AdjustableImages(Protocol):
+    """A capability: images can be prepared in other ways than the model's own. Each way is another space."""
+
+    def target_padded(self) -> Embedder:
+        """The same model, whose images are padded first; see `Preprocessing`."""
+        ...
+
+    def with_draft(self, times: int) -> Embedder:
+        """The same model, for which JPEGs are decoded no larger than `times` its input; see `ImagePreprocess.draft`."""
+        ...
+
+
+@runtime_checkable
+class TrainableEncoder(PseudoWordEncoder, Protocol):
+    """A capability: the model and its tokenizer can be reached, for training."""
+
+    name: str
+    dim: int
+
+    def fingerprint(self) -> Fingerprint:
+        """See `Embedder.fingerprint`."""
+        ...
+
+    def encode_query(self, items: Sequence[Item]) -> Vectors:
+        """See `Embedder.encode_query`."""
+        ...
+
+    def encode_document(self, items: Sequence[Item]) -> Vectors:
+        """See `Embedder.encode_document`."""
+        ...
+
+    def try_encode(self, items: Sequence[Item], role: Role) -> Embedded:
+        """See `Embedder.try_encode`."""
+        ...
+
+    @property
+    def model(self) -> Any:
+        """The model itself, in open_clip's interface."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer, in open_clip's interface."""
+        ...
 
 
 def _items(items: object) -> Sequence[Item]:

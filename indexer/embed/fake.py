@@ -17,11 +17,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.embed.base import Embedder, Fingerprint, Prepared
+from indexer.embed.base import Dtype, Embedder, Fingerprint, Prepared
 from indexer.embed.several import image_arrays
 from indexer.errors import CallError
 from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors.unit import unit_rows
+
+
+def load(rest: str, *, name: str, dtype: Dtype, device: str) -> FakeEmbedder:
+    """`fake:64`: the number is the dimension.
+
+    Raises:
+        CallError: It is no number from 1 to 65,536.
+    """
+    if not rest.isdecimal():
+        raise CallError(f"{name!r}: the fake's dimension is a number.", "Write fake:64.")
+    return FakeEmbedder(int(rest))
 
 
 class FakeEmbedder(Embedder):

@@ -201,3 +201,8 @@ def _pixels(image: ImageSource) -> npt.NDArray[np.uint8]:
     from indexer.corpus.images import decode_image
 
     return np.asarray(decode_image(image), np.uint8)
+
+
+def load(rest: str, *, name: str, dtype: Dtype, device: str) -> SentenceTransformersEmbedder:
+    """`st:FOLDER` or `st:HUB_ID`; see `SentenceTransformersEmbedder.load`."""
+    return SentenceTransformersEmbedder.load(rest, name=name, dtype=dtype, device=device)

@@ -1,7 +1,7 @@
 """Textual inversion: a picture's feature becomes a word, and a text tower reads it in a sentence.
 
     Phi          feature (d,) -> word embedding (w,): the network that recipes train
-    WordReader   a text tower that takes such words at marked places of a text
+    PseudoWordReader   a text tower that takes such words at marked places of a text
     Inversion    a trained Phi with the template its words are read in
 
 A place is marked by position, not by a character: the text before and after it is tokenised on its own, so nothing a
@@ -102,7 +102,7 @@ def build_phi(config: InversionConfig, dropout: float = 0.0) -> nn.Module:
     return Phi()
 
 
-class WordReader:
+class PseudoWordReader:
     """A text tower whose word embeddings can be replaced at chosen places of a text.
 
     It works on the tower's own forward pass: a hook on the token embedding overwrites rows, and nothing else differs.

@@ -1,17 +1,12 @@
-"""Building a collection's index: which files a generation lacks, the queries to tune them by, and the building.
+"""Building a collection's index: the queries of a model and the documents of a generation that it is tuned by.
 
-Searches go on meanwhile, and other threads wait for nothing: only the folder of index files is locked, against another
-builder and against a writer's sweep.
-
-What this module does not know: how an index is built, how files are named.
+What this module does not know: which indexes there are, how one is built.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +14,10 @@ import numpy as np
 from indexer.arguments import told
 from indexer.bundled import change_texts, generic_texts
 from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
-from indexer.files.layout import Layout
 from indexer.snapshot import Snapshot
-from indexer.types import Centre, Item, Modality, Role, Vectors
-from indexer.vectors.building import OnProgress, Tuning, build
-from indexer.vectors.cache import Stored, index_lock, stored_indexes
+from indexer.types import Center, Item, Modality, Role, Vectors
 from indexer.vectors.modality_gap import query_mean, settled
-from indexer.vectors.protocol import IndexKind
+from indexer.vectors.protocol import BuiltIndex, IndexKind, OnProgress, Tuning, VectorStore
 from indexer.vectors.unit import unit_rows
 
 if TYPE_CHECKING:
@@ -36,25 +28,8 @@ NAMES = 200
 NAME_LENGTH = 200
 
 
-@dataclass(frozen=True)
-class BuiltIndex:
-    """One index file that was built.
-
-    Attributes:
-        kind: `exact` for 8-bit codes, `hnsw` or `ivf`.
-        rows: Vectors that it holds.
-        seconds: What building it took.
-        facts: How it was made: the tuned effort, and for an approximate kind `recall_by_kind`.
-    """
-
-    kind: IndexKind
-    rows: int
-    seconds: float
-    facts: Mapping[str, Any]
-
-
 def build_indexes(
-    layout: Layout,
+    store: VectorStore,
     snapshot: Snapshot,
     samples: Mapping[str, Vectors] | None,
     embedder: Callable[[], Embedder],
@@ -65,7 +40,7 @@ def build_indexes(
     """Build what searches of a generation would use, where what there is covers less than a share of its rows.
 
     Args:
-        layout: The collection's folder.
+        store: The collection's.
         snapshot: The generation.
         samples: Query vectors to tune an approximate index by; None for those that the model makes.
         embedder: Gives the model; called only where it is needed.
@@ -78,32 +53,11 @@ def build_indexes(
         StoreError: The disk refuses, or a folder of the collection is a link.
         MissingExtraError: There is no FAISS.
     """
-    searcher, told = snapshot.searcher, on_progress or (lambda what, done, total: None)
-    wanted = [(kind, codes) for kind, codes in searcher.wants(coverage) if only in (None, kind)]
-    built: list[BuiltIndex] = []
-    if not wanted:
-        return built
-    layout.require_own()
-    with index_lock(layout.indexes):
-        for kind, codes in wanted:
-            started = time.monotonic()
-            tuning = Tuning()
-            if kind is not IndexKind.EXACT:
-                own = sample_queries(snapshot, embedder()) if samples is None else samples
-                tuning = Tuning(own, _groups(snapshot))
-            stored = build(layout.indexes, searcher.source(), kind, codes, searcher.settings, tuning, told)
-            _remove_older(layout, stored)
-            built.append(BuiltIndex(kind, searcher.size, time.monotonic() - started, stored.metadata))
-    return built
 
+    def tuning() -> Tuning:
+        return Tuning(sample_queries(snapshot, embedder()) if samples is None else samples, _groups(snapshot))
 
-def _remove_older(layout: Layout, stored: Stored) -> None:
-    """Remove files of the same space and settings that cover only part of what a new one covers."""
-    for each in stored_indexes(layout.indexes):
-        if isinstance(each, Stored) and each.space == stored.space and dict(each.settings) == dict(stored.settings):
-            if set(each.segments) < set(stored.segments):
-                each.file.with_suffix(".json").unlink(missing_ok=True)
-                each.file.unlink(missing_ok=True)
+    return store.build(snapshot.view, tuning, coverage, only, on_progress)
 
 
 def sample_queries(snapshot: Snapshot, embedder: Embedder) -> dict[str, Vectors]:
@@ -120,14 +74,14 @@ def sample_queries(snapshot: Snapshot, embedder: Embedder) -> dict[str, Vectors]
     """
     if Modality.TEXT not in embedder.modalities:
         return {}
-    said = {"texts": generic_texts(), "changes": change_texts(), "names of documents": _names(snapshot)}
+    texts = {"texts": generic_texts(), "changes": change_texts(), "names of documents": _names(snapshot)}
     rows = {
-        kind: embedder.try_encode([Item(text=each) for each in texts], Role.QUERY).vectors
-        for kind, texts in said.items()
-        if texts
+        kind: embedder.try_encode([Item(text=each) for each in own], Role.QUERY).vectors
+        for kind, own in texts.items()
+        if own
     }
     with suppress(SnapshotGoneError):  # compacted away meanwhile: there are enough kinds without these
-        if settled(Centre.AUTO, snapshot.space, lambda: snapshot.living) is Centre.ON:
+        if settled(Center.AUTO, snapshot.space, lambda: snapshot.living) is Center.ON:
             mean = query_mean(snapshot.space, Modality.TEXT)
             rows["centered texts"] = unit_rows(np.concatenate(list(rows.values())).astype(np.float64) - mean)
     return rows
@@ -162,7 +116,7 @@ def _names(snapshot: Snapshot) -> list[str]:
     """Texts of living documents, spread evenly over their ids, each once."""
     try:
         ids = snapshot.eligible()
-        ids = snapshot.searcher.exact.all_ids() if ids is None else ids
+        ids = snapshot.view.all_ids() if ids is None else ids
         chosen = ids[np.linspace(0, len(ids) - 1, min(len(ids), 4 * NAMES)).astype(np.int64)]
         texts = [each.text for each in snapshot.documents(chosen)]
     except SnapshotGoneError:  # compacted away meanwhile: there are enough kinds without these

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import islice
 from pathlib import Path
@@ -26,10 +26,12 @@ from typing import TypeVar
 
 from indexer.arguments import callback, finite, flag, told, url_in, whole_number
 from indexer.collection import Collection
+from indexer.corpus.formats import reader_in
 from indexer.corpus.image_rules import ImageRules
 from indexer.corpus.paths import printable
 from indexer.corpus.readers import open_corpus
 from indexer.corpus.records import Corpus, Record
+from indexer.corpus.transforms import Transform, transformed
 from indexer.errors import CallError, ItemError
 from indexer.ingest.decoding import decoded_ahead, decoders
 from indexer.ingest.ids import Ids, Resolved, with_id
@@ -46,7 +48,7 @@ from indexer.metadata.publish import FinishedShard
 from indexer.reasons import Reason
 from indexer.types import Document, PassedOver, Rejected
 from indexer.validate import checked_id
-from indexer.vectors.building import OnProgress
+from indexer.vectors.protocol import OnProgress
 
 __all__ = ["Progress", "Summary", "index_corpus"]
 
@@ -74,6 +76,7 @@ def index_corpus(
     confirm: Callable[[CallError], bool] | None = None,
     max_pixels: int | None = None,
     exif: bool = True,
+    transforms: Sequence[str | Transform] = (),
     on_progress: Callable[[Progress], None] | None = None,
     on_index: OnProgress | None = None,
 ) -> Summary:
@@ -97,10 +100,15 @@ def index_corpus(
         confirm: Asked when it would be more, with the error that is raised otherwise; True removes them all the same.
         max_pixels: Of one image when it is decoded; see `ImageRules`.
         exif: Whether a photograph's date, camera, lens, position and size become fields; see `indexer/corpus/exif.py`.
+        transforms: What changes the records first, in this order, by name or as `Transform`s, such as
+            `text-from:title`; see `indexer/corpus/transforms.py`. Other transforms are another content: what they
+            change is indexed again.
         on_progress: Called after each chunk, and while the corpus is read.
         on_index: Called while the index is built, last of all, where the one there is covers too little.
 
     Raises:
+        UnknownNameError: There is no transform of a name.
+        PluginError: A transform of another package cannot be imported.
         CallError: The source is nothing that can be read, a number makes no sense, or more than `prune_most` would be
             pruned: then nothing is, and the rest of the work is done.
         LockedError: Another writer holds the collection.
@@ -123,7 +131,7 @@ def index_corpus(
     rules = ImageRules(max_pixels, exif)
     if isinstance(source, str) and not source:
         raise CallError("The source is empty.", "Write '.' for the folder you are in.")
-    if (url := url_in(source)) is not None:
+    if (url := url_in(source)) is not None and reader_in(str(source)) is None:
         raise CallError(f"The source is the URL {url}; nothing is fetched.", "Download it, and give the file.")
     corpus = open_corpus(source) if isinstance(source, str | Path) else source
     if not isinstance(getattr(corpus, "source", None), str):
@@ -131,6 +139,7 @@ def index_corpus(
             f"index_corpus takes a path or a Corpus, not {type(source).__name__}.",
             "For documents at hand there is Collection.add.",
         )
+    corpus = transformed(corpus, transforms)
     started = time.monotonic()
     with collection.writer() as writer, decoders(workers) as executor, collection.embedder.threads() as threads:
         model = Streams(collection.embedder, threads)

@@ -45,7 +45,7 @@ from indexer.ingest.absorbing import absorbed
 from indexer.metadata.catalog import Catalog, Space
 from indexer.metadata.publish import Change, FinishedShard, NewDocument, Published, publish
 from indexer.types import Ids, Modality, Role, Vectors
-from indexer.vectors.cache import Stored, index_lock, stored_indexes, sweep_indexes
+from indexer.vectors.cache import CachedIndex, cached_indexes, index_lock, sweep_indexes
 from indexer.vectors.segments import SegmentFile, first_id, open_segment, segment_name, segment_path, write_parts
 
 
@@ -165,7 +165,7 @@ class Writer:
         if not absorbed(living, rows, row_bytes, ()):
             return [], []
         try:
-            stored = [each for each in stored_indexes(self._layout.indexes) if isinstance(each, Stored)]
+            stored = [each for each in cached_indexes(self._layout.indexes) if isinstance(each, CachedIndex)]
             old = absorbed(living, rows, row_bytes, {name for each in stored for name in each.segments})
             parts = [open_segment(self._layout.segments, each, self._space.digest, self._space.dim) for each in old]
             whole = all(file_digest(self._layout.segments / each.file) == each.sha256 for each in old)

@@ -42,7 +42,7 @@ _WITHOUT_DIGEST = {"space", "segments", "settings", "sha256", "metadata", "check
 
 
 @dataclass(frozen=True)
-class Stored:
+class CachedIndex:
     """An index file, as its sidecar tells of it.
 
     Attributes:
@@ -98,7 +98,7 @@ def index_name(space: str, segments: Iterable[str], settings: Mapping[str, str |
     return f"{settings['kind']}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def read_sidecar(path: Path) -> Stored:
+def read_sidecar(path: Path) -> CachedIndex:
     """What a sidecar tells.
 
     Raises:
@@ -116,34 +116,34 @@ def read_sidecar(path: Path) -> Stored:
             raise CorruptionError(f"An older release made the sidecar {path}, without a checksum.", REMEDY)
         raise CorruptionError(f"The sidecar {path} is damaged: its content is not what was written.", REMEDY)
     try:
-        told = json.loads(content)
-        stored = Stored(
+        record = json.loads(content)
+        cached = CachedIndex(
             file=path.with_suffix(".faiss"),
-            space=str(told["space"]),
-            segments=tuple(told["segments"]),
-            settings=dict(told["settings"]),
-            sha256=str(told["sha256"]),
-            metadata=dict(told["metadata"]),
-            checked=told["checked"],
+            space=str(record["space"]),
+            segments=tuple(record["segments"]),
+            settings=dict(record["settings"]),
+            sha256=str(record["sha256"]),
+            metadata=dict(record["metadata"]),
+            checked=record["checked"],
         )
-        expected = index_name(stored.space, stored.segments, stored.settings)
+        expected = index_name(cached.space, cached.segments, cached.settings)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptionError(f"The sidecar {path} cannot be understood: {error!r}.", REMEDY) from error
-    if told["format"] != FORMAT or path.stem != expected:
+    if record["format"] != FORMAT or path.stem != expected:
         raise CorruptionError(f"The sidecar {path} belongs to another file, or a newer release made it.", REMEDY)
-    return stored
+    return cached
 
 
 def unprotected(content: bytes) -> bool:
     """Whether this is the sidecar of a release that wrote no checksum into it; it cannot be trusted, nor be damaged."""
     try:
-        told = json.loads(content)
+        record = json.loads(content)
     except (ValueError, RecursionError):
         return False
-    return isinstance(told, dict) and set(told) in (_WITHOUT_DIGEST, _WITHOUT_DIGEST - {"checked"})
+    return isinstance(record, dict) and set(record) in (_WITHOUT_DIGEST, _WITHOUT_DIGEST - {"checked"})
 
 
-def stored_indexes(folder: Path) -> Iterator[Stored | CorruptionError]:
+def cached_indexes(folder: Path) -> Iterator[CachedIndex | CorruptionError]:
     """All index files of a folder whose sidecars can be believed, and for each of the others what is wrong."""
     for path in sorted(folder.glob("[!.]*.json")):
         if _NAME.fullmatch(path.stem):
@@ -153,39 +153,39 @@ def stored_indexes(folder: Path) -> Iterator[Stored | CorruptionError]:
                 yield error
 
 
-def save_index(folder: Path, stored: Stored, save: Any) -> Stored:
+def save_index(folder: Path, cached: CachedIndex, save: Any) -> CachedIndex:
     """Write an index file durably, then its sidecar: a file without one does not exist.
 
     Args:
         folder: The collection's `indexes`; the caller holds its lock.
-        stored: What the sidecar is to tell; its file and checksum are filled in.
+        cached: What the sidecar is to tell; its file and checksum are filled in.
         save: Writes the index to a path.
 
     Raises:
         StoreError: The disk refuses.
     """
-    file = folder / f"{index_name(stored.space, stored.segments, stored.settings)}.faiss"
+    file = folder / f"{index_name(cached.space, cached.segments, cached.settings)}.faiss"
     with atomic_path(file) as temporary:
         save(temporary)
         digest = file_digest(temporary)
-    whole = Stored(file, stored.space, stored.segments, stored.settings, digest, stored.metadata)
+    whole = CachedIndex(file, cached.space, cached.segments, cached.settings, digest, cached.metadata)
     _write_sidecar(whole, file_identity(file))
     return whole
 
 
-def _write_sidecar(stored: Stored, identity: str) -> None:
-    told = {
+def _write_sidecar(cached: CachedIndex, identity: str) -> None:
+    record = {
         "format": FORMAT,
-        "space": stored.space,
-        "segments": list(stored.segments),
-        "settings": dict(stored.settings),
-        "sha256": stored.sha256,
-        "metadata": dict(stored.metadata),
+        "space": cached.space,
+        "segments": list(cached.segments),
+        "settings": dict(cached.settings),
+        "sha256": cached.sha256,
+        "metadata": dict(cached.metadata),
         "checked": identity,
     }
-    body = json.dumps(told, indent=2).removesuffix("\n}").encode()
+    body = json.dumps(record, indent=2).removesuffix("\n}").encode()
     digest = hashlib.sha256(body).hexdigest().encode()
-    atomic_write(stored.file.with_suffix(".json"), body + _BEFORE_DIGEST + digest + _AFTER_DIGEST)
+    atomic_write(cached.file.with_suffix(".json"), body + _BEFORE_DIGEST + digest + _AFTER_DIGEST)
 
 
 def index_lock(folder: Path) -> WriterLock:
@@ -230,21 +230,21 @@ def problems(folder: Path, living: Iterable[str]) -> Iterator[Problem]:
 
 def _problems_of(sidecar: Path, alive: set[str]) -> Iterator[Problem]:
     try:
-        stored = read_sidecar(sidecar)
+        cached = read_sidecar(sidecar)
     except CorruptionError as error:
         old = sidecar.is_file() and sidecar.stat().st_size <= LARGEST_SIDECAR and unprotected(sidecar.read_bytes())
         yield Problem(sidecar, error.message, damaged=not old)
         return
     try:
-        found = file_digest(stored.file)
+        found = file_digest(cached.file)
     except OSError as error:
-        yield Problem(stored.file, f"it cannot be read: {error.strerror}", damaged=False)
+        yield Problem(cached.file, f"it cannot be read: {error.strerror}", damaged=False)
         return
-    if found != stored.sha256:
-        what = f"its sha256 is {found[:12]}…, recorded was {stored.sha256[:12]}…"
-        yield Problem(stored.file, what, damaged=True)
-    if not alive.issuperset(stored.segments):
-        yield Problem(stored.file, "its segments are gone, and the next writer removes it", damaged=False)
+    if found != cached.sha256:
+        what = f"its sha256 is {found[:12]}…, recorded was {cached.sha256[:12]}…"
+        yield Problem(cached.file, what, damaged=True)
+    if not alive.issuperset(cached.segments):
+        yield Problem(cached.file, "its segments are gone, and the next writer removes it", damaged=False)
 
 
 def sweep_indexes(folder: Path, living: Iterable[str]) -> list[Path]:
@@ -284,7 +284,7 @@ def newest_change(folder: Path) -> int:
         return 0
 
 
-def fits(stored: Stored, kinds: Sequence[IndexKind], recall: float) -> bool:
+def fits(cached: CachedIndex, kinds: Sequence[IndexKind], recall: float) -> bool:
     """Whether an index is of one of these kinds and, if approximate, tuned to such a recall or a higher one."""
-    tuned = stored.kind is IndexKind.EXACT or float(stored.settings["recall"]) >= recall
-    return stored.kind in kinds and tuned
+    tuned = cached.kind is IndexKind.EXACT or float(cached.settings["recall"]) >= recall
+    return cached.kind in kinds and tuned

@@ -1,11 +1,11 @@
-"""A snapshot as if there were no gap between modalities: what a mixed collection is searched through.
+"""A view as if there were no gap between modalities: what a mixed collection is searched through.
 
-It answers what `Snapshot` answers, in the space in which every modality's mean is zero. Nothing stored changes. With
-p a query vector, x a document of modality m, mu its mean, b = x . mu:
+It lies over another view, in the space in which every modality's mean is zero. Nothing stored changes. With p a query
+vector, x a document of modality m, mu its mean, b = x . mu:
 
     s(p, x) = p . (x - mu) / |x - mu|  =  (p . x - p . mu) / n(b),    n(b) = sqrt(1 + |mu|^2 - 2 b)
 
-so a scan for the probes p and mu_text, mu_image, mu_fused has all it needs, and costs as many probes more.
+so a scan for the vectors p and mu_text, mu_image, mu_fused has all it needs, and costs as many vectors more.
 
 *Spread.* Means equal, scores of one modality still vary more than another's: texts tell texts apart more sharply than
 they tell pictures apart, and the wider spread takes all the first places. So, but with `means`, scores of the widest
@@ -21,37 +21,30 @@ lifted above the identical item: multiplied instead, other modalities' documents
 
 *Through an index* that is not a scan, modalities are searched one by one. Among documents of one modality, those whose
 score reaches t are those with p . x - p . mu >= t n(b). n is concave, with slope -beta, beta = 1 / sqrt(1 - |mu|^2), at
-b = |mu|^2, where b is on average. So p + t beta mu is the probe whose nearest rows are the best, but for the curve of
+b = |mu|^2, where b is on average. So p + t beta mu is the vector whose nearest rows are the best, but for the curve of
 n: what it finds is scored exactly, and where a row beyond the last one found could still reach t by a b up to four
 standard deviations off, the search goes deeper. t is first 0, then what the round before reached.
 
-Exact where the snapshot scans; through an index as good as the index is.
+Exact where the other view scans; through an index as good as the index is.
 
-What this module does not know: models, methods, how means are estimated (`centring.py`).
+What this module does not know: models, methods, how means are estimated (`modality_gap.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from indexer.errors import QueryError
-from indexer.types import MODALITIES, Centre, Ids, Mean, Modality, Role, Scores, Vectors
+from indexer.types import MODALITIES, Center, Ids, Scores, Vectors
 from indexer.vectors.exact import no_neighbours, rounding_error
-from indexer.vectors.modality_gap import Wide, document_means, settled
-from indexer.vectors.protocol import NO_ID, Neighbours, Plan
-from indexer.vectors.unit import query_rows
-
-if TYPE_CHECKING:
-    from indexer.metadata.catalog import Space
-    from indexer.metadata.filters import Where
-    from indexer.snapshot import Snapshot, StoredDocument
+from indexer.vectors.modality_gap import Wide
+from indexer.vectors.protocol import NO_ID, NOTHING, Neighbours, Plan, VectorView
 
 SAMPLE = 512
 """Documents of a modality from which the spread of its scores is taken."""
@@ -72,120 +65,115 @@ DEEPEST = 4096
 DEVIATIONS = 4.0
 
 
-def centred(snapshot: Snapshot, centre: Centre) -> Snapshot | CentredSnapshot:
-    """The snapshot itself, or the view of it without the gap.
+class CenteredView:
+    """A `VectorView` without the gap.
 
-    Raises:
-        SnapshotGoneError: The generation was compacted away before its modalities were read.
-    """
-    centre = settled(centre, snapshot.space, lambda: snapshot.living)
-    if centre is Centre.OFF:
-        return snapshot
-    # Kept with the snapshot: samples and modalities are the same for all that is asked of a generation.
-    if centre not in snapshot.views:
-        snapshot.views[centre] = CentredSnapshot(snapshot, centre)
-    return snapshot.views[centre]
-
-
-class CentredSnapshot:
-    """The view. Use `centred`.
-
-    Attributes:
-        plain: The snapshot itself.
-        centre: `on` or `means`.
-        space: The snapshot's, with means of zero.
+    Args:
+        plain: The view of vectors as they are stored.
+        center: `on` or `means`.
+        means: What is taken off, (modalities, dim) float64 in the order of `MODALITIES`.
+        codes: What each vector is made of, by id, as its place in `MODALITIES`.
+        living: The ids of all living documents, ascending.
     """
 
-    def __init__(self, plain: Snapshot, centre: Centre) -> None:
-        self.plain, self.centre = plain, centre
-        dim, means = plain.space.dim, document_means(plain.space)
-        self._means: Wide = np.stack([means[each].vector if each in means else np.zeros(dim) for each in MODALITIES])
-        self._squares = np.einsum("ij,ij->i", self._means, self._means)
-        nothing = np.zeros(dim, np.float32)
-        zeros = {(role, each): Mean(1, nothing) for role in Role for each in MODALITIES}
-        self.space: Space = replace(plain.space, means=zeros)
-        self._kinds = [code for code, each in enumerate(MODALITIES) if each in plain.living]
-
-    def __enter__(self) -> CentredSnapshot:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def __len__(self) -> int:
-        return len(self.plain)
+    def __init__(
+        self,
+        plain: VectorView,
+        center: Center,
+        means: Wide,
+        codes: npt.NDArray[np.uint8],
+        living: Ids,
+    ) -> None:
+        self._plain, self._center, self._codes = plain, center, codes
+        self._means, self._squares = means, np.einsum("ij,ij->i", means, means)
+        of_living = codes[living]
+        owned = {code: living[of_living == code] for code in range(len(MODALITIES))}
+        self._own: dict[int, Ids] = {code: own for code, own in owned.items() if len(own)}
+        """The living documents of each modality that has any."""
+        self._kinds = list(self._own)
 
     @property
-    def generation(self) -> int:
-        """The snapshot's."""
-        return self.plain.generation
+    def size(self) -> int:
+        """How many vectors it holds."""
+        return self._plain.size
 
     @property
-    def remark(self) -> str:
-        """What who reads the scores has to know."""
-        spread = ", and the spreads of the modalities' scores are made equal" if self.centre is Centre.ON else ""
-        return f"The collection mixes modalities: each one's mean is taken off the vectors{spread}."
+    def scans(self) -> bool:
+        """As the plain view."""
+        return self._plain.scans
 
-    def documents(self, ids: Ids) -> list[StoredDocument]:
-        """As `Snapshot.documents`."""
-        return self.plain.documents(ids)
+    @property
+    def reason(self) -> str:
+        """As the plain view."""
+        return self._plain.reason
 
-    def vector_ids(self, document_ids: Sequence[str]) -> Ids:
-        """As `Snapshot.vector_ids`."""
-        return self.plain.vector_ids(document_ids)
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """As the plain view."""
+        return self._plain.facts
 
-    def vectors(self, ids: Ids) -> Vectors:
+    @property
+    def outdated(self) -> bool:
+        """As the plain view."""
+        return self._plain.outdated
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever reads the scores must know, and the plain view's notes."""
+        spread = ", and the spreads of the modalities' scores are made equal" if self._center is Center.ON else ""
+        note = f"The collection mixes modalities: each one's mean is taken off the vectors{spread}."
+        return (note, *self._plain.notes)
+
+    def all_ids(self) -> Ids:
+        """Every id, ascending: (size,) int64."""
+        return self._plain.all_ids()
+
+    def held(self, ids: Ids) -> Ids:
+        """Those of the given ids that it holds, in their order."""
+        return self._plain.held(ids)
+
+    def fetch(self, ids: Ids) -> Vectors:
         """Vectors without their modality's mean, of unit length: (len(ids), dim) float32."""
         return self._rows(ids).astype(np.float32)
 
-    def scores(self, vectors: Vectors, ids: Ids) -> Scores:
+    def score(self, queries: Vectors, ids: Ids) -> Scores:
         """The scores of given ids: (n, len(ids)) float32; a document's is the same however it was found."""
-        out = np.empty((len(vectors), len(ids)), np.float32)
-        wide = vectors.astype(np.float64)
+        out = np.empty((len(queries), len(ids)), np.float32)
+        wide = queries.astype(np.float64)
         factors = self._factors(wide)
         for start in range(0, len(ids), ROWS_AT_ONCE):
             chunk = ids[start : start + ROWS_AT_ONCE]
-            rows, codes = self._rows(chunk), self.plain.modality_codes[chunk]
+            rows, codes = self._rows(chunk), self._codes[chunk]
             for place, query in enumerate(wide):
                 # Not BLAS: einsum sums each row in the same order wherever it lies, so that equal rows tie.
                 cosines = np.einsum("ij,j->i", rows, query)
                 out[place, start : start + len(chunk)] = lifted(cosines, factors[place, codes])
         return out
 
-    def scan(
-        self,
-        vectors: Vectors,
-        where: Where | None = None,
-        exclude: Sequence[str] = (),
-        modalities: Collection[Modality] = (),
-    ) -> tuple[Ids, Scores]:
-        """As `Snapshot.scan`: float32 sums, whose last digits may differ from those of `scores`."""
-        ids, scores, *_ = self._scan(vectors, self.plain.eligible(where, exclude, modalities))
+    def scan(self, queries: Vectors, allowed: Ids | None = None) -> tuple[Ids, Scores]:
+        """As `VectorView.scan`: float32 sums, whose last digits may differ from those of `score`."""
+        ids, scores, *_ = self._scan(queries, allowed)
         return ids, scores
 
-    def search(
-        self,
-        vectors: Vectors,
-        k: int,
-        where: Where | None = None,
-        exclude: Sequence[str] = (),
-        modalities: Collection[Modality] = (),
-    ) -> Neighbours:
-        """As `Snapshot.search`, and raises as it; exact where the snapshot scans, else see the module."""
-        if k < 1:
-            raise QueryError(f"k is {k}; a search returns at least 1 neighbour.")
-        vectors = query_rows(vectors, zero=True)  # a query may be what its kind has in common, and nothing else
-        eligible = self.plain.eligible(where, exclude, modalities)
-        if eligible is not None and len(eligible) <= FEW_ROWS:
-            every = np.broadcast_to(eligible, (len(vectors), len(eligible)))
-            return replace(_best(every, self.scores(vectors, eligible), k), plan=Plan.PICK.value)
-        found, plan = no_neighbours(len(vectors), k), Plan.SCAN.value
-        step = max(SCORES_AT_ONCE // max(len(self), 1), 1)
-        for start in range(0, len(vectors), step):
-            part = slice(start, start + step)
-            answer = (self._by_scan if self.plain.scans else self._by_index)(vectors[part], k, eligible)
-            found.ids[part], found.scores[part], plan = answer.ids, answer.scores, answer.plan
-        return replace(found, plan=plan)
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbours:
+        """As `VectorView.search`; exact where the plain view scans, else see the module."""
+        if len(hidden):
+            allowed = np.setdiff1d(self.all_ids() if allowed is None else allowed, hidden, assume_unique=True)
+        if allowed is not None and len(allowed) <= FEW_ROWS:
+            every = np.broadcast_to(allowed, (len(queries), len(allowed)))
+            return _best(every, self.score(queries, allowed), k, (Plan.PICK,))
+        found = [no_neighbours(0, k)]
+        step = max(SCORES_AT_ONCE // max(self.size, 1), 1)
+        for start in range(0, len(queries), step):
+            part = queries[start : start + step]
+            found.append((self._by_scan if self.scans else self._by_index)(part, k, allowed))
+        unseen = [each.unseen for each in found if each.unseen is not None]
+        return Neighbours(
+            np.concatenate([each.ids for each in found]),
+            np.concatenate([each.scores for each in found]),
+            tuple(dict.fromkeys(plan for each in found[1:] for plan in each.plans)) or (Plan.SCAN,),
+            np.concatenate(unseen) if unseen else None,
+        )
 
     def _by_scan(self, vectors: Vectors, k: int, eligible: Ids | None) -> Neighbours:
         """Keep every row that can be among the k best, given how far float32 may round; score those exactly."""
@@ -199,17 +187,15 @@ class CentredSnapshot:
         last = max(len(ids) - k, 0)
         for place, row in enumerate(scores):
             kept = ids[row >= np.partition(row, last)[last] - slack[place]]
-            best = _best(kept[None], self.scores(vectors[place : place + 1], kept), k)
+            best = _best(kept[None], self.score(vectors[place : place + 1], kept), k)
             found.ids[place], found.scores[place] = best.ids[0], best.scores[0]
         return found
 
     def _scan(self, vectors: Vectors, eligible: Ids | None) -> tuple[Ids, Scores, float, Scores]:
         """Ids, float32 scores, the smallest distance of a vector from its mean, and each query's largest factor."""
-        ids, products = self.plain.scan_among(
-            np.concatenate([vectors, self._means.astype(np.float32)]), eligible
-        )  # fmt: skip
+        ids, products = self._plain.scan(np.concatenate([vectors, self._means.astype(np.float32)]), eligible)
         wide = vectors.astype(np.float64)
-        codes = self.plain.modality_codes[ids].astype(np.int64)  # small ones would wrap around below
+        codes = self._codes[ids].astype(np.int64)  # small ones would wrap around below
         towards = products[len(vectors) + codes, np.arange(len(ids))]
         lengths = np.sqrt(np.maximum(1 + self._squares[codes] - 2 * towards.astype(np.float64), SMALLEST))
         offsets = np.asarray(wide @ self._means.T, np.float32)
@@ -219,19 +205,17 @@ class CentredSnapshot:
 
     def _by_index(self, vectors: Vectors, k: int, eligible: Ids | None) -> Neighbours:
         """The best of each modality, merged."""
-        every = self.plain.eligible() if eligible is None else eligible
         found = [no_neighbours(len(vectors), k)]
         for code in self._kinds:
-            own = self._own[code] if every is None else every[self._is(code, every)]
+            own = self._own[code] if eligible is None else eligible[self._codes[eligible] == code]
             if len(own) <= FEW_ROWS:
-                scores = self.scores(vectors, own)
-                picked = _best(np.broadcast_to(own, scores.shape), scores, k)
-                found.append(replace(picked, plan=Plan.PICK.value))
+                scores = self.score(vectors, own)
+                found.append(_best(np.broadcast_to(own, scores.shape), scores, k, (Plan.PICK,)))
             else:
                 found.append(self._probe(vectors, k, code, own))
-        ids = np.concatenate([each.ids for each in found], axis=1)
-        best = _best(ids, np.concatenate([each.scores for each in found], axis=1), k)
-        return replace(best, plan=" and ".join(dict.fromkeys(each.plan for each in found[1:])))
+        merged = Neighbours.merged(found, k)
+        plans = tuple(dict.fromkeys(plan for each in found[1:] for plan in each.plans))
+        return replace(merged, plans=plans)
 
     def _probe(self, vectors: Vectors, k: int, code: int, own: Ids) -> Neighbours:
         """The k best documents of one modality, of which `own` are eligible; see the module."""
@@ -244,11 +228,11 @@ class CentredSnapshot:
         todo, depth = np.arange(len(vectors)), min(2 * k + SPARE, len(own))
         while len(todo):
             used = reach[todo] * slope
-            near = self.plain.search_among(np.asarray(wide[todo] + used[:, None] * mean, np.float32), depth, own)
+            near = self._plain.search(np.asarray(wide[todo] + used[:, None] * mean, np.float32), depth, own)
             for place, ids in zip(todo, near.ids, strict=True):
                 ids = np.union1d(ids, found.ids[place])
                 ids = ids[ids != NO_ID]
-                best = _best(ids[None], self.scores(vectors[place : place + 1], ids), k)
+                best = _best(ids[None], self.score(vectors[place : place + 1], ids), k)
                 found.ids[place], found.scores[place] = best.ids[0], best.scores[0]
             last = found.scores[todo, min(k, len(own)) - 1]
             reach[todo] = lifted(np.where(np.isfinite(last), last, -1), 1 / factors[todo])
@@ -256,22 +240,20 @@ class CentredSnapshot:
             needed = offsets[todo] + (reach[todo, None] * curve + used[:, None] * places).min(axis=1)
             complete = (near.scores[:, -1] < needed) | (depth >= min(len(own), DEEPEST))
             todo, depth = todo[~complete], min(DEEPER * depth, len(own))
-        return replace(found, plan=near.plan)
+        # An index may have missed any row.
+        return Neighbours(found.ids, found.scores, near.plans, np.full(len(vectors), np.float32(np.inf)))
 
     def _rows(self, ids: Ids) -> Wide:
-        rows = self.plain.vectors(ids).astype(np.float64) - self._means[self.plain.modality_codes[ids]]
+        rows = self._plain.fetch(ids).astype(np.float64) - self._means[self._codes[ids]]
         lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
         rows[lengths < SMALLEST] = 0
-        centred: Wide = rows / np.maximum(lengths, SMALLEST)[:, None]
-        return centred
-
-    def _is(self, code: int, ids: Ids) -> npt.NDArray[np.bool_]:
-        return np.asarray(self.plain.modality_codes[ids] == code)
+        centered: Wide = rows / np.maximum(lengths, SMALLEST)[:, None]
+        return centered
 
     def _factors(self, wide: Wide) -> Wide:
         """How much wider the widest spread of scores is, for each query and modality: (n, modalities), at least 1."""
         factors = np.ones((len(wide), len(MODALITIES)))
-        if self.centre is Centre.MEANS or not self._kinds:
+        if self._center is Center.MEANS or not self._kinds:
             return factors
         counts = np.array([len(self._sample[code]) for code in self._kinds])
         for place, query in enumerate(wide):
@@ -294,18 +276,12 @@ class CentredSnapshot:
         }
 
     @cached_property
-    def _own(self) -> dict[int, Ids]:
-        """All living documents of each modality."""
-        owned = {code: self.plain.eligible(modalities=[MODALITIES[code]]) for code in self._kinds}
-        return {code: own for code, own in owned.items() if own is not None}
-
-    @cached_property
     def _ranges(self) -> dict[int, Wide]:
         return {code: self._range(code) for code in self._kinds}
 
     def _range(self, code: int) -> Wide:
         """Where b lies for all but the rarest documents of a modality, in steps: (9,) float64."""
-        inner = self.plain.vectors(self._sampled[code]) @ self._means[code]
+        inner = self._plain.fetch(self._sampled[code]) @ self._means[code]
         most, middle, off = math.sqrt(self._squares[code]), float(inner.mean()), DEVIATIONS * float(inner.std())
         return np.linspace(max(middle - off, -most), min(middle + off, most), 9)
 
@@ -322,11 +298,11 @@ def _spread(cosines: Wide) -> float:
     return float(np.sqrt(powers[: len(powers) - math.ceil(TRIMMED * len(powers))].mean())) if len(powers) > 1 else 0.0
 
 
-def _best(ids: Ids, scores: Scores, k: int) -> Neighbours:
+def _best(ids: Ids, scores: Scores, k: int, plans: tuple[Plan, ...] = (Plan.SCAN,)) -> Neighbours:
     """The k best of each row of candidates, (n, m) both, ties by ascending id; -1 among the ids stands for none."""
     keys = np.where(ids == NO_ID, np.iinfo(np.int64).max, ids)
     order = np.lexsort((keys, -scores), axis=1)[:, :k]
-    found = no_neighbours(len(ids), k)
+    found = replace(no_neighbours(len(ids), k), plans=plans)
     found.ids[:, : order.shape[1]] = np.take_along_axis(ids, order, 1)
     found.scores[:, : order.shape[1]] = np.take_along_axis(scores, order, 1)
     return found

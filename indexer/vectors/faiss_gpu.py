@@ -1,13 +1,13 @@
-"""Search on graphics cards: exact through a flat index, or through an inverted file, some rows on each card.
+"""Search on GPUs: exact through a flat index, or through an inverted file, some rows on each GPU.
 
-Cards propose, `ExactIndex` disposes. FAISS's GPU indexes take a filter and ignore it without a word, so none is given
-to them: more is fetched than a filter can leave, and what it does not let through is dropped. A flat answer is proven:
-what was not fetched scores at most as the last that was, and the rounding of float32 or fp16 is bounded. Where more
-than 2,048 would have to be fetched, the search is exact on the CPU.
+GPUs find candidates, `ExactIndex` scores them. FAISS's GPU indexes take a filter and ignore it without a word, so none
+is given to them: more is fetched than a filter can leave, and what it does not let through is dropped. A flat answer is
+proven: what was not fetched scores at most as the last that was, and the rounding of float32 or fp16 is bounded. Where
+more than 2,048 would have to be fetched, the search is exact on the CPU.
 
-Should a card fail, the answer comes from the CPU, as do all later ones, and `remark` says so.
+Should a GPU fail, the answer comes from the CPU, as do all later ones, and `warning` says so.
 
-What this module does not know: how a card is reached (`cards.py`), documents, files.
+What this module does not know: how a GPU is reached (`gpus.py`), documents, files.
 """
 
 from __future__ import annotations
@@ -20,58 +20,63 @@ import numpy as np
 
 from indexer.errors import DeviceError
 from indexer.types import Vectors
+from indexer.vectors.checked import CheckedIndex
 from indexer.vectors.exact import ExactIndex, rounding_error
 from indexer.vectors.faiss_index import FaissIndex, faiss
-from indexer.vectors.gpus import MOST, Cards, Copies, CopyKey, Share
-from indexer.vectors.protocol import NO_ID, Ids, IndexKind, Neighbours, Plan, Scores, VectorIndex
-from indexer.vectors.rescoring import FLAT_SPARE, SPARE, ProposingIndex
+from indexer.vectors.gpus import MOST, Copies, CopyKey, Gpus, Share
+from indexer.vectors.protocol import NO_ID, Ids, IndexKind, Neighbours, Plan, Scores
+from indexer.vectors.rescoring import FLAT_SPARE, SPARE, RescoredIndex
 from indexer.vectors.selection import Codes, estimate_bytes
 
 FEW_ROWS = 20_000
-"""Rows that a CPU scores in the time that a card takes for all; a rule of thumb, not measured on a card."""
+"""Rows that a CPU scores in the time that a GPU takes for all; a rule of thumb, not measured on a GPU."""
 CHUNK = 1 << 16
 HALF = 2.0**-11
 SMALLEST_HALF = 2.0**-25
 """By how much fp16 may be off: relative to a number, or, near zero, in all."""
 
 
-class GpuIndex(ProposingIndex):
-    """An index on graphics cards; a `VectorIndex`. Threads may search it together.
+class GpuIndex(RescoredIndex):
+    """An index on GPUs; a `VectorIndex`. Threads may search it together.
 
     Use `flat` or `inverted`.
 
     Attributes:
         metadata: As that of the index it was copied from.
-        remark: Why it is searched on the CPU now, once a card has failed; else None.
+        warning: Why it is searched on the CPU now, once a GPU has failed; empty before.
 
     Args:
-        copies: On the cards.
+        copies: On the GPUs.
         exact: Exact search over the same vectors.
         metadata: As above.
-        instead: Searched once a card has failed.
+        instead: Searched once a GPU has failed.
     """
 
-    def __init__(self, copies: Copies, exact: ExactIndex, metadata: Mapping[str, Any], instead: VectorIndex) -> None:
+    def __init__(self, copies: Copies, exact: ExactIndex, metadata: Mapping[str, Any], instead: CheckedIndex) -> None:
         super().__init__(exact, metadata)
         self.plan = Plan.GPU_SCAN if self._kind is IndexKind.EXACT else Plan.GPU_IVF
-        self.remark: str | None = None
         self._copies, self._instead = copies, instead
 
     @classmethod
-    def flat(cls, cards: Cards, key: CopyKey, exact: ExactIndex, codes: Codes) -> GpuIndex:
-        """All vectors as they are, or rounded to fp16. While they are copied, a card's share is in memory, too.
+    def flat(cls, gpus: Gpus, key: CopyKey, exact: ExactIndex, codes: Codes) -> GpuIndex:
+        """All vectors as they are, or rounded to fp16. While they are copied, a GPU's share is in memory, too.
 
         Args:
-            cards: At least one.
+            gpus: At least one.
             key: What tells these vectors, so coded, from all others.
             exact: Exact search over the vectors; not empty.
             codes: `float32` or `fp16`.
 
         Raises:
-            DeviceError: There is no room, or a card fails.
+            DeviceError: There is no room, or a GPU fails.
         """
-        facts = {"kind": IndexKind.EXACT.value, "codes": codes.value, "rows": exact.size, "dim": exact.dim}
-        facts |= {"faiss": faiss.__version__, "cards": len(cards), "recall_at_10": 1.0}
+        facts: dict[str, Any] = {
+            "kind": IndexKind.EXACT.value,
+            "codes": codes.value,
+            "rows": exact.size,
+            "dim": exact.dim,
+        }
+        facts |= {"faiss": faiss.__version__, "gpus": len(gpus), "recall_at_10": 1.0}
 
         def shares(count: int) -> list[Share]:
             ids = exact.all_ids()
@@ -79,14 +84,14 @@ class GpuIndex(ProposingIndex):
             return [Share(_flat(exact, part, codes), part) for part in parts]
 
         size = estimate_bytes(IndexKind.EXACT, exact.size, exact.dim, codes)
-        return cls(cards.hold(key, shares, size), exact, facts, exact)
+        return cls(gpus.hold(key, shares, size), exact, facts, exact)
 
     @classmethod
-    def inverted(cls, cards: Cards, key: CopyKey, index: FaissIndex) -> GpuIndex:
-        """A copy of an inverted file that is not empty; it stays at hand for a card that fails.
+    def inverted(cls, gpus: Gpus, key: CopyKey, index: FaissIndex) -> GpuIndex:
+        """A copy of an inverted file that is not empty; it stays at hand for a GPU that fails.
 
         Raises:
-            DeviceError: There is no room, or a card fails.
+            DeviceError: There is no room, or a GPU fails.
         """
         codes = Codes(index.metadata["codes"])
 
@@ -95,22 +100,22 @@ class GpuIndex(ProposingIndex):
             return [Share(part) for part in parts if part.ntotal]
 
         size = estimate_bytes(IndexKind.IVF, index.size, index.exact.dim, codes)
-        copies = cards.hold(key, shares, size)
-        return cls(copies, index.exact, {**index.metadata, "cards": len(cards)}, index)
+        copies = gpus.hold(key, shares, size)
+        return cls(copies, index.exact, {**index.metadata, "gpus": len(gpus)}, index)
 
     @property
     def few(self) -> int:
         """If a filter leaves no more rows than these, they are scored one by one."""
         return FEW_ROWS
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
-        """As `ProposingIndex.search`; from the CPU once a card has failed."""
-        if self.remark is None:
+    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+        """As `RescoredIndex.nearest`; from the CPU once a GPU has failed."""
+        if not self.warning:
             try:
-                return super().search(queries, k, allowed)
+                return super().nearest(queries, k, allowed)
             except DeviceError as error:
-                self.remark = f"Searched on the CPU: {error.message}"
-        return self._instead.search(queries, k, allowed)
+                self.warning = f"Searched on the CPU: {error.message}"
+        return self._instead.nearest(queries, k, allowed)
 
     def _plan(self, wanted: int, share: float, growth: int) -> tuple[int, int] | None:
         effort = self._deeper(wanted, share, growth)
@@ -118,7 +123,7 @@ class GpuIndex(ProposingIndex):
         fetch = math.ceil(fetch * growth / share)
         return None if fetch > MOST or effort > min(self._lists, MOST) else (fetch, math.ceil(effort))
 
-    def _propose(self, queries: Vectors, fetch: int, effort: int, held: Ids | None) -> tuple[Ids, Scores]:
+    def _candidates(self, queries: Vectors, fetch: int, effort: int, held: Ids | None) -> tuple[Ids, Scores]:
         # fp16 ends at 65,504 and grows coarse near zero: a power of two, which changes no digit, brings any length
         # to between a half and 1.
         powers = np.frexp(np.linalg.norm(queries, axis=1))[1]
@@ -135,7 +140,7 @@ class GpuIndex(ProposingIndex):
         return ids, unseen
 
     def _error(self, queries: Vectors) -> Any:
-        """By how much a card's score may differ from the true one, for each query: (n,) float64.
+        """By how much a GPU's score may differ from the true one, for each query: (n,) float64.
 
         In fp16, queries are rounded too: |q'.x' - q.x| <= (2u + u^2) |q| |x| for normal numbers, and the smallest
         ones add their absolute error. Products are summed in float32.

@@ -20,7 +20,7 @@ from indexer.errors import CallError, CorruptionError, MissingExtraError, StoreE
 from indexer.types import JsonValue, Vectors
 from indexer.vectors.exact import ExactIndex, rounding_error
 from indexer.vectors.protocol import NO_ID, Ids, IndexKind, IndexSettings, Neighbours, Plan, Scores
-from indexer.vectors.rescoring import EFFORT, FLAT_SPARE, SPARE, TUNE_K, ProposingIndex
+from indexer.vectors.rescoring import EFFORT, FLAT_SPARE, SPARE, TUNE_K, RescoredIndex
 from indexer.vectors.selection import HNSW_LINKS, Codes, ivf_lists
 from indexer.vectors.tuning import DEPTH, TuningQueries, tune
 
@@ -32,7 +32,7 @@ ADD_ROWS = 1 << 16
 TRAIN_ROWS_PER_LIST = 64  # FAISS wants 39 at least, and uses no more than 256
 EF_CONSTRUCTION = 80
 FLAT_MOST = 2048  # neighbours fetched of a flat index before exact search is as good
-EF_MOST = 4096  # where the graph is so broken that this is not enough, metadata tells of the recall
+EF_MOST = 4096  # where the graph is so broken that this is not enough, the metadata has the recall
 FEW_ROWS = 1000
 """Rows up to which an inverted file reads all of its lists, so that its answers are exact."""
 _PLANS = {IndexKind.EXACT: Plan.SCAN, IndexKind.HNSW: Plan.HNSW, IndexKind.IVF: Plan.IVF}
@@ -96,7 +96,7 @@ def scores_of_rows(queries: Vectors, vectors: Vectors, rows: Ids) -> Scores:
     return out
 
 
-class FaissIndex(ProposingIndex):
+class FaissIndex(RescoredIndex):
     """A FAISS index over the segments of a collection; a `VectorIndex`. Threads may search it together.
 
     Use `build` or `load`.
@@ -150,7 +150,7 @@ class FaissIndex(ProposingIndex):
         if kind is IndexKind.AUTO:
             raise CallError("kind='auto' is a rule, not an index.", "Ask choose_kind which index it means.")
         exact = ExactIndex(parts)
-        told = on_progress or (lambda what, done, total: None)
+        report = on_progress or (lambda what, done, total: None)
         rng = np.random.default_rng(seed)
         facts: dict[str, Any] = {"kind": kind.value, "codes": codes.value, "seed": seed}
         facts |= {"rows": exact.size, "dim": exact.dim, "faiss": faiss.__version__}
@@ -165,12 +165,12 @@ class FaissIndex(ProposingIndex):
         done = 0
         for vectors, ids in parts:
             for start in range(0, len(ids), ADD_ROWS):
-                told("adding vectors", done, exact.size)
+                report("adding vectors", done, exact.size)
                 chunk = slice(start, start + ADD_ROWS)
                 kept = ~np.isin(ids[chunk], held_out)
                 index.add_with_ids(np.ascontiguousarray(vectors[chunk][kept]), np.ascontiguousarray(ids[chunk][kept]))
                 done += len(kept)
-        told("tuning", exact.size, exact.size)
+        report("tuning", exact.size, exact.size)
         facts |= {"recall_at_10": 1.0} if queries is None else _tuned(index, exact, facts, settings.recall, queries)
         if len(held_out):
             index.add_with_ids(exact.vectors(held_out), held_out)
@@ -223,7 +223,7 @@ class FaissIndex(ProposingIndex):
             most = self._lists
         return None if effort > most else (math.ceil(fetch), math.ceil(effort))
 
-    def _propose(self, queries: Vectors, fetch: int, effort: int, held: Ids | None) -> tuple[Ids, Scores]:
+    def _candidates(self, queries: Vectors, fetch: int, effort: int, held: Ids | None) -> tuple[Ids, Scores]:
         scores, ids = self.index.search(queries, fetch, params=self._parameters(effort, held))
         unseen = np.full(len(queries), -np.inf, np.float32)
         if self._kind is IndexKind.EXACT:

@@ -1,10 +1,10 @@
-"""Graphics cards: they hold copies of an index, some of its rows each, and are asked by one thread at a time.
+"""GPUs: they hold copies of an index, some of its rows each, and are asked by one thread at a time.
 
-FAISS's GPU indexes are not safe even for concurrent searches, since those share the temporary memory of their card:
+FAISS's GPU indexes are not safe even for concurrent searches, since those share the temporary memory of their GPU:
 there is a lock for each. Queries that come while a search runs wait for it, and are then searched together; reading
-the vectors is what takes a card's time, and one reading does for all of them.
+the vectors is what takes a GPU's time, and one reading does for all of them.
 
-What this is not: safe from what FAISS itself aborts the process for, such as a card that falls off the bus. What it
+What this is not: safe from what FAISS itself aborts the process for, such as a GPU that falls off the bus. What it
 raises (no memory, mostly) becomes a `DeviceError`.
 
 What this module does not know: filters, exact scores, when a copy is worth making.
@@ -37,7 +37,7 @@ TOGETHER = 1024
 Found = tuple[Scores, Ids]
 
 
-class Card(Protocol):
+class Gpu(Protocol):
     """A processor with memory of its own."""
 
     @property
@@ -54,7 +54,7 @@ class Card(Protocol):
         ...
 
 
-class CudaCard:
+class CudaGpu:
     """A CUDA device, by FAISS's own GPU code (not cuVS, which knows neither fp16 nor 8 bits).
 
     Args:
@@ -63,7 +63,7 @@ class CudaCard:
 
     def __init__(self, number: int) -> None:
         self._number = number
-        # One for each card, not for each index: each takes up to 1.5 GB of temporary memory for itself.
+        # One for each GPU, not for each index: each takes up to 1.5 GB of temporary memory for itself.
         self._resources = faiss.StandardGpuResources()
         self._options = faiss.GpuClonerOptions()
         self._options.use_cuvs = False
@@ -84,7 +84,7 @@ class CudaCard:
         return faiss.index_cpu_to_gpu(self._resources, self._number, index, self._options)
 
 
-def cuda_cards() -> list[Card]:
+def cuda_gpus() -> list[Gpu]:
     """Every CUDA device in sight.
 
     Raises:
@@ -99,7 +99,7 @@ def cuda_cards() -> list[Card]:
     count = faiss.get_num_gpus()
     if count == 0:
         raise DeviceError("FAISS sees no CUDA device.", "Choose device='cpu', or see what nvidia-smi says.")
-    return [CudaCard(number) for number in range(count)]
+    return [CudaGpu(number) for number in range(count)]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class CopyKey:
 
 @dataclass(frozen=True)
 class Share:
-    """What one card is to hold.
+    """What one GPU is to hold.
 
     Attributes:
         index: On the CPU; only its copy is kept.
@@ -129,21 +129,21 @@ class Share:
 
 
 class Copies:
-    """An index in the memory of cards. Use `Cards.hold`; gone with its last user.
+    """An index in the memory of GPUs. Use `Gpus.hold`; gone with its last user.
 
     Attributes:
         bytes: What it takes, as estimated.
     """
 
-    def __init__(self, cards: Cards, shares: Sequence[Share], size: int) -> None:
+    def __init__(self, gpus: Gpus, shares: Sequence[Share], size: int) -> None:
         self.bytes = size
-        held = [_Held(card, cards.copied(card, share.index), share.ids) for card, share in enumerate(shares)]
+        held = [_Held(gpu, gpus.copied(gpu, share.index), share.ids) for gpu, share in enumerate(shares)]
         # Not a method of this object: in a cycle, the memory would be given back late.
-        self._together = Together(partial(_on_all, cards, held, hasattr(shares[0].index, "nlist")))
+        self._together = Together(partial(_on_all, gpus, held, hasattr(shares[0].index, "nlist")))
         self._pid = os.getpid()
 
     def search(self, queries: Vectors, fetch: int, effort: int) -> Found:
-        """The best rows of all cards.
+        """The best rows of all GPUs.
 
         Args:
             queries: (n, dim) float32.
@@ -154,31 +154,31 @@ class Copies:
             Scores, best first, and ids, -1 with -inf where there are no more: (n, fetch) both.
 
         Raises:
-            DeviceError: A card failed, or this process was forked from the one that holds them.
+            DeviceError: A GPU failed, or this process was forked from the one that holds them.
         """
         if self._pid != os.getpid():
-            raise DeviceError("A card's memory does not cross a fork.", "Open the collection in the child.")
+            raise DeviceError("A GPU's memory does not cross a fork.", "Open the collection in the child.")
         return self._together.search(queries, fetch, effort)
 
 
 @dataclass(frozen=True)
 class _Held:
-    card: int
+    gpu: int
     index: Any
     ids: Ids | None
 
 
 def _on_all(
-    cards: Cards, held: Sequence[_Held], inverted: bool, queries: Vectors, fetch: int, effort: int
+    gpus: Gpus, held: Sequence[_Held], inverted: bool, queries: Vectors, fetch: int, effort: int
 ) -> Found:  # fmt: skip
     parameters = faiss.SearchParametersIVF(nprobe=effort) if inverted else None
 
     def on(own: _Held) -> Found:
-        scores, rows = cards.search(own.card, own.index, queries, fetch, parameters)
+        scores, rows = gpus.search(own.gpu, own.index, queries, fetch, parameters)
         ids = rows if own.ids is None else np.where(rows == NO_ID, NO_ID, own.ids[rows])
         return np.where(ids == NO_ID, np.float32(-np.inf), scores), ids
 
-    found = cards.on_each(on, held)
+    found = gpus.on_each(on, held)
     if len(found) == 1:
         return found[0]
     scores, ids = (np.concatenate(column, axis=1) for column in zip(*found, strict=True))
@@ -186,30 +186,30 @@ def _on_all(
     return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
 
 
-class Cards:
-    """The cards of one collection, with their locks and with what they hold.
+class Gpus:
+    """The GPUs of one collection, with their locks and with what they hold.
 
     Args:
-        cards: At least one.
+        gpus: At least one.
     """
 
-    def __init__(self, cards: Sequence[Card]) -> None:
-        self._cards = list(cards)
-        self._locks = [threading.Lock() for _ in cards]
-        self._pool = ThreadPoolExecutor(len(self._cards), "card")
+    def __init__(self, gpus: Sequence[Gpu]) -> None:
+        self._gpus = list(gpus)
+        self._locks = [threading.Lock() for _ in gpus]
+        self._pool = ThreadPoolExecutor(len(self._gpus), "gpu")
         self._copies: WeakValueDictionary[CopyKey, Copies] = WeakValueDictionary()
 
     def __len__(self) -> int:
-        return len(self._cards)
+        return len(self._gpus)
 
     @property
     def available(self) -> int:
         """Bytes for an index that may take the place of those held now.
 
-        Shares are of equal size, so that the fullest card decides.
+        Shares are of equal size, so that the fullest GPU decides.
         """
         held = sum(copies.bytes for copies in self._copies.values())
-        return len(self) * min(card.free() for card in self._cards) + held
+        return len(self) * min(gpu.free() for gpu in self._gpus) + held
 
     def keys(self) -> list[CopyKey]:
         """Of what is held."""
@@ -222,11 +222,11 @@ class Cards:
 
         Args:
             key: What tells it from every other.
-            shares: Given the number of cards, what each is to hold, none of it empty; it may give fewer.
+            shares: Given the number of GPUs, what each is to hold, none of it empty; it may give fewer.
             size: Its bytes.
 
         Raises:
-            DeviceError: A card has no room, or fails.
+            DeviceError: A GPU has no room, or fails.
         """
         copies = self._copies.get(key)
         if copies is None:
@@ -238,29 +238,29 @@ class Cards:
             self._copies[key] = copies
         return copies
 
-    def copied(self, card: int, index: Any) -> Any:
-        """An index in one card's memory; raises as `hold`."""
-        with self._locks[card]:
+    def copied(self, gpu: int, index: Any) -> Any:
+        """An index in one GPU's memory; raises as `hold`."""
+        with self._locks[gpu]:
             try:
-                return self._cards[card].copied(index)
+                return self._gpus[gpu].copied(index)
             except (RuntimeError, MemoryError) as error:
-                raise DeviceError(f"{self._cards[card].name} cannot hold the index: {_line(error)}.") from error
+                raise DeviceError(f"{self._gpus[gpu].name} cannot hold the index: {_line(error)}.") from error
 
-    def search(self, card: int, index: Any, queries: Vectors, fetch: int, parameters: Any) -> Found:
-        """One FAISS search on one card: scores and rows, -1 for none.
+    def search(self, gpu: int, index: Any, queries: Vectors, fetch: int, parameters: Any) -> Found:
+        """One FAISS search on one GPU: scores and rows, -1 for none.
 
         Raises:
             DeviceError: It failed.
         """
-        with self._locks[card]:
+        with self._locks[gpu]:
             try:
                 scores, rows = index.search(queries, fetch, params=parameters)
             except (RuntimeError, MemoryError) as error:
-                raise DeviceError(f"{self._cards[card].name} failed: {_line(error)}.") from error
+                raise DeviceError(f"{self._gpus[gpu].name} failed: {_line(error)}.") from error
         return scores, rows
 
     def on_each(self, work: Callable[[Any], Found], held: Sequence[Any]) -> list[Found]:
-        """The work on every card at once."""
+        """The work on every GPU at once."""
         return [work(held[0])] if len(held) == 1 else list(self._pool.map(work, held))
 
 

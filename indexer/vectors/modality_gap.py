@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from indexer.types import Centre, Mean, Modality, Role
+from indexer.types import Center, Mean, Modality, Role
 
 if TYPE_CHECKING:
     from indexer.metadata.catalog import Space
@@ -127,7 +127,7 @@ def may_mix(space: Space) -> bool:
     return min(texts, sum(counts.values())) >= LEAST
 
 
-def settled(centre: Centre, space: Space, living: Callable[[], Mapping[Modality, int]]) -> Centre:
+def settled(centre: Center, space: Space, living: Callable[[], Mapping[Modality, int]]) -> Center:
     """`auto` becomes `on` or `off`; the others stay.
 
     Args:
@@ -135,6 +135,6 @@ def settled(centre: Centre, space: Space, living: Callable[[], Mapping[Modality,
         space: Whose means decide.
         living: Counts the living documents by modality; called only where that matters.
     """
-    if centre is not Centre.AUTO:
+    if centre is not Center.AUTO:
         return centre
-    return Centre.ON if may_mix(space) and lie_apart(document_means(space), living()) else Centre.OFF
+    return Center.ON if may_mix(space) and lie_apart(document_means(space), living()) else Center.OFF

@@ -1,4 +1,4 @@
-"""Exact search through 8-bit codes: a quarter of the bytes to read, and the same answer.
+"""Exact search through SQ8 codes, 8 bits a dimension: a quarter of the bytes to read, and the same answer.
 
 Each dimension is divided by its largest value, s, and stored as one of 256 levels from -1 to 1. So a row's score by its
 code c differs from its true one by at most a bound that is known when the codes are made:
@@ -26,7 +26,8 @@ import numpy as np
 
 from indexer.errors import CorruptionError, StoreError
 from indexer.types import Vectors
-from indexer.vectors.exact import ExactIndex, checked_search, no_neighbours
+from indexer.vectors.checked import CheckedIndex
+from indexer.vectors.exact import ExactIndex, no_neighbours
 from indexer.vectors.faiss_index import faiss, scores_of_rows
 from indexer.vectors.protocol import Ids, IndexKind, Neighbours, Plan, Scores
 from indexer.vectors.selection import Codes
@@ -47,7 +48,7 @@ CHUNK = 1 << 12
 ROUNDING = 2.0**-24
 
 
-class CodedIndex:
+class QuantizedIndex(CheckedIndex):
     """Exact inner-product search through codes; a `VectorIndex`. Threads may search it together.
 
     Use `build` or `load`.
@@ -76,7 +77,7 @@ class CodedIndex:
         return ThreadPoolExecutor(self._workers, "scan", initializer=faiss.omp_set_num_threads, initargs=(1,))
 
     @classmethod
-    def build(cls, parts: Sequence[tuple[Vectors, Ids]]) -> CodedIndex:
+    def build(cls, parts: Sequence[tuple[Vectors, Ids]]) -> QuantizedIndex:
         """Make the codes.
 
         Args:
@@ -120,7 +121,7 @@ class CodedIndex:
         return cls(index, exact, facts)
 
     @classmethod
-    def load(cls, path: Path, exact: ExactIndex, metadata: Mapping[str, Any]) -> CodedIndex:
+    def load(cls, path: Path, exact: ExactIndex, metadata: Mapping[str, Any]) -> QuantizedIndex:
         """Map a file that `save` wrote; keep it until the index is gone.
 
         A caller compares the file's checksum first: codes that changed would miss neighbours.
@@ -157,31 +158,35 @@ class CodedIndex:
         """How many vectors it holds."""
         return self._exact.size
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
-        """The k best of each query: the ids, scores and ties of `ExactIndex.search`, which says what may be asked."""
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self._exact.dim
+
+    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+        """The k best of each query: the ids, scores and ties of `ExactIndex`."""
         look = max(LOOKED_AT, LOOKED_AT_PER_K * k)
         eligible, share = (self.size, 0.0) if allowed is None else (len(allowed), self.sparse)
         if len(queries) > FEW_QUERIES or look > MOST or eligible <= max(look, self.size * share):
-            return self._exact.search(queries, k, allowed)
-        queries = checked_search(queries, k, self._exact, allowed)
+            return self._exact.nearest(queries, k, allowed)
         places = None if allowed is None else self._places(allowed)
         found, plans = no_neighbours(len(queries), k), set()
         for place, query in enumerate(queries):
             answer = self._one(query, k, places, look)
             plans.add(Plan.CODES if answer else Plan.SCAN)
-            answer = answer or self._exact.search(query[None], k, allowed)
+            answer = answer or self._exact.nearest(query[None], k, allowed)
             found.ids[place], found.scores[place] = answer.ids[0], answer.scores[0]
-        return Neighbours(found.ids, found.scores, " and ".join(sorted(plans)))
+        return Neighbours(found.ids, found.scores, tuple(sorted(plans)))
 
     def error(self, query: Vectors) -> float:
         """By how much the score of a code may differ from the true one of its row, for one query: (dim,) float32."""
         wide = query.astype(np.float64)
         length, scaled = float(np.linalg.norm(wide)), float(np.linalg.norm(wide * self._scale))
-        told = self.metadata
-        lost = min(length * told["lost"], scaled * told["lost_scaled"])
+        bounds = self.metadata
+        lost = min(length * bounds["lost"], scaled * bounds["lost_scaled"])
         # The sum in float32 (see `rounding_error`) and the product of query and scale; the levels, which a scan may
         # make with one rounding less; and the rounding of true scores.
-        rounding = (len(query) + 16) * told["longest"] * scaled + 8 * math.sqrt(len(query)) * scaled + 4 * length
+        rounding = (len(query) + 16) * bounds["longest"] * scaled + 8 * math.sqrt(len(query)) * scaled + 4 * length
         return float(1.01 * ROUNDING * rounding + (1 + 1e-9) * lost)
 
     def _one(self, query: Vectors, k: int, places: Ids | None, look: int) -> Neighbours | None:

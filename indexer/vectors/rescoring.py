@@ -1,8 +1,8 @@
-"""One index proposes, `ExactIndex` disposes: the search that approximate indexes and graphics cards have in common.
+"""Candidates from one index, scored again exactly: the search that approximate indexes and GPUs have in common.
 
-What was proposed is scored again from the segments, so that scores are those of exact search and ties go by id. Where
-k neighbours cannot be promised (a selective filter, a large k, a card, which knows no filters), the search is
-widened for the queries that lack them, and in the end replaced by an exact one.
+Candidates are scored from the segments, so that scores are those of exact search and ties go by id. Where k neighbours
+cannot be promised (a selective filter, a large k, a GPU, which knows no filters), the search is widened for the queries
+that lack them, and in the end replaced by an exact one.
 
 What this module does not know: FAISS, files, documents.
 """
@@ -10,7 +10,7 @@ What this module does not know: FAISS, files, documents.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.types import Vectors
-from indexer.vectors.exact import ExactIndex, checked_search, no_neighbours
+from indexer.vectors.checked import CheckedIndex
+from indexer.vectors.exact import ExactIndex, no_neighbours
 from indexer.vectors.protocol import Ids, IndexKind, Neighbours, Plan, Scores
 from indexer.vectors.selection import EXACT_ROWS, Codes
 
@@ -30,8 +31,8 @@ GROWTH = 4
 EFFORT = {IndexKind.IVF: "nprobe", IndexKind.HNSW: "ef_search"}
 
 
-class ProposingIndex(ABC):
-    """A `VectorIndex` that needs only propose.
+class RescoredIndex(CheckedIndex):
+    """A `VectorIndex` that needs only find candidates.
 
     Attributes:
         metadata: How it was made, as JSON; it names at least the kind, the codes, and the tuned effort.
@@ -43,7 +44,9 @@ class ProposingIndex(ABC):
     """
 
     plan: Plan
-    """What an answer says when its candidates were proposed."""
+    """How its candidates are found."""
+    warning = ""
+    """Why it is not searched where the settings say; nothing as long as it is."""
 
     def __init__(self, exact: ExactIndex, metadata: Mapping[str, Any]) -> None:
         self.metadata = dict(metadata)
@@ -59,48 +62,46 @@ class ProposingIndex(ABC):
         return self.exact.size
 
     @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.exact.dim
+
+    @property
     def few(self) -> int:
         """If a filter leaves no more rows than these, they are scored one by one."""
         return EXACT_ROWS
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
-        """Near the k best of each query (kind `exact`: the k best), as `VectorIndex.search` promises.
-
-        Args:
-            queries: (n, dim) float32.
-            k: At least 1; may exceed `size`.
-            allowed: Ascending ids to choose from, or None for all. Ids that are not held are ignored.
-
-        Raises:
-            QueryError: k below 1, another dimension, or a value that is not finite.
-            CallError: `allowed` does not ascend.
-        """
-        queries = checked_search(queries, k, self.exact, allowed)
+    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+        """Near the k best of each query (kind `exact`: the k best); see `search`."""
         held = None if allowed is None else self.exact.held(allowed)
         eligible = self.size if held is None else len(held)
         if eligible == 0 or (held is not None and eligible <= self.few):
-            return self.exact.search(queries, k, held)
+            return self.exact.nearest(queries, k, held)
         wanted = min(k, eligible)
-        found, plans = no_neighbours(len(queries), k), set()
+        found, plans = no_neighbours(len(queries), k), set[Plan]()
+        # A row that is no candidate of an approximate index may have any score; there is none if all come back.
+        unsure = np.float32(-np.inf if self._kind is IndexKind.EXACT or wanted == eligible else np.inf)
+        unseen = np.full(len(queries), unsure)
         todo, growth = np.arange(len(queries)), 1
         while len(todo):
             batch = queries[todo]
             plan = self._plan(wanted, eligible / self.size, growth)
             if plan is None:
-                answer, complete = self.exact.search(batch, k, held), np.ones(len(todo), np.bool_)
-                plans.add(answer.plan)
+                answer, complete = self.exact.nearest(batch, k, held), np.ones(len(todo), np.bool_)
+                plans.update(answer.plans)
+                unseen[todo] = -np.inf
             else:
-                candidates, unseen = self._propose(batch, *plan, held)
+                candidates, beyond = self._candidates(batch, *plan, held)
                 answer = self.exact.rerank(batch, candidates, k)
-                complete = answer.scores[:, wanted - 1] > unseen
-                plans.add(self.plan.value)
+                complete = answer.scores[:, wanted - 1] > beyond
+                plans.add(self.plan)
             if growth == 1 and complete.all():  # at the first try, as nearly always
-                return Neighbours(answer.ids, answer.scores, " and ".join(plans))
+                return Neighbours(answer.ids, answer.scores, tuple(plans), unseen)
             found.ids[todo[complete]] = answer.ids[complete]
             found.scores[todo[complete]] = answer.scores[complete]
             todo = todo[~complete]
             growth *= GROWTH
-        return Neighbours(found.ids, found.scores, " and ".join(sorted(plans)))
+        return Neighbours(found.ids, found.scores, tuple(sorted(plans)), unseen)
 
     def doubtful(self, queries: Vectors, found: Neighbours) -> npt.NDArray[np.bool_]:
         """Which queries are of a kind that this index was found to miss neighbours of, and want an exact search: (n,).
@@ -110,7 +111,7 @@ class ProposingIndex(ABC):
             found: What `search` answered.
         """
         sure_above = self.metadata.get("sure_above")
-        if sure_above is None or self.plan.value not in found.plan:
+        if sure_above is None or self.plan not in found.plans:
             return np.zeros(len(queries), np.bool_)
         return np.asarray(found.scores[:, 0] < float(sure_above) * np.linalg.norm(queries, axis=1))
 
@@ -125,7 +126,7 @@ class ProposingIndex(ABC):
         """
 
     @abstractmethod
-    def _propose(self, queries: Vectors, fetch: int, effort: int, held: Ids | None) -> tuple[Ids, Scores]:
+    def _candidates(self, queries: Vectors, fetch: int, effort: int, held: Ids | None) -> tuple[Ids, Scores]:
         """One search for candidates.
 
         Returns:

@@ -4,7 +4,7 @@ The rule, after FAISS's guidelines: exact search while it is fast, or when a bui
 (HNSW), the fastest at high recall, while it fits; then an inverted file (IVF), with 8 bits a dimension where
 it does not fit as floats. On a GPU, exact search while it fits, with 16 bits a dimension where only that fits,
 then an inverted file. Settings overrule it.
-Exact search on the CPU reads 8-bit codes of the vectors where there are enough of them to repay making those.
+Exact search on the CPU reads SQ8 codes, 8 bits a dimension, where there are enough of them to repay making those.
 
 What this module does not know: the machine. Memory is passed in, so that everything here is a pure function.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from indexer.errors import CallError, UnknownNameError
 from indexer.types import HelpfulEnum
-from indexer.vectors.protocol import Device, IndexKind, IndexSettings
+from indexer.vectors.settings import Device, IndexKind, IndexSettings
 
 EXACT_ROWS = 200_000  # about 6 ms for one query of 512 dimensions on two cores
 CODED_ROWS = 20_000  # from here on, reading a quarter of the bytes saves more than threads and re-scoring cost
@@ -44,18 +44,25 @@ class Choice:
         bytes: Estimated memory of the built index. Exact search without codes on the CPU needs none of its own: it
             reads the mapped segments, through as many bytes of the system's cache.
         reason: One sentence with the numbers.
+        rows: How many vectors there are.
     """
 
     kind: IndexKind
     codes: Codes
     bytes: int
     reason: str
+    rows: int
+
+    @property
+    def wants_codes(self) -> bool:
+        """Whether exact search on the CPU should read SQ8 codes, also beside an approximate index."""
+        return self.codes is Codes.SQ8 if self.kind is IndexKind.EXACT else self.rows >= CODED_ROWS
 
 
 _NAMES = {
     (IndexKind.EXACT, Codes.FLOAT32): "a flat index",
     (IndexKind.EXACT, Codes.FP16): "a flat index with 16 bits a dimension",
-    (IndexKind.EXACT, Codes.SQ8): "a scan of 8-bit codes",
+    (IndexKind.EXACT, Codes.SQ8): "a scan of SQ8 codes",
     (IndexKind.HNSW, Codes.FLOAT32): "a graph",
     (IndexKind.IVF, Codes.FLOAT32): "an inverted file",
     (IndexKind.IVF, Codes.FP16): "an inverted file with 16 bits a dimension",
@@ -125,13 +132,13 @@ def choose_kind(
     on_gpu = settings.device is Device.CUDA
 
     def choice(kind: IndexKind, codes: Codes, reason: str) -> Choice:
-        return Choice(kind, codes, estimate_bytes(kind, rows, dim, codes), reason)
+        return Choice(kind, codes, estimate_bytes(kind, rows, dim, codes), reason, rows)
 
     def exact(reason: str) -> Choice:
         size = estimate_bytes(IndexKind.EXACT, rows, dim, Codes.SQ8)
         coded = rows >= CODED_ROWS and size <= budget
         if coded:
-            reason += f" 8-bit codes, {_amount(size)}, are read first."
+            reason += f" SQ8 codes, {_amount(size)}, are read first."
         return choice(IndexKind.EXACT, Codes.SQ8 if coded else Codes.FLOAT32, reason)
 
     if not on_gpu:

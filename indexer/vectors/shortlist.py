@@ -12,7 +12,7 @@ from indexer.vectors.protocol import Ids, Scores
 GROUP = 16
 
 
-class Finalists:
+class Shortlist:
     """The rows of a scan that can still be among the k best of each query.
 
     If at least k rows reach a float32 score s, then each of the k best in exact arithmetic reaches s less
@@ -27,7 +27,7 @@ class Finalists:
         self._k = k
         self._slack = 2 * error
         self._floor = np.full(len(error), -np.inf, np.float32)
-        self._kept: list[tuple[Ids, Ids, Scores]] = []
+        self._listed: list[tuple[Ids, Ids, Scores]] = []
         self._count = 0
         self._roomy = 4 * k * len(error)
 
@@ -35,33 +35,33 @@ class Finalists:
         """Take in one block: contiguous scores (n, b) of ids (b,)."""
         keep = scores >= self._floor[:, None]
         if len(ids) > self._k and np.count_nonzero(keep) > self._roomy:
-            self._raise_floor(np.arange(len(scores)), _reached_by_k(scores, self._k))
+            self._raise_floor(np.arange(len(scores)), reached_by_k(scores, self._k))
             keep = scores >= self._floor[:, None]
         # Flat: in two dimensions, NumPy takes forty times as long to find the few that are left.
         flat = keep.ravel().nonzero()[0]
         owner, column = np.divmod(flat, len(ids))
-        self._kept.append((owner, ids[column], scores.ravel()[flat]))
+        self._listed.append((owner, ids[column], scores.ravel()[flat]))
         self._count += len(owner)
         if self._count > self._roomy:
             self._shrink()
 
     def all(self) -> tuple[Ids, Ids]:
-        """The query's row and the id of each finalist."""
+        """The query's row and the id of each row on the list."""
         self._shrink()
-        return self._kept[0][0], self._kept[0][1]
+        return self._listed[0][0], self._listed[0][1]
 
     def _raise_floor(self, queries: Ids, reached: Scores) -> None:
         self._floor[queries] = np.maximum(self._floor[queries], reached - self._slack[queries])
 
     def _shrink(self) -> None:
         empty = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-        owner, ids, scores = (np.concatenate(column) for column in zip(empty, *self._kept, strict=True))
+        owner, ids, scores = (np.concatenate(column) for column in zip(empty, *self._listed, strict=True))
         order = np.lexsort((-scores, owner))
         owner, ids, scores = owner[order], ids[order], scores[order]
         kth = place_in_group(owner) == self._k - 1
         self._raise_floor(owner[kth], scores[kth])
         keep = scores >= self._floor[owner]
-        self._kept = [(owner[keep], ids[keep], scores[keep])]
+        self._listed = [(owner[keep], ids[keep], scores[keep])]
         self._count = int(np.count_nonzero(keep))
         # Where thousands of rows tie they all stay; wait for twice as many before sorting again.
         self._roomy = max(self._roomy, 2 * self._count)
@@ -72,7 +72,7 @@ def place_in_group(owner: Ids) -> Ids:
     return np.arange(len(owner)) - np.searchsorted(owner, owner)
 
 
-def _reached_by_k(scores: Scores, k: int) -> Scores:
+def reached_by_k(scores: Scores, k: int) -> Scores:
     """For each row of (n, b) scores a value that at least k of them reach, near the k-th largest: (n,).
 
     In a long row it is the k-th largest of the maxima of groups, a tenth of the cost of partitioning all.

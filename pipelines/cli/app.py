@@ -30,6 +30,7 @@ from underdrawing import __version__
 RESUMABLE = frozenset({"index", "synthesize", "train"})
 """Commands that a second run continues."""
 
+HELP = ["-h", "--help"]
 INTERRUPTED = 130  # as shells count: 128 and the number of SIGINT
 
 YOUNG_OBJECTS = 100_000
@@ -38,6 +39,11 @@ YOUNG_OBJECTS = 100_000
 
 class Commands(TyperGroup):
     """The root: what a command raises becomes a line, a remedy and an exit code; a bug keeps its traceback."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Begin a call."""
+        _take_no_value(self)
+        return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was called."""
@@ -61,6 +67,16 @@ class Commands(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
 
 
+def _take_no_value(command: Any) -> None:
+    """Let help texts show no type for options that are yes or no, of a command and all below it."""
+    named = command.context_class(command, help_option_names=HELP)
+    for option in command.get_params(named):
+        if getattr(option, "is_flag", False) and option.metavar is None:
+            option.metavar = ""
+    for each in getattr(command, "commands", {}).values():
+        _take_no_value(each)
+
+
 def _sentence(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
     return f"{error.filename}: {reason}." if error.filename else f"{reason}."
@@ -71,7 +87,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP},
     epilog=examples(
         "underdrawing demo",
         "underdrawing index photos/ shop",
@@ -110,6 +126,10 @@ def demo(
     out_folder: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Where the collection and the report go.")
     ] = Path("demo"),
+    joint: Annotated[
+        str | None,
+        typer.Option(metavar="M", help="A model that reads text and image at once: adds joint, and pages of both."),
+    ] = None,
 ) -> None:
     """Index the bundled emoji, ask composed queries, write an HTML report. Needs no network.
 
@@ -117,7 +137,7 @@ def demo(
     """
     from pipelines.demo.run import run_demo
 
-    run_demo(out_folder, out)
+    run_demo(out_folder, out, joint=joint)
 
 
 app.command(rich_help_panel=START, epilog=cli_doctor.EPILOG)(cli_doctor.doctor)

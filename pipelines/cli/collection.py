@@ -167,6 +167,15 @@ def index(
             "--exif/--no-exif", help="Whether a photograph's date, camera, lens, position and size become fields."
         ),
     ] = True,
+    transform: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--transform",
+            metavar="NAME",
+            help="Change each record first: text-from:FIELD makes its text of a field, fields:JSON drops, renames and "
+            "sets fields. Several are applied in turn.",
+        ),
+    ] = None,
     image_column: cli_columns.Image = None,
     text_column: cli_columns.Text = None,
     id_column: cli_columns.Id = None,
@@ -187,12 +196,14 @@ def index(
     """
     from indexer.collection import Collection
     from indexer.corpus.readers import open_corpus
+    from indexer.corpus.transforms import load_transform
     from indexer.ingest.job import index_corpus
     from pipelines.terminal.progress import IndexProgress
 
     settings = cli_index.index_settings(memory, index, index_device)
     columns = cli_columns.columns(image_column, text_column, id_column)
     corpus = open_corpus(source, columns=columns)  # before a collection is started for a source that is not there
+    transforms = [load_transform(name) for name in transform or ()]
     if Layout.exists(collection):
         database = _fitting(Layout.read(collection), database)
     elif model is None:
@@ -214,6 +225,7 @@ def index(
                 confirm=None if as_json else partial(cli_summary.agreed, progress),
                 max_pixels=max_pixels,
                 exif=exif,
+                transforms=transforms,
                 on_progress=progress,
                 on_index=progress.building,
             )

@@ -62,7 +62,7 @@ def _show(found: Gap) -> None:
 
     show_facts({
         "documents": listed(found.documents),
-        "search": "takes the gap out" if found.auto else "leaves the vectors as they are (--centre on overrules it)",
+        "search": "takes the gap out" if found.auto else "leaves the vectors as they are (--center on overrules it)",
         "because": found.why,
     })  # fmt: skip
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

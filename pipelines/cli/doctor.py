@@ -73,6 +73,11 @@ def _show(diagnosis: Diagnosis) -> None:
     )
     _section("FAISS", _faiss(diagnosis))
     _section("Bundled models", {name: "there" if there else "missing" for name, there in diagnosis.bundled.items()})
+    if diagnosis.plugins:
+        _section(
+            "Plugins",
+            {f"{each.kind} {each.name}": each.problem or f"from {each.package}" for each in diagnosis.plugins},
+        )
     for problem in diagnosis.problems:
         out.print(f"\n{problem}", markup=False, style="yellow", soft_wrap=True)
     smoke = diagnosis.smoke

@@ -60,7 +60,7 @@ def told_index(opened: Collection) -> dict[str, Any]:
         "codes": facts.get("codes"),
         "rows": facts.get("rows", 0),
         "recall_by_kind": facts.get("recall_by_kind"),
-        "remarks": list(snapshot.remarks),
+        "remarks": list(snapshot.notes),
     }
 
 

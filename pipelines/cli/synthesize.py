@@ -19,7 +19,7 @@ from pipelines.terminal.console import duration, err, examples, listed, out, sho
 if TYPE_CHECKING:
     from pipelines.synthesis.job import Synthesis, Told
     from pipelines.synthesis.recipe import SynthesisRecipe
-    from retrieval.providers.pseudo_target import Studio
+    from retrieval.providers.pseudo_target import PseudoTargetProvider
 
 ASKING, FINDING, CHECKING = "Asking", "Pictures and answers", "Filters"
 LINE_EVERY = 30.0
@@ -204,20 +204,22 @@ def synthesize(
         device=device,
         dtype=dtype,
     )
-    studio = _studio(recipe, inversion, generator, folder)
+    pseudo_targets = _pseudo_targets(recipe, inversion, generator, folder)
     opened = open_corpus(corpus)
     with err.status("Loading"):
         chat = load_chat(writer, device=device, dtype=dtype)
     started = time.monotonic()
     with _progress() as told:
-        found = run(opened, chat, recipe, folder, studio=studio, on_progress=told)
+        found = run(opened, chat, recipe, folder, pseudo_targets=pseudo_targets, on_progress=told)
     if as_json:
         show_json(found.to_json())
     else:
         _show(found, folder, time.monotonic() - started)
 
 
-def _studio(recipe: SynthesisRecipe, inversion: str | None, generator: str | None, folder: Path) -> Studio | None:
+def _pseudo_targets(
+    recipe: SynthesisRecipe, inversion: str | None, generator: str | None, folder: Path
+) -> PseudoTargetProvider | None:
     """What draws, if anything should.
 
     Raises:
@@ -230,11 +232,11 @@ def _studio(recipe: SynthesisRecipe, inversion: str | None, generator: str | Non
             if value is not None:
                 raise CallError(f"{option} is for pictures that are drawn.", "Leave it out, or add --pictures drawn.")
         return None
-    from retrieval.providers.generation.protocol import DrawOptions
-    from retrieval.providers.pseudo_target import Studio
+    from retrieval.providers.generation.protocol import GenerateOptions
+    from retrieval.providers.pseudo_target import PseudoTargetProvider
 
-    options = DrawOptions(seed=recipe.seed)
-    return Studio(inversion, generator, options, cache=folder / "drawings", device=recipe.device)
+    options = GenerateOptions(seed=recipe.seed)
+    return PseudoTargetProvider(inversion, generator, options, cache=folder / "drawings", device=recipe.device)
 
 
 def _show(found: Synthesis, folder: Path, seconds: float) -> None:

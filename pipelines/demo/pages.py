@@ -15,7 +15,7 @@ from indexer.corpus.readers import open_corpus
 from indexer.corpus.records import Corpus, Entry, Record
 from indexer.ingest.job import Progress, Summary, index_corpus
 from indexer.types import Document, Modality
-from retrieval import Hit, Query, Retriever
+from retrieval import Hit, SearchOptions, SearchRequest, SearchService
 
 KINDS = (Modality.TEXT, Modality.IMAGE, Modality.FUSED)
 SHOWN = 7
@@ -98,10 +98,11 @@ def ask_pages(corpus: Path, pages: Collection, questions: Sequence[Question] = Q
         for record in open_corpus(corpus)
         if isinstance(record, Record) and record.document.id in wanted
     }
-    retriever, answers = Retriever(pages, "joint"), []
+    service, answers = SearchService(pages, defaults=SearchOptions(method="joint")), []
     for question in questions:
         reference = drawings.get(question.drawing or "")
         if question.drawing is None or reference is not None:
             image = None if reference is None else reference.image
-            answers.append(Answered(question, reference, retriever.search(Query(question.text, image), SHOWN).hits))
+            found = service.search(SearchRequest(text=question.text, image=image, k=SHOWN))
+            answers.append(Answered(question, reference, found.hits))
     return answers

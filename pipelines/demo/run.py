@@ -1,20 +1,20 @@
 """The demo: index the bundled corpus, ask composed questions, measure a sample, write a report.
 
-It uses what any user uses: `Collection`, `index_corpus`, `Retriever`, `Studio`, `evaluate`. A method whose models
-are not there is left out with a remark.
+It uses what any user uses: `Collection`, `index_corpus`, `SearchService`, `evaluate`. A method
+whose models are not there is left out with a remark.
 
 What this module does not know: how the page looks (`report.py` and its templates).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
@@ -30,29 +30,39 @@ from pipelines.pages.report import (
     Card,
     MethodRow,
     PageCard,
-    demo_page,
     drawings,
     drawn_how,
+    page,
     shown,
     stored_thumbnail,
     thumbnail,
 )
 from pipelines.terminal.console import hushed_models
 from retrieval.methods import Method
-from retrieval.providers.pseudo_target import Studio
+from retrieval.providers.pseudo_target import PseudoTargetProvider
+from retrieval.request import SearchOptions
 from retrieval.results import Results
-from retrieval.retriever import Retriever
-from retrieval.stages import STAGES
+from retrieval.retriever import STAGES, Retriever
+from retrieval.service import SearchService
 from underdrawing import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 MODEL = "bundled:emoji-clip"
-JOINT_MODEL = "bundled:emoji-gme"
+NO_JOINT = (
+    "The method joint and the pages are left out: no model that reads text and image at once was given. "
+    "Name one with --joint, such as bridge:DIR of `underdrawing train bridge`."
+)
 QUESTIONS_PER_FAMILY = 2
 SAMPLE_PER_FAMILY = 40
 FETCHED, SHOWN = 10, 7
+SHORT, ALL = "report.html", "all.html"
+"""The pages: one screen, and everything."""
+BEST, QUESTIONS_SHOWN = 5, 3
+"""Methods and questions of the short report."""
+RANKED_BY = "mAP@10"
+"""What the best methods are told by; their weights were tuned by it."""
 WIDE = 110
 """Characters of a terminal that has room for every method."""
 
@@ -74,28 +84,32 @@ class Answered:
 
 
 def run_demo(
-    out: Path, console: Console, model: str = MODEL, studio: Studio | None = None, joint: str | None = JOINT_MODEL
+    out: Path,
+    console: Console,
+    model: str = MODEL,
+    pseudo_targets: PseudoTargetProvider | None = None,
+    joint: str | None = None,
 ) -> Path:
     """Run the whole demo in a folder; what is already indexed and drawn there is kept.
 
     Args:
-        out: Receives `collection/`, `joint/`, `pages/`, `drawings/` and `report.html`.
+        out: Receives `collection/`, `joint/`, `pages/`, `drawings/`, `report.html` and `all.html`.
         console: Where progress and results are printed.
         model: The embedder.
-        studio: Makes words and drawings; None for what comes with the model.
-        joint: The embedder that reads text and picture at once, of the method `joint` and the pages; None for none.
+        pseudo_targets: Makes pseudo-words and pseudo-targets; None for what comes with the model.
+        joint: An embedder that reads text and image at once, for `joint` and the pages; None leaves both out.
 
     Returns:
-        The report's path.
+        The path of the short report.
     """
     import pyarrow.parquet as pq
 
-    studio = studio or Studio(cache=out / "drawings")
+    pseudo_targets = pseudo_targets or PseudoTargetProvider(cache=out / "drawings")
     total = pq.read_metadata(CORPUS).num_rows
     with ExitStack() as stack:
         collection = stack.enter_context(Collection.open(out / "collection", model, parts=Parts.IMAGE))
         summary = _index(partial(index_corpus, CORPUS), collection, "drawings", total, console)
-        retrievers, left_out = _retrievers(collection, studio)
+        retrievers, left_out = _retrievers(SearchService(collection, pseudo_targets=pseudo_targets))
         pages: Sequence[PagesAnswered] = ()
         if joint is not None:
             try:
@@ -106,8 +120,10 @@ def run_demo(
             else:
                 _index(partial(index_corpus, CORPUS), drawn, "drawings", total, console)
                 _index(partial(index_pages, CORPUS), mixed, "pages", None, console)
-                retrievers[Method.JOINT] = Retriever(drawn, Method.JOINT)
+                retrievers[Method.JOINT] = SearchService(drawn).retriever(SearchOptions(method="joint"))
                 pages = ask_pages(CORPUS, mixed)
+        else:
+            left_out.append(NO_JOINT)
         for remark in left_out:
             console.print(remark, markup=False, style="yellow")
         queries = read_queries(QUERIES, Split.TEST)
@@ -116,18 +132,16 @@ def run_demo(
         _print_answers(answered, collection, console)
         measured = _measure(retrievers, by_family(queries, SAMPLE_PER_FAMILY), console)
         _print_measures(measured, console)
-        report = out / "report.html"
-        atomic_write(report, _page(collection, summary, answered, measured, pages, left_out).encode())
+        report = out / SHORT
+        values = _values(collection, summary, answered, measured, pages, left_out)
+        atomic_write(out / ALL, page("demo_all.html.j2", values).encode())
+        atomic_write(report, page("demo.html.j2", values | _best(values, answered, measured)).encode())
     console.print(f"\nThe report: [bold]{report}[/bold]")
     return report
 
 
-def _retrievers(collection: Collection, studio: Studio) -> tuple[Retrievers, list[str]]:
+def _retrievers(service: SearchService) -> tuple[Retrievers, list[str]]:
     """A retriever for every method whose models load, and remarks on the others."""
-    needs = {
-        Method.INVERSION: (studio.inversion,),
-        Method.CIG: (studio.inversion, studio.generator),
-    }
     retrievers: Retrievers = {}
     left_out = []
     for method in Method:
@@ -135,14 +149,14 @@ def _retrievers(collection: Collection, studio: Studio) -> tuple[Retrievers, lis
             continue  # its models are the user's choice: none is bundled, and none is fetched for a demo
         if method is Method.JOINT:
             continue  # another kind of model, with a collection of its own
+        options = SearchOptions(method=method.value)
         try:
             with hushed_models():
-                for load in needs.get(method, ()):
-                    load(collection.embedder)
+                service.load(options)
         except UnderdrawingError as error:
             left_out.append(f"The method {method} is left out: {error}")
         else:
-            retrievers[method] = Retriever(collection, method, studio=studio)
+            retrievers[method] = service.retriever(options)
     return retrievers, left_out
 
 
@@ -245,14 +259,34 @@ def _reference_names(collection: Collection, answered: Sequence[Answered]) -> di
     }
 
 
-def _page(
+def _best(
+    values: Mapping[str, Any], answered: Sequence[Answered], measured: dict[Method, Evaluation]
+) -> dict[str, Any]:
+    """What the short report shows in place of everything: some questions, and the methods that did best."""
+    ranked = sorted(measured, key=lambda method: -measured[method].measures[RANKED_BY].value)
+    chosen = [method.value for method in ranked[:BEST]]
+    # One question of each of the first families, each with the answers of the best methods, the best first.
+    first = {each.question.family: place for place, each in reversed(list(enumerate(answered)))}
+    cards = [values["cards"][place] for place in sorted(first.values())[:QUESTIONS_SHOWN]]
+    rows = [sorted((row for row in card.rows if row.method in chosen), key=lambda row: chosen.index(row.method))
+            for card in cards]  # fmt: skip
+    return {
+        "cards": [replace(card, rows=own) for card, own in zip(cards, rows, strict=True)],
+        "score": {method.value: found.measures["R@10"].value for method, found in measured.items()},
+        "draws": values["draws"] and Method.CIG.value in chosen,
+        "questions": len(answered),
+        "methods": len(measured),
+    }
+
+
+def _values(
     collection: Collection,
     summary: Summary,
     answered: Sequence[Answered],
     measured: dict[Method, Evaluation],
     pages: Sequence[PagesAnswered],
     left_out: Sequence[str],
-) -> str:
+) -> dict[str, Any]:
     references = _reference_names(collection, answered)
     first = next(iter(measured.values()))
     timings = [
@@ -263,7 +297,9 @@ def _page(
         for method in measured
     ]
     drawn = [told for each in answered for results in each.results.values() if (told := results.pseudo_target)]
-    return demo_page({
+    return {
+        "short": SHORT,
+        "all": ALL,
         "documents": summary.documents,
         "model": collection.space.model,
         "rate": summary.added / summary.seconds if summary.added else 0,
@@ -291,7 +327,7 @@ def _page(
         "kept": sum(bool(told["cached"]) for told in drawn),
         "left_out": left_out,
         "version": __version__,
-    })  # fmt: skip
+    }
 
 
 def _card(answered: Answered, name: str, picture: str) -> Card:

@@ -20,13 +20,14 @@ from typing import Any
 
 from indexer.embed.devices import AUTO, settled_device
 from indexer.errors import UnderdrawingError
+from pipelines.diagnostics.plugins import Found, plugins
 from underdrawing import __version__
 
 PACKAGES = (
     "torch", "open-clip-torch", "transformers", "diffusers", "numpy", "pillow", "pillow-heif", "pyarrow",
     "safetensors", "sqlalchemy", "psycopg",
 )  # fmt: skip
-EMBEDDERS, COMPANIONS = ("emoji-clip", "emoji-gme"), ("emoji-inversion", "emoji-generator")
+EMBEDDERS, COMPANIONS = ("emoji-clip",), ("emoji-inversion", "emoji-generator")
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 BF16_PAYS = 1.3
 """Times as fast as float32 from which bfloat16 is worth its coarser arithmetic."""
@@ -84,6 +85,7 @@ class Diagnosis:
         bf16: See `Bf16`.
         faiss: What `indexer.vectors.faiss_index.describe` says; None where FAISS cannot be used.
         bundled: Bundled models and whether they are there.
+        plugins: What other packages add.
         problems: What does not work, and what to do about it.
         smoke: Whether a search works.
     """
@@ -97,6 +99,7 @@ class Diagnosis:
     faiss: Mapping[str, Any] | None
     bundled: Mapping[str, bool]
     smoke: Smoke
+    plugins: tuple[Found, ...] = ()
     problems: tuple[str, ...] = field(default=())
 
     @property
@@ -118,6 +121,7 @@ def examine() -> Diagnosis:
         faiss=_or_problem(faiss_facts, None, problems),
         bundled=bundled_models(),
         smoke=smoke_search(),
+        plugins=plugins(),
         problems=tuple(dict.fromkeys(problems)),
     )
 
@@ -227,15 +231,14 @@ def smoke_search() -> Smoke:
 def _search(folder: Path) -> tuple[bool, str]:
     from indexer.collection import Collection
     from indexer.types import Document
-    from retrieval.query import Query
-    from retrieval.retriever import Retriever
+    from retrieval import SearchRequest, SearchService
 
     documents = [Document(name, text, fields={"words": len(text.split())}) for name, text in SMOKE_TEXTS.items()]
     with Collection.open(folder, model="fake:64") as collection:
         collection.add(documents)
-        retriever = Retriever(collection, "text")
-        everything = retriever.search(Query(text=SMOKE_TEXTS["cat"]), k=len(documents))
-        filtered = retriever.search(Query(text=SMOKE_TEXTS["cat"]), k=2, where={"words": {"$gt": 3}})
+        service = SearchService(collection)
+        everything = service.search(SearchRequest(text=SMOKE_TEXTS["cat"], k=len(documents)))
+        filtered = service.search(SearchRequest(text=SMOKE_TEXTS["cat"], k=2, where={"words": {"$gt": 3}}))
     found = [hit.id for hit in everything]
     if found[:1] != ["cat"] or abs(everything.hits[0].score - 1) > 1e-3 or sorted(found) != sorted(SMOKE_TEXTS):
         return False, f"a search for {SMOKE_TEXTS['cat']!r} found {', '.join(found) or 'nothing'}"

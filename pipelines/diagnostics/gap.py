@@ -19,18 +19,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from indexer.errors import CallError, MissingExtraError
-from indexer.types import Centre, Ids, Modality, Vectors
-from indexer.vectors.centered import CentredSnapshot
+from indexer.types import Center, Ids, Modality, Vectors
 
 if TYPE_CHECKING:
     from indexer.snapshot import Snapshot
-
-    View: TypeAlias = Snapshot | CentredSnapshot
 
 SAMPLE = 1000
 """Documents of a modality that distances and probes are measured on."""
@@ -89,11 +86,11 @@ def measure_gap(snapshot: Snapshot, k: int = 10) -> Gap:
     from indexer.vectors.modality_gap import mixture, settled
 
     samples = _samples(snapshot)
-    centred = CentredSnapshot(snapshot, Centre.ON)
+    centred = snapshot.centered(Center.ON)
     return Gap(
         documents={modality.value: count for modality, count in snapshot.living.items()},
         k=k,
-        auto=settled(Centre.AUTO, snapshot.space, lambda: snapshot.living) is Centre.ON,
+        auto=settled(Center.AUTO, snapshot.space, lambda: snapshot.living) is Center.ON,
         why=mixture(snapshot.living),
         before=_side(snapshot, samples, snapshot.living, k),
         after=_side(centred, samples, snapshot.living, k),
@@ -115,7 +112,7 @@ def _samples(snapshot: Snapshot) -> dict[Modality, Ids]:
     return samples
 
 
-def _side(view: View, samples: Mapping[Modality, Ids], living: Mapping[Modality, int], k: int) -> Side:
+def _side(view: Snapshot, samples: Mapping[Modality, Ids], living: Mapping[Modality, int], k: int) -> Side:
     rows = {modality: view.vectors(ids) for modality, ids in samples.items()}
     pairs = {f"{a.value} / {b.value}": (rows[a], rows[b]) for a, b in combinations(samples, 2)}
     return Side(
@@ -148,13 +145,12 @@ def probe_accuracy(first: Vectors, second: Vectors) -> float:
     return float(np.mean(right))
 
 
-def _share(view: View, ids: Ids, rows: Vectors, living: Mapping[Modality, int], k: int) -> dict[str, float]:
+def _share(view: Snapshot, ids: Ids, rows: Vectors, living: Mapping[Modality, int], k: int) -> dict[str, float]:
     chosen = np.linspace(0, len(ids) - 1, min(len(ids), ASKING)).astype(np.int64)
     near = view.search(rows[chosen], k + 1).ids
     # A document is near itself; that says nothing.
     others = near[(near >= 0) & (near != ids[chosen][:, None])]
-    plain = view.plain if isinstance(view, CentredSnapshot) else view
-    found = np.bincount(plain.modality_codes[others], minlength=len(Modality))
+    found = np.bincount(view.modality_codes[others], minlength=len(Modality))
     total = sum(living.values())
     return {
         modality.value: float(found[code] / len(others) / (living[modality] / total))
@@ -176,9 +172,9 @@ def plot_gap(snapshot: Snapshot, gap: Gap, path: Path) -> None:
     samples = _samples(snapshot)
     figure = Figure(figsize=(10, 7), layout="constrained")
     panels = figure.subplots(2, 2)
-    views: list[tuple[str, View, Side]] = [
+    views: list[tuple[str, Snapshot, Side]] = [
         ("as stored", snapshot, gap.before),
-        ("centred", CentredSnapshot(snapshot, Centre.ON), gap.after),
+        ("centred", snapshot.centered(Center.ON), gap.after),
     ]
     for column, (title, view, side) in enumerate(views):
         rows = {modality: view.vectors(ids) for modality, ids in samples.items()}

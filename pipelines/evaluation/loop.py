@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 from indexer.errors import CallError
 from indexer.files.atomic import atomic_write
 from pipelines.evaluation.qrels import EMOJICIR, Average, JudgedQuery, Plan, Reference, Ties, checked
-from retrieval.hydrate import Ranking
-from retrieval.methods import Encoded
+from retrieval.documents import Ranking
+from retrieval.methods import Resolved
 from retrieval.metrics import against, bootstrap_interval, macro_mean, mean, places_of
 from retrieval.query import Weights
 from retrieval.retriever import Retriever
@@ -225,7 +225,7 @@ def _ranked(judged: Sequence[JudgedQuery], retriever: Retriever, k: int, plan: P
         encoded = retriever.encode([query.query for query in batch])
         ranked.seconds["encode"] += time.perf_counter() - begin
         ranked.notes.update(note for each in encoded for note in each.notes)
-        about = [each.pseudo_target for each in encoded if each.pseudo_target is not None]
+        about = [each.artifacts["pseudo_target"] for each in encoded if "pseudo_target" in each.artifacts]
         ranked.drawings.update("cached" if each["cached"] else "drawn" for each in about)
         _rank(batch, encoded, retriever, k, plan, ranked)
     return ranked
@@ -233,7 +233,7 @@ def _ranked(judged: Sequence[JudgedQuery], retriever: Retriever, k: int, plan: P
 
 def _rank(
     batch: Sequence[JudgedQuery],
-    encoded: Sequence[Encoded],
+    encoded: Sequence[Resolved],
     retriever: Retriever,
     k: int,
     plan: Plan,
@@ -252,7 +252,7 @@ def _rank(
 
 
 def _found(
-    batch: Sequence[JudgedQuery], encoded: Sequence[Encoded], retriever: Retriever, k: int, plan: Plan
+    batch: Sequence[JudgedQuery], encoded: Sequence[Resolved], retriever: Retriever, k: int, plan: Plan
 ) -> tuple[list[Ranking], list[tuple[int, ...]]]:
     """The rankings of a batch, k deep, and the places of targets in the whole rankings where the plan asks for them."""
     kept = plan.references is Reference.KEPT

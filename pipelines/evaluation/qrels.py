@@ -15,6 +15,7 @@ from retrieval.metrics import (
     average_precision_at,
     average_precision_of,
     hit_rate_at,
+    ndcg_at,
     subset_recall_at,
     trapezoidal_precision_of,
 )
@@ -90,6 +91,7 @@ class Plan:
         recall: The K of R@K: whether a target is among the first K.
         precision: The K of mAP@K, truncated as CIRCO's is.
         subset: The K of Rsub@K, for queries that have a subset.
+        gain: The K of nDCG@K, where every target is as good as any other.
         whole: Average precision over the whole ranking, `standard` or `trapezoid`; its mean is called mAP. What ties
             with a target goes before it there, whatever `ties` says.
         average: What is averaged.
@@ -100,6 +102,7 @@ class Plan:
     recall: tuple[int, ...] = (1, 5, 10)
     precision: tuple[int, ...] = (10,)
     subset: tuple[int, ...] = (1,)
+    gain: tuple[int, ...] = ()
     whole: Precision | None = None
     average: Average = Average.FAMILIES
     ties: Ties = Ties.BY_ID
@@ -112,13 +115,13 @@ class Plan:
     @property
     def depth(self) -> int:
         """How many ranks the measures look at, whole rankings aside."""
-        return max((*self.recall, *self.precision), default=1)
+        return max((*self.recall, *self.precision, *self.gain), default=1)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the measures, those of subsets included."""
         whole = () if self.whole is None else ("mAP",)
-        cut = (("R", self.recall), ("mAP", self.precision), ("Rsub", self.subset))
+        cut = (("R", self.recall), ("mAP", self.precision), ("Rsub", self.subset), ("nDCG", self.gain))
         return tuple(f"{kind}@{k}" for kind, own in cut for k in own) + whole
 
     def only(self, measure: str) -> Plan:
@@ -136,6 +139,7 @@ class Plan:
             recall=cut if kind == "R" else (),
             precision=cut if kind == "mAP" else (),
             subset=cut if kind == "Rsub" else (),
+            gain=cut if kind == "nDCG" else (),
             whole=None if k else self.whole,
         )
 
@@ -153,6 +157,7 @@ class Plan:
         goals = query.targets if query.intended is None else (query.intended,)
         found = {f"R@{k}": hit_rate_at(ranked, goals, k) for k in self.recall}
         found |= {f"mAP@{k}": average_precision_at(ranked, query.targets, k) for k in self.precision}
+        found |= {f"nDCG@{k}": ndcg_at(ranked, query.targets, k) for k in self.gain}
         if self.whole is not None:
             area = average_precision_of if self.whole is Precision.STANDARD else trapezoidal_precision_of
             found["mAP"] = area(places, len(set(query.targets)))

@@ -27,11 +27,13 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer import Collection, Document
+from indexer.deprecation import renamed_arguments
 from indexer.embed import load_embedder
 from indexer.embed.base import Dtype, Embedder
 from indexer.errors import CallError, MissingExtraError
 from indexer.types import Item, Modality, Vectors
-from retrieval import Method, Query, Retriever
+from retrieval import CaptionRewriter, Method, PseudoTargetProvider, Query, SearchOptions, SearchService
+from retrieval.retriever import RENAMED
 
 TOGETHER = 256
 """Documents of one commit, and queries of one batch."""
@@ -116,7 +118,9 @@ class MtebRetriever:
         method: One of `Method`, for queries of both text and picture; those of one part are searched by that part.
         device: Where the model runs; None to choose, as `auto` does.
         dtype: Its arithmetic, for one that is loaded here.
-        options: For `Retriever`: weights, studio, scribe, merge, gate.
+        pseudo_targets: As `SearchService` takes it.
+        captions: As `SearchService` takes it.
+        options: Fields of `SearchOptions`: weights, merge, gate, center.
 
     Raises:
         MissingExtraError: mteb is not installed.
@@ -131,12 +135,19 @@ class MtebRetriever:
         *,
         device: str | None = None,
         dtype: str | Dtype = Dtype.FLOAT32,
+        pseudo_targets: PseudoTargetProvider | None = None,
+        captions: CaptionRewriter | None = None,
         **options: Any,
     ) -> None:
+        given: dict[str, Any] = {"pseudo_targets": pseudo_targets, "captions": captions}
+        old = {name: options.pop(name) for name in list(options) if name in RENAMED}
+        settled = renamed_arguments("MtebRetriever", old, RENAMED, given)
+        options |= {name: value for name, value in settled.items() if name not in given}
         self.model = _embedder(model_name, device, dtype)
         self.method = Method(method)
         self.mteb_model_meta = model_meta(self.model, self.method)
-        self._options = options
+        self._options = SearchOptions(method=self.method.value, **options)
+        self._helpers = {name: settled[name] for name in given}
         self._folder = Path(tempfile.mkdtemp(prefix="underdrawing-mteb-"))
         self._collections: list[Collection] = []
         # mteb closes nothing.
@@ -186,6 +197,7 @@ class MtebRetriever:
         """
         if not self._collections:
             raise CallError("There is nothing to search: index a corpus first.")
+        service = SearchService(self._collections[-1], **self._helpers)
         answer: dict[str, dict[str, float]] = {}
         for rows in _batches(queries):
             asked = [_query(row, _parts(task_metadata, "query")) for row in rows]
@@ -193,8 +205,8 @@ class MtebRetriever:
             for method in dict.fromkeys(methods):
                 chosen = [place for place, own in enumerate(methods) if own is method]
                 # What the options say is about the method that composes.
-                options = self._options if method is self.method else {}
-                retriever = Retriever(self._collections[-1], method, **options)
+                composes = method is self.method
+                retriever = service.retriever(self._options if composes else SearchOptions(method=method.value))
                 encoded = retriever.encode([asked[place] for place in chosen])
                 names = [str(rows[place]["id"]) for place in chosen]
                 if top_ranked is None:

@@ -152,11 +152,6 @@ def written_how(results: Results) -> str:
     return f"{by}; the reference, {of}: {told['caption']}{kept}"
 
 
-def demo_page(values: Mapping[str, Any]) -> str:
-    """The demo's report; `values` are those that `demo.html.j2` names."""
-    return page("demo.html.j2", values)
-
-
 def page(template: str, values: Mapping[str, Any]) -> str:
     """A page of a template in `templates/`; `values` are those that it names."""
     made: str = _environment().get_template(template).render(values)

@@ -20,7 +20,7 @@ import numpy as np
 from indexer.corpus.records import Corpus
 from indexer.errors import CallError
 from indexer.files.atomic import atomic_write
-from indexer.types import Centre, Item, Modality, Parts, Vectors
+from indexer.types import Center, Item, Modality, Parts, Vectors
 from pipelines.synthesis.likeness import corrected, cosines
 from pipelines.synthesis.passages import Passage, Texts
 from pipelines.synthesis.recipe import SynthesisRecipe
@@ -28,7 +28,7 @@ from pipelines.synthesis.recipe import SynthesisRecipe
 if TYPE_CHECKING:
     from indexer.collection import Collection
     from indexer.embed.base import Embedder
-    from retrieval.providers.pseudo_target import Studio
+    from retrieval.providers.pseudo_target import PseudoTargetProvider
     from retrieval.retriever import Retriever
 
 
@@ -59,7 +59,7 @@ class Illustrator:
         passages: Its passages.
         recipe: What is asked.
         folder: Where the collections go; what is there is gone on with.
-        studio: Draws pictures; None where they are found.
+        pseudo_targets: Generates images; None where they are found.
 
     Raises:
         CallError: The model cannot read what it should, or no document has a picture.
@@ -68,19 +68,24 @@ class Illustrator:
     """
 
     def __init__(
-        self, corpus: Corpus, passages: Sequence[Passage], recipe: SynthesisRecipe, folder: Path, studio: Studio | None
+        self,
+        corpus: Corpus,
+        passages: Sequence[Passage],
+        recipe: SynthesisRecipe,
+        folder: Path,
+        pseudo_targets: PseudoTargetProvider | None,
     ) -> None:
         from indexer.embed import load_embedder
 
-        self._recipe, self._folder, self._studio = recipe, folder, studio
+        self._recipe, self._folder, self._pseudo_targets = recipe, folder, pseudo_targets
         self.embedder = load_embedder(recipe.model, device=recipe.device)
         self.embedder.require({Modality.TEXT, Modality.IMAGE})
         own = recipe.retriever is None or recipe.retriever == recipe.model
         self.reader = self.embedder if own else load_embedder(str(recipe.retriever), device=recipe.device)
         self.reader.require({Modality.TEXT})
-        if studio is not None:  # what is missing is said now, and not for each drawing
-            studio.inversion(self.embedder)
-            studio.generator(self.embedder)
+        if pseudo_targets is not None:  # what is missing is said now, and not for each drawing
+            pseudo_targets.inversion(self.embedder)
+            pseudo_targets.generator(self.embedder)
         with ExitStack() as opened:
             texts = Texts(corpus.source, passages)
             self._passages = _indexed(texts, folder / "passages", self.reader, Parts.TEXT, opened)
@@ -122,8 +127,8 @@ class Illustrator:
         vectors = snapshot.vectors(snapshot.vector_ids([hit.id for hit in hits]))
         files: list[Path | None] = [hit.image for hit in hits]
         drawn: list[str | None] = [None] * len(hits)
-        if self._studio is not None:
-            vectors, files, drawn = self._drawn(self._studio, things, vectors, files)
+        if self._pseudo_targets is not None:
+            vectors, files, drawn = self._drawn(self._pseudo_targets, things, vectors, files)
         texts = self.embedder.encode_query([Item(text=each) for each in things])
         raw = cosines(vectors, texts)
         less = corrected(vectors, texts, self._among, self._between, self._recipe.temperature)
@@ -133,27 +138,31 @@ class Illustrator:
         ]
 
     def _drawn(
-        self, studio: Studio, things: Sequence[str], vectors: Vectors, files: Sequence[Path | None]
+        self,
+        pseudo_targets: PseudoTargetProvider,
+        things: Sequence[str],
+        vectors: Vectors,
+        files: Sequence[Path | None],
     ) -> tuple[Vectors, list[Path | None], list[str | None]]:
         """Drawings of things, each after the picture found: their vectors, files and names."""
         from retrieval.providers.pseudo_target import Reference
 
         places = [place for place, file in enumerate(files) if file is not None]
         references = [Reference((Path(str(files[place])),), vectors[place]) for place in places]
-        targets = studio.draw(self.embedder, [things[place] for place in places], references)
+        targets = pseudo_targets.generate(self.embedder, [things[place] for place in places], references)
         own, kept = vectors.copy(), [None] * len(files)
         paths: list[Path | None] = list(kept)
         names: list[str | None] = list(kept)
         for place, target in zip(places, targets, strict=True):
-            if target.drawn is None:
+            if target.reference is None:
                 continue
-            content = target.drawn.pictures()[0]
+            content = target.reference.pictures()[0]
             assert isinstance(content, Path)
             picture = content.read_bytes()
             names[place] = f"drawn/{hashlib.sha256(picture).hexdigest()[:24]}{content.suffix}"
             paths[place] = self._folder / str(names[place])
             atomic_write(self._folder / str(names[place]), picture)
-            own[place] = target.drawn.vector
+            own[place] = target.reference.vector
         return own, paths, names
 
     def _samples(self, passages: Sequence[Passage]) -> tuple[Vectors, Vectors]:
@@ -181,4 +190,4 @@ def _by_text(collection: Collection) -> Retriever:
     from retrieval.methods import Method
     from retrieval.retriever import Retriever
 
-    return Retriever(collection, Method.TEXT, centre=Centre.OFF)
+    return Retriever(collection, Method.TEXT, center=Center.OFF)

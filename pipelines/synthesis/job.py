@@ -44,7 +44,7 @@ from retrieval.providers.cache import digest_of
 from retrieval.providers.language import Chat
 
 if TYPE_CHECKING:
-    from retrieval.providers.pseudo_target import Studio
+    from retrieval.providers.pseudo_target import PseudoTargetProvider
 
 RECORDS, DROPPED, SUMMARY, SHEET = "records.jsonl", "dropped.jsonl", "summary.json", "sheet.html"
 
@@ -141,7 +141,7 @@ def synthesize(
     recipe: SynthesisRecipe,
     folder: Path,
     *,
-    studio: Studio | None = None,
+    pseudo_targets: PseudoTargetProvider | None = None,
     on_progress: Told = lambda *_: None,
 ) -> Synthesis:
     """Make records in `folder`, or go on making them.
@@ -151,11 +151,12 @@ def synthesize(
         chat: The model that writes.
         recipe: What is asked.
         folder: See the module.
-        studio: Draws pictures, where the recipe says so.
+        pseudo_targets: Generates images, where the recipe says so.
         on_progress: Told after each batch.
 
     Raises:
-        CallError: The corpus has no passage or no picture, a studio is missing or not needed, or the folder is none.
+        CallError: The corpus has no passage or no picture, a provider of pseudo-targets is missing or not needed, or
+            the folder is none.
         ModelError: A model or a prompt cannot be loaded.
         WriterAwayError: The model that writes cannot be asked; a second run goes on.
         LockedError: Another run writes to the folder.
@@ -163,9 +164,9 @@ def synthesize(
     """
     from indexer.files.lock import WriterLock
 
-    if (studio is None) is (recipe.pictures is Pictures.DRAWN):
+    if (pseudo_targets is None) is (recipe.pictures is Pictures.DRAWN):
         raise CallError(
-            "A studio draws pictures, and is needed where they are drawn and nowhere else.",
+            "A provider of pseudo-targets is needed where pictures are drawn, and nowhere else.",
             "Pass one with Pictures.DRAWN, and none with Pictures.FOUND.",
         )
     require_folder(folder)
@@ -175,9 +176,9 @@ def synthesize(
         part = Part(corpus, recipe.split_field, recipe.part)
         skipped: Counter[str] = Counter()
         passages = read_passages(part, recipe.passage, skipped)
-        illustrator = Illustrator(part, passages, recipe, folder, studio)
+        illustrator = Illustrator(part, passages, recipe, folder, pseudo_targets)
         try:
-            job = _Job(chat, ledger, prompts, illustrator, recipe, studio)
+            job = _Job(chat, ledger, prompts, illustrator, recipe, pseudo_targets)
             outcomes = job.run(chosen(passages, recipe), on_progress)
         finally:
             illustrator.close()
@@ -196,12 +197,12 @@ class _Job:
         prompts: Prompts,
         illustrator: Illustrator,
         recipe: SynthesisRecipe,
-        studio: Studio | None,
+        pseudo_targets: PseudoTargetProvider | None,
     ) -> None:
         self._chat, self._ledger, self._prompts, self._recipe = chat, ledger, prompts, recipe
         self._illustrator = illustrator
         self._seen: set[tuple[str, str]] = set()
-        drawing = None if studio is None else studio.generator(illustrator.embedder).name
+        drawing = None if pseudo_targets is None else pseudo_targets.generator(illustrator.embedder).name
         self.about: dict[str, JsonValue] = {
             "writer": {"name": chat.name, **chat.chat_identity()},
             "prompts": prompts.digest,

@@ -6,6 +6,7 @@ What this module does not know: how anything was found.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -24,17 +25,22 @@ LEAST = 40
 """Columns beside the id below which a hit gets a paragraph."""
 
 
-def show_hits(results: Results, width: int) -> None:
+def show_hits(results: Results, width: int, first: Sequence[str] = ()) -> None:
     """A hit a line where ids leave room for more in a terminal of that width, else each in a paragraph of its own.
 
-    Ids are never cut or broken by us: they are there to be copied.
+    Ids are never cut or broken: they are there to be copied.
+
+    Args:
+        results: At least one hit.
+        width: Of the terminal.
+        first: Fields that are shown before all others, such as those of the filter.
     """
     if _room(results, width) >= LEAST:
-        out.print(_table(results, width), soft_wrap=True)
+        out.print(_table(results, width, first), soft_wrap=True)
         return
     for hit in results:
         out.print(Text.assemble((f"{hit.rank:>3}  {hit.score:.3f}  ", "bold"), (plain(hit.id), "cyan")), soft_wrap=True)
-        for more in (plain(hit.text or ""), fields_line(hit), _branches(hit) if len(hit.branches) > 1 else ""):
+        for more in (plain(hit.text or ""), fields_line(hit, first), _branches(hit) if len(hit.branches) > 1 else ""):
             if more:
                 out.print(Text(f"     {shortened(more, max(width - 6, LEAST))}", "dim"), soft_wrap=True)
 
@@ -44,14 +50,14 @@ def _room(results: Results, width: int) -> int:
     return width - 20 - max(cell_len(plain(hit.id)) for hit in results)
 
 
-def _table(results: Results, width: int) -> Table:
+def _table(results: Results, width: int, first: Sequence[str]) -> Table:
     """A hit a line: texts and fields are cut to fit, branches are folded, ids are whole."""
     columns = {
         "#": [str(hit.rank) for hit in results],
         "score": [f"{hit.score:.3f}" for hit in results],
         "id": [plain(hit.id) for hit in results],
         "text": [plain(hit.text or "") for hit in results],
-        "fields": [fields_line(hit) for hit in results],
+        "fields": [fields_line(hit, first) for hit in results],
         # One part alone scores as its branch does: the column would say everything twice.
         "branches": [_branches(hit) if len(hit.branches) > 1 else "" for hit in results],
     }
@@ -85,9 +91,11 @@ def _fitting(wanted: dict[str, int], width: int) -> dict[str, int]:
     return {**wanted, "text": text, "fields": fields, "branches": branches}
 
 
-def fields_line(hit: Hit) -> str:
-    """A hit's fields in one line, in the order in which they are stored."""
-    return plain(", ".join(f"{name}: {_value(value)}" for name, value in hit.fields.items()))
+def fields_line(hit: Hit, first: Sequence[str] = ()) -> str:
+    """A hit's fields in one line: those named first, then the others in the order in which they are stored."""
+    names = [name for name in first if name in hit.fields]
+    ordered = [*names, *(name for name in hit.fields if name not in names)]
+    return plain(", ".join(f"{name}: {_value(hit.fields[name])}" for name in ordered))
 
 
 def _value(value: Any) -> str:

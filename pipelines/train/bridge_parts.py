@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.embed.base import Prepared
-from indexer.embed.bridge.embedder import PictureTower
+from indexer.embed.base import PatchEncoder, Prepared
 from indexer.embed.bridge.text_model import TextModel
 from indexer.errors import CallError, ItemError
 from indexer.files.atomic import atomic_path
@@ -133,7 +132,7 @@ class Seen:
         return np.asarray(pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-6), np.float32)
 
 
-def see(tower: PictureTower, images: Callable[[], Iterable[Any]], recipe: BridgeRecipe, folder: Path) -> Seen:
+def see(tower: PatchEncoder, images: Callable[[], Iterable[Any]], recipe: BridgeRecipe, folder: Path) -> Seen:
     """The features of all pictures, computed once and then read from the folder.
 
     Args:
@@ -162,14 +161,14 @@ def see(tower: PictureTower, images: Callable[[], Iterable[Any]], recipe: Bridge
             left, start = iter(again), 0
             while part := list(islice(left, PART)):
                 rows = [row for row, _ in part]
-                found = tower.picture_tokens([each for _, each in part], recipe.layer)
+                found = tower.patch_features([each for _, each in part], recipe.layer)
                 if start == 0:
                     _allocate(temporary, (1 + recipe.views, count, *found.shape[1:]), np.float16)
                 _put(temporary, (0, rows), found)
                 pixels = np.stack([each.arrays["image"] for _, each in part])
                 for view in range(recipe.views):
                     changed = _changed(pixels, np.random.default_rng([recipe.seed, start, view]))
-                    _put(temporary, (1 + view, rows), tower.picture_tokens(changed, recipe.layer))
+                    _put(temporary, (1 + view, rows), tower.patch_features(changed, recipe.layer))
                 start += PART
             if again.key() != first.key():
                 raise CallError("Pictures of the corpus changed while they were read.", "Run the same command again.")
@@ -179,7 +178,7 @@ def see(tower: PictureTower, images: Callable[[], Iterable[Any]], recipe: Bridge
 class _Prepared:
     """Pictures as a tower reads them, one at a time; of those that went by, a key and which could not be used."""
 
-    def __init__(self, tower: PictureTower, images: Iterable[Any], about: object) -> None:
+    def __init__(self, tower: PatchEncoder, images: Iterable[Any], about: object) -> None:
         self.bad: list[int] = []
         self._images, self._prepare = images, tower.preparer()
         self._digest = hashlib.sha256(repr(about).encode())

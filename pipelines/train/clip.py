@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.corpus.records import Entry
-from indexer.embed.textual_inversion import Inversion, WordReader
+from indexer.embed.textual_inversion import Inversion, PseudoWordReader
 from indexer.files.atomic import file_digest
 from pipelines.train.augment import augment
 from pipelines.train.batches import Batches
@@ -129,7 +129,7 @@ class _Trainer:
         if recipe.sentences:
             self.phi, self.averaged_phi = (word_network(recipe).to(self.device) for _ in range(2))
             self.averaged_phi.load_state_dict(self.phi.state_dict())
-            self.reader = WordReader(self.model.text.token_embedding, _tokenizer(folder, context), context)
+            self.reader = PseudoWordReader(self.model.text.token_embedding, _tokenizer(folder, context), context)
         self.batches = Batches(self.train_rows, [data.names[row] for row in self.train_rows], recipe.families)
         self.stale = recipe.start is not None  # whether hard negatives have to be found before the next step
         named = [each for module in self._modules() for each in module.named_parameters()]

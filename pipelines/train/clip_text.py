@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.embed.textual_inversion import InversionConfig, WordReader, build_phi
+from indexer.embed.textual_inversion import InversionConfig, PseudoWordReader, build_phi
 from indexer.vectors.unit import unit_rows
 from pipelines.train.captions import Captions
 from pipelines.train.clip_model import ClipRecipe, encode_tokens
@@ -125,7 +125,7 @@ class TextStage:
         return -(found[text, torch.from_numpy(np.concatenate(owned)).to(self._device)] * share).sum() / len(owned)
 
     def composed(
-        self, model: Any, phi: nn.Module, reader: WordReader, scale: Tensor, rng: np.random.Generator
+        self, model: Any, phi: nn.Module, reader: PseudoWordReader, scale: Tensor, rng: np.random.Generator
     ) -> Tensor:
         """Cross entropy of composed queries against all trained pictures."""
         import torch

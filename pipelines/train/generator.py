@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.corpus.records import Entry
-from indexer.embed.clip.embedder import ClipEmbedder
-from indexer.embed.textual_inversion import Inversion, WordReader, load_inversion
+from indexer.embed.base import TrainableEncoder
+from indexer.embed.textual_inversion import Inversion, PseudoWordReader, load_inversion
 from indexer.errors import CallError
 from indexer.types import Item
 from pipelines.train.autoencoder import AutoencoderRecipe, encode_latents, train_autoencoder
@@ -46,7 +46,7 @@ from pipelines.train.generator_model import (
 )
 from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
 from retrieval.providers.generation.diffusion import PseudoTargetGenerator
-from retrieval.providers.generation.protocol import DrawOptions, Sketch
+from retrieval.providers.generation.protocol import GenerateOptions, PseudoTargetRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,15 +68,17 @@ def train_generator(records: Iterable[Entry], recipe: GeneratorRecipe, folder: P
         The last evaluation: metric name to value.
 
     Raises:
-        CallError: The model has no text tower that reads words, the corpus has nothing to train on, or the folder
-            holds another run.
+        CallError: The model has no text encoder that reads pseudo-words, the corpus has nothing to train on, or the
+            folder holds another run.
         MissingExtraError: diffusers is not installed.
     """
     from indexer.embed import load_embedder
 
     embedder = load_embedder(recipe.model, device=recipe.device)
-    if not isinstance(embedder, ClipEmbedder):
-        raise CallError(f"{recipe.model} has no text tower that reads words.", "Use a model of the CLIP family.")
+    if not isinstance(embedder, TrainableEncoder):
+        raise CallError(
+            f"{recipe.model} has no text encoder that reads pseudo-words.", "Use a model of the CLIP family."
+        )
     run = RunFolder.start(folder, recipe)
     templates = Templates(recipe.templates, recipe.values)
     data = CaptionedImages(records, recipe.size, templates, recipe.split_field, recipe.look)
@@ -115,7 +117,7 @@ class _Trainer:
         inside: Rows,
         held_out: Rows,
         recipe: GeneratorRecipe,
-        embedder: ClipEmbedder,
+        embedder: TrainableEncoder,
         codec: Path,
     ) -> None:
         import diffusers
@@ -138,7 +140,7 @@ class _Trainer:
         ])  # fmt: skip
         encoder, tokenizer = text_encoder_of(embedder, recipe.context)
         self.encoder, self.tokenizer = encoder.to(self.device), tokenizer
-        self.reader = WordReader(self.encoder.get_input_embeddings(), tokenizer, recipe.context)
+        self.reader = PseudoWordReader(self.encoder.get_input_embeddings(), tokenizer, recipe.context)
         start = load_inversion(recipe.inversion)
         if (start.config.feature_dim, start.config.word_dim) != (embedder.dim, self.reader.word_dim):
             raise CallError(
@@ -274,8 +276,8 @@ class _Trainer:
         measured = {"validation_loss": float(loss)}
         for label, part in (("train", self.inside), ("validation", self.held_out)):
             chosen = rng.choice(part, min(128, len(part)), replace=False)
-            drawings = self._generator.draw(
-                [Sketch("", (self.features[row].cpu().numpy(),)) for row in chosen], DrawOptions()
+            drawings = self._generator.generate(
+                [PseudoTargetRequest("", (self.features[row].cpu().numpy(),)) for row in chosen], GenerateOptions()
             )
             pictures = [drawing.images[0] if drawing.images else None for drawing in drawings]
             found = []
@@ -299,13 +301,14 @@ class _Trainer:
             except CallError:
                 continue
             before, after, said = pairs.draw(columns, np.random.default_rng(self.recipe.seed))
-            sketches = [
-                Sketch(text, (self.features[row].cpu().numpy(),)) for row, text in zip(before, said, strict=True)
+            requests = [
+                PseudoTargetRequest(text, (self.features[row].cpu().numpy(),))
+                for row, text in zip(before, said, strict=True)
             ]
             blank = np.zeros_like(self.data.pixels[0])
             drawn = [
                 np.asarray(drawing.images[0]) if drawing.images else blank
-                for drawing in self._generator.draw(sketches, DrawOptions())
+                for drawing in self._generator.generate(requests, GenerateOptions())
             ]
             for strip in (self.data.pixels[before], self.data.pixels[after], drawn):
                 rows.append(np.concatenate(list(strip), 1))
@@ -323,7 +326,7 @@ def _pieces(sentence: str, text: str) -> list[str]:
     return [piece.replace("{text}", text) for piece in sentence.split("{word}")]
 
 
-def _features(embedder: ClipEmbedder, pixels: npt.NDArray[np.uint8]) -> Tensor:
+def _features(embedder: TrainableEncoder, pixels: npt.NDArray[np.uint8]) -> Tensor:
     """Unit features of pictures, (n, dim)."""
     import torch
     from PIL import Image

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.bundled import generator_folder
-from indexer.embed.clip.embedder import ClipEmbedder
+from indexer.embed.base import TrainableEncoder
 from indexer.embed.textual_inversion import Inversion
 from indexer.errors import CallError
 from indexer.files.atomic import atomic_write
@@ -117,7 +117,7 @@ class GeneratorRecipe:
     device: str = "cpu"
 
 
-def text_encoder_of(embedder: ClipEmbedder, context: int) -> tuple[Any, Any]:
+def text_encoder_of(embedder: TrainableEncoder, context: int) -> tuple[Any, Any]:
     """A CLIP model's text tower and tokenizer as transformers has them, with the same hidden states.
 
     Raises:

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.corpus.records import Entry
-from indexer.embed.clip.embedder import ClipEmbedder
+from indexer.embed.base import TrainableEncoder
 from indexer.embed.textual_inversion import Inversion, InversionConfig, build_phi
 from indexer.errors import CallError
 from indexer.files.atomic import atomic_path
@@ -131,16 +131,18 @@ def train_inversion(records: Iterable[Entry], recipe: InversionRecipe, folder: P
         The last evaluation: metric name to value.
 
     Raises:
-        CallError: The model has no text tower that reads words, the corpus has nothing to train on, or the folder
-            holds another run.
+        CallError: The model has no text encoder that reads pseudo-words, the corpus has nothing to train on, or the
+            folder holds another run.
         UnknownNameError: No such method.
     """
     from indexer.embed import load_embedder
 
     method = InversionMethod(recipe.method)
     embedder = load_embedder(recipe.model, device=recipe.device)
-    if not isinstance(embedder, ClipEmbedder):
-        raise CallError(f"{recipe.model} has no text tower that reads words.", "Use a model of the CLIP family.")
+    if not isinstance(embedder, TrainableEncoder):
+        raise CallError(
+            f"{recipe.model} has no text encoder that reads pseudo-words.", "Use a model of the CLIP family."
+        )
     run = RunFolder.start(folder, recipe)
     data, features = _read_corpus(records, embedder, recipe)
     trainer = _Trainer(data, features, recipe, method, embedder, run)
@@ -154,7 +156,9 @@ def train_inversion(records: Iterable[Entry], recipe: InversionRecipe, folder: P
     return measured
 
 
-def _read_corpus(records: Iterable[Entry], embedder: ClipEmbedder, recipe: InversionRecipe) -> tuple[Captions, Vectors]:
+def _read_corpus(
+    records: Iterable[Entry], embedder: TrainableEncoder, recipe: InversionRecipe
+) -> tuple[Captions, Vectors]:
     """Captions and unit features of all documents that have a text and a readable picture."""
     data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field, recipe.look)
     features = [np.empty((0, embedder.dim), np.float32)]
@@ -178,14 +182,14 @@ class _Trainer:
         features: Vectors,
         recipe: InversionRecipe,
         method: InversionMethod,
-        embedder: ClipEmbedder,
+        embedder: TrainableEncoder,
         run: RunFolder,
     ) -> None:
         import torch
 
         self.data, self.recipe, self.method, self.step = data, recipe, method, 0
         self.embedder, self.run = embedder, run
-        self.reader = embedder.reader
+        self.reader = embedder.pseudo_word_reader
         embedder.model.requires_grad_(False)
         self.scale = float(embedder.model.logit_scale.exp().clamp(max=100))
         self.device = torch.device(recipe.device)

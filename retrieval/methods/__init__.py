@@ -1,58 +1,100 @@
-"""The methods by name. To add one: a member of `Method`, a case below, and its weights in `weights.json`."""
+"""The methods by name. To add one, write a file in this folder with a class for each of its names; nothing else.
+
+A class with a `name` that is defined in one of the files is a method. Other packages add theirs by entry points of the
+group `underdrawing.methods`, or in code: `@METHODS.register("mine")`.
+
+    load_method("cig-product")      an instance
+    METHODS.help()                  every name with a line about it
+
+What this module does not know: any method.
+"""
 
 from __future__ import annotations
 
-from retrieval.methods.base import Composed, Composer, Encoded, Method, Rule
-from retrieval.methods.cig import Merge
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from operator import itemgetter
+from pkgutil import iter_modules
+from typing import TypeAlias
+
+from indexer.errors import PluginError
+from indexer.registry import Builtin, Registry
+from indexer.types import HelpfulEnum
+from retrieval.methods.base import Artifacts, Composed, Helper, Refining, Resolved, SearchMethod
 from retrieval.methods.weights import Tuned, load_weights
 
-__all__ = ["Composed", "Composer", "Encoded", "Merge", "Method", "Rule", "Tuned", "load_composer", "load_weights"]
+__all__ = [
+    "METHODS",
+    "Artifacts",
+    "Composed",
+    "Helper",
+    "Merge",
+    "Method",
+    "Refining",
+    "Resolved",
+    "SearchMethod",
+    "Tuned",
+    "load_method",
+    "load_weights",
+]
 
 
-def load_composer(method: str | Method, merge: str | Merge = Merge.EMBED) -> Composer:
-    """The composer of that name.
+class Method(HelpfulEnum):
+    """Names of methods that code spells. Whatever takes one takes any name in `METHODS`, as a plain text too."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    SUM = "sum"
+    SLERP = "slerp"
+    PRODUCT = "product"
+    SHIFT = "shift"
+    INVERSION = "inversion"
+    CIG = "cig"
+    CAPTION = "caption"
+    JOINT = "joint"
+
+
+class Merge(HelpfulEnum):
+    """What `cig` makes of a pseudo-target; `cig` with a merge is the method `cig-MERGE`."""
+
+    REINVERT = "reinvert"
+    EMBED = "embed"
+    PRODUCT = "product"
+
+
+MethodFactory: TypeAlias = Callable[[], SearchMethod]
+
+
+def _rooms() -> Iterator[tuple[str, Builtin]]:
+    """Every method of this folder: its name, where it is, and its line."""
+    for module in iter_modules(__path__, f"{__name__}."):
+        for attribute, value in vars(import_module(module.name)).items():
+            name = vars(value).get("name") if isinstance(value, type) else None
+            if isinstance(name, str) and value.__module__ == module.name:
+                yield name, Builtin(f"{module.name}:{attribute}", value.help)
+
+
+METHODS = Registry[MethodFactory]("method", "underdrawing.methods", dict(sorted(_rooms(), key=itemgetter(0))))
+"""Methods by name; each is a class, or another callable without arguments, that makes a `SearchMethod`."""
+
+_PROMISED = ("name", "help", "tuned", "reads", "defaults", "needs", "branches", "resolve", "compose")
+
+
+def load_method(method: str, merge: str | None = None) -> SearchMethod:
+    """The method of that name.
 
     Args:
-        method: One of `Method`.
-        merge: What `cig` makes of a drawing; other methods do not read it.
+        method: One of `METHODS`.
+        merge: One of `Merge`: with `cig`, the same as the method `cig-MERGE`. Other methods do not read it.
 
     Raises:
         UnknownNameError: There is none; it lists those there are.
+        PluginError: The package that offers it cannot be imported, or offers something else.
     """
-    match Method(method):
-        case Method.TEXT | Method.IMAGE as part:
-            from retrieval.methods.linear import OnePart
-
-            return OnePart(part)
-        case Method.SUM:
-            from retrieval.methods.linear import Sum
-
-            return Sum()
-        case Method.SLERP:
-            from retrieval.methods.linear import Slerp
-
-            return Slerp()
-        case Method.SHIFT:
-            from retrieval.methods.linear import Shift
-
-            return Shift()
-        case Method.PRODUCT:
-            from retrieval.methods.product import ProductComposer
-
-            return ProductComposer()
-        case Method.INVERSION:
-            from retrieval.methods.cig import Inversion
-
-            return Inversion()
-        case Method.CIG:
-            from retrieval.methods.cig import Cig
-
-            return Cig(Merge(merge))
-        case Method.CAPTION:
-            from retrieval.methods.caption import Caption
-
-            return Caption()
-        case Method.JOINT:
-            from retrieval.methods.joint import JointReading
-
-            return JointReading()
+    if not isinstance(method, str):
+        Method(method)  # says what a name is
+    name = f"{method}-{Merge(merge).value}" if method == "cig" and merge is not None else str(method)
+    made = METHODS.get(name)()
+    if lacking := [each for each in _PROMISED if not hasattr(made, each)]:
+        raise PluginError(f"The method {name!r} is a {type(made).__name__} without {', '.join(lacking)}.")
+    return made

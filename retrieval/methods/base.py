@@ -1,87 +1,77 @@
-"""What every composer promises: a query's vectors become a rule that scores any document.
+"""What every method promises, and what most of them share.
 
-A composed query is answered in three steps, of which a composer gives the first and the last:
+A method is one room: a file beside this one with a class for each of its names. It answers a batch of queries in two
+steps, of which the second is arithmetic alone, so that weights can be tried without embedding anything again:
 
-    parts(query)    -> what has to be embedded, by branch name; the retriever embeds it, a batch at a time
-    (embedding)     -> Encoded: the query with a unit vector for each branch
-    compose(...)    -> Composed: the branches, and the rule by which their similarities become one score
+    resolve(context, queries)           -> Resolved: a unit vector for each branch of each query
+    compose(resolved, weights, space)   -> Composed: a scoring function over the branches
 
-`compose` is arithmetic alone, so that weights can be tried without embedding anything again.
+What is slow and may be done without is a step between the two, `refine`: a retriever answers first without it where a
+caller streams, skips it where a gate finds it needless, and gives it a deadline.
 
 What this module does not know: embedders, collections, how documents are found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from indexer.types import HelpfulEnum, JsonValue, Modality, Role
-from retrieval.query import Part, Query, Weights
-from retrieval.scoring import Matrix, Scores, Vector
+from indexer.errors import QueryError
+from indexer.types import HelpfulEnum, Ids, JsonValue, Modality, Role, Vectors
+from retrieval.query import Query, Weights
+from retrieval.scoring import Linear, ScoringFunction, Vector, weighted_sum
 
 if TYPE_CHECKING:
     from indexer.snapshot import Space
+    from retrieval.methods.context import Context
+
+BOTH = ("text", "image")
+
+Artifacts: TypeAlias = Mapping[str, Mapping[str, JsonValue]]
+"""By name, such as `pseudo_target` or `caption`: what is known of what a method made on the way. Front ends show it."""
+Terms: TypeAlias = Mapping[str, tuple[float, Vector]]
+"""By branch name, a weight and a vector."""
 
 
-class Method(HelpfulEnum):
-    """How a query's parts become one ranking, by the name the field uses."""
+class Helper(HelpfulEnum):
+    """A model that a method needs beside the collection's embedder."""
 
-    TEXT = "text"
-    IMAGE = "image"
-    SUM = "sum"
-    SLERP = "slerp"
-    PRODUCT = "product"
-    SHIFT = "shift"
     INVERSION = "inversion"
-    CIG = "cig"
-    CAPTION = "caption"
-    JOINT = "joint"
+    GENERATOR = "generator"
+    CAPTIONER = "captioner"
+    REWRITER = "rewriter"
 
 
-class Rule(Protocol):
-    """How a document is scored: by a function of its inner products with some probe vectors.
+class WeightsByName(Protocol):
+    """The weights that a method reads, by name: `Weights`, or a dict."""
 
-    A document's score depends on that document alone, not on which others are scored beside it.
-    """
-
-    @property
-    def probes(self) -> Matrix:
-        """(p, dim) float32; not of unit length in general."""
-        ...
-
-    @property
-    def scale(self) -> str:
-        """What a score means, in words."""
-        ...
-
-    def score(self, products: Scores) -> Scores:
-        """(m,) float32 scores of m documents from their (p, m) inner products with the probes."""
+    def __getitem__(self, name: str, /) -> float:
+        """The weight of that name."""
         ...
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A query and the vectors of its parts.
+class Resolved:
+    """A query and the vectors of its branches.
 
     Attributes:
         query: What was asked.
         vectors: By branch name, (dim,) float32 of unit length.
         reference: The vector id of a stored reference, which the query itself should not find.
         notes: What went wrong on the way without spoiling the answer.
-        pseudo_target: What is known about the generated picture, where there is one.
-        written: What is known about the written sentence, where there is one.
+        artifacts: What was made on the way.
     """
 
     query: Query
     vectors: Mapping[str, Vector]
     reference: int | None = None
     notes: tuple[str, ...] = ()
-    pseudo_target: Mapping[str, JsonValue] | None = None
-    written: Mapping[str, JsonValue] | None = None
+    artifacts: Artifacts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,49 +79,61 @@ class Composed:
     """A query ready to be searched.
 
     Attributes:
-        rule: How documents are scored.
-        branches: The vectors that made the rule, by name, (dim,) float32 each. They explain a hit.
+        scoring: How documents are scored.
+        branches: The vectors that made the scoring function, by name, (dim,) float32 each. They explain a hit.
         notes: What the user should know, such as a part that was left out.
-        pseudo_target: What is known about the generated picture, where a method makes one.
     """
 
-    rule: Rule
+    scoring: ScoringFunction
     branches: Mapping[str, Vector]
     notes: tuple[str, ...] = ()
-    pseudo_target: Mapping[str, JsonValue] | None = None
 
 
-class Composer(Protocol):
-    """One method."""
+class SearchMethod(Protocol):
+    """One way to answer a query.
 
-    @property
-    def method(self) -> Method:
-        """Its name."""
-        ...
+    Attributes:
+        name: What it is asked for by.
+        help: One line about it, for lists of methods.
+        tuned: The name of its entry in `weights.json`.
+        reads: The names of the weights that it reads.
+        defaults: Their values where `weights.json` has no entry for the method.
+        needs: The models it needs beside the embedder.
+    """
 
-    @property
-    def tuned(self) -> str:
-        """The name of its entry in `weights.json`."""
-        ...
+    name: ClassVar[str]
+    help: ClassVar[str]
+    tuned: ClassVar[str]
+    reads: ClassVar[frozenset[str]]
+    defaults: ClassVar[Weights]
+    needs: ClassVar[tuple[Helper, ...]]
 
-    @property
-    def reads(self) -> frozenset[str]:
-        """The names of the weights that it reads."""
-        ...
-
-    def parts(self, query: Query) -> Mapping[str, Part]:
-        """What to embed, by branch name. Parts that have to be drawn may be missing when `compose` is called.
+    def branches(self, query: Query) -> Mapping[str, Modality]:
+        """By the name of each branch, what its vector is the vector of. Asked often; no model is loaded.
 
         Raises:
             QueryError: The query lacks a part without which the method makes no sense.
         """
         ...
 
-    def compose(self, encoded: Encoded, weights: Weights, space: Space) -> Composed:
-        """The rule for one query.
+    def resolve(self, context: Context, queries: Sequence[Query]) -> list[Resolved]:
+        """The vectors of the branches, but for those that `refine` adds.
 
         Args:
-            encoded: The query with a vector for each name that `parts` gave.
+            context: Embeds, reads what is stored, and offers what helper models make; all for a whole batch.
+            queries: A batch. What one of them gets does not depend on the others.
+
+        Raises:
+            QueryError: A part cannot be used, or a document does not exist; it names the query.
+            CallError: The model has no encoder for a part.
+        """
+        ...
+
+    def compose(self, resolved: Resolved, weights: WeightsByName, space: Space) -> Composed:
+        """The scoring function of one query.
+
+        Args:
+            resolved: With a vector for each branch, but perhaps none for what `refine` adds.
             weights: All that `reads` names.
             space: The collection's embedding space, for its means.
 
@@ -139,6 +141,87 @@ class Composer(Protocol):
             QueryError: The parts cancel out, or a weight is out of range.
         """
         ...
+
+
+@runtime_checkable
+class Refining(Protocol):
+    """A method with a slow step that an answer can do without."""
+
+    def refines(self, query: Query) -> bool:
+        """Whether the step would add anything to this query."""
+        ...
+
+    def refine(self, context: Context, resolved: Sequence[Resolved]) -> list[Resolved]:
+        """The same with the vectors that the step makes, or with a note where one cannot be had. It does not fail."""
+        ...
+
+
+class TwoParts(ABC):
+    """What methods for a text and a reference share: the negatives, and queries that have one part only.
+
+    A subclass gives the class attributes of `SearchMethod` and `terms`; the branches are the query's own unless it
+    says otherwise.
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    tuned: ClassVar[str]
+    reads: ClassVar[frozenset[str]]
+    defaults: ClassVar[Weights] = Weights()
+    needs: ClassVar[tuple[Helper, ...]] = ()
+
+    def branches(self, query: Query) -> Mapping[str, Modality]:
+        """All parts of the query."""
+        return query.branches
+
+    def resolve(self, context: Context, queries: Sequence[Query]) -> list[Resolved]:
+        """Each part embedded on its own."""
+        return context.embed(queries)
+
+    @abstractmethod
+    def terms(
+        self, resolved: Resolved, weights: WeightsByName, space: Space
+    ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
+        """The weighted vectors of a query that has both parts, without the negatives; and notes."""
+
+    def compose(self, resolved: Resolved, weights: WeightsByName, space: Space) -> Composed:
+        """The weighted sum of the terms, less the negatives; see `SearchMethod.compose`."""
+        if not self.has_both(resolved):
+            return one_part(resolved, weights, self.name)
+        terms, notes = self.terms(resolved, weights, space)
+        return summed(terms | negatives(resolved, weights), notes)
+
+    def has_both(self, resolved: Resolved) -> bool:
+        """Whether the query has what `terms` weighs."""
+        return "text" in resolved.vectors and "image" in resolved.vectors
+
+
+def one_part(resolved: Resolved, weights: WeightsByName, method: str) -> Composed:
+    """What every method for two parts makes of a query with one: a search by that part, and a note."""
+    name, missing = ("text", "image") if "text" in resolved.vectors else ("image", "text")
+    note = f"The query has no {missing}, so the method {method} searches by the {name} alone."
+    return summed({name: (1.0, resolved.vectors[name])} | negatives(resolved, weights), (note,))
+
+
+def negatives(resolved: Resolved, weights: WeightsByName) -> dict[str, tuple[float, Vector]]:
+    """The negatives of a query, to be subtracted."""
+    names = [name for name in resolved.vectors if name.startswith("not_")]
+    return {name: (-weights["negative"], resolved.vectors[name]) for name in names}
+
+
+def summed(terms: Terms, notes: tuple[str, ...]) -> Composed:
+    """One vector from weighted vectors.
+
+    Raises:
+        QueryError: They cancel out, so that nothing is left to search by.
+    """
+    vector = weighted_sum(np.stack([vector for _, vector in terms.values()]), [weight for weight, _ in terms.values()])
+    if not vector.any():
+        raise QueryError(
+            f"The parts {', '.join(terms)} cancel out with their weights; nothing is left to search by.",
+            "Change a weight, or drop the negative that equals a part.",
+        )
+    return Composed(Linear(vector), {name: vector for name, (_, vector) in terms.items()}, notes)
 
 
 def mean_of(space: Space, modality: Modality, *roles: Role) -> tuple[Vector, tuple[str, ...]]:
@@ -151,3 +234,30 @@ def mean_of(space: Space, modality: Modality, *roles: Role) -> tuple[Vector, tup
             return space.means[role, modality].vector, ()
     note = f"The collection has no mean of its {roles[0]} {modality} vectors; zero stands in for it."
     return np.zeros(space.dim, np.float32), (note,)
+
+
+def without_gap(
+    resolved: Sequence[Resolved], method: SearchMethod, stored: Callable[[Ids], Vectors], space: Space
+) -> list[Resolved]:
+    """The same queries for a centered view: every vector less the mean of its modality, of unit length again.
+
+    Args:
+        resolved: With the vectors that the model gave.
+        method: Says what each of them is the vector of.
+        stored: The vectors of ids in the centered view, where a stored reference stands already.
+        space: The collection's own, with the means.
+    """
+    from indexer.vectors.modality_gap import query_mean
+
+    means = {modality: np.asarray(query_mean(space, modality), np.float32) for modality in Modality}
+    answer = []
+    for each in resolved:
+        kinds = method.branches(each.query)
+        vectors = {
+            name: weighted_sum(np.stack([vector, means[kinds[name]]]), [1.0, -1.0])
+            for name, vector in each.vectors.items()
+        }
+        if each.reference is not None and "image" in vectors:
+            vectors["image"] = stored(np.array([each.reference], np.int64))[0]
+        answer.append(replace(each, vectors=vectors))
+    return answer

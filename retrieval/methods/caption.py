@@ -1,45 +1,62 @@
-"""`caption`: the reference is put into words, a language model rewrites them by the sentence, that text is searched.
+"""`caption`: the reference is captioned, a language model rewrites the caption by the text, that is searched as a text.
 
 Source: CIReVL (Karthik et al., "Vision-by-Language for Training-Free Compositional Image Retrieval", ICLR 2024,
-arXiv:2310.09291). It needs no picture tower at all, so that a collection of texts can be asked with a picture too.
+arXiv:2310.09291). It needs no image encoder at all, so that a collection of texts can be asked with an image too.
 
-What this module does not know: how a picture is put into words, and who rewrites them.
+What this module does not know: how an image is captioned, and who rewrites captions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from indexer.types import Item
-from retrieval.methods.base import Composed, Encoded, Method
-from retrieval.methods.folding import BOTH, folded, negatives, one_part
-from retrieval.query import Part, Query, Stored, Weights, Written
+from indexer.types import Item, Modality
+from retrieval.methods.base import BOTH, Helper, Resolved, TwoParts, WeightsByName
+from retrieval.query import Query
+from retrieval.scoring import Vector
 
 if TYPE_CHECKING:
     from indexer.snapshot import Space
+    from retrieval.methods.context import Context
 
 
-class Caption:
-    """The vector of the written sentence, less the negatives."""
+class Caption(TwoParts):
+    """The vector of the rewritten caption, less the negatives."""
 
-    method = Method.CAPTION
-    tuned = Method.CAPTION.value
+    name = "caption"
+    help = "the reference's caption, rewritten by a language model, as a text (CIReVL)"
+    tuned = "caption"
     reads = frozenset({"negative"})
+    needs = (Helper.CAPTIONER, Helper.REWRITER)
 
-    def parts(self, query: Query) -> Mapping[str, Part]:
-        """With both parts, the sentence to be written in place of them."""
-        parts: dict[str, Part] = dict(query.parts())
-        if all(name in parts for name in BOTH):
-            picture, text = parts.pop("image"), query.text
-            assert isinstance(picture, Item | Stored)
-            assert text is not None
-            del parts["text"]
-            parts["written"] = Written(text, picture, query.caption)
-        return parts
+    def branches(self, query: Query) -> Mapping[str, Modality]:
+        """With both parts, the rewritten caption in place of them."""
+        if not query.is_composed:
+            return query.branches
+        return {name: kind for name, kind in query.branches.items() if name not in BOTH} | {"written": Modality.TEXT}
 
-    def compose(self, encoded: Encoded, weights: Weights, space: Space) -> Composed:
-        """One vector; see `Composer.compose`."""
-        if "written" not in encoded.vectors:
-            return one_part(encoded, weights, self.method)
-        return folded({"written": (1.0, encoded.vectors["written"])} | negatives(encoded, weights), encoded.notes)
+    def resolve(self, context: Context, queries: Sequence[Query]) -> list[Resolved]:
+        """Captions are rewritten first, and are texts from then on."""
+        written = context.rewrite([query if query.is_composed else None for query in queries])
+        items: list[Mapping[str, Sequence[Item]]] = [
+            query.items
+            if own is None
+            else {name: each for name, each in query.items.items() if name not in BOTH} | {"written": (Item(own.text),)}
+            for query, own in zip(queries, written, strict=True)
+        ]
+        return [
+            each if own is None else replace(each, notes=own.notes, artifacts={"caption": own.artifact})
+            for each, own in zip(context.embed(queries, items), written, strict=True)
+        ]
+
+    def has_both(self, resolved: Resolved) -> bool:
+        """Whether a caption was rewritten."""
+        return "written" in resolved.vectors
+
+    def terms(
+        self, resolved: Resolved, weights: WeightsByName, space: Space
+    ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
+        """The one vector."""
+        return {"written": (1.0, resolved.vectors["written"])}, resolved.notes

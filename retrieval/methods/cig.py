@@ -1,157 +1,183 @@
-"""`inversion` and `cig`: the sentence read with the reference's word, and a drawing of what it means.
+"""`cig`: the text read with the reference's pseudo-word, and a pseudo-target, an image generated from the two.
 
-`inversion` is textual inversion (Pic2Word, SEARLE, LinCIR): one vector, t_ref, of the sentence with a word that a
-network made of the reference.
+Source: Wang et al., "Generative Zero-Shot Composed Image Retrieval", CVPR 2025. What is made of the pseudo-target is
+the merge, and each merge is a method of its own:
 
-`cig` adds a pseudo-target, a picture drawn from the same word and sentence (Wang et al., "Generative Zero-Shot Composed
-Image Retrieval", CVPR 2025). What is made of it is the merge:
+* `cig-reinvert`, the paper's: the pseudo-target becomes a pseudo-word too, the same text is read with it, and the two
+  vectors are added. It stays among texts, so that the looks of a generated image matter less.
+* `cig-embed`, which `cig` stands for: the pseudo-target's vector less the mean of images is added; it keeps what no
+  sentence says.
+* `cig-product`: lambda S_t + (1 - lambda) S_t S_p of the two similarities, each from 0 to 1 (IP-CIR,
+  arXiv:2411.16752).
 
-* `reinvert`, CIG's own: the drawing is turned into a word too, the same sentence is read with it, and the two vectors
-  are added. It stays among texts, so that the looks of a drawing matter less.
-* `embed`: the drawing's picture vector less the mean of pictures is added; it keeps what no sentence says.
-* `product`: lambda S_t + (1 - lambda) S_t S_p of the two similarities, each from 0 to 1 (IP-CIR, arXiv:2411.16752).
+Where a pseudo-target is missing its weight is 0, and a note says so.
 
-Where a drawing is missing its weight is 0, and a note says so.
-
-What this module does not know: how words are made and pictures drawn.
+What this module does not know: how pseudo-words are made and images generated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from indexer.errors import QueryError
-from indexer.types import HelpfulEnum, Item, Modality, Role
-from retrieval.methods.base import Composed, Encoded, Method, mean_of
-from retrieval.methods.folding import BOTH, Terms, folded, negatives, one_part
-from retrieval.query import Drawn, Part, Query, Stored, Weights, Worded, averaged
-from retrieval.scoring import Matrix, Scores, Vector, fold
+from indexer.types import Modality, Role
+from retrieval.methods.base import (
+    Composed,
+    Helper,
+    Resolved,
+    WeightsByName,
+    mean_of,
+    negatives,
+    one_part,
+    summed,
+)
+from retrieval.methods.inversion import Inversion
+from retrieval.query import Query
+from retrieval.scoring import Matrix, Scores, Vector, weighted_sum
 
 if TYPE_CHECKING:
     from indexer.snapshot import Space
+    from retrieval.methods.context import Context
 
 
-class Merge(HelpfulEnum):
-    """What `cig` makes of a drawing; see the module."""
+class _Cig(Inversion):
+    """What the merges share: the inversion's branches, and the pseudo-target."""
 
-    REINVERT = "reinvert"
-    EMBED = "embed"
-    PRODUCT = "product"
-
-
-class Inversion:
-    """t_ref less the negatives, with a share of the reference's own vector where its weight is not 0."""
-
-    method = Method.INVERSION
-    tuned = Method.INVERSION.value
-    reads = frozenset({"inversion", "image", "negative"})
-
-    def parts(self, query: Query) -> Mapping[str, Part]:
-        """With both parts, the sentence with the reference's word beside the rest."""
-        parts: dict[str, Part] = dict(query.parts())
-        if all(name in parts for name in BOTH):
-            picture = _picture(parts)
-            parts["inversion"] = averaged([Worded(each, picture) for each in query.sentences])
-            del parts["text"]
-        return parts
-
-    def compose(self, encoded: Encoded, weights: Weights, space: Space) -> Composed:
-        """One vector; see `Composer.compose`."""
-        if "inversion" not in encoded.vectors:
-            return one_part(encoded, weights, self.method)
-        return folded(_inverted(encoded, weights) | negatives(encoded, weights), encoded.notes)
-
-
-class Cig:
-    """The inversion's terms and a pseudo-target, by one of the merges."""
-
-    method = Method.CIG
     reads = frozenset({"inversion", "image", "pseudo_target", "negative"})
+    needs = (Helper.INVERSION, Helper.GENERATOR)
+    merged_as = Modality.IMAGE
+    """What the vector of the pseudo-target is the vector of."""
 
-    def __init__(self, merge: Merge) -> None:
-        self.merge = merge
-        self.tuned = f"{self.method.value}-{merge.value}"
+    def branches(self, query: Query) -> Mapping[str, Modality]:
+        """As `inversion`, and the pseudo-target."""
+        branches = super().branches(query)
+        return {**branches, "pseudo_target": self.merged_as} if query.is_composed else branches
 
-    def parts(self, query: Query) -> Mapping[str, Part]:
-        """As `inversion`, and the drawing, or the sentence with the drawing's word."""
-        parts = dict(Inversion().parts(query))
-        if "inversion" in parts:
-            assert query.text is not None
-            drawn = Drawn(query.text, _picture(parts))
-            read_again = averaged([Worded(each, drawn) for each in query.sentences])
-            parts["pseudo_target"] = read_again if self.merge is Merge.REINVERT else drawn
-        return parts
+    def refines(self, query: Query) -> bool:
+        """Whether there is a text and a reference to generate from."""
+        return query.is_composed
 
-    def compose(self, encoded: Encoded, weights: Weights, space: Space) -> Composed:
-        """One vector, or the product's rule; see `Composer.compose`."""
-        if "inversion" not in encoded.vectors:
-            return one_part(encoded, weights, self.method)
-        terms, against = _inverted(encoded, weights), negatives(encoded, weights)
-        drawn, notes = encoded.vectors.get("pseudo_target"), encoded.notes
-        if drawn is None:
-            return replace(folded(terms | against, notes), pseudo_target=encoded.pseudo_target)
-        if self.merge is Merge.PRODUCT:
-            composed = _product(folded(terms | against, notes), drawn, weights["pseudo_target"])
-        else:
-            terms["pseudo_target"] = (weights["pseudo_target"], drawn)
-            if self.merge is Merge.EMBED:
-                mean, more = mean_of(space, Modality.IMAGE, Role.QUERY, Role.DOCUMENT)
-                terms["mean_image"] = (-weights["pseudo_target"], mean)
-                notes += more
-            composed = folded(terms | against, notes)
-        return replace(composed, pseudo_target=encoded.pseudo_target)
+    def refine(self, context: Context, resolved: Sequence[Resolved]) -> list[Resolved]:
+        """Add the vectors of pseudo-targets, where they can be had, and notes where they cannot."""
+        answer = list(resolved)
+        places = [
+            place
+            for place, each in enumerate(resolved)
+            if self.refines(each.query) and "pseudo_target" not in each.vectors
+        ]
+        made = dict(zip(places, context.generate([resolved[place] for place in places]), strict=True))
+        for place, own in made.items():
+            if own.note is not None:
+                answer[place] = replace(answer[place], notes=(*answer[place].notes, own.note))
+            if own.artifact is not None:
+                artifacts = {**answer[place].artifacts, "pseudo_target": own.artifact}
+                answer[place] = replace(answer[place], artifacts=artifacts)
+        there = {place: own.reference for place, own in made.items() if own.reference is not None}
+        vectors = {place: reference.vector for place, reference in there.items()}
+        if self.merged_as is Modality.TEXT:
+            read = context.read([resolved[place] for place in there], list(there.values()))
+            vectors = dict(zip(there, read, strict=True))
+        for place, vector in vectors.items():
+            answer[place] = replace(answer[place], vectors={**answer[place].vectors, "pseudo_target": vector})
+        return answer
+
+    def terms(
+        self, resolved: Resolved, weights: WeightsByName, space: Space
+    ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
+        """The inversion's terms, and the pseudo-target."""
+        terms, notes = super().terms(resolved, weights, space)
+        if "pseudo_target" in resolved.vectors:
+            terms["pseudo_target"] = (weights["pseudo_target"], resolved.vectors["pseudo_target"])
+        return terms, notes
+
+
+class CigReinvert(_Cig):
+    """The pseudo-target's own pseudo-word, read with the same text."""
+
+    name = "cig-reinvert"
+    help = "inversion, and the text read with a generated pseudo-target's pseudo-word (CIG)"
+    tuned = "cig-reinvert"
+    merged_as = Modality.TEXT
+
+
+class CigEmbed(_Cig):
+    """The pseudo-target's vector, less the mean of images."""
+
+    name = "cig-embed"
+    help = "inversion, and a generated pseudo-target's vector, less the mean of images"
+    tuned = "cig-embed"
+
+    def terms(
+        self, resolved: Resolved, weights: WeightsByName, space: Space
+    ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
+        """The mean goes with the pseudo-target's weight."""
+        terms, notes = super().terms(resolved, weights, space)
+        if "pseudo_target" in terms:
+            mean, more = mean_of(space, Modality.IMAGE, Role.QUERY, Role.DOCUMENT)
+            terms["mean_image"] = (-weights["pseudo_target"], mean)
+            notes += more
+        return terms, notes
+
+
+class Cig(CigEmbed):
+    """The merge that is not named."""
+
+    name = "cig"
+    help = "inversion and a generated pseudo-target (CIG), merged as in cig-embed"
+
+
+class CigProduct(_Cig):
+    """The product of two similarities; it cannot be written as one vector."""
+
+    name = "cig-product"
+    help = "inversion's similarity times a generated pseudo-target's (IP-CIR)"
+    tuned = "cig-product"
+
+    def compose(self, resolved: Resolved, weights: WeightsByName, space: Space) -> Composed:
+        """The product over the weighted sum of the inversion's terms; the pseudo-target's weight is 1 - lambda.
+
+        Raises:
+            QueryError: That weight is not from 0 to 1.
+        """
+        if not self.has_both(resolved):
+            return one_part(resolved, weights, self.name)
+        terms, notes = Inversion.terms(self, resolved, weights, space)
+        composed = summed(terms | negatives(resolved, weights), notes)
+        target, weight = resolved.vectors.get("pseudo_target"), weights["pseudo_target"]
+        if target is None:
+            return composed
+        if not 0 <= weight <= 1:
+            raise QueryError(f"The weight pseudo_target is {weight}; in the product it is 0 to 1.")
+        [text] = composed.scoring.query_vectors
+        scoring = TextTimesTarget(text, weighted_sum(target[None], [1.0]), 1 - weight)
+        return replace(composed, scoring=scoring, branches={**composed.branches, "pseudo_target": target})
 
 
 @dataclass(frozen=True)
-class TextTimesDrawing:
+class TextTimesTarget:
     """Score by lambda S_t + (1 - lambda) S_t S_p, with similarities moved from [-1, 1] to [0, 1].
 
     Attributes:
         text: (dim,) float32 of unit length.
-        drawing: The same of the pseudo-target.
+        target: The same of the pseudo-target.
         share: Lambda, 0 to 1.
     """
 
     text: Vector
-    drawing: Vector
+    target: Vector
     share: float
     scale: str = "lambda S_t + (1 - lambda) S_t S_p of similarities, from 0 to 1"
 
     @property
-    def probes(self) -> Matrix:
-        """Text and drawing: (2, dim)."""
-        return np.stack([self.text, self.drawing])
+    def query_vectors(self) -> Matrix:
+        """Text and pseudo-target: (2, dim)."""
+        return np.stack([self.text, self.target])
 
     def score(self, products: Scores) -> Scores:
         """(2, m) inner products to (m,) scores."""
-        text, drawing = (products + 1) / 2
-        return np.asarray(self.share * text + (1 - self.share) * text * drawing, np.float32)
-
-
-def _product(composed: Composed, drawing: Vector, weight: float) -> Composed:
-    """The product's rule over what the inversion's terms fold to; the drawing's weight is 1 - lambda."""
-    if not 0 <= weight <= 1:
-        raise QueryError(f"The weight pseudo_target is {weight}; in the product it is 0 to 1.")
-    text = composed.rule.probes[0]
-    return replace(
-        composed,
-        rule=TextTimesDrawing(text, fold(drawing[None], [1.0]), 1 - weight),
-        branches={**composed.branches, "pseudo_target": drawing},
-    )
-
-
-def _inverted(encoded: Encoded, weights: Weights) -> Terms:
-    terms = {"inversion": (weights["inversion"], encoded.vectors["inversion"])}
-    if weights["image"]:
-        terms["image"] = (weights["image"], encoded.vectors["image"])
-    return terms
-
-
-def _picture(parts: Mapping[str, Part]) -> Item | Stored:
-    picture = parts["image"]
-    assert isinstance(picture, Item | Stored)
-    return picture
+        text, target = (products + 1) / 2
+        return np.asarray(self.share * text + (1 - self.share) * text * target, np.float32)

@@ -1,43 +1,76 @@
-"""`joint`: one model reads the reference and the sentence at once (GME), so that nothing has to be weighed.
+"""`joint`: one model reads the reference and the text at once (GME), so that nothing has to be weighed.
 
 What this module does not know: the model, and what it is told to do with the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexer.types import Item
-from retrieval.methods.base import Composed, Encoded, Method
-from retrieval.methods.folding import BOTH, folded, negatives, one_part
-from retrieval.query import Joint, Part, Query, Stored, Weights
+from indexer.errors import CallError, QueryError
+from indexer.types import Item, Modality
+from retrieval.methods.base import BOTH, Resolved, TwoParts, WeightsByName
+from retrieval.query import Query
+from retrieval.scoring import Vector
 
 if TYPE_CHECKING:
     from indexer.snapshot import Space
+    from retrieval.methods.context import Context
 
 
-class JointReading:
-    """The vector of both parts, less the negatives; a query with one part is searched by that part."""
+class Joint(TwoParts):
+    """The vector of both parts, less the negatives. Of a stored reference its image is read, not its vector."""
 
-    method = Method.JOINT
-    tuned = Method.JOINT.value
+    name = "joint"
+    help = "text and reference read at once by a multimodal model (GME)"
+    tuned = "joint"
     reads = frozenset({"negative"})
 
-    def parts(self, query: Query) -> Mapping[str, Part]:
-        """With both parts, one item in their place."""
-        parts: dict[str, Part] = dict(query.parts())
-        if all(name in parts for name in BOTH):
-            picture = parts["image"]
-            assert query.text is not None
-            assert isinstance(picture, Item | Stored)
-            parts = {"joint": Joint(query.text, picture)} | {
-                name: part for name, part in parts.items() if name not in BOTH
-            }
-        return parts
+    def branches(self, query: Query) -> Mapping[str, Modality]:
+        """With both parts, one branch in their place."""
+        if not query.is_composed:
+            return query.branches
+        return {"joint": Modality.FUSED} | {name: kind for name, kind in query.branches.items() if name not in BOTH}
 
-    def compose(self, encoded: Encoded, weights: Weights, space: Space) -> Composed:
-        """One vector; see `Composer.compose`."""
-        if "joint" not in encoded.vectors:
-            return one_part(encoded, weights, self.method)
-        return folded({"joint": (1.0, encoded.vectors["joint"])} | negatives(encoded, weights), encoded.notes)
+    def resolve(self, context: Context, queries: Sequence[Query]) -> list[Resolved]:
+        """Text and image as one item.
+
+        Raises:
+            CallError: The model sums what it should read at once.
+            QueryError: A stored reference does not exist, or has no image.
+        """
+        both = [query for query in queries if query.is_composed]
+        if both and not context.embedder.fuses_natively:
+            raise CallError(
+                f"{context.embedder.name} does not read an image and a text at once, so the method joint cannot be "
+                "used.",
+                "Use the method sum, or a collection of a model that does, such as mllm:NAME.",
+            )
+        images = context.stored_images([query.like for query in both if query.like is not None])
+        return context.embed(queries, [_items(query, images) for query in queries])
+
+    def has_both(self, resolved: Resolved) -> bool:
+        """Whether text and reference were read at once."""
+        return "joint" in resolved.vectors
+
+    def terms(
+        self, resolved: Resolved, weights: WeightsByName, space: Space
+    ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
+        """The one vector."""
+        return {"joint": (1.0, resolved.vectors["joint"])}, resolved.notes
+
+
+def _items(query: Query, stored: Mapping[str, tuple[Path, ...]]) -> Mapping[str, Sequence[Item]]:
+    if not query.is_composed:
+        return query.items
+    images = query.items["image"][0].images if query.like is None else stored[query.like]
+    if not images:
+        raise QueryError(
+            f"The document {query.like!r} has no image, and the method joint reads the reference's.",
+            "Give an image with `image`, or use the method sum, which takes the document's vector.",
+        )
+    return {"joint": (Item(query.text, images=images),)} | {
+        name: items for name, items in query.items.items() if name not in BOTH
+    }

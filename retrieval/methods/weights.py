@@ -30,15 +30,18 @@ class Tuned:
     source: str
 
 
-def load_weights(model: str, name: str) -> Tuned:
+def load_weights(model: str, name: str, defaults: Weights | None = None) -> Tuned:
     """The weights of a method for a model: its own, or the defaults.
 
     Args:
         model: An embedder's name, such as `bundled:emoji-clip`.
-        name: A composer's `tuned`, such as `sum` or `cig-embed`.
+        name: A method's `tuned`, such as `sum` or `cig-embed`.
+        defaults: A method's `defaults`, for one that has no entry here.
     """
     table = _table()
-    entry = table.get(model, {}).get(name) or table[DEFAULT][name]
+    entry = table.get(model, {}).get(name) or table[DEFAULT].get(name)
+    if entry is None:
+        return Tuned(defaults or Weights(), "the method's own defaults")
     return Tuned(Weights(**entry["weights"]), entry["source"])
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.arguments import flag, require_kinds
+from indexer.deprecation import warn_renamed
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
 from indexer.errors import CallError, ItemError, StoreError, WritingError
@@ -26,8 +27,8 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be written about.
+class RewriteRequest:
+    """What is to be captioned and rewritten.
 
     Attributes:
         text: How the answer differs from the reference.
@@ -41,17 +42,17 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Sentence:
+class Rewritten:
     """What was written.
 
     Attributes:
         text: What to search with.
-        about: What `Results.written` has.
+        artifact: What `Results.written` has.
         notes: What went wrong on the way.
     """
 
     text: str
-    about: Mapping[str, JsonValue]
+    artifact: Mapping[str, JsonValue]
     notes: tuple[str, ...] = ()
 
 
@@ -64,7 +65,7 @@ class _Made:
     unkept: str | None = None
 
 
-class Scribe:
+class CaptionRewriter:
     """Writes the sentences of composed queries.
 
     Args:
@@ -95,6 +96,23 @@ class Scribe:
         self._anew = anew
         self._strict = strict
         self._device = checked_device(device)
+        self._models = self
+        """Where models are loaded: of those that share models, the first."""
+
+    def asked_for(self, *, anew: bool) -> CaptionRewriter:
+        """The same models and cache, which write again what is in the cache where `anew`."""
+        if not anew or self._anew:
+            return self
+        other = CaptionRewriter(
+            self._captioner,
+            self._rewriter,
+            cache=self._cache.folder,
+            anew=anew,
+            strict=self._strict,
+            device=self._device,
+        )
+        other._models = self._models
+        return other
 
     def captioner(self) -> Captioner:
         """The captioner.
@@ -103,6 +121,8 @@ class Scribe:
             CallError: None was given.
             ModelError: It cannot be loaded.
         """
+        if self._models is not self:
+            return self._models.captioner()
         with loading():
             if self._captioner is None:
                 raise CallError(
@@ -121,6 +141,8 @@ class Scribe:
             CallError: None was given, or its name does not parse.
             ModelError: It cannot be loaded.
         """
+        if self._models is not self:
+            return self._models.rewriter()
         with loading():
             if self._rewriter is None:
                 raise CallError(
@@ -132,7 +154,7 @@ class Scribe:
                 self._rewriter = load_rewriter(self._rewriter, device=self._device)
             return self._rewriter
 
-    def write(self, wanted: Sequence[Wanted]) -> list[Sentence | ItemError]:
+    def rewrite(self, wanted: Sequence[RewriteRequest]) -> list[Rewritten | ItemError]:
         """The sentences, in order, from the cache or written; an `ItemError` for a picture that cannot be used.
 
         Where there is no caption, the sentence is the change alone; where nothing is rewritten, it is caption and
@@ -141,7 +163,7 @@ class Scribe:
         Raises:
             CallError: A model is needed and was not given.
             ModelError: A model cannot be loaded.
-            WritingError: Something cannot be written, and the scribe is strict.
+            WritingError: Something cannot be written, and the captions is strict.
         """
         captions = self._captions(wanted)
         changes = {
@@ -152,7 +174,12 @@ class Scribe:
         rewritten = self._rewritten(changes)
         return [self._settled(each, captions[place], rewritten.get(place)) for place, each in enumerate(wanted)]
 
-    def _captions(self, wanted: Sequence[Wanted]) -> dict[int, _Made]:
+    def write(self, wanted: Sequence[RewriteRequest]) -> list[Rewritten | ItemError]:
+        """The old name of `rewrite`."""
+        warn_renamed("CaptionRewriter.write", "CaptionRewriter.rewrite")
+        return self.rewrite(wanted)
+
+    def _captions(self, wanted: Sequence[RewriteRequest]) -> dict[int, _Made]:
         from indexer.corpus.images import image_digest
 
         made = {
@@ -206,7 +233,7 @@ class Scribe:
                 return _Made(answer, unkept=f"What was written is not kept: {error}")
         return _Made(answer)
 
-    def _settled(self, wanted: Wanted, caption: _Made, rewritten: _Made | None) -> Sentence | ItemError:
+    def _settled(self, wanted: RewriteRequest, caption: _Made, rewritten: _Made | None) -> Rewritten | ItemError:
         if isinstance(caption.answer, ItemError):
             return caption.answer
         failed = next(
@@ -215,7 +242,7 @@ class Scribe:
         if failed is not None and self._strict:
             raise failed
         notes = dict.fromkeys(each.unkept for each in (caption, rewritten) if each and each.unkept)
-        about: dict[str, JsonValue] = {
+        artifact: dict[str, JsonValue] = {
             "sentence": wanted.text,
             "caption": None,
             "captioner": None if wanted.picture is None else self.captioner().name,
@@ -224,11 +251,11 @@ class Scribe:
         }
         if isinstance(caption.answer, WritingError) or rewritten is None:
             notes[f"No caption: {failed} The query's text is searched alone."] = None
-            return Sentence(wanted.text, about | {"captioner": None}, tuple(notes))
-        about["caption"] = caption.answer
+            return Rewritten(wanted.text, artifact | {"captioner": None}, tuple(notes))
+        artifact["caption"] = caption.answer
         if isinstance(rewritten.answer, str):
-            about |= {"sentence": rewritten.answer, "rewriter": self.rewriter().name}
+            artifact |= {"sentence": rewritten.answer, "rewriter": self.rewriter().name}
         else:
-            about["sentence"] = joined(Change(caption.answer, wanted.text))
+            artifact["sentence"] = joined(Change(caption.answer, wanted.text))
             notes[f"Not rewritten: {failed} Caption and text are searched side by side."] = None
-        return Sentence(str(about["sentence"]), about, tuple(notes))
+        return Rewritten(str(artifact["sentence"]), artifact, tuple(notes))

@@ -12,26 +12,27 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from indexer.arguments import finite, flag, require_kinds
+from indexer.deprecation import warn_renamed
+from indexer.embed.base import PseudoWordEncoder
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
 from indexer.errors import CallError, GeneratorError, StoreError, UnderdrawingError
 from indexer.files.atomic import file_digest
 from indexer.types import ImageSource, Item, JsonValue
 from indexer.vectors.unit import unit_rows
-from retrieval.providers.generation.cache import DrawingCache, default_folder, key_of
-from retrieval.providers.generation.protocol import Drawing, DrawOptions, Generator, Sketch
+from retrieval.providers.generation.cache import PseudoTargetCache, default_folder, key_of
+from retrieval.providers.generation.protocol import GenerateOptions, Generator, PseudoTarget, PseudoTargetRequest
 from retrieval.scoring import Matrix, Vector
 
 if TYPE_CHECKING:
     from indexer.embed.base import Embedder
-    from indexer.embed.clip.embedder import ClipEmbedder
     from indexer.embed.textual_inversion import Inversion
 
 COMPANIONS = {"bundled:emoji-clip": ("bundled:emoji-inversion", "bundled:emoji-generator")}
@@ -68,22 +69,22 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class PseudoTarget:
+class PseudoTargetOutcome:
     """What became of a drawing.
 
     Attributes:
-        drawn: The pictures with their mean vector, or None where there are none.
-        about: `path` of the first picture, `paths` of all, `seed`, `steps`, `guidance`, and `cached`: whether it was
+        reference: The images with their mean vector, or None where there are none.
+        artifact: `path` of the first picture, `paths` of all, `seed`, `steps`, `guidance`, and `cached`: whether it was
             drawn before. Or None.
         note: What went wrong, or None.
     """
 
-    drawn: Reference | None
-    about: Mapping[str, JsonValue] | None = None
+    reference: Reference | None
+    artifact: Mapping[str, JsonValue] | None = None
     note: str | None = None
 
 
-class Studio:
+class PseudoTargetProvider:
     """Makes words and pseudo-targets for queries.
 
     Args:
@@ -101,7 +102,7 @@ class Studio:
         self,
         inversion: str | Path | Inversion | None = None,
         generator: str | Path | Generator | None = None,
-        options: DrawOptions | None = None,
+        options: GenerateOptions | None = None,
         *,
         template: str | None = None,
         cache: Path | None = None,
@@ -109,7 +110,7 @@ class Studio:
         deadline_ms: float | None = None,
         device: str = AUTO,
     ) -> None:
-        require_kinds(options=(options, DrawOptions), cache=(cache, str | Path), template=(template, str))
+        require_kinds(options=(options, GenerateOptions), cache=(cache, str | Path), template=(template, str))
         flag(regenerate, "regenerate")
         if deadline_ms is not None and not finite(deadline_ms, "deadline_ms", infinite=True) >= 0:
             raise CallError(f"The deadline is {deadline_ms} ms; it must not be negative.")
@@ -120,13 +121,40 @@ class Studio:
         self._inversion = inversion
         self._generator = generator
         self._template = template
-        self._options = options or DrawOptions()
-        self._cache = DrawingCache(cache or default_folder())
+        self._options = options or GenerateOptions()
+        self._cache = PseudoTargetCache(cache or default_folder())
         self._regenerate = regenerate
         self._deadline_ms = deadline_ms
         self._device = checked_device(device)
+        self._models = self
+        """Where models are loaded and work is done: of those that share models, the first."""
         self._loaded: dict[str, Embedder] = {}
         self._drawing: tuple[int, ThreadPoolExecutor] | None = None
+
+    def asked_for(
+        self, changes: Mapping[str, Any], *, regenerate: bool = False, deadline_ms: float | None = None
+    ) -> PseudoTargetProvider:
+        """The same models, cache and worker, asked for other pseudo-targets.
+
+        Args:
+            changes: Fields of `GenerateOptions`, over the provider's own.
+            regenerate: Generate again what is in the cache, also where the provider does not.
+            deadline_ms: In place of the provider's own, if not None.
+        """
+        if not changes and not regenerate and deadline_ms is None:
+            return self
+        other = PseudoTargetProvider(
+            self._inversion,
+            self._generator,
+            replace(self._options, **changes),
+            template=self._template,
+            cache=self._cache.folder,
+            regenerate=regenerate or self._regenerate,
+            deadline_ms=self._deadline_ms if deadline_ms is None else deadline_ms,
+            device=self._device,
+        )
+        other._models = self._models
+        return other
 
     def read(self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]) -> Matrix:
         """The vectors of sentences read with the words of references: (n, dim) float32, rows of unit length.
@@ -138,24 +166,33 @@ class Studio:
         tower = self._reading(embedder)
         inversion = self.inversion(embedder)
         words = inversion.words(self._features(embedder, references, unit=inversion.config.normalized))
-        return tower.encode_worded(self.template(embedder), texts, words)
+        return tower.encode_pseudo_words(self.template(embedder), texts, words)
 
     def template(self, embedder: Embedder) -> str:
         """What sentences are read in; raises as `inversion`."""
         return self._template or self.inversion(embedder).config.template
 
-    def draw(self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]) -> list[PseudoTarget]:
+    def generate(
+        self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]
+    ) -> list[PseudoTargetOutcome]:
         """The pseudo-targets of sentences and references, from the cache or drawn. It never fails.
 
         What cannot be drawn, or not before the deadline, is missing with a note. What is late is finished in the
         background and kept for the next time.
         """
-        work: Future[list[PseudoTarget]] = self._pool.submit(self._draw, embedder, list(texts), list(references))
+        work: Future[list[PseudoTargetOutcome]] = self._pool.submit(self._draw, embedder, list(texts), list(references))
         try:
             return work.result(None if self._deadline_ms is None else self._deadline_ms / 1000)
         except TimeoutError:
             note = f"No pseudo-target within {self._deadline_ms:.0f} ms; it is finished in the background and kept."
-            return [PseudoTarget(None, note=note)] * len(texts)
+            return [PseudoTargetOutcome(None, note=note)] * len(texts)
+
+    def draw(
+        self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]
+    ) -> list[PseudoTargetOutcome]:
+        """The old name of `generate`."""
+        warn_renamed("PseudoTargetProvider.draw", "PseudoTargetProvider.generate")
+        return self.generate(embedder, texts, references)
 
     def inversion(self, embedder: Embedder) -> Inversion:
         """The inversion for an embedder's text tower.
@@ -166,11 +203,13 @@ class Studio:
         """
         from indexer.embed.textual_inversion import Inversion, load_inversion
 
+        if self._models is not self:
+            return self._models.inversion(embedder)
         with loading():
             if not isinstance(self._inversion, Inversion):
                 source = self._inversion if self._inversion is not None else self._companion(embedder.name, 0)
                 self._inversion = load_inversion(source)
-        width = self._reading(embedder).reader.word_dim
+        width = self._reading(embedder).pseudo_word_reader.word_dim
         config = self._inversion.config
         if (config.feature_dim, config.word_dim) != (embedder.dim, width):
             raise CallError(
@@ -188,6 +227,8 @@ class Studio:
             ModelError: It cannot be loaded.
             MissingExtraError: diffusers is not installed.
         """
+        if self._models is not self:
+            return self._models.generator(embedder)
         if self._generator is not None and not isinstance(self._generator, str | Path):
             return self._generator
         with loading():  # threads that ask at once get one generator; one that cannot be loaded is asked for anew
@@ -210,6 +251,8 @@ class Studio:
 
     @property
     def _pool(self) -> ThreadPoolExecutor:
+        if self._models is not self:
+            return self._models._pool
         # One thread: models are not shared between threads, and drawings of a late call go first. A forked child has
         # none of its parent's threads, and starts its own.
         with loading():
@@ -217,7 +260,7 @@ class Studio:
                 self._drawing = os.getpid(), ThreadPoolExecutor(1, "underdrawing-draw")
             return self._drawing[1]
 
-    def _draw(self, embedder: Embedder, texts: list[str], references: list[Reference]) -> list[PseudoTarget]:
+    def _draw(self, embedder: Embedder, texts: list[str], references: list[Reference]) -> list[PseudoTargetOutcome]:
         try:
             generator = self.generator(embedder)
             options = self._options.over(generator.defaults)
@@ -226,12 +269,12 @@ class Studio:
             drawn = self._ensure_drawn(generator, options, keys, texts, references, embedder)
             return [self._settled(embedder, options, key, drawn) for key in keys]
         except UnderdrawingError as error:
-            return [PseudoTarget(None, note=f"No pseudo-target: {error}")] * len(texts)
+            return [PseudoTargetOutcome(None, note=f"No pseudo-target: {error}")] * len(texts)
 
     def _ensure_drawn(
         self,
         generator: Generator,
-        options: DrawOptions,
+        options: GenerateOptions,
         keys: list[str],
         texts: list[str],
         references: list[Reference],
@@ -248,8 +291,11 @@ class Studio:
                 self._features(self._embedder(model, embedder), chosen, unit=unit, own=embedder)
                 for model, unit in generator.feature_models
             ]
-            sketches = [Sketch(texts[place], tuple(rows[row] for rows in features)) for row, place in enumerate(places)]
-            for place, drawing in zip(places, _halving(generator, sketches, options), strict=True):
+            requests = [
+                PseudoTargetRequest(texts[place], tuple(rows[row] for rows in features))
+                for row, place in enumerate(places)
+            ]
+            for place, drawing in zip(places, _halving(generator, requests, options), strict=True):
                 if isinstance(drawing, GeneratorError):  # it may go well another time, so it is not kept
                     outcome[keys[place]] = str(drawing)
                     continue
@@ -259,18 +305,18 @@ class Studio:
         return outcome
 
     def _settled(
-        self, embedder: Embedder, options: DrawOptions, key: str, drawn: Mapping[str, str | None]
-    ) -> PseudoTarget:
+        self, embedder: Embedder, options: GenerateOptions, key: str, drawn: Mapping[str, str | None]
+    ) -> PseudoTargetOutcome:
         """The vector of a cached drawing, embedded once for each embedder."""
         error = drawn.get(key)
         if error is not None:
-            return PseudoTarget(None, note=f"No pseudo-target: {error}")
+            return PseudoTargetOutcome(None, note=f"No pseudo-target: {error}")
         entry = self._cache.get(key)
         if entry is None:
             raise StoreError(f"The drawing {key} in {self._cache.folder} vanished.", "Ask again.")
         if not entry.pictures:
-            return PseudoTarget(None, note=f"No pseudo-target: {entry.failed}.")
-        about: dict[str, JsonValue] = {
+            return PseudoTargetOutcome(None, note=f"No pseudo-target: {entry.failed}.")
+        artifact: dict[str, JsonValue] = {
             "path": str(entry.pictures[0]),
             "paths": [str(picture) for picture in entry.pictures],
             "seed": options.seed,
@@ -286,7 +332,7 @@ class Studio:
         else:
             vector = entry.features[digest]
         note = None if entry.failed is None else f"Of the pseudo-target, {entry.failed}."
-        return PseudoTarget(Reference(entry.pictures, vector), about, note)
+        return PseudoTargetOutcome(Reference(entry.pictures, vector), artifact, note)
 
     def _features(
         self, embedder: Embedder, references: Sequence[Reference], *, unit: bool, own: Embedder | None = None
@@ -316,18 +362,18 @@ class Studio:
 
         if model == own.name:
             return own
+        if self._models is not self:
+            return self._models._embedder(model, own)
         with loading():
             if model not in self._loaded:
                 self._loaded[model] = load_embedder(model, device=self._device)
             return self._loaded[model]
 
     @staticmethod
-    def _reading(embedder: Embedder) -> ClipEmbedder:
-        from indexer.embed.clip.embedder import ClipEmbedder
-
-        if not isinstance(embedder, ClipEmbedder):
+    def _reading(embedder: Embedder) -> PseudoWordEncoder:
+        if not isinstance(embedder, PseudoWordEncoder):
             raise CallError(
-                f"{embedder.name} has no text tower that reads words.",
+                f"{embedder.name} has no text encoder that reads pseudo-words.",
                 "Use a model of the CLIP family, or another method.",
             )
         return embedder
@@ -342,12 +388,14 @@ def _image_digest(image: ImageSource) -> str:
     return hashlib.sha256(shape.encode() + image.tobytes()).hexdigest()
 
 
-def _halving(generator: Generator, sketches: Sequence[Sketch], options: DrawOptions) -> list[Drawing | GeneratorError]:
+def _halving(
+    generator: Generator, requests: Sequence[PseudoTargetRequest], options: GenerateOptions
+) -> list[PseudoTarget | GeneratorError]:
     """Draw a batch; where that fails, its halves, down to single drawings, whose failure is their own."""
     try:
-        return list(generator.draw(sketches, options))
+        return list(generator.generate(requests, options))
     except GeneratorError as error:
-        if len(sketches) == 1:
+        if len(requests) == 1:
             return [error]
-    middle = len(sketches) // 2
-    return _halving(generator, sketches[:middle], options) + _halving(generator, sketches[middle:], options)
+    middle = len(requests) // 2
+    return _halving(generator, requests[:middle], options) + _halving(generator, requests[middle:], options)

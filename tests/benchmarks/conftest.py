@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks.harness import run
-from benchmarks.speed import compose as speed_compose
+from benchmarks.harness import run, stored_weights
 from benchmarks.tasks import emojicir
 
 COLOURS = ("red", "green", "blue", "black", "white", "orange")
@@ -45,10 +44,9 @@ def data(tmp_path, monkeypatch):
     ]
     pq.write_table(pa.Table.from_pylist(rows), queries)
     weights.write_text(json.dumps({"default": {"sum": {"weights": {}, "source": "none"}}}))
-    for program in (emojicir, speed_compose):
-        monkeypatch.setattr(program, "CORPUS", corpus)
-        monkeypatch.setattr(program, "QUERIES", queries)
-    monkeypatch.setattr(emojicir, "WEIGHTS", weights)
+    monkeypatch.setattr(emojicir, "CORPUS", corpus)
+    monkeypatch.setattr(emojicir, "QUERIES", queries)
+    monkeypatch.setattr(stored_weights, "FILE", weights)
     return tmp_path
 
 

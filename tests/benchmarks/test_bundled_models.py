@@ -11,13 +11,14 @@ import pytest
 from indexer.bundled import CORPUS, FOLDER, generator_folder, inversion_folder
 from indexer.corpus.readers import open_corpus
 from indexer.embed import load_embedder
+from indexer.errors import CallError
 from indexer.types import Item
-from retrieval import DrawOptions, Studio
-from retrieval.providers.generation import Sketch
+from retrieval import GenerateOptions, PseudoTargetProvider
+from retrieval.providers.generation import PseudoTargetRequest
 from retrieval.providers.pseudo_target import Reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-MODELS = ("emoji-clip", "emoji-inversion", "emoji-generator", "emoji-gme")
+MODELS = ("emoji-clip", "emoji-inversion", "emoji-generator")
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +54,16 @@ def test_the_inversion_was_trained_for_the_model(embedder):
 
 def test_a_word_alone_finds_its_picture(embedder, pictures):
     vectors = embedder.encode_document([Item(image=picture) for picture in pictures])
-    words = Studio().inversion(embedder).words(vectors)
-    said = embedder.encode_worded("{word}", [""] * len(words), words)
+    words = PseudoTargetProvider().inversion(embedder).words(vectors)
+    said = embedder.encode_pseudo_words("{word}", [""] * len(words), words)
     found = (said @ vectors.T).argmax(1) == np.arange(len(vectors))
     assert found.mean() > 0.9
 
 
 def test_a_drawing_is_nearer_to_what_is_meant_than_chance(embedder, pictures):
     vectors = embedder.encode_document([Item(image=picture) for picture in pictures])
-    generator = Studio().generator(embedder)
-    drawings = generator.draw([Sketch("", (vector,)) for vector in vectors], DrawOptions(steps=4))
+    generator = PseudoTargetProvider().generator(embedder)
+    drawings = generator.generate([PseudoTargetRequest("", (vector,)) for vector in vectors], GenerateOptions(steps=4))
     drawn = embedder.encode_query([Item(image=drawing.images[0]) for drawing in drawings])
     ranks = (drawn @ vectors.T > (drawn * vectors).sum(1)[:, None]).sum(1)
     assert np.median(ranks) < len(vectors) / 6
@@ -72,20 +73,14 @@ def test_a_drawing_is_nearer_to_what_is_meant_than_chance(embedder, pictures):
 
 def test_the_studio_takes_them_by_itself(embedder, pictures, tmp_path):
     vector = embedder.encode_query([Item(image=pictures[0])])[0]
-    [made] = Studio(cache=tmp_path, options=DrawOptions(steps=1)).draw(
+    [made] = PseudoTargetProvider(cache=tmp_path, options=GenerateOptions(steps=1)).generate(
         embedder, ["in blue"], [Reference((pictures[0],), vector)]
     )
     assert made.note is None
-    assert made.drawn is not None
-    assert np.isfinite(made.drawn.vector).all()
+    assert made.reference is not None
+    assert np.isfinite(made.reference.vector).all()
 
 
-def test_one_model_reads_texts_pictures_and_both_into_one_space(pictures):
-    gme = load_embedder("bundled:emoji-gme")
-    assert gme.fuses_natively
-    names = [record.document.text for record in itertools.islice(open_corpus(str(CORPUS)), 0, 3000, 97)]
-    drawn = gme.encode_document([Item(image=picture) for picture in pictures])
-    said = gme.encode_query([Item(name) for name in names])
-    both = gme.encode_document([Item(name, picture) for name, picture in zip(names, pictures, strict=True)])
-    for right in (said @ drawn.T, said @ both.T, drawn @ both.T):
-        assert (right.argmax(1) == np.arange(len(names))).mean() > 0.6
+def test_a_model_that_is_no_longer_bundled_is_told_what_to_do():
+    with pytest.raises(CallError, match=r"emoji-gme is gone since 0\.2.*docs/joint\.md"):
+        load_embedder("bundled:emoji-gme")

@@ -267,7 +267,7 @@ def test_a_picture_that_cannot_be_read_is_named(run, tmp_path):
     for _ in range(2):  # a second run does not forget it
         code, told = run("--method", "image")
         assert code == 2
-        assert "1 of 60 pictures cannot be read" in told.err
+        assert "1 of 60 documents cannot be read" in told.err
         assert "val-7-0-img1.png" in told.err
     miniatures.paint(bad, 3)
     assert run("--method", "image")[0] == 0

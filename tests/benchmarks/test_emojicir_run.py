@@ -8,14 +8,18 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.harness import methods
+from benchmarks.harness import run as harness
 from benchmarks.tasks import emojicir
 from indexer.bundled import CORPUS, QUERIES
+from indexer.collection import Collection
+from pipelines.evaluation.emojicir import Split, read_queries
 from retrieval import Method, Weights
-from retrieval.methods import load_composer
+from retrieval.methods import load_method
 
 
 def run(data, capsys, *arguments):
-    code = emojicir.main(["--model", "fake:32", "--data", str(data / "cache"), *arguments])
+    code = harness.main(emojicir.BENCHMARK, ["--model", "fake:32", "--data", str(data / "cache"), *arguments])
     return code, capsys.readouterr()
 
 
@@ -29,8 +33,9 @@ def test_one_method(data, capsys):
     assert (document["split"], document["method"], document["model"], document["queries"]) == (
         "test", "sum", "fake:32", 6,
     )  # fmt: skip
-    assert document["reference"] == "a stored drawing, removed from the ranking"
-    assert document["gallery"] == "the whole corpus: all vendors, all splits"
+    protocol = document["protocol"]
+    assert (protocol["reference"], protocol["gallery"], protocol["average"]) == ("removed", "whole", "families")
+    assert {"corpus", "judgments"} < protocol.keys()
     assert document["weights_source"] == "chosen, not tuned"
     assert document["families"].keys() == {"warm", "cold"}
     colours = ("red", "green", "blue", "black", "white", "orange")
@@ -60,22 +65,28 @@ def test_a_sentence_of_each_reference_and_none_that_could_not_be_written(data, c
     assert "needs a captioner" in out.err
 
 
+def galleries(data):
+    return sorted((data / "cache" / "emojicir").iterdir())
+
+
 def test_the_gallery_is_indexed_once(data, capsys):
     run(data, capsys, "--method", "image")
-    [folder] = (data / "cache").iterdir()
-    with emojicir.gallery(emojicir.CORPUS, "fake:32", data / "cache") as collection:
+    [folder] = galleries(data)
+    with Collection.open(folder) as collection:
         before = collection.snapshot().generation
         assert len(collection.snapshot()) == 6
     run(data, capsys, "--method", "image")
-    with emojicir.gallery(emojicir.CORPUS, "fake:32", data / "cache") as collection:
+    with Collection.open(folder) as collection:
         assert collection.snapshot().generation == before
     run(data, capsys, "--method", "image", "--model", "fake:16")
-    assert len(list((data / "cache").iterdir())) == 2
+    assert len(galleries(data)) == 2
     assert folder.exists()
 
 
-def test_names_are_not_embedded(data):
-    with emojicir.gallery(emojicir.CORPUS, "fake:32", data / "cache") as collection, collection.snapshot() as snapshot:
+def test_names_are_not_embedded(data, capsys):
+    run(data, capsys, "--method", "image")
+    [folder] = galleries(data)
+    with Collection.open(folder) as collection, collection.snapshot() as snapshot:
         stored = snapshot.documents(snapshot.vector_ids(["v/red"]))[0]
         assert (stored.text, stored.modality.value) == ("red", "image")
 
@@ -92,26 +103,26 @@ def test_the_table_has_a_row_for_each_method(data, capsys):
 
 def test_every_variant_can_be_run_where_nothing_is_lacking():
     everything = dict.fromkeys(("inversion", "generator", "writers", "joint"), True)
-    assert emojicir.possible(**everything) == list(emojicir.VARIANTS)
-    assert {method for method, _ in emojicir.VARIANTS.values()} == set(Method)
-    assert [name for name in emojicir.possible(**everything | {"generator": False}) if "-" in name] == []
-    assert "inversion" not in emojicir.possible(**everything | {"inversion": False})
-    assert "caption" not in emojicir.possible(**everything | {"writers": False})
-    assert "joint" not in emojicir.possible(**everything | {"joint": False})
+    assert methods.possible(**everything) == list(methods.VARIANTS)
+    assert {method for method, _ in methods.VARIANTS.values()} == set(Method)
+    assert [name for name in methods.possible(**everything | {"generator": False}) if "-" in name] == []
+    assert "inversion" not in methods.possible(**everything | {"inversion": False})
+    assert "caption" not in methods.possible(**everything | {"writers": False})
+    assert "joint" not in methods.possible(**everything | {"joint": False})
 
 
-@pytest.mark.parametrize("name", sorted(emojicir.grids()))
+@pytest.mark.parametrize("name", sorted(methods.grids()))
 def test_grids_hold_weights_that_their_method_reads(name):
-    method, merge = emojicir.VARIANTS[name]
-    composer = load_composer(method, merge)
-    for weights in emojicir.grids()[name]:
-        assert set(weights.given()) <= composer.reads
-        assert composer.tuned == name
+    method, merge = methods.VARIANTS[name]
+    method = load_method(method, merge)
+    for weights in methods.grids()[name]:
+        assert set(weights.given()) <= method.reads
+        assert method.tuned == name
 
 
 def test_a_sweep_writes_the_best_weights_and_the_curve(data, capsys, monkeypatch):
     points = {"sum": [Weights(image=1.0, text=0.0), Weights(image=0.75, text=0.25)], "slerp": [Weights(alpha=0.5)]}
-    monkeypatch.setattr(emojicir, "grids", lambda: points)
+    monkeypatch.setattr(harness, "grids", lambda: points)
     code, _ = run(data, capsys, "--sweep")
     table = json.loads((data / "weights.json").read_text())
     assert code == 0
@@ -141,8 +152,8 @@ def test_a_wrong_call_ends_with_2_and_the_reason(data, capsys, arguments, messag
 
 def test_a_limit_is_spread_over_the_families():
     every, some = (
-        emojicir.read_queries(QUERIES, emojicir.Split.TEST),
-        emojicir.read_queries(QUERIES, emojicir.Split.TEST, 200),
+        read_queries(QUERIES, Split.TEST),
+        read_queries(QUERIES, Split.TEST, 200),
     )
     assert len(some) == 200
     assert {query.family for query in some} == {query.family for query in every}
@@ -150,8 +161,8 @@ def test_a_limit_is_spread_over_the_families():
 
 def test_the_bundled_judgments_are_about_the_bundled_corpus():
     documents = set(pq.read_table(CORPUS, columns=["id"])["id"].to_pylist())
-    for split in emojicir.Split:
-        for query in emojicir.read_queries(QUERIES, split):
+    for split in Split:
+        for query in read_queries(QUERIES, split):
             assert {*query.targets, *query.subset, *query.exclude} <= documents
             assert set(query.targets) <= set(query.subset)
             assert query.query.like == query.exclude[0]

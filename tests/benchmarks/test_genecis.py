@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.harness.gallery import crop_of, located
+from benchmarks.harness.gallery import crop_of, images_of
 from benchmarks.tasks import genecis
 from benchmarks.tasks.dataset import DataSet
 from benchmarks.tasks.genecis import BENCHMARK
@@ -108,4 +108,4 @@ def test_object_tasks_of_the_published_shape_have_the_published_counts(tmp_path)
     task = BENCHMARK.task(dataset, "change_object", BENCHMARK.choices.default)
     assert len(task.queries) == 1960
     assert {len(query.gallery) for query in task.queries} == {15}
-    assert len(located(task, dataset, tmp_path)) == 40
+    assert len(images_of(task, dataset, tmp_path)) == 40

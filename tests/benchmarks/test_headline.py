@@ -13,10 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.tasks.emojicir import CORPUS, QUERIES, VARIANTS, Split, gallery, read_queries
+from benchmarks.harness.gallery import gallery
+from benchmarks.harness.methods import VARIANTS
+from benchmarks.tasks.dataset import DataSet, Task
+from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
+from indexer.embed import load_embedder
+from pipelines.evaluation.emojicir import Split, read_queries
 from pipelines.evaluation.loop import JudgedQuery, evaluate
-from retrieval import Retriever, Studio
+from retrieval import PseudoTargetProvider, Retriever
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SAMPLE, DISTRACTORS = 60, 20
@@ -49,21 +54,23 @@ def collection(queries: list[JudgedQuery], tmp_path_factory: pytest.TempPathFact
     table = pq.read_table(CORPUS)
     keep = [name in named or place % DISTRACTORS == 0 for place, name in enumerate(table["id"].to_pylist())]
     pq.write_table(table.filter(pa.array(keep)), folder / "corpus.parquet")
-    with gallery(folder / "corpus.parquet", "bundled:emoji-clip", folder) as opened:
+    task = Task(queries, corpus=folder / "corpus.parquet", ids=frozenset({"any"}))
+    model = load_embedder("bundled:emoji-clip")
+    with gallery("emojicir", DataSet("EmojiCIR", Path(), ""), task, {}, model, folder) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return Studio(cache=Path(tmp_path_factory.mktemp("drawings")))
+def pseudo_targets(tmp_path_factory: pytest.TempPathFactory) -> PseudoTargetProvider:
+    return PseudoTargetProvider(cache=Path(tmp_path_factory.mktemp("drawings")))
 
 
 @pytest.mark.parametrize("name", list(FLOORS))
 def test_every_method_finds_what_it_found(
-    name: str, collection: Collection, queries: list[JudgedQuery], studio: Studio
+    name: str, collection: Collection, queries: list[JudgedQuery], pseudo_targets: PseudoTargetProvider
 ) -> None:
     method, merge = VARIANTS[name]
-    found = evaluate(queries, Retriever(collection, method, merge=merge, studio=studio), 10)
+    found = evaluate(queries, Retriever(collection, method, merge=merge, pseudo_targets=pseudo_targets), 10)
     measured = {measure: 100 * found.measures[measure].value for measure in ("R@10", "mAP@10")}
     short = {
         measure: (value, FLOORS[name][measure]) for measure, value in measured.items() if value < FLOORS[name][measure]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import miniatures
 import pytest
 
-from benchmarks.harness.gallery import located
+from benchmarks.harness.gallery import images_of
 from benchmarks.tasks import patterncom
 from benchmarks.tasks.dataset import DataSet
 from benchmarks.tasks.patterncom import BENCHMARK
@@ -24,7 +24,7 @@ def test_pictures_may_lie_in_one_folder_or_in_one_for_each_class(data, tmp_path)
     for root in (data, flat):
         dataset = DataSet("PatternCom", root, "home")
         task = BENCHMARK.task(dataset, "color", BENCHMARK.choices.default)
-        assert len(located(task, dataset, tmp_path)) == 24
+        assert len(images_of(task, dataset, tmp_path)) == 24
 
 
 def test_other_values_of_the_class_are_asked(data):

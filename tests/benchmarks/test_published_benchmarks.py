@@ -11,12 +11,12 @@ import pytest
 from tiny_mllm import tiny_mllm
 
 from benchmarks.harness import published, run
+from benchmarks.harness.methods import VARIANTS
 from benchmarks.harness.protocol import MEANINGS, Protocol
 from benchmarks.tasks import circo, cirr, fashioniq, genecis, icir, patterncom
 from benchmarks.tasks.cirr import Counts
-from benchmarks.tasks.emojicir import VARIANTS
 from pipelines.evaluation.qrels import Plan
-from retrieval.methods import load_composer
+from retrieval.methods import load_method
 
 BENCHMARKS = [each.BENCHMARK for each in (cirr, fashioniq, circo, genecis, patterncom, icir)]
 ROWS = json.loads(published.FILE.read_text(encoding="utf-8"))["rows"]
@@ -100,7 +100,7 @@ def test_a_published_row_can_be_measured_and_has_a_source(row):
     )
     assert set(row["measures"]) <= set(benchmark.plan(protocol).names)
     for method in row["methods"]:
-        assert set(row.get("weights", {})) <= load_composer(*VARIANTS[method]).reads
+        assert set(row.get("weights", {})) <= load_method(*VARIANTS[method]).reads
 
 
 def test_rows_are_found_by_backbone_and_compared_only_with_the_same_weights():

@@ -12,7 +12,8 @@ from PIL import Image
 
 from benchmarks.speed import compose as speed_compose
 from benchmarks.speed.pictures import Panel, draw_panels
-from retrieval import DrawOptions, Studio, stages
+from retrieval import GenerateOptions, PseudoTargetProvider
+from retrieval import retriever as retriever_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -51,7 +52,7 @@ def test_steps_count_evaluations_of_the_network(run, monkeypatch):
     real, loaded = speed_compose.evaluate, []
 
     def timed(queries, retriever, **options):
-        loaded.append((retriever.method.value, retriever._studio._inversion, retriever._studio._generator))
+        loaded.append((retriever.method, retriever._pseudo_targets._inversion, retriever._pseudo_targets._generator))
         # No clock is judged: the plain method takes 1 s, the first of the drawn ones 3 s, the next one 4 s, and so on.
         return replace(real(queries, retriever, **options), seconds={"encode": 1.0 + len(loaded) * (len(loaded) > 1)})
 
@@ -77,14 +78,14 @@ def test_a_gate_lets_through_none_some_and_all(run, data):
 
 
 def test_a_stage_is_told_where_its_work_is_done(run, monkeypatch):
-    clock, real = [0.0], Studio.draw
+    clock, real = [0.0], PseudoTargetProvider.generate
 
-    def draw(self, *arguments):
+    def generate(self, *arguments):
         clock[0] += 0.05
         return real(self, *arguments)
 
-    monkeypatch.setattr(stages.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(Studio, "draw", draw)
+    monkeypatch.setattr(retriever_module.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(PseudoTargetProvider, "generate", generate)
     _, told, _ = run("--part", "stages")
     rows = told["stages"]["rows"]
     assert {name: own["draw"] for name, own in rows.items()} == {
@@ -137,8 +138,6 @@ def test_a_wrong_limit_is_told(run):
 
 
 def test_options_go_to_the_drawings(data):
-    with speed_compose.gallery(speed_compose.CORPUS, speed_compose.MODEL, data / "cache") as collection:
-        queries = speed_compose.read_queries(speed_compose.QUERIES, speed_compose.Split.TEST, 2)
-        bench = speed_compose.Bench(collection, queries, data / "cache")
-        bench.run(bench.cig, options=DrawOptions(steps=1, images=2))
+    with speed_compose.opened(2, data / "cache") as bench:
+        bench.run(bench.cig, options=GenerateOptions(steps=1, images=2))
     assert len(list((data / "cache" / "drawings").rglob("*.png"))) == 4

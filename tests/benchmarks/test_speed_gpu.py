@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from cpu_gpus import CpuCard
+from cpu_gpus import CpuGpu
 
 from benchmarks.speed import gpu as speed_gpu
 from indexer.vectors import faiss_gpu as gpu_index
@@ -22,7 +22,7 @@ def test_without_a_card_it_says_so(tmp_path, capsys):
 
 
 def test_every_part_compares_with_raw_faiss_and_with_the_floor(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(speed_gpu, "cuda_cards", lambda: [CpuCard(), CpuCard(1)])
+    monkeypatch.setattr(speed_gpu, "cuda_gpus", lambda: [CpuGpu(), CpuGpu(1)])
     monkeypatch.setattr(speed_gpu, "copy_bandwidth", lambda: 1200 * 16 * 4 * 1000.0)
     monkeypatch.setattr(gpu_index, "FEW_ROWS", 50)
     assert speed_gpu.main([*SMALL, "--data", str(tmp_path), "--json", str(tmp_path / "told.json")]) == 0

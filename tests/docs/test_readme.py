@@ -140,8 +140,11 @@ def test_the_lines_about_sentences_run_with_small_models(photos: Path, monkeypat
 
 
 def test_the_lines_about_one_model_for_both_run(photos: Path) -> None:
+    import tiny_mllm
+
+    model = f"mllm:{tiny_mllm.tiny_mllm(photos / 'both')}"
     for name, parts in (("joint", "image"), ("pages", "auto")):
-        with Collection.open(f"demo/{name}", "bundled:emoji-gme", parts=parts) as collection:
+        with Collection.open(f"demo/{name}", model, parts=parts) as collection:
             index_corpus("photos", collection)
             collection.add(
                 [Document("rain", text="cloud with lightning and rain")], skip_rejected=True

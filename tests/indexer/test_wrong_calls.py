@@ -11,7 +11,7 @@ import pytest
 from indexer import Collection, Document, IndexSettings, Item, index_corpus
 from indexer.embed import load_embedder
 from indexer.errors import UnderdrawingError
-from retrieval import DrawOptions, Query, Retriever, Scribe, Studio, Weights
+from retrieval import CaptionRewriter, GenerateOptions, PseudoTargetProvider, Query, Retriever, Weights
 
 URL = "https://example.org/cats/cat.jpg"
 
@@ -123,9 +123,9 @@ WRONG = {
     "weight NaN": (lambda shop: Weights(text=float("nan")), "finite"),
     "merge misspelt": (lambda shop: ask(shop, "cig", merge="embde"), "Did you mean 'embed'"),
     "gate of a text": (lambda shop: ask(shop, gate="0.1"), "gate is str '0.1'"),
-    "center misspelt": (lambda shop: ask(shop, centre="atuo"), "Did you mean 'auto'"),
-    "studio of a text": (lambda shop: ask(shop, studio="x"), "studio is str 'x'"),
-    "scribe of a text": (lambda shop: ask(shop, scribe="x"), "scribe is str 'x'"),
+    "center misspelt": (lambda shop: ask(shop, center="atuo"), "Did you mean 'auto'"),
+    "pseudo_targets of a text": (lambda shop: ask(shop, pseudo_targets="x"), "pseudo_targets is str 'x'"),
+    "captions of a text": (lambda shop: ask(shop, captions="x"), "captions is str 'x'"),
     # Retriever.search
     "search a text": (lambda shop: ask(shop).search("red"), r"search takes a Query, not str 'red'.*Query\(text='red'\)"),
     "search an image": (lambda shop: ask(shop).search(b"\x89PNG"), r"search takes a Query, not bytes.*Query\(image=...\)"),
@@ -197,7 +197,7 @@ WRONG = {
     "dtype of an array": (lambda shop: Collection.open(shop.path, dtype=ARRAY), "dtype.*is not known"),
     "trust of an array": (lambda shop: Collection.open(shop.path, trust=ARRAY), "trust is ndarray"),
     "method of an array": (lambda shop: ask(shop, ARRAY), "method.*is not known"),
-    "center of an array": (lambda shop: ask(shop, centre=ARRAY), "is not known"),
+    "center of an array": (lambda shop: ask(shop, center=ARRAY), "is not known"),
     "device of very long": (lambda shop: Collection.open(shop.path, device="x" * 9999), "no device"),
     "build by a number": (lambda shop: shop.build_index(5), "queries is int 5"),
     "build by texts": (lambda shop: shop.build_index({"texts": "red"}), "'texts' are str 'red'"),
@@ -230,13 +230,13 @@ WRONG = {
     "gate of very many digits": (lambda shop: ask(shop, gate=10**400), "gate is int"),
     "wordings of an array": (lambda shop: Query("x", wordings=ARRAY), "`wordings`"),
     "uri of an array": (lambda shop: shop.add(Document("z", text="t", uri=ARRAY)), "uri"),
-    "studio template": (lambda shop: Studio(template=5), "template is int 5"),
-    "studio deadline": (lambda shop: Studio(deadline_ms="5"), "deadline_ms is str '5'"),
-    "studio cache": (lambda shop: Studio(cache=ARRAY), "cache is ndarray"),
-    "studio options": (lambda shop: Studio(options=ARRAY), "options is ndarray"),
-    "scribe cache": (lambda shop: Scribe(cache=5), "cache is int 5"),
-    "scribe strict": (lambda shop: Scribe(strict="no"), "strict is str 'no'"),
-    "steps of a text": (lambda shop: DrawOptions(steps="8"), "steps"),
+    "pseudo_targets template": (lambda shop: PseudoTargetProvider(template=5), "template is int 5"),
+    "pseudo_targets deadline": (lambda shop: PseudoTargetProvider(deadline_ms="5"), "deadline_ms is str '5'"),
+    "pseudo_targets cache": (lambda shop: PseudoTargetProvider(cache=ARRAY), "cache is ndarray"),
+    "pseudo_targets options": (lambda shop: PseudoTargetProvider(options=ARRAY), "options is ndarray"),
+    "captions cache": (lambda shop: CaptionRewriter(cache=5), "cache is int 5"),
+    "captions strict": (lambda shop: CaptionRewriter(strict="no"), "strict is str 'no'"),
+    "steps of a text": (lambda shop: GenerateOptions(steps="8"), "steps"),
 }  # fmt: skip
 
 

@@ -8,13 +8,12 @@ from PIL import Image
 
 from indexer import Collection
 from indexer.metadata.publish import NewDocument
-from indexer.types import Centre, Item, Modality, Role
-from indexer.vectors.centered import centred
+from indexer.types import Center, Item, Modality, Role
 from indexer.vectors.modality_gap import query_mean
 from indexer.vectors.unit import unit_rows
 from retrieval import Query, Retriever
-from retrieval.modality_gap import _modality
-from retrieval.query import Averaged, Drawn, Joint, Worded, Written
+from retrieval.methods import METHODS as ALL
+from retrieval.methods import load_method
 
 METHODS = ["text", "image", "sum", "slerp", "product", "shift"]
 QUERY = Query(text="a red cat", like="d003", not_texts=("a dog",))
@@ -40,7 +39,7 @@ def test_all_methods_rank_in_the_centred_space(mixed, method):
     retriever = Retriever(mixed, method)
     found = retriever.search(QUERY, k=180)
     snapshot = mixed.snapshot()
-    view = centred(snapshot, Centre.ON)
+    view = snapshot.centered(Center.ON)
     vectors = {}
     for name, vector in retriever.encode([QUERY])[0].vectors.items():
         if name == "image":
@@ -66,7 +65,7 @@ def test_the_mean_of_a_query_is_of_its_own_side_where_there_is_one(mixed):
 
 
 def test_off_and_auto_differ_and_a_note_says_why(mixed):
-    off = Retriever(mixed, "text", centre="off").search(Query(text="a red cat"))
+    off = Retriever(mixed, "text", center="off").search(Query(text="a red cat"))
     auto = Retriever(mixed, "text").search(Query(text="a red cat"))
     query = mixed.embedder.encode_query([Item(text="a red cat")])
     plain = mixed.snapshot().search(query, 10)
@@ -90,22 +89,22 @@ def test_a_reference_that_is_not_stored_is_centered_as_an_image(mixed, tmp_path)
     retriever, snapshot = Retriever(mixed, "sum"), mixed.snapshot()
     vectors = retriever.encode([query])[0].vectors
     means = {"image": query_mean(snapshot.space, Modality.IMAGE), "text": query_mean(snapshot.space, Modality.TEXT)}
-    view = centred(snapshot, Centre.ON)
+    view = snapshot.centered(Center.ON)
     for hit in retriever.search(query, k=20):
         [row] = view.vectors(view.vector_ids([hit.id]))
         for name, mean in means.items():
             assert hit.branches[name] == pytest.approx(float(row @ unit_rows(vectors[name][None] - mean)[0]), abs=1e-5)
 
 
-def test_what_is_read_jointly_is_centred_as_a_document_of_both():
-    picture = Item(image=b"x")
-    assert [_modality(part) for part in (Joint("in blue", picture), Item("blue"), picture, Drawn("blue", picture))] == [
-        Modality.FUSED, Modality.TEXT, Modality.IMAGE, Modality.IMAGE,
-    ]  # fmt: skip
-
-
-def test_a_sentence_is_centred_as_a_text_whatever_is_read_in_it():
-    picture = Item(image=b"x")
-    worded = Worded("in blue", picture)
-    for part in (worded, Averaged((worded, Item("blue"))), Written("in blue", picture), Worded("", Drawn("", picture))):
-        assert _modality(part) is Modality.TEXT
+@pytest.mark.parametrize("name", ALL.names())
+def test_every_branch_is_centered_as_what_its_vector_is_of(name):
+    """A text with a pseudo-word in it is a text, a generated image an image, what is read jointly a document of both."""
+    query = Query(text="in blue", image=b"x", caption="a cat", not_texts=("a dog",), not_images=(b"y",))
+    own = load_method(name).branches(query)
+    kinds = {
+        "text": Modality.TEXT, "image": Modality.IMAGE, "not_text_1": Modality.TEXT, "not_image_1": Modality.IMAGE,
+        "caption": Modality.TEXT, "written": Modality.TEXT, "inversion": Modality.TEXT, "joint": Modality.FUSED,
+        "pseudo_target": Modality.TEXT if name == "cig-reinvert" else Modality.IMAGE,
+    }  # fmt: skip
+    assert own == {branch: kinds[branch] for branch in own}
+    assert {"not_text_1", "not_image_1"} < own.keys()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.scoring import fold, leaders, min_normalise, order, slerp_weights, soft_and, unit
+from retrieval.scoring import min_normalize, order, slerp_weights, soft_and, top_k, unit, weighted_sum
 
 
 def directions(n, dim=16, seed=0):
@@ -17,7 +17,7 @@ def directions(n, dim=16, seed=0):
 
 def test_one_search_by_the_folded_vector_ranks_as_the_weighted_branch_scores():
     branches, documents, weights = directions(3), directions(200, seed=1), [0.7, 1.3, -0.4]
-    folded = fold(branches, weights)
+    folded = weighted_sum(branches, weights)
     slow = np.asarray(weights) @ (branches @ documents.T)
     length = np.linalg.norm(np.asarray(weights) @ branches)
     assert np.linalg.norm(folded) == pytest.approx(1, abs=1e-6)
@@ -27,13 +27,17 @@ def test_one_search_by_the_folded_vector_ranks_as_the_weighted_branch_scores():
 @pytest.mark.parametrize("scale", [1e-300, 1e-38, 1e38, 1e308])
 def test_only_the_proportions_of_weights_count(scale):
     branches = np.stack([unit(np.arange(1.0, 9)), unit(np.arange(9.0, 1, -1))])
-    np.testing.assert_allclose(fold(branches, [scale, -scale / 2]), fold(branches, [1, -0.5]), atol=1e-6)
+    np.testing.assert_allclose(
+        weighted_sum(branches, [scale, -scale / 2]), weighted_sum(branches, [1, -0.5]), atol=1e-6
+    )
 
 
 def test_what_cancels_folds_to_zero_and_not_to_noise():
     one, two = directions(2)
-    assert not fold(np.stack([one, one]), [0.3, -0.3]).any()
-    thirds = fold(np.stack([one, two, fold(np.stack([one, two]), [1, 1])]), [1, 1, -np.linalg.norm(one + two)])
+    assert not weighted_sum(np.stack([one, one]), [0.3, -0.3]).any()
+    thirds = weighted_sum(
+        np.stack([one, two, weighted_sum(np.stack([one, two]), [1, 1])]), [1, 1, -np.linalg.norm(one + two)]
+    )
     assert not thirds.any()
 
 
@@ -71,9 +75,9 @@ def test_slerp_mixes_opposite_vectors_linearly():
     assert slerp_weights(a, -a, 0.25) == (0.75, 0.25)
 
 
-def test_min_normalise_measures_from_the_floor():
+def test_min_normalize_measures_from_the_floor():
     scores = np.array([-0.5, -0.2, 0.0, 0.2], np.float32)
-    np.testing.assert_allclose(min_normalise(scores, -0.2), [0, 0, 1, 2], atol=1e-6)
+    np.testing.assert_allclose(min_normalize(scores, -0.2), [0, 0, 1, 2], atol=1e-6)
 
 
 def test_soft_and_wants_both():
@@ -84,10 +88,10 @@ def test_soft_and_wants_both():
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(1, 35))
-def test_leaders_are_the_k_best_with_all_ties_of_the_last(values, k):
+def test_top_k_are_the_k_best_with_all_ties_of_the_last(values, k):
     scores = np.array(values, np.float32)
     last = sorted(values, reverse=True)[:k][-1]
-    places = leaders(scores, k)
+    places = top_k(scores, k)
     assert sorted(places.tolist()) == [place for place, value in enumerate(values) if value >= last]
     assert scores[places].tolist() == sorted(scores[places].tolist(), reverse=True)
 

@@ -22,7 +22,21 @@ HEAVY = (
 )
 
 
-NAMES = ["DrawOptions", "Hit", "Merge", "Method", "Query", "Results", "Retriever", "Scribe", "Studio", "Weights"]
+NAMES = [
+    "CaptionRewriter",
+    "GenerateOptions",
+    "Hit",
+    "Merge",
+    "Method",
+    "PseudoTargetProvider",
+    "Query",
+    "Results",
+    "Retriever",
+    "SearchOptions",
+    "SearchRequest",
+    "SearchService",
+    "Weights",
+]
 
 
 def test_the_public_names():

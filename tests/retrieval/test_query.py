@@ -11,7 +11,6 @@ from PIL import Image
 from indexer.errors import QueryError
 from indexer.types import Item
 from retrieval import Query, Weights
-from retrieval.query import Averaged, Stored
 
 
 @pytest.mark.parametrize(
@@ -43,19 +42,19 @@ def test_what_cannot_be_asked(given, message):
 def test_an_image_is_a_path_bytes_or_a_picture():
     picture = Image.new("RGB", (2, 2))
     assert Query(image="a/b.png").image == Path("a/b.png")
-    assert Query(image=Path("b.png")).parts()["image"] == Item(image=Path("b.png"))
-    assert Query(image=b"bytes").parts()["image"] == Item(image=b"bytes")
-    assert Query(image=picture).parts()["image"].image is picture
+    assert Query(image=Path("b.png")).items["image"] == (Item(image=Path("b.png")),)
+    assert Query(image=b"bytes").items["image"] == (Item(image=b"bytes"),)
+    assert Query(image=picture).items["image"][0].image is picture
 
 
 def test_parts_have_the_names_of_their_branches():
     query = Query(text="at night", like="x", not_texts=("dog", "cat"), not_images=(b"one",))
-    assert query.parts() == {
-        "text": Item(text="at night"),
-        "image": Stored("x"),
-        "not_text_1": Item(text="dog"),
-        "not_text_2": Item(text="cat"),
-        "not_image_1": Item(image=b"one"),
+    assert query.items == {
+        "text": (Item(text="at night"),),
+        "image": (),
+        "not_text_1": (Item(text="dog"),),
+        "not_text_2": (Item(text="cat"),),
+        "not_image_1": (Item(image=b"one"),),
     }
 
 
@@ -97,8 +96,8 @@ def test_weights_travel_as_json():
 def test_other_wordings_are_one_part_with_the_text():
     query = Query(text=" a and b ", wordings="b and a")
     assert query.sentences == ("a and b", "b and a")
-    assert query.parts()["text"] == Averaged((Item(text="a and b"), Item(text="b and a")))
-    assert Query(text="a").parts()["text"] == Item(text="a")
+    assert query.items["text"] == (Item(text="a and b"), Item(text="b and a"))
+    assert Query(text="a").items["text"] == (Item(text="a"),)
     assert Query(like="x").sentences == ()
     with pytest.raises(QueryError, match="no `text` that they say"):
         Query(like="x", wordings=("b",))

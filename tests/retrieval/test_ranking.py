@@ -10,19 +10,19 @@ from fake_collection import FakeSnapshot, stored
 
 from indexer.vectors.protocol import Plan
 from retrieval import ranking
-from retrieval.methods.folding import Linear
 from retrieval.ranking import Scope, find, places
+from retrieval.scoring import Linear
 
 FIRST = FakeSnapshot.FIRST
 
 
 class Sum:
-    """A rule of two vectors."""
+    """A scoring function of two vectors."""
 
     scale = "a sum"
 
     def __init__(self, first, second):
-        self.probes = np.stack([first, second])
+        self.query_vectors = np.stack([first, second])
 
     def score(self, products):
         return products.sum(axis=0)
@@ -32,7 +32,7 @@ class Indexed(FakeSnapshot):
     """Says that its searches go through an index."""
 
     def search(self, *arguments):
-        return replace(super().search(*arguments), plan="graph")
+        return replace(super().search(*arguments), plans=(Plan.HNSW,))
 
 
 @pytest.fixture
@@ -48,14 +48,14 @@ def snapshot(rng):
 
 
 @pytest.fixture
-def rules(rng):
+def functions(rng):
     return [Sum(*rng.standard_normal((2, 8)).astype(np.float32)) for _ in range(5)]
 
 
-def ranked(snapshot, rule, scope, place=0):
+def ranked(snapshot, function, scope, place=0):
     """All ids that a scope lets through, best first."""
-    ids, products = snapshot.scan(rule.probes, *scope.conditions)
-    order = np.argsort(-rule.score(products), kind="stable")
+    ids, products = snapshot.scan(function.query_vectors, *scope.conditions)
+    order = np.argsort(-function.score(products), kind="stable")
     return [each for each in ids[order].tolist() if each not in scope.hidden_from(place).tolist()]
 
 
@@ -70,23 +70,25 @@ SCOPES = {
 @pytest.mark.parametrize("together", [1, 2, 64])
 @pytest.mark.parametrize("scan", [0, 100])
 @pytest.mark.parametrize("scope", SCOPES.values(), ids=SCOPES)
-def test_rules_of_several_vectors_find_what_the_scope_lets_through(snapshot, rules, scope, scan, together, monkeypatch):
+def test_functions_of_several_vectors_find_what_the_scope_lets_through(
+    snapshot, functions, scope, scan, together, monkeypatch
+):
     monkeypatch.setattr(ranking, "SCAN_ROWS", scan)
     monkeypatch.setattr(ranking, "TOGETHER", together)
-    found = find(snapshot, rules, 4, scope)
-    for place, (each, rule) in enumerate(zip(found, rules, strict=True)):
-        assert each.ids.tolist() == ranked(snapshot, rule, scope, place)[:4]
-        assert each.plan == (Plan.SCAN.value if scan else "graph")
+    found = find(snapshot, functions, 4, scope)
+    for place, (each, function) in enumerate(zip(found, functions, strict=True)):
+        assert each.ids.tolist() == ranked(snapshot, function, scope, place)[:4]
+        assert each.plan == (Plan.SCAN.value if scan else Plan.HNSW.value)
 
 
 @pytest.mark.parametrize("together", [1, 2, 64])
 @pytest.mark.parametrize("scope", SCOPES.values(), ids=SCOPES)
-def test_places_are_among_what_the_scope_lets_through(snapshot, rules, scope, together, monkeypatch):
+def test_places_are_among_what_the_scope_lets_through(snapshot, functions, scope, together, monkeypatch):
     monkeypatch.setattr(ranking, "TOGETHER", together)
-    orders = [ranked(snapshot, rule, scope, place) for place, rule in enumerate(rules)]
+    orders = [ranked(snapshot, function, scope, place) for place, function in enumerate(functions)]
     steps = [(0,), (1, 3), (0, 5, 8), (2,), (6, 7)]
     wanted = [np.array([order[step] for step in own]) for order, own in zip(orders, steps, strict=True)]
-    assert places(snapshot, rules, wanted, scope) == [tuple(step + 1 for step in own) for own in steps]
+    assert places(snapshot, functions, wanted, scope) == [tuple(step + 1 for step in own) for own in steps]
 
 
 def test_what_a_scan_may_have_rounded_is_scored_again():
@@ -95,20 +97,20 @@ def test_what_a_scan_may_have_rounded_is_scored_again():
     asked = []
 
     class Table:
-        def scores(self, probes, ids):
+        def scores(self, vectors, ids):
             asked.append(ids.tolist())
             return np.array([[exact[each] for each in ids.tolist()]], np.float32)
 
-    rule = Linear(np.ones(1, np.float32))
+    function = Linear(np.ones(1, np.float32))
     # 2 and 3 are better than 0; 6 ties with 1, and goes before it.
-    assert ranking._places(Table(), rule, np.array([0, 1]), np.arange(2, 9), scanned) == (3, 7)
+    assert ranking._places(Table(), function, np.array([0, 1]), np.arange(2, 9), scanned) == (3, 7)
     assert asked[1:] == [[3, 4, 6, 7]]
 
 
-def test_a_rule_of_one_vector_is_a_search_of_the_index(snapshot, rules):
-    linear = Linear(rules[0].probes[0])
-    mixed = find(snapshot, [rules[1], linear, rules[2]], 3, Scope())
-    assert [each.plan for each in mixed] == ["scan", "graph", "scan"]
+def test_a_function_of_one_vector_is_a_search_of_the_index(snapshot, functions):
+    linear = Linear(functions[0].query_vectors[0])
+    mixed = find(snapshot, [functions[1], linear, functions[2]], 3, Scope())
+    assert [each.plan for each in mixed] == ["scan", "hnsw", "scan"]
     assert mixed[1].ids.tolist() == ranked(snapshot, linear, Scope())[:3]
 
 

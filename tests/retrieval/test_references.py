@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from indexer import Collection, Document
-from retrieval import Query, Retriever, references
+from retrieval import Query, Retriever, documents
 
 BACKENDS = ["sqlite", "postgresql"]
 
@@ -63,7 +63,7 @@ def test_with_a_sentence_the_reference_and_its_copies_are_left_out_and_told(shop
     assert ids(results) == OTHERS
     assert [note for note in results.notes if "byte for byte" in note] == [
         "Left out 'copy of one.png', 'kept', 'named' and 1 more: the image is the reference itself, byte for byte. "
-        "keep_reference=True (--keep-reference) keeps it."
+        "`keep_reference=True` keeps it."
     ]
     kept = asked.search(query, k=10, keep_reference=True)
     assert ids(kept) == COPIES | OTHERS
@@ -97,13 +97,13 @@ def test_each_query_of_a_batch_leaves_out_its_own(shop):
 
 
 def test_a_large_image_in_memory_is_not_encoded_to_be_compared(shop, monkeypatch):
-    monkeypatch.setattr(references, "MOST_PIXELS", 63)
+    monkeypatch.setattr(documents, "MOST_PIXELS", 63)
     query = Query(text="red", image=Image.new("RGB", (8, 8), (3, 0, 0)))
     assert ids(Retriever(shop, "sum").search(query)) == COPIES | OTHERS
 
 
 def test_a_large_image_that_came_from_a_file_is_known_by_its_file(shop, monkeypatch):
-    monkeypatch.setattr(references, "MOST_PIXELS", 63)
+    monkeypatch.setattr(documents, "MOST_PIXELS", 63)
     query = Query(text="red", image=reference_of(shop, "pil"))
     assert ids(Retriever(shop, "sum").search(query)) == OTHERS
 

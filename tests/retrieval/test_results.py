@@ -31,6 +31,7 @@ def test_the_json_is_as_promised():
         "method": "sum",
         "model": "fake:64",
         "generation": 3,
+        "artifacts": {},
         "pseudo_target": None,
         "took_ms": {"encode": 1.235},
         "notes": ["so"],
@@ -39,13 +40,19 @@ def test_the_json_is_as_promised():
 
 
 def test_a_pseudo_target_is_told():
-    told = replace(RESULTS, pseudo_target={"path": "p.png", "seed": 1, "cached": True}).to_json()
-    assert told["pseudo_target"] == {"path": "p.png", "seed": 1, "cached": True}
+    told = replace(RESULTS, artifacts={"pseudo_target": {"path": "p.png", "seed": 1, "cached": True}}).to_json()
+    assert told["artifacts"]["pseudo_target"] == told["pseudo_target"] == {"path": "p.png", "seed": 1, "cached": True}
 
 
 def test_a_written_sentence_is_told():
-    told = replace(RESULTS, written={"sentence": "a blue cat", "caption": "a cat", "cached": False}).to_json()
-    assert told["written"] == {"sentence": "a blue cat", "caption": "a cat", "cached": False}
+    told = replace(
+        RESULTS, artifacts={"caption": {"sentence": "a blue cat", "caption": "a cat", "cached": False}}
+    ).to_json()
+    assert (
+        told["artifacts"]["caption"]
+        == told["written"]
+        == {"sentence": "a blue cat", "caption": "a cat", "cached": False}
+    )
 
 
 def test_results_are_their_hits():

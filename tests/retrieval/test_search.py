@@ -13,8 +13,8 @@ from indexer.errors import CallError, FilterError, QueryError, SnapshotGoneError
 from indexer.types import Item, Modality
 from retrieval import Method, Query, Retriever, Weights, ranking
 from retrieval.methods import load_weights
+from retrieval.retriever import STAGES
 from retrieval.scoring import order
-from retrieval.stages import STAGES
 
 PLENTY = 100
 OTHERS = (Method.INVERSION, Method.CIG, Method.CAPTION, Method.JOINT)
@@ -235,7 +235,7 @@ def test_a_missing_file_and_a_bad_filter_are_told_before_the_model_is_loaded(tmp
     with Collection.open(tmp_path / "c", FakeEmbedder(8)) as made:
         made.add([Document("a", text="a cat")])
     with Unloaded.open(tmp_path / "c") as shop:
-        with pytest.raises(QueryError, match=r"none\.png does not exist\. Give another picture"):
+        with pytest.raises(QueryError, match=r"none\.png does not exist\. Give another image"):
             Retriever(shop).search(Query(text="cat", image=tmp_path / "none.png"))
         with pytest.raises(FilterError, match=r"\$near"):
             Retriever(shop).search(Query(text="cat"), where={"price": {"$near": 5}})

@@ -15,8 +15,8 @@ from PIL import Image
 from indexer.corpus.images import image_digest
 from indexer.errors import CallError, ItemError, ModelError, QueryError, WritingError
 from indexer.types import Item
-from retrieval import Query, Retriever, Scribe
-from retrieval.providers.caption_rewrite import BATCH, Wanted
+from retrieval import CaptionRewriter, Query, Retriever
+from retrieval.providers.caption_rewrite import BATCH, RewriteRequest
 from retrieval.providers.language import Change, load_captioner, load_rewriter
 from retrieval.providers.language.plain import JoinRewriter, TableCaptioner
 from retrieval.scoring import unit
@@ -71,20 +71,20 @@ def rewriter():
 
 
 @pytest.fixture
-def scribe(captioner, rewriter, tmp_path):
-    """Make a scribe; by default, of the test's own models and cache."""
+def captions(captioner, rewriter, tmp_path):
+    """Make a captions; by default, of the test's own models and cache."""
 
     def make(**options):
         given = {"captioner": captioner, "rewriter": rewriter, "cache": tmp_path / "sentences"}
-        return Scribe(**(given | options))
+        return CaptionRewriter(**(given | options))
 
     return make
 
 
 @pytest.fixture
-def retriever(collection, scribe):
+def retriever(collection, captions):
     def make(weights=None, **options):
-        return Retriever(collection, "caption", weights, scribe=scribe(**options))
+        return Retriever(collection, "caption", weights, captions=captions(**options))
 
     return make
 
@@ -141,31 +141,31 @@ def test_a_caption_that_is_given_needs_no_captioner(retriever, cat):
     }  # fmt: skip
 
 
-def test_a_stored_reference_gives_its_picture(collection, scribe, cat):
+def test_a_stored_reference_gives_its_picture(collection, captions, cat):
     stored = replace(collection.pinned._documents[0], image=cat, image_sha256=image_digest(cat))
     collection.pinned._documents[0] = stored
-    retriever = Retriever(collection, "caption", scribe=scribe())
+    retriever = Retriever(collection, "caption", captions=captions())
     results = retriever.search(Query(text="red", like="cat"), k=10)
     assert results.written["sentence"] == "cat red"
     assert ids(results)[0] == "red-cat"
     assert "cat" not in ids(results)
-    with pytest.raises(QueryError, match=r"document 'dog' has no picture .* `caption`, or give a picture with `image`"):
+    with pytest.raises(QueryError, match=r"document 'dog' has no image .* `caption`, or give an image with `image`"):
         retriever.search(Query(text="red", like="dog"))
     assert ids(retriever.search(Query(text="red", like="dog", caption="cat"), k=1)) == ["red-cat"]
     with pytest.raises(CallError, match="nobody"):
         retriever.search(Query(text="red", like="nobody"))
 
 
-def test_a_stored_picture_that_moved_is_told(collection, scribe, tmp_path):
+def test_a_stored_picture_that_moved_is_told(collection, captions, tmp_path):
     collection.pinned._documents[0] = replace(collection.pinned._documents[0], image=tmp_path / "gone.png")
     with pytest.raises(QueryError, match=r"The query's image cannot be used: .*gone\.png"):
-        Retriever(collection, "caption", scribe=scribe()).search(Query(text="red", like="cat"))
+        Retriever(collection, "caption", captions=captions()).search(Query(text="red", like="cat"))
 
 
-def test_a_stored_picture_that_is_another_one_now_is_not_sent_anywhere(collection, scribe, captioner, cat):
+def test_a_stored_picture_that_is_another_one_now_is_not_sent_anywhere(collection, captions, captioner, cat):
     collection.pinned._documents[0] = replace(collection.pinned._documents[0], image=cat, image_sha256="0" * 64)
     with pytest.raises(QueryError, match=r"document 'cat', .*is no longer the one that was indexed.*`caption`"):
-        Retriever(collection, "caption", scribe=scribe()).search(Query(text="red", like="cat"))
+        Retriever(collection, "caption", captions=captions()).search(Query(text="red", like="cat"))
     assert captioner.asked == ()
 
 
@@ -179,10 +179,10 @@ def test_what_was_written_is_kept(retriever, captioner, rewriter, cat):
     assert (captioner.asked, len(rewriter.asked)) == ((1, 1), 2)
 
 
-def test_a_key_is_everything_that_an_answer_depends_on(scribe, captioner, rewriter, cat, tmp_path):
+def test_a_key_is_everything_that_an_answer_depends_on(captions, captioner, rewriter, cat, tmp_path):
     def asked(text="red", caption=None, **options):
         before = len(rewriter.asked)
-        scribe(**options).write([Wanted(text, None if caption else cat, caption)])
+        captions(**options).rewrite([RewriteRequest(text, None if caption else cat, caption)])
         return len(rewriter.asked) > before
 
     assert asked()
@@ -199,13 +199,13 @@ def test_a_key_is_everything_that_an_answer_depends_on(scribe, captioner, rewrit
     assert not asked()
     assert captioner.asked == (1, 1, 1)
     other = CountingCaptioner({"cat.png": "dog"})
-    scribe(captioner=other).write([Wanted("red", cat)])
+    captions(captioner=other).rewrite([RewriteRequest("red", cat)])
     assert other.asked == (1,)
 
 
-def test_a_question_asked_twice_is_written_once_and_batches_are_bounded(scribe, captioner, rewriter, cat):
-    wanted = [Wanted(f"text {number}", cat) for number in range(BATCH + 3)] * 2
-    sentences = scribe().write(wanted)
+def test_a_question_asked_twice_is_written_once_and_batches_are_bounded(captions, captioner, rewriter, cat):
+    wanted = [RewriteRequest(f"text {number}", cat) for number in range(BATCH + 3)] * 2
+    sentences = captions().rewrite(wanted)
     assert [each.text for each in sentences] == [f"cat {each.text}" for each in wanted]
     assert captioner.asked == (1,)
     assert [len(each) for each in rewriter.asked] == [BATCH, 3]
@@ -275,21 +275,21 @@ def test_a_cache_that_cannot_be_written_costs_the_memory_alone(retriever, cat, t
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"answer": 3}', b'{"answer": "ca', b"\xff"])
-def test_a_damaged_entry_is_written_again(scribe, rewriter, tmp_path, content):
-    wanted = [Wanted("red", caption="cat")]
-    scribe().write(wanted)
+def test_a_damaged_entry_is_written_again(captions, rewriter, tmp_path, content):
+    wanted = [RewriteRequest("red", caption="cat")]
+    captions().rewrite(wanted)
     [entry] = (tmp_path / "sentences").rglob("*.json")
     entry.write_bytes(content)
-    assert scribe().write(wanted)[0].text == "cat red"
+    assert captions().rewrite(wanted)[0].text == "cat red"
     assert len(rewriter.asked) == 2
-    assert scribe().write(wanted)[0].about["cached"] is True
+    assert captions().rewrite(wanted)[0].artifact["cached"] is True
 
 
-def test_threads_share_a_scribe(scribe, cat):
-    one = scribe()
+def test_threads_share_a_scribe(captions, cat):
+    one = captions()
     with ThreadPoolExecutor(8) as pool:
         texts = [f"text {number % 5}" for number in range(40)]
-        written = list(pool.map(lambda text: one.write([Wanted(text, cat)])[0].text, texts))
+        written = list(pool.map(lambda text: one.rewrite([RewriteRequest(text, cat)])[0].text, texts))
     assert written == [f"cat {text}" for text in texts]
 
 
@@ -298,7 +298,7 @@ def test_a_sweep_that_was_killed_goes_on_where_it_was(tmp_path, rewriter):
     code = f"""
 import os
 from pathlib import Path
-from retrieval.providers.caption_rewrite import Scribe, Wanted
+from retrieval.providers.caption_rewrite import CaptionRewriter, RewriteRequest
 class Rewriter:
     name, batches = "dying", 0
     def identity(self): return {{"rewriter": "one"}}
@@ -306,10 +306,12 @@ class Rewriter:
         self.batches += 1
         if self.batches == 2: os._exit(9)
         return [f"{{each.caption}} {{each.text}}" for each in changes]
-Scribe(None, Rewriter(), cache=Path({str(tmp_path)!r})).write([Wanted(str(n), caption="cat") for n in range({2 * BATCH})])
+CaptionRewriter(None, Rewriter(), cache=Path({str(tmp_path)!r})).rewrite([RewriteRequest(str(n), caption="cat") for n in range({2 * BATCH})])
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
-    again = Scribe(None, rewriter, cache=tmp_path).write([Wanted(str(n), caption="cat") for n in range(2 * BATCH)])
+    again = CaptionRewriter(None, rewriter, cache=tmp_path).rewrite(
+        [RewriteRequest(str(n), caption="cat") for n in range(2 * BATCH)]
+    )
     assert sum(map(len, rewriter.asked)) == BATCH
     assert [each.text for each in again] == [f"cat {n}" for n in range(2 * BATCH)]
 

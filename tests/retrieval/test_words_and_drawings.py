@@ -22,10 +22,10 @@ from indexer.snapshot import Mean
 from indexer.types import Item, Modality, Role
 from retrieval import Query, Retriever, Weights
 from retrieval.methods import Merge, load_weights
-from retrieval.providers.generation import DrawOptions
-from retrieval.providers.pseudo_target import Studio
+from retrieval.providers.generation import GenerateOptions
+from retrieval.providers.pseudo_target import PseudoTargetProvider
+from retrieval.retriever import STAGES
 from retrieval.scoring import unit
-from retrieval.stages import STAGES
 
 METHODS = [("inversion", Merge.EMBED), *(("cig", merge) for merge in Merge)]
 MERGES = list(Merge)
@@ -55,22 +55,22 @@ def generator(model):
 
 
 @pytest.fixture
-def studio(generator, tmp_path):
-    """Make a studio; by default, of the test's generator and cache."""
+def pseudo_targets(generator, tmp_path):
+    """Make a pseudo_targets; by default, of the test's generator and cache."""
 
     def make(**options):
         given = {"inversion": tiny_inversion(), "generator": generator, "cache": tmp_path / "drawings"}
-        return Studio(**(given | options))
+        return PseudoTargetProvider(**(given | options))
 
     return make
 
 
 @pytest.fixture
-def retriever(source, studio):
-    """Make a retriever; what a studio takes goes to its studio."""
+def retriever(source, pseudo_targets):
+    """Make a retriever; what a pseudo_targets takes goes to its pseudo_targets."""
 
     def make(method="cig", merge=Merge.EMBED, weights=None, gate=None, **options):
-        return Retriever(source, method, weights, merge=merge, studio=studio(**options), gate=gate)
+        return Retriever(source, method, weights, merge=merge, pseudo_targets=pseudo_targets(**options), gate=gate)
 
     return make
 
@@ -86,7 +86,7 @@ def vector(model, picture):
 
 def read(model, inversion, text, picture_vector):
     words = inversion.words(np.asarray(picture_vector, np.float32)[None])
-    return model.encode_worded(inversion.config.template, [text], words)[0]
+    return model.encode_pseudo_words(inversion.config.template, [text], words)[0]
 
 
 def drawn(results):
@@ -153,7 +153,8 @@ def test_one_part_alone_is_searched_without_word_or_drawing(retriever, generator
     one = retriever(method, merge)
     results = one.search(Query(**part))
     missing, name = ("image", "text") if "text" in part else ("text", "image")
-    assert results.notes == (f"The query has no {missing}, so the method {method} searches by the {name} alone.",)
+    full = f"cig-{merge}" if method == "cig" else method
+    assert results.notes == (f"The query has no {missing}, so the method {full} searches by the {name} alone.",)
     assert len(list(one.stream(Query(**part)))) == 1
     assert generator.calls == []
 
@@ -176,7 +177,7 @@ def test_embed_adds_the_drawing_less_the_mean_of_pictures(retriever, query, mode
 def test_reinvert_reads_the_sentence_with_the_drawings_word(retriever, query, model, source, normalized):
     """An inversion of raw features reads the drawings themselves."""
     inversion = tiny_inversion(normalized=normalized)
-    options = DrawOptions(images=2)
+    options = GenerateOptions(images=2)
     results = retriever(merge="reinvert", inversion=inversion, options=options).search(query, k=8)
     weights = load_weights("fake:24", "cig-reinvert").weights
 
@@ -210,10 +211,10 @@ def test_product_multiplies_the_similarities(retriever, query, model, source):
 
 @pytest.mark.parametrize("merge", MERGES)
 def test_the_answer_says_what_was_drawn_and_whether_it_was_kept(retriever, query, merge):
-    once = retriever(merge=merge, options=DrawOptions(seed=4)).search(query)
+    once = retriever(merge=merge, options=GenerateOptions(seed=4)).search(query)
     assert once.pseudo_target.items() >= {"seed": 4, "cached": False}.items()
     assert opened(once.pseudo_target["path"]).size == (16, 16)
-    again = retriever(merge=merge, options=DrawOptions(seed=4)).search(query)
+    again = retriever(merge=merge, options=GenerateOptions(seed=4)).search(query)
     assert again.pseudo_target == once.pseudo_target | {"cached": True}
     same(once, again)
     assert once.notes == again.notes == ()
@@ -286,7 +287,7 @@ def test_a_deadline_is_kept_and_the_late_drawing_with_it(retriever, query, gener
     assert results.notes == ("No pseudo-target within 0 ms; it is finished in the background and kept.",)
     assert (results.pseudo_target, generator.calls) == (None, [])
     generator.held.set()
-    late._studio._pool.submit(lambda: None).result()  # one after the other: the late drawing is done by then
+    late._pseudo_targets._pool.submit(lambda: None).result()  # one after the other: the late drawing is done by then
     assert generator.calls == [["at night"]]
     assert retriever().search(query).pseudo_target["cached"] is True
     assert generator.calls == [["at night"]]
@@ -298,9 +299,9 @@ def test_in_time_a_deadline_changes_nothing(retriever, query):
 
 
 @pytest.mark.parametrize("deadline", [-1, float("nan")])
-def test_a_deadline_is_not_negative(studio, deadline):
+def test_a_deadline_is_not_negative(pseudo_targets, deadline):
     with pytest.raises(CallError, match="must not be negative|must be a number"):
-        studio(deadline_ms=deadline)
+        pseudo_targets(deadline_ms=deadline)
 
 
 @pytest.mark.parametrize("merge", MERGES)
@@ -333,7 +334,7 @@ def test_a_gate_draws_only_where_the_ranking_is_in_doubt(retriever, references, 
     order = np.argsort(margins)
     gate = (margins[order[1]] + margins[order[2]]) / 2
     results = retriever(gate=gate).search_batch(queries, k=2)
-    clear = ("The ranking is clear without a pseudo-target, so none was drawn.",)
+    clear = ("The ranking is clear without a pseudo-target, so none was generated.",)
     for place, (each, without) in enumerate(zip(results, plain, strict=True)):
         if place in order[:2]:
             assert each.notes == ()
@@ -358,7 +359,7 @@ def test_a_reference_left_out_is_no_rival_at_the_gate(retriever, generator, sour
 
 
 def test_the_vectors_of_several_pictures_are_averaged(retriever, query, model, tmp_path):
-    one = retriever(options=DrawOptions(images=3))
+    one = retriever(options=GenerateOptions(images=3))
     [encoded] = one.encode([query])
     pictures = [opened(file) for file in (tmp_path / "drawings").rglob("*.png")]
     assert len(pictures) == 3
@@ -398,10 +399,15 @@ def test_a_drawing_is_known_by_what_was_asked(retriever, query, generator, refer
     assert not hit(Query(text="at night", like="d1"))
     assert hit(Query(text="at night", like="d1"))
     assert not hit(Query(text="at night", like="d2"))
-    for options in (DrawOptions(seed=1), DrawOptions(steps=9), DrawOptions(images=2), DrawOptions(negative="x")):
+    for options in (
+        GenerateOptions(seed=1),
+        GenerateOptions(steps=9),
+        GenerateOptions(images=2),
+        GenerateOptions(negative="x"),
+    ):
         assert not hit(query, retriever(options=options))
         assert hit(query, retriever(options=options))
-    assert hit(query, retriever(options=DrawOptions(steps=1)))  # told or by default is one
+    assert hit(query, retriever(options=GenerateOptions(steps=1)))  # told or by default is one
     generator.version = "two"
     assert not hit(query)
 
@@ -456,9 +462,9 @@ def test_a_batch_is_its_queries_one_by_one_and_rank_agrees(retriever, references
 
 def test_a_batch_reads_all_its_sentences_at_once(retriever, references, model, monkeypatch):
     calls = []
-    real = model.encode_worded
+    real = model.encode_pseudo_words
     monkeypatch.setattr(
-        model, "encode_worded", lambda t, texts, words: calls.append(list(texts)) or real(t, texts, words)
+        model, "encode_pseudo_words", lambda t, texts, words: calls.append(list(texts)) or real(t, texts, words)
     )
     queries = [Query(text=text, image=references[8]) for text in ("one", "two", "one")]
     retriever(merge="reinvert").search_batch(queries)
@@ -497,7 +503,9 @@ def test_what_does_not_fit_the_model_is_refused_with_the_numbers(retriever, quer
     with pytest.raises(ModelError, match="no inversion at /nowhere"):
         retriever("inversion", inversion="/nowhere").search(query)
     source.model = load_embedder(f"fake:{DIM}")
-    with pytest.raises(CallError, match="fake:24 has no text tower that reads words. Use a model of the CLIP family"):
+    with pytest.raises(
+        CallError, match="fake:24 has no text encoder that reads pseudo-words. Use a model of the CLIP family"
+    ):
         retriever("inversion").search(query)
 
 
@@ -571,7 +579,7 @@ def test_other_wordings_are_averaged_in_every_branch(retriever, references, mode
 
 
 def drawn_of(encoded):
-    return [opened(file) for file in encoded.pseudo_target["paths"]]
+    return [opened(file) for file in encoded.artifacts["pseudo_target"]["paths"]]
 
 
 def test_what_is_drawn_is_drawn_from_the_text_alone(retriever, references, generator):
@@ -596,17 +604,17 @@ def test_a_batch_with_wordings_is_its_queries_one_by_one(retriever, references):
                 np.testing.assert_allclose(row, alone.vectors[name], atol=1e-5)
 
 
-def test_another_template_is_read_in_place_of_the_inversions_own(retriever, query, model, studio):
+def test_another_template_is_read_in_place_of_the_inversions_own(retriever, query, model, pseudo_targets):
     template = "a thing, {word}, which {text}"
     [encoded] = retriever("inversion", template=template).encode([query])
     words = tiny_inversion().words(vector(model, query.image)[None])
     np.testing.assert_allclose(
-        encoded.vectors["inversion"], model.encode_worded(template, ["at night"], words)[0], atol=1e-5
+        encoded.vectors["inversion"], model.encode_pseudo_words(template, ["at night"], words)[0], atol=1e-5
     )
-    assert studio(template=template).template(model) == template
-    assert studio().template(model) == tiny_inversion().config.template
+    assert pseudo_targets(template=template).template(model) == template
+    assert pseudo_targets().template(model) == tiny_inversion().config.template
     with pytest.raises(CallError, match="0 times"):
-        studio(template="no place for it")
+        pseudo_targets(template="no place for it")
 
 
 def test_an_inversion_of_raw_features_reads_a_stored_documents_picture(

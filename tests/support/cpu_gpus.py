@@ -1,7 +1,7 @@
-"""Cards without graphics: a copy on the CPU that behaves as FAISS's GPU indexes do where that differs from the CPU's.
+"""GPUs that are none: a copy on the CPU that behaves as FAISS's GPU indexes do where that differs from the CPU's.
 
 It ignores selectors, refuses k and nprobe above 2,048, rounds queries to fp16 where rows are, holds no more than it has
-room for, and breaks where two threads search one card at once. All else is FAISS's own code for the CPU.
+room for, and breaks where two threads search one GPU at once. All else is FAISS's own code for the CPU.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 ROOM = 1 << 40
 
 
-class CpuCard:
+class CpuGpu:
     def __init__(self, number=0, room=ROOM):
-        self.name, self.room = f"card:{number}", room
+        self.name, self.room = f"gpu:{number}", room
         self.copies, self.searches, self.broken = 0, [], False
         self.busy = threading.Lock()
 
@@ -29,12 +29,12 @@ class CpuCard:
             raise RuntimeError("Error: alloc fail type FlatData\nand a second line")
         assert index.ntotal
         self.copies += 1
-        return OnACard(self, faiss.clone_index(index))
+        return OnAGpu(self, faiss.clone_index(index))
 
 
-class OnACard:
-    def __init__(self, card, index):
-        self.card, self.index = card, index
+class OnAGpu:
+    def __init__(self, gpu, index):
+        self.gpu, self.index = gpu, index
 
     def search(self, queries, k, params=None):
         assert k <= 2_048
@@ -43,11 +43,11 @@ class OnACard:
             params.sel = None
         if isinstance(self.index, faiss.IndexScalarQuantizer):
             queries = queries.astype(np.float16).astype(np.float32)
-        assert self.card.busy.acquire(blocking=False), "two threads on one card"
+        assert self.gpu.busy.acquire(blocking=False), "two threads on one GPU"
         try:
-            if self.card.broken:
+            if self.gpu.broken:
                 raise RuntimeError("CUDA error 2 out of memory")
-            self.card.searches.append(len(queries))
+            self.gpu.searches.append(len(queries))
             return self.index.search(queries, k, params=params)
         finally:
-            self.card.busy.release()
+            self.gpu.busy.release()

@@ -18,8 +18,7 @@ from indexer import Collection, Document, IndexKind, IndexSettings, index_corpus
 from indexer.errors import LockedError, SnapshotGoneError, StoreError
 from indexer.files import atomic as files
 from indexer.ingest.prepare import embed
-from indexer.types import Centre
-from indexer.vectors.centered import centred
+from indexer.types import Center
 
 DIED = 42
 """Exit code of a process that died where it was told to."""
@@ -212,7 +211,7 @@ def look(shop):
     """Read a snapshot in several ways: what is wrong with it, or None; and its version, or None if it is gone."""
     try:
         plain = shop.snapshot()
-        for snapshot in (plain, centred(plain, Centre.ON)):
+        for snapshot in (plain, plain.centered(Center.ON)):
             found = snapshot.search(np.eye(1, 16, dtype=np.float32), 9)
             documents = snapshot.documents(found.ids[found.ids >= 0])
             versions = {each.fields["v"] for each in documents}

@@ -8,35 +8,37 @@ import tiny_models
 from PIL import Image
 
 from indexer import Collection, index_corpus
-from retrieval.providers.generation.protocol import Drawing, DrawOptions
+from retrieval.providers.generation.protocol import GenerateOptions, PseudoTarget
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220), "grey": (90, 90, 90)}
 
 
 class Painter:
-    """A generator: picture n of a sketch is a square whose red is the seed's and whose green is n's.
+    """A generator: picture n of a request is a square whose red is the seed's and whose green is n's.
 
     `calls` holds for each call of `draw` the texts and the options; with `broken`, nothing can be drawn.
     """
 
     name = "painter"
-    defaults = DrawOptions(steps=2, guidance=1.5, size=16)
+    defaults = GenerateOptions(steps=2, guidance=1.5, size=16)
 
     def __init__(self, model: str, broken: Exception | None = None) -> None:
         self.feature_models = [(model, True)]
         self.broken = broken
-        self.calls: list[tuple[list[str], DrawOptions]] = []
+        self.calls: list[tuple[list[str], GenerateOptions]] = []
 
     def identity(self, options):
         return {"generator": "painter", "seed": options.seed, "steps": options.steps, "images": options.images}
 
-    def draw(self, sketches, options):
-        self.calls.append(([sketch.text for sketch in sketches], options))
+    def generate(self, requests, options):
+        self.calls.append(([request.text for request in requests], options))
         if self.broken is not None:
             raise self.broken
         return [
-            Drawing(tuple(Image.new("RGB", (16, 16), (20 + options.seed, 20 + n, 200)) for n in range(options.images)))
-            for _ in sketches
+            PseudoTarget(
+                tuple(Image.new("RGB", (16, 16), (20 + options.seed, 20 + n, 200)) for n in range(options.images))
+            )
+            for _ in requests
         ]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from indexer.errors import CallError, SnapshotGoneError
 from indexer.snapshot import Space, StoredDocument
-from indexer.types import Metric, Modality, Parts
+from indexer.types import Center, Metric, Modality, Parts
 from indexer.vectors.protocol import Neighbours
 
 
@@ -16,7 +16,8 @@ class FakeSnapshot:
     """Rows in order of their vector ids, which start at 100 so that they are never positions."""
 
     FIRST = 100
-    remarks = ()
+    notes = ()
+    center = Center.OFF
 
     def __init__(self, documents, vectors, means=None):
         self._documents, self._vectors = documents, vectors
@@ -47,6 +48,9 @@ class FakeSnapshot:
             ],
             bool,
         )
+
+    def centered(self, center):
+        return self
 
     def require_filter(self, where):
         pass

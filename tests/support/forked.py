@@ -81,16 +81,16 @@ def codes(folder: Path, shared):
     return [int(each) for each in shared.search(query[None], 5).ids[0]]
 
 
-def drawing(folder: Path, studio):
-    """The child draws with its parent's studio."""
+def drawing(folder: Path, pseudo_targets):
+    """The child draws with its parent's pseudo_targets."""
     from indexer import load_embedder
     from indexer.types import Item
     from retrieval.providers.pseudo_target import Reference
 
     embedder = load_embedder("bundled:emoji-clip", device="cpu")
     vector = embedder.encode_query([Item(text="a heart")])[0]
-    [target] = studio.draw(embedder, [f"in blue {os.getpid()}"], [Reference((), vector)])
-    return target.drawn is not None
+    [target] = pseudo_targets.generate(embedder, [f"in blue {os.getpid()}"], [Reference((), vector)])
+    return target.reference is not None
 
 
 def share(what: str, folder: Path):
@@ -107,17 +107,17 @@ def share(what: str, folder: Path):
             lines = [json.dumps({"id": f"{n}", "text": f"a heart number {n}"}) for n in range(150)]
             (folder / "texts.jsonl").write_text("\n".join(lines))
         case "codes":
-            from indexer.vectors.quantized import CodedIndex
+            from indexer.vectors.quantized import QuantizedIndex
 
             rng = np.random.default_rng(0)
             vectors = rng.standard_normal((30_000, DIM)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             parts = [(vectors, np.arange(len(vectors), dtype=np.int64))]
-            return CodedIndex.build(parts)
+            return QuantizedIndex.build(parts)
         case "drawing":
-            from retrieval.providers.pseudo_target import Studio
+            from retrieval.providers.pseudo_target import PseudoTargetProvider
 
-            return Studio(cache=folder / "drawn", device="cpu")
+            return PseudoTargetProvider(cache=folder / "drawn", device="cpu")
     return None
 
 

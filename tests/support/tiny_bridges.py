@@ -68,7 +68,7 @@ def tiny_bridge(folder: Path, kind: str, text: Path, tower: Path) -> Path:
     """A bridge that was not trained, between a tower and a text model."""
     embedder = load_embedder(f"open_clip:{tower}")
     reader = TextModel.load(str(text), torch.float32, "cpu")
-    places = embedder.picture_tokens([embedder.preparer()(Item(image=tiny_models.pictures(1)[0]))]).shape[1:]
+    places = embedder.patch_features([embedder.preparer()(Item(image=tiny_models.pictures(1)[0]))]).shape[1:]
     torch.manual_seed(0)
     config = ConnectorConfig(
         Connector(kind),

@@ -63,7 +63,7 @@ def test_a_sentence_with_a_pictures_word_finds_the_picture_that_is_meant(run: Pa
     asked = [("red-square", "circle"), ("blue-circle", "red"), ("green-square", "blue"), ("red-circle", "square")]
     wanted = ["red-circle", "red-circle", "blue-square", "red-square"]
     words = inversion.words(pictures[[number[reference] for reference, _ in asked]])
-    said = embedder.encode_worded("{word}, {text}", [text for _, text in asked], words)
+    said = embedder.encode_pseudo_words("{word}, {text}", [text for _, text in asked], words)
     found = [records[row].id for row in (said @ pictures.T).argmax(1)]
     assert sum(one == other for one, other in zip(found, wanted, strict=True)) >= 3
 

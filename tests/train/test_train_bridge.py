@@ -131,7 +131,7 @@ def test_features_and_texts_are_computed_once(
     features = np.load(trained / kept[0])
     assert features.shape[:2] == (3, 8)
     assert np.abs(features[0] - features[1]).mean() > 1e-3, "views are changed pictures"
-    monkeypatch.setattr("indexer.embed.clip.embedder.ClipEmbedder.picture_tokens", None)
+    monkeypatch.setattr("indexer.embed.clip.embedder.ClipEmbedder.patch_features", None)
     monkeypatch.setattr("indexer.embed.bridge.text_model.TextModel.read", None)
     _Trainer(corpus(), recipe, RunFolder(trained))
 
@@ -234,7 +234,7 @@ class WideTower:
     def preparer(self):
         return lambda item: Prepared(Modality.IMAGE, {"image": np.asarray(item.image)})
 
-    def picture_tokens(self, prepared, layer=-1):
+    def patch_features(self, prepared, layer=-1):
         return np.ones((len(prepared), 64, 256), np.float32)
 
     def table(self):

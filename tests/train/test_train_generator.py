@@ -17,7 +17,7 @@ from tiny_models import DIM, WIDTH, native_clip, published_phi, tiny_clip, tiny_
 from typer.testing import CliRunner
 
 from indexer.embed import load_embedder
-from indexer.embed.textual_inversion import WordReader, load_inversion
+from indexer.embed.textual_inversion import PseudoWordReader, load_inversion
 from indexer.errors import CallError
 from pipelines.cli.app import app
 from pipelines.train import autoencoder, generator
@@ -26,7 +26,7 @@ from pipelines.train.captions import square
 from pipelines.train.generator import train_generator
 from pipelines.train.generator_model import GeneratorRecipe, build_unet, text_encoder_of
 from pipelines.train.run import RunFolder
-from retrieval.providers.generation import DrawOptions, Sketch
+from retrieval.providers.generation import GenerateOptions, PseudoTargetRequest
 from retrieval.providers.generation.diffusion import PseudoTargetGenerator
 
 # The schedulers of diffusers hand tensors to NumPy in a way that is going out of use.
@@ -95,7 +95,7 @@ def test_the_text_encoder_has_the_hidden_states_of_the_tower(activation: str, tm
     embedder = load_embedder(f"open_clip:{folder}")
     encoder, tokenizer = text_encoder_of(embedder, 12)
     assert encoder.config.hidden_act == activation
-    reader = WordReader(encoder.get_input_embeddings(), tokenizer, 12)
+    reader = PseudoWordReader(encoder.get_input_embeddings(), tokenizer, 12)
     tokens, _ = reader.tokenise("{text}", TEXTS)
     theirs = []
     handle = embedder.model.text.ln_final.register_forward_hook(lambda *each: theirs.append(each[2]))
@@ -219,15 +219,15 @@ def test_diffusers_own_pipeline_loads_the_folder_and_draws(trained: Path) -> Non
 def test_our_generator_loads_the_folder_and_draws_as_the_trainer_did(trained: Path, recipe: GeneratorRecipe) -> None:
     loaded = PseudoTargetGenerator.load(trained / "model")
     assert loaded.feature_models == [(recipe.model, True)]
-    assert loaded.defaults == DrawOptions(steps=2, guidance=1.0, size=16)
+    assert loaded.defaults == GenerateOptions(steps=2, guidance=1.0, size=16)
     embedder = load_embedder(recipe.model)
     features = generator._features(embedder, pixels()).numpy()
-    [drawing] = loaded.draw([Sketch("blue", (features[0],))], DrawOptions())
+    [drawing] = loaded.generate([PseudoTargetRequest("blue", (features[0],))], GenerateOptions())
     data = generator.CaptionedImages(corpus(), 16, generator.Templates({"{text}": 1.0}), "split", "maker")
     rows = (data.rows("train"), data.rows("validation"))
     trainer = generator._Trainer(data, *rows, recipe, embedder, trained / "autoencoder" / "model")
     trainer.load_state(torch.load(trained / "checkpoint.pt", weights_only=True))
-    [expected] = trainer._generator.draw([Sketch("blue", (features[0],))], DrawOptions())
+    [expected] = trainer._generator.generate([PseudoTargetRequest("blue", (features[0],))], GenerateOptions())
     np.testing.assert_allclose(
         np.asarray(drawing.images[0]).astype(int), np.asarray(expected.images[0]).astype(int), atol=3
     )
@@ -244,7 +244,7 @@ def test_drawing_follows_the_flow_that_training_asks_for(trained: Path, monkeypa
 
     monkeypatch.setattr(pipeline.unet, "forward", knows)
     feature = np.ones(DIM, np.float32) / DIM**0.5
-    [drawing] = loaded.draw([Sketch("blue", (feature,))], DrawOptions(steps=8))
+    [drawing] = loaded.generate([PseudoTargetRequest("blue", (feature,))], GenerateOptions(steps=8))
     decoded = pipeline.vae.decode(clean / pipeline.vae.config.scaling_factor).sample.detach()
     expected = (decoded[0].permute(1, 2, 0) / 2 + 0.5).clamp(0, 1).numpy() * 255
     np.testing.assert_allclose(np.asarray(drawing.images[0]), expected, atol=2)
@@ -274,7 +274,7 @@ def test_an_inversion_of_another_model_is_refused_with_the_numbers(recipe: Gener
     tiny_inversion(feature=8).save(tmp_path / "inversion")
     with pytest.raises(CallError, match=f"turns 8 numbers into words of {WIDTH}; .* has features of {DIM} and words"):
         train_generator(corpus(), replace(recipe, inversion=str(tmp_path / "inversion"), steps=1), tmp_path / "run")
-    with pytest.raises(CallError, match="fake:8 has no text tower that reads words"):
+    with pytest.raises(CallError, match="fake:8 has no text encoder that reads pseudo-words"):
         train_generator(corpus(), replace(recipe, model="fake:8"), tmp_path / "fake")
 
 

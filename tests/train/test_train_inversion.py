@@ -147,7 +147,7 @@ def test_without_a_split_all_is_trained_on(recipe: InversionRecipe, tmp_path: Pa
 def test_what_cannot_be_trained_is_refused(recipe: InversionRecipe, tmp_path: Path, trained: dict[str, Path]) -> None:
     with pytest.raises(UnknownNameError, match="'magic' is not known.*pic2word, searle, lincir, difference"):
         train_inversion(corpus(), replace(recipe, method="magic"), tmp_path / "a")
-    with pytest.raises(CallError, match="fake:8 has no text tower that reads words"):
+    with pytest.raises(CallError, match="fake:8 has no text encoder that reads pseudo-words"):
         train_inversion(corpus(), replace(recipe, model="fake:8"), tmp_path / "b")
     silent = [Record(Document("silent", None, Image.new("RGB", (4, 4))), "")]
     with pytest.raises(CallError, match="no document with both"):

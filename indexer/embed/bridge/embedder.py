@@ -18,12 +18,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from indexer.embed.base import Dtype, Embedder, Fingerprint, Prepared
+from indexer.embed.base import Dtype, Embedder, Fingerprint, PatchEncoder, Prepared
 from indexer.embed.bridge.connector import ConnectorConfig, build_bridge
 from indexer.embed.bridge.text_model import Pooling, TextModel
 from indexer.embed.mllm.batches import by_tokens
@@ -44,26 +43,12 @@ TOKENS = 4096
 """Of a batch, padding included."""
 
 
-@runtime_checkable
-class PictureTower(Protocol):
-    """What a bridge asks of an embedder that it stands on."""
-
-    def fingerprint(self) -> Fingerprint:
-        """What its features depend on."""
-
-    def preparer(self) -> Callable[[Item], Prepared]:
-        """See `Embedder`."""
-
-    def picture_tokens(self, prepared: Sequence[Prepared], layer: int = -1) -> npt.NDArray[np.float32]:
-        """What it has at every place of its grid: (n, places, width) float32."""
-
-
 @dataclass(frozen=True)
 class BridgeSpec:
     """What stands in `bridge.json`.
 
     Attributes:
-        tower: The name of an embedder that is a `PictureTower`.
+        tower: The name of an embedder that is a `PatchEncoder`.
         tower_weights: sha256 of its weights.
         tower_preprocessing: How it prepares pictures.
         layer: Which of its layers is read; -1 is the last.
@@ -121,6 +106,13 @@ class BridgeSpec:
                 )
 
 
+def load(rest: str, *, name: str, dtype: Dtype, device: str) -> BridgeEmbedder:
+    """`bridge:FOLDER`; see `BridgeEmbedder.load`."""
+    from indexer.embed import load_embedder
+
+    return BridgeEmbedder.load(Path(rest), load_embedder, name=name, dtype=dtype, device=device)
+
+
 class BridgeEmbedder(Embedder):
     """A tower, a text model, and what joins them.
 
@@ -140,7 +132,7 @@ class BridgeEmbedder(Embedder):
 
     def __init__(
         self,
-        tower: PictureTower,
+        tower: PatchEncoder,
         text: TextModel,
         bridge: Any,
         spec: BridgeSpec,
@@ -241,7 +233,7 @@ class BridgeEmbedder(Embedder):
     def _words(self, seen: Sequence[Prepared]) -> Any:
         import torch
 
-        features = torch.from_numpy(self._tower.picture_tokens(seen, self.spec.layer))
+        features = torch.from_numpy(self._tower.patch_features(seen, self.spec.layer))
         parameter = next(self._bridge["connector"].parameters())
         return self._bridge["connector"](features.to(parameter.device, parameter.dtype))
 
@@ -307,13 +299,13 @@ def projected(bridge: Any, read: Any) -> Any:
     return bridge["project"](read) if "project" in bridge else read
 
 
-def require_tower(embedder: Any, name: str) -> PictureTower:
+def require_tower(embedder: Any, name: str) -> PatchEncoder:
     """The embedder, if it can carry a bridge.
 
     Raises:
         ModelError: It does not show what it sees at every place of a picture.
     """
-    if not isinstance(embedder, PictureTower):
+    if not isinstance(embedder, PatchEncoder):
         raise ModelError(
             f"{name} cannot carry a bridge: it shows no features of a picture's places.",
             "Name a model of the CLIP family, such as bundled:emoji-clip.",

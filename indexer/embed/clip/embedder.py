@@ -23,11 +23,12 @@ import numpy.typing as npt
 from indexer.embed.base import Dtype, Embedder, Fingerprint, Prepared
 from indexer.embed.clip.loading import load_folder, load_published
 from indexer.embed.clip.tokenizer import FolderTokenizer
+from indexer.embed.drafts import with_draft
 from indexer.embed.preprocess import TARGET_RATIO, ImagePreprocess
 from indexer.embed.several import image_arrays, mean_of_several
-from indexer.embed.textual_inversion import WordReader
+from indexer.embed.textual_inversion import PseudoWordReader
 from indexer.embed.weights import weights_digest
-from indexer.errors import CallError
+from indexer.errors import CallError, ModelError
 from indexer.forks import Lock, in_child
 from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors.unit import unit_rows
@@ -42,8 +43,32 @@ CHARACTERS_READ = 20_000
 """Of a text; every open_clip tokenizer has cut its tokens long before."""
 
 
+def load(rest: str, *, name: str, dtype: Dtype, device: str) -> Embedder:
+    """`open_clip:ARCHITECTURE/TAG` or `open_clip:FOLDER`, each with `?draft=N` or without.
+
+    Raises:
+        CallError: Another option stands behind the name, or the arithmetic does not suit the device.
+        UnknownNameError: open_clip has no such architecture or no such weights for it.
+        ModelError: The weights cannot be found, fetched or read.
+    """
+
+    def loaded(plain: str, name: str) -> ClipEmbedder:
+        if Path(plain).is_dir():
+            return ClipEmbedder.from_folder(Path(plain), name=name, dtype=dtype, device=device)
+        architecture, slash, tag = plain.rpartition("/")
+        if not slash or plain.startswith((".", "/", "~")):
+            raise ModelError(
+                f"{name!r} names neither a folder nor an architecture with its weights.",
+                "Write open_clip:FOLDER, or open_clip:ARCHITECTURE/TAG, such as "
+                "open_clip:ViT-B-32/laion2b_s34b_b79k. `underdrawing doctor --models` lists what open_clip knows.",
+            )
+        return ClipEmbedder.from_pretrained(architecture, tag, name=name, dtype=dtype, device=device)
+
+    return with_draft(rest, name, loaded)
+
+
 class ClipEmbedder(Embedder):
-    """Two towers, one space."""
+    """An image encoder and a text encoder of one space."""
 
     modalities = frozenset(Modality)
 
@@ -151,7 +176,7 @@ class ClipEmbedder(Embedder):
             features: torch.Tensor = self._model.encode_image(stacked.to(self.device, self._torch_dtype))
         return np.asarray(features.float().cpu().numpy())
 
-    def picture_tokens(self, prepared: Sequence[Prepared], layer: int = -1) -> npt.NDArray[np.float32]:
+    def patch_features(self, prepared: Sequence[Prepared], layer: int = -1) -> npt.NDArray[np.float32]:
         """What the picture tower has at every place of its grid, before pooling: (n, places, width) float32.
 
         Args:
@@ -179,7 +204,7 @@ class ClipEmbedder(Embedder):
         return np.asarray(grid.flatten(2).transpose(1, 2).float().cpu().numpy(), np.float32)
 
     @functools.cached_property
-    def reader(self) -> WordReader:
+    def pseudo_word_reader(self) -> PseudoWordReader:
         """The text tower, as one that reads words given as vectors.
 
         Raises:
@@ -192,21 +217,21 @@ class ClipEmbedder(Embedder):
                 f"The text tower of {self.name} is a {type(tower).__name__}; only open_clip's own reads words.",
                 "Use a model whose text tower is open_clip's.",
             )
-        return WordReader(embedding, self._tokenizer, int(tower.context_length))
+        return PseudoWordReader(embedding, self._tokenizer, int(tower.context_length))
 
-    def encode_worded(self, template: str, texts: Sequence[str], words: Vectors) -> Vectors:
+    def encode_pseudo_words(self, template: str, texts: Sequence[str], words: Vectors) -> Vectors:
         """Texts read with a word of their own each: (n, dim) float32, rows of unit length.
 
         Args:
-            template: With `{word}` and `{text}`; see `WordReader.tokenise`.
+            template: With `{word}` and `{text}`; see `PseudoWordReader.tokenise`.
             texts: n texts.
             words: (n, word_dim) float32.
         """
         import torch
 
         cut = [text[:CHARACTERS_READ].replace("\0", " ") for text in texts]
-        tokens, places = self.reader.tokenise(template, cut)
-        with torch.inference_mode(), self.reader.reading(places.to(self.device), torch.from_numpy(words)):
+        tokens, places = self.pseudo_word_reader.tokenise(template, cut)
+        with torch.inference_mode(), self.pseudo_word_reader.reading(places.to(self.device), torch.from_numpy(words)):
             return self._rows(self._model.encode_text(tokens.to(self.device)))
 
     def target_padded(self) -> ClipEmbedder:

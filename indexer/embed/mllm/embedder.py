@@ -301,3 +301,8 @@ def image_tokens(config: Any) -> ImageTokens:
 def pad_token(config: Any) -> int:
     """The id that fills a batch; any would do, as nothing attends to it."""
     return int(config.text_config.pad_token_id or 0)
+
+
+def load(rest: str, *, name: str, dtype: Dtype, device: str) -> MllmEmbedder:
+    """`mllm:HUB/ID[@REVISION][?OPTIONS]` or `mllm:FOLDER`; see `MllmEmbedder.load`."""
+    return MllmEmbedder.load(rest, name=name, dtype=dtype, device=device)

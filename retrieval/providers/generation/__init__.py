@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from retrieval.providers.generation.protocol import Drawing, DrawOptions, Generator, Sketch
+from retrieval.providers.generation.protocol import GenerateOptions, Generator, PseudoTarget, PseudoTargetRequest
 
-__all__ = ["DrawOptions", "Drawing", "Generator", "Sketch"]
+__all__ = ["GenerateOptions", "PseudoTarget", "Generator", "PseudoTargetRequest"]

@@ -64,7 +64,7 @@ class Entry:
     features: Mapping[str, Vector]
 
 
-class DrawingCache:
+class PseudoTargetCache:
     """One folder of drawings, shared by any number of processes."""
 
     def __init__(self, folder: Path) -> None:

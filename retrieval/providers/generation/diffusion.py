@@ -26,12 +26,12 @@ import numpy as np
 
 from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.loading import loading
-from indexer.embed.textual_inversion import Inversion, WordReader, load_inversion
+from indexer.embed.textual_inversion import Inversion, PseudoWordReader, load_inversion
 from indexer.errors import CallError, GeneratorError, MissingExtraError, ModelError
 from indexer.files.atomic import file_digest
 from indexer.types import JsonValue
 from retrieval.providers.generation.pipelines import load_pipeline, quietly
-from retrieval.providers.generation.protocol import Drawing, DrawOptions, Sketch
+from retrieval.providers.generation.protocol import GenerateOptions, PseudoTarget, PseudoTargetRequest
 from retrieval.providers.generation.spec import SPEC, GeneratorSpec, WordSource
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class PseudoTargetGenerator:
         self._encoders = [encoder for encoder, _ in encoders]
         self._readers = [
             # A tokenizer that knows no limit says 10^30.
-            WordReader(
+            PseudoWordReader(
                 encoder.get_input_embeddings(),
                 tokenizer,
                 min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings)),
@@ -161,17 +161,17 @@ class PseudoTargetGenerator:
         ]
 
     @functools.cached_property
-    def defaults(self) -> DrawOptions:
+    def defaults(self) -> GenerateOptions:
         """See `Generator.defaults`."""
         unet_size = int(self._pipeline.unet.config.sample_size * self._pipeline.vae_scale_factor)
-        return DrawOptions(
+        return GenerateOptions(
             steps=self._spec.steps,
             guidance=self._spec.guidance,
             size=self._spec.size or unet_size,
             negative=self._spec.negative,
         )
 
-    def identity(self, options: DrawOptions) -> Mapping[str, JsonValue]:
+    def identity(self, options: GenerateOptions) -> Mapping[str, JsonValue]:
         """See `Generator.identity`."""
         settled = options.over(self.defaults)
         return {
@@ -186,31 +186,31 @@ class PseudoTargetGenerator:
             **asdict(settled),
         }
 
-    def draw(self, sketches: Sequence[Sketch], options: DrawOptions) -> list[Drawing]:
+    def generate(self, requests: Sequence[PseudoTargetRequest], options: GenerateOptions) -> list[PseudoTarget]:
         """See `Generator.draw`. All images of the call are one batch; black ones are generated again, alone."""
-        if not sketches:
+        if not requests:
             return []
         settled = options.over(self.defaults)
-        drawings = self._draw(sketches, settled)
+        drawings = self._draw(requests, settled)
         for attempt in range(1, self._spec.retries + 1):
             failed = [place for place, drawing in enumerate(drawings) if drawing.failed]
             if not failed:
                 break
-            again = self._draw([sketches[place] for place in failed], replace(settled, seed=settled.seed + attempt))
+            again = self._draw([requests[place] for place in failed], replace(settled, seed=settled.seed + attempt))
             for place, drawing in zip(failed, again, strict=True):
                 if len(drawing.images) > len(drawings[place].images):
                     drawings[place] = drawing
         return drawings
 
-    def _draw(self, sketches: Sequence[Sketch], settled: DrawOptions) -> list[Drawing]:
+    def _draw(self, requests: Sequence[PseudoTargetRequest], settled: GenerateOptions) -> list[PseudoTarget]:
         import torch
 
         guided = (settled.guidance or 0) > 1
-        noise, sources = self._noise(len(sketches), settled)
+        noise, sources = self._noise(len(requests), settled)
         try:
             with torch.inference_mode():
                 images = self._pipeline(
-                    **self._conditions(sketches, settled, guided),
+                    **self._conditions(requests, settled, guided),
                     num_images_per_prompt=settled.images,
                     num_inference_steps=settled.steps,
                     guidance_scale=settled.guidance,
@@ -223,15 +223,15 @@ class PseudoTargetGenerator:
         except (RuntimeError, MemoryError, ValueError) as error:  # on a CPU, lack of memory is a plain RuntimeError
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise GeneratorError(
-                f"{self.name} failed on {len(sketches)} x {settled.images} pictures of {settled.size} pixels: {reason}",
+                f"{self.name} failed on {len(requests)} x {settled.images} pictures of {settled.size} pixels: {reason}",
                 "For want of memory, draw fewer at once or smaller, or use another device.",
             ) from error
-        return [_drawing(own) for own in np.split(np.asarray(images, np.float32), len(sketches))]
+        return [_drawing(own) for own in np.split(np.asarray(images, np.float32), len(requests))]
 
-    def _noise(self, sketches: int, options: DrawOptions) -> tuple[torch.Tensor, list[torch.Generator]]:
+    def _noise(self, requests: int, options: GenerateOptions) -> tuple[torch.Tensor, list[torch.Generator]]:
         """What pictures start from, and where schedulers that add noise on the way (LCM, ancestral) take it from.
 
-        It is the same for picture n of every sketch, so that nothing depends on the batch.
+        It is the same for picture n of every request, so that nothing depends on the batch.
         """
         import torch
 
@@ -239,19 +239,21 @@ class PseudoTargetGenerator:
         shape = (self._pipeline.unet.config.in_channels, side, side)
         sources = [
             torch.Generator("cpu").manual_seed(options.seed * 1_000 + number)
-            for _ in range(sketches)
+            for _ in range(requests)
             for number in range(options.images)
         ]
         noise = torch.stack([torch.randn(shape, generator=source) for source in sources])
         return noise.to(self._pipeline.device, self._pipeline.dtype), sources
 
-    def _conditions(self, sketches: Sequence[Sketch], options: DrawOptions, guided: bool) -> dict[str, Any]:
+    def _conditions(
+        self, requests: Sequence[PseudoTargetRequest], options: GenerateOptions, guided: bool
+    ) -> dict[str, Any]:
         """The pipeline's conditioning: prompt embeddings, and those of the negative where it is guided."""
         words = [
-            inversion.words(np.stack([sketch.features[place] for sketch in sketches]))
+            inversion.words(np.stack([request.features[place] for request in requests]))
             for place, inversion in enumerate(self._inversions)
         ]
-        texts = [sketch.text for sketch in sketches]
+        texts = [request.text for request in requests]
         wide = hasattr(self._pipeline, "text_encoder_2")
         states, pooled = self._read(self._spec.template, texts, words, wide)
         conditions: dict[str, Any] = {"prompt_embeds": states}
@@ -289,7 +291,7 @@ def _text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:
     return [(getattr(pipeline, encoder, None), getattr(pipeline, tokenizer, None)) for encoder, tokenizer in pairs]
 
 
-def _drawing(images: Any) -> Drawing:
+def _drawing(images: Any) -> PseudoTarget:
     """(n, height, width, 3) floats in [0, 1] as pictures, without those that failed."""
     from PIL import Image as PillowImage
 
@@ -303,8 +305,8 @@ def _drawing(images: Any) -> Drawing:
         else:
             kept.append(PillowImage.fromarray((image * 255).round().astype(np.uint8)))
     if not reasons:
-        return Drawing(tuple(kept))
-    return Drawing(
+        return PseudoTarget(tuple(kept))
+    return PseudoTarget(
         tuple(kept), f"{len(reasons)} of {len(images)} pictures came out {' or '.join(sorted(set(reasons)))}"
     )
 

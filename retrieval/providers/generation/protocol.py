@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DrawOptions:
+class GenerateOptions:
     """How pseudo-targets are drawn. What is None is as the generator has it.
 
     Attributes:
@@ -45,14 +45,14 @@ class DrawOptions:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**53:
             raise QueryError(f"The seed is {self.seed!r}; it must be a whole number from 0 to 2^53.")
 
-    def over(self, defaults: DrawOptions) -> DrawOptions:
+    def over(self, defaults: GenerateOptions) -> GenerateOptions:
         """These options, and the defaults' where they say None."""
         mine = {name: value for name, value in asdict(self).items() if value is not None}
-        return DrawOptions(**(asdict(defaults) | mine))
+        return GenerateOptions(**(asdict(defaults) | mine))
 
 
 @dataclass(frozen=True)
-class Sketch:
+class PseudoTargetRequest:
     """What is to be drawn.
 
     Attributes:
@@ -65,8 +65,8 @@ class Sketch:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """The pictures of one sketch.
+class PseudoTarget:
+    """The pictures of one request.
 
     Attributes:
         images: RGB pictures; those that came out black or not a number are missing.
@@ -91,16 +91,16 @@ class Generator(Protocol):
         ...
 
     @property
-    def defaults(self) -> DrawOptions:
+    def defaults(self) -> GenerateOptions:
         """What is drawn with where nothing else is told; no field but `negative` is None."""
         ...
 
-    def identity(self, options: DrawOptions) -> Mapping[str, JsonValue]:
-        """All that a drawing depends on besides its sketch; a cache's key is made of it."""
+    def identity(self, options: GenerateOptions) -> Mapping[str, JsonValue]:
+        """All that a drawing depends on besides its request; a cache's key is made of it."""
         ...
 
-    def draw(self, sketches: Sequence[Sketch], options: DrawOptions) -> list[Drawing]:
-        """The drawings, in order. A sketch's drawing does not depend on the others.
+    def generate(self, requests: Sequence[PseudoTargetRequest], options: GenerateOptions) -> list[PseudoTarget]:
+        """The drawings, in order. A request's drawing does not depend on the others.
 
         Raises:
             GeneratorError: Nothing could be drawn, such as for want of memory.

@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+from indexer import index_corpus
 from indexer.corpus import open_corpus
 from indexer.corpus.csv_table import CsvCorpus
 from indexer.corpus.folder import FolderCorpus
+from indexer.corpus.formats import READERS
 from indexer.corpus.json_file import JsonCorpus
 from indexer.corpus.jsonl import JsonlCorpus
 from indexer.corpus.parquet import ParquetCorpus
@@ -152,3 +154,43 @@ def test_reasons_are_stable():
     }
     with pytest.raises(UnknownNameError, match="truncated"):
         Reason("boring")
+
+
+def test_a_reader_is_named_before_a_colon(tmp_path, shop):
+    (tmp_path / "export.txt").write_text("id,text\n1,cat\n2,dog\n")
+    corpus = open_corpus(f"csv:{tmp_path / 'export.txt'}")
+    assert type(corpus) is CsvCorpus
+    assert index_corpus(f"csv:{tmp_path / 'export.txt'}", shop).added == 2
+    with pytest.raises(CallError, match="'nothing.txt' is not a file"):
+        open_corpus("json:nothing.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("csv", CsvCorpus),
+        ("json", JsonCorpus),
+        ("jsonl", JsonlCorpus),
+        ("parquet", ParquetCorpus),
+        ("tar", WebDatasetCorpus),
+    ],
+)
+def test_every_reader_opens_a_file_of_any_name(touch, name, kind):
+    path = touch("a.bin") / "a.bin"
+    corpus = open_corpus(f"{name}:{path}")
+    assert (type(corpus), corpus.source) == (kind, str(path))
+
+
+def test_a_path_with_a_colon_is_a_path(touch, monkeypatch):
+    monkeypatch.chdir(touch("csv:a.jsonl", "tar:b/c.png"))
+    assert type(open_corpus("csv:a.jsonl")) is JsonlCorpus
+    assert type(open_corpus("tar:b")) is FolderCorpus
+
+
+def test_a_readers_name_is_a_suffix_of_its_files(touch, monkeypatch):
+    path = touch("a.mine", "b.png", "c.csv") / "a.mine"
+    for name in ("mine", "png", "csv"):
+        monkeypatch.setitem(READERS._registered, name, (lambda rest, *, columns: (rest, columns), ""))
+    assert open_corpus(path) == (str(path), None)
+    assert type(open_corpus(path.with_name("b.png"))) is FolderCorpus
+    assert type(open_corpus(path.with_name("c.csv"))) is CsvCorpus

@@ -154,7 +154,7 @@ def test_a_collection_answers_joint_queries(bridges, tmp_path: Path) -> None:
             (Query(text="a red dog"), "words"), (Query(image=ONE), "seen"), (Query(text="a red dog", image=ONE), "both")
         ):  # fmt: skip
             method = "joint" if wanted == "both" else "text" if wanted == "words" else "image"
-            [hit, *_] = Retriever(shop, method, centre="off").search(query, k=3, keep_reference=True)
+            [hit, *_] = Retriever(shop, method, center="off").search(query, k=3, keep_reference=True)
             assert (hit.id, round(hit.score, 4)) == (wanted, 1.0)
 
 

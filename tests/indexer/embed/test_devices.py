@@ -16,10 +16,10 @@ from indexer.types import Item
 from pipelines.interop.mteb import MtebEncoder
 from pipelines.train.clip_model import ClipRecipe
 from pipelines.train.run import load_recipe
-from retrieval.providers.caption_rewrite import Scribe
+from retrieval.providers.caption_rewrite import CaptionRewriter
 from retrieval.providers.generation.diffusion import PseudoTargetGenerator
 from retrieval.providers.language import load_captioner, load_chat, load_rewriter
-from retrieval.providers.pseudo_target import Studio
+from retrieval.providers.pseudo_target import PseudoTargetProvider
 
 WRONG = ["gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:0 ", "cpu:1", "", "tpu", None, 0, "auto:1"]
 
@@ -42,8 +42,8 @@ DOORS = {
     "load_embedder": lambda folder, device: load_embedder("bundled:emoji-clip", device=device),
     "a fake": lambda folder, device: load_embedder("fake:8", device=device),
     "Collection.open": lambda folder, device: Collection.open(folder / "c", model="fake:8", device=device),
-    "Studio": lambda folder, device: Studio(device=device),
-    "Scribe": lambda folder, device: Scribe(device=device),
+    "PseudoTargetProvider": lambda folder, device: PseudoTargetProvider(device=device),
+    "CaptionRewriter": lambda folder, device: CaptionRewriter(device=device),
     "a generator": lambda folder, device: PseudoTargetGenerator.load("bundled:emoji-generator", device=device),
     "a captioner": lambda folder, device: load_captioner(folder, device=device),
     "a rewriter": lambda folder, device: load_rewriter(folder, device=device),

@@ -16,7 +16,7 @@ from transformers import RobertaConfig
 
 from indexer.embed import load_embedder
 from indexer.embed.clip.embedder import ClipEmbedder
-from indexer.embed.textual_inversion import InversionConfig, WordReader, build_phi, load_inversion
+from indexer.embed.textual_inversion import InversionConfig, PseudoWordReader, build_phi, load_inversion
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.files.atomic import file_digest
 from indexer.types import Item
@@ -44,8 +44,8 @@ def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def reader(embedder: ClipEmbedder) -> WordReader:
-    return embedder.reader
+def reader(embedder: ClipEmbedder) -> PseudoWordReader:
+    return embedder.pseudo_word_reader
 
 
 def said(embedder: ClipEmbedder, *texts: str) -> np.ndarray:
@@ -56,23 +56,23 @@ def said(embedder: ClipEmbedder, *texts: str) -> np.ndarray:
 
 def worded(embedder: ClipEmbedder, template: str, texts: list[str], words: np.ndarray) -> np.ndarray:
     """The tower's output with words."""
-    tokens, places = embedder.reader.tokenise(template, texts)
-    with torch.inference_mode(), embedder.reader.reading(places, torch.from_numpy(words)):
+    tokens, places = embedder.pseudo_word_reader.tokenise(template, texts)
+    with torch.inference_mode(), embedder.pseudo_word_reader.reading(places, torch.from_numpy(words)):
         return embedder.model.encode_text(tokens).numpy()
 
 
 def known(embedder: ClipEmbedder, word: str) -> np.ndarray:
     """The tower's own embedding of a word of one token."""
-    [number] = embedder.reader._pieces.ids(word)
-    return embedder.reader.embedding.weight[number].detach().numpy()
+    [number] = embedder.pseudo_word_reader._pieces.ids(word)
+    return embedder.pseudo_word_reader.embedding.weight[number].detach().numpy()
 
 
 def test_without_a_word_a_text_is_read_as_the_tower_reads_it(embedder: ClipEmbedder) -> None:
-    assert torch.equal(embedder.reader.tokenise("{text}", TEXTS)[0], embedder.tokenizer(TEXTS))
+    assert torch.equal(embedder.pseudo_word_reader.tokenise("{text}", TEXTS)[0], embedder.tokenizer(TEXTS))
     nothing = np.zeros((len(TEXTS), WIDTH), np.float32)
     np.testing.assert_array_equal(worded(embedder, "{text}", TEXTS, nothing), said(embedder, *TEXTS))
     np.testing.assert_allclose(
-        embedder.encode_worded("{text}", TEXTS, nothing),
+        embedder.encode_pseudo_words("{text}", TEXTS, nothing),
         embedder.encode_query([Item(text=text) for text in TEXTS]),
         atol=1e-6,
     )
@@ -85,7 +85,7 @@ def test_a_word_that_is_a_tokens_own_embedding_is_read_as_that_token(embedder: C
     assert np.abs(read - said(embedder, "x o that, is $ red", "x a that, {word} o [END]")).max() > 1e-3
 
 
-def test_nothing_a_user_types_is_taken_for_the_word(reader: WordReader) -> None:
+def test_nothing_a_user_types_is_taken_for_the_word(reader: PseudoWordReader) -> None:
     short = ["a", "", "$", "a *", "{word}", "{text}", "x {word}", "#", "[END]"]
     tokens, places = reader.tokenise("{word} {text}", short)
     plain, none = reader.tokenise("{text}", short)
@@ -97,27 +97,27 @@ def test_nothing_a_user_types_is_taken_for_the_word(reader: WordReader) -> None:
 
 
 def test_words_of_any_number_have_their_places(embedder: ClipEmbedder) -> None:
-    tokens, places = embedder.reader.tokenise_pieces([["", "and", "x"], ["b", ""], ["no word"]])
+    tokens, places = embedder.pseudo_word_reader.tokenise_pieces([["", "and", "x"], ["b", ""], ["no word"]])
     assert places.sum(1).tolist() == [2, 1, 0]
     words = torch.from_numpy(np.stack([known(embedder, word) for word in "oei"]))
-    with torch.inference_mode(), embedder.reader.reading(places, words):
+    with torch.inference_mode(), embedder.pseudo_word_reader.reading(places, words):
         read = embedder.model.encode_text(tokens)
     np.testing.assert_array_equal(read.numpy(), said(embedder, "o and o x", "b e", "no word"))
 
 
 def test_a_long_text_loses_its_tail_but_not_its_word_and_its_end(embedder: ClipEmbedder) -> None:
-    tokens, places = embedder.reader.tokenise("a {word} that {text}", [LONG])
-    assert tokens.shape == places.shape == (1, embedder.reader.context)
+    tokens, places = embedder.pseudo_word_reader.tokenise("a {word} that {text}", [LONG])
+    assert tokens.shape == places.shape == (1, embedder.pseudo_word_reader.context)
     assert places.sum() == 1
     np.testing.assert_array_equal(tokens[0, -1], embedder.tokenizer(["x"]).max())
     word = known(embedder, "o")[None]
     np.testing.assert_array_equal(
         worded(embedder, "a {word} that {text}", [LONG], word), said(embedder, f"a o that {LONG}")
     )
-    assert embedder.reader.tokenise("{word} {text} {word}", [LONG])[1].sum() == 1
+    assert embedder.pseudo_word_reader.tokenise("{word} {text} {word}", [LONG])[1].sum() == 1
 
 
-def test_a_word_at_the_last_place_is_kept_and_one_beyond_is_refused(reader: WordReader) -> None:
+def test_a_word_at_the_last_place_is_kept_and_one_beyond_is_refused(reader: PseudoWordReader) -> None:
     room = reader.context - 2
     _, places = reader.tokenise("{text} {word}", ["x " * (room - 1)])
     assert places[0].nonzero().tolist() == [[room]]
@@ -125,23 +125,23 @@ def test_a_word_at_the_last_place_is_kept_and_one_beyond_is_refused(reader: Word
         reader.tokenise("{text} {word}", ["x " * room])
 
 
-def test_no_text_has_the_shape_of_none(reader: WordReader) -> None:
+def test_no_text_has_the_shape_of_none(reader: PseudoWordReader) -> None:
     tokens, places = reader.tokenise_pieces([])
     assert tokens.shape == places.shape == (0, reader.context)
 
 
 def test_the_tower_is_itself_again_after_a_failure(embedder: ClipEmbedder) -> None:
     before = said(embedder, "a red square")
-    _, places = embedder.reader.tokenise("{word}", [""])
-    with pytest.raises(KeyboardInterrupt), embedder.reader.reading(places, torch.ones(1, WIDTH)):
+    _, places = embedder.pseudo_word_reader.tokenise("{word}", [""])
+    with pytest.raises(KeyboardInterrupt), embedder.pseudo_word_reader.reading(places, torch.ones(1, WIDTH)):
         raise KeyboardInterrupt
     np.testing.assert_array_equal(said(embedder, "a red square"), before)
 
 
 def test_another_thread_reads_its_texts_without_the_word(embedder: ClipEmbedder) -> None:
     before = said(embedder, "a red square")
-    _, places = embedder.reader.tokenise("{word}", [""])
-    with embedder.reader.reading(places, torch.ones(1, WIDTH)), ThreadPoolExecutor(1) as other:
+    _, places = embedder.pseudo_word_reader.tokenise("{word}", [""])
+    with embedder.pseudo_word_reader.reading(places, torch.ones(1, WIDTH)), ThreadPoolExecutor(1) as other:
         np.testing.assert_array_equal(other.submit(said, embedder, "a red square").result(), before)
 
 
@@ -152,7 +152,9 @@ def test_reading_leaves_the_models_tokenizer_as_it_is(tmp_path: Path) -> None:
     own(["a red square"], padding="max_length", truncation=True, max_length=TEXT["context_length"])
     before = (own.backend_tokenizer.padding, own.backend_tokenizer.truncation)
     assert None not in before
-    tokens, _ = WordReader(embedder.model.text.token_embedding, own, TEXT["context_length"]).tokenise("a {word}", ["$"])
+    tokens, _ = PseudoWordReader(embedder.model.text.token_embedding, own, TEXT["context_length"]).tokenise(
+        "a {word}", ["$"]
+    )
     assert tokens.shape == (1, TEXT["context_length"])
     assert (own.backend_tokenizer.padding, own.backend_tokenizer.truncation) == before
 
@@ -162,7 +164,7 @@ def test_words_are_read_in_bfloat16_as_well(tmp_path: Path) -> None:
     words = 0.3 * np.random.default_rng(0).standard_normal((3, WIDTH)).astype(np.float32)
     texts = ["a red square", "$", LONG]
     full, half = (
-        load_embedder(f"open_clip:{folder}", dtype=dtype).encode_worded("a {word}, {text}", texts, words)
+        load_embedder(f"open_clip:{folder}", dtype=dtype).encode_pseudo_words("a {word}, {text}", texts, words)
         for dtype in ("float32", "bfloat16")
     )
     assert (full * half).sum(1).min() > 0.999
@@ -187,7 +189,7 @@ def test_a_text_tower_of_another_library_is_refused(tmp_path: Path) -> None:
     )
     assert embedder.encode_query([Item(text="a red square")]).shape == (1, DIM)
     with pytest.raises(CallError, match="is a HFTextEncoder; only open_clip's own reads words"):
-        embedder.encode_worded("{word}", [""], np.zeros((1, WIDTH), np.float32))
+        embedder.encode_pseudo_words("{word}", [""], np.zeros((1, WIDTH), np.float32))
 
 
 def bare(tensors: dict[str, torch.Tensor], file: Path) -> None:

@@ -126,7 +126,7 @@ def test_of_a_stored_page_all_images_are_read_again_by_joint(
         shop.add(
             [Document("page", text="x", images=shown), Document("one", image=shown[0]), Document("word", text="b")]
         )
-        stored = Retriever(shop, "joint", centre="off").search(Query(text="a star", like="page"), k=3)
+        stored = Retriever(shop, "joint", center="off").search(Query(text="a star", like="page"), k=3)
         want = model.encode_query([Item("a star", images=shown)]) @ model.encode_document([Item(image=shown[0])])[0]
         scores = {hit.id: hit.score for hit in stored}
         assert scores["one"] == pytest.approx(float(want[0]), abs=1e-5)

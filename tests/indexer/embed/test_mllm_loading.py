@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import huggingface_hub
@@ -189,7 +190,8 @@ class TestLora:
         torch.manual_seed(5)
         model = load_model(base, torch.float32)
         config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=list(target))
-        with pytest.warns(FutureWarning):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # later releases of peft warn of target_modules
             adapted = peft.get_peft_model(model, config)
         with torch.no_grad():
             for name, value in adapted.named_parameters():

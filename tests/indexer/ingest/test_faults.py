@@ -209,7 +209,7 @@ class TestAFlippedBit:
                         assert not report.clean
                         assert contents(shop) == whole[1]
                         assert found(shop, "cat") == found_whole(whole)
-                        assert any("is damaged" in remark for remark in shop.snapshot().remarks)
+                        assert any("is damaged" in remark for remark in shop.snapshot().notes)
             except UnderdrawingError as error:
                 named = victim.name in error.message or victim.name == "collection.json"
                 assert named  # noqa: PT017  (whether it is raised depends on the bit)

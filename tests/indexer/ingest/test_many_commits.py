@@ -18,7 +18,7 @@ from sqlalchemy import event
 
 from indexer import Document
 from indexer.ingest.absorbing import BASE, MANY, MOST_BYTES, MOST_ROWS, absorbed
-from indexer.vectors import pinned_segments as parts
+from indexer.vectors import pinned as parts
 from indexer.vectors.segments import READ_BELOW, SegmentFile, open_segment, write_parts
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from indexer import Document, IndexKind, IndexSettings
-from indexer.errors import QueryError, SnapshotGoneError, UnknownNameError
+from indexer.errors import CallError, QueryError, SnapshotGoneError, UnknownNameError
 from indexer.metadata.publish import NewDocument
-from indexer.types import Centre, Mean, Modality, Role
-from indexer.vectors import rescoring as proposals
-from indexer.vectors.centered import PRIOR, SAMPLE, TRIMMED, CentredSnapshot, centred
+from indexer.types import Center, Mean, Modality, Role
+from indexer.vectors import rescoring
+from indexer.vectors.centered import PRIOR, SAMPLE, TRIMMED
 from indexer.vectors.modality_gap import FEW, clearly_mixed, document_means, mixture, query_mean, shrunk_means
 from indexer.vectors.protocol import Plan
 from indexer.vectors.unit import unit_rows
@@ -66,7 +66,7 @@ def mixed(shop, vectors):
     return shop
 
 
-def truth(shop, vectors, centre=Centre.ON, keep=lambda n, kind: True):
+def truth(shop, vectors, center=Center.ON, keep=lambda n, kind: True):
     """{document id: scores of the queries} of every document kept, in float64, by the formulas as they stand."""
     rows, kinds, queries = vectors
     snapshot = shop.snapshot()
@@ -77,7 +77,7 @@ def truth(shop, vectors, centre=Centre.ON, keep=lambda n, kind: True):
     centred_rows /= np.linalg.norm(centred_rows, axis=1, keepdims=True)
     scores = queries.astype(np.float64) @ centred_rows.T
     own = kinds[places]
-    if centre is Centre.ON:
+    if center is Center.ON:
         picked = [np.flatnonzero(own == kind) for kind in range(3)]
         picked = [each[np.linspace(0, len(each) - 1, min(SAMPLE, len(each))).astype(int)] for each in picked]
         powers = [np.sort(scores[:, each] ** 4)[:, : len(each) - math.ceil(TRIMMED * len(each))] for each in picked]
@@ -122,11 +122,11 @@ CONDITIONS = {
 
 
 @pytest.mark.parametrize("conditions", CONDITIONS)
-@pytest.mark.parametrize("centre", [Centre.ON, Centre.MEANS])
-def test_a_scan_is_brute_force(mixed, vectors, monkeypatch, centre, conditions):
+@pytest.mark.parametrize("center", [Center.ON, Center.MEANS])
+def test_a_scan_is_brute_force(mixed, vectors, monkeypatch, center, conditions):
     asked, keep = CONDITIONS[conditions]
-    expected = truth(mixed, vectors, centre, keep)
-    view = centred(mixed.snapshot(), centre)
+    expected = truth(mixed, vectors, center, keep)
+    view = mixed.snapshot().centered(center)
     for few in (10_000, 0):  # scored one by one, and scanned
         monkeypatch.setattr("indexer.vectors.centered.FEW_ROWS", few)
         for k in (1, 10, 700) if conditions == "everything" else (10,):
@@ -141,12 +141,12 @@ def test_a_scan_is_brute_force(mixed, vectors, monkeypatch, centre, conditions):
 @pytest.mark.parametrize("conditions", CONDITIONS)
 def test_an_index_finds_it(mixed, vectors, open_shop, monkeypatch, kind, conditions):
     monkeypatch.setattr("indexer.vectors.centered.FEW_ROWS", 0)
-    monkeypatch.setattr(proposals, "EXACT_ROWS", 0)
+    monkeypatch.setattr(rescoring, "EXACT_ROWS", 0)
     asked, keep = CONDITIONS[conditions]
     expected = truth(mixed, vectors, keep=keep)
     shop = open_shop(index=IndexSettings(kind=kind, recall=0.99))
     shop.build_index()
-    view = centred(shop.snapshot(), Centre.ON)
+    view = shop.snapshot().centered(Center.ON)
     assert not view.plain.scans
     if conditions == "everything":
         assert view.search(vectors[2], 10).plan != Plan.SCAN
@@ -166,18 +166,19 @@ def test_every_part_of_the_linear_probe_is_needed(mixed, vectors, open_shop, mon
     """With an index that answers exactly, the rounds of probes find what brute force finds: the bound holds."""
     monkeypatch.setattr("indexer.vectors.centered.FEW_ROWS", 0)
     monkeypatch.setattr("indexer.vectors.centered.SPARE", 1)
-    monkeypatch.setattr("indexer.snapshot.Snapshot.scans", False)
-    view = centred(mixed.snapshot(), Centre.ON)
+    monkeypatch.setattr("indexer.vectors.local.LocalView.scans", False)
+    view = mixed.snapshot().centered(Center.ON)
     depths = []
-    search = view.plain.search_among
-    monkeypatch.setattr(view.plain, "search_among", lambda q, k, ids: depths.append((k, len(ids))) or search(q, k, ids))
+    plain = view.plain.view
+    search = plain.search
+    monkeypatch.setattr(plain, "search", lambda q, k, ids: depths.append((k, len(ids))) or search(q, k, ids))
     for k in (1, 3, 10):
         agree(view, vectors, truth(mixed, vectors), k)
     assert min(depth / held for depth, held in depths) < 0.2
 
 
 def test_a_document_scores_the_same_however_it_is_found(mixed, vectors):
-    view = centred(mixed.snapshot(), Centre.ON)
+    view = mixed.snapshot().centered(Center.ON)
     together = view.search(vectors[2], 30)
     for query in range(len(vectors[2])):
         alone = view.search(vectors[2][query : query + 1], 30)
@@ -187,13 +188,13 @@ def test_a_document_scores_the_same_however_it_is_found(mixed, vectors):
 
 
 def test_a_large_batch_is_its_queries_one_by_one(mixed, vectors):
-    view = centred(mixed.snapshot(), Centre.ON)
+    view = mixed.snapshot().centered(Center.ON)
     many = np.tile(vectors[2], (52, 1))[:256]
     np.testing.assert_array_equal(view.search(many, 5).ids[-1], view.search(many[-1:], 5).ids[0])
 
 
 def test_the_centred_space_has_no_means(mixed):
-    view = centred(mixed.snapshot(), Centre.ON)
+    view = mixed.snapshot().centered(Center.ON)
     assert not any(mean.vector.any() for mean in view.space.means.values())
     ids = view.plain.eligible()
     rows = view.vectors(ids)
@@ -206,28 +207,28 @@ def test_the_centred_space_has_no_means(mixed):
 
 class TestAuto:
     def test_is_on_where_modalities_live_apart(self, mixed):
-        view = centred(mixed.snapshot(), Centre.AUTO)
-        assert isinstance(view, CentredSnapshot)
-        assert view.centre is Centre.ON
+        view = mixed.snapshot().centered(Center.AUTO)
+        assert view.center is Center.ON
+        assert view.center is Center.ON
 
     def test_is_off_where_one_lives_or_few_were_seen(self, shop, vectors):
         put(shop, vectors, 0, 60)
-        assert not isinstance(centred(shop.snapshot(), Centre.AUTO), CentredSnapshot)
+        assert shop.snapshot().centered(Center.AUTO).center is Center.OFF
         put(shop, vectors, 60, 200)
-        assert isinstance(centred(shop.snapshot(), Centre.AUTO), CentredSnapshot)
+        assert shop.snapshot().centered(Center.AUTO).center is Center.ON
         others = [f"d{n:04}" for n in range(200) if KINDS[vectors[1][n]] is not Modality.TEXT]
         shop.delete(others)
         snapshot = shop.snapshot()
         assert set(snapshot.living) == {Modality.TEXT}
-        assert centred(snapshot, Centre.AUTO) is snapshot
-        assert isinstance(centred(snapshot, Centre.ON), CentredSnapshot)
+        assert snapshot.centered(Center.AUTO) is snapshot
+        assert snapshot.centered(Center.ON).center is Center.ON
 
     def test_is_off_where_there_is_no_gap(self, shop):
         rng = np.random.default_rng(0)
         documents = [NewDocument(f"d{n}", None, None, None, None, KINDS[n % 3], {}) for n in range(300)]
         with shop.writer() as writer:
             writer.commit(documents, unit_rows(rng.standard_normal((300, DIM))))
-        assert not isinstance(centred(shop.snapshot(), Centre.AUTO), CentredSnapshot)
+        assert shop.snapshot().centered(Center.AUTO).center is Center.OFF
 
     @pytest.mark.parametrize(
         ("texts", "images", "both", "mixed"),
@@ -244,17 +245,17 @@ class TestAuto:
 
     def test_off_is_the_snapshot_itself(self, mixed):
         snapshot = mixed.snapshot()
-        assert centred(snapshot, Centre.OFF) is snapshot
+        assert snapshot.centered(Center.OFF) is snapshot
 
 
 class TestTheIdenticalItem:
     """Whoever asks with what is stored finds it first, however much the other modalities are lifted."""
 
-    @pytest.mark.parametrize("centre", [Centre.ON, Centre.MEANS])
+    @pytest.mark.parametrize("center", [Center.ON, Center.MEANS])
     @pytest.mark.parametrize("kind", range(3))
-    def test_comes_first(self, mixed, vectors, centre, kind):
+    def test_comes_first(self, mixed, vectors, center, kind):
         rows, kinds, _ = vectors
-        view = centred(mixed.snapshot(), centre)
+        view = mixed.snapshot().centered(center)
         ids = view.plain.eligible(modalities=[KINDS[kind]])
         own = view.plain.vectors(ids)
         queries = unit_rows(own - query_mean(view.plain.space, KINDS[kind]))
@@ -344,10 +345,10 @@ class TestModalities:
         mixed.delete([f"d{n:04}" for n in range(1, 100)])
         mixed.compact()
         with pytest.raises(SnapshotGoneError):
-            centred(pinned, Centre.ON)
+            pinned.centered(Center.ON)
 
     def test_one_that_has_read_them_goes_on(self, mixed, open_shop, vectors):
-        pinned = centred(open_shop().snapshot(), Centre.ON)
+        pinned = open_shop().snapshot().centered(Center.ON)
         before = pinned.search(vectors[2], 5)
         mixed.delete([f"d{n:04}" for n in range(1, 100)])
         mixed.compact()
@@ -355,8 +356,8 @@ class TestModalities:
 
 
 def test_a_query_that_makes_no_sense_is_refused(mixed, vectors):
-    view = centred(mixed.snapshot(), Centre.ON)
-    with pytest.raises(QueryError, match="k is 0"):
+    view = mixed.snapshot().centered(Center.ON)
+    with pytest.raises(CallError, match="k is 0"):
         view.search(vectors[2], 0)
     with pytest.raises(QueryError, match="not a finite number"):
         view.search(np.full((1, DIM), np.nan, np.float32), 3)
@@ -366,5 +367,5 @@ def test_a_vector_that_is_its_own_mean_scores_nothing(shop):
     same = np.tile(unit_rows(np.ones((1, DIM))), (30, 1))
     with shop.writer() as writer:
         writer.commit([NewDocument(f"d{n}", None, None, None, None, Modality.TEXT, {}) for n in range(30)], same)
-    found = centred(shop.snapshot(), Centre.ON).search(same[:1], 3)
+    found = shop.snapshot().centered(Center.ON).search(same[:1], 3)
     assert np.abs(found.scores).max() < 1e-3

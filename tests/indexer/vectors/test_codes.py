@@ -1,4 +1,4 @@
-"""`CodedIndex`: its bound holds, it is used, and where it proves nothing the answer is still the exact one."""
+"""`QuantizedIndex`: its bound holds, it is used, and where it proves nothing the answer is still the exact one."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from indexer.vectors import exact
 from indexer.vectors import quantized as codes
 from indexer.vectors.exact import ExactIndex
 from indexer.vectors.protocol import Plan
-from indexer.vectors.quantized import CodedIndex
+from indexer.vectors.quantized import QuantizedIndex
 from indexer.vectors.unit import unit_rows
 
 ROWS, DIM = 4_000, 48
@@ -47,7 +47,7 @@ def agree(index, vectors, queries, k, allowed=None):
 @pytest.mark.parametrize("make", [spread, uneven, crowded])
 def test_no_code_is_farther_from_its_vector_than_the_bound_says(make, rng):
     vectors = make(rng)
-    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    index = QuantizedIndex.build([(vectors, np.arange(ROWS))])
     worst = 0.0
     for query in (*vectors[:20], *unit_rows(rng.standard_normal((20, DIM))), 7 * vectors[0]):
         scores, rows = index._scan((query * index._scale)[None], ROWS, None)
@@ -61,7 +61,7 @@ def test_no_code_is_farther_from_its_vector_than_the_bound_says(make, rng):
 def test_what_is_told_of_the_codes_is_what_they_lose_and_little_more(make, rng):
     vectors = make(rng)
     vectors[:, 7] = 0
-    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    index = QuantizedIndex.build([(vectors, np.arange(ROWS))])
     told, levels = index.metadata, index._index.reconstruct_n(0, ROWS).astype(np.float64)
     scale = np.abs(vectors).max(axis=0)
     scale[7] = 1
@@ -81,9 +81,9 @@ def test_what_is_told_of_the_codes_is_what_they_lose_and_little_more(make, rng):
 @pytest.mark.parametrize(("lost", "lost_scaled", "least"), [(0.01, 0.9, 0.05), (0.9, 0.02, 0.02 * 3.25**0.5)])
 def test_the_bound_by_hand(lost, lost_scaled, least, rng):
     vectors = spread(rng, 50, 4)
-    index = CodedIndex.build([(vectors, np.arange(50))])
+    index = QuantizedIndex.build([(vectors, np.arange(50))])
     facts = {"scale": [0.5, 1.0, 1.0, 0.25], "lost": lost, "lost_scaled": lost_scaled, "longest": 3.0}
-    index = CodedIndex(index._index, ExactIndex([(vectors, np.arange(50))]), facts)
+    index = QuantizedIndex(index._index, ExactIndex([(vectors, np.arange(50))]), facts)
     # The query's length is 5, and that of (1.5, 0, 0, 1), its product with the scale, the root of 3.25.
     rounded = (4 + 16) * 3 * 3.25**0.5 + 8 * 2 * 3.25**0.5 + 4 * 5
     found = index.error(np.array([3, 0, 0, 4], np.float32))
@@ -94,7 +94,7 @@ def test_the_bound_by_hand(lost, lost_scaled, least, rng):
 @pytest.mark.parametrize("k", [1, 10, 60])
 def test_codes_are_enough_and_the_answer_is_exact(make, k, rng):
     vectors = make(rng)
-    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    index = QuantizedIndex.build([(vectors, np.arange(ROWS))])
     queries = unit_rows(vectors[:6] + 0.05 * rng.standard_normal((6, DIM)))
     for query in queries:
         assert agree(index, vectors, query[None], k) == Plan.CODES.value
@@ -104,7 +104,7 @@ def test_codes_are_enough_and_the_answer_is_exact(make, k, rng):
 def test_where_codes_tell_nothing_apart_every_row_is_scored(rng, monkeypatch):
     monkeypatch.setattr(codes, "MOST", 2_000)
     vectors = crowded(rng)
-    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    index = QuantizedIndex.build([(vectors, np.arange(ROWS))])
     assert agree(index, vectors, vectors[:2], 10) == Plan.SCAN.value
     assert agree(index, vectors, vectors[:2], 10, np.arange(1, ROWS, 2)) == Plan.SCAN.value
 
@@ -112,7 +112,7 @@ def test_where_codes_tell_nothing_apart_every_row_is_scored(rng, monkeypatch):
 def test_the_last_of_the_k_must_be_out_of_reach_of_all_rows_that_were_not_seen(rng, monkeypatch):
     monkeypatch.setattr(codes, "MOST", codes.LOOKED_AT)  # no second, deeper look
     vectors = spread(rng)
-    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    index = QuantizedIndex.build([(vectors, np.arange(ROWS))])
     scores, _ = index._scan((vectors[0] * index._scale)[None], codes.LOOKED_AT, None)
     _, ninth, tenth = index.search(vectors[:1], 10).scores[0, -3:] - scores.min()
     monkeypatch.setattr(index, "error", lambda query: (ninth + tenth) / 2)
@@ -124,7 +124,7 @@ def test_the_last_of_the_k_must_be_out_of_reach_of_all_rows_that_were_not_seen(r
 @pytest.mark.parametrize("gaps", [False, True])
 def test_a_filter_s_ids_become_rows_up_to_both_ends(gaps, rng):
     ids = np.arange(ROWS) * (3 if gaps else 1) + 17
-    index = CodedIndex.build([(spread(rng), ids)])
+    index = QuantizedIndex.build([(spread(rng), ids)])
     allowed = np.array([0, 16, 17, ids[1], ids[-2], ids[-1], ids[-1] + 1, 10**6])
     np.testing.assert_array_equal(index._places(allowed), [0, 1, ROWS - 2, ROWS - 1])
 
@@ -139,7 +139,7 @@ def test_threads_share_the_rows_without_overlap(total, parts, expected):
 
 def test_a_filter_of_which_few_are_held(rng):
     vectors = spread(rng)
-    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    index = QuantizedIndex.build([(vectors, np.arange(ROWS))])
     agree(index, vectors, vectors[:2], 5, np.union1d(np.arange(0, ROWS, 40), np.arange(10_000, 13_000)))
 
 
@@ -147,14 +147,14 @@ def test_copies_tie_by_id_whatever_the_number_looked_at(rng, monkeypatch):
     monkeypatch.setattr(codes, "LOOKED_AT", 4)
     monkeypatch.setattr(codes, "LOOKED_AT_PER_K", 1)
     vectors = spread(rng, 20)[rng.integers(0, 20, 2_000)]
-    index = CodedIndex.build([(vectors, np.arange(2_000))])
+    index = QuantizedIndex.build([(vectors, np.arange(2_000))])
     for k in (1, 5, 130):
         agree(index, vectors, vectors[:4], k)
 
 
 def test_few_matches_are_fetched_and_large_batches_are_a_matrix_product(rng, monkeypatch):
     vectors = spread(rng)
-    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    index = QuantizedIndex.build([(vectors, np.arange(ROWS))])
     monkeypatch.setattr(index, "_scan", None)  # anything that asks for the codes fails
     assert agree(index, vectors, vectors[:1], 3, np.arange(70)) == Plan.PICK.value
     assert agree(index, vectors, vectors[: codes.FEW_QUERIES + 1], 3) == Plan.SCAN.value
@@ -165,7 +165,7 @@ def test_few_matches_are_fetched_and_large_batches_are_a_matrix_product(rng, mon
 def test_ids_are_not_rows(gaps, rng):
     vectors = spread(rng)
     ids = np.arange(ROWS) * (3 if gaps else 1) + 17
-    index = CodedIndex.build([(vectors[2_000:], ids[2_000:]), (vectors[:2_000], ids[:2_000])])
+    index = QuantizedIndex.build([(vectors[2_000:], ids[2_000:]), (vectors[:2_000], ids[:2_000])])
     truth = ExactIndex([(vectors, ids)])
     allowed = np.union1d(ids[::3], [0, 16, 18, 10**6])
     for query in vectors[5:8]:
@@ -181,7 +181,7 @@ def test_rows_that_faiss_scores_where_they_lie_are_those_of_the_ids(gaps, rng, m
     vectors = spread(rng)
     ids = np.arange(ROWS) * 3 if gaps else np.arange(ROWS) + 7
     parts = [(vectors[at : at + 500], ids[at : at + 500]) for at in range(0, ROWS, 500)]
-    index, plain = CodedIndex.build(parts), ExactIndex(parts)
+    index, plain = QuantizedIndex.build(parts), ExactIndex(parts)
     index.sparse = 1
     for count in (1, 300, 900):
         allowed = np.union1d(rng.choice(ids, count, replace=False), [1, 5, 10**6])
@@ -197,7 +197,7 @@ def test_dimensions_that_are_zero_everywhere(rng):
     vectors = spread(rng)
     vectors[:, 5:20] = 0
     vectors = unit_rows(vectors)
-    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    index = QuantizedIndex.build([(vectors, np.arange(ROWS))])
     query = unit_rows(rng.standard_normal((1, DIM)))
     assert agree(index, vectors, query, 5) == Plan.CODES.value
     agree(index, vectors, np.zeros((1, DIM), np.float32), 5)
@@ -205,23 +205,23 @@ def test_dimensions_that_are_zero_everywhere(rng):
 
 def test_other_vectors_and_calls_are_refused(rng, tmp_path):
     vectors = spread(rng)
-    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    index = QuantizedIndex.build([(vectors, np.arange(ROWS))])
     index.save(tmp_path / "codes")
     with pytest.raises(CorruptionError, match="holds codes of 4000 vectors"):
-        CodedIndex.load(tmp_path / "codes", ExactIndex([(vectors[1:], np.arange(ROWS - 1))]), index.metadata)
+        QuantizedIndex.load(tmp_path / "codes", ExactIndex([(vectors[1:], np.arange(ROWS - 1))]), index.metadata)
     with pytest.raises(QueryError, match="k is 0"):
         index.search(vectors[:1], 0)
     with pytest.raises(CallError, match="must ascend"):
         index.search(vectors[:1], 3, np.arange(ROWS)[::-1])
     (tmp_path / "codes").write_bytes(b"none")
     with pytest.raises(CorruptionError, match="cannot read"):
-        CodedIndex.load(tmp_path / "codes", ExactIndex([(vectors, np.arange(ROWS))]), index.metadata)
+        QuantizedIndex.load(tmp_path / "codes", ExactIndex([(vectors, np.arange(ROWS))]), index.metadata)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are of POSIX systems")
 def test_a_forked_child_searches_with_threads_of_its_own(rng):
     vectors = spread(rng)
-    index = CodedIndex.build([(vectors, np.arange(ROWS))])
+    index = QuantizedIndex.build([(vectors, np.arange(ROWS))])
     index.search(vectors[:1], 5, None)
     child = os.fork()
     if child == 0:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import CallError, CorruptionError, MissingExtraError, StoreError, UnderdrawingError
-from indexer.vectors import faiss_index
-from indexer.vectors import rescoring as proposals
+from indexer.vectors import faiss_index, rescoring
 from indexer.vectors.exact import ExactIndex
 from indexer.vectors.faiss_index import FaissIndex, describe, faiss
 from indexer.vectors.protocol import IndexKind, IndexSettings
@@ -48,20 +47,20 @@ def built(parts):
 @pytest.fixture
 def no_shortcut(monkeypatch):
     """Filters are few rows here, and would all be answered by exact search."""
-    monkeypatch.setattr(proposals, "EXACT_ROWS", 0)
+    monkeypatch.setattr(rescoring, "EXACT_ROWS", 0)
 
 
 @pytest.fixture
 def exact_calls(monkeypatch):
     """How many queries each call of exact search was asked."""
     calls = []
-    search = ExactIndex.search
+    nearest = ExactIndex.nearest
 
     def counted(self, queries, k, allowed=None):
         calls.append(len(queries))
-        return search(self, queries, k, allowed)
+        return nearest(self, queries, k, allowed)
 
-    monkeypatch.setattr(ExactIndex, "search", counted)
+    monkeypatch.setattr(ExactIndex, "nearest", counted)
     return calls
 
 
@@ -156,10 +155,10 @@ def test_a_search_leaves_the_shared_index_as_it_was(built, queries, tmp_path, no
 
 def test_a_filter_that_leaves_few_is_answered_exactly(built, queries, exact_calls, monkeypatch):
     allowed = np.arange(100, 600)
-    monkeypatch.setattr(proposals, "EXACT_ROWS", 500)
+    monkeypatch.setattr(rescoring, "EXACT_ROWS", 500)
     built[IndexKind.IVF].search(queries, 5, allowed)
     assert exact_calls == [20]
-    monkeypatch.setattr(proposals, "EXACT_ROWS", 499)
+    monkeypatch.setattr(rescoring, "EXACT_ROWS", 499)
     built[IndexKind.IVF].search(queries, 5, allowed)
     assert exact_calls == [20]
 
@@ -168,18 +167,18 @@ def test_the_search_grows_for_those_queries_alone_that_lack_neighbours(
     built, parts, queries, tmp_path, no_shortcut, exact_calls, monkeypatch
 ):
     asked = []
-    propose = FaissIndex._propose
+    candidates = FaissIndex._candidates
 
     def noted(self, batch, fetch, effort, held):
         asked.append((len(batch), effort))
-        return propose(self, batch, fetch, effort, held)
+        return candidates(self, batch, fetch, effort, held)
 
     built[IndexKind.IVF].save(tmp_path / "index")
     narrow = built[IndexKind.IVF].metadata | {"nprobe": 1}
     index = FaissIndex.load(tmp_path / "index", ExactIndex(parts), narrow)
     near_the_first = np.sort(ExactIndex(parts).search(queries[:1], 500).ids[0])
     exact_calls.clear()
-    monkeypatch.setattr(FaissIndex, "_propose", noted)
+    monkeypatch.setattr(FaissIndex, "_candidates", noted)
     assert (index.search(queries, 10, near_the_first).ids >= 0).all()
     counts, efforts = zip(*asked, strict=True)
     assert list(efforts) == sorted(set(efforts))

@@ -1,4 +1,4 @@
-"""What happens on cards, through cards that are none. That answers are right: the tests marked `differential`; on a GPU: `gpu`."""
+"""What happens on GPUs, through GPUs that are none. That answers are right: the tests marked `differential`; on a GPU: `gpu`."""
 
 import os
 import threading
@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from cpu_gpus import CpuCard
+from cpu_gpus import CpuGpu
 
 from indexer.errors import DeviceError
 from indexer.vectors import faiss_gpu as gpu_index
@@ -14,7 +14,7 @@ from indexer.vectors import gpus as cards_module
 from indexer.vectors.exact import ExactIndex
 from indexer.vectors.faiss_gpu import GpuIndex
 from indexer.vectors.faiss_index import FaissIndex, faiss
-from indexer.vectors.gpus import Cards, Copies, CopyKey, Share, Together, cuda_cards
+from indexer.vectors.gpus import Copies, CopyKey, Gpus, Share, Together, cuda_gpus
 from indexer.vectors.protocol import IndexKind, IndexSettings
 from indexer.vectors.selection import Codes
 from indexer.vectors.unit import unit_rows
@@ -45,7 +45,7 @@ def no_shortcut(monkeypatch):
 
 
 def flat(exact, *own, codes=Codes.FLOAT32):
-    return GpuIndex.flat(Cards(own), KEY, exact, codes)
+    return GpuIndex.flat(Gpus(own), KEY, exact, codes)
 
 
 def same(found, expected):
@@ -56,18 +56,18 @@ def same(found, expected):
 @pytest.mark.parametrize("codes", [Codes.FLOAT32, Codes.FP16])
 @pytest.mark.parametrize("count", [1, 3])
 def test_every_card_has_its_share_and_the_answer_is_exact(exact, queries, codes, count):
-    own = [CpuCard(number) for number in range(count)]
+    own = [CpuGpu(number) for number in range(count)]
     index = flat(exact, *own, codes=codes)
-    assert [card.copies for card in own] == [1] * count
+    assert [gpu.copies for gpu in own] == [1] * count
     for allowed in (None, np.arange(7, ROWS + 7, 2), np.arange(7, ROWS + 7, 20)):
         found = index.search(queries, 10, allowed)
         same(found, exact.search(queries, 10, allowed))
         assert found.plan == "gpu-scan"
-    assert all(set(card.searches) == {len(queries)} for card in own)
+    assert all(set(gpu.searches) == {len(queries)} for gpu in own)
 
 
 def test_queries_of_any_length_are_searched_in_half_precision(exact, queries):
-    index = flat(exact, CpuCard(), codes=Codes.FP16)
+    index = flat(exact, CpuGpu(), codes=Codes.FP16)
     lengths = np.float32([[1e-12], [1e-9], [1e-3], [0.5], [1], [2], [700], [1e6], [1e12], [0]])
     found, expected = index.search(lengths * queries, 5), exact.search(lengths * queries, 5)
     same(found, expected)
@@ -76,60 +76,58 @@ def test_queries_of_any_length_are_searched_in_half_precision(exact, queries):
 
 
 def test_what_two_bytes_cannot_tell_apart_is_settled_in_full(queries):
-    """Rows that differ by less than a step of fp16: the card orders them as it likes, so more has to be fetched."""
+    """Rows that differ by less than a step of fp16: the GPU orders them as it likes, so more has to be fetched."""
     near = unit_rows(queries[:1] + 1e-4 * np.random.default_rng(1).standard_normal((2_500, DIM)))
     exact = ExactIndex([(near, np.arange(len(near)))])
-    card = CpuCard()
-    same(flat(exact, card, codes=Codes.FP16).search(queries, 10), exact.search(queries, 10))
-    assert len(card.searches) > 1
+    gpu = CpuGpu()
+    same(flat(exact, gpu, codes=Codes.FP16).search(queries, 10), exact.search(queries, 10))
+    assert len(gpu.searches) > 1
 
 
 def test_too_much_for_a_card_is_exact_on_the_cpu(exact, queries):
-    card = CpuCard()
-    index = flat(exact, card)
+    gpu = CpuGpu()
+    index = flat(exact, gpu)
     found = index.search(queries, 2_040)
     same(found, exact.search(queries, 2_040))
     few = index.search(queries, 10, np.arange(7, 40))
     same(few, exact.search(queries, 10, np.arange(7, 40)))
     assert {found.plan, few.plan} == {"scan", "pick"}
-    assert card.searches == []
+    assert gpu.searches == []
 
 
 @pytest.mark.parametrize("codes", [Codes.FLOAT32, Codes.FP16, Codes.SQ8])
 def test_an_inverted_file_is_divided_without_loss(exact, vectors, queries, codes):
     built = FaissIndex.build(IndexKind.IVF, [(vectors, np.arange(ROWS) + 7)], IndexSettings(), codes=codes)
-    one, three = (
-        GpuIndex.inverted(Cards([CpuCard(number) for number in range(count)]), KEY, built) for count in (1, 3)
-    )
+    one, three = (GpuIndex.inverted(Gpus([CpuGpu(number) for number in range(count)]), KEY, built) for count in (1, 3))
     for allowed in (None, np.arange(7, ROWS + 7, 2)):
         same(three.search(queries, 10, allowed), one.search(queries, 10, allowed))
     same(one.search(queries, 10), built.search(queries, 10))
     assert one.search(queries, 10).plan == "gpu-ivf"
     assert (one.search(queries, 10, np.arange(7, ROWS + 7, 3)).ids >= 0).all()
-    assert three.metadata == {**built.metadata, "cards": 3}
+    assert three.metadata == {**built.metadata, "gpus": 3}
 
 
 def test_a_card_that_fails_costs_no_answer_and_is_told_of(exact, queries):
-    cards = [CpuCard(0), CpuCard(1)]
-    index = flat(exact, *cards)
-    assert index.remark is None
-    cards[1].broken = True
+    gpus = [CpuGpu(0), CpuGpu(1)]
+    index = flat(exact, *gpus)
+    assert index.warning == ""
+    gpus[1].broken = True
     found = index.search(queries, 10)
     same(found, exact.search(queries, 10))
     assert found.plan == "scan"
-    assert index.remark == "Searched on the CPU: card:1 failed: CUDA error 2 out of memory."
-    before = list(cards[0].searches)
+    assert index.warning == "Searched on the CPU: gpu:1 failed: CUDA error 2 out of memory."
+    before = list(gpus[0].searches)
     same(index.search(queries, 3), exact.search(queries, 3))
-    assert cards[0].searches == before  # it is not tried again
+    assert gpus[0].searches == before  # it is not tried again
 
 
 def test_without_room_there_is_no_copy(exact):
-    with pytest.raises(DeviceError, match=r"card:0 cannot hold the index: Error: alloc fail type FlatData\.$"):
-        flat(exact, CpuCard(room=1_000))
+    with pytest.raises(DeviceError, match=r"gpu:0 cannot hold the index: Error: alloc fail type FlatData\.$"):
+        flat(exact, CpuGpu(room=1_000))
 
 
 def test_room_that_a_cycle_still_holds_is_given_back_first(exact):
-    class Full(CpuCard):
+    class Full(CpuGpu):
         tries = 0
 
         def copied(self, index):
@@ -138,40 +136,40 @@ def test_room_that_a_cycle_still_holds_is_given_back_first(exact):
                 raise RuntimeError("full")
             return super().copied(index)
 
-    card = Full()
-    flat(exact, card)
-    assert card.tries == 2
+    gpu = Full()
+    flat(exact, gpu)
+    assert gpu.tries == 2
 
 
 def test_a_copy_is_shared_and_gone_with_its_last_user(exact):
-    card = CpuCard(room=10**6)
-    cards = Cards([card])
-    first = GpuIndex.flat(cards, KEY, exact, Codes.FLOAT32)
-    second = GpuIndex.flat(cards, KEY, exact, Codes.FLOAT32)
-    assert (card.copies, cards.keys(), cards.available) == (1, [KEY], 10**6 + ROWS * DIM * 4)
+    gpu = CpuGpu(room=10**6)
+    gpus = Gpus([gpu])
+    first = GpuIndex.flat(gpus, KEY, exact, Codes.FLOAT32)
+    second = GpuIndex.flat(gpus, KEY, exact, Codes.FLOAT32)
+    assert (gpu.copies, gpus.keys(), gpus.available) == (1, [KEY], 10**6 + ROWS * DIM * 4)
     del first
-    assert cards.keys() == [KEY]
+    assert gpus.keys() == [KEY]
     del second
-    assert (cards.keys(), cards.available) == ([], 10**6)
+    assert (gpus.keys(), gpus.available) == ([], 10**6)
 
 
 def test_the_fullest_card_decides_how_much_fits():
-    assert Cards([CpuCard(0, 500), CpuCard(1, 200)]).available == 400
+    assert Gpus([CpuGpu(0, 500), CpuGpu(1, 200)]).available == 400
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_forked_child_searches_on_the_cpu(exact, queries):
-    index = flat(exact, CpuCard())
+    index = flat(exact, CpuGpu())
     expected = exact.search(queries, 10)
     child = os.fork()
     if child == 0:
         try:
-            right = np.array_equal(index.search(queries, 10).ids, expected.ids) and "fork" in (index.remark or "")
+            right = np.array_equal(index.search(queries, 10).ids, expected.ids) and "fork" in (index.warning or "")
         finally:
             os._exit(0 if right else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert index.remark is None
+    assert index.warning == ""
 
 
 class Held:
@@ -234,14 +232,14 @@ def test_a_failure_reaches_all_that_it_concerns_and_nobody_else():
     failed = crowd(Held({2: DeviceError("gone")}), [(1, (1, 1))] + [(1, (1, 1))] * 3)
     assert [str(failed[place]) for place in (1, 2, 3)] == ["gone"] * 3
     assert not isinstance(failed[0], Exception)
-    odd = crowd(Held({2: ValueError("no failure of a card")}), [(1, (1, 1))] + [(1, (1, 1))] * 3)
+    odd = crowd(Held({2: ValueError("no failure of a GPU")}), [(1, (1, 1))] + [(1, (1, 1))] * 3)
     assert sum(isinstance(each, ValueError) for each in odd.values()) == 1
     assert len(odd) == 4
 
 
-def test_threads_share_cards(exact, queries):
-    cards = [CpuCard(0), CpuCard(1)]
-    index, expected, wrong = flat(exact, *cards), exact.search(queries, 10), []
+def test_threads_share_gpus(exact, queries):
+    gpus = [CpuGpu(0), CpuGpu(1)]
+    index, expected, wrong = flat(exact, *gpus), exact.search(queries, 10), []
 
     def ask():
         for place in range(len(queries)):
@@ -255,41 +253,41 @@ def test_threads_share_cards(exact, queries):
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert sum(cards[0].searches) == 60
+    assert sum(gpus[0].searches) == 60
 
 
 def test_two_copies_on_one_card_take_turns(exact, vectors, queries):
-    card = CpuCard()
-    cards = Cards([card])
-    indexes = [GpuIndex.flat(cards, CopyKey((), (str(n),)), exact, Codes.FLOAT32) for n in range(2)]
+    gpu = CpuGpu()
+    gpus = Gpus([gpu])
+    indexes = [GpuIndex.flat(gpus, CopyKey((), (str(n),)), exact, Codes.FLOAT32) for n in range(2)]
     threads = [threading.Thread(target=index.search, args=(queries, 10)) for index in indexes * 4]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [index.remark for index in indexes] == [None, None]
-    assert len(card.searches) >= 2
+    assert [index.warning for index in indexes] == ["", ""]
+    assert len(gpu.searches) >= 2
 
 
 def test_cuda_without_a_gpu_says_how_to_get_one(monkeypatch):
     monkeypatch.delattr(faiss, "StandardGpuResources", raising=False)
     with pytest.raises(DeviceError, match=r"(?s)needs a GPU build.*pip uninstall.*underdrawing\[gpu\]"):
-        cuda_cards()
+        cuda_gpus()
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
     with pytest.raises(DeviceError, match="sees no CUDA device"):
-        cuda_cards()
+        cuda_gpus()
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("codes", [Codes.FLOAT32, Codes.FP16, Codes.SQ8])
 def test_on_a_gpu(exact, vectors, queries, codes):
-    cards = Cards(cuda_cards())
-    assert cards.available > 0
+    gpus = Gpus(cuda_gpus())
+    assert gpus.available > 0
     built = FaissIndex.build(IndexKind.IVF, [(vectors, np.arange(ROWS) + 7)], IndexSettings(recall=0.99), codes=codes)
-    indexes = [GpuIndex.inverted(cards, CopyKey((), ("ivf",)), built)]
+    indexes = [GpuIndex.inverted(gpus, CopyKey((), ("ivf",)), built)]
     if codes is not Codes.SQ8:
-        indexes.append(GpuIndex.flat(cards, KEY, exact, codes))
+        indexes.append(GpuIndex.flat(gpus, KEY, exact, codes))
     for index in indexes:
         for allowed in (None, *(np.arange(7, ROWS + 7, step) for step in (2, 10, 100))):
             found, expected = index.search(queries, 10, allowed), exact.search(queries, 10, allowed)
@@ -302,16 +300,16 @@ def test_on_a_gpu(exact, vectors, queries, codes):
             thread.start()
         for thread in threads:
             thread.join()
-        assert index.remark is None
+        assert index.warning == ""
         assert index.search(queries, 10).plan.startswith("gpu-")
 
 
 @pytest.mark.gpu
 def test_a_gpu_refuses_what_it_has_no_room_for():
-    [card, *_] = cuda_cards()
-    free = card.free()
+    [gpu, *_] = cuda_gpus()
+    free = gpu.free()
     large = faiss.IndexFlat(1024, faiss.METRIC_INNER_PRODUCT)
     large.add(np.zeros((10_000, 1024), np.float32))
-    copies = Copies(Cards([card]), [Share(large, np.arange(10_000))], 10_000 * 4096)
-    assert card.free() <= free - 10_000 * 4096
+    copies = Copies(Gpus([gpu]), [Share(large, np.arange(10_000))], 10_000 * 4096)
+    assert gpu.free() <= free - 10_000 * 4096
     del copies

@@ -1,4 +1,4 @@
-"""A collection that is searched on cards: the same answers, one copy for many generations, and a note where it is not."""
+"""A collection that is searched on GPUs: the same answers, one copy for many generations, and a note where it is not."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import json
 import numpy as np
 import pytest
 from answers import asked, contents, found
-from cpu_gpus import CpuCard
+from cpu_gpus import CpuGpu
 from typer.testing import CliRunner
 
 from indexer import Collection, Device, Document, IndexKind, IndexSettings
 from indexer.errors import DeviceError
-from indexer.types import Centre
+from indexer.types import Center
 from indexer.vectors import faiss_gpu as gpu_index
-from indexer.vectors import gpus as cards
-from indexer.vectors import rescoring as proposals
+from indexer.vectors import gpus, rescoring
 from pipelines.cli.app import app
 from retrieval import Query, Retriever
 
@@ -24,11 +23,11 @@ COUNT = 120
 
 
 @pytest.fixture
-def card(monkeypatch):
-    own = CpuCard()
-    monkeypatch.setattr(cards, "cuda_cards", lambda: [own])
+def gpu(monkeypatch):
+    own = CpuGpu()
+    monkeypatch.setattr(gpus, "cuda_gpus", lambda: [own])
     monkeypatch.setattr(gpu_index, "FEW_ROWS", 0)
-    monkeypatch.setattr(proposals, "EXACT_ROWS", 0)
+    monkeypatch.setattr(rescoring, "EXACT_ROWS", 0)
     return own
 
 
@@ -40,50 +39,50 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def both(folder, closing, card):
-    """The collection on a card, and on the CPU."""
+def both(folder, closing, gpu):
+    """The collection on a GPU, and on the CPU."""
     return closing(Collection.open(folder, index=CUDA)), closing(Collection.open(folder))
 
 
-def agree(on_card, plain, plan="gpu-scan", **options):
+def agree(on_gpu, plain, plan="gpu-scan", **options):
     queries = asked("word3", "word77", "something else")
-    mine, theirs = (each.snapshot().search(queries, 10, **options) for each in (on_card, plain))
+    mine, theirs = (each.snapshot().search(queries, 10, **options) for each in (on_gpu, plain))
     np.testing.assert_array_equal(mine.ids, theirs.ids)
     np.testing.assert_array_equal(mine.scores, theirs.scores)
     assert mine.plan == plan
 
 
 def test_the_dead_and_the_filtered_are_not_found(both):
-    on_card, plain = both
-    agree(on_card, plain)
-    agree(on_card, plain, where={"n": {"$lt": 60}})
-    agree(on_card, plain, exclude=["d3", "d77"])
+    on_gpu, plain = both
+    agree(on_gpu, plain)
+    agree(on_gpu, plain, where={"n": {"$lt": 60}})
+    agree(on_gpu, plain, exclude=["d3", "d77"])
     plain.delete(["d3", *(f"d{n}" for n in range(80, 90))])
-    agree(on_card, plain)
-    agree(on_card, plain, where={"n": {"$gte": 60}}, exclude=["d100"])
-    assert on_card.snapshot().remarks == ()
+    agree(on_gpu, plain)
+    agree(on_gpu, plain, where={"n": {"$gte": 60}}, exclude=["d100"])
+    assert on_gpu.snapshot().notes == ()
 
 
-def test_later_generations_use_the_same_copy_until_too_much_is_beside_it(both, card):
-    on_card, plain = both
-    assert found(on_card, "word3", 1) == ["d3"]
+def test_later_generations_use_the_same_copy_until_too_much_is_beside_it(both, gpu):
+    on_gpu, plain = both
+    assert found(on_gpu, "word3", 1) == ["d3"]
     for number in range(3):
         plain.add([Document(f"new{number}", text=f"fresh{number}")])
-        assert found(on_card, f"fresh{number}", 1) == [f"new{number}"]
-        agree(on_card, plain, plan="gpu-scan and scan")
+        assert found(on_gpu, f"fresh{number}", 1) == [f"new{number}"]
+        agree(on_gpu, plain, plan="gpu-scan and scan")
     plain.delete(["d5"])
-    agree(on_card, plain, plan="gpu-scan and scan")
-    assert card.copies == 1
+    agree(on_gpu, plain, plan="gpu-scan and scan")
+    assert gpu.copies == 1
     plain.add([Document(f"more{n}", text=f"more{n}") for n in range(COUNT // 3)])
-    agree(on_card, plain)
-    assert card.copies == 2
+    agree(on_gpu, plain)
+    assert gpu.copies == 2
     plain.compact()
-    agree(on_card, plain)
-    assert card.copies == 3
-    assert len(on_card.cards.keys()) == 1  # the others are given back
+    agree(on_gpu, plain)
+    assert gpu.copies == 3
+    assert len(on_gpu.store.gpus.keys()) == 1  # the others are given back
 
 
-def test_an_inverted_file_is_kept_on_disk_and_copied_once(folder, closing, card):
+def test_an_inverted_file_is_kept_on_disk_and_copied_once(folder, closing, gpu):
     settings = IndexSettings(IndexKind.IVF, device=Device.CUDA, half=True)
     with Collection.open(folder, index=settings) as first:
         assert found(first, "word9", 1) == ["d9"]
@@ -100,14 +99,14 @@ def test_an_inverted_file_is_kept_on_disk_and_copied_once(folder, closing, card)
     assert found(second, "fresh", 1) == ["new"]
     second.delete(["d9"])
     assert "d9" not in found(second, "word9", 10, where={"n": {"$gte": 0}})
-    assert (card.copies, file.stat().st_mtime_ns) == (2, written)
+    assert (gpu.copies, file.stat().st_mtime_ns) == (2, written)
 
 
-def test_without_cards_the_cpu_answers_and_every_result_says_so(folder, closing, monkeypatch):
+def test_without_gpus_the_cpu_answers_and_every_result_says_so(folder, closing, monkeypatch):
     def none():
         raise DeviceError("FAISS sees no CUDA device.")
 
-    monkeypatch.setattr(cards, "cuda_cards", none)
+    monkeypatch.setattr(gpus, "cuda_gpus", none)
     shop = closing(Collection.open(folder, index=CUDA))
     results = Retriever(shop, "text").search(Query(text="word3"), k=2)
     assert [hit.id for hit in results.hits][:1] == ["d3"]
@@ -124,33 +123,33 @@ def test_without_cards_the_cpu_answers_and_every_result_says_so(folder, closing,
     ("settings", "room", "reason"),
     [
         (CUDA, 1_000, "are allowed"),
-        (IndexSettings(device=Device.CUDA, memory_budget="1GB"), 1_000, "card:0 cannot hold the index: Error: alloc"),
+        (IndexSettings(device=Device.CUDA, memory_budget="1GB"), 1_000, "gpu:0 cannot hold the index: Error: alloc"),
         (IndexSettings(IndexKind.HNSW, device=Device.CUDA), 10**9, "FAISS has no GPU form of HNSW"),
     ],
 )
-def test_what_a_card_cannot_hold_is_searched_on_the_cpu(folder, closing, card, settings, room, reason):
-    card.room = room
+def test_what_a_card_cannot_hold_is_searched_on_the_cpu(folder, closing, gpu, settings, room, reason):
+    gpu.room = room
     shop = closing(Collection.open(folder, index=settings))
     assert found(shop, "word3", 1) == ["d3"]
-    remark, *others = shop.snapshot().remarks
+    note, *others = shop.snapshot().notes
     assert ["not built yet" in each for each in others] == [True] * (settings.kind is IndexKind.HNSW)
-    assert remark.startswith("Searched on the CPU: ")
-    assert reason in remark
-    assert card.searches == []
+    assert note.startswith("Searched on the CPU: ")
+    assert reason in note
+    assert gpu.searches == []
 
 
-def test_a_card_that_fails_later_is_told_of_from_then_on(both, card):
-    on_card, plain = both
-    retriever = Retriever(on_card, "text")
+def test_a_card_that_fails_later_is_told_of_from_then_on(both, gpu):
+    on_gpu, plain = both
+    retriever = Retriever(on_gpu, "text")
     assert retriever.search(Query(text="word3")).notes == ()
-    card.broken = True
+    gpu.broken = True
     results = retriever.search(Query(text="word3"))
     assert [hit.id for hit in results.hits] == [hit.id for hit in Retriever(plain, "text").search(Query(text="word3"))]
-    assert results.notes == ("Searched on the CPU: card:0 failed: CUDA error 2 out of memory.",)
+    assert results.notes == ("Searched on the CPU: gpu:0 failed: CUDA error 2 out of memory.",)
     assert results.plan == "scan"
 
 
-def test_a_mixed_collection_is_centred_on_cards_too(folder, closing, card):
+def test_a_mixed_collection_is_centred_on_gpus_too(folder, closing, gpu):
     from answers import png
 
     with Collection.open(folder) as plain:
@@ -158,14 +157,14 @@ def test_a_mixed_collection_is_centred_on_cards_too(folder, closing, card):
         told = contents(plain)
     shop = closing(Collection.open(folder, index=CUDA))
     assert not shop.snapshot().scans
-    on_card = Retriever(shop, "text", centre=Centre.ON).search(Query(text="word8"), k=20)
+    on_gpu = Retriever(shop, "text", center=Center.ON).search(Query(text="word8"), k=20)
     with Collection.open(folder) as plain:
-        expected = Retriever(plain, "text", centre=Centre.ON).search(Query(text="word8"), k=20)
-    assert [hit.id for hit in on_card] == [hit.id for hit in expected]
+        expected = Retriever(plain, "text", center=Center.ON).search(Query(text="word8"), k=20)
+    assert [hit.id for hit in on_gpu] == [hit.id for hit in expected]
     assert len(told) == 2 * COUNT
 
 
-def test_the_command_line_asks_for_cards(folder, card):
+def test_the_command_line_asks_for_gpus(folder, gpu):
     call = ["search", str(folder), "word3", "--index-device", "cuda", "-k", "1", "--json"]
     told = json.loads(CliRunner().invoke(app, call).stdout)
     assert (told["hits"][0]["id"], told["plan"], told["notes"]) == ("d3", "gpu-scan", [])
@@ -182,4 +181,4 @@ def test_on_a_gpu(folder, closing, monkeypatch):
         shop, plain = closing(Collection.open(folder, index=settings)), closing(Collection.open(folder))
         agree(shop, plain)
         agree(shop, plain, where={"n": {"$lt": 60}}, exclude=["d3"])
-        assert shop.snapshot().remarks == ()
+        assert shop.snapshot().notes == ()

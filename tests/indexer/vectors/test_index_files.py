@@ -114,7 +114,7 @@ def test_what_is_missing_or_damaged_is_not_used_and_answers_are_exact_until_it_i
     DAMAGE[damage](index, sidecar)
     other = open_shop(index=HNSW)
     same(other, exact)
-    assert "not built yet" in other.snapshot().remarks[-1]
+    assert "not built yet" in other.snapshot().notes[-1]
     assert sidecar.exists() == (damage not in ("no sidecar", "another's sidecar", "neither"))  # nothing was built
     other.build_index(SAMPLES)
     assert other.snapshot().search(QUERIES, 1).plan == "hnsw"
@@ -125,7 +125,7 @@ def test_what_is_missing_or_damaged_is_not_used_and_answers_are_exact_until_it_i
 
 
 def test_opening_and_searching_and_asking_builds_nothing(exact, open_shop, monkeypatch):
-    monkeypatch.setattr("indexer.ingest.indexing.build", None)  # building would fail
+    monkeypatch.setattr("indexer.vectors.local.build", None)  # building would fail
     for settings in ("hnsw", IndexSettings(kind="ivf"), IndexKind.EXACT, None):
         other = open_shop(index=settings)
         same(other, exact)
@@ -147,9 +147,9 @@ def test_an_open_collection_takes_up_what_another_one_builds(exact, open_shop):
 
 
 def test_other_threads_search_while_an_index_is_built(exact, open_shop, monkeypatch):
-    from indexer.ingest import indexing
+    from indexer.vectors import local
 
-    shop, answers, build = open_shop(index="hnsw"), [], indexing.build
+    shop, answers, build = open_shop(index="hnsw"), [], local.build
 
     def slowly(*arguments):
         reader = Thread(target=lambda: answers.append(shop.snapshot().search(QUERIES, 3).plan))
@@ -161,7 +161,7 @@ def test_other_threads_search_while_an_index_is_built(exact, open_shop, monkeypa
             open_shop(index="ivf").build_index(SAMPLES)
         return build(*arguments)
 
-    monkeypatch.setattr(indexing, "build", slowly)
+    monkeypatch.setattr(local, "build", slowly)
     shop.build_index(SAMPLES)
     assert shop.snapshot().search(QUERIES, 3).plan == "hnsw and scan"
 
@@ -217,7 +217,7 @@ def flip(path, position):
 @pytest.fixture
 def coded(exact, open_shop, monkeypatch):
     """Searched exactly, through 8-bit codes."""
-    for module in ("indexer.vectors.selection", "indexer.vectors.local", "indexer.collection"):
+    for module in ("indexer.vectors.selection", "indexer.collection"):
         monkeypatch.setattr(f"{module}.CODED_ROWS", 100)
     monkeypatch.setattr("indexer.vectors.quantized.LOOKED_AT", 8)
     monkeypatch.setattr("indexer.vectors.quantized.LOOKED_AT_PER_K", 2)
@@ -244,7 +244,7 @@ def test_whatever_byte_is_flipped_check_says_so_and_answers_are_exact(kind, suff
             other = open_shop(index=settings)
             same(other, exact)
             assert "scan" in other.snapshot().search(QUERIES[:1], 3).plan
-            assert any(path.stem in remark and "not used" in remark for remark in other.snapshot().remarks)
+            assert any(path.stem in note and "not used" in note for note in other.snapshot().notes)
             other.close()
         path.write_bytes(whole)
     assert shop.check().findings == []
@@ -274,17 +274,17 @@ def test_an_index_of_an_older_release_is_not_trusted_nor_called_damaged(shop, ex
     assert "older release" in shop.check().findings[0].problem
     other = open_shop(index=HNSW)
     same(other, exact)
-    assert "not built yet" in other.snapshot().remarks[-1]
+    assert "not built yet" in other.snapshot().notes[-1]
 
 
 def test_codes_are_made_when_documents_come_and_only_for_many(coded, exact, monkeypatch, open_shop):
     made = []
-    monkeypatch.setattr("indexer.ingest.indexing.build", lambda *_: made.append(1))
+    monkeypatch.setattr("indexer.vectors.local.build", lambda *_: made.append(1))
     coded.add([Document(f"new{n}", text=f"{n}") for n in range(60)])
     assert made == []
     assert coded.snapshot().search(QUERIES[:1], 3).plan == "codes and scan"
     monkeypatch.undo()
-    for module in ("indexer.vectors.selection", "indexer.vectors.local", "indexer.collection"):
+    for module in ("indexer.vectors.selection", "indexer.collection"):
         monkeypatch.setattr(f"{module}.CODED_ROWS", 100)
     coded.add([Document(f"newer{n}", text=f"{n}") for n in range(80)])
     assert coded.snapshot().search(QUERIES[:1], 3).plan == "codes"
@@ -319,12 +319,12 @@ def test_when_too_much_came_after_it_says_so_and_building_starts_anew(shop, exac
     commit(shop, range(100))
     assert recall(shop, exact) >= 0.95
     assert files(shop) == before
-    assert "lacks 220 of 720 vectors" in shop.snapshot().remarks[-1]
+    assert "lacks 220 of 720 vectors" in shop.snapshot().notes[-1]
     assert shop.build_index(SAMPLES, coverage=0.6) == []
     [built] = shop.build_index(SAMPLES, coverage=0.8)
     assert built.rows == 720
     assert not set(files(shop)) & set(before)  # what it holds, the new one holds, too
-    assert shop.snapshot().remarks == ()
+    assert shop.snapshot().notes == ()
     assert recall(shop, exact) >= 0.95
 
 

@@ -9,17 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cpu_gpus import CpuCard
+from cpu_gpus import CpuGpu
 
 from indexer.vectors import faiss_gpu as gpu_index
 from indexer.vectors import quantized as codes
-from indexer.vectors import rescoring as proposals
+from indexer.vectors import rescoring
 from indexer.vectors.exact import ExactIndex
 from indexer.vectors.faiss_gpu import GpuIndex
 from indexer.vectors.faiss_index import FaissIndex
-from indexer.vectors.gpus import Cards, CopyKey
+from indexer.vectors.gpus import CopyKey, Gpus
 from indexer.vectors.protocol import IndexKind, IndexSettings
-from indexer.vectors.quantized import CodedIndex
+from indexer.vectors.quantized import QuantizedIndex
 from indexer.vectors.selection import Codes
 from indexer.vectors.unit import unit_rows
 
@@ -29,34 +29,34 @@ ROWS, DIM, QUERIES = 5_000, 32, 40
 KEY = CopyKey((), ())
 
 
-def two_cards():
-    return Cards([CpuCard(0), CpuCard(1)])
+def two_gpus():
+    return Gpus([CpuGpu(0), CpuGpu(1)])
 
 
-def on_cards(parts, codes):
+def on_gpus(parts, codes):
     exact = ExactIndex(parts)
-    return GpuIndex.flat(two_cards(), KEY, exact, codes) if exact.size else exact
+    return GpuIndex.flat(two_gpus(), KEY, exact, codes) if exact.size else exact
 
 
-def inverted_on_cards(parts):
+def inverted_on_gpus(parts):
     built = FaissIndex.build(IndexKind.IVF, parts, IndexSettings(), codes=Codes.FP16)
-    return GpuIndex.inverted(two_cards(), KEY, built) if built.size else built
+    return GpuIndex.inverted(two_gpus(), KEY, built) if built.size else built
 
 
 SHARES = [0.5, 0.1, 0.01, 0.001]
 MAKERS = {
     "exact": lambda parts: ExactIndex(parts),
-    "codes": lambda parts: CodedIndex.build(parts),
+    "codes": lambda parts: QuantizedIndex.build(parts),
     "faiss-exact": lambda parts: FaissIndex.build(IndexKind.EXACT, parts, IndexSettings()),
     "hnsw": lambda parts: FaissIndex.build(IndexKind.HNSW, parts, IndexSettings()),
     "ivf": lambda parts: FaissIndex.build(IndexKind.IVF, parts, IndexSettings()),
     "ivf-sq8": lambda parts: FaissIndex.build(IndexKind.IVF, parts, IndexSettings(), codes=Codes.SQ8),
-    "cards": lambda parts: on_cards(parts, Codes.FLOAT32),
-    "cards-fp16": lambda parts: on_cards(parts, Codes.FP16),
-    "cards-ivf": lambda parts: inverted_on_cards(parts),
+    "gpus": lambda parts: on_gpus(parts, Codes.FLOAT32),
+    "gpus-fp16": lambda parts: on_gpus(parts, Codes.FP16),
+    "gpus-ivf": lambda parts: inverted_on_gpus(parts),
 }
-EXACT = {"exact", "codes", "faiss-exact", "cards", "cards-fp16"}
-LOADERS = {"codes": CodedIndex.load}
+EXACT = {"exact", "codes", "faiss-exact", "gpus", "gpus-fp16"}
+LOADERS = {"codes": QuantizedIndex.load}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def indexes(data):
 @pytest.fixture(autouse=True)
 def no_shortcut(monkeypatch):
     """At this size every filter and batch would be answered by exact search, and FAISS never asked."""
-    monkeypatch.setattr(proposals, "EXACT_ROWS", 0)
+    monkeypatch.setattr(rescoring, "EXACT_ROWS", 0)
     monkeypatch.setattr(gpu_index, "FEW_ROWS", 0)
     monkeypatch.setattr(codes, "SPARSE", 0)
     monkeypatch.setattr(codes, "FEW_QUERIES", QUERIES)
@@ -188,7 +188,7 @@ def test_threads_with_filters_of_their_own_do_not_disturb_each_other(name, index
         np.testing.assert_array_equal(scores_alone, scores_together)
 
 
-@pytest.mark.parametrize("name", [name for name in MAKERS if name != "exact" and not name.startswith("cards")])
+@pytest.mark.parametrize("name", [name for name in MAKERS if name != "exact" and not name.startswith("gpus")])
 def test_saved_and_loaded(name, indexes, data, tmp_path):
     index = indexes[name]
     index.save(tmp_path / "index")

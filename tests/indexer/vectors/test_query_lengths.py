@@ -7,9 +7,8 @@ import pytest
 
 from indexer.errors import QueryError
 from indexer.metadata.publish import NewDocument
-from indexer.types import Centre, Modality
-from indexer.vectors import rescoring as proposals
-from indexer.vectors.centered import centred
+from indexer.types import Center, Modality
+from indexer.vectors import rescoring
 from indexer.vectors.exact import ExactIndex
 from indexer.vectors.unit import query_rows, unit_rows
 
@@ -45,14 +44,14 @@ WAYS = {
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf", "codes", "centered"])
 def test_a_scaled_query_is_the_same_query(open_shop, monkeypatch, kind):
-    monkeypatch.setattr(proposals, "EXACT_ROWS", 0)
+    monkeypatch.setattr(rescoring, "EXACT_ROWS", 0)
     if kind == "codes":
-        for module in ("indexer.vectors.selection", "indexer.vectors.local", "indexer.collection"):
+        for module in ("indexer.vectors.selection", "indexer.collection"):
             monkeypatch.setattr(f"{module}.CODED_ROWS", 100)
     shop = open_shop(index="exact" if kind in ("codes", "centered") else kind)
     stock(shop)
     shop.build_index({"texts": RNG.standard_normal((30, DIM))})
-    view = centred(shop.snapshot(), Centre.ON if kind == "centered" else Centre.OFF)
+    view = shop.snapshot().centered(Center.ON if kind == "centered" else Center.OFF)
     for options in WAYS.values():
         truth = view.search(QUERIES, 10, **options)
         for scale in SCALES:

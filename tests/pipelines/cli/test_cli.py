@@ -175,9 +175,12 @@ def test_the_default_method_goes_by_the_parts_and_by_what_did_best_with_the_mode
 
 def test_demo_runs_in_the_folder_named(run, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("pipelines.demo.run_demo", lambda out, console: asked.append((out, console.stderr)))
+    monkeypatch.setattr(
+        "pipelines.demo.run.run_demo", lambda out, console, joint: asked.append((out, console.stderr, joint))
+    )
     assert run("demo", "--out", tmp_path).exit_code == 0
-    assert asked == [(tmp_path, False)]
+    assert run("demo", "--out", tmp_path, "--joint", "bridge:runs/bridge").exit_code == 0
+    assert asked == [(tmp_path, False, None), (tmp_path, False, "bridge:runs/bridge")]
 
 
 def test_train_clip_lays_the_options_over_the_recipe(run, photos, tmp_path, monkeypatch):

@@ -117,7 +117,7 @@ def test_the_table_says_what_was_drawn(search):
 
 def test_drawings_are_saved_under_the_sentence(search, tmp_path):
     folder = tmp_path / "new" / "drawn"
-    done = search(TEXT, "--like", "red.png", "--images", 2, "--seed", 9, "--drawings", folder)
+    done = search(TEXT, "--like", "red.png", "--images", 2, "--seed", 9, "--pseudo-targets", folder)
     search(TEXT, "--like", "blue.png", "--drawings", folder)
     names = sorted(path.name for path in folder.iterdir())
     assert len(names) == 3
@@ -139,7 +139,7 @@ def test_the_page_shows_reference_and_drawings(search, tmp_path):
 def test_a_gate_draws_only_in_doubt(search, asked):
     clear = answer(search(TEXT, "--like", "red.png", "--gate", 0, "--json"))
     assert clear["pseudo_target"] is None
-    assert "none was drawn" in clear["notes"][0]
+    assert "none was generated" in clear["notes"][0]
     assert asked.painter.calls == []
     assert answer(search(TEXT, "--like", "red.png", "--gate", 2, "--json"))["pseudo_target"] is not None
 
@@ -172,18 +172,18 @@ def test_what_cannot_be_drawn_is_a_note_and_no_failure(search, asked, made):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["x", "--method", "cig"], ["needs a text and a reference; this query has no reference", "--like ID"]),
+        (["x", "--method", "cig"], ["needs a text and a reference; this query has no reference", "Add --image or --like"]),
         (["x", "--method", "inversion"], ["no reference", "--method text"]),
         (["--like", "red.png", "--method", "cig"], ["this query has no text", "--method image"]),
         (["--like", "red.png", "--method", "inversion"], ["The method inversion needs", "no text"]),
         (["x", "--like", "red.png", "--method", "sum", "--steps", "3"], ["sum does not read --steps", "--method cig"]),
         (["x", "--like", "red.png", "--method", "inversion", "--deadline-ms", "3"], ["--deadline-ms", "--method cig"]),
         (["x", "--like", "red.png", "--method", "sum", "--regenerate"], ["--regenerate"]),
-        (["x", "--like", "red.png", "--method", "sum", "--inversion", "y"], ["--method inversion or cig"]),
+        (["x", "--like", "red.png", "--method", "sum", "--inversion", "y"], ["--method inversion or --method cig"]),
         (["x", "--like", "red.png", "--method", "inversion"], ["No inversion comes with open_clip:", "--inversion"]),
         (["x", "--like", "red.png", "--method", "cig", "--inversion", "GOOD"], ["No generator comes with", "--generator"]),
-        (["x", "--like", "red.png", "--steps", "0"], ["steps is 0"]),
-        (["x", "--like", "red.png", "--deadline-ms", "-1"], ["deadline is -1"]),
+        (["x", "--like", "red.png", "--steps", "0"], ["--steps is 0"]),
+        (["x", "--like", "red.png", "--deadline-ms", "-1"], ["--deadline-ms is -1"]),
         (["x", "--like", "red.png", "--merge", "blend"], ["'blend'", "reinvert"]),
     ],
 )  # fmt: skip

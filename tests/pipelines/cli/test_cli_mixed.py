@@ -1,4 +1,4 @@
-"""A collection of texts and pictures on the command line: `--modality`, `--centre`, `diagnose gap`."""
+"""A collection of texts and pictures on the command line: `--modality`, `--center`, `diagnose gap`."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_the_picture_of_a_text_comes_first_without_the_gap_and_not_with_it(run, 
     assert told["hits"][0]["id"] == "image-7"
     assert told["hits"][0]["score"] > 0.8
     assert ["mixes modalities" in note for note in told["notes"]] == [True]
-    assert asked(run, mixture, "--centre", "on") | {"took_ms": 0} == told | {"took_ms": 0}
-    assert asked(run, mixture, "--centre", "means")["hits"][0]["id"] == "image-7"
-    plain = asked(run, mixture, "--centre", "off")
+    assert asked(run, mixture, "--center", "on") | {"took_ms": 0} == told | {"took_ms": 0}
+    assert asked(run, mixture, "--center", "means")["hits"][0]["id"] == "image-7"
+    plain = asked(run, mixture, "--center", "off")
     assert plain["notes"] == []
     assert all(hit["id"].startswith("text-") for hit in plain["hits"])
 
@@ -55,7 +55,7 @@ def test_the_picture_of_a_text_comes_first_without_the_gap_and_not_with_it(run, 
 def test_a_modality_is_a_filter(run, mixture):
     for centre in ("auto", "off"):
         for kind in KINDS:
-            told = asked(run, mixture, "--modality", kind.value, "--centre", centre, "--where", '{"n": {"$lt": 30}}')
+            told = asked(run, mixture, "--modality", kind.value, "--center", centre, "--where", '{"n": {"$lt": 30}}')
             assert len(told["hits"]) == 10
             assert all(hit["id"].startswith(kind.value) and hit["fields"]["n"] < 30 for hit in told["hits"])
     both = [option for kind in KINDS for option in ("--modality", kind.value)]
@@ -63,7 +63,7 @@ def test_a_modality_is_a_filter(run, mixture):
     assert asked(run, mixture, "--modality", "image+text")["hits"] == []
 
 
-@pytest.mark.parametrize(("option", "known"), [("--modality", "text, image, image+text"), ("--centre", "auto, on")])
+@pytest.mark.parametrize(("option", "known"), [("--modality", "text, image, image+text"), ("--center", "auto, on")])
 def test_a_wrong_name_is_answered_with_the_right_ones(call, mixture, option, known):
     code, _, told = call("search", mixture, "x", option, "video")
     assert code == 2

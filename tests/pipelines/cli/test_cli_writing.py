@@ -92,13 +92,13 @@ MODELS = ["--captioner", "table:CAPTIONS", "--rewriter", "join"]
         (["--like", "red.png", *MODELS], ["needs a text and a reference", "no text", "--method image"]),
         (["x", "--like", "red.png", "--method", "sum", *MODELS], ["sum does not read --captioner", "--method caption"]),
         (["x", "--like", "red.png", "--method", "sum", "--rewrite"], ["sum does not read --rewrite"]),
-        (["x", "--like", "red.png", "--caption", "y"], ["sum does not read --caption", "caption or shift"]),
+        (["x", "--like", "red.png", "--caption", "y"], ["sum does not read --caption", "--method caption or --method shift"]),
         (["x", "--like", "red.png", "--method", "caption"], ["needs a captioner", "--captioner"]),
         (["x", "--like", "red.png", *MODELS[:2]], ["needs a rewriter", "api:MODEL"]),
         (["x", "--like", "red.png", *MODELS, "--steps", "3"], ["cig does not read --captioner"]),
         (["x", "--like", "red.png", *MODELS[:3], "join:{text}"], ["lacks {caption}"]),
         (["x", "--like", "red.png", *MODELS[:3], "api:m@ftp://nowhere"], ["ftp://nowhere is no address of an API"]),
-        (["x", "--like", "red.png", "--caption", " ", "--rewriter", "join"], ["`caption` is empty"]),
+        (["x", "--like", "red.png", "--caption", " ", "--rewriter", "join"], ["--caption is empty"]),
     ],
 )  # fmt: skip
 def test_a_call_in_vain_is_refused_with_the_remedy(call, shop, tmp_path, arguments, said):

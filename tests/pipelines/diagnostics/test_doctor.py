@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from indexer.errors import MissingExtraError, UnderdrawingError
 from pipelines.diagnostics import doctor
-from retrieval.retriever import Retriever
+from pipelines.diagnostics.plugins import Found
+from retrieval.service import SearchService
 
 KEYS = {
-    "versions", "processor", "threads", "devices", "device", "bf16", "faiss", "bundled", "smoke", "problems", "well",
+    "versions", "processor", "threads", "devices", "device", "bf16", "faiss", "bundled", "smoke", "plugins", "problems", "well",
 }  # fmt: skip
 HEALTHY = doctor.Diagnosis(
     versions={"python": "3.11.7", "psycopg": None},
@@ -98,6 +100,14 @@ def test_what_is_missing_is_named_with_its_remedy_and_is_no_failure(run, found, 
     assert "pip install 'underdrawing[cpu]'" in done.stdout
 
 
+def test_what_packages_add_is_listed_with_what_is_wrong_with_it(run, found):
+    added = (Found("method", "mine", "some-package 1.0", None), Found("reader", "h5", "other 2.0", "It is broken."))
+    found(doctor.Diagnosis(**{**vars(HEALTHY), "plugins": added}))
+    done = run("doctor")
+    assert "Plugins\n  method mine  from some-package 1.0\n  reader h5    It is broken.\n" in done.stdout
+    assert json.loads(run("doctor", "--json").stdout)["plugins"][0]["name"] == "mine"
+
+
 def test_a_driver_without_a_device_is_a_problem(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
@@ -110,18 +120,18 @@ def test_a_driver_without_a_device_is_a_problem(monkeypatch, tmp_path):
 
 def test_the_smoke_search_notices_a_wrong_answer(run, found, monkeypatch):
     assert doctor.smoke_search().passed
-    right = Retriever.search
+    right = SearchService.search
 
-    def without_filter(self, query, k=10, where=None):
-        return right(self, query, k)
+    def without_filter(self, request):
+        return right(self, replace(request, where=None))
 
-    monkeypatch.setattr(Retriever, "search", without_filter)
+    monkeypatch.setattr(SearchService, "search", without_filter)
     assert "filtered search found cat" in doctor.smoke_search().detail
 
-    def one_short(self, query, k=10, where=None):
-        return right(self, query, k - 1, where)
+    def one_short(self, request):
+        return right(self, replace(request, k=request.k - 1))
 
-    monkeypatch.setattr(Retriever, "search", one_short)
+    monkeypatch.setattr(SearchService, "search", one_short)
     failed = doctor.smoke_search()
     assert not failed.passed
     assert "found cat" in failed.detail
@@ -135,13 +145,13 @@ def test_the_smoke_search_survives_what_it_looks_for(monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Retriever, "search", full)
+    monkeypatch.setattr(SearchService, "search", full)
     assert doctor.smoke_search() == doctor.Smoke(False, "[Errno 28] No space left on device", pytest.approx(0, abs=1e6))
 
 
 def test_models_can_be_copied_into_a_call(run, monkeypatch):
     monkeypatch.setattr(doctor, "open_clip_models", lambda: {"ViT-B-32": ["openai", "laion2b"]})
-    monkeypatch.setattr(doctor, "bundled_models", lambda: {"emoji-clip": True, "emoji-gme": False})
+    monkeypatch.setattr(doctor, "bundled_models", lambda: {"emoji-clip": True, "emoji-inversion": True})
     assert run("doctor", "--models").stdout.splitlines() == [
         "bundled:emoji-clip", "open_clip:ViT-B-32/openai", "open_clip:ViT-B-32/laion2b",
     ]  # fmt: skip

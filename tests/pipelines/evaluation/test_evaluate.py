@@ -12,7 +12,7 @@ from indexer.types import Document
 from pipelines.evaluation.loop import JudgedQuery, answer, evaluate, sweep, write_run
 from pipelines.evaluation.qrels import Average, Plan, Precision, Reference, Ties
 from retrieval import Query, Retriever, Weights
-from retrieval.hydrate import Ranking
+from retrieval.documents import Ranking
 from retrieval.metrics import average_precision_at, mean
 
 WORDS = ("cat", "dog", "red cat", "red dog", "blue cat", "blue dog", "night cat", "night dog")

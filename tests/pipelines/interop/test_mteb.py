@@ -14,7 +14,7 @@ from indexer.embed.fake import FakeEmbedder
 from indexer.errors import CallError, ItemsError, MissingExtraError, QueryError, UnknownNameError
 from indexer.types import Item, Modality
 from pipelines.interop.mteb import MtebEncoder, MtebRetriever
-from retrieval import Scribe
+from retrieval import CaptionRewriter
 from retrieval.providers.language.plain import TableCaptioner
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -221,9 +221,9 @@ def test_a_method_with_options_and_queries_of_one_part(tmp_path):
         def caption(self, pictures):
             return ["dog" if each.width == 12 else "cat" for each in pictures]
 
-    scribe = Scribe(Turns({}), "join", cache=tmp_path)
+    captions = CaptionRewriter(Turns({}), "join", cache=tmp_path)
     task = make_task("it2t", queries, corpus, {"q0": {"d2": 1}, "q1": {"d0": 1}, "q2": {"d4": 1}})
-    assert scores(MtebRetriever("fake:64", "caption", scribe=scribe), task)["recall_at_1"] == 1.0
+    assert scores(MtebRetriever("fake:64", "caption", captions=captions), task)["recall_at_1"] == 1.0
 
 
 def test_documents_that_are_given_are_ranked():

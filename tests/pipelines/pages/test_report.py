@@ -29,9 +29,10 @@ from pipelines.evaluation.emojicir import Split, by_family, read_queries
 from pipelines.evaluation.loop import JudgedQuery
 from pipelines.pages.report import search_page, thumbnail
 from retrieval.methods import Method
-from retrieval.providers.pseudo_target import Studio
+from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.query import Query
 from retrieval.results import Hit, Results
+from retrieval.service import SearchService
 
 
 def results(*hits: Hit) -> Results:
@@ -109,6 +110,11 @@ def fewest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return shrink(queries[:6], tmp_path, monkeypatch)
 
 
+def whole(report: Path) -> str:
+    """The page that has everything."""
+    return report.with_name("all.html").read_text(encoding="utf-8")
+
+
 def named(page: str) -> list[str]:
     """The methods of the table of measures."""
     return re.findall(r"<tr[^>]*><td><code>([a-z]+)</code></td>", page.split("How often")[1].split("<h2>")[0])
@@ -119,7 +125,7 @@ def test_the_demo_runs_twice_and_its_report_holds_every_question(few: list[str],
     console = Console(file=printed, width=140)
     report = demo.run_demo(tmp_path / "out", console, model="fake:16", joint=None)
     again = demo.run_demo(tmp_path / "out", console, model="fake:16", joint=None)
-    page = report.read_text(encoding="utf-8")
+    page, short = whole(report), report.read_text(encoding="utf-8")
     assert again == report
     assert len(few) >= 12
     assert page.count('<section class="card">') == len(few)
@@ -128,7 +134,12 @@ def test_the_demo_runs_twice_and_its_report_holds_every_question(few: list[str],
     assert page.count('<div class="wide"><table>') == page.count("<table>")
     assert "<script" not in page
     assert page.count('class="hit right"') > 0
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    for each, other in ((page, "report.html"), (short, "all.html")):
+        assert set(re.findall(r'(?:src|href)="(?!data:)([^"]+)"', each)) == {other}
+    assert short.count('<section class="card">') == 3
+    assert len(set(re.findall(r'<span class="tag">([a-z ]+)</span>', short))) == 3
+    assert short.count('<div class="row">') == 3 * 5
+    assert f"All {len(few)} questions, 6 methods" in short
     assert "Indexed" in printed.getvalue()
     assert "were indexed before" in printed.getvalue()
     # A model without text tower: two methods are missing, which is said.
@@ -144,33 +155,35 @@ def test_the_demo_runs_twice_and_its_report_holds_every_question(few: list[str],
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> tuple[str, drawing_models.Painter, Studio]:
-    """A model that reads words, and a studio for it."""
+def made(tmp_path: Path) -> tuple[str, drawing_models.Painter, PseudoTargetProvider]:
+    """A model that reads words, and a pseudo_targets for it."""
     model = f"open_clip:{tiny_models.tiny_clip(tmp_path / 'clip')}"
     painter = drawing_models.Painter(model)
-    return model, painter, Studio(tiny_models.tiny_inversion(), painter, cache=tmp_path / "drawings")
+    return model, painter, PseudoTargetProvider(tiny_models.tiny_inversion(), painter, cache=tmp_path / "drawings")
 
 
 def test_the_demo_shows_pseudo_targets_and_draws_its_sample_in_batches(
-    fewest: list[str], made: tuple[str, drawing_models.Painter, Studio], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fewest: list[str],
+    made: tuple[str, drawing_models.Painter, PseudoTargetProvider],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, painter, studio = made
+    model, painter, pseudo_targets = made
     monkeypatch.setattr(demo, "QUESTIONS_PER_FAMILY", 1)
     printed = io.StringIO()
-    page = demo.run_demo(tmp_path / "out", Console(file=printed, width=140), model, studio, None).read_text(
-        encoding="utf-8"
-    )
+    page = whole(demo.run_demo(tmp_path / "out", Console(file=printed, width=140), model, pseudo_targets, None))
     questions = page.count('<section class="card draws">')
     assert 0 < questions < len(fewest)
     assert page.count('alt="the pseudo-target"') == questions
     assert "seed 0, 2 steps, guidance 1.5" in page
     others = (Method.CAPTION, Method.JOINT)
     assert named(page) == [method.value for method in Method if method not in others]
-    assert "left out" not in page + printed.getvalue()
-    assert "kept from an earlier run" not in page
+    assert page.count("left out") == 1
+    assert "The method joint and the pages are left out: no model that reads text and image at once was given" in page
+    assert "pseudo-targets were in the cache" not in page
     assert [len(texts) for texts, _ in painter.calls] == [1] * questions + [len(fewest) - questions]
-    again = demo.run_demo(tmp_path / "out", Console(file=printed), model, studio, None).read_text(encoding="utf-8")
-    assert f"{questions} pseudo-targets were kept from" in again
+    again = whole(demo.run_demo(tmp_path / "out", Console(file=printed), model, pseudo_targets, None))
+    assert f"{questions} pseudo-targets were in the cache" in again
     assert len(painter.calls) == questions + 1
 
 
@@ -178,13 +191,13 @@ def test_the_demo_asks_pages_and_joins_what_one_model_reads(fewest: list[str], t
     joint = f"mllm:{tiny_mllm.tiny_mllm(tmp_path / 'gme')}"
     printed = io.StringIO()
     console = Console(file=printed, width=140)
-    page = demo.run_demo(tmp_path / "out", console, "fake:16", joint=joint).read_text(encoding="utf-8")
+    page = whole(demo.run_demo(tmp_path / "out", console, "fake:16", joint=joint))
     assert "joint" in named(page)
     assert page.count('<section class="card pages">') == 2  # the questions whose drawings are in the corpus, or of text
     assert f"pages with {joint}" in " ".join(printed.getvalue().split())
     with Collection.open(tmp_path / "out" / "pages") as pages:
         assert set(pages.snapshot().living) == {Modality.TEXT, Modality.IMAGE, Modality.FUSED}
-    missing = demo.run_demo(tmp_path / "out", console, "fake:16", joint="mllm:gone").read_text(encoding="utf-8")
+    missing = whole(demo.run_demo(tmp_path / "out", console, "fake:16", joint="mllm:gone"))
     assert "The method joint is left out: " in missing
     assert "joint" not in named(missing)
     assert '<section class="card pages">' not in missing
@@ -200,12 +213,14 @@ def test_pages_are_the_same_in_every_run_and_one_a_concept(few: list[str]) -> No
 
 
 def test_the_demo_without_diffusers_says_how_to_get_it(
-    made: tuple[str, drawing_models.Painter, Studio], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: tuple[str, drawing_models.Painter, PseudoTargetProvider], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    studio = Studio(tiny_models.tiny_inversion(), "bundled:emoji-generator", cache=tmp_path / "drawings")
+    pseudo_targets = PseudoTargetProvider(
+        tiny_models.tiny_inversion(), "bundled:emoji-generator", cache=tmp_path / "drawings"
+    )
     with Collection.open(tmp_path / "shop", made[0]) as shop:
-        retrievers, [remark] = demo._retrievers(shop, studio)
+        retrievers, [remark] = demo._retrievers(SearchService(shop, pseudo_targets=pseudo_targets))
     others = (Method.CIG, Method.CAPTION, Method.JOINT)
     assert list(retrievers) == [method for method in Method if method not in others]
     assert remark.startswith("The method cig is left out: ")

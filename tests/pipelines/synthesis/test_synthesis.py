@@ -36,7 +36,7 @@ from pipelines.synthesis.recipe import PROMPTS, Drop, Pictures, SynthesisRecipe
 from pipelines.synthesis.sheet import MEANINGS
 from pipelines.train.synthesised import Finds, read_records
 from retrieval.providers.language import endpoint
-from retrieval.providers.pseudo_target import PseudoTarget, Reference
+from retrieval.providers.pseudo_target import PseudoTargetOutcome, Reference
 
 RECIPE = SynthesisRecipe(
     passage="{text}: {keywords}", split_field="split", model="fake:colours", top=3, tokens=32, least=0.3
@@ -349,7 +349,7 @@ def test_two_runs_do_not_write_to_one_folder(make, tmp_path):
         make()
 
 
-# -- Drawing
+# -- PseudoTarget
 
 
 def test_pictures_may_be_drawn(source, tmp_path):
@@ -362,17 +362,17 @@ def test_pictures_may_be_drawn(source, tmp_path):
         def generator(self, _):
             return type("Named", (), {"name": "painter"})
 
-        def draw(self, embedder, texts, references):
+        def generate(self, embedder, texts, references):
             assert all(reference.images[0].is_file() for reference in references)
             targets = []
             for number, text in enumerate(texts):
                 colour, thing = text.split()
                 if colour in ("green", "white"):
-                    targets.append(PseudoTarget(None))
+                    targets.append(PseudoTargetOutcome(None))
                     continue
                 file = tmp_path / f"{number}.png"
                 Image.new("RGB", (8 + THINGS.index(thing), 5), COLOURS[colour]).save(file)
-                targets.append(PseudoTarget(Reference((file,), embedder.encode_query([Item(image=file)])[0])))
+                targets.append(PseudoTargetOutcome(Reference((file,), embedder.encode_query([Item(image=file)])[0])))
             return targets
 
     found = synthesize(
@@ -380,7 +380,7 @@ def test_pictures_may_be_drawn(source, tmp_path):
         Writer(),
         replace(RECIPE, pictures=Pictures.DRAWN),
         tmp_path / "made",
-        studio=Painter(),
+        pseudo_targets=Painter(),
     )
     assert found.dropped == {"no-picture": 4}
     record = found.kept[0]
@@ -389,8 +389,8 @@ def test_pictures_may_be_drawn(source, tmp_path):
     assert record.made["generator"] == "painter"
 
 
-def test_a_studio_is_there_where_pictures_are_drawn(make):
-    with pytest.raises(CallError, match="studio"):
+def test_a_provider_is_there_where_pictures_are_drawn(make):
+    with pytest.raises(CallError, match="A provider of pseudo-targets is needed"):
         make(pictures=Pictures.DRAWN)
 
 

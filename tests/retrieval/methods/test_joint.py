@@ -83,7 +83,7 @@ def test_of_a_stored_reference_the_picture_is_read_and_it_is_not_found_itself(so
 
 
 def test_a_stored_reference_without_a_picture_says_what_to_do(source):
-    with pytest.raises(QueryError, match="'words' has no picture, and the method joint reads.*method sum"):
+    with pytest.raises(QueryError, match="'words' has no image, and the method joint reads.*method sum"):
         Retriever(source, "joint").search(Query(text="dark", like="words"))
     source.pinned._documents[0].image.unlink()
     with pytest.raises(QueryError, match="The query's joint cannot be used"):
@@ -91,7 +91,7 @@ def test_a_stored_reference_without_a_picture_says_what_to_do(source):
 
 
 def test_a_model_that_sums_parts_is_refused_with_the_remedy(collection):
-    with pytest.raises(CallError, match=r"fake:64 does not read a picture and a text at once.*--model mllm:NAME"):
+    with pytest.raises(CallError, match=r"fake:64 does not read an image and a text at once.*such as mllm:NAME"):
         Retriever(collection, "joint").search(Query(text="red", like="cat"))
     notes = Retriever(collection, "joint").search(Query(text="red"), k=1).notes
     assert notes == ("The query has no image, so the method joint searches by the text alone.",)
@@ -176,7 +176,7 @@ def test_documents_of_every_kind_are_searched_jointly_from_the_command_line(tmp_
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--method", "joint"], "does not read a picture and a text at once"),
+        (["--method", "joint"], "does not read an image and a text at once"),
         (["--instruction", "x"], "reads no instructions"),
     ],
 )

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.tasks.emojicir import grids
+from benchmarks.harness.methods import grids
 from retrieval.methods import weights as tuned
 from retrieval.methods.weights import DEFAULT, FILE, load_weights, preferred
 

@@ -22,11 +22,11 @@ from indexer.errors import ModelError
 from indexer.lazy_embedder import LazyEmbedder
 from indexer.types import Item
 from retrieval import Query, Retriever
-from retrieval.providers.caption_rewrite import Scribe, Wanted
+from retrieval.providers.caption_rewrite import CaptionRewriter, RewriteRequest
 from retrieval.providers.generation.diffusion import PseudoTargetGenerator
-from retrieval.providers.generation.protocol import DrawOptions, Sketch
+from retrieval.providers.generation.protocol import GenerateOptions, PseudoTargetRequest
 from retrieval.providers.language import Change, load_captioner, load_rewriter
-from retrieval.providers.pseudo_target import Studio
+from retrieval.providers.pseudo_target import PseudoTargetProvider
 
 THREADS = 8
 
@@ -73,7 +73,7 @@ def used(kind: str, folder: Path) -> object:
         case "generator":
             made = PseudoTargetGenerator.load(folder)
             feature = np.ones(tiny_models.DIM, np.float32)
-            [drawing] = made.draw([Sketch("a cat", (feature,))], DrawOptions(steps=1))
+            [drawing] = made.generate([PseudoTargetRequest("a cat", (feature,))], GenerateOptions(steps=1))
             return [np.asarray(image).sum() for image in drawing.images]
         case "phi":
             return load_inversion(folder).words(np.ones((1, tiny_models.DIM), np.float32)).tolist()
@@ -115,18 +115,20 @@ def test_threads_that_ask_at_once_get_one_model(whole: dict[str, Path], monkeypa
     loads = []
     load = PseudoTargetGenerator.load
     monkeypatch.setattr(PseudoTargetGenerator, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
-    studio = Studio(generator=whole["generator"], inversion=whole["phi"], cache=tmp_path, device="cpu")
+    pseudo_targets = PseudoTargetProvider(
+        generator=whole["generator"], inversion=whole["phi"], cache=tmp_path, device="cpu"
+    )
     embedder = lazy.get()
-    assert len(set(map(id, at_once(*[lambda: studio.generator(embedder)] * THREADS)))) == 1
-    assert len(set(map(id, at_once(*[lambda: studio.inversion(embedder)] * THREADS)))) == 1
-    assert len(set(map(id, at_once(*[lambda: studio._pool] * THREADS)))) == 1
+    assert len(set(map(id, at_once(*[lambda: pseudo_targets.generator(embedder)] * THREADS)))) == 1
+    assert len(set(map(id, at_once(*[lambda: pseudo_targets.inversion(embedder)] * THREADS)))) == 1
+    assert len(set(map(id, at_once(*[lambda: pseudo_targets._pool] * THREADS)))) == 1
     assert len(loads) == 1
-    scribe = Scribe(whole["blip"], whole["chat"], cache=tmp_path, device="cpu")
-    assert len(set(map(id, at_once(*[scribe.captioner] * THREADS)))) == 1
-    assert len(set(map(id, at_once(*[scribe.rewriter] * THREADS)))) == 1
-    wanted = [[Wanted(f"in {n}", picture)] for n, picture in enumerate(tiny_models.pictures(THREADS))]
-    answers = at_once(*(lambda w=each: scribe.write(w) for each in wanted))
-    assert [each[0].text for each in answers] == [scribe.write(each)[0].text for each in wanted]
+    captions = CaptionRewriter(whole["blip"], whole["chat"], cache=tmp_path, device="cpu")
+    assert len(set(map(id, at_once(*[captions.captioner] * THREADS)))) == 1
+    assert len(set(map(id, at_once(*[captions.rewriter] * THREADS)))) == 1
+    wanted = [[RewriteRequest(f"in {n}", picture)] for n, picture in enumerate(tiny_models.pictures(THREADS))]
+    answers = at_once(*(lambda w=each: captions.rewrite(w) for each in wanted))
+    assert [each[0].text for each in answers] == [captions.rewrite(each)[0].text for each in wanted]
 
 
 def test_what_cannot_be_loaded_is_not_kept(whole: dict[str, Path], tmp_path: Path) -> None:
@@ -140,9 +142,16 @@ def test_what_cannot_be_loaded_is_not_kept(whole: dict[str, Path], tmp_path: Pat
     for kind, name in weights.items():
         (broken[kind] / name).write_bytes(b"")
     lazy = LazyEmbedder(f"open_clip:{broken['clip']}", "float32", "cpu")
-    studio = Studio(generator=broken["generator"], inversion=broken["phi"], cache=tmp_path, device="cpu")
-    scribe = Scribe(None, broken["chat"], cache=tmp_path, device="cpu")
-    asks = [lazy.get, lambda: studio.generator(embedder), lambda: studio.inversion(embedder), scribe.rewriter]
+    pseudo_targets = PseudoTargetProvider(
+        generator=broken["generator"], inversion=broken["phi"], cache=tmp_path, device="cpu"
+    )
+    captions = CaptionRewriter(None, broken["chat"], cache=tmp_path, device="cpu")
+    asks = [
+        lazy.get,
+        lambda: pseudo_targets.generator(embedder),
+        lambda: pseudo_targets.inversion(embedder),
+        captions.rewriter,
+    ]
     for answer in at_once(*asks * 2):
         assert isinstance(answer, ModelError)
     for kind, name in weights.items():
@@ -159,10 +168,10 @@ def test_retrievers_of_one_collection_answer_in_threads(whole: dict[str, Path], 
     with Collection.open(tmp_path / "c", trust=True) as opened:
 
         def ask() -> list[str]:
-            studio = Studio(
+            pseudo_targets = PseudoTargetProvider(
                 inversion=whole["phi"], generator=whole["generator"], cache=tmp_path / "drawn", device="cpu"
             )
-            results = Retriever(opened, "cig", studio=studio).search(asked, k=3)
+            results = Retriever(opened, "cig", pseudo_targets=pseudo_targets).search(asked, k=3)
             return [hit.id for hit in results]
 
         answers = at_once(*[ask] * 4)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tiny_models import DIM, WIDTH, WIDTH_2, save_generator, tiny_inversion, tiny_pipeline
 
 from indexer.errors import CallError, GeneratorError, ModelError, QueryError, UnknownNameError
-from retrieval.providers.generation import Drawing, DrawOptions, Sketch
+from retrieval.providers.generation import GenerateOptions, PseudoTarget, PseudoTargetRequest
 from retrieval.providers.generation.diffusion import GeneratorSpec, PseudoTargetGenerator, WordSource, _drawing
 from retrieval.providers.generation.presets import load_preset
 
@@ -54,9 +54,9 @@ def plain(generators: dict[str, PseudoTargetGenerator]) -> PseudoTargetGenerator
     return generators["sd15"]
 
 
-def sketch(text: str, seed: int = 0, encoders: int = 1) -> Sketch:
+def request(text: str, seed: int = 0, encoders: int = 1) -> PseudoTargetRequest:
     rng = np.random.default_rng(seed)
-    return Sketch(text, tuple(3 * rng.standard_normal(DIM).astype(np.float32) for _ in range(encoders)))
+    return PseudoTargetRequest(text, tuple(3 * rng.standard_normal(DIM).astype(np.float32) for _ in range(encoders)))
 
 
 def pixels(drawing: object) -> np.ndarray:
@@ -86,14 +86,14 @@ def test_with_a_known_word_it_draws_what_the_pipeline_draws_of_the_text(
 ) -> None:
     guidance = FREE.get(layout, {"guidance": 4.0})["guidance"]
     generator = PseudoTargetGenerator.load(save_generator(tmp_path, layout, word="cat"))
-    options = DrawOptions(steps=3, guidance=guidance, images=2, seed=5, negative=negative)
-    sketches = [sketch(text, encoders=LAYOUTS[layout]) for text in ("is red", "has {word} and $ " * 50)]
+    options = GenerateOptions(steps=3, guidance=guidance, images=2, seed=5, negative=negative)
+    requests = [request(text, encoders=LAYOUTS[layout]) for text in ("is red", "has {word} and $ " * 50)]
     told = {} if layout == "lcm" else {"negative_prompt": None if negative is None else [negative] * 2}
-    texts = [f"a photo of cat that {each.text}" for each in sketches]
+    texts = [f"a photo of cat that {each.text}" for each in requests]
     expected = stock(
         layout, texts, guidance_scale=guidance, num_inference_steps=3, seed=5, num_images_per_prompt=2, **told
     )
-    drawn = np.stack([pixels(each) for each in generator.draw(sketches, options)])
+    drawn = np.stack([pixels(each) for each in generator.generate(requests, options)])
     np.testing.assert_allclose(drawn, expected, atol=1)
     assert drawn.std() > 5
 
@@ -105,7 +105,9 @@ def test_prompts_are_filled_with_the_id_that_the_denoiser_was_trained_with(name:
     drawn = {}
     for pad in (None, 0):
         generator = PseudoTargetGenerator.load(folder, replace(spec, pad_token=pad))
-        [drawing] = generator.draw([sketch("is red", encoders=LAYOUTS[name])], DrawOptions(steps=3, guidance=1.0))
+        [drawing] = generator.generate(
+            [request("is red", encoders=LAYOUTS[name])], GenerateOptions(steps=3, guidance=1.0)
+        )
         drawn[pad] = pixels(drawing)
         texts = ["a photo of cat that is red"]
         told = {"guidance_scale": 1.0, "num_inference_steps": 3, "seed": 0, "num_images_per_prompt": 1}
@@ -132,66 +134,70 @@ def test_a_black_image_is_generated_again_with_the_next_seed(folders: dict[str, 
     generator = PseudoTargetGenerator.load(folder, replace(GeneratorSpec.read(folder), retries=2))
     drawn, seeds = generator._draw, []
 
-    def black_at_first(sketches, options):
-        seeds.append((options.seed, [each.text for each in sketches]))
-        made = drawn(sketches, options)
+    def black_at_first(requests, options):
+        seeds.append((options.seed, [each.text for each in requests]))
+        made = drawn(requests, options)
         failed = {7: ("red", "blue"), 8: ("blue",), 9: ("blue",)}[options.seed]
-        return [Drawing((), "black") if each.text in failed else own for each, own in zip(sketches, made, strict=True)]
+        return [
+            PseudoTarget((), "black") if each.text in failed else own for each, own in zip(requests, made, strict=True)
+        ]
 
     monkeypatch.setattr(generator, "_draw", black_at_first)
-    red, green, blue = generator.draw([sketch(each) for each in ("red", "green", "blue")], DrawOptions(seed=7))
+    red, green, blue = generator.generate([request(each) for each in ("red", "green", "blue")], GenerateOptions(seed=7))
     assert seeds == [(7, ["red", "green", "blue"]), (8, ["red", "blue"]), (9, ["blue"])]
     assert (blue.images, blue.failed) == ((), "black")
     monkeypatch.undo()
-    np.testing.assert_array_equal(pixels(red), pixels(generator.draw([sketch("red")], DrawOptions(seed=8))[0]))
-    np.testing.assert_array_equal(pixels(green), pixels(generator.draw([sketch("green")], DrawOptions(seed=7))[0]))
+    np.testing.assert_array_equal(pixels(red), pixels(generator.generate([request("red")], GenerateOptions(seed=8))[0]))
+    np.testing.assert_array_equal(
+        pixels(green), pixels(generator.generate([request("green")], GenerateOptions(seed=7))[0])
+    )
     plain = PseudoTargetGenerator.load(folder)
-    assert plain.identity(DrawOptions()) != generator.identity(DrawOptions())
+    assert plain.identity(GenerateOptions()) != generator.identity(GenerateOptions())
 
 
 def test_what_is_drawn_follows_text_reference_and_seed(generator: PseudoTargetGenerator, layout: str) -> None:
     encoders = LAYOUTS[layout]
-    base = sketch("red", encoders=encoders)
-    one, text, picture = generator.draw(
-        [base, replace(base, text="blue"), sketch("red", 1, encoders)], DrawOptions(images=2)
+    base = request("red", encoders=encoders)
+    one, text, picture = generator.generate(
+        [base, replace(base, text="blue"), request("red", 1, encoders)], GenerateOptions(images=2)
     )
-    [other] = generator.draw([base], DrawOptions(seed=1))
+    [other] = generator.generate([base], GenerateOptions(seed=1))
     first, second = pixels(one)
     for different in (second, pixels(text)[0], pixels(picture)[0], pixels(other)[0]):
         assert np.abs(first - different).max() > 3
 
 
 def test_a_drawing_does_not_depend_on_those_beside_it(generator: PseudoTargetGenerator, layout: str) -> None:
-    sketches = [sketch(text, seed, LAYOUTS[layout]) for seed, text in enumerate(("red", "a " * 90, "blue"))]
-    options = DrawOptions(steps=3, seed=7, images=2)
-    together = generator.draw(sketches, options)
-    for each, drawing in zip(sketches, together, strict=True):
-        np.testing.assert_allclose(pixels(generator.draw([each], options)[0]), pixels(drawing), atol=1)
-    [fewer] = generator.draw(sketches[:1], replace(options, images=1))
+    requests = [request(text, seed, LAYOUTS[layout]) for seed, text in enumerate(("red", "a " * 90, "blue"))]
+    options = GenerateOptions(steps=3, seed=7, images=2)
+    together = generator.generate(requests, options)
+    for each, drawing in zip(requests, together, strict=True):
+        np.testing.assert_allclose(pixels(generator.generate([each], options)[0]), pixels(drawing), atol=1)
+    [fewer] = generator.generate(requests[:1], replace(options, images=1))
     np.testing.assert_allclose(pixels(fewer)[0], pixels(together[0])[0], atol=1)
 
 
 def test_size_and_count_are_as_told(generator: PseudoTargetGenerator, layout: str) -> None:
-    base = sketch("red", encoders=LAYOUTS[layout])
-    assert generator.draw([], DrawOptions()) == []
-    [drawing] = generator.draw([base], DrawOptions())
+    base = request("red", encoders=LAYOUTS[layout])
+    assert generator.generate([], GenerateOptions()) == []
+    [drawing] = generator.generate([base], GenerateOptions())
     assert [image.size for image in drawing.images] == [(16, 16)]
     assert drawing.images[0].mode == "RGB"
-    [drawing] = generator.draw([base], DrawOptions(size=24, images=3))
+    [drawing] = generator.generate([base], GenerateOptions(size=24, images=3))
     assert [image.size for image in drawing.images] == [(24, 24)] * 3
     assert generator.defaults.size == 16
 
 
 @pytest.mark.parametrize("guided", ["sd15", "sdxl"])
 def test_guidance_and_negatives_tell(generators: dict[str, PseudoTargetGenerator], guided: str) -> None:
-    base = [sketch("red", encoders=LAYOUTS[guided])]
+    base = [request("red", encoders=LAYOUTS[guided])]
     drawn = [
-        pixels(generators[guided].draw(base, options)[0])
+        pixels(generators[guided].generate(base, options)[0])
         for options in (
-            DrawOptions(guidance=1.0),
-            DrawOptions(guidance=6.0),
-            DrawOptions(guidance=6.0, negative="a dog"),
-            DrawOptions(guidance=0.0, negative="a dog"),
+            GenerateOptions(guidance=1.0),
+            GenerateOptions(guidance=6.0),
+            GenerateOptions(guidance=6.0, negative="a dog"),
+            GenerateOptions(guidance=0.0, negative="a dog"),
         )
     ]
     assert np.abs(drawn[0] - drawn[1]).max() > 1
@@ -201,7 +207,7 @@ def test_guidance_and_negatives_tell(generators: dict[str, PseudoTargetGenerator
 
 def test_it_draws_in_bfloat16(folders: dict[str, Path]) -> None:
     generator = PseudoTargetGenerator.load(folders["sdxl"], dtype="bfloat16")
-    [drawing] = generator.draw([sketch("red", encoders=2)], DrawOptions())
+    [drawing] = generator.generate([request("red", encoders=2)], GenerateOptions())
     assert pixels(drawing).shape == (1, 16, 16, 3)
     with pytest.raises(CallError, match="float16 is slow"):
         PseudoTargetGenerator.load(folders["sd15"], dtype="float16")
@@ -209,32 +215,32 @@ def test_it_draws_in_bfloat16(folders: dict[str, Path]) -> None:
 
 def test_it_says_what_it_reads_and_draws_with(generators: dict[str, PseudoTargetGenerator]) -> None:
     assert generators["sdxl"].feature_models == [("open_clip:tower-0", False), ("open_clip:tower-1", False)]
-    assert generators["sd15"].defaults == DrawOptions(steps=2, guidance=3.0, size=16)
+    assert generators["sd15"].defaults == GenerateOptions(steps=2, guidance=3.0, size=16)
 
 
 def test_its_identity_is_all_that_a_drawing_depends_on(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = folders["sd15"]
     here = PseudoTargetGenerator.load(folder)
-    same = here.identity(DrawOptions())
+    same = here.identity(GenerateOptions())
     json.dumps(same)
-    assert PseudoTargetGenerator.load(shutil.copytree(folder, tmp_path / "copy")).identity(DrawOptions()) == same
-    assert here.identity(DrawOptions(steps=2, guidance=3.0, size=16)) == same
+    assert PseudoTargetGenerator.load(shutil.copytree(folder, tmp_path / "copy")).identity(GenerateOptions()) == same
+    assert here.identity(GenerateOptions(steps=2, guidance=3.0, size=16)) == same
     for options in (
-        DrawOptions(steps=3), DrawOptions(guidance=1.0), DrawOptions(size=24), DrawOptions(negative="x"),
-        DrawOptions(images=2), DrawOptions(seed=1),
+        GenerateOptions(steps=3), GenerateOptions(guidance=1.0), GenerateOptions(size=24), GenerateOptions(negative="x"),
+        GenerateOptions(images=2), GenerateOptions(seed=1),
     ):  # fmt: skip
         assert here.identity(options) != same
     spec = GeneratorSpec.read(folder)
     (word,) = spec.words
     other = PseudoTargetGenerator.load(save_generator(tmp_path / "other", "sd15", word="cat"), spec)
-    assert other.identity(DrawOptions())["words"] != same["words"]
+    assert other.identity(GenerateOptions())["words"] != same["words"]
     for changed in (replace(spec, template="{word} {text}"), replace(spec, words=(replace(word, model="fake:24"),))):
-        assert PseudoTargetGenerator.load(folder, changed).identity(DrawOptions()) != same
-    assert PseudoTargetGenerator.load(folder, dtype="bfloat16").identity(DrawOptions()) != same
+        assert PseudoTargetGenerator.load(folder, changed).identity(GenerateOptions()) != same
+    assert PseudoTargetGenerator.load(folder, dtype="bfloat16").identity(GenerateOptions()) != same
     (tmp_path / "copy" / "unet" / "config.json").write_text(
         (folder / "unet" / "config.json").read_text().replace('"silu"', '"gelu"')
     )
-    assert PseudoTargetGenerator.load(tmp_path / "copy").identity(DrawOptions()) != same
+    assert PseudoTargetGenerator.load(tmp_path / "copy").identity(GenerateOptions()) != same
 
 
 def test_black_pictures_and_those_that_are_no_numbers_are_failures(plain: PseudoTargetGenerator) -> None:
@@ -254,7 +260,7 @@ def test_a_decoder_that_fails_is_reported(value: float, reason: str, folders: di
     with torch.no_grad():
         last.weight.zero_()
         last.bias.fill_(value)
-    [drawing] = generator.draw([sketch("red")], DrawOptions(images=2))
+    [drawing] = generator.generate([request("red")], GenerateOptions(images=2))
     assert (drawing.images, drawing.failed) == ((), f"2 of 2 pictures came out {reason}")
 
 
@@ -275,14 +281,14 @@ def test_lack_of_memory_is_a_generators_error(
     monkeypatch.setattr(plain._pipeline.unet, "forward", full)
     said = str(error).splitlines()[0] if str(error) else "MemoryError"
     with pytest.raises(GeneratorError, match="failed on 2 x 3 pictures of 16 pixels") as caught:
-        plain.draw([sketch("red")] * 2, DrawOptions(images=3))
+        plain.generate([request("red")] * 2, GenerateOptions(images=3))
     assert said in str(caught.value)
     assert "draw fewer at once or smaller" in caught.value.remedy
 
 
 def test_a_size_that_the_pipeline_refuses_is_a_generators_error(plain: PseudoTargetGenerator) -> None:
     with pytest.raises(GeneratorError, match="divisible by 8"):
-        plain.draw([sketch("red")], DrawOptions(size=20))
+        plain.generate([request("red")], GenerateOptions(size=20))
 
 
 @pytest.mark.parametrize(
@@ -290,11 +296,11 @@ def test_a_size_that_the_pipeline_refuses_is_a_generators_error(plain: PseudoTar
 )
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(QueryError, match=next(iter(wrong))):
-        DrawOptions(**wrong)
+        GenerateOptions(**wrong)
 
 
 def test_the_largest_seed_draws(plain: PseudoTargetGenerator) -> None:
-    assert plain.draw([sketch("red")], DrawOptions(seed=2**53 - 1))[0].failed is None
+    assert plain.generate([request("red")], GenerateOptions(seed=2**53 - 1))[0].failed is None
 
 
 def test_a_pipeline_without_a_text_encoder_is_refused(tmp_path: Path) -> None:
@@ -391,5 +397,5 @@ def test_a_tokenizer_that_knows_no_limit_is_held_to_the_encoders(folders: dict[s
     folder = shutil.copytree(folders["sd15"], tmp_path / "copy")
     file = folder / "tokenizer" / "tokenizer_config.json"
     file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "model_max_length"}))
-    [drawing] = PseudoTargetGenerator.load(folder).draw([sketch("red " * 100)], DrawOptions())
+    [drawing] = PseudoTargetGenerator.load(folder).generate([request("red " * 100)], GenerateOptions())
     assert drawing.failed is None

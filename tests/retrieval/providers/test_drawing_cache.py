@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from indexer.errors import StoreError
-from retrieval.providers.generation.cache import DrawingCache, default_folder, key_of
+from retrieval.providers.generation.cache import PseudoTargetCache, default_folder, key_of
 
 KEY = key_of("reference", "at night", {"generator": "g", "seed": 0})
 ROUNDS = 15
@@ -21,8 +21,8 @@ SCRIPT = """
 import os, sys
 from pathlib import Path
 from PIL import Image
-from retrieval.providers.generation.cache import DrawingCache
-cache = DrawingCache(Path(sys.argv[1]))
+from retrieval.providers.generation.cache import PseudoTargetCache
+cache = PseudoTargetCache(Path(sys.argv[1]))
 def drawing(writer): return tuple(Image.new("RGB", (8, 8), (writer, number, 0)) for number in range(2))
 """
 
@@ -32,15 +32,15 @@ def drawing(writer: int) -> tuple[Image.Image, ...]:
     return tuple(Image.new("RGB", (8, 8), (writer, number, 0)) for number in range(2))
 
 
-def seen(cache: DrawingCache, key: str = KEY) -> list[tuple[int, ...]] | None:
+def seen(cache: PseudoTargetCache, key: str = KEY) -> list[tuple[int, ...]] | None:
     """The colours of an entry's pictures."""
     entry = cache.get(key)
     return None if entry is None else [Image.open(file).getpixel((0, 0)) for file in entry.pictures]
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> DrawingCache:
-    return DrawingCache(tmp_path / "drawings")
+def cache(tmp_path: Path) -> PseudoTargetCache:
+    return PseudoTargetCache(tmp_path / "drawings")
 
 
 def test_a_key_is_everything_that_was_asked() -> None:
@@ -55,7 +55,7 @@ def test_a_key_is_everything_that_was_asked() -> None:
     assert len({key, *others}) == 6
 
 
-def test_what_was_put_comes_back_with_the_features_added_since(cache: DrawingCache) -> None:
+def test_what_was_put_comes_back_with_the_features_added_since(cache: PseudoTargetCache) -> None:
     assert cache.get(KEY) is None
     put = cache.put(KEY, drawing(7), "1 of 3 pictures came out black", {"text": "at night"})
     assert (put.features, put.failed) == ({}, "1 of 3 pictures came out black")
@@ -70,19 +70,19 @@ def test_what_was_put_comes_back_with_the_features_added_since(cache: DrawingCac
     assert seen(cache) == [(7, 0, 0), (7, 1, 0)]
 
 
-def test_a_drawing_without_a_picture_is_kept_as_well(cache: DrawingCache) -> None:
+def test_a_drawing_without_a_picture_is_kept_as_well(cache: PseudoTargetCache) -> None:
     cache.put(KEY, (), "1 of 1 pictures came out black", {})
     assert cache.get(KEY).pictures == ()
 
 
-def test_a_feature_of_nothing_is_dropped(cache: DrawingCache) -> None:
+def test_a_feature_of_nothing_is_dropped(cache: PseudoTargetCache) -> None:
     cache.add_feature(KEY, "a", np.ones(1, np.float32))
     assert cache.get(KEY) is None
     assert not cache.folder.exists()
 
 
 @pytest.mark.parametrize("what", ["manifest", "picture"])
-def test_a_torn_file_is_no_entry_and_the_next_put_mends_it(cache: DrawingCache, what: str) -> None:
+def test_a_torn_file_is_no_entry_and_the_next_put_mends_it(cache: PseudoTargetCache, what: str) -> None:
     entry = cache.put(KEY, drawing(7), None, {})
     file = entry.pictures[1] if what == "picture" else cache._manifests.path(KEY)
     whole = file.read_bytes()
@@ -98,7 +98,7 @@ def test_a_torn_file_is_no_entry_and_the_next_put_mends_it(cache: DrawingCache, 
 @pytest.mark.parametrize(
     "content", ["[]", "null", "{}", '{"pictures": 3, "features": {}}', '{"pictures": [], "features": [1]}', "\x00\xff"]
 )
-def test_a_manifest_of_another_kind_is_no_entry(cache: DrawingCache, content: str) -> None:
+def test_a_manifest_of_another_kind_is_no_entry(cache: PseudoTargetCache, content: str) -> None:
     cache.put(KEY, drawing(7), None, {})
     cache._manifests.path(KEY).write_text(content, encoding="latin-1")
     assert cache.get(KEY) is None
@@ -106,7 +106,7 @@ def test_a_manifest_of_another_kind_is_no_entry(cache: DrawingCache, content: st
     assert cache.get(KEY) is None
 
 
-def test_a_changed_pixel_is_noticed(cache: DrawingCache) -> None:
+def test_a_changed_pixel_is_noticed(cache: PseudoTargetCache) -> None:
     entry = cache.put(KEY, drawing(7), None, {})
     content = bytearray(entry.pictures[0].read_bytes())
     content[len(content) // 2] ^= 1
@@ -117,7 +117,7 @@ def test_a_changed_pixel_is_noticed(cache: DrawingCache) -> None:
 def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="cannot be written"):
-        DrawingCache(tmp_path / "file").put(KEY, drawing(1), None, {})
+        PseudoTargetCache(tmp_path / "file").put(KEY, drawing(1), None, {})
 
 
 def test_the_users_cache_folder_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_the_users_cache_folder_is_the_default(monkeypatch: pytest.MonkeyPatch, 
     assert default_folder() == tmp_path / "underdrawing" / "drawings"
 
 
-def watch(cache: DrawingCache, over: threading.Event) -> list[list[tuple[int, ...]] | None]:
+def watch(cache: PseudoTargetCache, over: threading.Event) -> list[list[tuple[int, ...]] | None]:
     """What readers see until it is over, and once after."""
     found = []
     while not over.is_set():
@@ -141,7 +141,7 @@ def check(found: list[list[tuple[int, ...]] | None]) -> None:
         assert (one, first, second) == (other, 0, 1)
 
 
-def test_threads_that_write_one_key_leave_one_whole_entry_at_any_moment(cache: DrawingCache) -> None:
+def test_threads_that_write_one_key_leave_one_whole_entry_at_any_moment(cache: PseudoTargetCache) -> None:
     cache.put(KEY, drawing(9), None, {})
     together, over = threading.Barrier(4), threading.Event()
 
@@ -159,7 +159,7 @@ def test_threads_that_write_one_key_leave_one_whole_entry_at_any_moment(cache: D
         check(reader.result())
 
 
-def test_processes_that_write_one_key_do_too(cache: DrawingCache) -> None:
+def test_processes_that_write_one_key_do_too(cache: PseudoTargetCache) -> None:
     cache.put(KEY, drawing(9), None, {})
     script = (
         SCRIPT
@@ -192,7 +192,7 @@ for _ in range({ROUNDS}):
     assert found[-1][0][0] in (0, 1)
 
 
-def test_a_writer_killed_at_any_step_leaves_a_whole_entry_or_none(cache: DrawingCache) -> None:
+def test_a_writer_killed_at_any_step_leaves_a_whole_entry_or_none(cache: PseudoTargetCache) -> None:
     """A child dies before the first, second, third renaming; the fourth finishes."""
     script = (
         SCRIPT

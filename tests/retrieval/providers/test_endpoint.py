@@ -10,8 +10,8 @@ import pytest
 from fake_endpoint import serving
 
 from indexer.errors import CallError, WritingError
-from retrieval import Query, Retriever, Scribe
-from retrieval.providers.caption_rewrite import Wanted
+from retrieval import CaptionRewriter, Query, Retriever
+from retrieval.providers.caption_rewrite import RewriteRequest
 from retrieval.providers.language import Change, endpoint, load_rewriter
 from retrieval.providers.language.endpoint import Endpoint
 
@@ -108,11 +108,11 @@ def test_without_a_key_none_is_sent_and_it_is_shown_nowhere(asker, server, monke
     assert "Authorization" not in server.asked[0][1]
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     server.answers = [error(401, "who are you")]
-    scribe = Scribe(None, rewriter, cache=tmp_path / "kept")
+    captions = CaptionRewriter(None, rewriter, cache=tmp_path / "kept")
     told = [str(each) for each in rewriter.rewrite([CAT])]
     assert told == [f"api:tiny at {server.url} answered 401: who are you. Set OPENAI_API_KEY to a valid key."]
     server.answers = ["a cat"]
-    scribe.write([Wanted("red", caption="a cat")])
+    captions.rewrite([RewriteRequest("red", caption="a cat")])
     kept = "".join(file.read_text() for file in (tmp_path / "kept").rglob("*.json"))
     assert kept
     assert "secret-key" not in "".join(told) + kept + repr(rewriter.identity()) + repr(vars(rewriter))
@@ -251,7 +251,7 @@ def test_a_model_that_chooses_its_own_temperature_is_asked_without(asker, server
 
 def test_nonsense_is_a_note_and_the_search_goes_on(asker, server, collection, tmp_path):
     server.answers = ["?!", "red cat"]
-    retriever = Retriever(collection, "caption", scribe=Scribe(None, asker(), cache=tmp_path / "sentences"))
+    retriever = Retriever(collection, "caption", captions=CaptionRewriter(None, asker(), cache=tmp_path / "sentences"))
     results = retriever.search(Query(text="red", like="cat", caption="cat"), k=1)
     assert results.notes == (
         "Not rewritten: The answer has no words: '?!'. Caption and text are searched side by side.",

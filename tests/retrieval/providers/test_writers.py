@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from indexer.embed.base import Dtype
 from indexer.errors import CallError, ItemError, MissingExtraError, ModelError, WritingError
 from indexer.types import Item
-from retrieval import Query, Retriever, Scribe
+from retrieval import CaptionRewriter, Query, Retriever
 from retrieval.providers.language import Change, load_captioner, load_rewriter, models
 from retrieval.providers.language.answers import MOST, filled, read_prompt, sentence_in
 from retrieval.providers.language.captioner import SPECS, ImageToText
@@ -153,8 +153,8 @@ def test_a_llama_chats_too(tmp_path):
 
 
 def test_models_write_for_the_method(folder, pictures, collection, embedder, tmp_path):
-    scribe = Scribe(folder("blip"), folder("chat"), cache=tmp_path / "sentences")
-    retriever = Retriever(FakeSource(collection.pinned, embedder), "caption", scribe=scribe)
+    captions = CaptionRewriter(folder("blip"), folder("chat"), cache=tmp_path / "sentences")
+    retriever = Retriever(FakeSource(collection.pinned, embedder), "caption", captions=captions)
     results = retriever.search(Query(text="at night", image=pictures[0]), k=3)
     [caption] = load_captioner(folder("blip")).caption([pictures[0]])
     [sentence] = load_rewriter(folder("chat")).rewrite([Change(caption, "at night")])

@@ -1,0 +1,58 @@
+"""The methods that benchmarks run, by the names of their weights, and the weights that are tried for each.
+
+What this module does not know: how queries are composed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+from retrieval import Merge, Method, Weights
+
+VARIANTS: Mapping[str, tuple[Method, Merge]] = {
+    **{method.value: (method, Merge.EMBED) for method in Method if method is not Method.CIG},
+    **{f"{Method.CIG}-{merge}": (Method.CIG, merge) for merge in Merge},
+}
+"""Every method by the name of its weights: `cig` once for each merge. The merge means nothing to the others."""
+INVERTING = (Method.INVERSION, Method.CIG)
+"""Those that read pseudo-words."""
+
+
+def possible(*, inversion: bool, generator: bool, writers: bool, joint: bool) -> list[str]:
+    """The variants that can be run with what is there; `writers` are a captioner and a rewriter."""
+    lacking = {
+        Method.INVERSION: not inversion,
+        Method.CIG: not (inversion and generator),
+        Method.CAPTION: not writers,
+        Method.JOINT: not joint,
+    }
+    return [name for name, (method, _) in VARIANTS.items() if not lacking.get(method, False)]
+
+
+def grids() -> dict[str, list[Weights]]:
+    """What `--sweep` tries, by variant."""
+    share = [n / 20 for n in range(21)]
+    coarse = [n / 10 for n in range(3, 8)]  # the image's share beside the sentence's never did best outside
+    small = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8)
+    # Of three terms that are added, the shares count alone: they sum to one.
+    thirds = [((1 - a) * (1 - b), a * (1 - b), b) for a in coarse for b in small]
+    floors = (-0.2, -0.4, -0.8, -1.6, -3.2)
+    return {
+        "sum": [_weights(image=1 - a, text=a) for a in share],
+        "slerp": [_weights(alpha=a) for a in share],
+        "shift": [_weights(alpha=n / 4) for n in range(17)],
+        "product": [
+            _weights(penalty=a, text_floor=b, image_floor=c)
+            for a, b, c in itertools.product((0.0, 0.025, 0.05, 0.1), floors, floors)
+        ],
+        "inversion": [_weights(inversion=1 - a, image=a) for a in share],
+        "cig-reinvert": [_weights(inversion=a, image=b, pseudo_target=c) for a, b, c in thirds],
+        "cig-embed": [_weights(inversion=a, image=b, pseudo_target=c) for a, b, c in thirds],
+        "cig-product": [_weights(inversion=1 - a, image=a, pseudo_target=b) for a in coarse for b in small],
+    }
+
+
+def _weights(**point: float) -> Weights:
+    """Without the crumbs of binary fractions, which would be stored and shown."""
+    return Weights(**{name: round(value, 4) for name, value in point.items()})

@@ -1,0 +1,50 @@
+"""Names that changed: the old ones work, with a `DeprecationWarning`, until release 0.3."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from indexer.errors import CallError
+
+REMOVED = "0.3"
+"""The release that drops the old names."""
+
+
+def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
+    """Warn the caller of a function that was reached by an old name.
+
+    Args:
+        old: As the caller wrote it.
+        new: What to write.
+        stacklevel: As of `warnings.warn`, counted from here: 3 is the caller of the function that calls this.
+    """
+    warnings.warn(f"{old} is now {new}; the old name goes in {REMOVED}.", DeprecationWarning, stacklevel=stacklevel)
+
+
+def renamed_arguments(
+    function: str, given: Mapping[str, Any], renamed: Mapping[str, str], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call, those given by an old name among them.
+
+    Args:
+        function: The name of the function that was called.
+        given: What it was given by names that are not its own.
+        renamed: The old names it knows, with the new ones.
+        arguments: By new name, what it was given; None for nothing.
+
+    Raises:
+        TypeError: A name is no old one either.
+        CallError: A value was given by its old name and by its new one.
+    """
+    answer = dict(arguments)
+    for old, value in given.items():
+        if old not in renamed:
+            raise TypeError(f"{function}() got an unexpected keyword argument {old!r}")
+        new = renamed[old]
+        if answer.get(new) is not None:
+            raise CallError(f"{function}() takes {new} or {old}, which is its old name, not both.")
+        warn_renamed(f"{function}({old}=)", f"{function}({new}=)", stacklevel=4)
+        answer[new] = value
+    return answer

@@ -1,0 +1,90 @@
+"""How an index is built and searched: the settings that a caller gives and a collection keeps.
+
+What this module does not know: any index.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from numbers import Integral
+
+from indexer.arguments import finite, flag
+from indexer.errors import CallError
+from indexer.types import HelpfulEnum
+
+
+class IndexKind(HelpfulEnum):
+    """How vectors are searched. `auto` follows `choose_kind`."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    HNSW = "hnsw"
+    IVF = "ivf"
+
+
+class Device(HelpfulEnum):
+    """Where the index is searched."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    """All GPUs in sight (`CUDA_VISIBLE_DEVICES`); the CPU, with a note, where there is none or it fails."""
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """How an index is built and searched.
+
+    Attributes:
+        kind: The index to use, an `IndexKind` or its name; `auto` follows the size rule.
+        memory_budget: Bytes that the index may take in memory, a number or a text such as "4GB"; None for half of what
+            the machine has free.
+        recall: The recall@10 against exact search that approximate kinds are tuned to, for every kind of query.
+        device: Where to search, a `Device` or its name.
+        half: On a GPU, hold 16 bits a dimension even where 32 would fit: half the memory, and about half the time.
+            What is found is scored in full, so that answers are the same.
+
+    Raises:
+        UnknownNameError: No such kind or device; it lists those there are.
+        CallError: A number or an amount that makes no sense.
+    """
+
+    kind: IndexKind = IndexKind.AUTO
+    memory_budget: int | str | None = None
+    recall: float = 0.95
+    device: Device = Device.CPU
+    half: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", IndexKind(self.kind))
+        object.__setattr__(self, "device", Device(self.device))
+        flag(self.half, "half")
+        if not 0 < finite(self.recall, "recall") <= 1:
+            raise CallError(f"An index is tuned to a recall of more than 0 and at most 1, not {self.recall}.")
+        _ = self.budget
+
+    @property
+    def budget(self) -> int | None:
+        """`memory_budget` in bytes.
+
+        Raises:
+            CallError: It is a text that says no amount, or below 0.
+        """
+        return None if self.memory_budget is None else parse_bytes(self.memory_budget)
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(amount: int | str) -> int:
+    """Bytes from a number, or from a text such as "4GB", "500 MB" or "1.5GiB".
+
+    Raises:
+        CallError: It is neither, or below 0.
+    """
+    if isinstance(amount, Integral) and not isinstance(amount, bool) and amount >= 0:
+        return int(amount)
+    said = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(amount))
+    if said is None or said[2].upper() not in _UNITS:
+        raise CallError(f"{amount!r} is no amount of memory.", "Write a number of bytes, or such as 4GB or 500MB.")
+    return int(float(said[1]) * _UNITS[said[2].upper()])

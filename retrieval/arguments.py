@@ -1,0 +1,108 @@
+"""What a retriever is called with, checked before a model is loaded.
+
+What this module does not know: how a query is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from inspect import getattr_static
+from pathlib import Path
+from typing import Any
+
+from indexer.arguments import names, several, told, whole_number
+from indexer.errors import CallError, QueryError
+from indexer.types import Modality
+from retrieval.methods.base import Resolved
+from retrieval.query import Query
+from retrieval.ranking import Scope
+
+
+def require_collection(source: object) -> None:
+    """Refuse what cannot be searched.
+
+    Raises:
+        CallError: It is no collection, nor anything that looks like one.
+    """
+    # The model is a property: to ask for it would load it.
+    if not isinstance(source, type) and all(getattr_static(source, name, None) for name in ("snapshot", "embedder")):
+        return
+    if isinstance(source, str | Path):
+        raise CallError(
+            f"Retriever takes a Collection, not {told(source)}.", f"Write Retriever(Collection.open({str(source)!r}))."
+        )
+    raise CallError(f"Retriever takes a Collection, not {told(source)}.", "Write Retriever(Collection.open('folder')).")
+
+
+def checked_k(k: object) -> int:
+    """How many hits, as Python's whole number.
+
+    Raises:
+        QueryError: It is none, or below 1.
+    """
+    try:
+        return whole_number(k, "k", 1)
+    except CallError as error:
+        raise QueryError(error.message) from None
+
+
+def require_query(query: object, method: str) -> None:
+    """Refuse what is no query.
+
+    Raises:
+        QueryError: It is none.
+    """
+    if isinstance(query, Query):
+        return
+    if isinstance(query, list | tuple):
+        raise QueryError(f"{method} takes one Query, not {told(query)}.", "For several there is search_batch.")
+    raise QueryError(f"{method} takes a Query, not {told(query)}.", f"Write {method}({_written(query)}).")
+
+
+def queries_of(queries: object, method: str) -> list[Query]:
+    """The queries of a call.
+
+    Raises:
+        QueryError: They are no queries.
+    """
+    if isinstance(queries, Query):
+        raise QueryError(f"{method} takes a list of queries, not one Query.", "Write search(query), or [query].")
+    if isinstance(queries, str | bytes | Mapping) or not isinstance(queries, Iterable):
+        raise QueryError(f"{method} takes a list of queries, not {told(queries)}.", f"Write [{_written(queries)}].")
+    found = list(queries)
+    for place, each in enumerate(found):
+        if not isinstance(each, Query):
+            raise QueryError(f"queries[{place}] is {told(each)}; it must be a Query.", f"Write {_written(each)}.")
+    return found
+
+
+def all_resolved(encoded: object) -> list[Resolved]:
+    """What `Retriever.encode` gave.
+
+    Raises:
+        QueryError: It is something else.
+    """
+    found = several(encoded, "encoded")
+    for place, each in enumerate(found):
+        if not isinstance(each, Resolved):
+            raise QueryError(f"encoded[{place}] is {told(each)}; it takes what Retriever.encode gave.")
+    return found
+
+
+def scope_of(
+    where: Mapping[str, Any] | None, exclude: Iterable[str], modalities: Iterable[Modality | str] | str
+) -> Scope:
+    """What the queries of a call may find.
+
+    Raises:
+        CallError: `exclude` holds no ids, or `modalities` none.
+    """
+    kinds: Sequence[Any] = (modalities,) if isinstance(modalities, str) else names(modalities, "modalities")
+    return Scope(where, names(exclude, "exclude"), tuple(Modality(name) for name in kinds))
+
+
+def _written(value: object) -> str:
+    """How to write a query of a value."""
+    if isinstance(value, str):
+        return f"Query(text={value[:80]!r})"
+    return "Query(image=...)" if isinstance(value, bytes | Path) or hasattr(value, "getbands") else "Query(text='...')"

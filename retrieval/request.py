@@ -1,0 +1,229 @@
+"""What a search can be asked: every field with its type, default, help and group, declared once.
+
+The command line makes its options of these fields, HTTP its schema and its errors. An error names the field between
+backticks (`` `steps` ``); a front end that calls it otherwise puts its own name there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from indexer.arguments import told
+from indexer.errors import RequestError, did_you_mean
+from indexer.types import Center, JsonValue, Modality
+from retrieval.fields import FieldInfo, Group, Kind, checked, from_json, option
+from retrieval.query import Picture, Query, Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """How to search: what a retriever is made of.
+
+    A field that is None is as the service, the method or the model has it.
+
+    Raises:
+        RequestError: A field is of the wrong type or out of range; its `field` names it.
+    """
+
+    collection: str | None = option(
+        None, Kind.NAME, Group.METHOD, "Which collection, where several are served.", "NAME"
+    )
+    method: str | None = option(
+        None, Kind.NAME, Group.METHOD,
+        "text, image, sum, slerp, product, shift, inversion, cig, caption or joint. By default, for a text with a "
+        "reference, the method that did best with this model where it was tuned, or sum; else the part there is; or "
+        "the method that the options below are for.",
+        "NAME",
+    )  # fmt: skip
+    weights: Weights | None = option(
+        None, Kind.WEIGHTS, Group.METHOD, "Of a part of the query, in place of the tuned one; repeatable.", "NAME=X"
+    )
+    center: str = option(
+        "auto", Kind.NAME, Group.METHOD,
+        "Compare texts, images and both without what sets them apart: auto (where a collection mixes them), on, means "
+        "or off.",
+        "NAME", among=Center,
+    )  # fmt: skip
+    inversion: str | Path | None = option(
+        None, Kind.MODEL, Group.PSEUDO_TARGET,
+        "Makes the reference's pseudo-word, for inversion and cig: bundled, trained, or a published Phi. The one of "
+        "the collection's model by default.",
+        "NAME|DIR|FILE", read_by=("inversion", "cig"), local=True,
+    )  # fmt: skip
+    generator: str | Path | None = option(
+        None, Kind.MODEL, Group.PSEUDO_TARGET,
+        "Generates the pseudo-target of cig. The one of the collection's model by default.",
+        "NAME|DIR", read_by=("cig",), local=True,
+    )  # fmt: skip
+    merge: str | None = option(
+        None, Kind.NAME, Group.PSEUDO_TARGET,
+        "What cig makes of a pseudo-target: embed (the default), reinvert or product.", "NAME", read_by=("cig",),
+    )  # fmt: skip
+    steps: int | None = option(
+        None, Kind.WHOLE, Group.PSEUDO_TARGET, "Denoising steps; the generator's own by default.", "N",
+        least=1, read_by=("cig",),
+    )  # fmt: skip
+    guidance: float | None = option(
+        None, Kind.NUMBER, Group.PSEUDO_TARGET, "How closely the text is followed; up to 1, a step costs half.", "X",
+        read_by=("cig",),
+    )  # fmt: skip
+    pseudo_target_count: int | None = option(
+        None, Kind.WHOLE, Group.PSEUDO_TARGET, "Pseudo-targets to generate; the mean of their vectors counts.", "N",
+        least=1, read_by=("cig",),
+    )  # fmt: skip
+    seed: int | None = option(
+        None, Kind.WHOLE, Group.PSEUDO_TARGET, "Of the noise; 0 by default.", "N", least=0, read_by=("cig",)
+    )
+    regenerate: bool = option(
+        False, Kind.FLAG, Group.PSEUDO_TARGET, "Generate again what is in the cache.", read_by=("cig",)
+    )
+    deadline_ms: float | None = option(
+        None, Kind.NUMBER, Group.PSEUDO_TARGET,
+        "Answer without the pseudo-target that is not there by then; it is finished and cached for the next time.", "X",
+        least=0, read_by=("cig",),
+    )  # fmt: skip
+    gate: float | None = option(
+        None, Kind.NUMBER, Group.PSEUDO_TARGET,
+        "Generate only if the first two scores without a pseudo-target are closer than this.", "X", read_by=("cig",),
+    )  # fmt: skip
+    captioner: str | Path | None = option(
+        None, Kind.MODEL, Group.CAPTION,
+        "Says what the reference shows, for caption: an image-to-text model of transformers, or a JSON object of "
+        "captions by file name.",
+        "NAME|DIR|table:FILE", read_by=("caption",), local=True,
+    )  # fmt: skip
+    rewriter: str | Path | None = option(
+        None, Kind.MODEL, Group.CAPTION,
+        "Changes the caption as the text says: a chat model of transformers; an endpoint that speaks OpenAI's protocol "
+        "(its key from OPENAI_API_KEY; without @URL, at OPENAI_BASE_URL); or join: both side by side.",
+        "NAME|DIR|api:MODEL@URL|join", read_by=("caption",), local=True,
+    )  # fmt: skip
+    rewrite: bool = option(
+        False, Kind.FLAG, Group.CAPTION, "Caption and rewrite again what is in the cache.", read_by=("caption",)
+    )
+
+    def __post_init__(self) -> None:
+        for name, info in fields_of(type(self)).items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, checked(value, name, info))
+
+    def given(self) -> Iterator[str]:
+        """The names of the fields that say something: not their default."""
+        for each in fields(self):
+            if getattr(self, each.name) != each.default:
+                yield each.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest(SearchOptions):
+    """One search: what to look for, how, and how much of it.
+
+    Types are those of `Query`: an image is a path, encoded bytes or a PIL image.
+
+    Raises:
+        RequestError: A field is of the wrong type or out of range; its `field` names it.
+        QueryError: The fields do not go together: two references, or nothing to look for.
+    """
+
+    text: str | None = option(
+        None, Kind.TEXT, Group.PARTS, "What it shows, or how it differs from the reference.", "TEXT"
+    )
+    image: Picture | None = option(None, Kind.IMAGE, Group.PARTS, "The reference image.", "FILE")
+    like: str | None = option(None, Kind.NAME, Group.PARTS, "A stored document as the reference.", "ID")
+    not_texts: tuple[str, ...] = option((), Kind.TEXTS, Group.PARTS, "What it should not match; repeatable.", "TEXT")
+    not_images: tuple[Picture, ...] = option(
+        (), Kind.IMAGES, Group.PARTS, "What it should not resemble; repeatable.", "FILE"
+    )
+    wordings: tuple[str, ...] = option(
+        (), Kind.TEXTS, Group.PARTS, "The text in other words; the vectors are averaged; repeatable.", "TEXT"
+    )
+    where: Mapping[str, Any] | None = option(
+        None, Kind.FILTER, Group.PARTS,
+        "A filter on fields, $id and $text: $eq $ne $lt $lte $gt $gte $in $nin $exists $contains $startsWith $date "
+        "$and $or $not; docs/filters.md has them all.",
+        "JSON",
+    )  # fmt: skip
+    exclude: tuple[str, ...] = option((), Kind.NAMES, Group.PARTS, "A document to leave out; repeatable.", "ID")
+    modalities: tuple[str, ...] = option(
+        (), Kind.NAMES, Group.PARTS, "Only documents that are a text, an image or image+text; repeatable.", "NAME",
+        among=Modality,
+    )  # fmt: skip
+    keep_reference: bool = option(
+        False, Kind.FLAG, Group.PARTS,
+        "Let the reference itself be found; with a text, documents with that very image are left out.",
+    )  # fmt: skip
+    k: int = option(10, Kind.WHOLE, Group.METHOD, "How many hits.", "N", least=1)
+    instruction: str | None = option(
+        None, Kind.TEXT, Group.METHOD, "What is to be found, for a model that reads one (mllm:NAME).", "TEXT"
+    )
+    caption: str | None = option(
+        None, Kind.TEXT, Group.CAPTION,
+        "What the reference shows, for caption (then without a captioner) and shift.", "TEXT",
+        read_by=("caption", "shift"),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.query  # the fields of a query are checked together
+
+    @cached_property
+    def query(self) -> Query:
+        """The parts to look for."""
+        return Query(
+            text=self.text,
+            image=self.image,
+            like=self.like,
+            not_texts=self.not_texts,
+            not_images=self.not_images,
+            caption=self.caption,
+            instruction=self.instruction,
+            wordings=self.wordings,
+        )
+
+    @classmethod
+    def from_json(cls, value: object, *, local: bool = False) -> SearchRequest:
+        """The request in a parsed JSON object, with images as base64 of an encoded file or as `data:` URLs.
+
+        Args:
+            value: The object; its keys are the names of fields.
+            local: Whether who asks may name files, models and services of this machine.
+
+        Raises:
+            RequestError: It is no object, a key is not known, or a value is wrong; `field` names it.
+            QueryError: The fields do not go together.
+        """
+        if not isinstance(value, Mapping):
+            raise RequestError("", f"A request is a JSON object, not {told(value)}.")
+        known = fields_of(cls)
+        given: dict[str, Any] = {}
+        for name, own in value.items():
+            if name not in known:
+                raise RequestError(
+                    str(name), f"A search has no field {str(name)[:80]!r}.", f"{did_you_mean(str(name), list(known))}."
+                )
+            info = known[name]
+            if info.local and not local:
+                raise RequestError(name, f"`{name}` is set where the service is started, not by a request.")
+            if own is not None:
+                given[name] = from_json(own, name, info)
+        return cls(**given)
+
+    @classmethod
+    def schema(cls, *, local: bool = False) -> dict[str, JsonValue]:
+        """The JSON schema (draft 2020-12) of what `from_json` takes."""
+        properties = {
+            each.name: each.metadata["info"].schema(each.default)
+            for each in fields(cls)
+            if local or not each.metadata["info"].local
+        }
+        return {"title": "SearchRequest", "type": "object", "properties": properties, "additionalProperties": False}
+
+
+def fields_of(options: type[SearchOptions]) -> Mapping[str, FieldInfo]:
+    """What is known of each field, by name, in order."""
+    return {each.name: each.metadata["info"] for each in fields(options)}

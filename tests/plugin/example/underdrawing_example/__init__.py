@@ -1,0 +1,1 @@
+"""Parts for underdrawing, one in each module."""

@@ -1,0 +1,104 @@
+"""A package adds a part of each kind by entry points, one file each, and every program finds them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parent / "example"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder into which pip installed the package."""
+    folder = tmp_path_factory.mktemp("plugin")
+    source = shutil.copytree(EXAMPLE, folder / "source")
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check"]
+    call = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder / "site"), str(source)]
+    ended = subprocess.run(call, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return folder / "site"
+
+
+@pytest.fixture
+def underdrawing(installed):
+    """Run the command line where the package is installed."""
+
+    def run(*arguments, code=0):
+        path = os.pathsep.join([str(installed), *sys.path])
+        call = [sys.executable, "-W", "error", "-m", "pipelines.cli", *map(str, arguments)]
+        ended = subprocess.run(call, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+        assert ended.returncode == code, ended.stderr
+        return ended
+
+    return run
+
+
+@pytest.fixture
+def python(installed):
+    """What a program prints as JSON where the package is installed."""
+
+    def run(code, *arguments):
+        path = os.pathsep.join([str(installed), *sys.path])
+        call = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+        ended = subprocess.run(call, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        return json.loads(ended.stdout)
+
+    return run
+
+
+@pytest.fixture
+def made(underdrawing, tmp_path):
+    """A collection of three lines by the package's model, reader and transform."""
+    (tmp_path / "words.lines").write_text("aabb\n\nab, at some length\nbbbb\nno abba\n")
+    call = ["index", tmp_path / "words.lines", tmp_path / "made", "--model", "letters:ab", "--transform", "without:no"]
+    told = json.loads(underdrawing(*call, "--json").stdout)
+    assert (told["added"], told["rejected"]) == (3, 0)
+    return tmp_path / "made"
+
+
+def test_a_model_a_reader_and_a_transform_of_a_package_make_a_collection(underdrawing, made):
+    told = json.loads(underdrawing("search", made, "bbb", "--json").stdout)
+    assert [hit["id"] for hit in told["hits"]] == ["words-4", "words-1", "words-3"]
+    assert told["model"] == "letters:ab"
+
+
+def test_a_broken_part_costs_itself(underdrawing, made, tmp_path):
+    ended = underdrawing("index", tmp_path / "words.lines", tmp_path / "other", "--model", "broken:x", code=1)
+    assert "model family 'broken' of the package underdrawing-example 1.0" in ended.stderr
+    assert "No module named 'underdrawing_example.no_such_module'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_doctor_lists_what_packages_add(python):
+    found = python(
+        "import json; from dataclasses import asdict; from pipelines.diagnostics.plugins import plugins\n"
+        "print(json.dumps([asdict(each) for each in plugins()]))"
+    )
+    assert {each["package"] for each in found} == {"underdrawing-example 1.0"}
+    named = {(each["kind"], each["name"]): each["problem"] for each in found}
+    assert "cannot be imported: ModuleNotFoundError" in named.pop(("model family", "broken"))
+    assert named == dict.fromkeys(
+        [("model family", "letters"), ("reader", "lines"), ("transform", "without"), ("re-ranker", "shortest")]
+    )
+
+
+def test_a_re_ranker_of_a_package_reorders_hits(python, made):
+    ids = python(
+        "import json, sys\nfrom indexer import Collection\nfrom retrieval import Query, Retriever\n"
+        "from retrieval.rerank import load_reranker, reranked\n"
+        "with Collection.open(sys.argv[1]) as made:\n"
+        "    hits = Retriever(made, method='text').search(Query(text='bbb'), k=3).hits\n"
+        "    scores = load_reranker('shortest').rerank(Query(text='bbb'), hits, None)\n"
+        "    print(json.dumps([[hit.id for hit in hits], [hit.id for hit in reranked(hits, scores)]]))",
+        made,
+    )
+    assert ids == [["words-4", "words-1", "words-3"], ["words-1", "words-4", "words-3"]]
