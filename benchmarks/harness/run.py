@@ -295,13 +295,8 @@ def asked(query: JudgedQuery, protocol: Protocol, images: Mapping[str, Path] | N
     if reference is None:
         return query
     exclude = (reference,) if protocol.reference is Reference.REMOVED else ()
-<<<<<<< HEAD
-    own = query.query if files is None else replace(query.query, like=None, image=files[reference])
-    return replace(query, query=own, exclude=(*query.exclude, *exclude))
-=======
     own = query.query if images is None else replace(query.query, like=None, image=images[reference])
-    return replace(query, query=own, exclude=exclude)
->>>>>>> main
+    return replace(query, query=own, exclude=(*query.exclude, *exclude))
 
 
 def _macro(found: Evaluation) -> dict[str, float]:

@@ -29,7 +29,7 @@ from indexer.embed.model_files import read_json
 from indexer.embed.photo.image_encoder import SIZE, ImageEncoder
 from indexer.embed.preprocess import ImagePreprocess, ResizeMode
 from indexer.embed.several import image_arrays, mean_of_several
-from indexer.embed.textual_inversion import WordReader
+from indexer.embed.textual_inversion import PseudoWordReader
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError, MissingExtraError, ModelError, first_line
 from indexer.files.atomic import atomic_path, atomic_write
@@ -112,6 +112,11 @@ class PhotoSpec:
                     f"{found[:12]}, not {wanted[:12]}.",
                     'Install the releases that fit: pip install "underdrawing[photos]"',
                 )
+
+
+def load(rest: str, *, name: str, dtype: Dtype, device: str) -> PhotoEmbedder:
+    """`photo:FOLDER`; see `PhotoEmbedder.load`."""
+    return PhotoEmbedder.load(Path(rest), name=name, dtype=dtype, device=device)
 
 
 class PhotoEmbedder(Embedder):
@@ -206,23 +211,23 @@ class PhotoEmbedder(Embedder):
         return self._features([each.arrays["image"] for each in prepared])
 
     @functools.cached_property
-    def reader(self) -> WordReader:
-        """The text model, as one that reads words given as vectors."""
+    def pseudo_word_reader(self) -> PseudoWordReader:
+        """The text model, as one that reads pseudo-words."""
         before, after = self._text.before, self._text.after
         tokenizer = _Tokenizer(self._text, before[0], after[-1])
-        return WordReader(self._text.model.get_input_embeddings(), tokenizer, MAX_TOKENS)
+        return PseudoWordReader(self._text.model.get_input_embeddings(), tokenizer, MAX_TOKENS)
 
-    def encode_worded(self, template: str, texts: Sequence[str], words: Vectors) -> Vectors:
-        """Texts read with a word of their own each: (n, dim) float32, rows of unit length.
+    def encode_pseudo_words(self, template: str, texts: Sequence[str], words: Vectors) -> Vectors:
+        """Texts read with a pseudo-word each: (n, dim) float32, rows of unit length.
 
         Args:
-            template: With `{word}` and `{text}`; see `WordReader.tokenise`.
+            template: With `{word}` and `{text}`; see `PseudoWordReader.tokenise`.
             texts: n texts.
             words: (n, word_dim) float32.
         """
         import torch
 
-        tokens, places = self.reader.tokenise(template, texts)
+        tokens, places = self.pseudo_word_reader.tokenise(template, texts)
         with torch.inference_mode():
             return self.read_words(tokens, places, torch.from_numpy(words)).cpu().numpy()
 
@@ -231,7 +236,7 @@ class PhotoEmbedder(Embedder):
         used = int((tokens != 0).sum(1).max())
         tokens, places = tokens[:, :used].to(self.device), places[:, :used].to(self.device)
         mask = tokens != 0
-        with self.reader.reading(places, words.to(self.device)):
+        with self.pseudo_word_reader.reading(places, words.to(self.device)):
             states = self._text.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
         vectors: Tensor = self._connectors.text(states.float(), mask)
         return vectors
@@ -287,7 +292,7 @@ def _pixels(image: ImageSource) -> npt.NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class _Tokenizer:
-    """The text model's tokenizer under the names that `WordReader` asks for; its padding is the id 0."""
+    """The text model's tokenizer under the names that `PseudoWordReader` asks for; its padding is the id 0."""
 
     text: TextModel
     sot_token_id: int

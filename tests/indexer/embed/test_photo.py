@@ -148,7 +148,7 @@ def test_special_tokens_in_a_text_are_words(model: PhotoEmbedder) -> None:
 def test_a_word_is_read_where_it_stands(model: PhotoEmbedder) -> None:
     table = model._text.table().detach().numpy()
     dog, cat = (table[model._text.ids(word, 4)] for word in ("dog", "cat"))
-    read = model.encode_worded("a {word} {text}", ["on grass"] * 2, np.concatenate([dog, cat]))
+    read = model.encode_pseudo_words("a {word} {text}", ["on grass"] * 2, np.concatenate([dog, cat]))
     said = model.encode_query([Item(text="a dog on grass"), Item(text="a cat on grass")])
     np.testing.assert_allclose(read, said, atol=1e-5)
     again = model.encode_query([Item(text="a dog on grass")])
