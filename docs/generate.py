@@ -40,6 +40,7 @@ OTHERS = {
     "docs/benchmarks.md": "published benchmarks: how to run them, their protocols, submissions",
     "docs/cli.md": "the help of every command, generated",
     "docs/corpora.md": "what can be indexed: ids, sidecars, links, what is passed over",
+    "docs/extending.md": "how to add an embedder, method, vector store, reader, transform or re-ranker, in one file",
     "docs/filters.md": "filters: operators, names, times, what is told",
     "docs/library.md": "collections, results, references and errors in Python",
     "docs/upgrading.md": "what changed for a user, and what to do with collections that exist",

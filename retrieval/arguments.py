@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import getattr_static
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from indexer.arguments import names, several, told, whole_number
 from indexer.errors import CallError, QueryError
@@ -16,6 +16,23 @@ from indexer.types import Modality
 from retrieval.methods.base import Resolved
 from retrieval.query import Query
 from retrieval.ranking import Scope
+
+if TYPE_CHECKING:
+    from indexer.embed.base import Embedder
+    from indexer.snapshot import Snapshot
+
+
+class Source(Protocol):
+    """What a retriever searches: a `Collection`, or anything that looks like one."""
+
+    @property
+    def embedder(self) -> Embedder:
+        """The model; loaded when first asked for."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """The newest generation."""
+        ...
 
 
 def require_collection(source: object) -> None:

@@ -9,29 +9,31 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from indexer.arguments import finite, flag, names, one_each, require_kinds
+from indexer.arguments import finite, flag, require_kinds
 from indexer.deprecation import renamed_arguments
 from indexer.errors import CallError, QueryError, SnapshotGoneError
 from indexer.types import Center, Modality
-from retrieval.arguments import all_resolved, checked_k, queries_of, require_collection, require_query, scope_of
-from retrieval.documents import Ranking, hidden_from, hits_of, leave_out, rankings_of, references_of, vector_ids_of
+from retrieval.arguments import Source, checked_k, queries_of, require_collection, require_query, scope_of
+from retrieval.documents import hits_of, leave_out, references_of
 from retrieval.methods import Composed, Merge, Method, Refining, Resolved, Tuned, load_method, load_weights
 from retrieval.methods.base import without_gap
 from retrieval.methods.context import Context, require_images
 from retrieval.providers.caption_rewrite import CaptionRewriter
 from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.query import Query, Weights
-from retrieval.ranking import Scope, find, margin, places, score
+from retrieval.ranking import Scope, find, margin
+from retrieval.rankings import Rankings
+from retrieval.rerank import Reranker
+from retrieval.rerank.step import DEPTH, RerankStep
 from retrieval.results import Results
 
 if TYPE_CHECKING:
-    from indexer.embed.base import Embedder
     from indexer.metadata.filters import Where
     from indexer.snapshot import Snapshot
 
@@ -44,20 +46,7 @@ RENAMED = {"studio": "pseudo_targets", "scribe": "captions", "centre": "center"}
 """Arguments of `Retriever` by their old names."""
 
 
-class Source(Protocol):
-    """What a retriever searches: a `Collection`, or anything that looks like one."""
-
-    @property
-    def embedder(self) -> Embedder:
-        """The model; loaded when first asked for."""
-        ...
-
-    def snapshot(self) -> Snapshot:
-        """The newest generation."""
-        ...
-
-
-class Retriever:
+class Retriever(Rankings):
     """Searches a collection by one method.
 
     Each call sees the newest generation of the collection, and one generation only.
@@ -73,10 +62,13 @@ class Retriever:
             the first two scores differ by less than this. None does so for every query.
         center: Whether the modality gap is corrected, so that texts, images and documents of both compete fairly; one
             of `Center`. `auto` does so where a collection mixes them.
+        rerank: A re-ranker, or its name (`retrieval/rerank`): it scores the first hits once more, and orders them.
+        rerank_depth: How many it scores, at least k.
+        rerank_deadline_ms: What that may take for a query; hits that it did not reach come last.
         renamed: Arguments by their old names, with a `DeprecationWarning`; see `RENAMED`.
 
     Raises:
-        UnknownNameError: No such method, merge or correction.
+        UnknownNameError: No such method, merge, correction or re-ranker.
         PluginError: The package that offers the method cannot be used.
         QueryError: A weight that the method does not read.
     """
@@ -92,6 +84,9 @@ class Retriever:
         captions: CaptionRewriter | None = None,
         gate: float | None = None,
         center: str | Center | None = None,
+        rerank: str | Reranker | None = None,
+        rerank_depth: int = DEPTH,
+        rerank_deadline_ms: float | None = None,
         **renamed: Any,
     ) -> None:
         require_collection(source)
@@ -111,6 +106,7 @@ class Retriever:
         self._captions = captions or CaptionRewriter()
         self._gate = None if gate is None else finite(gate, "gate", infinite=True)
         self._center = Center(Center.AUTO if center is None else center)
+        self._rerank = None if rerank is None else RerankStep(rerank, rerank_depth, rerank_deadline_ms)
         self._weights = self._readable(weights or Weights())
         self._settled: tuple[str, dict[str, float]] = "", {}
 
@@ -180,99 +176,6 @@ class Retriever:
 
         return self._on_snapshot(work)
 
-    def rank(
-        self,
-        encoded: Sequence[Resolved],
-        k: int,
-        exclude: Sequence[Sequence[str]] | None = None,
-        *,
-        keep_references: bool = False,
-        keep_ties: bool = False,
-    ) -> list[Ranking]:
-        """The k best document ids of each query, and no more than the ids.
-
-        Args:
-            encoded: What `encode` gave.
-            k: At least 1.
-            exclude: For each query, the document ids to leave out.
-            keep_references: Let a query find its own `like`, which is left out otherwise.
-            keep_ties: Give what ties with the last of the k too, up to 1,000 ids more.
-        """
-        k, encoded = checked_k(k), all_resolved(encoded)
-        flag(keep_references, "keep_references")
-        flag(keep_ties, "keep_ties")
-
-        def work(snapshot: Snapshot) -> list[Ranking]:
-            if not len(snapshot):
-                return [Ranking((), ())] * len(encoded)
-            hidden = hidden_from(snapshot, encoded, exclude, keep_references)
-            functions = [each.scoring for each in self._compose(snapshot, encoded)]
-            return rankings_of(snapshot, find(snapshot, functions, k, Scope(hidden=hidden)), None if keep_ties else k)
-
-        return self._on_snapshot(lambda snapshot: work(snapshot.centered(self._center)))
-
-    def places(
-        self,
-        encoded: Sequence[Resolved],
-        documents: Sequence[Sequence[str]],
-        exclude: Sequence[Sequence[str]] | None = None,
-        *,
-        keep_references: bool = False,
-    ) -> list[tuple[int, ...]]:
-        """Where given documents stand in the ranking of all: ascending, 1 for the best.
-
-        Whatever ties with one of them goes before it. Every document is scored; the ranking itself is not made.
-
-        Args:
-            encoded: What `encode` gave.
-            documents: For each query, the ids to place.
-            exclude: As for `rank`.
-            keep_references: As for `rank`.
-
-        Raises:
-            CallError: A document does not exist.
-        """
-        encoded = all_resolved(encoded)
-        documents = [names(each, "documents") for each in one_each(documents, "documents", len(encoded))]
-        flag(keep_references, "keep_references")
-
-        def work(snapshot: Snapshot) -> list[tuple[int, ...]]:
-            hidden = hidden_from(snapshot, encoded, exclude, keep_references)
-            functions = [each.scoring for each in self._compose(snapshot, encoded)]
-            return places(snapshot, functions, vector_ids_of(snapshot, documents), Scope(hidden=hidden))
-
-        return self._on_snapshot(lambda snapshot: work(snapshot.centered(self._center)))
-
-    def rank_among(self, encoded: Sequence[Resolved], documents: Sequence[Sequence[str]]) -> list[Ranking]:
-        """Order given documents for each query: the whole of the list, nothing left out.
-
-        Args:
-            encoded: What `encode` gave.
-            documents: For each query, the ids to order.
-
-        Raises:
-            CallError: A document does not exist.
-        """
-        encoded = all_resolved(encoded)
-        documents = [names(each, "documents") for each in one_each(documents, "documents", len(encoded))]
-
-        def work(snapshot: Snapshot) -> list[Ranking]:
-            ids = vector_ids_of(snapshot, documents)
-            composed = self._compose(snapshot, encoded)
-            found = [score(snapshot, each.scoring, own) for each, own in zip(composed, ids, strict=True)]
-            return rankings_of(snapshot, found, None)
-
-        return self._on_snapshot(lambda snapshot: work(snapshot.centered(self._center)))
-
-    def require(self, documents: Iterable[str]) -> None:
-        """See that documents are there.
-
-        Raises:
-            CallError: Some are not; it names them.
-        """
-        wanted = names(documents, "documents")
-        self._on_snapshot(lambda snapshot: snapshot.vector_ids(sorted(wanted)))
-
     def weights(self) -> Tuned:
         """The weights of queries that bring none of their own, and where they come from."""
         tuned = self._on_snapshot(lambda snapshot: self._tuned(snapshot))
@@ -318,21 +221,29 @@ class Retriever:
             view = snapshot.centered(self._center)
             composed = self._compose(view, resolved)
         with timed(took, "search"):
-            found = find(view, [each.scoring for each in composed], k, scope)
+            depth = k if self._rerank is None else max(k, self._rerank.depth)
+            found = find(view, [each.scoring for each in composed], depth, scope)
         with timed(took, "documents"):
-            hits = hits_of(view, composed, found, k)
+            hits = hits_of(view, composed, found, depth)
         notes = view.notes
         if scope.where is not None:
             notes += snapshot.filter_notes(scope.where)
+        scales = [each.scoring.scale for each in composed]
+        warned: list[tuple[str, ...]] = [()] * len(queries)
+        if self._rerank is not None:
+            with timed(took, "rerank"):
+                hits, scales, warned = self._rerank.apply(queries, hits, k, self.method, scales)
         return [
             results(
                 own,
-                scale=each.scoring.scale,
+                scale=scale,
                 artifacts=asked.artifacts,
-                notes=each.notes + left.notes + notes,
+                notes=each.notes + left.notes + notes + more,
                 plan=top.plan,
             )
-            for asked, each, own, top, left in zip(resolved, composed, hits, found, left_out, strict=True)
+            for asked, each, own, top, left, scale, more in zip(
+                resolved, composed, hits, found, left_out, scales, warned, strict=True
+            )
         ]
 
     def _context(self, snapshot: Snapshot) -> Context:
@@ -400,6 +311,9 @@ class Retriever:
                 known = ", ".join(sorted(self._method.reads))
                 raise QueryError(f"The method {self.method} does not read the weight {name}.", f"It reads: {known}.")
         return weights
+
+    def _on_view(self, work: Callable[[Snapshot], Answer]) -> Answer:
+        return self._on_snapshot(lambda snapshot: work(snapshot.centered(self._center)))
 
     def _on_snapshot(self, work: Callable[[Snapshot], Answer]) -> Answer:
         """Work on the newest generation; once more where that one is compacted away meanwhile."""

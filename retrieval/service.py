@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from indexer.embed.devices import AUTO, checked_device
 from indexer.errors import CallError, RequestError, UnderdrawingError, UnknownNameError
-from retrieval.arguments import require_collection
+from retrieval.arguments import Source, require_collection
 from retrieval.methods import Merge, Method
 from retrieval.methods.context import require_images, stored_references
 from retrieval.methods.weights import preferred
@@ -25,7 +25,7 @@ from retrieval.providers.caption_rewrite import CaptionRewriter
 from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.request import SearchOptions, SearchRequest, fields_of
 from retrieval.results import Results
-from retrieval.retriever import Retriever, Source
+from retrieval.retriever import Retriever
 
 Options = TypeVar("Options", bound=SearchOptions)
 Made = TypeVar("Made")
