@@ -21,11 +21,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import TypeVar
 
 from indexer.types import HelpfulEnum
+
+Key = TypeVar("Key", bound=Hashable)
 
 MODEL_SIZE = 8
 """Photos of a model of which `same-model` may ask."""
@@ -217,8 +220,8 @@ def queries_of(gallery: Sequence[Product], kind: Kind, most: int, said: Mapping[
 
 
 def _same_model(gallery: Sequence[Product]) -> Iterator[RuleQuery]:
-    models: dict[object, list[Product]] = defaultdict(list)
-    others: dict[object, list[Product]] = defaultdict(list)
+    models: dict[tuple[str, str, str], list[Product]] = defaultdict(list)
+    others: dict[tuple[str, str], list[Product]] = defaultdict(list)
     for product in gallery:
         models[product.model].append(product)
         others[product.model[0], product.type].append(product)
@@ -291,10 +294,10 @@ def _picked(reference: Product, asked: str) -> bool:
     return _number(f"pick {reference.id} {asked}") % 30 == 0
 
 
-def _by(products: Iterable[Product], key: object) -> dict[object, list[Product]]:
-    found: dict[object, list[Product]] = defaultdict(list)
+def _by(products: Iterable[Product], key: Callable[[Product], Key]) -> dict[Key, list[Product]]:
+    found: dict[Key, list[Product]] = defaultdict(list)
     for product in products:
-        found[key(product)].append(product)  # type: ignore[operator]
+        found[key(product)].append(product)
     return found
 
 

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import train as cli_train
 from pipelines.cli.train import (
     Batch,
     Bf16,
@@ -21,8 +20,11 @@ from pipelines.cli.train import (
     RunFolder,
     Seed,
     SplitField,
+    app,
 )
 from pipelines.terminal.console import examples, measure, out, show_facts, show_remark
+
+__all__ = ["app", "photo"]
 
 PHOTO_EPILOG = examples(
     "underdrawing train photo photos.parquet --out runs/photo --split-field split",
@@ -32,7 +34,7 @@ PHOTO_EPILOG = examples(
 )
 
 
-@cli_train.app.command(epilog=PHOTO_EPILOG)
+@app.command(epilog=PHOTO_EPILOG)
 def photo(
     corpus: Corpus,
     folder: RunFolder,

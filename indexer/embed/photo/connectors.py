@@ -82,9 +82,8 @@ class ImageConnector(nn.Module):
 
         super().__init__()
         self.hidden_places, self.dropout = hidden_places, nn.Dropout(dropout)
-        for name, width in (("late", WIDTH), ("early", EARLY_WIDTH)):
-            self.register_buffer(f"{name}_mean", torch.zeros(width))
-            self.register_buffer(f"{name}_spread", torch.ones(width))
+        self.late_mean, self.late_spread = nn.Buffer(torch.zeros(WIDTH)), nn.Buffer(torch.ones(WIDTH))
+        self.early_mean, self.early_spread = nn.Buffer(torch.zeros(EARLY_WIDTH)), nn.Buffer(torch.ones(EARLY_WIDTH))
         self.late, self.early = nn.Linear(WIDTH, config.width), nn.Linear(EARLY_WIDTH, config.width)
         self.places = nn.Parameter(torch.randn(1 + PLACES, config.width) * 0.02)
         self.layers = nn.ModuleList(Layer(config, dropout) for _ in range(config.image_layers))

@@ -11,7 +11,6 @@ What this module does not know: captions, connectors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +28,7 @@ CEILING = 6.0
 
 def class_texts() -> list[list[str]]:
     """The names of the thousand classes, each in several wordings, from timm's list."""
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     info = ImageNetInfo()
     texts = []
@@ -90,5 +89,5 @@ def named_classes(shares: Tensor, count: int, rng: np.random.Generator) -> npt.N
     if len(likely) > count:
         return np.sort(rng.choice(likely, count, replace=False))
     rest = np.setdiff1d(np.arange(shares.shape[1]), likely)
-    more: Sequence[int] = rng.choice(rest, min(count - len(likely), len(rest)), replace=False)
+    more = rng.choice(rest, min(count - len(likely), len(rest)), replace=False)
     return np.sort(np.concatenate([likely, more]))

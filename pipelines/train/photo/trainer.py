@@ -245,7 +245,8 @@ class _Trainer:
         own = shares[:, torch.from_numpy(asked).to(self.device)]
         sure = own.sum(1)
         apart = -(own / (sure[:, None] + 1e-6) * (photos @ names.T * self.scales[1].exp()).float().log_softmax(1))
-        return (apart.sum(1) * sure).sum() / sure.sum()
+        loss: Tensor = (apart.sum(1) * sure).sum() / sure.sum()
+        return loss
 
     def _settle(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """One side against many vectors of the other, which stand still."""
@@ -286,7 +287,8 @@ class _Trainer:
             embed = self.text_vectors if kind == "texts" else self.photo_vectors
             vectors[torch.from_numpy(wanted).to(self.device)] = embed(wanted)
             self.still[kind] = (turn, vectors)
-        return self.still[kind][1][torch.from_numpy(places).to(self.device)]
+        found: Tensor = self.still[kind][1][torch.from_numpy(places).to(self.device)]
+        return found
 
     def _batches(self, rng: np.random.Generator) -> Iterator[_Batch]:
         for source, rows in self.sources.items():
