@@ -25,7 +25,7 @@ from typing import Any
 
 from indexer.errors import CallError, UnderdrawingError
 from indexer.files.atomic import atomic_write
-from pipelines.train.run import RunFolder
+from pipelines.train.common.run import RunFolder
 
 MEASURES: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
     "drawing to name, R@10": ("emoji-clip.json", ("image_to_text", "test", "R@10")),

@@ -183,7 +183,7 @@ def synthesize(
     from indexer.corpus.readers import open_corpus
     from pipelines.synthesis.job import synthesize as run
     from pipelines.synthesis.recipe import Pictures, SynthesisRecipe
-    from pipelines.train.synthesised import Finds
+    from pipelines.train.unified.synthesised import Finds
     from retrieval.providers.language import load_chat
 
     recipe = SynthesisRecipe(

@@ -65,14 +65,14 @@ def clip(
 
     Run the same command again to continue at the last checkpoint.
 
-    What is not told is as the recipe says, and else as pipelines.train.clip_model.ClipRecipe has it.
+    What is not told is as the recipe says, and else as pipelines.train.clip.model.ClipRecipe has it.
 
     The result is a folder that open_clip loads.
     """
     from indexer.corpus.readers import open_corpus
-    from pipelines.train.clip import train_clip
-    from pipelines.train.clip_model import ClipRecipe
-    from pipelines.train.run import load_recipe
+    from pipelines.train.clip.model import ClipRecipe
+    from pipelines.train.clip.train import train_clip
+    from pipelines.train.common.recipe import load_recipe
 
     overrides = {
         "steps": steps,
@@ -123,11 +123,11 @@ def inversion(
 
     Run the same command again to continue at the last checkpoint.
 
-    What is not told is as the recipe says, and else as pipelines.train.inversion.InversionRecipe has it.
+    What is not told is as the recipe says, and else as pipelines.train.inversion.train.InversionRecipe has it.
     """
     from indexer.corpus.readers import open_corpus
-    from pipelines.train.inversion import InversionRecipe, train_inversion
-    from pipelines.train.run import load_recipe
+    from pipelines.train.common.recipe import load_recipe
+    from pipelines.train.inversion.train import InversionRecipe, train_inversion
 
     overrides = {
         "method": method,
@@ -179,14 +179,14 @@ def generator(
 
     Run the same command again to continue at the last checkpoint.
 
-    What is not told is as the recipe says, and else as pipelines.train.generator_model.GeneratorRecipe has it.
+    What is not told is as the recipe says, and else as pipelines.train.generator.model.GeneratorRecipe has it.
 
     The result is a folder that diffusers loads as a StableDiffusionPipeline.
     """
     from indexer.corpus.readers import open_corpus
-    from pipelines.train.generator import train_generator
-    from pipelines.train.generator_model import GeneratorRecipe
-    from pipelines.train.run import load_recipe
+    from pipelines.train.common.recipe import load_recipe
+    from pipelines.train.generator.model import GeneratorRecipe
+    from pipelines.train.generator.train import train_generator
 
     overrides = {
         "model": model,
@@ -272,14 +272,14 @@ def unified(
 
     Run the same command again to continue at the last checkpoint.
 
-    What is not told is as the recipe says, and else as pipelines.train.unified_model.UnifiedRecipe has it.
+    What is not told is as the recipe says, and else as pipelines.train.unified.model.UnifiedRecipe has it.
 
     The result is a folder that transformers loads, or a LoRA of the checkpoint.
     """
     from indexer.corpus.readers import open_corpus
-    from pipelines.train.run import load_recipe
-    from pipelines.train.unified import train_unified
-    from pipelines.train.unified_model import UnifiedRecipe
+    from pipelines.train.common.recipe import load_recipe
+    from pipelines.train.unified.model import UnifiedRecipe
+    from pipelines.train.unified.train import train_unified
 
     overrides = {
         "start": start,
@@ -355,12 +355,12 @@ def bridge(
 
     Run the same command again to continue at the last checkpoint.
 
-    What is not told is as the recipe says, and else as pipelines.train.bridge_parts.BridgeRecipe has it.
+    What is not told is as the recipe says, and else as pipelines.train.bridge.parts.BridgeRecipe has it.
     """
     from indexer.corpus.readers import open_corpus
-    from pipelines.train.bridge import train_bridge
-    from pipelines.train.bridge_parts import BridgeRecipe
-    from pipelines.train.run import load_recipe
+    from pipelines.train.bridge.parts import BridgeRecipe
+    from pipelines.train.bridge.train import train_bridge
+    from pipelines.train.common.recipe import load_recipe
 
     overrides = {
         "connector": connector,

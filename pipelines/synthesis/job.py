@@ -38,8 +38,8 @@ from pipelines.synthesis.ledger import Answer, Ledger
 from pipelines.synthesis.passages import Part, Passage, chosen, read_passages
 from pipelines.synthesis.questions import BATCH, Asked, Pointing, Prompts, ask
 from pipelines.synthesis.recipe import Drop, Pictures, SynthesisRecipe
-from pipelines.train.run import require_folder
-from pipelines.train.synthesised import Finds, SynthesisedRecord
+from pipelines.train.common.run import require_folder
+from pipelines.train.unified.synthesised import Finds, SynthesisedRecord
 from retrieval.providers.cache import digest_of
 from retrieval.providers.language import Chat
 

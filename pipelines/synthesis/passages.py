@@ -14,7 +14,7 @@ from indexer.corpus.records import Corpus, Entry, Record
 from indexer.errors import CallError
 from indexer.types import Document, PassedOver, Rejected
 from pipelines.synthesis.recipe import SynthesisRecipe
-from pipelines.train.captions import fields_in, filled_with
+from pipelines.train.common.captions import fields_in, filled_with
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from indexer.errors import CallError
 from indexer.types import HelpfulEnum
-from pipelines.train.synthesised import Finds
+from pipelines.train.unified.synthesised import Finds
 
 PROMPTS = Path(__file__).with_name("prompts")
 

@@ -70,6 +70,14 @@ def test_a_model_a_reader_and_a_transform_of_a_package_make_a_collection(underdr
     assert told["model"] == "letters:ab"
 
 
+def test_a_search_by_a_method_of_a_package(underdrawing, made):
+    told = json.loads(underdrawing("search", made, "bbb", "--method", "least", "--json").stdout)
+    assert [hit["id"] for hit in told["hits"]] == ["words-3", "words-1", "words-4"]
+    assert told["method"] == "least"
+    ended = underdrawing("search", made, "bbb", "--method", "lest", code=2)
+    assert "Did you mean 'least'" in ended.stderr
+
+
 def test_a_broken_part_costs_itself(underdrawing, made, tmp_path):
     ended = underdrawing("index", tmp_path / "words.lines", tmp_path / "other", "--model", "broken:x", code=1)
     assert "model family 'broken' of the package underdrawing-example 1.0" in ended.stderr
@@ -87,7 +95,13 @@ def test_doctor_lists_what_packages_add(python):
     named = {(each["kind"], each["name"]): each["problem"] for each in found}
     assert "cannot be imported: ModuleNotFoundError" in named.pop(("model family", "broken"))
     assert named == dict.fromkeys(
-        [("model family", "letters"), ("reader", "lines"), ("transform", "without"), ("re-ranker", "shortest")]
+        [
+            ("model family", "letters"),
+            ("method", "least"),
+            ("reader", "lines"),
+            ("transform", "without"),
+            ("re-ranker", "shortest"),
+        ]
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from indexer.embed.mllm.spec import SPEC_FILE, MllmSpec
-from pipelines.train.tokenizer import train_qwen_tokenizer
+from pipelines.train.common.tokenizer import train_qwen_tokenizer
 
 CORPUS = [
     "You are a helpful assistant.", "Represent the user's input.", "system user assistant", "a red square",

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from indexer.embed.textual_inversion import Inversion, InversionConfig, build_phi
-from pipelines.train.clip_model import PREPROCESS, ClipRecipe, build, export
-from pipelines.train.tokenizer import train_tokenizer
+from pipelines.train.clip.model import PREPROCESS, ClipRecipe, build, export
+from pipelines.train.common.tokenizer import train_tokenizer
 
 VISION = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16}
 TEXT = {"context_length": 20, "vocab_size": 400, "width": 32, "heads": 2, "layers": 2}

@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 
-from pipelines.train.batches import FAMILY, NEAREST, Batches
+from pipelines.train.common.batches import FAMILY, NEAREST, Batches
 
 TEXTS = [f"{kind} {number}" for kind in ("cat", "dog") for number in range(10)]
 ROWS = np.arange(100, 120)

@@ -9,7 +9,7 @@ from PIL import Image
 from indexer.corpus.records import Record
 from indexer.errors import CallError
 from indexer.types import Document, Rejected
-from pipelines.train.captions import CaptionedImages, Templates, square
+from pipelines.train.common.captions import CaptionedImages, Templates, square
 
 
 def record(name: str, **fields: object) -> Record:

@@ -16,11 +16,13 @@ from indexer.corpus.records import Record
 from indexer.embed import load_embedder
 from indexer.errors import CallError, UnknownNameError
 from indexer.types import Document, Item
-from pipelines.train import clip
-from pipelines.train.augment import augment
-from pipelines.train.clip import contrast, train_clip
-from pipelines.train.clip_model import ClipRecipe
-from pipelines.train.run import RunFolder, cosine_schedule, load_recipe
+from pipelines.train.clip import train as clip
+from pipelines.train.clip.model import ClipRecipe
+from pipelines.train.clip.train import contrast, train_clip
+from pipelines.train.common.augment import augment
+from pipelines.train.common.recipe import load_recipe
+from pipelines.train.common.run import RunFolder
+from pipelines.train.common.schedule import cosine_schedule
 
 COLOURS = ["red", "green", "blue", "yellow", "black", "white", "purple", "orange"]
 TINY = ClipRecipe(

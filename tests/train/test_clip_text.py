@@ -15,13 +15,13 @@ from indexer.embed.clip.embedder import ClipEmbedder
 from indexer.embed.textual_inversion import load_inversion
 from indexer.errors import ModelError
 from indexer.types import Item
-from pipelines.train import clip
-from pipelines.train.augment import augment
-from pipelines.train.captions import Captions, Templates
-from pipelines.train.clip import soften, train_clip
-from pipelines.train.clip_model import ClipRecipe
-from pipelines.train.clip_text import TextStage
-from pipelines.train.composed import ComposedBatch, queries_of
+from pipelines.train.clip import train as clip
+from pipelines.train.clip.model import ClipRecipe
+from pipelines.train.clip.text_stage import TextStage
+from pipelines.train.clip.train import soften, train_clip
+from pipelines.train.common.augment import augment
+from pipelines.train.common.captions import Captions, Templates
+from pipelines.train.common.composed import ComposedBatch, queries_of
 
 TINY = ClipRecipe(
     vision={"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},

@@ -8,9 +8,9 @@ import torch
 from tiny_corpus import corpus
 
 from indexer.errors import CallError
-from pipelines.train.captions import Captions, Templates
-from pipelines.train.differences import Differences, differences
-from pipelines.train.inversion_losses import masked
+from pipelines.train.common.captions import Captions, Templates
+from pipelines.train.common.differences import Differences, differences
+from pipelines.train.common.losses import masked
 
 CAPTIONS = ["man running: dark skin", "woman running: dark skin", "man running", "red car", "man running: dark skin"]
 FEATURES = np.array([[1, 0], [0, 1], [1, 0], [0, 1], [0, 1]], np.float32)

@@ -12,13 +12,13 @@ import torch
 from torch.nn.functional import gelu, layer_norm, linear
 
 from indexer.embed.bridge.connector import Connector, ConnectorConfig, build_bridge
-from pipelines.train import clip_text
-from pipelines.train.clip_text import TextStage
-from pipelines.train.composed import ComposedBatch, composed_loss
-from pipelines.train.contrast import contrast
-from pipelines.train.generator import TIMESTEPS, VARIANTS, _Trainer
-from pipelines.train.generator_model import GeneratorRecipe
-from pipelines.train.inversion_losses import distil, match, match_many
+from pipelines.train.clip import text_stage as clip_text
+from pipelines.train.clip.text_stage import TextStage
+from pipelines.train.common.composed import ComposedBatch, composed_loss
+from pipelines.train.common.contrast import contrast
+from pipelines.train.common.losses import distil, match, match_many
+from pipelines.train.generator.model import GeneratorRecipe
+from pipelines.train.generator.train import TIMESTEPS, VARIANTS, _Trainer
 
 E = torch.eye(4)
 

@@ -12,10 +12,10 @@ from tiny_corpus import corpus, draw
 
 from indexer.errors import CallError
 from indexer.types import Modality
-from pipelines.train import unified as program
-from pipelines.train.synthesised import Finds, SynthesisedRecord, SynthesisedRecords, read_records
-from pipelines.train.unified import _Trainer, train_unified
-from pipelines.train.unified_tasks import NONE
+from pipelines.train.common.tasks import NONE
+from pipelines.train.unified import train as program
+from pipelines.train.unified.synthesised import Finds, SynthesisedRecord, SynthesisedRecords, read_records
+from pipelines.train.unified.train import _Trainer, train_unified
 
 
 def record(finds, picture, document, drawn=None):
@@ -119,7 +119,7 @@ def test_the_tokenizer_learns_their_words(file, tmp_path, monkeypatch):
     monkeypatch.setattr(
         program, "start_model", lambda recipe, folder, texts: read.extend(texts) or real(recipe, folder, texts)
     )
-    from pipelines.train.run import RunFolder
+    from pipelines.train.common.run import RunFolder
 
     recipe = replace(RECIPE, synthesised=str(file))
     _Trainer(corpus(), recipe, RunFolder.start(tmp_path / "run", recipe))
@@ -155,7 +155,7 @@ def test_records_of_another_corpus_are_refused(tmp_path):
 
 
 def test_a_run_from_before_there_were_records_goes_on(tmp_path):
-    from pipelines.train.run import RunFolder
+    from pipelines.train.common.run import RunFolder
 
     RunFolder.start(tmp_path, RECIPE)
     old = json.loads((tmp_path / "recipe.json").read_text())

@@ -24,10 +24,10 @@ from indexer.embed.bridge.embedder import CONFIG, require_tower, save_bridge
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.types import Document, Item, Modality
 from pipelines.cli.app import app
-from pipelines.train.bridge import _lasting, _Trainer, train_bridge
-from pipelines.train.bridge_parts import BridgeRecipe, read_texts, see, whitening
-from pipelines.train.run import RunFolder
-from pipelines.train.unified_tasks import NONE, Reading
+from pipelines.train.bridge.parts import BridgeRecipe, read_texts, see, whitening
+from pipelines.train.bridge.train import _lasting, _Trainer, train_bridge
+from pipelines.train.common.run import RunFolder
+from pipelines.train.common.tasks import NONE, Reading
 
 KINDS = ("linear", "mlp", "qformer")
 
@@ -250,7 +250,7 @@ class WideTower:
 def test_memory_does_not_grow_with_the_corpus(
     recipe: BridgeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.train.bridge_parts.PART", 8)
+    monkeypatch.setattr("pipelines.train.bridge.parts.PART", 8)
     picture, wide = draw("red", "square"), WideTower()
 
     def peak(count: int) -> int:

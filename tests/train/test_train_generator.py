@@ -20,12 +20,13 @@ from indexer.embed import load_embedder
 from indexer.embed.textual_inversion import PseudoWordReader, load_inversion
 from indexer.errors import CallError
 from pipelines.cli.app import app
-from pipelines.train import autoencoder, generator
-from pipelines.train.autoencoder import AutoencoderRecipe, encode_latents, reconstruction, train_autoencoder
-from pipelines.train.captions import square
-from pipelines.train.generator import train_generator
-from pipelines.train.generator_model import GeneratorRecipe, build_unet, text_encoder_of
-from pipelines.train.run import RunFolder
+from pipelines.train.common.captions import square
+from pipelines.train.common.run import RunFolder
+from pipelines.train.generator import autoencoder
+from pipelines.train.generator import train as generator
+from pipelines.train.generator.autoencoder import AutoencoderRecipe, encode_latents, reconstruction, train_autoencoder
+from pipelines.train.generator.model import GeneratorRecipe, build_unet, text_encoder_of
+from pipelines.train.generator.train import train_generator
 from retrieval.providers.generation import GenerateOptions, PseudoTargetRequest
 from retrieval.providers.generation.diffusion import PseudoTargetGenerator
 

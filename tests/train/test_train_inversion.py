@@ -20,9 +20,9 @@ from indexer.embed.textual_inversion import load_inversion
 from indexer.errors import CallError, UnknownNameError
 from indexer.types import Document, Item
 from pipelines.cli.app import app
-from pipelines.train import inversion as program
-from pipelines.train.inversion import InversionMethod, InversionRecipe, train_inversion
-from pipelines.train.run import RunFolder
+from pipelines.train.common.run import RunFolder
+from pipelines.train.inversion import train as program
+from pipelines.train.inversion.train import InversionMethod, InversionRecipe, train_inversion
 
 METHODS = [method.value for method in InversionMethod]
 

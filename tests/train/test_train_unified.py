@@ -20,15 +20,15 @@ from indexer.embed.mllm.loading import load_model
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.types import Document, Item, Modality
 from pipelines.cli.app import app
-from pipelines.train import unified as program
-from pipelines.train.captions import Captions, Templates
-from pipelines.train.contrast import contrast
-from pipelines.train.differences import Differences
-from pipelines.train.gradient_cache import backward
-from pipelines.train.run import RunFolder
-from pipelines.train.unified import _Trainer, train_unified
-from pipelines.train.unified_model import UnifiedRecipe, thumbnails
-from pipelines.train.unified_tasks import NONE, Task, TaskSampler
+from pipelines.train.common.captions import Captions, Templates
+from pipelines.train.common.contrast import contrast
+from pipelines.train.common.differences import Differences
+from pipelines.train.common.gradient_cache import backward
+from pipelines.train.common.run import RunFolder
+from pipelines.train.common.tasks import NONE, Task, TaskSampler
+from pipelines.train.unified import train as program
+from pipelines.train.unified.model import UnifiedRecipe, thumbnails
+from pipelines.train.unified.train import _Trainer, train_unified
 
 RECIPE = UnifiedRecipe(
     text={

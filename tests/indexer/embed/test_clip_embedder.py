@@ -18,8 +18,8 @@ from indexer.embed import load_embedder
 from indexer.embed.weights import weights_digest
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.types import Item
-from pipelines.train.clip_model import ClipRecipe, build, export
-from pipelines.train.tokenizer import train_tokenizer
+from pipelines.train.clip.model import ClipRecipe, build, export
+from pipelines.train.common.tokenizer import train_tokenizer
 
 RECIPE = ClipRecipe(
     vision={"image_size": 16, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16},

@@ -14,8 +14,8 @@ from indexer.embed.devices import checked_device, settled_device
 from indexer.errors import CallError, DeviceError
 from indexer.types import Item
 from pipelines.interop.mteb import MtebEncoder
-from pipelines.train.clip_model import ClipRecipe
-from pipelines.train.run import load_recipe
+from pipelines.train.clip.model import ClipRecipe
+from pipelines.train.common.recipe import load_recipe
 from retrieval.providers.caption_rewrite import CaptionRewriter
 from retrieval.providers.generation.diffusion import PseudoTargetGenerator
 from retrieval.providers.language import load_captioner, load_chat, load_rewriter

@@ -190,7 +190,7 @@ def test_train_clip_lays_the_options_over_the_recipe(run, photos, tmp_path, monk
         asked.append((records.source, recipe, folder))
         return {"train_r10": 0.5}
 
-    monkeypatch.setattr("pipelines.train.clip.train_clip", train_clip)
+    monkeypatch.setattr("pipelines.train.clip.train.train_clip", train_clip)
     (tmp_path / "recipe.json").write_text('{"steps": 7, "dim": 32, "batch": 9, "bf16": true}')
     done = run("train", "clip", photos, "--out", tmp_path / "run", "--recipe", tmp_path / "recipe.json",
                "--batch", 3, "--learning-rate", 0.5, "--no-bf16")  # fmt: skip

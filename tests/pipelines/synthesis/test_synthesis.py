@@ -34,7 +34,7 @@ from pipelines.synthesis.passages import Part, chosen, read_passages
 from pipelines.synthesis.questions import Asked, Pointing, Prompts
 from pipelines.synthesis.recipe import PROMPTS, Drop, Pictures, SynthesisRecipe
 from pipelines.synthesis.sheet import MEANINGS
-from pipelines.train.synthesised import Finds, read_records
+from pipelines.train.unified.synthesised import Finds, read_records
 from retrieval.providers.language import endpoint
 from retrieval.providers.pseudo_target import PseudoTargetOutcome, Reference
 

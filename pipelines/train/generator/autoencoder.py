@@ -9,7 +9,7 @@ What this module does not know: texts, the generator.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,32 +18,28 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import MissingExtraError
-from pipelines.train.run import RunFolder, cosine_schedule, drive
+from pipelines.train.common.fit import Stateful, Trainer, backward, fit
+from pipelines.train.common.recipe import Recipe
+from pipelines.train.common.run import RunFolder
+from pipelines.train.common.schedule import Stage, move_average
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class AutoencoderRecipe:
-    """Everything an autoencoder's run depends on, besides the pictures.
+class AutoencoderRecipe(Recipe):
+    """Everything an autoencoder's run depends on, besides the images: these, and what `Recipe` has.
 
     Attributes:
         model: The configuration of diffusers' `AutoencoderTiny`.
-        steps: Optimiser steps.
-        batch: Pictures in a step.
-        peak: AdamW's largest learning rate.
-        warmup: Steps of linear warm-up.
         edges: Weight of the error of differences between neighbours.
         noise: Standard deviation of the noise on latents, which have about unit variance.
         magnitude: Weight of the mean square of the latents.
         average: Decay of the moving average of the weights, which is what is evaluated and kept.
         bf16: Autocast to bfloat16 (pays on processors and GPUs with bf16 dot products).
-        seed: Of everything random.
-        evaluate_every: Steps between evaluations and checkpoints.
-        device: `cpu` or `cuda`.
     """
 
     model: Mapping[str, Any] = field(
@@ -55,18 +51,14 @@ class AutoencoderRecipe:
             "latent_channels": 8,
         }
     )
-    steps: int = 2000
     batch: int = 64
     peak: float = 2e-3
-    warmup: int = 100
     edges: float = 1.0
     noise: float = 0.1
     magnitude: float = 1e-3
     average: float = 0.995
     bf16: bool = False
-    seed: int = 0
     evaluate_every: int = 200
-    device: str = "cpu"
 
 
 def train_autoencoder(pixels: Pixels, held_out: Pixels, recipe: AutoencoderRecipe, folder: Path) -> Path:
@@ -84,7 +76,7 @@ def train_autoencoder(pixels: Pixels, held_out: Pixels, recipe: AutoencoderRecip
     """
     run = RunFolder.start(folder, recipe)
     trainer = _Trainer(pixels, held_out, recipe)
-    drive(run, trainer, (recipe.steps,), batch=recipe.batch, every=recipe.evaluate_every, label="autoencoder")
+    fit(run, trainer, label="autoencoder")
     target = folder / "model"
     if not (target / "diffusion_pytorch_model.safetensors").exists():
         averaged = trainer.averaged
@@ -115,8 +107,8 @@ def as_tensor(pixels: Pixels) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-class _Trainer:
-    """The state of a run and one step of it."""
+class _Trainer(Trainer[AutoencoderRecipe]):
+    """The autoencoder and the average of it."""
 
     def __init__(self, pixels: Pixels, held_out: Pixels, recipe: AutoencoderRecipe) -> None:
         import torch
@@ -125,7 +117,8 @@ class _Trainer:
             import diffusers
         except ImportError:
             raise MissingExtraError("diffusers", "generate", "Training a generator") from None
-        self.pixels, self.held_out, self.recipe, self.step = pixels, held_out, recipe, 0
+        super().__init__(recipe, [Stage(recipe.steps, recipe.peak)])
+        self.pixels, self.held_out = pixels, held_out
         torch.manual_seed(recipe.seed)
         kind: Any = diffusers.AutoencoderTiny
         self.model = kind(**recipe.model).to(recipe.device, memory_format=torch.channels_last)
@@ -133,26 +126,21 @@ class _Trainer:
         self.averaged.load_state_dict(self.model.state_dict())
         self.optimiser = torch.optim.AdamW(self.model.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
+    def parts(self) -> Mapping[str, Stateful]:
+        return {"model": self.model, "averaged": self.averaged, "optimiser": self.optimiser}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimiser.load_state_dict(state["optimiser"])
+    def trained(self) -> Iterable[nn.Parameter]:
+        parameters: Iterable[nn.Parameter] = self.model.parameters()
+        return parameters
 
-    def advance(self) -> dict[str, float]:
-        """One optimiser step; returns its loss."""
+    def average(self) -> None:
+        pairs = zip(self.averaged.parameters(), self.model.parameters(), strict=True)
+        move_average(pairs, self.recipe.average, self.step)
+
+    def losses(self, rng: np.random.Generator) -> dict[str, float]:
         import torch
 
         recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, self.step])
         rows = rng.integers(0, len(self.pixels), recipe.batch)
         images = as_tensor(_turned(self.pixels[rows], rng)).to(recipe.device, memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bf16):
@@ -160,18 +148,7 @@ class _Trainer:
             noise = torch.from_numpy(rng.standard_normal(latents.shape).astype(np.float32)).to(recipe.device)
             drawn = self.model.decode(latents + recipe.noise * noise).sample.float()
         loss = reconstruction(drawn, images, recipe.edges) + recipe.magnitude * latents.square().mean()
-        for group in self.optimiser.param_groups:
-            group["lr"] = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak)
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward([loss])
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
-        decay = min(recipe.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for kept, new in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
-                kept.lerp_(new, 1 - decay)
-        self.step += 1
-        return {"loss": float(loss.detach())}
+        return {"loss": backward(loss)}
 
     def evaluate(self) -> dict[str, float]:
         """The PSNR of held-out pictures, dB."""

@@ -24,7 +24,7 @@ from indexer.errors import CallError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipelines.train.captions import Captions
+    from pipelines.train.common.captions import Captions
 
 Rows = npt.NDArray[np.int64]
 

@@ -23,11 +23,11 @@ import numpy.typing as npt
 
 from indexer.embed.textual_inversion import InversionConfig, PseudoWordReader, build_phi
 from indexer.vectors.unit import unit_rows
-from pipelines.train.captions import Captions
-from pipelines.train.clip_model import ClipRecipe, encode_tokens
-from pipelines.train.composed import draw_composed, queries_of
-from pipelines.train.differences import differences
-from pipelines.train.inversion_losses import similarities
+from pipelines.train.clip.model import ClipRecipe
+from pipelines.train.common.captions import Captions
+from pipelines.train.common.composed import draw_composed, queries_of
+from pipelines.train.common.differences import differences
+from pipelines.train.common.losses import encode_tokens, similarities
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

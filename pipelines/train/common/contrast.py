@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.train.captions import Captions
-from pipelines.train.differences import Differences
-from pipelines.train.gradient_cache import backward
-from pipelines.train.unified_tasks import NONE, Reading
+from pipelines.train.common.captions import Captions
+from pipelines.train.common.differences import Differences
+from pipelines.train.common.gradient_cache import backward
+from pipelines.train.common.recipe import CorpusRecipe
+from pipelines.train.common.tasks import NONE, Reading
 
 if TYPE_CHECKING:
     import torch
@@ -25,29 +26,16 @@ Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class ContrastRecipe:
-    """What both recipes ask.
+class ContrastRecipe(CorpusRecipe):
+    """What both recipes ask: these, and what `CorpusRecipe` has.
 
     Attributes:
         tasks: By task, its share of a batch; see `Task`.
         sentences: What is said around the words that differ; each has `{text}`.
-        templates: Caption template to its share; see `Templates`.
-        values: Field to raw value to the words said for it.
-        split_field: The field that names a record's part, or None to train on all.
-        train_part: The part trained on.
-        validation_part: The part that progress is measured on.
-        keep: The least share of words that two captions have in common to make a query with both parts.
-        look: The field that tells pictures of one text apart, or None; see `Differences`.
-        batch: Pairs in a step.
         tokens: Items are read in parts of at most so many tokens, padding included.
         cache_gradients: Hold the activations of one part at a time; see `gradient_cache`.
         temperature: Of the contrast.
-        weight_decay: AdamW's decay, on matrices alone.
-        warmup: Steps of linear warm-up of each stage.
         bf16: Autocast to bfloat16.
-        seed: Of everything random.
-        evaluate_every: Steps between evaluations and checkpoints.
-        device: `cpu` or `cuda`.
     """
 
     tasks: Mapping[str, float] = field(
@@ -57,23 +45,12 @@ class ContrastRecipe:
         }
     )  # fmt: skip
     sentences: Sequence[str] = ("{text}",)
-    templates: Mapping[str, float] = field(default_factory=lambda: {"{text}": 1.0})
-    values: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    split_field: str | None = None
-    train_part: str = "train"
-    validation_part: str = "validation"
-    keep: float = 0.4
-    look: str | None = None
-    batch: int = 256
     tokens: int = 4096
     cache_gradients: bool = False
     temperature: float = 0.03
     weight_decay: float = 0.05
     warmup: int = 200
     bf16: bool = False
-    seed: int = 0
-    evaluate_every: int = 250
-    device: str = "cpu"
 
 
 def contrasted(

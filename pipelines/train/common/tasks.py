@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from indexer.errors import CallError
 from indexer.types import HelpfulEnum, Modality
-from pipelines.train.captions import Captions
-from pipelines.train.differences import Differences
+from pipelines.train.common.captions import Captions
+from pipelines.train.common.differences import Differences
 
 Rows = npt.NDArray[np.int64]
 NONE = -1

@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from indexer.errors import ModelError
 from indexer.files.atomic import atomic_path, atomic_write
+from pipelines.train.common.losses import encode_tokens
+from pipelines.train.common.recipe import CorpusRecipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,21 +30,14 @@ PREPROCESS = {
 
 
 @dataclass(frozen=True)
-class ClipRecipe:
-    """Everything a run depends on, besides the corpus.
+class ClipRecipe(CorpusRecipe):
+    """Everything a run depends on, besides the corpus: these, and what `CorpusRecipe` has.
 
     Attributes:
         vision: open_clip's `vision_cfg`.
         text: open_clip's `text_cfg`; `vocab_size` and `context_length` also shape the tokenizer.
         dim: Dimension of the joint space.
-        templates: Caption template to its share; see `Templates`.
-        values: Field to raw value to the words said for it.
-        split_field: The field that names a record's part, or None to train on all.
-        train_part: The part trained on.
-        validation_part: The part that progress is measured on.
-        steps: Optimiser steps of the first stage.
         text_steps: Steps of the second, which needs a teacher or sentences.
-        batch: Images in a step.
         words: Words in a step of the second stage.
         teacher_contrast: Weight of the contrast with the teacher's captions.
         distillation: Weight of the distillation; 0 trains without a teacher.
@@ -55,20 +50,12 @@ class ClipRecipe:
         sentences: Texts around a picture's word and what is said of it, for the second stage; each has `{word}` and
             `{text}`. Without any, the tower does not learn to read words.
         composed: Weight of the composed queries.
-        look: The field that tells pictures of one text apart, or None; see `Differences`.
-        keep: The least share of words that two captions of a composed query have in common.
         tag_share: The share of composed queries told by a keyword or property of the answer.
         identity: The share of composed queries that are a word alone, which finds its own picture.
         image_share: What the reference's own vector counts beside the sentence's in half of the composed queries.
-        peak: AdamW's largest learning rate.
         text_peak: The same in the second stage.
-        weight_decay: AdamW's decay, on matrices alone.
-        warmup: Steps of linear warm-up.
         average: Decay of the moving average of the weights, which is what is evaluated and kept.
         bf16: Autocast to bfloat16 (pays on processors and GPUs with bf16 dot products).
-        seed: Of everything random.
-        evaluate_every: Steps between evaluations and checkpoints.
-        device: `cpu` or `cuda`.
     """
 
     vision: Mapping[str, Any] = field(
@@ -90,14 +77,8 @@ class ClipRecipe:
         }
     )
     dim: int = 256
-    templates: Mapping[str, float] = field(default_factory=lambda: {"{text}": 1.0})
-    values: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    split_field: str | None = None
-    train_part: str = "train"
-    validation_part: str = "validation"
     steps: int = 5000
     text_steps: int = 0
-    batch: int = 256
     words: int = 512
     teacher_contrast: float = 0.5
     distillation: float = 1.0
@@ -108,20 +89,14 @@ class ClipRecipe:
     start: str | None = None
     sentences: Sequence[str] = ()
     composed: float = 1.0
-    look: str | None = None
-    keep: float = 0.4
     tag_share: float = 0.25
     identity: float = 0.25
     image_share: float = 0.4
-    peak: float = 1e-3
     text_peak: float = 5e-4
     weight_decay: float = 0.1
     warmup: int = 200
     average: float = 0.998
     bf16: bool = False
-    seed: int = 0
-    evaluate_every: int = 250
-    device: str = "cpu"
 
     @property
     def taught(self) -> bool:
@@ -224,22 +199,3 @@ def export(model: Any, recipe: ClipRecipe, tokenizer: Path, folder: Path) -> Non
     }
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(halved, temporary)
-
-
-def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
-    """`model.encode_text` on unit rows, without the padding after the longest text where that is possible.
-
-    In open_clip's own text tower of a model with two separate towers, attention is causal, so that padding changes
-    nothing and costs time. It adds its whole mask whatever the length, so the mask is cut to the length meanwhile.
-    """
-    mask = getattr(getattr(model, "text", None), "attn_mask", None)
-    if mask is None:
-        whole: Tensor = model.encode_text(tokens, normalize=True)
-        return whole
-    length = int((tokens != 0).sum(1).max())
-    model.text.attn_mask = mask[:length, :length]
-    try:
-        vectors: Tensor = model.encode_text(tokens[:, :length], normalize=True)
-    finally:
-        model.text.attn_mask = mask
-    return vectors

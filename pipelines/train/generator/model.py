@@ -21,7 +21,8 @@ from indexer.embed.base import TrainableEncoder
 from indexer.embed.textual_inversion import Inversion
 from indexer.errors import CallError
 from indexer.files.atomic import atomic_write
-from pipelines.train.tokenizer import compact
+from pipelines.train.common.recipe import CorpusRecipe
+from pipelines.train.common.tokenizer import compact
 from retrieval.providers.generation.spec import SPEC, GeneratorSpec, WordSource
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ TIMESTEPS = 1000
 
 
 @dataclass(frozen=True)
-class GeneratorRecipe:
-    """Everything a generator's run depends on, besides the corpus.
+class GeneratorRecipe(CorpusRecipe):
+    """Everything a generator's run depends on, besides the corpus: these, and what `CorpusRecipe` has.
 
     Attributes:
         autoencoder: Settings of `AutoencoderRecipe`.
@@ -43,33 +44,18 @@ class GeneratorRecipe:
             `autoencoder` and `unet` are not read then. None for a random start.
         size: Pixels.
         context: Tokens of a prompt.
-        templates: Caption template to its share; see `Templates`.
-        values: Field to raw value to the words said for it.
-        split_field: The field that names a record's part, or None to train on all.
-        train_part: The part trained on.
-        validation_part: The part that progress is measured on.
         worded: Share of prompts whose picture is given by its word, with or without words of its caption.
         different: Share of prompts with the word of another picture and what its caption lacks; see `Differences`.
         unconditional: Share of empty prompts, for classifier-free guidance.
-        keep: The least share of words that two captions have in common.
-        look: The field that tells pictures of one text apart, or None; see `Differences`.
         sentences: Texts around a word and what is said of it; the first is what drawings are asked by.
         train_inversion: Whether the words are trained along, from the inversion given.
         feature_noise: Standard deviation, over the whole vector, of noise on the picture's feature.
-        steps: Optimiser steps.
-        batch: Pictures in a step.
-        peak: AdamW's largest learning rate.
-        weight_decay: AdamW's decay, on matrices alone.
-        warmup: Steps of linear warm-up.
         average: Decay of the moving average of the weights, which is what is evaluated and kept.
         time_mean: Mean of the logit-normal noise levels; above 0 dwells on noise.
         shifts: The most pixels by which a picture is moved for variety.
         draw_steps: Steps that drawings take if not told otherwise.
         draw_guidance: Their guidance.
         bf16: Autocast to bfloat16 (pays on processors and GPUs with bf16 dot products).
-        seed: Of everything random.
-        evaluate_every: Steps between evaluations, sample grids and checkpoints.
-        device: `cpu` or `cuda`.
     """
 
     autoencoder: Mapping[str, Any] = field(default_factory=dict)
@@ -88,23 +74,14 @@ class GeneratorRecipe:
     start: str | None = None
     size: int = 64
     context: int = 24
-    templates: Mapping[str, float] = field(default_factory=lambda: {"{text}": 1.0})
-    values: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    split_field: str | None = None
-    train_part: str = "train"
-    validation_part: str = "validation"
     worded: float = 0.4
     different: float = 0.4
     unconditional: float = 0.1
-    keep: float = 0.4
-    look: str | None = None
     sentences: Sequence[str] = ("{word}, {text}",)
     train_inversion: bool = True
     feature_noise: float = 0.1
     steps: int = 20_000
     batch: int = 128
-    peak: float = 1e-3
-    weight_decay: float = 0.01
     warmup: int = 200
     average: float = 0.999
     time_mean: float = 0.3
@@ -112,9 +89,7 @@ class GeneratorRecipe:
     draw_steps: int = 8
     draw_guidance: float = 1.0
     bf16: bool = False
-    seed: int = 0
     evaluate_every: int = 500
-    device: str = "cpu"
 
 
 def text_encoder_of(embedder: TrainableEncoder, context: int) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ What this module does not know: queries, the benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -31,10 +31,13 @@ from indexer.embed.base import TrainableEncoder
 from indexer.embed.textual_inversion import Inversion, PseudoWordReader, load_inversion
 from indexer.errors import CallError
 from indexer.types import Item
-from pipelines.train.autoencoder import AutoencoderRecipe, encode_latents, train_autoencoder
-from pipelines.train.captions import CaptionedImages, Templates
-from pipelines.train.differences import differences
-from pipelines.train.generator_model import (
+from pipelines.train.common.captions import CaptionedImages, Templates
+from pipelines.train.common.differences import differences
+from pipelines.train.common.fit import Stateful, Trainer, backward, fit
+from pipelines.train.common.run import RunFolder
+from pipelines.train.common.schedule import Stage, decay_groups, move_average
+from pipelines.train.generator.autoencoder import AutoencoderRecipe, encode_latents, train_autoencoder
+from pipelines.train.generator.model import (
     TIMESTEPS,
     GeneratorRecipe,
     build_pipeline,
@@ -44,12 +47,11 @@ from pipelines.train.generator_model import (
     start_folder,
     text_encoder_of,
 )
-from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
 from retrieval.providers.generation.diffusion import PseudoTargetGenerator
 from retrieval.providers.generation.protocol import GenerateOptions, PseudoTargetRequest
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Rows = npt.NDArray[np.int64]
 VARIANTS = 4
@@ -90,15 +92,7 @@ def train_generator(records: Iterable[Entry], recipe: GeneratorRecipe, folder: P
     else:
         codec = start_folder(recipe.start) / "vae"
     trainer = _Trainer(data, inside, held_out, recipe, embedder, codec)
-    measured = drive(
-        run,
-        trainer,
-        (recipe.steps,),
-        batch=recipe.batch,
-        every=recipe.evaluate_every,
-        label="generator",
-        saved=lambda step: trainer.grid(folder / f"samples-{step:06d}.png"),
-    )
+    measured = fit(run, trainer, label="generator", saved=lambda step: trainer.grid(folder / f"samples-{step:06d}.png"))
     export(trainer.pipeline(), trainer.inversion, recipe, folder / "model")
     run.plot({
         "loss": ["loss", "validation_loss"],
@@ -108,8 +102,8 @@ def train_generator(records: Iterable[Entry], recipe: GeneratorRecipe, folder: P
     return measured
 
 
-class _Trainer:
-    """The state of a run and one step of it."""
+class _Trainer(Trainer[GeneratorRecipe]):
+    """The denoiser and the inversion trained along, with their averages."""
 
     def __init__(
         self,
@@ -124,7 +118,8 @@ class _Trainer:
         import torch
         from diffusers.models.attention_processor import AttnProcessor
 
-        self.data, self.inside, self.held_out, self.recipe, self.step = data, inside, held_out, recipe, 0
+        super().__init__(recipe, [Stage(recipe.steps, recipe.peak, recipe.peak / 50)])
+        self.data, self.inside, self.held_out = data, inside, held_out
         self.embedder, self.device = embedder, torch.device(recipe.device)
         self.features = _features(embedder, data.pixels)
         codec_kind: Any = diffusers.AutoencoderTiny
@@ -165,49 +160,29 @@ class _Trainer:
         trained = [*self.unet.named_parameters(), *(self.phi.named_parameters() if recipe.train_inversion else [])]
         self.optimiser = torch.optim.AdamW(decay_groups(trained, recipe.weight_decay), betas=(0.9, 0.99))
 
-    def state(self) -> dict[str, Any]:
+    def parts(self) -> Mapping[str, Stateful]:
         return {
-            "step": self.step,
-            "unet": self.unet.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "phi": self.phi.state_dict(),
-            "averaged_phi": self.inversion.phi.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "unet": self.unet,
+            "averaged": self.averaged,
+            "phi": self.phi,
+            "averaged_phi": self.inversion.phi,
+            "optimiser": self.optimiser,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        self.unet.load_state_dict(state["unet"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.phi.load_state_dict(state["phi"])
-        self.inversion.phi.load_state_dict(state["averaged_phi"])
-        self.optimiser.load_state_dict(state["optimiser"])
+    def trained(self) -> Iterable[nn.Parameter]:
+        return [each for group in self.optimiser.param_groups for each in group["params"]]
+
+    def average(self) -> None:
+        for kept, new in ((self.averaged, self.unet), (self.inversion.phi, self.phi)):
+            move_average(zip(kept.parameters(), new.parameters(), strict=True), self.recipe.average, self.step)
 
     def pipeline(self) -> Any:
         """What has been trained so far, as diffusers has it."""
         return build_pipeline(self.encoder, self.tokenizer, self.autoencoder, self.averaged)
 
-    def advance(self) -> dict[str, float]:
-        """One optimiser step; returns its loss."""
-        import torch
-
-        recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, self.step])
+    def losses(self, rng: np.random.Generator) -> dict[str, float]:
         self.unet.train()
-        loss = self._loss(self.unet, self.phi, *self._draw(rng), rng)
-        for group in self.optimiser.param_groups:
-            group["lr"] = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak, recipe.peak / 50)
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward([loss])
-        torch.nn.utils.clip_grad_norm_([p for g in self.optimiser.param_groups for p in g["params"]], 1.0)
-        self.optimiser.step()
-        decay = min(recipe.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for kept, new in ((self.averaged, self.unet), (self.inversion.phi, self.phi)):
-                for old, value in zip(kept.parameters(), new.parameters(), strict=True):
-                    old.lerp_(value, 1 - decay)
-        self.step += 1
-        return {"loss": float(loss.detach())}
+        return {"loss": backward(self._loss(self.unet, self.phi, *self._draw(rng), rng))}
 
     def _draw(self, rng: np.random.Generator) -> tuple[Rows, Rows, list[list[str]]]:
         """Pictures to draw, pictures whose words are read, and prompts in pieces."""

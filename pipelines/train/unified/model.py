@@ -24,8 +24,8 @@ from indexer.embed.tokenizer_file import FILE as TOKENIZER_FILE
 from indexer.errors import CallError, MissingExtraError
 from indexer.files.atomic import atomic_path, atomic_write
 from indexer.types import HelpfulEnum
-from pipelines.train.contrast import ContrastRecipe
-from pipelines.train.tokenizer import compact, train_qwen_tokenizer
+from pipelines.train.common.contrast import ContrastRecipe
+from pipelines.train.common.tokenizer import compact, train_qwen_tokenizer
 
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The layers of the language model that a LoRA changes."""
@@ -66,7 +66,6 @@ class UnifiedRecipe(ContrastRecipe):
         hard_steps: Optimiser steps with mined ones besides: the second stage.
         hard: Mined negatives a pair.
         mine_depth: They are drawn from so many of the best wrong answers.
-        peak: AdamW's largest learning rate.
         hard_peak: The same in the second stage.
         average: Decay of the moving average of the weights, which is what is evaluated and kept.
         augment: Shift, tilt and light the pictures a little.
@@ -104,7 +103,6 @@ class UnifiedRecipe(ContrastRecipe):
     hard_steps: int = 1000
     hard: int = 1
     mine_depth: int = 20
-    peak: float = 1e-3
     hard_peak: float = 3e-4
     average: float = 0.998
     augment: bool = True

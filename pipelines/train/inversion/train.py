@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -34,15 +34,17 @@ from indexer.embed.textual_inversion import Inversion, InversionConfig, build_ph
 from indexer.errors import CallError
 from indexer.files.atomic import atomic_path
 from indexer.types import HelpfulEnum, Item, Role, Vectors
-from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
-from pipelines.train.clip_model import encode_tokens
-from pipelines.train.composed import composed_loss, draw_composed
-from pipelines.train.differences import Differences, differences
-from pipelines.train.inversion_losses import distil, masked, match
-from pipelines.train.run import RunFolder, cosine_schedule, drive
+from pipelines.train.common.captions import Captions, Templates, documents_with_both, nothing_to_train_on
+from pipelines.train.common.composed import composed_loss, draw_composed
+from pipelines.train.common.differences import Differences, differences
+from pipelines.train.common.fit import Stateful, Trainer, backward, fit
+from pipelines.train.common.losses import distil, encode_tokens, masked, match
+from pipelines.train.common.recipe import CorpusRecipe
+from pipelines.train.common.run import RunFolder
+from pipelines.train.common.schedule import Stage, move_average
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class InversionMethod(HelpfulEnum):
@@ -55,68 +57,38 @@ class InversionMethod(HelpfulEnum):
 
 
 @dataclass(frozen=True)
-class InversionRecipe:
-    """Everything a run depends on, besides the corpus.
+class InversionRecipe(CorpusRecipe):
+    """Everything a run depends on, besides the corpus: these, and what `CorpusRecipe` has.
 
     Attributes:
         method: One of `InversionMethod`.
         model: The embedder whose text tower is to read the words, a model of the CLIP family.
-        templates: Caption template to its share; see `Templates`.
-        values: Field to raw value to the words said for it.
-        split_field: The field that names a record's part, or None to train on all.
-        train_part: The part trained on.
-        validation_part: The part that progress is measured on.
         prompts: Texts around a word when it is trained on its own; each has `{word}`.
         sentences: Texts around a word and what is said of it; each has `{word}` and `{text}`.
         hidden: Width of Phi's hidden layers, as a multiple of the feature's.
         dropout: Of Phi.
         feature_noise: Standard deviation, over the whole vector, of noise on the picture's feature.
-        steps: Optimiser steps.
-        batch: Pictures (or captions) in a step.
-        peak: AdamW's largest learning rate.
-        weight_decay: AdamW's decay.
-        warmup: Steps of linear warm-up.
         average: Decay of the moving average of the weights, which is what is evaluated and kept.
         optimise_steps: `searle`: steps for each picture's own word.
         optimise_rate: `searle`: their learning rate.
         temperature: `searle`: of the distillation.
-        keep: `difference`: the least share of words that two captions have in common.
-        look: `difference`: the field that tells pictures of one text apart, or None; see `Differences`.
         image_share: `difference`: the share of the picture's own vector in what searches, beside the sentence's.
         identity: `difference`: the share of a batch in which the word alone should find its own picture.
-        seed: Of everything random.
-        evaluate_every: Steps between evaluations and checkpoints.
-        device: `cpu` or `cuda`.
     """
 
     method: str = InversionMethod.DIFFERENCE.value
     model: str = "bundled:emoji-clip"
-    templates: Mapping[str, float] = field(default_factory=lambda: {"{text}": 1.0})
-    values: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    split_field: str | None = None
-    train_part: str = "train"
-    validation_part: str = "validation"
     prompts: Sequence[str] = ("a photo of {word}",)
     sentences: Sequence[str] = ("{word}, {text}",)
     hidden: int = 4
     dropout: float = 0.1
     feature_noise: float = 0.0
-    steps: int = 2000
-    batch: int = 256
-    peak: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: int = 100
     average: float = 0.99
     optimise_steps: int = 150
     optimise_rate: float = 2e-2
     temperature: float = 0.25
-    keep: float = 0.4
-    look: str | None = None
     image_share: float = 0.0
     identity: float = 0.5
-    seed: int = 0
-    evaluate_every: int = 250
-    device: str = "cpu"
 
 
 def train_inversion(records: Iterable[Entry], recipe: InversionRecipe, folder: Path) -> dict[str, float]:
@@ -146,7 +118,7 @@ def train_inversion(records: Iterable[Entry], recipe: InversionRecipe, folder: P
     run = RunFolder.start(folder, recipe)
     data, features = _read_corpus(records, embedder, recipe)
     trainer = _Trainer(data, features, recipe, method, embedder, run)
-    measured = drive(run, trainer, (recipe.steps,), batch=recipe.batch, every=recipe.evaluate_every, unit="words")
+    measured = fit(run, trainer, unit="words")
     trainer.inversion().save(folder / "model")
     run.plot({
         "loss": ["loss"],
@@ -173,8 +145,8 @@ def _read_corpus(
     return data, np.concatenate(features)
 
 
-class _Trainer:
-    """The state of a run and one step of it."""
+class _Trainer(Trainer[InversionRecipe]):
+    """The network and the average of it."""
 
     def __init__(
         self,
@@ -187,7 +159,8 @@ class _Trainer:
     ) -> None:
         import torch
 
-        self.data, self.recipe, self.method, self.step = data, recipe, method, 0
+        super().__init__(recipe, [Stage(recipe.steps, recipe.peak)])
+        self.data, self.method = data, method
         self.embedder, self.run = embedder, run
         self.reader = embedder.pseudo_word_reader
         embedder.model.requires_grad_(False)
@@ -211,30 +184,24 @@ class _Trainer:
         self.averaged.load_state_dict(self.phi.state_dict())
         self.optimiser = torch.optim.AdamW(self.phi.parameters(), betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "phi": self.phi.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
+    def parts(self) -> Mapping[str, Stateful]:
+        return {"phi": self.phi, "averaged": self.averaged, "optimiser": self.optimiser}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        self.phi.load_state_dict(state["phi"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimiser.load_state_dict(state["optimiser"])
+    def trained(self) -> Iterable[nn.Parameter]:
+        parameters: Iterable[nn.Parameter] = self.phi.parameters()
+        return parameters
+
+    def average(self) -> None:
+        pairs = zip(self.averaged.parameters(), self.phi.parameters(), strict=True)
+        move_average(pairs, self.recipe.average, self.step)
 
     def inversion(self) -> Inversion:
         """What has been trained so far."""
         return Inversion(self.config, self.averaged, "")
 
-    def advance(self) -> dict[str, float]:
-        """One optimiser step; returns its loss."""
+    def losses(self, rng: np.random.Generator) -> dict[str, float]:
         import torch
 
-        recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, self.step])
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
         self.phi.train()
         match self.method:
@@ -246,18 +213,7 @@ class _Trainer:
                 loss = self._lincir(rng)
             case InversionMethod.DIFFERENCE:
                 loss = self._difference(rng)
-        for group in self.optimiser.param_groups:
-            group["lr"] = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak)
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward([loss])
-        torch.nn.utils.clip_grad_norm_(self.phi.parameters(), 1.0)
-        self.optimiser.step()
-        decay = min(recipe.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for kept, new in zip(self.averaged.parameters(), self.phi.parameters(), strict=True):
-                kept.lerp_(new, 1 - decay)
-        self.step += 1
-        return {"loss": float(loss.detach())}
+        return {"loss": backward(loss)}
 
     def _draw(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         return rng.choice(self.rows, self.recipe.batch, replace=len(self.rows) < self.recipe.batch)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.train.differences import Differences
-from pipelines.train.inversion_losses import match_many
+from pipelines.train.common.differences import Differences
+from pipelines.train.common.losses import match_many
 
 if TYPE_CHECKING:
     from torch import Tensor

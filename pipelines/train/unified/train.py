@@ -1,7 +1,7 @@
 """Train one model that reads texts, pictures and both into one space: GME's way, from captioned pictures alone.
 
 The loss is InfoNCE at a fixed temperature, from query to document and back, over batches that mix all directions of a
-search (`unified_tasks.py`); queries are told what to find, documents never. It has two stages, as GME's (Zhang et al.,
+search (`common/tasks.py`); queries are told what to find, documents never. It has two stages, as GME's (Zhang et al.,
 arXiv:2412.16855, after ANCE): with the negatives that a batch has, and then with wrong answers that the model of the
 first stage gives besides. The model is new, or a checkpoint, all of it or a LoRA. With `cache_gradients` the batch may
 exceed the memory.
@@ -16,7 +16,7 @@ What this module does not know: collections, queries, how a corpus is stored.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,17 +31,19 @@ from indexer.embed.mllm.embedder import image_tokens, last_hidden, pad_token
 from indexer.embed.mllm.prompt import Prompt, collate
 from indexer.errors import CallError, ItemError
 from indexer.types import Item, Role
-from pipelines.train.augment import augment
-from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
-from pipelines.train.contrast import contrasted, recalls
-from pipelines.train.differences import Differences
-from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
-from pipelines.train.synthesised import SynthesisedRecords
-from pipelines.train.unified_model import Attention, UnifiedRecipe, export, normalised, start_model, thumbnails
-from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
+from pipelines.train.common.augment import augment
+from pipelines.train.common.captions import Captions, Templates, documents_with_both, nothing_to_train_on
+from pipelines.train.common.contrast import contrasted, recalls
+from pipelines.train.common.differences import Differences
+from pipelines.train.common.fit import Stateful, Trainer, fit
+from pipelines.train.common.run import RunFolder
+from pipelines.train.common.schedule import Stage, decay_groups, move_average
+from pipelines.train.common.tasks import NONE, Reading, TaskSampler
+from pipelines.train.unified.model import Attention, UnifiedRecipe, export, normalised, start_model, thumbnails
+from pipelines.train.unified.synthesised import SynthesisedRecords
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Pixels = npt.NDArray[np.uint8]
 SAMPLE = 1000
@@ -67,8 +69,7 @@ def train_unified(records: Iterable[Entry], recipe: UnifiedRecipe, folder: Path)
     """
     run = RunFolder.start(folder, recipe)
     trainer = _Trainer(records, recipe, run)
-    ends = (recipe.steps, recipe.steps + recipe.hard_steps)
-    measured = drive(run, trainer, ends, batch=recipe.batch, every=recipe.evaluate_every, unit="pairs")
+    measured = fit(run, trainer, unit="pairs")
     with trainer.averaged():
         export(trainer.unified, recipe, folder / "model")
     run.plot({
@@ -80,13 +81,30 @@ def train_unified(records: Iterable[Entry], recipe: UnifiedRecipe, folder: Path)
     return measured
 
 
-class _Trainer:
-    """The state of a run and one step of it."""
+class _Tensors:
+    """Tensors by name, which are written to in place."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: each.detach() for name, each in self._tensors.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, each in self._tensors.items():
+                each.copy_(state[name])
+
+
+class _Trainer(Trainer[UnifiedRecipe]):
+    """The model, the average of it, and the wrong answers that were found last."""
 
     def __init__(self, records: Iterable[Entry], recipe: UnifiedRecipe, run: RunFolder) -> None:
         import torch
 
-        self.recipe, self.step = recipe, 0
+        super().__init__(recipe, [Stage(recipe.steps, recipe.peak), Stage(recipe.hard_steps, recipe.hard_peak)])
         attention = Attention(recipe.attention)
         self.device = torch.device(recipe.device)
         self.data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field, recipe.look)
@@ -155,24 +173,22 @@ class _Trainer:
         looks = [self.data.looks[row] for row in rows] if self.data.looks else ()
         return Differences([self.data.names[row] for row in rows], rows, features, recipe.keep, looks)
 
+    def parts(self) -> Mapping[str, Stateful]:
+        return {"weights": _Tensors(self.weights), "averaged": _Tensors(self.kept), "optimiser": self.optimiser}
+
     def state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "weights": {name: each.detach() for name, each in self.weights.items()},
-            "averaged": self.kept,
-            "optimiser": self.optimiser.state_dict(),
-            "mined": self.mined,
-        }
+        return {**super().state(), "mined": self.mined}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        import torch
+        super().load_state(state)
+        self.mined = state["mined"]
 
-        self.step, self.mined = state["step"], state["mined"]
-        with torch.no_grad():
-            for name, each in self.weights.items():
-                each.copy_(state["weights"][name])
-                self.kept[name].copy_(state["averaged"][name])
-        self.optimiser.load_state_dict(state["optimiser"])
+    def trained(self) -> Iterable[nn.Parameter]:
+        return self.weights.values()
+
+    def average(self) -> None:
+        pairs = ((self.kept[name], each) for name, each in self.weights.items())
+        move_average(pairs, self.recipe.average, self.step)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -192,19 +208,16 @@ class _Trainer:
                 for name, each in self.weights.items():
                     each.copy_(own[name])
 
-    def advance(self) -> dict[str, float]:
-        """One optimiser step; returns its loss."""
+    def losses(self, rng: np.random.Generator) -> dict[str, float]:
         import torch
 
         recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, self.step])
         torch.manual_seed(int(rng.integers(2**62)))  # dropout of a LoRA
-        rate, mined = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak), None
+        mined = None
         if self.step >= recipe.steps:
             if self.mined is None:
                 self.mined = torch.from_numpy(self._mine())
             mined = self.mined.numpy()
-            rate = cosine_schedule(self.step - recipe.steps, recipe.hard_steps, recipe.warmup, recipe.hard_peak)
         extra = self.extra.count(recipe.batch)
         pairs = self.sampler.draw(recipe.batch - extra, rng, mined, recipe.hard)
         pairs = self.sampler.joined(pairs, *self.extra.draw(extra, rng)) if extra else pairs
@@ -216,17 +229,7 @@ class _Trainer:
             part, noise = parts[number], np.random.default_rng([recipe.seed, self.step, number])
             return self._encode([readings[each] for each in part], [prompts[each] for each in part], noise)
 
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
         value = contrasted(encode, parts, pairs.right, recipe.temperature, self.device, cached=recipe.cache_gradients)
-        torch.nn.utils.clip_grad_norm_(list(self.weights.values()), 1.0)
-        self.optimiser.step()
-        decay = min(recipe.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, each in self.weights.items():
-                self.kept[name].lerp_(each, 1 - decay)
-        self.step += 1
         return {"loss": value}
 
     def _prompts(self, readings: Sequence[Reading], queries: int) -> list[Prompt]:

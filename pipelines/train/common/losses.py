@@ -1,4 +1,4 @@
-"""The losses that inversions are trained by, and LinCIR's masked captions.
+"""The losses of pseudo-words and of the text encoders that read them, the vectors they compare, and LinCIR's masks.
 
 What this module does not know: models, corpora, steps.
 """
@@ -6,7 +6,7 @@ What this module does not know: models, corpora, steps.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,3 +78,22 @@ def distil(given: Tensor, taught: Tensor, temperature: float) -> Tensor:
 
     left, right = (torch.nn.functional.normalize(each, dim=-1) for each in (given, taught))
     return match(left, right, 1 / temperature)
+
+
+def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
+    """`model.encode_text` on unit rows, without the padding after the longest text where that is possible.
+
+    In open_clip's own text tower of a model with two separate towers, attention is causal, so that padding changes
+    nothing and costs time. It adds its whole mask whatever the length, so the mask is cut to the length meanwhile.
+    """
+    mask = getattr(getattr(model, "text", None), "attn_mask", None)
+    if mask is None:
+        whole: Tensor = model.encode_text(tokens, normalize=True)
+        return whole
+    length = int((tokens != 0).sum(1).max())
+    model.text.attn_mask = mask[:length, :length]
+    try:
+        vectors: Tensor = model.encode_text(tokens[:, :length], normalize=True)
+    finally:
+        model.text.attn_mask = mask
+    return vectors

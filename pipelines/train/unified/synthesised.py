@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from indexer.errors import CallError, ItemError
 from indexer.types import HelpfulEnum, JsonValue
-from pipelines.train.unified_tasks import NONE, Reading
+from pipelines.train.common.tasks import NONE, Reading
 
 Pixels = npt.NDArray[np.uint8]
 SHARE = 0.1

@@ -27,8 +27,8 @@ from indexer.embed.bridge.text_model import TextModel
 from indexer.errors import CallError, ItemError
 from indexer.files.atomic import atomic_path
 from indexer.types import Item, Modality
-from pipelines.train.augment import augment
-from pipelines.train.contrast import ContrastRecipe
+from pipelines.train.common.augment import augment
+from pipelines.train.common.contrast import ContrastRecipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,6 @@ class BridgeRecipe(ContrastRecipe):
         align_peak: AdamW's largest learning rate in the first phase: `--align-learning-rate`.
         peak: The same in the second: `--learning-rate`, which leaves the first alone.
         weight_decay: AdamW's decay, on matrices but the projection, which starts at what it should stay near.
-        warmup: Steps of linear warm-up of each phase.
         bf16: The frozen text model, and what is trained by autocast, in bfloat16.
     """
 

@@ -7,7 +7,7 @@ The first stage trains both towers, by losses that are each a mean over the batc
 * with a teacher, contrast of the images against a linear image of the teacher's caption vectors, which ties the
   picture space to what the teacher knows; captions that the teacher finds alike may be half right (`kinship`).
 
-The second stage goes on with the text tower alone; see `clip_text.py`. It is there to teach words that no caption
+The second stage goes on with the text tower alone; see `text_stage.py`. It is there to teach words that no caption
 holds, by a teacher, and sentences with words made of pictures in them.
 
 Only the student is kept. The result is an open_clip folder: `open_clip.create_model("local-dir:FOLDER")` loads it; and,
@@ -18,7 +18,7 @@ What this module does not know: collections, queries, how a corpus is stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -30,25 +30,26 @@ import numpy.typing as npt
 from indexer.corpus.records import Entry
 from indexer.embed.textual_inversion import Inversion, PseudoWordReader
 from indexer.files.atomic import file_digest
-from pipelines.train.augment import augment
-from pipelines.train.batches import Batches
-from pipelines.train.captions import CaptionedImages, Templates
-from pipelines.train.clip_model import (
+from pipelines.train.clip.model import (
     WEIGHTS,
     ClipRecipe,
     build,
     copy_start,
     encode_pixels,
     encode_texts,
-    encode_tokens,
     export,
     load_start,
 )
-from pipelines.train.clip_text import Distilled, TextStage, concept_means, word_config, word_network
-from pipelines.train.inversion_losses import similarities
-from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
-from pipelines.train.teacher import MINILM_DIM, teacher_vectors, teacher_words
-from pipelines.train.tokenizer import train_tokenizer
+from pipelines.train.clip.teacher import MINILM_DIM, teacher_vectors, teacher_words
+from pipelines.train.clip.text_stage import Distilled, TextStage, concept_means, word_config, word_network
+from pipelines.train.common.augment import augment
+from pipelines.train.common.batches import Batches
+from pipelines.train.common.captions import CaptionedImages, Templates
+from pipelines.train.common.fit import Stateful, Trainer, fit
+from pipelines.train.common.losses import encode_tokens, similarities
+from pipelines.train.common.run import RunFolder
+from pipelines.train.common.schedule import Stage, decay_groups, move_average
+from pipelines.train.common.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -77,8 +78,7 @@ def train_clip(records: Iterable[Entry], recipe: ClipRecipe, folder: Path) -> di
     templates = Templates(recipe.templates, recipe.values)
     data = CaptionedImages(records, recipe.vision["image_size"], templates, recipe.split_field, recipe.look)
     trainer = _Trainer(data, recipe, run)
-    ends = (recipe.steps, recipe.steps + recipe.text_steps)
-    measured = drive(run, trainer, ends, batch=recipe.batch, every=recipe.evaluate_every)
+    measured = fit(run, trainer)
     export(trainer.averaged, recipe, folder / "tokenizer", folder / "model")
     if recipe.sentences:
         trainer.inversion(file_digest(folder / "model" / WEIGHTS)).save(folder / "inversion")
@@ -90,13 +90,25 @@ def train_clip(records: Iterable[Entry], recipe: ClipRecipe, folder: Path) -> di
     return measured
 
 
-class _Trainer:
-    """The state of a run and one step of it."""
+class _Modules(list["nn.Module"]):
+    """Modules whose states are kept as a list."""
+
+    def state_dict(self) -> list[Any]:
+        return [module.state_dict() for module in self]
+
+    def load_state_dict(self, state: list[Any]) -> None:
+        for module, values in zip(self, state, strict=True):
+            module.load_state_dict(values)
+
+
+class _Trainer(Trainer[ClipRecipe]):
+    """The model, what teaches it and the network that makes pseudo-words, with their averages."""
 
     def __init__(self, data: CaptionedImages, recipe: ClipRecipe, run: RunFolder) -> None:
         import torch
 
-        self.data, self.recipe, self.step = data, recipe, 0
+        super().__init__(recipe, [Stage(recipe.steps, recipe.peak), Stage(recipe.text_steps, recipe.text_peak)])
+        self.data = data
         self.device = torch.device(recipe.device)
         self.train_rows = data.rows(recipe.train_part if recipe.split_field else None)
         captions = data.captions_of(self.train_rows)
@@ -135,27 +147,25 @@ class _Trainer:
         named = [each for module in self._modules() for each in module.named_parameters()]
         self.optimiser = torch.optim.AdamW(decay_groups(named, recipe.weight_decay, "embedding"), betas=(0.9, 0.98))
 
-    def _modules(self) -> list[nn.Module]:
-        return [self.model, *(each for each in (self.teacher, self.phi) if each is not None)]
+    def _modules(self) -> _Modules:
+        return _Modules([self.model, *(each for each in (self.teacher, self.phi) if each is not None)])
 
-    def state(self) -> dict[str, Any]:
+    def parts(self) -> Mapping[str, Stateful]:
+        import torch
+
         return {
-            "step": self.step,
-            "modules": [module.state_dict() for module in self._modules()],
-            "averaged": self.averaged.state_dict(),
-            "averaged_phi": self.averaged_phi.state_dict() if self.phi is not None else {},
-            "optimiser": self.optimiser.state_dict(),
+            "modules": self._modules(),
+            "averaged": self.averaged,
+            "averaged_phi": torch.nn.Module() if self.phi is None else self.averaged_phi,
+            "optimiser": self.optimiser,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        for module, values in zip(self._modules(), state["modules"], strict=True):
-            module.load_state_dict(values)
-        self.averaged.load_state_dict(state["averaged"])
-        if self.phi is not None:
-            self.averaged_phi.load_state_dict(state["averaged_phi"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        super().load_state(state)
         self.stale = True
+
+    def trained(self) -> Iterable[nn.Parameter]:
+        return [each for module in self._modules() for each in module.parameters()]
 
     def mine(self) -> None:
         """Find hard negatives, after every evaluation: a checkpoint follows it, so a resumed run finds the same."""
@@ -169,14 +179,12 @@ class _Trainer:
         """The network that makes words, for the text tower of the model with these weights."""
         return Inversion(word_config(self.recipe, text_tower), self.averaged_phi, "")
 
-    def advance(self) -> dict[str, float]:
-        """One optimiser step; returns its losses."""
+    def losses(self, rng: np.random.Generator) -> dict[str, float]:
         import torch
 
         if self.stale:
             self.mine()
         recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, self.step])
         rows = self.batches.draw(recipe.batch, rng)
         captions = self.data.draw(rows, rng)
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
@@ -185,19 +193,10 @@ class _Trainer:
         with torch.autocast(self.device.type, torch.bfloat16) if recipe.bf16 else nullcontext():
             if self.step < recipe.steps:
                 losses = self._both_towers(rows, captions, rng)
-                rate = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak)
             else:
                 losses = self._text_tower(captions, rng)
-                rate = cosine_schedule(self.step - recipe.steps, recipe.text_steps, recipe.warmup, recipe.text_peak)
         loss = torch.stack([getattr(recipe, name, 1.0) * value for name, value in losses.items()]).sum()
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward([loss])
-        torch.nn.utils.clip_grad_norm_([p for m in self._modules() for p in m.parameters()], 1.0)
-        self.optimiser.step()
-        self._average()
-        self.step += 1
         return {name: value.item() for name, value in {"loss": loss, **losses}.items()}
 
     def _both_towers(
@@ -250,22 +249,17 @@ class _Trainer:
         theirs, ours = (torch.from_numpy(np.asarray(each)).to(self.device) for each in (anchors, means))
         return stage, Distilled(self.word_tokens, self.teacher_words, theirs, ours, self.recipe.softness)
 
-    def _average(self) -> None:
-        import torch
-
-        # Early in a stage the average would be dominated by its start: let it follow quickly at first.
+    def average(self) -> None:
         since = self.step if self.step < self.recipe.steps else self.step - self.recipe.steps
-        decay = min(self.recipe.average, (1 + since) / (10 + since))
-        with torch.no_grad():
-            theirs = self.model.state_dict()
-            for name, value in self.averaged.state_dict().items():
-                if value.dtype.is_floating_point:
-                    value.lerp_(theirs[name], 1 - decay)
-                else:
-                    value.copy_(theirs[name])
-            if self.phi is not None:
-                for kept, new in zip(self.averaged_phi.parameters(), self.phi.parameters(), strict=True):
-                    kept.lerp_(new, 1 - decay)
+        theirs, pairs = self.model.state_dict(), []
+        for name, value in self.averaged.state_dict().items():
+            if value.dtype.is_floating_point:
+                pairs.append((value, theirs[name]))
+            else:
+                value.copy_(theirs[name])
+        if self.phi is not None:
+            pairs += zip(self.averaged_phi.parameters(), self.phi.parameters(), strict=True)
+        move_average(pairs, self.recipe.average, since)
 
     def evaluate(self) -> dict[str, float]:
         """Image-to-text R@10 over all distinct base captions of the corpus, for a sample of each part."""

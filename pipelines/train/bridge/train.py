@@ -4,7 +4,7 @@ In two phases. *Alignment*: each picture is read alone, and its vector should be
 caption, against those of other captions (InfoNCE with the side of the texts locked: Zhai et al., "LiT", CVPR 2022,
 arXiv:2111.07991; BLIP-2 starts its Q-Former by the same contrast, Li et al. 2023, arXiv:2301.12597). These vectors
 never change, so they are computed once, and hundreds of other captions cost nothing. *Tasks*: batches that mix all
-directions of a search (`unified_tasks.py`), pictures with words among them, with the same contrast as `train unified`;
+directions of a search (`common/tasks.py`), pictures with words among them, with the same contrast as `train unified`;
 the projection of what the text model reads out is trained from here on.
 
 Captioned pictures are all it needs. The result is a folder that `bridge:FOLDER` loads.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -33,15 +33,17 @@ from indexer.embed.bridge.embedder import BridgeSpec, projected, require_tower, 
 from indexer.embed.bridge.text_model import Pooling, TextModel
 from indexer.embed.mllm.batches import by_tokens
 from indexer.errors import CallError
-from pipelines.train.bridge_parts import BridgeRecipe, read_texts, see, whitening
-from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
-from pipelines.train.contrast import contrasted, recalls
-from pipelines.train.differences import Differences
-from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
-from pipelines.train.unified_tasks import NONE, Reading, TaskSampler
+from pipelines.train.bridge.parts import BridgeRecipe, read_texts, see, whitening
+from pipelines.train.common.captions import Captions, Templates, documents_with_both, nothing_to_train_on
+from pipelines.train.common.contrast import contrasted, recalls
+from pipelines.train.common.differences import Differences
+from pipelines.train.common.fit import Stateful, Trainer, fit
+from pipelines.train.common.run import RunFolder
+from pipelines.train.common.schedule import Stage, decay_groups
+from pipelines.train.common.tasks import NONE, Reading, TaskSampler
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Rows = npt.NDArray[np.int64]
 SAMPLE = 300
@@ -69,8 +71,7 @@ def train_bridge(records: Iterable[Entry], recipe: BridgeRecipe, folder: Path) -
     recipe = replace(recipe, connector=Connector(recipe.connector).value)
     run = RunFolder.start(folder, recipe)
     trainer = _Trainer(records, recipe, run)
-    ends = recipe.align_steps, recipe.align_steps + recipe.steps
-    measured = drive(run, trainer, ends, batch=recipe.batch, every=recipe.evaluate_every, unit="pairs")
+    measured = fit(run, trainer, unit="pairs")
     save_bridge(folder / "model", trainer.spec, trainer.bridge.state_dict())
     run.plot({
         "loss": ["loss"],
@@ -80,15 +81,16 @@ def train_bridge(records: Iterable[Entry], recipe: BridgeRecipe, folder: Path) -
     return measured
 
 
-class _Trainer:
-    """The state of a run and one step of it."""
+class _Trainer(Trainer[BridgeRecipe]):
+    """The connector, beside what stands still."""
 
     def __init__(self, records: Iterable[Entry], recipe: BridgeRecipe, run: RunFolder) -> None:
         import torch
 
         if isinstance(records, Iterator):
             raise CallError("The corpus is read three times, and an iterator has it once.", "Give a corpus, or a list.")
-        self.recipe, self.step, self.seconds = recipe, 0, 0.0
+        super().__init__(recipe, [Stage(recipe.align_steps, recipe.align_peak), Stage(recipe.steps, recipe.peak)])
+        self.seconds = 0.0
         self.device = torch.device(recipe.device)
         self.data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field, recipe.look)
         for document in documents_with_both(records, []):
@@ -156,18 +158,19 @@ class _Trainer:
         except CallError:  # no two captions alike: the sampler says so if a task needs them
             return None
 
+    def parts(self) -> Mapping[str, Stateful]:
+        return {"weights": self.bridge, "optimiser": self.optimiser}
+
     def state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "seconds": self.seconds,
-            "weights": {name: each.detach() for name, each in self.bridge.state_dict().items()},
-            "optimiser": self.optimiser.state_dict(),
-        }
+        return {**super().state(), "seconds": self.seconds}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.bridge.load_state_dict(state["weights"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        super().load_state(state)
+        self.seconds = state["seconds"]
+
+    def trained(self) -> Iterable[nn.Parameter]:
+        parameters: Iterable[nn.Parameter] = self.bridge.parameters()
+        return parameters
 
     def clock(self) -> float:
         return time.perf_counter() if self.device.type == "cuda" else time.process_time()
@@ -188,27 +191,19 @@ class _Trainer:
 
     def advance(self) -> dict[str, float]:
         """One optimiser step; returns its loss."""
+        clock = self.clock()
+        losses = super().advance()
+        self.seconds += self.clock() - clock
+        return losses
+
+    def losses(self, rng: np.random.Generator) -> dict[str, float]:
         import torch
 
-        clock, recipe = self.clock(), self.recipe
-        rng = np.random.default_rng([recipe.seed, self.step])
         torch.manual_seed(int(rng.integers(2**62)))  # dropout of a Q-Former
-        aligning = self.step < recipe.align_steps
-        if aligning:
-            rate = cosine_schedule(self.step, recipe.align_steps, recipe.warmup, recipe.align_peak)
-        else:
-            rate = cosine_schedule(self.step - recipe.align_steps, recipe.steps, recipe.warmup, recipe.peak)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        if "project" in self.bridge:  # what pictures are aligned with must hold still
+        aligning = self.step < self.recipe.align_steps
+        if "project" in self.bridge:  # what images are aligned with must hold still
             self.bridge["project"].requires_grad_(not aligning)
-        self.optimiser.zero_grad(set_to_none=True)
-        value = self._align(rng) if aligning else self._tasks(rng)
-        torch.nn.utils.clip_grad_norm_(self.bridge.parameters(), 1.0)
-        self.optimiser.step()
-        self.step += 1
-        self.seconds += self.clock() - clock
-        return {"loss": value}
+        return {"loss": self._align(rng) if aligning else self._tasks(rng)}
 
     def _align(self, rng: np.random.Generator) -> float:
         recipe, count = self.recipe, min(self.recipe.batch, len(self.rows))

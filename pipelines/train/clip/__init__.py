@@ -1,0 +1,1 @@
+"""Train an open_clip model on a captioned corpus."""

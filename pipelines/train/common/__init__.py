@@ -1,0 +1,1 @@
+"""What every training run shares: recipes, runs, the loop, schedules, captions, losses."""

@@ -1,0 +1,1 @@
+"""Train a generator of pseudo-targets."""

@@ -1,0 +1,1 @@
+"""Train one model for texts, images and both."""
