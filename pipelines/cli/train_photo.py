@@ -62,9 +62,9 @@ def photo(
     What is not told is as the recipe says, and else as pipelines.train.photo.recipe.PhotoRecipe has it.
     """
     from indexer.corpus.readers import open_corpus
+    from pipelines.train.common.recipe import load_recipe
     from pipelines.train.photo.recipe import PhotoRecipe
     from pipelines.train.photo.trainer import train_photo
-    from pipelines.train.run import load_recipe
 
     overrides = {
         "steps": steps,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.train.captions import Captions
+from pipelines.train.common.captions import Captions
 
 if TYPE_CHECKING:
     from torch import Tensor

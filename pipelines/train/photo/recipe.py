@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from indexer.errors import CallError
+from pipelines.train.common.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class PhotoRecipe:
-    """Everything a run depends on, besides the corpus.
+class PhotoRecipe(Recipe):
+    """Everything a run depends on, besides the corpus: these, and what `Recipe` has.
 
     Attributes:
         connectors: Settings of `ConnectorsConfig`.
@@ -39,7 +40,6 @@ class PhotoRecipe:
         peak: AdamW's largest learning rate in the first phase.
         settle_peak: The same in the second.
         weight_decay: AdamW's decay, on matrices alone.
-        warmup: Steps of linear warm-up of each phase.
         average: Decay of the moving average of the weights, which is what is evaluated and saved.
         temperature: Of the contrast, where it starts; it is learnt.
         alike: The share of the contrast's aim that goes to captions that the text model finds alike; the photo's own
@@ -52,9 +52,6 @@ class PhotoRecipe:
         class_names: Names of classes that a photo chooses from.
         made_up: Feature maps made up from the weights of classes, as a share of those photos.
         bf16: Autocast to bfloat16.
-        seed: Of everything random.
-        evaluate_every: Steps between evaluations and checkpoints.
-        device: `cpu` or `cuda`.
     """
 
     connectors: Mapping[str, int] = field(default_factory=dict)
@@ -76,7 +73,6 @@ class PhotoRecipe:
     peak: float = 1e-3
     settle_peak: float = 2e-4
     weight_decay: float = 0.1
-    warmup: int = 100
     average: float = 0.998
     temperature: float = 0.05
     alike: float = 0.3
@@ -88,9 +84,6 @@ class PhotoRecipe:
     class_names: int = 256
     made_up: float = 0.5
     bf16: bool = False
-    seed: int = 0
-    evaluate_every: int = 250
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

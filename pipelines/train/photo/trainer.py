@@ -16,10 +16,10 @@ What this module does not know: collections, queries, how a corpus is stored.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +27,17 @@ import numpy.typing as npt
 from indexer.corpus.records import Entry
 from indexer.embed.photo.embedder import PhotoSpec, load_frozen, save_photo_model
 from indexer.errors import CallError
-from pipelines.train.captions import Captions, Templates, documents_with_both, nothing_to_train_on
+from pipelines.train.common.captions import Captions, Templates, documents_with_both, nothing_to_train_on
+from pipelines.train.common.fit import Stateful, Trainer, backward, fit
+from pipelines.train.common.run import RunFolder
+from pipelines.train.common.schedule import Stage, decay_groups, move_average
 from pipelines.train.photo.classes import ClassTeacher, class_texts, named_classes
 from pipelines.train.photo.evaluation import Found, measured
 from pipelines.train.photo.features import photo_features, text_states
 from pipelines.train.photo.recipe import PhotoRecipe
-from pipelines.train.run import RunFolder, cosine_schedule, decay_groups, drive
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Rows = npt.NDArray[np.int64]
 FEW = 2000
@@ -66,8 +68,7 @@ def train_photo(records: Iterable[Entry], recipe: PhotoRecipe, folder: Path) -> 
         raise CallError("The corpus is read several times, and an iterator has it once.", "Give a corpus, or a list.")
     run = RunFolder.start(folder, recipe)
     trainer = _Trainer(records, recipe, run)
-    ends = (recipe.steps, recipe.steps + recipe.settle_steps)
-    found = drive(run, trainer, ends, batch=recipe.batch, every=recipe.evaluate_every, unit="photos")
+    found = fit(run, trainer, unit="photos")
     save_photo_model(folder / "model", trainer.spec, trainer.averaged)
     run.plot({
         "loss": ["loss"],
@@ -87,15 +88,17 @@ class _Batch:
     right: npt.NDArray[np.bool_]
 
 
-class _Trainer:
-    """The state of a run and one step of it."""
+class _Trainer(Trainer[PhotoRecipe]):
+    """The connectors, beside what stands still."""
 
     def __init__(self, records: Iterable[Entry], recipe: PhotoRecipe, run: RunFolder) -> None:
         import torch
 
         from indexer.embed.photo.connectors import Connectors, ConnectorsConfig
 
-        self.recipe, self.step, self.device = recipe, 0, torch.device(recipe.device)
+        learning = Stage(recipe.steps, recipe.peak, recipe.settle_peak)
+        super().__init__(recipe, [learning, Stage(recipe.settle_steps, recipe.settle_peak)])
+        self.device = torch.device(recipe.device)
         self.data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field)
         self.source_of: list[str] = []
         for document in documents_with_both(records, []):
@@ -118,10 +121,11 @@ class _Trainer:
         if not self.sources:
             raise nothing_to_train_on()
         self.texts = text_states(reader, self.data.texts, run.path / "texts")
-        names = class_texts()
-        self.class_wordings = len(names[0])
-        self.class_texts = text_states(reader, [text for own in names for text in own], run.path / "texts")
-        self.teacher = ClassTeacher(encoder.model.classifier.to(self.device))
+        if recipe.classes:
+            names = class_texts()
+            self.class_wordings = len(names[0])
+            self.class_texts = text_states(reader, [text for own in names for text in own], run.path / "texts")
+            self.teacher = ClassTeacher(encoder.model.classifier.to(self.device))
         try:
             config = ConnectorsConfig(**{"text_width": reader.width, **recipe.connectors})
         except TypeError as error:
@@ -134,10 +138,12 @@ class _Trainer:
         self.averaged.load_state_dict(self.connectors.state_dict())
         self.connectors.to(self.device).train()
         self.averaged.to(self.device).eval().requires_grad_(False)
-        scales = [math.log(1 / recipe.temperature), math.log(1 / recipe.temperature)]
-        self.scales = torch.nn.Parameter(torch.tensor(scales, device=self.device))  # of captions, of classes
+        self.scales = torch.nn.ParameterDict({
+            name: torch.nn.Parameter(torch.tensor(math.log(1 / recipe.temperature), device=self.device))
+            for name in ("captions", "classes")
+        })  # fmt: skip
         self.still: dict[str, tuple[int, Tensor]] = {}
-        named = [*self.connectors.named_parameters(), ("scales", self.scales)]
+        named = [*self.connectors.named_parameters(), *self.scales.named_parameters()]
         self.optimiser = torch.optim.AdamW(decay_groups(named, recipe.weight_decay), betas=(0.9, 0.98))
 
     def _by_source(self, rows: Rows) -> dict[str, Rows]:
@@ -161,57 +167,38 @@ class _Trainer:
             image.early_mean.copy_(flat.mean(0))
             image.early_spread.copy_(flat.std(0) + 1e-3)
 
-    def state(self) -> dict[str, Any]:
+    def parts(self) -> Mapping[str, Stateful]:
         return {
-            "step": self.step,
-            "connectors": self.connectors.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "scales": self.scales.detach(),
-            "optimiser": self.optimiser.state_dict(),
+            "connectors": self.connectors,
+            "averaged": self.averaged,
+            "scales": self.scales,
+            "optimiser": self.optimiser,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def trained(self) -> Iterable[nn.Parameter]:
+        return [*self.connectors.parameters(), *self.scales.parameters()]
+
+    def average(self) -> None:
+        pairs = zip(self.averaged.parameters(), self.connectors.parameters(), strict=True)
+        move_average(pairs, self.recipe.average, self.step)
+
+    def losses(self, rng: np.random.Generator) -> dict[str, float]:
+        """One batch of each source."""
         import torch
 
-        self.step = state["step"]
-        self.connectors.load_state_dict(state["connectors"])
-        self.averaged.load_state_dict(state["averaged"])
-        with torch.no_grad():
-            self.scales.copy_(state["scales"])
-        self.optimiser.load_state_dict(state["optimiser"])
-
-    def advance(self) -> dict[str, float]:
-        """One optimiser step; returns its losses."""
-        import torch
-
-        recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, self.step])
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
-        learning = self.step < recipe.steps
-        if learning:
-            rate = cosine_schedule(self.step, recipe.steps, recipe.warmup, recipe.peak, recipe.settle_peak)
-        else:
-            rate = cosine_schedule(self.step - recipe.steps, recipe.settle_steps, recipe.warmup, recipe.settle_peak)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bf16):
-            losses = self._learn(rng) if learning else self._settle(rng)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            losses = self._learn(rng) if self.step < self.recipe.steps else self._settle(rng)
         total = torch.stack([self._weight(name) * loss for name, loss in losses.items()]).sum()
-        torch.autograd.backward([total])
-        trained = [value for group in self.optimiser.param_groups for value in group["params"]]
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        self.optimiser.step()
-        decay = min(recipe.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            self.scales.clamp_(max=math.log(STEEPEST))
-            for kept, new in zip(self.averaged.parameters(), self.connectors.parameters(), strict=True):
-                kept.lerp_(new, 1 - decay)
-        self.step += 1
-        return {"loss": total.item()} | {f"loss_{name or 'photos'}": loss.item() for name, loss in losses.items()}
+        value = backward(total)
+        return {"loss": value} | {f"loss_{name or 'photos'}": loss.item() for name, loss in losses.items()}
 
     def _weight(self, name: str) -> float:
         return self.recipe.classes if name == "classes" else self.recipe.shares.get(name, 1.0)
+
+    def _scale(self, name: str) -> Tensor:
+        scale: Tensor = self.scales[name].clamp(max=math.log(STEEPEST)).exp()
+        return scale
 
     def _learn(self, rng: np.random.Generator) -> dict[str, Tensor]:
         import torch
@@ -221,7 +208,7 @@ class _Trainer:
             late, early = self._photos(batch.rows, rng)
             photos, captions = self.connectors.image(late, early), self._texts(batch.captions)
             aim = self._aim(batch.right, batch.captions, batch.captions)
-            losses[batch.source] = _contrast(photos, captions, aim, self.scales[0].exp())
+            losses[batch.source] = _contrast(photos, captions, aim, self._scale("captions"))
             part = self.recipe.class_batch
             seen.append((late[:part], early[:part], photos[:part]))
         if self.recipe.classes:
@@ -244,7 +231,7 @@ class _Trainer:
         names = self.connectors.text(states.to(self.device), mask.to(self.device))
         own = shares[:, torch.from_numpy(asked).to(self.device)]
         sure = own.sum(1)
-        apart = -(own / (sure[:, None] + 1e-6) * (photos @ names.T * self.scales[1].exp()).float().log_softmax(1))
+        apart = -(own / (sure[:, None] + 1e-6) * (photos @ names.T * self._scale("classes")).float().log_softmax(1))
         loss: Tensor = (apart.sum(1) * sure).sum() / sure.sum()
         return loss
 
@@ -268,7 +255,7 @@ class _Trainer:
                 own, still = self.connectors.image(*self._photos(batch.rows, rng)), self._at_rest("texts", captions)
                 aim = self._aim(self.data.positives(batch.rows, captions), batch.captions, captions)
             aim = aim / aim.sum(1, keepdim=True)
-            scores = (own @ still.T * self.scales[0].exp()).float()
+            scores = (own @ still.T * self._scale("captions")).float()
             losses[batch.source] = -(aim * scores.log_softmax(1)).sum(1).mean()
         return losses
 
