@@ -76,7 +76,7 @@ class Snapshot:
         store: VectorStore,
         before: Snapshot | None = None,
     ) -> None:
-        self._catalog, self._layout = catalog, layout
+        self._catalog, self._media = catalog, layout.media
         self.space = space
         self.generation = generation.number
         self.published = generation
@@ -92,8 +92,10 @@ class Snapshot:
                 ) from error
             raise damaged(Path(error.filename), "it is missing") from error
         self._dead = self.view.held(catalog.tombstones(self.generation, space.id))
+        self._count = self.view.size - len(self._dead)
         self._lock = Lock()
         self._filters: dict[Node, Ids] = {}
+        self._auto: Center | None = None
         self._centered: dict[Center, Snapshot] = {}
 
     @property
@@ -112,9 +114,11 @@ class Snapshot:
         Raises:
             SnapshotGoneError: The generation was compacted away before its modalities were read.
         """
-        center = settled(center, self.plain.space, lambda: self.plain.living)
+        plain = self.plain
+        if center is Center.AUTO:  # settled once: a generation does not change
+            center = plain._auto = plain._auto or settled(center, plain.space, lambda: plain.living)
         if center is Center.OFF:
-            return self.plain
+            return plain
         # Kept: samples and modalities are the same for all that is asked of a generation.
         if center not in self._centered:
             self._centered[center] = self._without_gap(center)
@@ -143,7 +147,7 @@ class Snapshot:
         """Nothing is held but memory maps, which go with the object; here for symmetry with `Collection`."""
 
     def __len__(self) -> int:
-        return self.view.size - len(self._dead)
+        return self._count
 
     def __contains__(self, identifier: object) -> bool:
         try:
@@ -174,6 +178,10 @@ class Snapshot:
             raise CallError(f"id is {told(identifier)}. {error.detail}") from None
         found = self._catalog.known_vector_ids([wanted], self.generation, self.space.id)
         return self.documents(np.array([found[wanted]], np.int64))[0] if found else None
+
+    def known(self, identifiers: Sequence[str]) -> set[str]:
+        """Those ids that a document of this generation has."""
+        return set(self._catalog.known_vector_ids(identifiers, self.generation, self.space.id))
 
     @property
     def index(self) -> str:
@@ -209,7 +217,7 @@ class Snapshot:
     @cached_property
     def modality_codes(self) -> npt.NDArray[np.uint8]:
         """What each vector is made of, by vector id, as its place in `MODALITIES`: (next vector id or more,) uint8."""
-        return self._catalog.modalities(self.space.id, self.published.next_vector)
+        return self._catalog.modalities(self.published.next_vector)
 
     @cached_property
     def _lives(self) -> npt.NDArray[np.bool_]:
@@ -308,7 +316,7 @@ class Snapshot:
                 f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone.",
                 "Open a new snapshot.",
             )
-        return [stored_document(found[each], self._layout.media) for each in wanted]
+        return [stored_document(found[each], self._media) for each in wanted]
 
     def require_filter(self, where: Where) -> None:
         """See that a filter parses, without asking the database; raises `FilterError`."""
@@ -353,8 +361,8 @@ class Snapshot:
 
     def _allowed(self, where: Where | None, modalities: Collection[Modality]) -> Ids | None:
         """The ids a search may return, or None for all that are not hidden."""
-        given = (modalities,) if isinstance(modalities, str) else names(modalities, "modalities")
-        kinds = [Modality(each) for each in given]
+        given = (modalities,) if isinstance(modalities, str) else modalities
+        kinds = [Modality(each) for each in _names(given, "modalities")]
         if not kinds:
             return None if where is None else self.matching(where)
         _ = self.living  # refuses a generation whose modalities are gone, where a mask would drop them in silence
@@ -364,7 +372,7 @@ class Snapshot:
 
     def _hidden(self, exclude: Sequence[str]) -> Ids:
         """The ids no search returns: those of dead documents, and of documents to leave out; ascending."""
-        exclude = names(exclude, "exclude")
+        exclude = _names(exclude, "exclude")
         if not exclude:
             return self._dead
         left_out = self._catalog.known_vector_ids(exclude, self.generation, self.space.id)
@@ -387,3 +395,8 @@ class Snapshot:
     def _rows(self, vectors: Any) -> Vectors:
         """Query vectors as they are, (n, dim) float32."""
         return np.asarray(self._checked(vectors), np.float32)
+
+
+def _names(values: Any, name: str) -> tuple[str, ...]:
+    """`names`, but for no names at all, as in nearly every search."""
+    return () if isinstance(values, tuple) and not values else names(values, name)

@@ -68,8 +68,9 @@ class _Prepare:
     def __call__(self, item: Item) -> Prepared:
         direction = np.zeros(self.dim, np.float32)
         if item.text is not None:
-            for word in re.findall(r"\w+", item.text.lower()) or [item.text]:
-                direction += self._direction(word.encode("utf-8", "surrogatepass"))
+            words = re.findall(r"\w+", item.text.lower()) or [item.text]
+            for row in self._directions([word.encode("utf-8", "surrogatepass") for word in words]):
+                direction += row
         shown = list(image_arrays(item, self._shown).values())
         if shown:
             direction += shown[0] if len(shown) == 1 else unit_rows(np.sum(shown, axis=0)[None])[0]
@@ -79,9 +80,9 @@ class _Prepare:
         from indexer.corpus.images import decode_image
 
         grid = np.asarray(decode_image(image).resize((4, 4)), np.uint8) // 32
-        return self._direction(grid.tobytes())
-
-    def _direction(self, key: bytes) -> Vectors:
-        seed = int.from_bytes(hashlib.sha256(key).digest()[:8], "little")
-        direction: Vectors = unit_rows(np.random.default_rng(seed).standard_normal((1, self.dim)))[0]
+        direction: Vectors = self._directions([grid.tobytes()])[0]
         return direction
+
+    def _directions(self, keys: Sequence[bytes]) -> Vectors:
+        seeds = [int.from_bytes(hashlib.sha256(key).digest()[:8], "little") for key in keys]
+        return unit_rows(np.stack([np.random.default_rng(seed).standard_normal(self.dim) for seed in seeds]))

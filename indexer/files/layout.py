@@ -1,6 +1,6 @@
 """Where things lie inside a collection's folder, and the small file that says what the folder is.
 
-    collection.json      format, where the metadata is kept; written last, so that with it the collection begins
+    collection.json      format, where the metadata is kept, index settings; with it, written last, a collection begins
     metadata.db          SQLite, unless the metadata is in PostgreSQL
     segments/            vectors, immutable
     media/               images given as bytes, by content
@@ -16,11 +16,13 @@ import json
 import os
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.errors import CollectionNotFoundError, CorruptionError, FormatError, StoreError
 from indexer.files.atomic import TEMPORARY_PREFIX, atomic_write, own_path, require_plain, sweep_temporary
+from indexer.types import JsonValue
 
 FORMAT = 1
 SEGMENT_NAME = re.compile(r"[0-9]{12,19}-[0-9a-f]{12}\.safetensors")
@@ -44,6 +46,10 @@ class Layout:
     schema: str | None
     id: str | None = None
     """Random, and in the tables, too; none where an earlier release made the collection."""
+    vector_store: str = "local"
+    """The name of the store that searches its vectors (`indexer/vectors/stores.py`)."""
+    index: Mapping[str, JsonValue] | None = None
+    """How vectors are indexed and searched, as `IndexSettings.to_json` gives it; None for the defaults."""
 
     @property
     def description(self) -> Path:
@@ -117,7 +123,13 @@ class Layout:
 
     def publish(self) -> None:
         """Write `collection.json`: from now on this is a collection."""
-        content = {"format": FORMAT, "metadata": self.backend, "schema": self.schema, "id": self.id}
+        content: dict[str, JsonValue] = {
+            "format": FORMAT, "metadata": self.backend, "schema": self.schema, "id": self.id,
+        }  # fmt: skip
+        if self.vector_store != "local":
+            content["vector_store"] = self.vector_store
+        if self.index is not None:
+            content["index"] = dict(self.index)
         atomic_write(self.description, json.dumps(content, indent=2).encode() + b"\n")
 
     @classmethod
@@ -142,7 +154,9 @@ class Layout:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             found, backend, schema = int(content["format"]), str(content["metadata"]), content["schema"]
-            identity = content.get("id")
+            identity, store, index = content.get("id"), str(content.get("vector_store", "local")), content.get("index")
+            if index is not None and not isinstance(index, dict):
+                raise TypeError(f"its index settings are {str(index)[:80]!r}")
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise CorruptionError(f"{file} is damaged: {error}.", "Restore it from a backup.") from error
         except OSError as error:
@@ -161,7 +175,7 @@ class Layout:
                 f"{file} is damaged: it names the database {backend[:80]!r} with the schema {str(schema)[:80]!r}.",
                 "Restore it from a backup.",
             )
-        return cls(folder, backend, schema, None if identity is None else str(identity)[:80])
+        return cls(folder, backend, schema, None if identity is None else str(identity)[:80], store, index)
 
 
 def require_own(folder: Path) -> None:

@@ -54,6 +54,8 @@ class LocalView:
     Attributes:
         segments: The generation's.
         opened: What is searched.
+        size: Rows, the dead included.
+        scans: Whether a search looks at every row, in this process's memory.
 
     Args:
         segments: As above.
@@ -64,19 +66,10 @@ class LocalView:
 
     def __init__(self, segments: PinnedSegments, opened: Opened, folder: Path, seen: int) -> None:
         self.segments, self.opened = segments, opened
+        self.size, self.scans = segments.size, opened.main is None
         self._exact, self._main, self._quantized = segments.exact, opened.main, opened.quantized
         self._folder, self._seen = folder, seen
         self._lacking, self._incomplete = self._lack(), bool(self.wants(1.0))
-
-    @property
-    def size(self) -> int:
-        """Rows, the dead included."""
-        return self._exact.size
-
-    @property
-    def scans(self) -> bool:
-        """Whether a search looks at every row, in this process's memory."""
-        return self._main is None
 
     @property
     def reason(self) -> str:

@@ -6,12 +6,14 @@ What this module does not know: any index.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from numbers import Integral
+from typing import Any
 
 from indexer.arguments import finite, flag
-from indexer.errors import CallError
-from indexer.types import HelpfulEnum
+from indexer.errors import CallError, UnknownNameError
+from indexer.types import HelpfulEnum, JsonValue
 
 
 class IndexKind(HelpfulEnum):
@@ -71,6 +73,38 @@ class IndexSettings:
             CallError: It is a text that says no amount, or below 0.
         """
         return None if self.memory_budget is None else parse_bytes(self.memory_budget)
+
+    def changed(self, given: IndexSettings | IndexKind | str | Mapping[str, Any] | None) -> IndexSettings:
+        """These settings as a caller wants them.
+
+        Args:
+            given: Other settings, which replace these; the name of a kind, or settings by name, which change only what
+                they name; None for no change.
+
+        Raises:
+            UnknownNameError: No such kind, device or setting.
+            CallError: A value that makes no sense.
+        """
+        if given is None:
+            return self
+        if isinstance(given, IndexSettings):
+            return given
+        changes: Mapping[str, Any] = given if isinstance(given, Mapping) else {"kind": given}
+        known = [each.name for each in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UnknownNameError("index setting", name, known)
+        return replace(self, **changes)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """All settings by name; `IndexSettings().changed(...)` takes them back."""
+        return {
+            "kind": self.kind.value,
+            "memory_budget": self.budget,
+            "recall": float(self.recall),
+            "device": self.device.value,
+            "half": bool(self.half),
+        }
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}

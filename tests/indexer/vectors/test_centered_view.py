@@ -166,10 +166,10 @@ def test_every_part_of_the_linear_probe_is_needed(mixed, vectors, open_shop, mon
     """With an index that answers exactly, the rounds of probes find what brute force finds: the bound holds."""
     monkeypatch.setattr("indexer.vectors.centered.FEW_ROWS", 0)
     monkeypatch.setattr("indexer.vectors.centered.SPARE", 1)
-    monkeypatch.setattr("indexer.vectors.local.LocalView.scans", False)
+    plain = mixed.snapshot().view
+    monkeypatch.setattr(plain, "scans", False)
     view = mixed.snapshot().centered(Center.ON)
     depths = []
-    plain = view.plain.view
     search = plain.search
     monkeypatch.setattr(plain, "search", lambda q, k, ids: depths.append((k, len(ids))) or search(q, k, ids))
     for k in (1, 3, 10):
