@@ -182,7 +182,7 @@ PREPROCESS: Mapping[str, Check] = {
     "fill_color": _whole(0, 255),
 }
 ELSEWHERE: Mapping[str, str] = {
-    "hf_model_name": "Name the published model instead (open_clip:ARCHITECTURE/TAG); a folder has its own text encoder.",
+    "hf_model_name": "Name the published model instead (open_clip:ARCHITECTURE/TAG); a folder has its own encoders.",
     "multimodal_cfg": "CoCa's decoder is not read; name the published model instead (open_clip:ARCHITECTURE/TAG).",
 }
 """What a folder may not ask for, and what to do instead."""
