@@ -95,6 +95,8 @@ class Query:
             vector of a branch is the mean of its items' vectors, at unit length. The reference is `image`, whether it
             was given or is stored; a stored one has no items, since its vector is there already.
         branches: By the same names, what the vector of each is the vector of.
+        sentences: The text and its other wordings; nothing where there is no text.
+        is_composed: Whether there are a text and a reference.
 
     Raises:
         QueryError: There is nothing to look for, or a part is empty or of the wrong type.
@@ -111,6 +113,8 @@ class Query:
     wordings: tuple[str, ...] = ()
     items: Mapping[str, tuple[Item, ...]] = field(init=False, repr=False, compare=False)
     branches: Mapping[str, Modality] = field(init=False, repr=False, compare=False)
+    sentences: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    is_composed: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.image is not None and self.like is not None:
@@ -141,8 +145,9 @@ class Query:
         self._name_parts()
 
     def _name_parts(self) -> None:
-        """Set `items` and `branches`: here once, since every search asks for them."""
+        """Set what follows from the fields: here once, since every search asks for it."""
         items: dict[str, tuple[Item, ...]] = {}
+        object.__setattr__(self, "sentences", () if self.text is None else (self.text, *self.wordings))
         if self.text is not None:
             items["text"] = tuple(Item(text=each) for each in self.sentences)
         if self.image is not None or self.like is not None:
@@ -152,20 +157,10 @@ class Query:
         for number, image in enumerate(self.not_images, 1):
             items[f"not_image_{number}"] = (Item(image=checked_image("`not_images`", image)),)
         object.__setattr__(self, "items", items)
-        kinds = {
-            name: Modality.TEXT if name.removeprefix("not_").startswith("text") else Modality.IMAGE for name in items
-        }
+        texts = ("text", "not_text_")
+        kinds = {name: Modality.TEXT if name.startswith(texts) else Modality.IMAGE for name in items}
         object.__setattr__(self, "branches", kinds)
-
-    @property
-    def is_composed(self) -> bool:
-        """Whether there are a text and a reference."""
-        return self.text is not None and "image" in self.items
-
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """The text and its other wordings; nothing where there is no text."""
-        return () if self.text is None else (self.text, *self.wordings)
+        object.__setattr__(self, "is_composed", "text" in items and "image" in items)
 
     def parts(self) -> Mapping[str, tuple[Item, ...]]:
         """`items`, which see."""

@@ -15,11 +15,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from indexer.arguments import finite, flag, require_kinds
+from indexer.arguments import finite, require_kinds
 from indexer.deprecation import renamed_arguments
 from indexer.errors import CallError, QueryError, SnapshotGoneError
 from indexer.types import Center, Modality
-from retrieval.arguments import Source, checked_k, queries_of, require_collection, require_query, scope_of
+from retrieval.arguments import Source, checked_call, queries_of, require_collection, require_query
 from retrieval.documents import hits_of, leave_out, references_of
 from retrieval.methods import Composed, Merge, Method, Refining, Resolved, Tuned, load_method, load_weights
 from retrieval.methods.base import without_gap
@@ -139,9 +139,7 @@ class Retriever(Rankings):
             FilterError: `where` does not parse.
             CallError: The model has no encoder for a part, or a document that a query names does not exist.
         """
-        k, asked = checked_k(k), queries_of(queries, "search_batch")
-        flag(keep_reference, "keep_reference")
-        scope = scope_of(where, exclude, modalities)
+        asked, k, scope = checked_call(queries, k, where, exclude, modalities, keep_reference, "search_batch")
         return self._on_snapshot(lambda snapshot: self._answer(snapshot, asked, k, scope, keep_reference))
 
     def stream(
@@ -152,14 +150,12 @@ class Retriever(Rankings):
 
         A method that does not refine, and a query that it does not refine, has one answer. Raises as `search_batch`.
         """
-        k = checked_k(k)
         require_query(query, "stream")
-        flag(keep_reference, "keep_reference")
+        asked, k, scope = checked_call([query], k, where, exclude, modalities, keep_reference, "stream")
         self._method.branches(query)
         if self._refining is not None and self._refining.refines(query):
-            scope = scope_of(where, exclude, modalities)
             yield self._on_snapshot(
-                lambda snapshot: self._answer(snapshot, [query], k, scope, keep_reference, refine=False)
+                lambda snapshot: self._answer(snapshot, asked, k, scope, keep_reference, refine=False)
             )[0]
         yield self.search(query, k, where, exclude, modalities, keep_reference=keep_reference)
 
@@ -247,7 +243,7 @@ class Retriever(Rankings):
         ]
 
     def _context(self, snapshot: Snapshot) -> Context:
-        return Context(snapshot, lambda: self._source.embedder, self._pseudo_targets, self._captions)
+        return Context(snapshot, self._source, self._pseudo_targets, self._captions)
 
     def _resolve(self, context: Context, queries: Sequence[Query]) -> list[Resolved]:
         for query in queries:

@@ -1,9 +1,9 @@
 """A weightless, deterministic embedder: for tests, documentation and trying the engine without a model.
 
-Texts and pictures get vectors by simple rules, so expected rankings can be worked out by hand: a text is the sum of
-random directions seeded by its lower-cased words; a picture is a direction seeded by its 4x4 grid of average colours
-in coarse steps; several pictures are the mean of theirs, made unit; both at once is the sum of the two. The same word
-written in a text and the same colours seen in a picture do not meet: a fake has no joint space.
+Texts and images get vectors by simple rules, so expected rankings can be worked out by hand: a text is the sum of
+random directions seeded by its lower-cased words; an image is a direction seeded by its 4x4 grid of average colors
+in coarse steps; several images are the mean of theirs, made unit; both at once is the sum of the two. The same word
+written in a text and the same colors seen in an image do not meet: a fake has no joint space.
 
 What this module does not know: models, torch.
 """
@@ -51,11 +51,11 @@ class FakeEmbedder(Embedder):
         return Fingerprint(self.name, "none", "words and 4x4 colours", "sum", "float32", self.dim)
 
     def preparer(self) -> _Prepare:
-        """Words and colours to directions; all the work happens here."""
+        """Words and colors to directions; all the work happens here."""
         return _Prepare(self.dim)
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
-        """Stack and normalise."""
+        """Stack and normalize."""
         if not prepared:
             return np.empty((0, self.dim), np.float32)
         return unit_rows(np.stack([each.arrays["direction"] for each in prepared]))
@@ -68,8 +68,9 @@ class _Prepare:
     def __call__(self, item: Item) -> Prepared:
         direction = np.zeros(self.dim, np.float32)
         if item.text is not None:
-            for word in re.findall(r"\w+", item.text.lower()) or [item.text]:
-                direction += self._direction(word.encode("utf-8", "surrogatepass"))
+            words = re.findall(r"\w+", item.text.lower()) or [item.text]
+            for row in self._directions([word.encode("utf-8", "surrogatepass") for word in words]):
+                direction += row
         shown = list(image_arrays(item, self._shown).values())
         if shown:
             direction += shown[0] if len(shown) == 1 else unit_rows(np.sum(shown, axis=0)[None])[0]
@@ -79,9 +80,9 @@ class _Prepare:
         from indexer.corpus.images import decode_image
 
         grid = np.asarray(decode_image(image).resize((4, 4)), np.uint8) // 32
-        return self._direction(grid.tobytes())
-
-    def _direction(self, key: bytes) -> Vectors:
-        seed = int.from_bytes(hashlib.sha256(key).digest()[:8], "little")
-        direction: Vectors = unit_rows(np.random.default_rng(seed).standard_normal((1, self.dim)))[0]
+        direction: Vectors = self._directions([grid.tobytes()])[0]
         return direction
+
+    def _directions(self, keys: Sequence[bytes]) -> Vectors:
+        seeds = [int.from_bytes(hashlib.sha256(key).digest()[:8], "little") for key in keys]
+        return unit_rows(np.stack([np.random.default_rng(seed).standard_normal(self.dim) for seed in seeds]))

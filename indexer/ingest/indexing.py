@@ -5,19 +5,33 @@ What this module does not know: which indexes there are, how one is built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.arguments import told
+from indexer.arguments import callback, finite, told
 from indexer.bundled import change_texts, generic_texts
-from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
+from indexer.errors import (
+    CallError,
+    LockedError,
+    MissingExtraError,
+    SnapshotGoneError,
+    SpaceMismatchError,
+    StoreError,
+)
+from indexer.ingest.compaction import compact
+from indexer.ingest.target import Target
+from indexer.open_spaces import OpenSpace
 from indexer.snapshot import Snapshot
 from indexer.types import Center, Item, Modality, Role, Vectors
+from indexer.vectors.cache import CachedIndex, cached_indexes
 from indexer.vectors.modality_gap import query_mean, settled
+from indexer.vectors.opening import COVERED
 from indexer.vectors.protocol import BuiltIndex, IndexKind, OnProgress, Tuning, VectorStore
+from indexer.vectors.selection import CODED_ROWS
+from indexer.vectors.stores import IndexChange, keep, open_store, settings_for
 from indexer.vectors.unit import unit_rows
 
 if TYPE_CHECKING:
@@ -58,6 +72,70 @@ def build_indexes(
         return Tuning(sample_queries(snapshot, embedder()) if samples is None else samples, _groups(snapshot))
 
     return store.build(snapshot.view, tuning, coverage, only, on_progress)
+
+
+def build_index(
+    target: Target,
+    own: OpenSpace,
+    queries: Mapping[str, Vectors] | None,
+    settings: IndexChange,
+    coverage: float,
+    on_progress: OnProgress | None,
+) -> list[BuiltIndex]:
+    """What `Collection.build_index` does."""
+    callback(on_progress, "on_progress")
+    if not 0 < finite(coverage, "coverage") <= 1:
+        raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
+    given = None if queries is None else checked_samples(queries, own.space.dim)
+    if settings is not None:
+        target.settings = settings_for(target.layout, settings)
+        target.store = open_store(target.layout, target.settings)
+        target.snapshots.use(target.store)
+    built = _build(target, own, given, coverage, None, on_progress)
+    target.layout = keep(target.layout, target.settings)
+    return built
+
+
+def _build(
+    target: Target,
+    own: OpenSpace,
+    samples: Mapping[str, Vectors] | None,
+    coverage: float,
+    only: IndexKind | None = None,
+    on_progress: OnProgress | None = None,
+) -> list[BuiltIndex]:
+    snapshot = target.snapshot(own.space.name)
+    return build_indexes(target.store, snapshot, samples, lambda: own.embedder, coverage, only, on_progress)
+
+
+def keep_index(
+    target: Target,
+    spaces: Sequence[OpenSpace],
+    on_progress: OnProgress | None = None,
+    only: IndexKind | None = None,
+) -> list[BuiltIndex]:
+    """What `Collection.keep_index` does."""
+    if only is None:
+        with suppress(StoreError):  # where nothing can be written, this handle still has them
+            target.layout = keep(target.layout, target.settings)
+    few = target.catalog.generation().documents < CODED_ROWS
+    if few and target.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
+        return []
+    built = []
+    for own in spaces:
+        with suppress(LockedError, StoreError, MissingExtraError):
+            built += _build(target, own, None, COVERED, only, on_progress)
+    return built
+
+
+def compact_and_build(target: Target) -> tuple[int, int]:
+    """What `Collection.compact` does."""
+    had = {each.space for each in cached_indexes(target.layout.indexes) if isinstance(each, CachedIndex)}
+    done = compact(target.catalog, target.layout)
+    for own in target.open_spaces.every():
+        if own.space.digest in had:  # it was built from segments that are gone
+            _build(target, own, None, COVERED)
+    return done
 
 
 def sample_queries(snapshot: Snapshot, embedder: Embedder) -> dict[str, Vectors]:

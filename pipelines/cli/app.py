@@ -1,4 +1,4 @@
-"""The command `underdrawing`: its root, and what becomes of errors. The commands themselves are in `cli_*.py`.
+"""The command `underdrawing`: its root and its errors. Each command has a file beside this one.
 
 Nothing heavy is imported here or by the modules that define commands: each command imports what it runs on, so that
 `underdrawing --help` answers at once.
@@ -22,12 +22,13 @@ from pipelines.cli import diagnose as cli_diagnose
 from pipelines.cli import doctor as cli_doctor
 from pipelines.cli import evaluate as cli_evaluate
 from pipelines.cli import search as cli_search
+from pipelines.cli import spaces as cli_spaces
 from pipelines.cli import synthesize as cli_synthesize
 from pipelines.cli import train_photo as cli_train_photo  # which is one of the commands of train
 from pipelines.terminal.console import examples, out, show_error
 from underdrawing import __version__
 
-RESUMABLE = frozenset({"index", "synthesize", "train"})
+RESUMABLE = frozenset({"index", "spaces", "synthesize", "train"})
 """Commands that a second run continues."""
 
 HELP = ["-h", "--help"]
@@ -109,9 +110,9 @@ def root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error was raised, as a traceback.")] = False,
 ) -> None:
-    """Find the picture you mean: a reference image plus a sentence ("this one, but at night") finds images.
+    """Find the image you mean: a reference image plus a sentence ("this one, but at night") finds images.
 
-    Index a folder once, then search it by text, by picture, or by both together.
+    Index a folder once, then search it by text, by image, or by both together.
     """
 
 
@@ -133,7 +134,7 @@ def demo(
 ) -> None:
     """Index the bundled emoji, ask composed queries, write an HTML report. Needs no network.
 
-    A first look at what the engine does. It takes some minutes on a CPU, and names the report at the end.
+    A first look at what the engine does. It takes some minutes on a CPU and prints where the report is.
     """
     from pipelines.demo.run import run_demo
 
@@ -144,6 +145,7 @@ app.command(rich_help_panel=START, epilog=cli_doctor.EPILOG)(cli_doctor.doctor)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.INDEX_EPILOG)(cli_collection.index)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_search.EPILOG)(cli_search.search)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.INFO_EPILOG)(cli_collection.info)
+app.command(rich_help_panel=COLLECTIONS, epilog=cli_spaces.EPILOG)(cli_spaces.spaces)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.DELETE_EPILOG)(cli_collection.delete)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.CHECK_EPILOG)(cli_collection.check)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.COMPACT_EPILOG)(cli_collection.compact)

@@ -26,12 +26,11 @@ from pipelines.demo.pages import Answered as PagesAnswered
 from pipelines.demo.pages import ask_pages, index_pages
 from pipelines.evaluation.emojicir import Split, by_family, read_queries
 from pipelines.evaluation.loop import Evaluation, JudgedQuery, evaluate
+from pipelines.pages.artifacts import shown_artifacts
 from pipelines.pages.report import (
     Card,
     MethodRow,
     PageCard,
-    drawings,
-    drawn_how,
     page,
     shown,
     stored_thumbnail,
@@ -61,8 +60,8 @@ SHORT, ALL = "report.html", "all.html"
 """The pages: one screen, and everything."""
 BEST, QUESTIONS_SHOWN = 5, 3
 """Methods and questions of the short report."""
-RANKED_BY = "mAP@10"
-"""What the best methods are told by; their weights were tuned by it."""
+RANKED_BY = ("R@10", "mAP@10")
+"""The measures by which methods are the best, the second among equals."""
 WIDE = 110
 """Characters of a terminal that has room for every method."""
 
@@ -263,7 +262,7 @@ def _best(
     values: Mapping[str, Any], answered: Sequence[Answered], measured: dict[Method, Evaluation]
 ) -> dict[str, Any]:
     """What the short report shows in place of everything: some questions, and the methods that did best."""
-    ranked = sorted(measured, key=lambda method: -measured[method].measures[RANKED_BY].value)
+    ranked = sorted(measured, key=lambda method: [-measured[method].measures[name].value for name in RANKED_BY])
     chosen = [method.value for method in ranked[:BEST]]
     # One question of each of the first families, each with the answers of the best methods, the best first.
     first = {each.question.family: place for place, each in reversed(list(enumerate(answered)))}
@@ -272,7 +271,7 @@ def _best(
             for card in cards]  # fmt: skip
     return {
         "cards": [replace(card, rows=own) for card, own in zip(cards, rows, strict=True)],
-        "score": {method.value: found.measures["R@10"].value for method, found in measured.items()},
+        "score": {method.value: found.measures[RANKED_BY[0]].value for method, found in measured.items()},
         "draws": values["draws"] and Method.CIG.value in chosen,
         "questions": len(answered),
         "methods": len(measured),
@@ -352,11 +351,11 @@ def _page_card(answered: PagesAnswered) -> PageCard:
 
 
 def _row(question: JudgedQuery, method: Method, results: Results, rank: int | None) -> MethodRow:
-    drawn = drawings(results)
+    made = next((each for each in shown_artifacts(results) if each.images), None)
     return MethodRow(
         method.value,
         [shown(hit, hit.id in question.targets) for hit in results.hits[:SHOWN]],
         rank,
-        thumbnail(drawn[0]) if drawn else "",
-        drawn_how(results),
+        "" if made is None else thumbnail(made.images[0]),
+        "" if made is None else made.how,
     )

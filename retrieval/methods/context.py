@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -36,12 +36,21 @@ SMALLEST = 1e-6
 """A vector whose largest value is not above this has no direction."""
 
 
+class HasEmbedder(Protocol):
+    """What is asked for the model: a `Collection`, or anything like it."""
+
+    @property
+    def embedder(self) -> Embedder:
+        """The model; loaded when first asked for."""
+        ...
+
+
 class Context:
     """The services of one batch on one snapshot.
 
     Args:
         snapshot: Holds stored vectors and documents.
-        embedder: Loads the model; not called where stored vectors suffice.
+        source: Has the model; it is not asked for where stored vectors suffice.
         pseudo_targets: Makes pseudo-words and pseudo-targets.
         captions: Captions references and rewrites captions.
 
@@ -52,20 +61,20 @@ class Context:
     def __init__(
         self,
         snapshot: Snapshot,
-        embedder: Callable[[], Embedder],
+        source: HasEmbedder,
         pseudo_targets: PseudoTargetProvider,
         captions: CaptionRewriter,
     ) -> None:
         self.snapshot = snapshot
         self.took: dict[str, float] = {}
-        self._embedder = embedder
+        self._source = source
         self._pseudo_targets = pseudo_targets
         self._captions = captions
 
     @property
     def embedder(self) -> Embedder:
         """The collection's model, loaded when it is first asked for."""
-        return self._embedder()
+        return self._source.embedder
 
     def embed(
         self, queries: Sequence[Query], items: Sequence[Mapping[str, Sequence[Item]]] | None = None
@@ -119,7 +128,8 @@ class Context:
         """For each item its vector, or the reason why there is none; texts in one call, images in another."""
         model = self.embedder
         kinds = [item.modality for item in items]
-        model.require(set(kinds))
+        if not model.modalities.issuperset(kinds):
+            model.require(set(kinds))
         if instruction is not None and not model.reads_instructions:
             raise CallError(
                 f"{model.name} reads no instructions; this query has one: {instruction[:80]!r}.",

@@ -241,11 +241,10 @@ class PseudoTargetProvider:
 
     def _companion(self, model: str, which: int) -> str:
         if model not in COMPANIONS:
-            flag = ("--inversion", "--generator")[which]
             program = ("inversion", "generator")[which]
             raise CallError(
                 f"No {program} comes with {model}.",
-                f"Give one with {flag}, or train one: underdrawing train {program} CORPUS --out DIR.",
+                f"Give one with `{program}`, or train one: underdrawing train {program} CORPUS --out DIR.",
             )
         return COMPANIONS[model][which]
 

@@ -226,7 +226,7 @@ def test_the_answer_says_what_was_drawn_and_whether_it_was_kept(retriever, query
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ({"generator": None}, "No generator comes with .*--generator"),
+        ({"generator": None}, "No generator comes with .*`generator`"),
         ({"generator": "bundled:nobody"}, "bundled generator 'nobody' is not known"),
         ({"generator": "/nowhere/at/all"}, "needs to be told the inversions"),
         ("full", r"The fake is full\. Draw less\."),
@@ -498,7 +498,7 @@ def test_what_does_not_fit_the_model_is_refused_with_the_numbers(retriever, quer
             f"words of {WIDTH}",
         ):
             retriever("inversion", inversion=wrong).search(query)
-    with pytest.raises(CallError, match=r"No inversion comes with open_clip.*Give one with --inversion"):
+    with pytest.raises(CallError, match=r"No inversion comes with open_clip.*Give one with `inversion`"):
         retriever("inversion", inversion=None).search(query)
     with pytest.raises(ModelError, match="no inversion at /nowhere"):
         retriever("inversion", inversion="/nowhere").search(query)

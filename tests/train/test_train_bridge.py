@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from indexer.corpus.records import Record
 from indexer.embed import load_embedder
 from indexer.embed.base import Fingerprint, Prepared
-from indexer.embed.bridge.embedder import CONFIG, require_tower, save_bridge
+from indexer.embed.bridge.embedder import CONFIG, require_patch_encoder, save_bridge
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.types import Document, Item, Modality
 from pipelines.cli.app import app
@@ -130,14 +130,14 @@ def test_features_and_texts_are_computed_once(
     assert [name.partition("-")[0] for name in kept] == ["features", "texts"]
     features = np.load(trained / kept[0])
     assert features.shape[:2] == (3, 8)
-    assert np.abs(features[0] - features[1]).mean() > 1e-3, "views are changed pictures"
+    assert np.abs(features[0] - features[1]).mean() > 1e-3, "views are changed images"
     monkeypatch.setattr("indexer.embed.clip.embedder.ClipEmbedder.patch_features", None)
     monkeypatch.setattr("indexer.embed.bridge.text_model.TextModel.read", None)
     _Trainer(corpus(), recipe, RunFolder(trained))
 
 
 def test_only_the_part_to_train_on_is_trained_on(recipe: BridgeRecipe, trained: Path, tmp_path: Path) -> None:
-    """Other pictures of the other part change nothing, and a bad one is left out."""
+    """Other images of the other part change nothing, and a bad one is left out."""
     records = [
         Record(replace(each.document, image=Image.new("RGB", (16, 16), "black")), "")
         if each.document.fields["split"] == "validation"
@@ -214,7 +214,7 @@ def test_the_command_trains_and_says_where_the_bridge_is(recipe: BridgeRecipe, t
 
 
 def test_features_are_kept_by_the_places_of_the_pictures(recipe: BridgeRecipe, tmp_path: Path) -> None:
-    tower = require_tower(load_embedder(recipe.tower), recipe.tower)
+    tower = require_patch_encoder(load_embedder(recipe.tower), recipe.tower)
     good = [record.document.image for record in corpus()[:2]]
     first = see(tower, lambda: [good[0], b"no picture", good[1]], recipe, tmp_path)
     again = see(tower, lambda: good, recipe, tmp_path)
@@ -265,7 +265,7 @@ def test_memory_does_not_grow_with_the_corpus(
         return most
 
     small, large = peak(16), peak(512)
-    assert large < 2 * small, "where features, of 100 kB a picture, are 32 times as large"
+    assert large < 2 * small, "where features, of 100 kB an image, are 32 times as large"
     mapped = Path("/proc/self/maps")
     if mapped.exists():  # on Linux; what has been read through a mapping that stays is the process's own
         assert str(tmp_path) not in mapped.read_text()
@@ -278,11 +278,11 @@ def test_what_a_killed_run_left_of_its_features_goes(recipe: BridgeRecipe, tmp_p
 
 
 def test_pictures_that_change_while_they_are_read_are_told(recipe: BridgeRecipe, tmp_path: Path) -> None:
-    tower = require_tower(load_embedder(recipe.tower), recipe.tower)
+    tower = require_patch_encoder(load_embedder(recipe.tower), recipe.tower)
     images = iter([record.document.image] for record in corpus())
     with pytest.raises(CallError, match="changed while they were read"):
         see(tower, lambda: next(images), recipe, tmp_path)
-    with pytest.raises(CallError, match="None of the corpus's 1 pictures"):
+    with pytest.raises(CallError, match="None of the corpus's 1 images"):
         see(tower, lambda: [b"no picture"], recipe, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Training a generator on a handful of shapes: the text encoder is the tower, it resumes, and others can load it."""
+"""Training a generator on a handful of shapes: the text encoder is the encoder, it resumes, and others can load it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_the_text_encoder_has_the_hidden_states_of_the_tower(activation: str, tm
     encoder, tokenizer = text_encoder_of(embedder, 12)
     assert encoder.config.hidden_act == activation
     reader = PseudoWordReader(encoder.get_input_embeddings(), tokenizer, 12)
-    tokens, _ = reader.tokenise("{text}", TEXTS)
+    tokens, _ = reader.tokenize("{text}", TEXTS)
     theirs = []
     handle = embedder.model.text.ln_final.register_forward_hook(lambda *each: theirs.append(each[2]))
     whole = torch.nn.functional.pad(tokens, (0, embedder.model.text.context_length - 12))
@@ -121,7 +121,7 @@ def test_a_tower_that_is_not_of_clips_kind_is_refused(tmp_path: Path) -> None:
     config = json.loads(file.read_text())
     config["model_cfg"]["text_cfg"]["pool_type"] = "last"
     file.write_text(json.dumps(config))
-    with pytest.raises(CallError, match="a causal text tower"):
+    with pytest.raises(CallError, match="a causal text encoder"):
         text_encoder_of(load_embedder(f"open_clip:{folder}"), 12)
 
 

@@ -67,6 +67,7 @@ def test_options_of_drawing_choose_cig_and_reach_the_generator(search, asked):
     assert (options.steps, options.guidance, options.images, options.seed) == (3, 2.0, 2, 7)
     drawn = told["pseudo_target"]
     assert set(drawn) == KEYS
+    assert told["artifacts"] == {"pseudo_target": drawn}
     assert (drawn["seed"], drawn["steps"], drawn["guidance"], drawn["cached"]) == (7, 3, 2.0, False)
     assert len(drawn["paths"]) == 2
     assert drawn["path"] == drawn["paths"][0]
@@ -108,10 +109,10 @@ def test_a_drawing_is_kept_until_it_is_drawn_again(search, asked):
 def test_the_table_says_what_was_drawn(search):
     query = (TEXT, "--like", "red.png", "--images", 2)
     shown = search(*query).stdout
-    assert re.search(r"pseudo-target: drawn in \d+ ms, seed 0, 2 steps, guidance 1.5: \S+\.png and 1 more\n", shown), (
-        shown
-    )
-    assert "pseudo-target: kept from before, seed 0" in search(*query).stdout
+    assert re.search(
+        r"pseudo-target: generated in \d+ ms, seed 0, 2 steps, guidance 1.5: \S+\.png and 1 more\n", shown
+    ), shown
+    assert "pseudo-target: from the cache, seed 0" in search(*query).stdout
     assert "pseudo-target:" not in search(TEXT, "--like", "red.png", "--method", "sum", models=()).stdout
 
 

@@ -40,6 +40,7 @@ def test_options_of_writing_choose_caption_and_the_sentence_is_told(search, tmp_
         "rewriter": "join",
         "cached": False,
     }
+    assert told["artifacts"] == {"caption": told["written"]}
     assert told["took_ms"]["write"] > 0
     assert told["hits"][0]["id"] == "red.png"
     assert set(told["hits"][0]["branches"]) == {"written"}
@@ -67,9 +68,9 @@ def test_table_and_page_show_the_sentence(search, tmp_path):
     assert "searched for: a square, now in Red, please! (by join; the reference, by table:" in shown
     assert ": a square)" in shown
     assert "<q>a square, now in Red, please!</q>" in page.read_text(encoding="utf-8")
-    assert "; kept from before)" in " ".join(search(TEXT, "--image", "REF").stdout.split())
+    assert "; from the cache)" in " ".join(search(TEXT, "--image", "REF").stdout.split())
     told = " ".join(search(TEXT, "--image", "REF", "--caption", "<b>", models=("--rewriter", "join")).stdout.split())
-    assert "(by join; the reference, as told: <b>)" in told
+    assert "(by join; the reference, as given: <b>)" in told
     search(TEXT, "--image", "REF", "--caption", "<b>", "--html", page, models=("--rewriter", "join"))
     assert "<b>" not in page.read_text(encoding="utf-8")
 
