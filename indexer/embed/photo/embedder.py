@@ -221,13 +221,13 @@ class PhotoEmbedder(Embedder):
         """Texts read with a pseudo-word each: (n, dim) float32, rows of unit length.
 
         Args:
-            template: With `{word}` and `{text}`; see `PseudoWordReader.tokenise`.
+            template: With `{word}` and `{text}`; see `PseudoWordReader.tokenize`.
             texts: n texts.
             words: (n, word_dim) float32.
         """
         import torch
 
-        tokens, places = self.pseudo_word_reader.tokenise(template, texts)
+        tokens, places = self.pseudo_word_reader.tokenize(template, texts)
         with torch.inference_mode():
             return self.read_words(tokens, places, torch.from_numpy(words)).cpu().numpy()
 
