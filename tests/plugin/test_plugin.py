@@ -101,18 +101,26 @@ def test_doctor_lists_what_packages_add(python):
             ("reader", "lines"),
             ("transform", "without"),
             ("re-ranker", "shortest"),
+            ("vector store", "matrix"),
         ]
     )
 
 
-def test_a_re_ranker_of_a_package_reorders_hits(python, made):
-    ids = python(
-        "import json, sys\nfrom indexer import Collection\nfrom retrieval import Query, Retriever\n"
-        "from retrieval.rerank import load_reranker, reranked\n"
-        "with Collection.open(sys.argv[1]) as made:\n"
-        "    hits = Retriever(made, method='text').search(Query(text='bbb'), k=3).hits\n"
-        "    scores = load_reranker('shortest').rerank(Query(text='bbb'), hits, None)\n"
-        "    print(json.dumps([[hit.id for hit in hits], [hit.id for hit in reranked(hits, scores)]]))",
-        made,
+def test_a_re_ranker_of_a_package_reorders_hits(underdrawing, made):
+    for options, ids in (([], ["words-4", "words-1", "words-3"]), (["shortest"], ["words-1", "words-4", "words-3"])):
+        call = ["search", made, "bbb", "--json", *(f"--rerank={name}" for name in options)]
+        assert [hit["id"] for hit in json.loads(underdrawing(*call).stdout)["hits"]] == ids
+
+
+def test_a_collection_is_searched_by_a_vector_store_of_a_package(underdrawing, python, made, tmp_path):
+    kind = python(
+        "import json, sys\nfrom pathlib import Path\nfrom indexer import Collection, index_corpus\n"
+        "with Collection.open(sys.argv[2], 'letters:ab', vector_store='matrix') as other:\n"
+        "    index_corpus('lines:' + sys.argv[1], other)\n"
+        "    print(json.dumps(type(other.snapshot().view).__name__))",
+        tmp_path / "words.lines",
+        tmp_path / "other",
     )
-    assert ids == [["words-4", "words-1", "words-3"], ["words-1", "words-4", "words-3"]]
+    assert kind == "MatrixView"
+    told = json.loads(underdrawing("search", tmp_path / "other", "bbb", "--json").stdout)
+    assert [hit["id"] for hit in told["hits"]] == ["words-4", "words-1", "words-5", "words-3"]
