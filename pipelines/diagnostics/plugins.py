@@ -17,7 +17,7 @@ from indexer.vectors.stores import STORES
 from retrieval.methods import METHODS
 from retrieval.rerank import RERANKERS
 
-REGISTRIES: tuple[Registry[Any], ...] = (EMBEDDERS, METHODS, STORES, READERS, TRANSFORMS, RERANKERS)
+REGISTRIES: tuple[Registry[Any], ...] = (EMBEDDERS, METHODS, READERS, TRANSFORMS, STORES, RERANKERS)
 """Of everything that a package can add, in the order in which it is listed."""
 
 

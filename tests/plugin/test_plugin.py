@@ -100,8 +100,8 @@ def test_doctor_lists_what_packages_add(python):
             ("method", "least"),
             ("reader", "lines"),
             ("transform", "without"),
-            ("re-ranker", "shortest"),
             ("vector store", "matrix"),
+            ("re-ranker", "shortest"),
         ]
     )
 
@@ -112,15 +112,15 @@ def test_a_re_ranker_of_a_package_reorders_hits(underdrawing, made):
         assert [hit["id"] for hit in json.loads(underdrawing(*call).stdout)["hits"]] == ids
 
 
-def test_a_collection_is_searched_by_a_vector_store_of_a_package(underdrawing, python, made, tmp_path):
-    kind = python(
-        "import json, sys\nfrom pathlib import Path\nfrom indexer import Collection, index_corpus\n"
-        "with Collection.open(sys.argv[2], 'letters:ab', vector_store='matrix') as other:\n"
-        "    index_corpus('lines:' + sys.argv[1], other)\n"
-        "    print(json.dumps(type(other.snapshot().view).__name__))",
-        tmp_path / "words.lines",
-        tmp_path / "other",
+def test_a_vector_store_of_a_package_searches_and_is_kept_with_the_collection(python, underdrawing, made):
+    found = python(
+        "import json, sys\nfrom indexer import Collection\n"
+        "with Collection.open(sys.argv[1], vector_store='matrix') as made:\n"
+        "    made.build_index()\n"
+        "    print(json.dumps(made.snapshot().index))",
+        made,
     )
-    assert kind == "MatrixView"
-    told = json.loads(underdrawing("search", tmp_path / "other", "bbb", "--json").stdout)
-    assert [hit["id"] for hit in told["hits"]] == ["words-4", "words-1", "words-5", "words-3"]
+    assert found == "One matrix; there is nothing to build."
+    told = json.loads(underdrawing("search", made, "bbb", "--json").stdout)
+    assert [hit["id"] for hit in told["hits"]] == ["words-4", "words-1", "words-3"]
+    assert json.loads(underdrawing("info", made, "--explain", "--json").stdout)["reason"] == found
