@@ -230,7 +230,7 @@ def test_the_answer_says_what_was_drawn_and_whether_it_was_kept(retriever, query
         ({"generator": "bundled:nobody"}, "bundled generator 'nobody' is not known"),
         ({"generator": "/nowhere/at/all"}, "needs to be told the inversions"),
         ("full", r"The fake is full\. Draw less\."),
-        ("black", "1 of 1 pictures came out black"),
+        ("black", "1 of 1 images came out black"),
         ("unwritable", "cannot be written"),
     ],
 )
@@ -494,11 +494,11 @@ def test_what_does_not_fit_the_model_is_refused_with_the_numbers(retriever, quer
         config = wrong.config
         with pytest.raises(
             CallError,
-            match=f"turns {config.feature_dim} numbers into words of {config.word_dim}; .* features of {DIM} and "
+            match=f"turns {config.feature_dim} numbers into pseudo-words of {config.word_dim}; .* features of {DIM} and "
             f"words of {WIDTH}",
         ):
             retriever("inversion", inversion=wrong).search(query)
-    with pytest.raises(CallError, match=r"No inversion comes with open_clip.*Give one with --inversion"):
+    with pytest.raises(CallError, match=r"No inversion comes with open_clip.*Give one as `inversion`"):
         retriever("inversion", inversion=None).search(query)
     with pytest.raises(ModelError, match="no inversion at /nowhere"):
         retriever("inversion", inversion="/nowhere").search(query)
