@@ -9,9 +9,7 @@ What this module does not know: queries beyond vectors, corpora, how any model w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +17,28 @@ from indexer import arguments, description
 from indexer.corpus.image_rules import ImageRules
 from indexer.embed.base import Dtype, Embedder
 from indexer.embed.devices import AUTO, checked_device
-from indexer.errors import (
-    CallError,
-    CollectionNotFoundError,
-    LockedError,
-    MissingExtraError,
-    SnapshotGoneError,
-    SpaceMismatchError,
-    StoreError,
-)
+from indexer.errors import CollectionNotFoundError
 from indexer.files.layout import Layout
-from indexer.forks import Lock
-from indexer.ingest import adding, maintenance
-from indexer.ingest.adding import Added, Sums
-from indexer.ingest.indexing import build_indexes, checked_samples
-from indexer.ingest.prepare import Ingest
+from indexer.ingest.adding import Added, add, ids_to_delete, missing_query_mean, require_opening
+from indexer.ingest.check import Report, check
+from indexer.ingest.filling import Filled, fill
+from indexer.ingest.indexing import build_index, compact_and_build, keep_index
+from indexer.ingest.repair import repair
+from indexer.ingest.spaces import SpaceStatus, drop, make_default, register, statuses
+from indexer.ingest.summary import Progress
 from indexer.ingest.writer import Writer
-from indexer.lazy_embedder import LazyEmbedder, require_same_space
+from indexer.lazy_embedder import LazyEmbedder
 from indexer.metadata.catalog import Catalog, Space
 from indexer.metadata.database import Database, parse_url
-from indexer.metadata.opening import open_metadata, space_of
+from indexer.metadata.opening import open_metadata
+from indexer.metadata.publish import Sums
 from indexer.metadata.starting import start
+from indexer.open_spaces import OpenSpaces, open_spaces
 from indexer.snapshot import Snapshot, StoredDocument
-from indexer.types import Document, Modality, Parts, Role, Vectors
-from indexer.vectors.cache import CachedIndex, cached_indexes
+from indexer.snapshots import Snapshots
+from indexer.types import Document, Parts, Vectors
 from indexer.vectors.local import LocalStore
-from indexer.vectors.opening import COVERED
 from indexer.vectors.protocol import BuiltIndex, IndexKind, IndexSettings, OnProgress, VectorStore
-from indexer.vectors.selection import CODED_ROWS
 
 
 class Collection:
@@ -56,18 +48,16 @@ class Collection:
         self,
         layout: Layout,
         database: Database,
-        space: Space,
+        open_spaces: OpenSpaces,
         settings: IndexSettings,
-        embedder: LazyEmbedder,
         auto_compact: bool = True,
     ) -> None:
         self.layout, self.database, self.settings = layout, database, settings
         self.catalog = Catalog(database)
-        self.space_id = space.id
-        self._plain, self._merges = space, auto_compact
-        self._centers = (Role.QUERY, Modality.TEXT) in space.means
-        self._lazy, self._opening = embedder, Lock()
-        self._newest: Snapshot | None = None
+        self.open_spaces = open_spaces
+        self._merges = auto_compact
+        self.store: VectorStore = LocalStore(layout, settings)
+        self.snapshots = Snapshots(self.catalog, layout, open_spaces, self.store)
 
     @classmethod
     def open(
@@ -76,6 +66,7 @@ class Collection:
         model: str | Embedder | None = None,
         *,
         create: bool = True,
+        space: str | None = None,
         parts: Parts | str | None = None,
         index: IndexSettings | IndexKind | str | None = None,
         database: str | None = None,
@@ -88,13 +79,14 @@ class Collection:
 
         Args:
             path: Its folder.
-            model: Its embedder or the embedder's name. Needed to start one; for an existing one it may be left out,
-                and if given must be the one it was made with.
+            model: An embedder or its name. Needed to start one; for an existing one it may be left out, and if given
+                must be the model of one of its spaces, which is then used by default.
             create: Start one if there is none.
-            parts: Which parts of documents are embedded; fixed when it is started (`auto` unless told).
+            space: The name of the space that is used by default; without it and `model`, the collection says which.
+            parts: Which parts of documents are embedded; fixed when a space is made (`auto` unless told).
             index: How to search it: `IndexSettings`, or the name of a kind, such as "hnsw". Opening builds nothing.
             database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
-            dtype: Arithmetic of the model, if it is loaded by name; fixed when it is started (float32 unless told).
+            dtype: Arithmetic of the model, if it is loaded by name; fixed when a space is made (float32 unless told).
             device: Where the model runs: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`. Vectors
                 do not depend on it but for their last digits.
             trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
@@ -111,10 +103,10 @@ class Collection:
             DeviceError: This machine has no such device.
             CallError: There is no device of that name, `database` is no URL of a database that can be used, or the
                 collection has another.
-            UnknownNameError: There is no such kind of index.
+            UnknownNameError: There is no such kind of index, or no such space.
         """
         folder = arguments.folder(path, "path")
-        adding.require_opening(model)
+        require_opening(model)
         arguments.flag(create, "create")
         arguments.flag(trust, "trust")
         arguments.flag(auto_compact, "auto_compact")
@@ -129,39 +121,29 @@ class Collection:
                     f"There is no collection at {folder}.",
                     "Name the model to start one with, such as model='bundled:emoji-clip'.",
                 )
-            parts = Parts.AUTO if parts is None else Parts(parts)
             embedder = LazyEmbedder(model, Dtype.FLOAT32 if dtype is None else Dtype(dtype), device).get()
-            start(folder, embedder, parts, database)
+            start(folder, embedder, Parts.AUTO if parts is None else Parts(parts), database)
             model = embedder
-        layout, base, space = open_metadata(folder, database)
+        layout, base = open_metadata(folder, database)
         try:
-            if parts is not None and Parts(parts) is not space.parts:
-                raise SpaceMismatchError(
-                    f"{folder} embeds the parts {space.parts.value!r} of documents, not {Parts(parts).value!r}.",
-                    "Leave parts out, or index into a new folder.",
-                )
-            kept = space.fingerprint["dtype"] if dtype is None else Dtype(dtype)
-            unnamed = model is None and not trust
-            lazy = LazyEmbedder(
-                model if model is not None else space.model, kept, device, chosen_by=folder if unnamed else None
-            )
-            collection = cls(layout, base, space, index, lazy, auto_compact)
-            if model is not None:
-                require_same_space(folder, lazy.comparable(space, folder), space)
+            spaces = open_spaces(
+                Catalog(base), folder, model, space, None if parts is None else Parts(parts),
+                None if dtype is None else Dtype(dtype), device, trust,
+            )  # fmt: skip
+            return cls(layout, base, spaces, index, auto_compact)
         except BaseException:
             base.close()
             raise
-        return collection
 
     def __len__(self) -> int:
-        return len(self.snapshot())
+        return self.snapshot().published.documents
 
     def __contains__(self, identifier: object) -> bool:
-        return identifier in self.snapshot()
+        return any(identifier in each for each in self.snapshots.every())
 
     def __iter__(self) -> Iterator[StoredDocument]:
         """The documents of the newest generation, in the order they were stored, as they are asked for."""
-        return iter(self.snapshot())
+        return self.snapshots.documents()
 
     def __bool__(self) -> bool:
         return True  # an open collection, however empty
@@ -169,13 +151,13 @@ class Collection:
     def __repr__(self) -> str:
         newest = self.catalog.generation()
         return (
-            f"Collection({str(self.path)!r}: {newest.documents:,} documents, {self.space.model}, "
+            f"Collection({str(self.path)!r}: {newest.documents:,} documents, {self.open_spaces.default.space.model}, "
             f"generation {newest.number})"
         )
 
     def get(self, identifier: str | int) -> StoredDocument | None:
         """The document of that id, or None; raises `CallError` if it is nothing that an id can be."""
-        return self.snapshot().get(identifier)
+        return next((found for each in self.snapshots.every() if (found := each.get(identifier)) is not None), None)
 
     def __enter__(self) -> Collection:
         return self
@@ -185,7 +167,7 @@ class Collection:
 
     def close(self) -> None:
         """Give the database connections and the memory maps back."""
-        self._newest = None
+        self.snapshots.close()
         self.database.close()
 
     @property
@@ -195,66 +177,54 @@ class Collection:
 
     @property
     def space(self) -> Space:
-        """The embedding space, with its means as of now."""
-        return space_of(self.database)
+        """The default space, with its means as of now."""
+        default = self.open_spaces.default.space
+        return next((each for each in self.catalog.spaces(self.catalog.newest()) if each.id == default.id), default)
 
-    @cached_property
+    @property
     def embedder(self) -> Embedder:
-        """The model, loaded on first use.
+        """The model of the default space, loaded on first use; raises as `embedder_of`."""
+        return self.open_spaces.default.embedder
+
+    def embedder_of(self, space: str | None = None) -> Embedder:
+        """The model of a space, loaded on first use.
+
+        Args:
+            space: Its name; the default space without it.
 
         Raises:
-            SpaceMismatchError: What loads is not what the collection was made with.
+            UnknownNameError: There is no such space.
+            SpaceMismatchError: What loads is not what the space was made with.
             UntrustedModelError: It is named by a path, by the collection alone; see `open`.
             ModelError: It cannot be loaded.
         """
-        embedder = self._lazy.get()
-        require_same_space(self.path, embedder, self._plain)
-        return embedder
-
-    @cached_property
-    def store(self) -> VectorStore:
-        """What opens and builds its vectors, with `settings`."""
-        return LocalStore(self.layout, self.settings)
+        return self.open_spaces.named(space).embedder
 
     @property
     def device(self) -> str:
-        """Where its model runs."""
-        return self._lazy.device
+        """Where the model of the default space runs."""
+        return self.open_spaces.default.device
 
-    def snapshot(self) -> Snapshot:
-        """The newest generation, pinned. As long as it is the newest, every call gives the same object.
+    def snapshot(self, space: str | None = None) -> Snapshot:
+        """The newest generation of a space, pinned. As long as it is the newest, every call gives the same object.
+
+        Args:
+            space: Its name; the default space without it.
 
         Raises:
+            UnknownNameError: There is no such space.
             CorruptionError: A segment is damaged.
-            StoreError: Something has taken the place of the collection since it was opened.
+            StoreError: Something has taken the place of the collection since it was opened, or the space was dropped.
         """
-        while True:
-            self.database.standing()
-            number = self.catalog.newest()
-            with self._opening:
-                held = self._newest
-                if held is not None and held.generation >= number and not held.outdated:
-                    return held
-                generation = self.catalog.generation()
-                space = next(each for each in self.catalog.spaces(generation.number) if each.id == self.space_id)
-                try:
-                    self._newest = Snapshot(self.catalog, self.layout, space, generation, self.store, held)
-                except SnapshotGoneError:
-                    # Compacted between the two reads: the next round sees what it was compacted into.
-                    continue
-                return self._newest
+        return self.snapshots.newest(space)
 
-    def writer(self) -> Writer:
+    def writer(self, patience: float = 0.0) -> Writer:
         """The one writer; `with` it, the lock is held.
 
         Raises:
-            LockedError: On entering, when another writer holds it.
+            LockedError: On entering, when another writer holds it for more than `patience` seconds.
         """
-        return Writer(self.catalog, self.layout, self._plain, self._merges)
-
-    def ingest(self, images: ImageRules = ImageRules()) -> Ingest:  # noqa: B008  # it is frozen
-        """The way in for documents; picklable, holds no model."""
-        return Ingest(self.embedder.preparer(), self._plain.parts, self.layout.media, images)
+        return Writer(self.catalog, self.layout, self.open_spaces.default.space, self._merges, patience)
 
     def add(
         self,
@@ -263,6 +233,7 @@ class Collection:
         skip_rejected: bool = False,
         max_pixels: int | None = None,
         exif: bool = True,
+        spaces: Sequence[str] | None = None,
     ) -> Added:
         """Embed and store documents, replacing those of the same id, as one generation.
 
@@ -274,6 +245,7 @@ class Collection:
             skip_rejected: Whether it is no error if all of them are rejected.
             max_pixels: Of one image when it is decoded; see `ImageRules`.
             exif: Whether a photograph's date, camera, lens, position and size become fields; the document's own win.
+            spaces: The names of the spaces in which they are embedded; all without it. `fill_space` does the rest.
 
         Raises:
             CallError: What is given is no document, and holds something else than documents; nothing is stored.
@@ -281,22 +253,69 @@ class Collection:
             LockedError: Another writer holds the collection.
         """
         arguments.flag(skip_rejected, "skip_rejected")
-        with self.writer() as writer:
-            ready, rejected = adding.prepared(documents, self.ingest(ImageRules(max_pixels, exif)))
-            stored, vectors, lacking = adding.embedded(self.embedder, ready) if ready else ([], None, [])
-            rejected += lacking
-            if not stored:
-                if not skip_rejected:
-                    adding.require_some(rejected)
-                return Added(0, 0, rejected, self.catalog.generation().number)
-            published = writer.commit(
-                stored,
-                vectors,
-                extra_sums=self.missing_query_mean(),
-                note="added",
-            )
-        self.keep_index(only=IndexKind.EXACT)
-        return Added(published.added, published.replaced, rejected, published.generation)
+        return add(self, documents, ImageRules(max_pixels, exif), skip_rejected, spaces)
+
+    def add_space(
+        self,
+        model: str | Embedder,
+        name: str | None = None,
+        *,
+        parts: Parts | str | None = None,
+        dtype: Dtype | str | None = None,
+        workers: int = 0,
+        shard_size: int = 2048,
+        max_pixels: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Filled:
+        """Embed all documents by another model, too; from now on `add` and `index_corpus` do so with every document.
+
+        Searches use the new space when they name it, or once it is the default (`set_default_space`). Killed at any
+        moment and called again, it goes on. Documents can be added and deleted meanwhile, by other processes, too.
+
+        Args:
+            model: An embedder or its name.
+            name: What the space is called; the model's name without it.
+            parts: Which parts of documents are embedded; those of the default space unless told, or the only ones that
+                the model reads.
+            dtype: Arithmetic of a model that is loaded by name (float32 unless told).
+            workers: As for `index_corpus`.
+            shard_size: As for `index_corpus`.
+            max_pixels: As for `index_corpus`.
+            on_progress: As for `index_corpus`.
+
+        Raises:
+            CallError: Another space has the name.
+            LockedError: Another writer holds the collection, for longer than a minute where a shard is committed.
+            StoreError: The disk or the database refuses; what was committed stays.
+        """
+        require_opening(model)
+        embedder = LazyEmbedder(model, dtype or Dtype.FLOAT32, self.open_spaces.device).get()
+        own = register(self, embedder, name, None if parts is None else Parts(parts))
+        return fill(self, own, workers=workers, shard_size=shard_size, max_pixels=max_pixels, on_progress=on_progress)
+
+    def fill_space(self, name: str, *, max_pixels: int | None = None) -> Filled:
+        """Embed the documents that have no vector in a space; raises as `add_space`."""
+        return fill(self, self.open_spaces.named(name), max_pixels=max_pixels)
+
+    @property
+    def spaces(self) -> list[SpaceStatus]:
+        """The embedding spaces, the default one first, with how many documents have a vector in each."""
+        return statuses(self)
+
+    def set_default_space(self, name: str) -> None:
+        """Choose the space that is used where none is named, here and by who opens the collection from now on.
+
+        Others that have it open keep theirs. Do not call it while other threads search this object. Raises
+        `UnknownNameError` and `LockedError`.
+        """
+        make_default(self, name)
+
+    def drop_space(self, name: str) -> int:
+        """Remove a space with its vectors; returns how many they were. Documents stay; `compact` drops the rows.
+
+        Raises as `set_default_space`, and `CallError` for the default space.
+        """
+        return drop(self, name)
 
     def build_index(
         self,
@@ -304,6 +323,7 @@ class Collection:
         *,
         coverage: float = 1.0,
         on_progress: OnProgress | None = None,
+        space: str | None = None,
     ) -> list[BuiltIndex]:
         """Build the index that searches with these settings use; nothing else ever builds one but `index_corpus`.
 
@@ -316,6 +336,7 @@ class Collection:
                 With them the model is not loaded.
             coverage: Nothing is built where the index there is covers this share of the vectors.
             on_progress: Called with what is done, how much of it, and of how much.
+            space: The name of the space whose index is built; the default space without it.
 
         Returns:
             What was built; empty where nothing was wanting, or where scanning is quick enough.
@@ -326,23 +347,19 @@ class Collection:
             StoreError: The disk refuses.
             SpaceMismatchError: `queries` have another dimension.
         """
-        arguments.callback(on_progress, "on_progress")
-        if not 0 < arguments.finite(coverage, "coverage") <= 1:
-            raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
-        given = None if queries is None else checked_samples(queries, self.space.dim)
-        return build_indexes(self.store, self.snapshot(), given, lambda: self.embedder, coverage, None, on_progress)
+        return build_index(self, self.open_spaces.named(space), queries, coverage, on_progress)
 
-    def keep_index(self, on_progress: OnProgress | None = None, only: IndexKind | None = None) -> list[BuiltIndex]:
+    def keep_index(
+        self,
+        on_progress: OnProgress | None = None,
+        only: IndexKind | None = None,
+        spaces: Sequence[str] | None = None,
+    ) -> list[BuiltIndex]:
         """`build_index` where the index there is covers less than four fifths of the vectors; fails at nothing.
 
         Where none can be built (another process builds one, the disk is full, no FAISS), answers are exact and say so.
         """
-        few = self.catalog.generation().documents < CODED_ROWS
-        if few and self.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
-            return []
-        with suppress(LockedError, StoreError, MissingExtraError):
-            return build_indexes(self.store, self.snapshot(), None, lambda: self.embedder, COVERED, only, on_progress)
-        return []
+        return [done for each in self.open_spaces.some(spaces) for done in keep_index(self, each, on_progress, only)]
 
     def delete(self, ids: Iterable[str | int]) -> int:
         """Delete documents by id, as one generation; returns how many there were.
@@ -351,33 +368,26 @@ class Collection:
             CallError: The ids are no list, or hold something else than texts and whole numbers.
             LockedError: Another writer holds the collection.
         """
-        wanted = adding.ids_to_delete(ids)
+        wanted = ids_to_delete(ids)
         with self.writer() as writer:
             return writer.commit(deleted=wanted, note="deleted").deleted
 
     def missing_query_mean(self) -> Sums:
         """The sum of generic query texts' vectors, if the space has none yet; read once, since it stays."""
-        self._centers = self._centers or (Role.QUERY, Modality.TEXT) in self.space.means
-        if self._centers or Modality.TEXT not in self.embedder.modalities:
-            return {}
-        return adding.generic_sums(self.embedder)
+        return missing_query_mean(self.open_spaces.default, self.catalog)
 
-    def check(self, on_file: Callable[[Path], None] | None = None) -> maintenance.Report:
-        """Compare files with checksums and counts with rows; see `maintenance.check`."""
+    def check(self, on_file: Callable[[Path], None] | None = None) -> Report:
+        """Compare files with checksums and counts with rows; see `indexer.ingest.check`."""
         arguments.callback(on_file, "on_file")
-        return maintenance.check(self.catalog, self.layout, self.space, on_file)
+        return check(self.catalog, self.layout, on_file)
 
     def repair(self) -> list[str]:
-        """Drop what is damaged so that indexing again brings it back; see `maintenance.repair`."""
-        return maintenance.repair(self.catalog, self.layout, self.space)
+        """Drop what is damaged so that indexing again brings it back; see `indexer.ingest.repair`."""
+        return repair(self.catalog, self.layout)
 
     def compact(self) -> tuple[int, int]:
-        """Merge segments, drop the dead, build an index anew; returns how many segments there were and are."""
-        had = any(isinstance(each, CachedIndex) for each in cached_indexes(self.layout.indexes))
-        done = maintenance.compact(self.catalog, self.layout, self.space)
-        if had:  # it was built from segments that are gone
-            self.build_index(coverage=COVERED)
-        return done
+        """Merge segments, drop the dead, build indexes anew; returns how many segments there were and are."""
+        return compact_and_build(self)
 
     def info(self) -> dict[str, Any]:
         """What the collection is and holds, as plain JSON."""

@@ -25,6 +25,8 @@ class Reason(HelpfulEnum):
     DAMAGED = "damaged"  # an archive or a table that cannot be read on
     MEMBERS_APART = "members-apart"  # the files of one document do not lie together in their archive
 
+    CHANGED = "changed"  # no longer what was stored: indexing its source again brings it up to date
+
     # The picture
     NOT_AN_IMAGE = "not-an-image"
     SVG = "svg"  # a drawing program, not pixels

@@ -179,6 +179,10 @@ class Snapshot:
         found = self._catalog.known_vector_ids([wanted], self.generation, self.space.id)
         return self.documents(np.array([found[wanted]], np.int64))[0] if found else None
 
+    def known(self, identifiers: Sequence[str]) -> set[str]:
+        """Those ids that a document of this generation has."""
+        return set(self._catalog.known_vector_ids(identifiers, self.generation, self.space.id))
+
     @property
     def index(self) -> str:
         """The kind of index in use, and why."""
@@ -213,7 +217,7 @@ class Snapshot:
     @cached_property
     def modality_codes(self) -> npt.NDArray[np.uint8]:
         """What each vector is made of, by vector id, as its place in `MODALITIES`: (next vector id or more,) uint8."""
-        return self._catalog.modalities(self.space.id, self.published.next_vector)
+        return self._catalog.modalities(self.published.next_vector)
 
     @cached_property
     def _lives(self) -> npt.NDArray[np.bool_]:

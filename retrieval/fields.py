@@ -16,12 +16,16 @@ from indexer.errors import CallError, RequestError, did_you_mean
 from indexer.types import HelpfulEnum, JsonValue
 from retrieval.query import Weights, checked_image, checked_text
 
+REFINE: Final = "refine"
+"""The trait of a method with a slow step that an answer can do without."""
+
 
 class Group(HelpfulEnum):
     """What a field is about: the headings of a help page."""
 
     PARTS = "What to look for"
     METHOD = "How"
+    RERANK = "Re-ranking"
     PSEUDO_TARGET = "Pseudo-words and pseudo-targets"
     CAPTION = "Captions"
 
@@ -41,6 +45,7 @@ class Kind(Enum):
     FILTER = "a filter"
     WEIGHTS = "weights by name"
     MODEL = "a model, by name or folder"
+    PART = "a part of a program by its name, with a file or model of this machine behind a colon"
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class FieldInfo:
         metavar: What stands for its value in a help text.
         least: The smallest number allowed, for a number.
         read_by: The methods that read it, the one it is made for first; none where every method does.
+        trait: What other methods have that read it, too: a helper model by its field's name, or `REFINE`.
         among: The names that it takes, where that is a closed set.
         local: Whether it names a file, a model or a service of the machine that answers. Who asks from another machine
             cannot set it.
@@ -65,6 +71,7 @@ class FieldInfo:
     metavar: str = ""
     least: int | None = None
     read_by: tuple[str, ...] = ()
+    trait: str = ""
     among: type[HelpfulEnum] | None = None
     local: bool = False
 
@@ -154,6 +161,7 @@ _CHECKS: Final[Mapping[Kind, Callable[[Any, str, FieldInfo], Any]]] = {
     Kind.FILTER: lambda value, *_: value,  # what it means is looked at when it is compiled, which raises FilterError
     Kind.WEIGHTS: _weights,
     Kind.MODEL: _model,
+    Kind.PART: _name,
 }
 
 SEVERAL: Final = (Kind.TEXTS, Kind.NAMES, Kind.IMAGES)
@@ -177,12 +185,19 @@ _SCHEMAS: Final[Mapping[Kind, Mapping[str, JsonValue]]] = {
         "additionalProperties": False,
     },
     Kind.MODEL: _STRING,
+    Kind.PART: _STRING,
 }
 """Of one value."""
 
 
-def from_json(value: Any, name: str, info: FieldInfo) -> Any:
-    """A JSON value as a Python value: images are decoded from base64, all else is as it is."""
+def from_json(value: Any, name: str, info: FieldInfo, *, local: bool) -> Any:
+    """A JSON value as a Python value: images are decoded from base64, all else is as it is.
+
+    Raises:
+        RequestError: It is no image in base64; or it names a file, model or service of this machine, and not `local`.
+    """
+    if not local and (info.local or info.kind is Kind.PART and ":" in str(value)):
+        raise RequestError(name, f"`{name}` is {told(value)}, which is set where the service is started.")
     if info.kind is Kind.IMAGE:
         return _decoded(value, name)
     if info.kind is Kind.IMAGES:

@@ -10,13 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from indexer.arguments import told
 from indexer.errors import RequestError, did_you_mean
 from indexer.types import Center, JsonValue, Modality
-from retrieval.fields import FieldInfo, Group, Kind, checked, from_json, option
+from retrieval.fields import REFINE, FieldInfo, Group, Kind, checked, from_json, option
 from retrieval.query import Picture, Query, Weights
+
+_GENERATOR: Final[Mapping[str, Any]] = {"read_by": ("cig",), "trait": "generator"}
+_REFINE: Final[Mapping[str, Any]] = {"read_by": ("cig",), "trait": REFINE}
+_REWRITER: Final[Mapping[str, Any]] = {"read_by": ("caption",), "trait": "rewriter"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +52,23 @@ class SearchOptions:
         "or off.",
         "NAME", among=Center,
     )  # fmt: skip
+    rerank: str | None = option(
+        None, Kind.PART, Group.RERANK,
+        "Score the first hits once more, by a re-ranker that reads query and document together.", "NAME",
+    )  # fmt: skip
+    rerank_depth: int | None = option(
+        None, Kind.WHOLE, Group.RERANK, "How many hits it scores; 50 by default, and k at least.", "N", least=1
+    )
     inversion: str | Path | None = option(
         None, Kind.MODEL, Group.PSEUDO_TARGET,
         "Makes the reference's pseudo-word, for inversion and cig: bundled, trained, or a published Phi. The one of "
         "the collection's model by default.",
-        "NAME|DIR|FILE", read_by=("inversion", "cig"), local=True,
+        "NAME|DIR|FILE", read_by=("inversion", "cig"), trait="inversion", local=True,
     )  # fmt: skip
     generator: str | Path | None = option(
         None, Kind.MODEL, Group.PSEUDO_TARGET,
         "Generates the pseudo-target of cig. The one of the collection's model by default.",
-        "NAME|DIR", read_by=("cig",), local=True,
+        "NAME|DIR", local=True, **_GENERATOR,
     )  # fmt: skip
     merge: str | None = option(
         None, Kind.NAME, Group.PSEUDO_TARGET,
@@ -65,45 +76,63 @@ class SearchOptions:
     )  # fmt: skip
     steps: int | None = option(
         None, Kind.WHOLE, Group.PSEUDO_TARGET, "Denoising steps; the generator's own by default.", "N",
-        least=1, read_by=("cig",),
+        least=1, **_GENERATOR,
     )  # fmt: skip
     guidance: float | None = option(
         None, Kind.NUMBER, Group.PSEUDO_TARGET, "How closely the text is followed; up to 1, a step costs half.", "X",
-        read_by=("cig",),
+        **_GENERATOR,
     )  # fmt: skip
     pseudo_target_count: int | None = option(
         None, Kind.WHOLE, Group.PSEUDO_TARGET, "Pseudo-targets to generate; the mean of their vectors counts.", "N",
-        least=1, read_by=("cig",),
+        least=1, **_GENERATOR,
     )  # fmt: skip
     seed: int | None = option(
-        None, Kind.WHOLE, Group.PSEUDO_TARGET, "Of the noise; 0 by default.", "N", least=0, read_by=("cig",)
+        None,
+        Kind.WHOLE,
+        Group.PSEUDO_TARGET,
+        "Of the noise; 0 by default.",
+        "N",
+        least=0,
+        read_by=("cig",),
+        trait="generator",
     )
     regenerate: bool = option(
-        False, Kind.FLAG, Group.PSEUDO_TARGET, "Generate again what is in the cache.", read_by=("cig",)
+        False,
+        Kind.FLAG,
+        Group.PSEUDO_TARGET,
+        "Generate again what is in the cache.",
+        read_by=("cig",),
+        trait="generator",
     )
     deadline_ms: float | None = option(
         None, Kind.NUMBER, Group.PSEUDO_TARGET,
-        "Answer without the pseudo-target that is not there by then; it is finished and cached for the next time.", "X",
-        least=0, read_by=("cig",),
+        "Answer without the pseudo-target that is not there by then; it is finished and cached for the next time. With "
+        "a re-ranker, what it may take.", "X",
+        least=0, **_REFINE,
     )  # fmt: skip
     gate: float | None = option(
         None, Kind.NUMBER, Group.PSEUDO_TARGET,
-        "Generate only if the first two scores without a pseudo-target are closer than this.", "X", read_by=("cig",),
+        "Generate only if the first two scores without a pseudo-target are closer than this.", "X", **_REFINE,
     )  # fmt: skip
     captioner: str | Path | None = option(
         None, Kind.MODEL, Group.CAPTION,
         "Says what the reference shows, for caption: an image-to-text model of transformers, or a JSON object of "
         "captions by file name.",
-        "NAME|DIR|table:FILE", read_by=("caption",), local=True,
+        "NAME|DIR|table:FILE", read_by=("caption",), trait="captioner", local=True,
     )  # fmt: skip
     rewriter: str | Path | None = option(
         None, Kind.MODEL, Group.CAPTION,
         "Changes the caption as the text says: a chat model of transformers; an endpoint that speaks OpenAI's protocol "
         "(its key from OPENAI_API_KEY; without @URL, at OPENAI_BASE_URL); or join: both side by side.",
-        "NAME|DIR|api:MODEL@URL|join", read_by=("caption",), local=True,
+        "NAME|DIR|api:MODEL@URL|join", local=True, **_REWRITER,
     )  # fmt: skip
     rewrite: bool = option(
-        False, Kind.FLAG, Group.CAPTION, "Caption and rewrite again what is in the cache.", read_by=("caption",)
+        False,
+        Kind.FLAG,
+        Group.CAPTION,
+        "Caption and rewrite again what is in the cache.",
+        read_by=("caption",),
+        trait="rewriter",
     )
 
     def __post_init__(self) -> None:
@@ -164,7 +193,7 @@ class SearchRequest(SearchOptions):
     caption: str | None = option(
         None, Kind.TEXT, Group.CAPTION,
         "What the reference shows, for caption (then without a captioner) and shift.", "TEXT",
-        read_by=("caption", "shift"),
+        read_by=("caption", "shift"), trait="captioner",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -206,11 +235,8 @@ class SearchRequest(SearchOptions):
                 raise RequestError(
                     str(name), f"A search has no field {str(name)[:80]!r}.", f"{did_you_mean(str(name), list(known))}."
                 )
-            info = known[name]
-            if info.local and not local:
-                raise RequestError(name, f"`{name}` is set where the service is started, not by a request.")
             if own is not None:
-                given[name] = from_json(own, name, info)
+                given[name] = from_json(own, name, known[name], local=local)
         return cls(**given)
 
     @classmethod

@@ -16,24 +16,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from indexer.embed.devices import AUTO, checked_device
+from indexer.embed.loading import loading
 from indexer.errors import CallError, RequestError, UnderdrawingError, UnknownNameError
 from retrieval.arguments import Source, require_collection
-from retrieval.methods import Merge, Method
+from retrieval.choice import default_method, implied_method, method_of, reads, require_both, require_read
 from retrieval.methods.context import require_images, stored_references
-from retrieval.methods.weights import preferred
 from retrieval.providers.caption_rewrite import CaptionRewriter
 from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.request import SearchOptions, SearchRequest, fields_of
+from retrieval.rerank import Reranker, load_reranker
+from retrieval.rerank.step import DEPTH
 from retrieval.results import Results
 from retrieval.retriever import Retriever
 
 Options = TypeVar("Options", bound=SearchOptions)
 Made = TypeVar("Made")
-
-QUICK = ("sum", "slerp", "product", "shift", "inversion")
-"""What a composed query is answered by where nothing is said: methods that cost no more than an embedding."""
-NEED_BOTH = ("inversion", "cig", "caption")
-"""Methods that make something of a text and a reference together."""
 
 
 class SearchService:
@@ -88,15 +85,16 @@ class SearchService:
             QueryError: The query cannot be asked.
             FilterError: `where` does not parse.
         """
-        return self._found([request], *self._settled(request))[0]
+        settled = self.settled(request)
+        return self._found([request], settled)[0]
 
     def stream(self, request: SearchRequest) -> Iterator[Results]:
         """The answer in the time it takes: at once without a pseudo-target, and again when that is there.
 
         Raises as `search`, before the first answer.
         """
-        settled, retriever = self._settled(request)
-        return retriever.stream(
+        settled = self.settled(request)
+        return self.retriever(settled).stream(
             settled.query,
             settled.k,
             settled.where,
@@ -125,8 +123,7 @@ class SearchService:
         for places in together.values():
             chosen = [requests[place] for place in places]
             try:
-                settled, retriever = self._settled(chosen[0])
-                found: Sequence[Results | UnderdrawingError] = self._found(chosen, settled, retriever)
+                found: Sequence[Results | UnderdrawingError] = self._found(chosen, self.settled(chosen[0]))
             except UnderdrawingError as error:
                 found = [error] if len(chosen) == 1 else [self._tried(each) for each in chosen]
             for place, answer in zip(places, found, strict=True):
@@ -141,15 +138,42 @@ class SearchService:
         Raises:
             UnderdrawingError: As `search`, or a model is missing, cannot be loaded or does not fit.
         """
-        settled, _ = self._settled(request)
-        source = self.source(settled)
+        settled = self.check(request)
+        self.load(settled, caption=settled.caption is None)
+
+    def check(self, request: SearchRequest) -> SearchRequest:
+        """The request as it is answered, once its files, documents and filter have been looked at; loads no model.
+
+        Raises:
+            UnderdrawingError: As `search`.
+        """
+        settled = self.settled(request)
         require_images([settled.query])
-        with source.snapshot() as snapshot:
+        with self.source(settled).snapshot() as snapshot:
             if settled.like is not None and len(snapshot):
                 stored_references(snapshot, [settled.like])
             if settled.where is not None:
                 snapshot.require_filter(settled.where)
-        self.load(settled, caption=settled.caption is None)
+        return settled
+
+    def settled(self, request: SearchRequest) -> SearchRequest:
+        """The request as it is answered: with its method, and the service's defaults that the method reads.
+
+        Raises:
+            RequestError: As `search`.
+        """
+        chosen = request.method or self._defaults.method or implied_method(request)
+        chosen = chosen or default_method(request, lambda: _model(self.source(request)))
+        request = replace(request, method=chosen)
+        method = method_of(chosen, request.merge)
+        require_read(request, method)
+        require_both(request, method)
+        return self._with_defaults(request)
+
+    def needs(self, options: SearchOptions) -> tuple[str, ...]:
+        """The helper models that the options' method needs, by the names of their fields."""
+        method = self._with_defaults(options).method
+        return () if method is None else tuple(map(str, method_of(method, options.merge).needs))
 
     def load(self, options: SearchOptions, *, caption: bool = True) -> None:
         """Load the helper models of the options' method.
@@ -162,15 +186,17 @@ class SearchService:
             UnderdrawingError: One is missing, cannot be loaded or does not fit.
         """
         options = self._with_defaults(options)
-        embedder = self.source(options).embedder if options.method in ("inversion", "cig") else None
-        if embedder is not None:
-            self.pseudo_targets(options).inversion(embedder)
-            if options.method == "cig":
-                self.pseudo_targets(options).generator(embedder)
-        if options.method == "caption":
-            if caption:
-                self.captions(options).captioner()
-            self.captions(options).rewriter()
+        embedder = self.source(options).embedder if "inversion" in self.needs(options) else None
+        for helper in self.needs(options):
+            match helper:
+                case "inversion" if embedder is not None:
+                    self.pseudo_targets(options).inversion(embedder)
+                case "generator" if embedder is not None:
+                    self.pseudo_targets(options).generator(embedder)
+                case "captioner" if caption:
+                    self.captions(options).captioner()
+                case "rewriter":
+                    self.captions(options).rewriter()
 
     def source(self, options: SearchOptions) -> Source:
         """The collection that is asked.
@@ -199,13 +225,16 @@ class SearchService:
         options = self._with_defaults(options)
         return Retriever(
             self.source(options),
-            options.method or Method.SUM,
+            options.method or "sum",
             options.weights,
-            merge=options.merge or Merge.EMBED,
+            merge=options.merge,
             pseudo_targets=self.pseudo_targets(options),
             captions=self.captions(options),
             gate=options.gate,
             center=options.center,
+            rerank=None if options.rerank is None else self.reranker(options.rerank),
+            rerank_depth=options.rerank_depth or DEPTH,
+            rerank_deadline_ms=options.deadline_ms,
         )
 
     def pseudo_targets(self, options: SearchOptions) -> PseudoTargetProvider:
@@ -244,29 +273,31 @@ class SearchService:
         )
         return made.asked_for(anew=options.rewrite)
 
-    def _settled(self, request: SearchRequest) -> tuple[SearchRequest, Retriever]:
-        """The request with its method and the defaults that it reads, and what answers it."""
-        source = self.source(request)
-        method = request.method or self._defaults.method or _implied(request) or _default(request, source)
-        request = replace(request, method=method)
-        _require_read(request, method)
-        _require_both(request, method)
-        return self._with_defaults(request), self.retriever(request)
-
     def _with_defaults(self, options: Options) -> Options:
         """The options, and the service's where they say nothing and the method reads them."""
+        own, preset = set(options.given()), list(self._defaults.given())
+        if not preset:
+            return options
+        name = options.method or self._defaults.method
+        method = None if name is None else method_of(name, options.merge)
         known = fields_of(SearchOptions)
-        own = set(options.given())
-        method = options.method or self._defaults.method
         missing = {
-            name: getattr(self._defaults, name)
-            for name in self._defaults.given()
-            if name not in own and (not known[name].read_by or method in known[name].read_by)
+            each: getattr(self._defaults, each)
+            for each in preset
+            if each not in own and (method is None or reads(method, known[each], name or ""))
         }
-        return replace(options, **missing) if missing else options
+        return replace(options, **missing)
 
-    def _found(self, requests: Sequence[SearchRequest], settled: SearchRequest, retriever: Retriever) -> list[Results]:
-        return retriever.search_batch(
+    def reranker(self, name: str) -> str | Reranker:
+        """The re-ranker of that name, loaded once; the name itself where it cannot be loaded, which a note will say."""
+        with loading():
+            try:
+                return self._once(("re-ranker", name, None), lambda: load_reranker(name, device=self._device))
+            except UnderdrawingError:
+                return name
+
+    def _found(self, requests: Sequence[SearchRequest], settled: SearchRequest) -> list[Results]:
+        return self.retriever(settled).search_batch(
             [each.query for each in requests],
             settled.k,
             settled.where,
@@ -289,59 +320,9 @@ class SearchService:
             return made
 
 
-def _implied(request: SearchRequest) -> str | None:
-    """The method that a request's fields are for, where they are for one: `cig` where `steps` is set."""
-    fields = fields_of(SearchOptions)
-    read_by = [fields[name].read_by for name in request.given() if name in fields and fields[name].read_by]
-    if not read_by:
-        return None
-    return next((method for method in read_by[0] if all(method in own for own in read_by)), read_by[0][0])
-
-
-def _default(request: SearchRequest, source: Source) -> str:
-    """`text` or `image` for a query of one part; for a composed one what did best with this model, or `sum`.
-
-    Weights that a request brings are those of `sum`.
-    """
-    if request.text is None:
-        return "image"
-    if request.image is None and request.like is None:
-        return "text"
-    if request.weights is not None and request.weights.given():
-        return "sum"
+def _model(source: Source) -> str:
     with source.snapshot() as snapshot:
-        return preferred(snapshot.space.model, QUICK) or "sum"
-
-
-def _require_read(request: SearchRequest, method: str) -> None:
-    """Refuse what is asked in vain: a field that the method does not read.
-
-    Raises:
-        RequestError: There is one.
-    """
-    for name, info in fields_of(SearchRequest).items():
-        if info.read_by and method not in info.read_by and name in request.given():
-            others = " or ".join(f"`method={each}`" for each in info.read_by)
-            raise RequestError(
-                name, f"The method {method} does not read `{name}`.", f"Leave it out, or choose {others}."
-            )
-
-
-def _require_both(request: SearchRequest, method: str) -> None:
-    """Refuse a query without a part of which the method would make something.
-
-    Raises:
-        RequestError: The text or the reference is missing.
-    """
-    if method not in NEED_BOTH:
-        return
-    needs = f"The method {method} needs a text and a reference; this query has no"
-    if request.image is None and request.like is None:
-        raise RequestError("image", f"{needs} reference.", "Add `image` or `like`, or choose `method=text`.")
-    if request.text is None:
-        raise RequestError(
-            "text", f"{needs} text.", "Say how the answer differs from the reference, or choose `method=image`."
-        )
+        return snapshot.space.model
 
 
 def _all_but_the_query(request: SearchRequest) -> str:

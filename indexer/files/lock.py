@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import sys
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
@@ -21,22 +22,39 @@ from types import TracebackType
 from indexer.errors import LockedError, StoreError
 from indexer.files.atomic import make_folder, require_plain
 
+PAUSE = 0.05
+"""Seconds between two tries of one who waits."""
 _NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 class WriterLock:
     """`with WriterLock(path): …`; not reentrant, and exclusive between threads too.
 
+    Args:
+        path: The lock's file.
+        patience: Seconds to wait for another writer.
+
     Raises:
-        LockedError: On entering, when another writer holds it; names the holder.
+        LockedError: On entering, when another writer holds it for longer; names the holder.
         StoreError: On entering, when the folder may not be written, or the lock is a link: its content is overwritten.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, patience: float = 0.0) -> None:
+        self.path, self._patience = path, patience
         self._file: FileIO | None = None
 
     def __enter__(self) -> WriterLock:
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                self._take()
+                return self
+            except LockedError:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(PAUSE)
+
+    def _take(self) -> None:
         try:
             make_folder(self.path.parent)
             require_plain(self.path)
@@ -66,7 +84,6 @@ class WriterLock:
             file.truncate(0)
             file.write(json.dumps(told).encode())
         self._file = file
-        return self
 
     def require(self) -> None:
         """See that the lock is still one: that the file which is held is the one that others find.

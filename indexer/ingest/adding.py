@@ -1,6 +1,6 @@
-"""What a call of `Collection.open`, `add` or `delete` may be given, and what `add` answers.
+"""Documents added by hand, and deleted: what a call may be given, what is done, and what `add` answers.
 
-What this module does not know: the collection.
+What this module does not know: corpora, jobs.
 """
 
 from __future__ import annotations
@@ -8,24 +8,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from indexer.arguments import told
 from indexer.bundled import generic_texts
+from indexer.corpus.image_rules import ImageRules
 from indexer.corpus.paths import printable
-from indexer.embed.base import Embedder
 from indexer.errors import CallError, ItemError, RejectedError
-from indexer.ingest.prepare import Ingest, Ready, embed, without_vector
-from indexer.metadata.publish import NewDocument
+from indexer.ingest.prepare import Ingest, Preparer, Ready, embed, without_vector
+from indexer.ingest.target import Target
+from indexer.ingest.writer import SpaceVectors, selected, with_any_vector
+from indexer.metadata.catalog import Catalog
+from indexer.metadata.publish import NewDocument, Sums
+from indexer.open_spaces import OpenSpace
 from indexer.reasons import Reason
-from indexer.types import Document, Item, Modality, Rejected, Role, Vectors
+from indexer.types import Document, Item, Modality, Rejected, Role
 from indexer.validate import checked_id, shown
-
-Sums: TypeAlias = dict[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]]
-"""By role and modality, how many vectors there were and their sum, (dim,) float64."""
+from indexer.vectors.protocol import IndexKind
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,12 +75,55 @@ def prepared(documents: object, ingest: Ingest) -> tuple[list[Ready], list[Rejec
     return list(ready.values()), rejected
 
 
-def embedded(embedder: Embedder, ready: Sequence[Ready]) -> tuple[list[NewDocument], Vectors, list[Rejected]]:
-    """The documents with their vectors, (n, dim) float32, and those for which the model gave none."""
-    documents, vectors = [each.document for each in ready], embed(embedder, ready)
-    bad = without_vector(documents, vectors)
-    kept = [place for place in range(len(documents)) if place not in bad]
-    return [documents[place] for place in kept], vectors[kept], list(bad.values())
+def add(
+    target: Target, documents: object, images: ImageRules, skip_rejected: bool, names: Sequence[str] | None
+) -> Added:
+    """What `Collection.add` does."""
+    with target.writer() as writer:
+        spaces = target.open_spaces.some(names)
+        ready, rejected = prepared(documents, way_in(target, spaces, images))
+        stored, vectors, lacking = embedded(spaces, ready, target.catalog)
+        rejected += lacking
+        if not stored:
+            if not skip_rejected:
+                require_some(rejected)
+            return Added(0, 0, rejected, target.catalog.generation().number)
+        published = writer.commit_spaces(stored, vectors, note="added")
+    target.keep_index(only=IndexKind.EXACT, spaces=names)
+    return Added(published.added, published.replaced, rejected, published.generation)
+
+
+def way_in(target: Target, spaces: Sequence[OpenSpace], images: ImageRules) -> Ingest:
+    """The way in for documents to these spaces; picklable, holds no model."""
+    preparers = [Preparer(each.space.id, each.embedder.preparer(), each.space.parts) for each in spaces]
+    return Ingest(preparers, target.layout.media, images)
+
+
+def embedded(
+    spaces: Sequence[OpenSpace], ready: Sequence[Ready], catalog: Catalog
+) -> tuple[list[NewDocument], list[SpaceVectors], list[Rejected]]:
+    """The documents that any model gave a vector, the vectors of each space, and why others have none."""
+    documents = [each.document for each in ready]
+    if not documents:
+        return [], [], []
+    found = [_in_space(own, ready, catalog) for own in spaces]
+    kept, lacking = with_any_vector(len(documents), found)
+    if not lacking:
+        return documents, [own for own, _ in found], []
+    return [documents[place] for place in kept], [selected(own, kept) for own, _ in found], lacking
+
+
+def _in_space(own: OpenSpace, ready: Sequence[Ready], catalog: Catalog) -> tuple[SpaceVectors, dict[int, Rejected]]:
+    """The vectors of documents in one space, and by place those that its model gave none."""
+    items = {place: each.prepared[own.space.id] for place, each in enumerate(ready) if own.space.id in each.prepared}
+    places, vectors = list(items), embed(own.embedder, list(items.values()))
+    lacking = without_vector(vectors, lambda row: ready[places[row]].document.name)
+    bad = {places[row]: why for row, why in lacking.items()}
+    if bad:
+        rows = [row for row, place in enumerate(places) if place not in bad]
+        places, vectors = [places[row] for row in rows], vectors[rows]
+    modalities = [items[place].modality for place in places]
+    return SpaceVectors(own.space, places, vectors, modalities, missing_query_mean(own, catalog)), bad
 
 
 def ids_to_delete(ids: object) -> list[str]:
@@ -172,8 +216,13 @@ def require_opening(model: object) -> None:
     )
 
 
-def generic_sums(embedder: Embedder) -> Sums:
-    """The sum of generic query texts' vectors; nothing where the model gives no finite one."""
-    vectors = embedder.encode_query([Item(text=each) for each in generic_texts()])
+def missing_query_mean(own: OpenSpace, catalog: Catalog) -> Sums:
+    """The sum of generic query texts' vectors, if the space has none yet; without those that are not finite."""
+    if not own.has_query_mean:
+        now = next(each for each in catalog.spaces(catalog.generation().number) if each.id == own.space.id)
+        own.has_query_mean = (Role.QUERY, Modality.TEXT) in now.means
+    if own.has_query_mean or Modality.TEXT not in own.embedder.modalities:
+        return {}
+    vectors = own.embedder.encode_query([Item(text=each) for each in generic_texts()])
     vectors = vectors[np.isfinite(vectors).all(axis=1)]
     return {(Role.QUERY, Modality.TEXT): (len(vectors), vectors.sum(axis=0, dtype=np.float64))} if len(vectors) else {}

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,22 +23,33 @@ from indexer.ingest.prepare import Ingest, Ready
 from indexer.types import Rejected
 
 Work = TypeVar("Work")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 def decoded_ahead(
-    work: Iterable[tuple[Work, Sequence[Record]]], executor: Executor, ingest: Ingest, source: str, depth: int
-) -> Iterator[tuple[Work, list[Ready | Rejected]]]:
-    """Run chunks of records in the executor, `depth` of them ahead, and yield what comes of them in order.
+    work: Iterable[tuple[Work, Sequence[Given]]],
+    executor: Executor,
+    prepare: Callable[[Sequence[Given]], list[Made]],
+    depth: int,
+) -> Iterator[tuple[Work, list[Made]]]:
+    """Prepare chunks in the executor, `depth` of them ahead, and yield what comes of them in order.
+
+    Args:
+        work: Chunks, each with what is yielded beside what came of it.
+        executor: Of processes, or a thread.
+        prepare: Picklable.
+        depth: At least 1.
 
     Raises:
         UnderdrawingError: A process died.
     """
-    waiting: deque[tuple[Work, Future[list[Ready | Rejected]]]] = deque()
+    waiting: deque[tuple[Work, Future[list[Made]]]] = deque()
     stream = iter(work)
     try:
         while True:
             for told, chunk in islice(stream, depth - len(waiting)):
-                waiting.append((told, executor.submit(ingest_chunk, ingest, chunk, source)))
+                waiting.append((told, executor.submit(prepare, chunk)))
             if not waiting:
                 return
             told, future = waiting.popleft()
@@ -54,7 +65,7 @@ def decoded_ahead(
             future.cancel()
 
 
-def ingest_chunk(ingest: Ingest, chunk: Sequence[Record], source: str) -> list[Ready | Rejected]:
+def ingest_chunk(ingest: Ingest, source: str, chunk: Sequence[Record]) -> list[Ready | Rejected]:
     """Check and decode a few records."""
     return [ingest(record.document, source, record.stamp) for record in chunk]
 

@@ -11,13 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.arguments import told
+from indexer.arguments import callback, finite, told
 from indexer.bundled import change_texts, generic_texts
-from indexer.errors import CallError, SnapshotGoneError, SpaceMismatchError
+from indexer.errors import (
+    CallError,
+    LockedError,
+    MissingExtraError,
+    SnapshotGoneError,
+    SpaceMismatchError,
+    StoreError,
+)
+from indexer.ingest.compaction import compact
+from indexer.ingest.target import Target
+from indexer.open_spaces import OpenSpace
 from indexer.snapshot import Snapshot
 from indexer.types import Center, Item, Modality, Role, Vectors
+from indexer.vectors.cache import CachedIndex, cached_indexes
 from indexer.vectors.modality_gap import query_mean, settled
+from indexer.vectors.opening import COVERED
 from indexer.vectors.protocol import BuiltIndex, IndexKind, OnProgress, Tuning, VectorStore
+from indexer.vectors.selection import CODED_ROWS
 from indexer.vectors.unit import unit_rows
 
 if TYPE_CHECKING:
@@ -58,6 +71,45 @@ def build_indexes(
         return Tuning(sample_queries(snapshot, embedder()) if samples is None else samples, _groups(snapshot))
 
     return store.build(snapshot.view, tuning, coverage, only, on_progress)
+
+
+def build_index(
+    target: Target,
+    own: OpenSpace,
+    queries: Mapping[str, Vectors] | None,
+    coverage: float,
+    on_progress: OnProgress | None,
+) -> list[BuiltIndex]:
+    """What `Collection.build_index` does."""
+    callback(on_progress, "on_progress")
+    if not 0 < finite(coverage, "coverage") <= 1:
+        raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
+    given = None if queries is None else checked_samples(queries, own.space.dim)
+    snapshot = target.snapshot(own.space.name)
+    return build_indexes(target.store, snapshot, given, lambda: own.embedder, coverage, None, on_progress)
+
+
+def keep_index(
+    target: Target, own: OpenSpace, on_progress: OnProgress | None = None, only: IndexKind | None = None
+) -> list[BuiltIndex]:
+    """What `Collection.keep_index` does for one space."""
+    few = target.catalog.generation().documents < CODED_ROWS
+    if few and target.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
+        return []
+    with suppress(LockedError, StoreError, MissingExtraError):
+        snapshot = target.snapshot(own.space.name)
+        return build_indexes(target.store, snapshot, None, lambda: own.embedder, COVERED, only, on_progress)
+    return []
+
+
+def compact_and_build(target: Target) -> tuple[int, int]:
+    """What `Collection.compact` does."""
+    had = {each.space for each in cached_indexes(target.layout.indexes) if isinstance(each, CachedIndex)}
+    done = compact(target.catalog, target.layout)
+    for own in target.open_spaces.every():
+        if own.space.digest in had:  # it was built from segments that are gone
+            build_index(target, own, None, COVERED, None)
+    return done
 
 
 def sample_queries(snapshot: Snapshot, embedder: Embedder) -> dict[str, Vectors]:

@@ -18,14 +18,16 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from indexer.arguments import callback, finite, flag, told, url_in, whole_number
-from indexer.collection import Collection
 from indexer.corpus.formats import reader_in
 from indexer.corpus.image_rules import ImageRules
 from indexer.corpus.paths import printable
@@ -33,18 +35,21 @@ from indexer.corpus.readers import open_corpus
 from indexer.corpus.records import Corpus, Record
 from indexer.corpus.transforms import Transform, transformed
 from indexer.errors import CallError, ItemError
-from indexer.ingest.decoding import decoded_ahead, decoders
+from indexer.ingest.adding import missing_query_mean, way_in
+from indexer.ingest.decoding import decoded_ahead, decoders, ingest_chunk
 from indexer.ingest.ids import Ids, Resolved, with_id
 from indexer.ingest.prepare import named
 from indexer.ingest.prune import Hidden, require_few
 from indexer.ingest.reuse import StoredVectors
-from indexer.ingest.shards import Shard, digest_of
+from indexer.ingest.shards import Batches, Shard, digest_of
 from indexer.ingest.streams import Streams
 from indexer.ingest.summary import Progress, Summary, count_kind
+from indexer.ingest.target import Target
 from indexer.ingest.writer import Writer
 from indexer.metadata.holdings import has_source, holders
 from indexer.metadata.jobs import Ledger
 from indexer.metadata.publish import FinishedShard
+from indexer.open_spaces import OpenSpace
 from indexer.reasons import Reason
 from indexer.types import Document, PassedOver, Rejected
 from indexer.validate import checked_id
@@ -66,7 +71,7 @@ Thing = TypeVar("Thing")
 
 def index_corpus(
     source: str | Path | Corpus,
-    collection: Collection,
+    collection: Target,
     *,
     workers: int = 0,
     shard_size: int = 2048,
@@ -77,6 +82,7 @@ def index_corpus(
     max_pixels: int | None = None,
     exif: bool = True,
     transforms: Sequence[str | Transform] = (),
+    spaces: Sequence[str] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_index: OnProgress | None = None,
 ) -> Summary:
@@ -103,6 +109,8 @@ def index_corpus(
         transforms: What changes the records first, in this order, by name or as `Transform`s, such as
             `text-from:title`; see `indexer/corpus/transforms.py`. Other transforms are another content: what they
             change is indexed again.
+        spaces: The names of the spaces in which documents are embedded; all of the collection without it. The others
+            can be filled later: `Collection.fill_space`.
         on_progress: Called after each chunk, and while the corpus is read.
         on_index: Called while the index is built, last of all, where the one there is covers too little.
 
@@ -141,14 +149,21 @@ def index_corpus(
         )
     corpus = transformed(corpus, transforms)
     started = time.monotonic()
-    with collection.writer() as writer, decoders(workers) as executor, collection.embedder.threads() as threads:
-        model = Streams(collection.embedder, threads)
-        job = _Job(corpus, collection, writer, model, shard_size, replace, rules, on_progress or (lambda _: None))
+    with ExitStack() as stack:
+        writer = stack.enter_context(collection.writer())
+        executor = stack.enter_context(decoders(workers))
+        chosen = collection.open_spaces.some(spaces)
+        models = {
+            each.space.id: Streams(each.embedder, stack.enter_context(each.embedder.threads())) for each in chosen
+        }
+        job = _Job(
+            corpus, collection, writer, chosen, models, shard_size, replace, rules, on_progress or (lambda _: None)
+        )
         job.run(executor, max(1, workers))
         pruned, kept = job.prune(prune_most, confirm) if prune else (0, 0)
     generation = collection.catalog.generation()
     seconds = time.monotonic() - started
-    collection.keep_index(on_index)
+    collection.keep_index(on_index, spaces=spaces)
     return Summary(
         source=corpus.source,
         documents=generation.documents,
@@ -158,7 +173,7 @@ def index_corpus(
         rejected=job.progress.rejected,
         seconds=seconds,
         generation=generation.number,
-        waited=max(0.0, seconds - model.busy / collection.embedder.streams),
+        waited=max(0.0, seconds - sum(each.busy_seconds for each in models.values())),
         reasons=job.ledger.reject_counts(),
         rejects=job.ledger.rejects(limit=1000),
         passed_over=job.passed_over,
@@ -167,7 +182,8 @@ def index_corpus(
         moved=job.moved,
         reused=job.reused,
         kept=kept,
-        found=bool(job.progress.added + job.progress.unchanged) or has_source(collection.database, corpus.source),
+        found=bool(job.progress.added + job.progress.unchanged)
+        or has_source(collection.catalog.database, corpus.source),
     )
 
 
@@ -175,23 +191,27 @@ class _Job:
     def __init__(
         self,
         corpus: Corpus,
-        collection: Collection,
+        target: Target,
         writer: Writer,
-        model: Streams,
+        spaces: Sequence[OpenSpace],
+        models: Mapping[int, Streams],
         shard_size: int,
         replace: bool,
         images: ImageRules,
         on_progress: Callable[[Progress], None],
     ) -> None:
-        self._corpus, self._collection, self._writer, self._model = corpus, collection, writer, model
+        self._corpus, self._target, self._writer = corpus, target, writer
+        self._spaces, self._models = spaces, models
         self._shard_size, self._images, self._on_progress = shard_size, images, on_progress
-        self._ids = Ids(collection.database, corpus.source, replace)
-        self._stored = StoredVectors(collection.database, collection.layout.segments, collection.space)
+        database = target.catalog.database
+        self._database = database
+        self._ids = Ids(database, corpus.source, replace)
+        self._stored = {each.space.id: StoredVectors(database, target.layout.segments, each.space) for each in spaces}
         self.progress = Progress()
         self.passed_over: Counter[str] = Counter()
         self.replaced, self.moved, self.reused = 0, 0, 0
         self.replaced_from: Counter[str] = Counter()
-        self.ledger = Ledger(collection.database, corpus.source, {"shard_size": shard_size})
+        self.ledger = Ledger(database, corpus.source, {"shard_size": shard_size})
         self._finished = self.ledger.digests()
         self._hidden, self._places = Hidden(), Hidden()  # prefixes of ids, and of the URIs of documents
         # 64 bits an id, not the id: this is all that grows with the corpus.
@@ -199,16 +219,18 @@ class _Job:
 
     def run(self, executor: Executor, workers: int) -> None:
         """Take every shard through, decoding ahead by a few chunks a worker."""
-        ingest, shards = self._collection.ingest(self._images), 0
-        depth = max(4 * workers, self._model.ahead // CHUNK)
-        for (shard, chunk), outcome in decoded_ahead(self._work(), executor, ingest, self._corpus.source, depth):
+        ingest, shards = way_in(self._target, self._spaces, self._images), 0
+        prepare = partial(ingest_chunk, ingest, self._corpus.source)
+        depth = max(4 * workers, *(each.ahead // CHUNK for each in self._models.values()))
+        for (shard, chunk), outcome in decoded_ahead(self._work(), executor, prepare, depth):
             shards = max(shards, shard.number + 1)
-            known = self._stored.find(each.document.content for each in outcome if not isinstance(each, Rejected))
+            contents = [each.document.content for each in outcome if not isinstance(each, Rejected)]
+            known = {space: stored.find(contents) for space, stored in self._stored.items()}
             for resolved, each in zip(chunk, outcome, strict=True):
                 shard.take(resolved, each, known)
             shard.chunks -= 1
             self.progress.prepared += len(outcome)
-            shard.embed(self._model, self._model.batch_size if shard.chunks else 1)
+            shard.embed(self._models)
             if shard.chunks == 0:
                 self._commit(shard)
             self._on_progress(self.progress)
@@ -225,11 +247,11 @@ class _Job:
 
     def prune(self, most: float, confirm: Callable[[CallError], bool] | None) -> tuple[int, int]:
         """Delete the documents of this source that this run did not meet; how many, and how many more were kept."""
-        known = self._collection.catalog.ids_of_source(self._corpus.source)
+        known = self._target.catalog.ids_of_source(self._corpus.source)
         unseen = sorted(each for each in known if _short_hash(each) not in self._seen)
         gone = [each for each in unseen if not self._hidden.covers(self._ids.plain(each))]
         # An id that a user wrote tells nothing of its place; the document's URI does.
-        held = holders(self._collection.database, gone)
+        held = holders(self._database, gone)
         gone = [each for each in gone if each not in held or not self._places.covers(held[each].uri or "")]
         if gone:
             try:
@@ -288,7 +310,8 @@ class _Job:
         settled = self.ledger.rejected(number) if self._finished.get(number) == digest else None
         if settled is not None and len(todo) + len(rejects) + len(taken) == settled:
             return Shard(number, digest, [], unchanged, [], settled_rejects=settled)
-        return Shard(number, digest, todo, unchanged, rejects + taken)
+        batches = {each.space.id: Batches(each.space) for each in self._spaces}
+        return Shard(number, digest, todo, unchanged, rejects + taken, batches)
 
     def _checked(self, entry: Record | Rejected) -> Record | Rejected:
         """A record whose id can be stored and is new in this run, or why not."""
@@ -310,20 +333,22 @@ class _Job:
         if shard.settled_rejects is not None:
             self.progress.rejected += shard.settled_rejects
             return
-        vectors = shard.vectors(self._model.dim)
+        vectors = shard.vectors()
         finished = FinishedShard(
             self.ledger.job, shard.number, shard.digest, len(shard.documents), shard.unchanged, shard.rejects
         )
         if shard.documents:
-            published = self._writer.commit(
-                shard.documents,
-                vectors,
-                shard=finished,
-                extra_sums=self._collection.missing_query_mean(),
-                note=f"indexed {self._corpus.source}, shard {shard.number}",
+            catalog = self._target.catalog
+            vectors = [
+                replace(own, extra_sums=missing_query_mean(each, catalog))
+                for own, each in zip(vectors, self._spaces, strict=True)
+            ]
+            published = self._writer.commit_spaces(
+                shard.documents, vectors, shard=finished, note=f"indexed {self._corpus.source}, shard {shard.number}"
             )
             self.replaced += published.replaced
-            self._stored.committed(each.content for each in shard.documents)
+            for own in vectors:
+                self._stored[own.space.id].committed(shard.documents[place].content for place in own.places)
         else:
             self.ledger.record(finished)
         self.progress.added += len(shard.documents)

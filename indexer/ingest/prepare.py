@@ -1,7 +1,10 @@
-"""A document on its way in: checked, its image stored, its parts made ready for the model.
+"""A document on its way in: checked, its image stored, its parts made ready for the models.
 
 There is one way in: `Collection.add` and the batch job both come through here, so that one document and a million get
 the same vectors. It runs in worker processes and holds no model.
+
+A collection may have several spaces, and a document may fit some of them only: an image has no vector in a space of
+texts. It is stored if one of them takes it, and rejected, for the reason of the first space, if none does.
 
 What this module does not know: SQL, models, where documents come from.
 """
@@ -9,7 +12,7 @@ What this module does not know: SQL, models, where documents come from.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,10 +40,39 @@ _WITHOUT = {
 
 @dataclass(frozen=True)
 class Ready:
-    """A document ready to be embedded and stored."""
+    """A document ready to be embedded and stored: with what each space's model reads of it, by the space's id."""
 
     document: NewDocument
-    prepared: Prepared
+    prepared: Mapping[int, Prepared]
+
+
+@dataclass(frozen=True)
+class Preparer:
+    """How one space's items are prepared; picklable.
+
+    Attributes:
+        space: Its id.
+        prepare: The embedder's.
+        parts: Which parts of a document are embedded.
+    """
+
+    space: int
+    prepare: Callable[[Item], Prepared]
+    parts: Parts
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether a document's images are embedded."""
+        return self.parts is not Parts.TEXT
+
+    def __call__(self, text: str | None, images: Sequence[ImageSource]) -> tuple[Item, Prepared]:
+        """The item of a document's parts, and what the model reads of it.
+
+        Raises:
+            ItemError: The document has none of the parts, or the model cannot read them.
+        """
+        item = embedded_item(text, images, self.parts)
+        return item, self.prepare(item)
 
 
 @dataclass(frozen=True)
@@ -48,14 +80,12 @@ class Ingest:
     """Document to `Ready`; picklable.
 
     Attributes:
-        prepare: The embedder's.
-        parts: Which parts are embedded.
+        preparers: Of each space, the default one first.
         media: Where images given as bytes are kept.
         images: How images are read.
     """
 
-    prepare: Callable[[Item], Prepared]
-    parts: Parts
+    preparers: Sequence[Preparer]
     media: Path
     images: ImageRules = ImageRules()
 
@@ -66,10 +96,9 @@ class Ingest:
             text = checked_text(document.text)
             fields = checked_fields(document.fields)
             images = checked_images(document.images)
-            item = embedded_item(text, images, self.parts)
             uri = checked_text(document.uri, "uri") if document.uri is not None else None
             with self.images.decoding():
-                prepared = self.prepare(item)
+                item, prepared = self._prepared(text, images)
             fields = {**self.images.fields(images[0] if images else None), **fields}
             # Last: what is refused leaves nothing behind.
             stored = for_each(images, partial(store_image, self.media))
@@ -92,6 +121,26 @@ class Ingest:
             ),
             prepared,
         )
+
+    def _prepared(self, text: str | None, images: Sequence[ImageSource]) -> tuple[Item, dict[int, Prepared]]:
+        """What the spaces read of a document, and the item of the first that reads any.
+
+        Raises:
+            ItemError: None does; it is the first one's.
+        """
+        items: list[Item] = []
+        prepared: dict[int, Prepared] = {}
+        refused: ItemError | None = None
+        for preparer in self.preparers:
+            try:
+                item, prepared[preparer.space] = preparer(text, images)
+            except ItemError as error:
+                refused = refused or error
+            else:
+                items.append(item)
+        if refused is not None and not items:
+            raise refused
+        return items[0], prepared
 
     def _content(self, item: Item, images: str | None) -> str | None:
         content = content_of(item.modality, item.text, images)
@@ -160,29 +209,29 @@ def named(document: Document) -> str:
     return name[:200] if isinstance(name, str) else shown(name)
 
 
-def embed(embedder: Embedder, ready: Sequence[Ready]) -> Vectors:
-    """Document vectors, (len(ready), dim) float32, in batches the model takes."""
-    vectors = np.empty((len(ready), embedder.dim), np.float32)
-    for start in range(0, len(ready), embedder.batch_size):
-        batch = [each.prepared for each in ready[start : start + embedder.batch_size]]
+def embed(embedder: Embedder, prepared: Sequence[Prepared]) -> Vectors:
+    """Document vectors, (len(prepared), dim) float32, in batches the model takes."""
+    vectors = np.empty((len(prepared), embedder.dim), np.float32)
+    for start in range(0, len(prepared), embedder.batch_size):
+        batch = prepared[start : start + embedder.batch_size]
         vectors[start : start + len(batch)] = embedder.forward(batch, Role.DOCUMENT)
     return vectors
 
 
-def without_vector(documents: Sequence[NewDocument], vectors: Vectors) -> dict[int, Rejected]:
-    """The documents for which the model gave no direction, by their place: zeros, or values that are no numbers.
+def without_vector(vectors: Vectors, name: Callable[[int], str]) -> dict[int, Rejected]:
+    """Rejects for the rows that have no direction, by their place: zeros, or values that are no numbers.
 
     Half precision may overflow on a single image; the others are as good as ever.
 
     Args:
-        documents: What was embedded.
-        vectors: (len(documents), dim), as the model gave them.
+        vectors: (n, dim), as the model gave them.
+        name: What to call the document of a row.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(vectors, axis=1)
     return {
         place: Rejected(
-            printable((documents[place].uri or documents[place].id)[:200]),
+            printable(name(place)[:200]),
             Reason.NO_VECTOR.value,
             f"The model's vector has length {lengths[place]:.3g}, and should have 1. Wider arithmetic "
             "(dtype 'float32') may help.",

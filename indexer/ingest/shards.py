@@ -14,13 +14,82 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from indexer.corpus.records import Record
+from indexer.embed.base import Prepared
 from indexer.ingest.ids import Resolved
 from indexer.ingest.prepare import Ready, without_vector
 from indexer.ingest.reuse import Vector
 from indexer.ingest.streams import Streams
+from indexer.ingest.writer import SpaceVectors, selected, with_any_vector
+from indexer.metadata.catalog import Space
 from indexer.metadata.publish import NewDocument
-from indexer.types import Rejected, Vectors
+from indexer.types import Modality, Rejected, Vectors
 from indexer.validate import shown
+
+
+@dataclass
+class Batches:
+    """The documents of a shard on their way through the model of one space.
+
+    Attributes:
+        space: The space.
+        reused: How many of them take over a vector.
+    """
+
+    space: Space
+    reused: int = 0
+    _ready: list[tuple[int, Prepared]] = field(default_factory=list)
+    _batches: list[tuple[list[int], Future[Vectors]]] = field(default_factory=list)
+    _known: list[tuple[int, Vector]] = field(default_factory=list)
+    _equal: list[tuple[int, int]] = field(default_factory=list)
+    _first: dict[str, int] = field(default_factory=dict)
+    """The place of the first document of a content."""
+    _modalities: dict[int, Modality] = field(default_factory=dict)
+
+    def take(self, place: int, prepared: Prepared, content: str | None, known: Mapping[str, Vector]) -> None:
+        """Take a document, or the vector that there is of its content.
+
+        Args:
+            place: In the shard.
+            prepared: What the model reads of it.
+            content: What its vector is made of; None where that is not known.
+            known: Vectors by content.
+        """
+        self._modalities[place] = prepared.modality
+        if content is not None and content in known:
+            self._known.append((place, known[content]))
+            self.reused += 1
+        elif content is not None and content in self._first:
+            self._equal.append((place, self._first[content]))
+            self.reused += 1
+        else:
+            if content is not None:
+                self._first[content] = place
+            self._ready.append((place, prepared))
+
+    def embed(self, model: Streams, least: int) -> None:
+        """Have what is ready embedded, in batches, as long as there are `least` of it."""
+        while len(self._ready) >= least:
+            batch, self._ready = self._ready[: model.batch_size], self._ready[model.batch_size :]
+            self._batches.append(([place for place, _ in batch], model.embed([ready for _, ready in batch])))
+
+    def vectors(self, documents: Sequence[NewDocument]) -> tuple[SpaceVectors, dict[int, Rejected]]:
+        """The vectors, as soon as the model has done them, and by place the documents that it gave none."""
+        places = sorted(self._modalities)
+        rows = {place: row for row, place in enumerate(places)}
+        vectors = np.empty((len(places), self.space.dim), np.float32)
+        for batch, future in self._batches:
+            vectors[[rows[place] for place in batch]] = future.result()
+        for place, vector in self._known:
+            vectors[rows[place]] = vector
+        for place, first in self._equal:
+            vectors[rows[place]] = vectors[rows[first]]
+        lacking = without_vector(vectors, lambda row: documents[places[row]].name)
+        bad = {places[row]: why for row, why in lacking.items()}
+        if bad:
+            self.reused -= sum(place in bad for place, _ in [*self._known, *self._equal])
+            vectors = vectors[[rows[place] for place in places if place not in bad]]
+            places = [place for place in places if place not in bad]
+        return SpaceVectors(self.space, places, vectors, [self._modalities[place] for place in places]), bad
 
 
 @dataclass
@@ -33,13 +102,13 @@ class Shard:
         todo: What must be decoded, at least.
         unchanged: Records that are stored as they are.
         rejects: What cannot be used.
+        spaces: What is embedded, by the space's id, the default one first.
         settled_rejects: Of a shard that the ledger says is done and that still is: nothing to commit, and so many
             rejects.
         chunks: Of records, still to come back decoded.
         documents: Decoded.
         replaced_from: Documents of other sources that they replace, by source.
         moved: How many of them were another source's, which is gone.
-        reused: How many of them take over a vector.
     """
 
     number: int
@@ -47,26 +116,25 @@ class Shard:
     todo: list[Resolved]
     unchanged: int
     rejects: list[Rejected]
+    spaces: Mapping[int, Batches] = field(default_factory=dict)
     settled_rejects: int | None = None
     chunks: int = 0
     documents: list[NewDocument] = field(default_factory=list)
     replaced_from: Counter[str] = field(default_factory=Counter)
     moved: int = 0
-    reused: int = 0
-    _ready: list[tuple[int, Ready]] = field(default_factory=list)
-    _batches: list[tuple[list[int], Future[Vectors]]] = field(default_factory=list)
-    _known: list[tuple[int, Vector]] = field(default_factory=list)
-    _equal: list[tuple[int, int]] = field(default_factory=list)
-    _first: dict[str, int] = field(default_factory=dict)
-    """The place of the first document of a content."""
 
-    def take(self, resolved: Resolved, ready: Ready | Rejected, known: Mapping[str, Vector]) -> None:
+    @property
+    def reused(self) -> int:
+        """How many documents take over their vector of the first space."""
+        return next((each.reused for each in self.spaces.values()), 0)
+
+    def take(self, resolved: Resolved, ready: Ready | Rejected, known: Mapping[int, Mapping[str, Vector]]) -> None:
         """Take what came of a record.
 
         Args:
             resolved: The record.
             ready: What decoding it gave.
-            known: Vectors by content.
+            known: Vectors by space and content.
         """
         while isinstance(ready, Ready) and resolved.moved_from is not None:
             if ready.document.content == resolved.moved_from.content:
@@ -84,45 +152,27 @@ class Shard:
             return
         if resolved.replaces is not None:
             self.replaced_from[resolved.replaces] += 1
-        self._place(ready, known)
+        place, document = len(self.documents), ready.document
+        self.documents.append(document)
+        for space, prepared in ready.prepared.items():
+            # The content is that of the document's modality: a space of other parts has vectors of other content.
+            content = document.content if prepared.modality is document.modality else None
+            self.spaces[space].take(place, prepared, content, known.get(space, {}))
 
-    def _place(self, ready: Ready, known: Mapping[str, Vector]) -> None:
-        place, content = len(self.documents), ready.document.content
-        self.documents.append(ready.document)
-        if content is not None and content in known:
-            self._known.append((place, known[content]))
-            self.reused += 1
-        elif content is not None and content in self._first:
-            self._equal.append((place, self._first[content]))
-            self.reused += 1
-        else:
-            if content is not None:
-                self._first[content] = place
-            self._ready.append((place, ready))
+    def embed(self, models: Mapping[int, Streams]) -> None:
+        """Have whole batches embedded, and when all is decoded, the rest."""
+        for space, own in self.spaces.items():
+            own.embed(models[space], models[space].batch_size if self.chunks else 1)
 
-    def embed(self, model: Streams, least: int) -> None:
-        """Have what is ready embedded, in batches, as long as there are `least` of it."""
-        while len(self._ready) >= least:
-            batch, self._ready = self._ready[: model.batch_size], self._ready[model.batch_size :]
-            self._batches.append(([place for place, _ in batch], model.embed([ready for _, ready in batch])))
-
-    def vectors(self, dim: int) -> Vectors:
-        """(len(documents), dim) float32, as soon as the model has done them; where it gave none, the document goes."""
-        vectors = np.empty((len(self.documents), dim), np.float32)
-        for places, batch in self._batches:
-            vectors[places] = batch.result()
-        for place, vector in self._known:
-            vectors[place] = vector
-        for place, first in self._equal:
-            vectors[place] = vectors[first]
-        bad = without_vector(self.documents, vectors)
-        if not bad:
-            return vectors
-        self.rejects += bad.values()
-        self.reused -= sum(place in bad for place, _ in [*self._known, *self._equal])
-        kept = [place for place in range(len(self.documents)) if place not in bad]
+    def vectors(self) -> list[SpaceVectors]:
+        """Of each space; a document that no model gave a vector goes, with the reason of the first."""
+        found = [each.vectors(self.documents) for each in self.spaces.values()]
+        kept, lacking = with_any_vector(len(self.documents), found)
+        if not lacking:
+            return [own for own, _ in found]
+        self.rejects += lacking
         self.documents = [self.documents[place] for place in kept]
-        return vectors[kept]
+        return [selected(own, kept) for own, _ in found]
 
 
 def digest_of(entries: Sequence[Record | Rejected], rules: str) -> str:

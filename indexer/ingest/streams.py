@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 
-from indexer.embed.base import Embedder
-from indexer.ingest.prepare import Ready, embed
+from indexer.embed.base import Embedder, Prepared
+from indexer.ingest.prepare import embed
 from indexer.types import Vectors
 
 STREAM_BATCH = 16
@@ -33,9 +33,9 @@ class Streams:
         self.busy = 0.0
 
     @property
-    def dim(self) -> int:
-        """Of the vectors."""
-        return self._embedder.dim
+    def busy_seconds(self) -> float:
+        """Of its streams, the mean."""
+        return self.busy / self._embedder.streams
 
     @property
     def batch_size(self) -> int:
@@ -48,7 +48,7 @@ class Streams:
         """How many items it holds at most."""
         return self.batch_size * (self._embedder.streams + 1)
 
-    def embed(self, batch: Sequence[Ready]) -> Future[Vectors]:
+    def embed(self, batch: Sequence[Prepared]) -> Future[Vectors]:
         """Take a batch, as soon as there is room for it."""
         while len(self._taken) > self._embedder.streams:
             self._taken.popleft().result()
@@ -56,7 +56,7 @@ class Streams:
         self._taken.append(future)
         return future
 
-    def _work(self, batch: Sequence[Ready]) -> Vectors:
+    def _work(self, batch: Sequence[Prepared]) -> Vectors:
         start = time.monotonic()
         vectors = embed(self._embedder, batch)
         with self._lock:

@@ -6,11 +6,11 @@ A commit, step by step, and what a crash at each leaves:
    the commit are all synced, then renamed, then their folders synced (`settle_images`).
    Crash: `.tmp-` files, swept by the next writer on opening; images that no row names, removed by `check --repair` or
    the next compaction.
-2. Vectors go to a new segment file, with those of small segments that it takes the place of (`absorbing.py`): written
-   aside, synced, renamed, folder synced.
-   Crash: a `.tmp-` file, or a segment that no row names. Swept by the next writer on opening.
-3. One SQL transaction: bury replaced and deleted documents; insert documents, segment, vectors, means, the ledger's
-   row and the generation; point the vectors of absorbed segments at the new one.
+2. Vectors go to a new segment file, one for each space, with those of small segments that it takes the place of
+   (`absorbing.py`): written aside, synced, renamed, folder synced.
+   Crash: a `.tmp-` file, or segments that no row names. Swept by the next writer on opening.
+3. One SQL transaction: bury replaced and deleted documents; insert documents, segments, vectors, means, the ledger's
+   row and the generation; point the vectors of absorbed segments at the new ones.
    Crash: the database rolls back, so as after 2.
 4. The transaction is durable: the commit is done. Crash: nothing is missing.
 5. The files of absorbed segments are removed. Crash: segments that no row names, as after 2.
@@ -28,13 +28,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 
 from indexer.errors import CallError, LockedError, StoreError
 from indexer.files.atomic import file_digest, own_path, sweep_temporary
@@ -43,10 +42,29 @@ from indexer.files.lock import WriterLock
 from indexer.files.media import settle_images
 from indexer.ingest.absorbing import absorbed
 from indexer.metadata.catalog import Catalog, Space
-from indexer.metadata.publish import Change, FinishedShard, NewDocument, Published, publish
-from indexer.types import Ids, Modality, Role, Vectors
+from indexer.metadata.publish import Change, FinishedShard, NewDocument, NewVectors, Published, Sums, publish
+from indexer.types import Ids, Modality, Rejected, Role, Vectors
 from indexer.vectors.cache import CachedIndex, cached_indexes, index_lock, sweep_indexes
 from indexer.vectors.segments import SegmentFile, first_id, open_segment, segment_name, segment_path, write_parts
+
+
+@dataclass(frozen=True)
+class SpaceVectors:
+    """The vectors of one space in a commit; a document may have one in one space and none in another.
+
+    Attributes:
+        space: The space.
+        places: (n,) whose vector each row is: the place of its document in the commit; ascending.
+        vectors: (n, dim) float32, rows of unit length.
+        modalities: What each row was made of.
+        extra_sums: Sums of vectors that are not stored, for the space's means.
+    """
+
+    space: Space
+    places: Sequence[int]
+    vectors: Vectors
+    modalities: Sequence[Modality]
+    extra_sums: Sums = field(default_factory=dict)
 
 
 class Writer:
@@ -55,13 +73,16 @@ class Writer:
     Args:
         catalog: The collection's.
         layout: The collection's.
-        space: Whose vectors are written.
+        space: Whose vectors `commit` takes.
         absorbs: Whether commits take small segments into their own; see `absorbing.py`.
+        patience: Seconds that it waits for another writer.
     """
 
-    def __init__(self, catalog: Catalog, layout: Layout, space: Space, absorbs: bool = True) -> None:
+    def __init__(
+        self, catalog: Catalog, layout: Layout, space: Space, absorbs: bool = True, patience: float = 0.0
+    ) -> None:
         self._catalog, self._layout, self._space, self._absorbs = catalog, layout, space, absorbs
-        self._lock = WriterLock(layout.lock)
+        self._lock = WriterLock(layout.lock, patience)
         self.swept: list[Path] = []
 
     def __enter__(self) -> Writer:
@@ -116,10 +137,10 @@ class Writer:
         *,
         deleted: Sequence[str] = (),
         shard: FinishedShard | None = None,
-        extra_sums: Mapping[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]] | None = None,
+        extra_sums: Sums | None = None,
         note: str = "",
     ) -> Published:
-        """Publish documents with their vectors, and deletions, as one generation.
+        """Publish documents with their vectors in the writer's own space, and deletions, as one generation.
 
         Args:
             documents: New documents or new versions; of two with one id the later counts.
@@ -133,41 +154,95 @@ class Writer:
             CallError: The vectors do not fit the documents or the space.
             StoreError: The database or the disk refuses; nothing was published.
         """
-        kept = list({document.id: row for row, document in enumerate(documents)}.values())
-        vectors = self._checked(vectors, len(documents))[kept]
-        change = Change(
-            documents=[documents[row] for row in kept],
-            deleted=deleted,
-            sums={**self._sums([documents[row] for row in kept], vectors), **(extra_sums or {})},
-            shard=shard,
-            note=note,
-        )
+        if vectors is None:
+            vectors = np.empty((0, self._space.dim), np.float32)
+        modalities = [each.modality for each in documents]
+        own = SpaceVectors(self._space, range(len(documents)), vectors, modalities, extra_sums or {})
+        return self.commit_spaces(documents, [own], deleted=deleted, shard=shard, note=note)
+
+    def commit_spaces(
+        self,
+        documents: Sequence[NewDocument],
+        vectors: Sequence[SpaceVectors],
+        *,
+        stored: Mapping[int, Modality] | None = None,
+        deleted: Sequence[str] = (),
+        shard: FinishedShard | None = None,
+        note: str = "",
+    ) -> Published:
+        """Publish documents with their vectors in any number of spaces as one generation.
+
+        Args:
+            documents: As for `commit`.
+            vectors: Of each space that gets any.
+            stored: Documents that are stored already and get vectors, by key with their modality; places go on
+                through them.
+            deleted: As for `commit`.
+            shard: As for `commit`.
+            note: As for `commit`.
+
+        Raises:
+            CallError: The vectors do not fit the documents or their space.
+            StoreError: The database or the disk refuses; nothing was published.
+        """
+        stored = stored or {}
+        for each in vectors:
+            _require_fitting(each, len(documents) + len(stored))
+        kept = list({document.id: place for place, document in enumerate(documents)}.values())
+        if len(kept) < len(documents):
+            kept_places = [*kept, *range(len(documents), len(documents) + len(stored))]
+            vectors = [selected(each, kept_places) for each in vectors]
+            documents = [documents[place] for place in kept]
         self._require_standing()
-        if kept:
-            settle_images(self._layout.media, (uri for document in change.documents for uri in document.every_image()))
-            generation = self._catalog.generation()
-            first = generation.next_vector
-            ids = np.arange(first, first + len(kept), dtype=np.int64)
-            old, parts = self._absorbed(generation.number, len(kept))
-            name = segment_name(int(parts[0][1][0]) if parts else first)
-            segment = write_parts(self._layout.segments, name, [*parts, (vectors, ids)], self._space.digest)
-            change = replace(change, segment=segment, first_vector=first, absorbed=old)
-        published = publish(self._catalog.database, self._space, change)
-        for each in change.absorbed:
-            segment_path(self._layout.segments, each.file).unlink(missing_ok=True)
+        if documents:
+            settle_images(self._layout.media, (uri for document in documents for uri in document.every_image()))
+        generation = self._catalog.generation()
+        kinds = [*(each.modality for each in documents), *stored.values()]
+        new, next_vector = [], generation.next_vector
+        for each in vectors:
+            new.append(self._written(each, kinds, generation.number, next_vector))
+            next_vector += len(each.places)
+        change = Change(documents, list(stored), new, deleted, shard, note)
+        published = publish(self._catalog.database, change)
+        for file in (file for each in new for file in each.absorbed):
+            segment_path(self._layout.segments, file.file).unlink(missing_ok=True)
         return published
 
-    def _absorbed(self, generation: int, rows: int) -> tuple[list[SegmentFile], list[tuple[Vectors, Ids]]]:
+    def _written(self, own: SpaceVectors, kinds: Sequence[Modality], generation: int, first: int) -> NewVectors:
+        """The vectors of a space in a segment of their own, whole and durable.
+
+        Args:
+            own: The vectors.
+            kinds: The modality of each document of the commit.
+            generation: Before the commit.
+            first: The id of the first vector.
+        """
+        if not len(own.places):
+            return NewVectors(own.space.id, None, first, (), (), own.extra_sums)
+        ids = np.arange(first, first + len(own.places), dtype=np.int64)
+        old, parts = self._absorbed(own.space, generation, len(ids))
+        name = segment_name(int(parts[0][1][0]) if parts else first)
+        segment = write_parts(self._layout.segments, name, [*parts, (own.vectors, ids)], own.space.digest)
+        differing = [
+            None if kinds[place] is modality else modality
+            for place, modality in zip(own.places, own.modalities, strict=True)
+        ]
+        sums = {**_sums(own), **own.extra_sums}
+        return NewVectors(own.space.id, segment, first, own.places, differing, sums, old)
+
+    def _absorbed(
+        self, space: Space, generation: int, rows: int
+    ) -> tuple[list[SegmentFile], list[tuple[Vectors, Ids]]]:
         """The segments that a commit of so many rows takes into its own, with their content; none if one is damaged."""
-        living = self._catalog.segments(generation, self._space.id) if self._absorbs else []
+        living = self._catalog.segments(generation, space.id) if self._absorbs else []
         living.sort(key=lambda each: first_id(each.file))
-        row_bytes = 4 * self._space.dim + 8
+        row_bytes = 4 * space.dim + 8
         if not absorbed(living, rows, row_bytes, ()):
             return [], []
         try:
             stored = [each for each in cached_indexes(self._layout.indexes) if isinstance(each, CachedIndex)]
             old = absorbed(living, rows, row_bytes, {name for each in stored for name in each.segments})
-            parts = [open_segment(self._layout.segments, each, self._space.digest, self._space.dim) for each in old]
+            parts = [open_segment(self._layout.segments, each, space.digest, space.dim) for each in old]
             whole = all(file_digest(self._layout.segments / each.file) == each.sha256 for each in old)
         except (OSError, StoreError):  # `check` tells of it; the commit has its own file
             return [], []
@@ -180,26 +255,57 @@ class Writer:
         self._catalog.database.standing()
         self._lock.require()
 
-    def _checked(self, vectors: Vectors | None, rows: int) -> Vectors:
-        if vectors is None:
-            vectors = np.empty((0, self._space.dim), np.float32)
-        if vectors.shape != (rows, self._space.dim):
-            raise CallError(f"{rows} documents in a space of {self._space.dim} want that shape; got {vectors.shape}.")
-        lengths = np.linalg.norm(vectors, axis=1)
-        if not np.all(np.abs(lengths - 1) < 1e-3):
-            worst = float(lengths[np.argmax(np.abs(np.nan_to_num(lengths) - 1))])
-            raise CallError(f"Vectors are stored with unit length; one has length {worst:.4g}.")
-        return vectors
 
-    @staticmethod
-    def _sums(
-        documents: Sequence[NewDocument], vectors: Vectors
-    ) -> dict[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]]:
-        modalities = np.array([document.modality.value for document in documents])
-        return {
-            (Role.DOCUMENT, Modality(name)): (
-                int((modalities == name).sum()),
-                vectors[modalities == name].sum(axis=0, dtype=np.float64),
-            )
-            for name in np.unique(modalities)
-        }
+def selected(own: SpaceVectors, places: Sequence[int]) -> SpaceVectors:
+    """The vectors of those documents of a commit alone, which are counted anew in the order given."""
+    new = {place: number for number, place in enumerate(places)}
+    rows = sorted((row for row, place in enumerate(own.places) if place in new), key=lambda row: new[own.places[row]])
+    return SpaceVectors(
+        own.space,
+        [new[own.places[row]] for row in rows],
+        own.vectors[rows],
+        [own.modalities[row] for row in rows],
+        own.extra_sums,
+    )
+
+
+def with_any_vector(
+    documents: int, found: Sequence[tuple[SpaceVectors, Mapping[int, Rejected]]]
+) -> tuple[list[int], list[Rejected]]:
+    """The places of the documents that got a vector in any space, and why the others got none.
+
+    Args:
+        documents: How many there are.
+        found: Of each space, its vectors and the documents that its model gave none, by place.
+    """
+    lacking: dict[int, Rejected] = {}
+    for _, bad in reversed(found):
+        lacking |= bad
+    if lacking:
+        having = {place for own, _ in found for place in own.places}
+        lacking = {place: why for place, why in lacking.items() if place not in having}
+    return [place for place in range(documents) if place not in lacking], [lacking[each] for each in sorted(lacking)]
+
+
+def _require_fitting(own: SpaceVectors, documents: int) -> None:
+    rows, dim = len(own.places), own.space.dim
+    if own.vectors.shape != (rows, dim):
+        raise CallError(f"{rows} documents in a space of {dim} want that shape; got {own.vectors.shape}.")
+    if rows and not 0 <= min(own.places) <= max(own.places) < documents:
+        raise CallError(f"Vectors name the document {max(own.places)} of a commit of {documents}.")
+    lengths = np.linalg.norm(own.vectors, axis=1)
+    if not np.all(np.abs(lengths - 1) < 1e-3):
+        worst = float(lengths[np.argmax(np.abs(np.nan_to_num(lengths) - 1))])
+        raise CallError(f"Vectors are stored with unit length; one has length {worst:.4g}.")
+
+
+def _sums(own: SpaceVectors) -> Sums:
+    """Of the vectors of each modality."""
+    modalities = np.array([modality.value for modality in own.modalities])
+    return {
+        (Role.DOCUMENT, Modality(name)): (
+            int((modalities == name).sum()),
+            own.vectors[modalities == name].sum(axis=0, dtype=np.float64),
+        )
+        for name in np.unique(modalities)
+    }

@@ -37,11 +37,14 @@ MAX_PARAMETERS = 500
 """Values in one IN list: old SQLite builds take 999 in a statement."""
 
 _DOCUMENTS = """
-SELECT v.id, d.id, d.text, d.uri, d.image, d.image_sha256, d.modality, d.fields, d.images
+SELECT v.id, d.id, d.text, d.uri, d.image, d.image_sha256, coalesce(v.modality, d.modality), d.fields, d.images
 FROM vectors v JOIN documents d ON v.document = d.key
 WHERE v.id IN ({}) AND d.born <= ? AND (d.died IS NULL OR d.died > ?)
 """
 """What `_document_rows` selects, for SQLite's driver; the braces take as many `?` as there are vectors."""
+
+_MODALITY = func.coalesce(VectorRow.modality, DocumentRow.modality)
+"""What a vector was made of."""
 
 Value = TypeVar("Value")
 
@@ -104,13 +107,20 @@ class Catalog:
 
     @undisturbed
     def spaces(self, generation: int) -> list[Space]:
-        """All spaces, with their means as of a generation.
+        """The spaces of a generation, oldest first, with their means as of then.
 
         Raises:
             CorruptionError: What is recorded of them cannot be; see `read_spaces`.
         """
         with self.database.read() as connection:
             return read_spaces(connection, generation, self._damaged)
+
+    def living_spaces(self) -> list[int]:
+        """The ids of the spaces as they are now, oldest first: what every writer asks."""
+        rows = self.database.read_directly("SELECT id FROM spaces WHERE died IS NULL ORDER BY id", ())
+        if rows is not None:
+            return [row[0] for row in rows]
+        return [each.id for each in self.spaces(self.generation().number)]
 
     @undisturbed
     def segments(self, generation: int, space: int | None = None) -> list[SegmentFile]:
@@ -226,7 +236,7 @@ class Catalog:
                 raise self._damaged(f"fields of a document are no JSON ({error})") from error
         columns = (
             VectorRow.id, DocumentRow.id, DocumentRow.text, DocumentRow.uri, DocumentRow.image,
-            DocumentRow.image_sha256, DocumentRow.modality, DocumentRow.fields, DocumentRow.images,
+            DocumentRow.image_sha256, _MODALITY, DocumentRow.fields, DocumentRow.images,
         )  # fmt: skip
         with self.database.read() as connection:
             return connection.execute(
@@ -257,17 +267,16 @@ class Catalog:
             return set(connection.execute(query).scalars())
 
     @undisturbed
-    def modalities(self, space: int, below: int) -> npt.NDArray[np.uint8]:
+    def modalities(self, below: int) -> npt.NDArray[np.uint8]:
         """What each vector is made of, as its place in `MODALITIES`; `UNKNOWN` where no row is left.
 
         A vector id is never given out twice, so what was read once holds for ever, and only new ids are read.
 
         Args:
-            space: Whose vectors.
             below: All ids up to this one, exclusive; a generation's `next_vector`.
 
         Returns:
-            (below or more,) uint8, by vector id.
+            (below or more,) uint8, by vector id, of all spaces.
 
         Raises:
             CorruptionError: A row names a modality that there is not.
@@ -276,9 +285,9 @@ class Catalog:
             known = len(self._modalities)
             if known < below:
                 query = (
-                    select(VectorRow.id, DocumentRow.modality)
+                    select(VectorRow.id, _MODALITY)
                     .join(DocumentRow, VectorRow.document == DocumentRow.key)
-                    .where(VectorRow.space == space, VectorRow.id >= known, VectorRow.id < below)
+                    .where(VectorRow.id >= known, VectorRow.id < below)
                 )
                 codes = {modality.value: code for code, modality in enumerate(MODALITIES)}
                 fresh = np.full(below - known, UNKNOWN, np.uint8)

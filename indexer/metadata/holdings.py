@@ -74,7 +74,9 @@ def holders(database: Database, ids: Sequence[str]) -> dict[str, Holder]:
 @undisturbed
 def job_sources(database: Database) -> list[str]:
     """The sources that were ever indexed, the newest first."""
-    query = select(JobRow.source).group_by(JobRow.source).order_by(func.max(JobRow.id).desc())
+    query = (
+        select(JobRow.source).where(JobRow.space.is_(None)).group_by(JobRow.source).order_by(func.max(JobRow.id).desc())
+    )
     with database.read() as connection:
         return [str(row[0]) for row in connection.execute(query)]
 
@@ -91,7 +93,7 @@ def places(database: Database, space: Space, contents: Sequence[str]) -> dict[st
         select(DocumentRow.content, VectorRow.row, *columns)
         .join(VectorRow, VectorRow.document == DocumentRow.key)
         .join(SegmentRow, SegmentRow.id == VectorRow.segment)
-        .where(VectorRow.space == space.id)
+        .where(VectorRow.space == space.id, VectorRow.modality.is_(None))  # else it was made of other parts
     )
     with database.read() as connection:
         for some in batches(keys):

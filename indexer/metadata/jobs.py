@@ -27,18 +27,26 @@ class JobState(HelpfulEnum):
 
 
 class Ledger:
-    """One job's rows. There is one job for each source with its options; running it again reopens it."""
+    """One job's rows. There is one job for each source with its options; running it again reopens it.
 
-    def __init__(self, database: Database, source: str, options: dict[str, Any]) -> None:
+    Args:
+        database: The collection's.
+        source: The corpus, or what else it takes documents from.
+        options: What another run must have alike, to be the same job.
+        space: The id of the space that it fills; None for a job that stores documents.
+    """
+
+    def __init__(self, database: Database, source: str, options: dict[str, Any], space: int | None = None) -> None:
         self._database = database
         with database.write() as connection:
-            jobs = connection.execute(select(JobRow.id, JobRow.options).where(JobRow.source == source)).all()
+            same = [JobRow.source == source, JobRow.space.is_(None) if space is None else JobRow.space == space]
+            jobs = connection.execute(select(JobRow.id, JobRow.options).where(*same)).all()
             known = next((row.id for row in jobs if row.options == options), None)
             now = datetime.now(UTC)
             if known is None:
                 known = connection.execute(
                     insert(JobRow)
-                    .values(source=source, options=options, state=JobState.RUNNING.value, started=now)
+                    .values(source=source, options=options, state=JobState.RUNNING.value, started=now, space=space)
                     .returning(JobRow.id)
                 ).scalar_one()
             else:

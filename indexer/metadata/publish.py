@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from indexer.metadata.catalog import MAX_PARAMETERS, Space
+from indexer.metadata.catalog import MAX_PARAMETERS
 from indexer.metadata.database import Database, storable
 from indexer.metadata.schema import (
     DocumentRow,
@@ -23,11 +23,10 @@ from indexer.metadata.schema import (
     MeanRow,
     RejectRow,
     SegmentRow,
-    SpaceRow,
     VectorRow,
     living,
 )
-from indexer.types import Metric, Modality, Parts, Rejected, Role
+from indexer.types import Modality, Rejected, Role
 from indexer.vectors.segments import SegmentFile
 
 MEANS_KEPT = 64
@@ -50,6 +49,11 @@ class NewDocument:
     content: str | None = None
     images: Sequence[tuple[str, str]] = ()
 
+    @property
+    def name(self) -> str:
+        """What to call it in a reject: where it came from, or else its id."""
+        return self.uri or self.id
+
     def every_image(self) -> list[str]:
         """The URIs of all its images."""
         return [uri for uri, _ in self.images] or ([] if self.image is None else [self.image])
@@ -67,30 +71,52 @@ class FinishedShard:
     rejects: Sequence[Rejected] = ()
 
 
+Sums: TypeAlias = Mapping[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]]
+"""By role and modality, how many vectors there were and their sum, (dim,) float64."""
+
+
+@dataclass(frozen=True)
+class NewVectors:
+    """The vectors that a commit adds to one space.
+
+    Attributes:
+        space: Its id.
+        segment: The file that holds them, in the order of their ids, behind those of the absorbed segments.
+        first_vector: The id of the first one.
+        places: Whose vector each is: the place of its document among `documents` and then `stored` of the change.
+        modalities: What each was made of; None where that is the document's modality.
+        sums: For the space's means.
+        absorbed: Living segments of the space, in the order in which `segment` has their rows; they die.
+    """
+
+    space: int
+    segment: SegmentFile | None
+    first_vector: int
+    places: Sequence[int]
+    modalities: Sequence[Modality | None]
+    sums: Sums = field(default_factory=dict)
+    absorbed: Sequence[SegmentFile] = ()
+
+
 @dataclass(frozen=True)
 class Change:
     """All that one commit does.
 
     Attributes:
-        documents: New versions, in the order of the segment's rows.
-        segment: The file that holds their vectors, first id first, behind those of the absorbed segments; None if
-            there are no documents.
-        first_vector: The id of the segment's first row.
+        documents: New documents and new versions; of one id once.
+        stored: Keys of documents that are stored, and get vectors.
+        vectors: Of both, by space.
         deleted: Document ids to bury; ids not in the collection are passed over.
-        sums: Sum and count of new vectors by (role, modality), for the space's means.
         shard: The ledger's row, if the commit is a job's.
         note: Why, for `info`.
-        absorbed: Living segments, in the order in which `segment` has their rows; they die.
     """
 
     documents: Sequence[NewDocument] = ()
-    segment: SegmentFile | None = None
-    first_vector: int = 0
+    stored: Sequence[int] = ()
+    vectors: Sequence[NewVectors] = ()
     deleted: Sequence[str] = ()
-    sums: Mapping[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]] = field(default_factory=dict)
     shard: FinishedShard | None = None
     note: str = ""
-    absorbed: Sequence[SegmentFile] = ()
 
 
 @dataclass(frozen=True)
@@ -110,23 +136,6 @@ def create_first_generation(database: Database) -> None:
             _publish(connection, 0, 0, 0, "created")
 
 
-def create_space(
-    database: Database, digest: str, model: str, dim: int, parts: Parts, fingerprint: dict[str, Any]
-) -> None:
-    """Register an embedding space."""
-    with database.write() as connection:
-        connection.execute(
-            insert(SpaceRow).values(
-                digest=digest,
-                model=model,
-                dim=dim,
-                metric=Metric.COSINE.value,
-                parts=parts.value,
-                fingerprint=fingerprint,
-            )
-        )
-
-
 def copy_generation(connection: Connection, note: str, documents: int = 0) -> int:
     """Publish a generation like the last one, inside the caller's transaction.
 
@@ -143,18 +152,19 @@ def copy_generation(connection: Connection, note: str, documents: int = 0) -> in
     return int(last.number) + 1
 
 
-def publish(database: Database, space: Space, change: Change) -> Published:
+def publish(database: Database, change: Change) -> Published:
     """Commit a change as the next generation, durably, all of it or none."""
     with database.write() as connection:
         last = _last_generation(connection)
-        generation = last.number + 1
+        generation, next_vector = last.number + 1, last.next_vector
         deleted = _bury(connection, change.deleted, generation)
         replaced = _bury(connection, [document.id for document in change.documents], generation)
-        next_vector = last.next_vector
-        if change.segment is not None:
-            _insert_documents(connection, space, change, generation)
-            next_vector = change.first_vector + len(change.documents)
-        _add_to_means(connection, space, change, generation)
+        keys = [*_insert_documents(connection, change.documents, generation), *change.stored]
+        for each in change.vectors:
+            if each.segment is not None:
+                _insert_vectors(connection, each, each.segment, keys, generation)
+                next_vector = each.first_vector + len(each.places)
+            _add_to_means(connection, each.space, each.sums, generation)
         if change.shard is not None:
             finish_shard(connection, change.shard)
         documents = last.documents - deleted - replaced + len(change.documents)
@@ -186,21 +196,10 @@ def finish_shard(connection: Connection, shard: FinishedShard) -> None:
         )  # fmt: skip
 
 
-def _insert_documents(connection: Connection, space: Space, change: Change, generation: int) -> None:
-    assert change.segment is not None
-    segment = connection.execute(
-        insert(SegmentRow)
-        .values(
-            space=space.id,
-            file=change.segment.file,
-            sha256=change.segment.sha256,
-            size=change.segment.size,
-            rows=change.segment.rows,
-            born=generation,
-        )
-        .returning(SegmentRow.id)
-    ).scalar_one()
-    start = _absorb(connection, change.absorbed, segment, generation)
+def _insert_documents(connection: Connection, documents: Sequence[NewDocument], generation: int) -> list[int]:
+    """The keys of the documents, in their order."""
+    if not documents:
+        return []
     before = connection.execute(select(func.max(DocumentRow.key))).scalar_one() or 0
     connection.execute(
         insert(DocumentRow),
@@ -219,24 +218,44 @@ def _insert_documents(connection: Connection, space: Space, change: Change, gene
                 "stamp": each.stamp,
                 "born": generation,
             }
-            for each in change.documents
+            for each in documents
         ],
     )
     # Asked for afterwards, since RETURNING takes a statement for each row where their order counts. Keys only rise.
     added = connection.execute(select(DocumentRow.id, DocumentRow.key).where(DocumentRow.key > before))
     keys = {row[0]: row[1] for row in added}
+    return [keys[each.id] for each in documents]
+
+
+def _insert_vectors(
+    connection: Connection, new: NewVectors, file: SegmentFile, keys: Sequence[int], generation: int
+) -> None:
+    segment = connection.execute(
+        insert(SegmentRow)
+        .values(
+            space=new.space,
+            file=file.file,
+            sha256=file.sha256,
+            size=file.size,
+            rows=file.rows,
+            born=generation,
+        )
+        .returning(SegmentRow.id)
+    ).scalar_one()
+    start = _absorb(connection, new.absorbed, segment, generation)
     connection.execute(
         insert(VectorRow),
         [
             {
-                "id": change.first_vector + row,
-                "document": keys[each.id],
-                "space": space.id,
+                "id": new.first_vector + row,
+                "document": keys[place],
+                "space": new.space,
                 "role": Role.DOCUMENT.value,
                 "segment": segment,
                 "row": start + row,
+                "modality": modality,
             }
-            for row, each in enumerate(change.documents)
+            for row, (place, modality) in enumerate(zip(new.places, new.modalities, strict=True))
         ],
     )
 
@@ -274,11 +293,11 @@ def _bury(connection: Connection, ids: Sequence[str], generation: int) -> int:
     return buried
 
 
-def _add_to_means(connection: Connection, space: Space, change: Change, generation: int) -> None:
-    for (role, modality), (count, total) in change.sums.items():
+def _add_to_means(connection: Connection, space: int, sums: Sums, generation: int) -> None:
+    for (role, modality), (count, total) in sums.items():
         before = connection.execute(
             select(MeanRow.rows, MeanRow.total)
-            .where(MeanRow.space == space.id, MeanRow.role == role.value, MeanRow.modality == modality.value)
+            .where(MeanRow.space == space, MeanRow.role == role.value, MeanRow.modality == modality.value)
             .order_by(MeanRow.generation.desc())
             .limit(1)
         ).one_or_none()
@@ -286,7 +305,7 @@ def _add_to_means(connection: Connection, space: Space, change: Change, generati
             count, total = count + before.rows, total + np.frombuffer(before.total, "<f8")
         connection.execute(
             insert(MeanRow).values(
-                space=space.id,
+                space=space,
                 role=role.value,
                 modality=modality.value,
                 generation=generation,
@@ -295,7 +314,7 @@ def _add_to_means(connection: Connection, space: Space, change: Change, generati
             )
         )
         # A reader that is just opening an earlier generation finds its means; they are small, but not nothing.
-        own = [MeanRow.space == space.id, MeanRow.role == role.value, MeanRow.modality == modality.value]
+        own = [MeanRow.space == space, MeanRow.role == role.value, MeanRow.modality == modality.value]
         kept = select(func.max(MeanRow.generation)).where(*own, MeanRow.generation <= generation - MEANS_KEPT)
         connection.execute(delete(MeanRow).where(*own, MeanRow.generation < kept.scalar_subquery()))
 

@@ -4,7 +4,7 @@ Nothing is updated in place but `died`: a document that is replaced or deleted k
 a reader pinned to an older generation still sees it. A row lives in generation g when born <= g and (died is null or
 died > g).
 
-What this module does not know: when rows are written (`publish.py`, `ledger.py`) or read (`catalog.py`).
+What this module does not know: when rows are written (`publish.py`, `jobs.py`) or read (`catalog.py`).
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class IdentityRow(Base):
 
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     id: Mapped[str] = mapped_column(Text)
+    space: Mapped[int | None] = mapped_column(BigInteger)
+    """The default space; NULL for the first one."""
 
 
 class DocumentRow(Base):
@@ -91,7 +93,7 @@ class DocumentRow(Base):
     images: Mapped[list[list[str]] | None] = mapped_column(JsonOrNull)
     """Of a document of several images: each in order, as its `image` and `image_sha256`, the first among them."""
     content: Mapped[str | None] = mapped_column(Text)
-    """What its vector was made of: equal content has an equal vector, and need not be embedded again."""
+    """What its vectors were made of: equal content has equal vectors, and need not be embedded again."""
     modality: Mapped[str] = mapped_column(Text)
     fields: Mapped[dict[str, Any]] = mapped_column(JsonObject)
     source: Mapped[str | None] = mapped_column(Text)
@@ -108,12 +110,16 @@ class SpaceRow(Base):
     __tablename__ = "spaces"
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
-    digest: Mapped[str] = mapped_column(Text, unique=True)
+    name: Mapped[str] = mapped_column(Text, server_default="")
+    """Unique among the living ones."""
+    digest: Mapped[str] = mapped_column(Text)
     model: Mapped[str] = mapped_column(Text)
     dim: Mapped[int] = mapped_column(Integer)
     metric: Mapped[str] = mapped_column(Text)
     parts: Mapped[str] = mapped_column(Text)
     fingerprint: Mapped[dict[str, Any]] = mapped_column(JsonObject)
+    died: Mapped[int | None] = mapped_column(Integer)
+    """The generation that dropped it; its rows go with the next compaction."""
 
 
 class MeanRow(Base):
@@ -157,6 +163,8 @@ class VectorRow(Base):
     role: Mapped[str] = mapped_column(Text)
     segment: Mapped[int] = mapped_column(ForeignKey("segments.id"))
     row: Mapped[int] = mapped_column(BigInteger)
+    modality: Mapped[str | None] = mapped_column(Text)
+    """What it was made of; NULL where that is the document's modality."""
 
 
 class GenerationRow(Base):
@@ -185,6 +193,8 @@ class JobRow(Base):
     finished: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     outcome: Mapped[dict[str, Any] | None] = mapped_column(JsonObject)
     """What the last run that ended told beside its rejects: counts by what is counted."""
+    space: Mapped[int | None] = mapped_column(BigInteger)
+    """Of a job that embeds stored documents: the space that it fills."""
 
 
 class JobShardRow(Base):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, func, not_, or_, select
 
 from indexer.errors import CorruptionError
 from indexer.metadata.schema import MeanRow, SpaceRow
@@ -19,7 +19,19 @@ from indexer.types import Mean, Metric, Modality, Parts, Role
 
 @dataclass(frozen=True)
 class Space:
-    """One embedding space of a collection."""
+    """One embedding space of a collection: what its vectors mean.
+
+    Attributes:
+        id: Its number in the tables.
+        digest: Of the model's fingerprint.
+        model: The name that the model was asked for by.
+        dim: Length of a vector.
+        metric: How two vectors compare.
+        parts: Which parts of a document are embedded.
+        fingerprint: Of the model.
+        means: Of its vectors, by role and modality.
+        name: What it is called in its collection; the model's name if it was given none.
+    """
 
     id: int
     digest: str
@@ -29,25 +41,27 @@ class Space:
     parts: Parts
     fingerprint: Mapping[str, Any]
     means: Mapping[tuple[Role, Modality], Mean]
+    name: str = ""
 
 
 def read_spaces(connection: Connection, generation: int, damaged: Callable[[str], CorruptionError]) -> list[Space]:
-    """All spaces. Of their means, which every commit adds to, only the newest are read.
+    """The spaces of a generation, oldest first. Of their means, which every commit adds to, only the newest are read.
 
     Args:
         connection: For reading.
-        generation: As of which the means are.
+        generation: As of which they, and their means, are.
         damaged: Makes the error for rows that cannot be.
 
     Raises:
         CorruptionError: A fingerprint is not whole, or a mean is of no space, of another dimension, or longer than
             unit vectors can make it.
     """
-    rows = connection.execute(select(SpaceRow.__table__).order_by(SpaceRow.id)).all()
+    lives = or_(SpaceRow.died.is_(None), SpaceRow.died > generation)
+    rows = connection.execute(select(SpaceRow.__table__).where(lives).order_by(SpaceRow.id)).all()
     key = (MeanRow.space, MeanRow.role, MeanRow.modality)
     newest = (
         select(*key, func.max(MeanRow.generation).label("generation"))
-        .where(MeanRow.generation <= generation)
+        .where(MeanRow.generation <= generation, MeanRow.space.not_in(select(SpaceRow.id).where(not_(lives))))
         .group_by(*key)
         .subquery()
     )
@@ -76,6 +90,7 @@ def read_spaces(connection: Connection, generation: int, damaged: Callable[[str]
             parts=Parts(row.parts),
             fingerprint=row.fingerprint,
             means=means[row.id],
+            name=row.name,
         )
         for row in rows
     ]

@@ -20,7 +20,8 @@ from indexer.files.layout import SCHEMA_NAME, STARTING, Layout
 from indexer.files.lock import WriterLock
 from indexer.metadata.connecting import connect, require_fitting
 from indexer.metadata.database import parse_url
-from indexer.metadata.publish import create_first_generation, create_space
+from indexer.metadata.publish import create_first_generation
+from indexer.metadata.space_changes import create_space
 from indexer.types import Parts
 
 PATIENCE, PAUSE = 60.0, 0.05
@@ -64,7 +65,9 @@ def _make(layout: Layout, embedder: Embedder, parts: Parts, database: str | None
         with closing(connect(layout, database)) as base:
             base.create()
             create_first_generation(base)
-            create_space(base, fingerprint.digest, embedder.name, embedder.dim, parts, asdict(fingerprint))
+            create_space(
+                base, embedder.name, fingerprint.digest, embedder.name, embedder.dim, parts, asdict(fingerprint)
+            )
             layout = replace(layout, id=base.known_id())
         layout.publish()
     except BaseException:

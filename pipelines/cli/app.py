@@ -1,4 +1,4 @@
-"""The command `underdrawing`: its root, and what becomes of errors. The commands themselves are in `cli_*.py`.
+"""The command `underdrawing`: its root and its errors. Each command has a file beside this one.
 
 Nothing heavy is imported here or by the modules that define commands: each command imports what it runs on, so that
 `underdrawing --help` answers at once.
@@ -109,9 +109,9 @@ def root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error was raised, as a traceback.")] = False,
 ) -> None:
-    """Find the picture you mean: a reference image plus a sentence ("this one, but at night") finds images.
+    """Find the image you mean: a reference image plus a sentence ("this one, but at night") finds images.
 
-    Index a folder once, then search it by text, by picture, or by both together.
+    Index a folder once, then search it by text, by image, or by both together.
     """
 
 
@@ -133,7 +133,7 @@ def demo(
 ) -> None:
     """Index the bundled emoji, ask composed queries, write an HTML report. Needs no network.
 
-    A first look at what the engine does. It takes some minutes on a CPU, and names the report at the end.
+    A first look at what the engine does. It takes some minutes on a CPU and prints where the report is.
     """
     from pipelines.demo.run import run_demo
 

@@ -33,7 +33,7 @@ from pipelines.terminal.console import (
 
 if TYPE_CHECKING:
     from indexer.collection import Collection
-    from indexer.ingest.maintenance import Report
+    from indexer.ingest.check import Report
 
 DEFAULT_MODEL = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 """For a new collection of somebody's own photographs."""
@@ -51,7 +51,7 @@ DatabaseUrl = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        "--device", metavar="NAME", help="Where models run: auto (a card where there is one), cpu, cuda, cuda:1, mps."
+        "--device", metavar="NAME", help="Where models run: auto (a GPU where there is one), cpu, cuda, cuda:1, mps."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
@@ -116,24 +116,30 @@ def index(
         typer.Option(
             "--model",
             metavar="MODEL",
-            help=f"What embeds, fixed at the start. {DEFAULT_MODEL} if not told; "
+            help=f"The embedding model, fixed when the collection is made; {DEFAULT_MODEL} by default. "
             "underdrawing doctor --models lists others.",
         ),
     ] = None,
     parts: Annotated[
         Parts | None,
-        typer.Option("--parts", help="What of a document is embedded, fixed at the start. auto if not told."),
+        typer.Option(
+            "--parts", help="What of a document is embedded, fixed when the collection is made; auto by default."
+        ),
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", metavar="TYPE", help="float32 (if not told), bfloat16 or float16; fixed at the start."),
+        typer.Option(
+            "--dtype",
+            metavar="TYPE",
+            help="float32 (the default), bfloat16 or float16; fixed when the collection is made.",
+        ),
     ] = None,
     device: Device = "auto",
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", help="Processes that decode ahead of the model; 0 uses a thread.")
     ] = 0,
     shard_size: Annotated[
-        int, typer.Option("--shard-size", metavar="N", help="Documents in a commit: what a kill can lose.")
+        int, typer.Option("--shard-size", metavar="N", help="Documents per commit; a killed run loses at most these.")
     ] = 2048,
     replace: Annotated[
         bool,
@@ -145,27 +151,29 @@ def index(
         bool,
         typer.Option(
             "--prune",
-            help="Delete documents that came from SOURCE and are no longer in it; none below what cannot be read.",
+            help="Delete documents that came from SOURCE and are no longer in it, except below what cannot be read.",
         ),
     ] = False,
     prune_most: Annotated[
         float,
-        typer.Option("--prune-most", metavar="SHARE", help="Ask, or stop, before more of SOURCE's is pruned."),
+        typer.Option(
+            "--prune-most",
+            metavar="SHARE",
+            help="Ask (with --json, stop) before more than this share of SOURCE's documents is pruned.",
+        ),
     ] = 0.2,
     max_pixels: Annotated[
         int | None,
         typer.Option(
             "--max-pixels",
             metavar="N",
-            help="Of one image when it is decoded, 67108864 if not told: a larger JPEG is decoded reduced, any other "
-            "image is refused. Memory: up to 12 bytes a pixel.",
+            help="Pixels of the largest image to decode, 67108864 by default: a larger JPEG is decoded at reduced "
+            "size, any other image is refused. Memory: up to 12 bytes a pixel.",
         ),
     ] = None,
     exif: Annotated[
         bool,
-        typer.Option(
-            "--exif/--no-exif", help="Whether a photograph's date, camera, lens, position and size become fields."
-        ),
+        typer.Option("--exif/--no-exif", help="Store a photograph's date, camera, lens, position and size as fields."),
     ] = True,
     transform: Annotated[
         list[str] | None,
@@ -189,10 +197,10 @@ def index(
     trust: cli_index.Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Index a folder or file into a collection, or go on where the last run stopped.
+    """Index a folder or file into a collection, or continue where the last run stopped.
 
-    What cannot be used is listed with its reason, and stops nothing; what is passed over is counted by kind. Exit 1 if
-    the collection then has no document of SOURCE.
+    Items that cannot be used are listed with their reasons and stop nothing; files of other kinds are counted. Exits
+    with 1 if the collection then holds no document of SOURCE.
     """
     from indexer.collection import Collection
     from indexer.corpus.readers import open_corpus
@@ -254,7 +262,7 @@ def info(
     database: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a collection is and holds, or with --explain how it will be searched."""
+    """Show what a collection holds, or with --explain how it will be searched."""
     settings = cli_index.index_settings(memory, index, index_device)
     with open_existing(collection, database, index=settings) as opened:
         told = opened.explain() if explain else opened.info()
@@ -285,13 +293,12 @@ def delete(
     database: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete documents by id. Ids that are not there are named and stop nothing.
+    """Delete documents by id. Unknown ids are listed and stop nothing.
 
     Disk space comes back with compact. Indexing their source again brings the documents back.
     """
     with open_existing(collection, database) as opened:
-        generation = opened.catalog.generation().number
-        known = opened.catalog.known_vector_ids(ids, generation, opened.space_id)
+        known = {each for each in ids if each in opened}
         deleted = opened.delete(ids)
     missing = [each for each in dict.fromkeys(ids) if each not in known]
     if as_json:
@@ -310,9 +317,9 @@ def check(
     database: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a collection with its checksums and counts; exit 1 if answers are affected.
+    """Verify the checksums and counts of a collection; exits with 1 if answers are affected.
 
-    Reads every vector and image once, and changes nothing without --repair.
+    Reads every vector and image once and changes nothing without --repair.
     """
     done: list[str] = []
     with open_existing(collection, database) as opened:

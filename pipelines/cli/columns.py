@@ -14,15 +14,15 @@ Image: TypeAlias = Annotated[
     typer.Option(
         "--image-column",
         metavar="NAME",
-        help="The column of a table, or the key of JSON, that has the images; '' for none. Found by its name or "
-        "type if not told.",
+        help="The column of a table, or the key of JSON, that has the images; '' for none. By default it is "
+        "found by its name or type.",
     ),
 ]
 Text: TypeAlias = Annotated[
-    str | None, typer.Option("--text-column", metavar="NAME", help="The same for texts; text or caption if not told.")
+    str | None, typer.Option("--text-column", metavar="NAME", help="The same for texts; text or caption by default.")
 ]
 Id: TypeAlias = Annotated[
-    str | None, typer.Option("--id-column", metavar="NAME", help="The same for ids; id if not told.")
+    str | None, typer.Option("--id-column", metavar="NAME", help="The same for ids; id by default.")
 ]
 
 

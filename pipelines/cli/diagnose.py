@@ -32,12 +32,14 @@ def diagnose() -> None:
 @app.command(epilog=GAP_EPILOG)
 def gap(
     collection: CollectionFolder,
-    k: Annotated[int, typer.Option("-k", "--k", metavar="N", help="How deep the shares look.")] = 10,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it there, as PNG.")] = None,
+    k: Annotated[
+        int, typer.Option("-k", "--k", metavar="N", help="How many of the first hits count in the shares.")
+    ] = 10,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Plot it there, as PNG.")] = None,
     database: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the gap between texts, pictures and documents of both, as stored and centred.
+    """Measure the gap between texts, images and documents of both, as stored and centered.
 
     How far apart their centroids lie, how well a linear probe tells them apart, and which of them are found too often.
     """
@@ -62,11 +64,11 @@ def _show(found: Gap) -> None:
 
     show_facts({
         "documents": listed(found.documents),
-        "search": "takes the gap out" if found.auto else "leaves the vectors as they are (--center on overrules it)",
+        "search": "corrects the modality gap" if found.auto else "leaves vectors alone (--center on overrides it)",
         "because": found.why,
     })  # fmt: skip
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "as stored", "centred"):
+    for name in ("", "as stored", "centered"):
         table.add_column(name, justify="right" if name else "left")
     for title, before, after in (
         ("distance of centroids", found.before.distance, found.after.distance),

@@ -21,13 +21,13 @@ EPILOG = examples("underdrawing doctor", "underdrawing doctor --models | grep Si
 
 def doctor(
     models: Annotated[
-        bool, typer.Option("--models", help="List the models that --model takes, instead of looking at the machine.")
+        bool, typer.Option("--models", help="List the models that --model takes, instead of checking the machine.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at the installation: versions, devices, FAISS, and a search that must succeed.
+    """Check the installation: versions, devices, FAISS, and a test search.
 
-    Put its output into a bug report. Exit 1 if the search fails.
+    Its output belongs in a bug report. Exits with 1 if the search fails.
     """
     if models:
         _models(as_json)

@@ -1,6 +1,6 @@
 """The command `evaluate`: result files of benchmarks into one table, and a plot.
 
-What this module does not know: how results are grouped, formatted and drawn.
+What this module does not know: how results are grouped, formatted and plotted.
 """
 
 from __future__ import annotations
@@ -31,18 +31,21 @@ EPILOG = examples(
 
 def evaluate(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="What benchmarks wrote by --json.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="Result files, as benchmarks write them with --json.", show_default=False
+        ),
     ],
-    how: Annotated[Format, typer.Option("--format", help="How the table is written.")] = Format.TERMINAL,
+    how: Annotated[Format, typer.Option("--format", help="The format of the table.")] = Format.TERMINAL,
     to: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the table there, not to stdout.")
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", help="Draw a measure against milliseconds: a .png, .svg or .pdf."),
+        typer.Option("--plot", metavar="FILE", help="Plot a measure against milliseconds, as .png, .svg or .pdf."),
     ] = None,
     measure: Annotated[
-        str | None, typer.Option("--measure", metavar="NAME", help="What is drawn; the first one if not told.")
+        str | None, typer.Option("--measure", metavar="NAME", help="The measure to plot; the first by default.")
     ] = None,
     apart: Annotated[
         bool, typer.Option("--apart", help="Allow results of different protocols, a table for each.")

@@ -19,22 +19,24 @@ Memory = Annotated[
     typer.Option(
         "--memory",
         metavar="SIZE",
-        help="What the index of vectors may take, such as 4GB; half of what is free, if not told.",
+        help="Memory for the index of vectors, such as 4GB; half of what is free by default.",
     ),
 ]
 Kind = Annotated[
     str | None,
-    typer.Option("--index", metavar="KIND", help="exact, hnsw or ivf; by size and memory, if not told."),
+    typer.Option("--index", metavar="KIND", help="exact, hnsw or ivf; chosen by size and memory by default."),
 ]
 OnDevice = Annotated[
     str | None,
-    typer.Option("--index-device", metavar="NAME", help="Where vectors are searched: cpu, or cuda for graphics cards."),
+    typer.Option("--index-device", metavar="NAME", help="Where vectors are searched: cpu, or cuda for GPUs."),
 ]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Load the model also where the collection names it by a path of this machine."),
+    typer.Option("--trust", help="Load the model even where the collection names it by a path of this machine."),
 ]
-Explain = Annotated[bool, typer.Option("--explain", help="Say which index a search will use, and why. Builds nothing.")]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Show which index a search will use, and why. Builds nothing.")
+]
 
 
 def index_settings(memory: str | None, kind: str | None, device: str | None) -> Any:

@@ -56,6 +56,7 @@ _TYPES: Final[Mapping[Kind, Any]] = {
     Kind.FILTER: str | None,
     Kind.WEIGHTS: list[str] | None,
     Kind.MODEL: str | None,
+    Kind.PART: str | None,
 }
 _FIELD: Final = re.compile(r"`(\w+)(?:=([^`]*))?`")
 WHERE_EXAMPLE: Final = (

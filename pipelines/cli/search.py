@@ -6,6 +6,7 @@ What this module does not know: how anything is found, and how the page looks.
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,8 +88,10 @@ def search(
     with open_existing(collection, database, device=device, index=settings, trust=trust) as opened:
         service = SearchService(opened, device=device)
         # A person waits who has asked for a method: what cannot be loaded is said before anything is searched.
-        with err.status("Loading"), hushed_models():
-            service.prepare(request)
+        asked = service.check(request)
+        quietly = hushed_models if "generator" in service.needs(asked) else nullcontext
+        with err.status("Loading"), quietly():
+            service.load(asked, caption=asked.caption is None)
         with err.status("Searching"):
             results = service.search(request)
         results = replace(results, notes=tuple(map(with_options, results.notes)))

@@ -61,8 +61,8 @@ SHORT, ALL = "report.html", "all.html"
 """The pages: one screen, and everything."""
 BEST, QUESTIONS_SHOWN = 5, 3
 """Methods and questions of the short report."""
-RANKED_BY = "mAP@10"
-"""What the best methods are told by; their weights were tuned by it."""
+RANKED_BY = ("R@10", "mAP@10")
+"""The measures by which methods are the best, the second among equals."""
 WIDE = 110
 """Characters of a terminal that has room for every method."""
 
@@ -263,7 +263,7 @@ def _best(
     values: Mapping[str, Any], answered: Sequence[Answered], measured: dict[Method, Evaluation]
 ) -> dict[str, Any]:
     """What the short report shows in place of everything: some questions, and the methods that did best."""
-    ranked = sorted(measured, key=lambda method: -measured[method].measures[RANKED_BY].value)
+    ranked = sorted(measured, key=lambda method: [-measured[method].measures[name].value for name in RANKED_BY])
     chosen = [method.value for method in ranked[:BEST]]
     # One question of each of the first families, each with the answers of the best methods, the best first.
     first = {each.question.family: place for place, each in reversed(list(enumerate(answered)))}
@@ -272,7 +272,7 @@ def _best(
             for card in cards]  # fmt: skip
     return {
         "cards": [replace(card, rows=own) for card, own in zip(cards, rows, strict=True)],
-        "score": {method.value: found.measures["R@10"].value for method, found in measured.items()},
+        "score": {method.value: found.measures[RANKED_BY[0]].value for method, found in measured.items()},
         "draws": values["draws"] and Method.CIG.value in chosen,
         "questions": len(answered),
         "methods": len(measured),

@@ -81,7 +81,7 @@ class Diagnosis:
         processor: Its model.
         threads: How many this process may use.
         devices: CUDA and MPS devices, in words.
-        device: The one that models run on if not told.
+        device: The one that models run on by default.
         bf16: See `Bf16`.
         faiss: What `indexer.vectors.faiss_index.describe` says; None where FAISS cannot be used.
         bundled: Bundled models and whether they are there.

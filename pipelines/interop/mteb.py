@@ -86,7 +86,7 @@ class MtebEncoder:
 
         Raises:
             ItemsError: Inputs that cannot be embedded; mteb has no place for a missing row.
-            CallError: The model has no encoder for an input, or it is neither text nor picture.
+            CallError: The model has no encoder for an input, or it is neither text nor image.
         """
         told = None if prompt_type is None else str(getattr(prompt_type, "value", prompt_type))
         instruction = _instruction(task_metadata) if told == "query" else None
@@ -115,7 +115,7 @@ class MtebRetriever:
 
     Args:
         model_name: An embedder, or what `load_embedder` takes.
-        method: One of `Method`, for queries of both text and picture; those of one part are searched by that part.
+        method: One of `Method`, for queries of both text and image; those of one part are searched by that part.
         device: Where the model runs; None to choose, as `auto` does.
         dtype: Its arithmetic, for one that is loaded here.
         pseudo_targets: As `SearchService` takes it.
@@ -276,7 +276,7 @@ def _items(batch: Mapping[str, Any]) -> list[Item]:
 
 def _item(row: Mapping[str, Any]) -> Item:
     text, image = row.get("text"), row.get("image")
-    # Where a picture is, an empty text is none: the sets that mteb evaluates fill their gaps with it.
+    # Where an image is, an empty text is none: the sets that mteb evaluates fill their gaps with it.
     return Item(text=None if image is not None and not (text or "").strip() else text or "", image=image)
 
 

@@ -127,8 +127,8 @@ class CaptionRewriter:
             if self._captioner is None:
                 raise CallError(
                     "The method caption needs a captioner that says what the reference shows.",
-                    "Give one as `captioner` (an image-to-text model of transformers, or table:FILE), or say what the "
-                    "reference shows with `caption`.",
+                    "Give one with `captioner` (an image-to-text model of transformers, or table:FILE), or say what "
+                    "the reference shows with `caption`.",
                 )
             if isinstance(self._captioner, str | Path):
                 self._captioner = load_captioner(self._captioner, device=self._device)
@@ -147,7 +147,7 @@ class CaptionRewriter:
             if self._rewriter is None:
                 raise CallError(
                     "The method caption needs a rewriter that changes the caption as the text says.",
-                    "Give one as `rewriter`: a chat model of transformers, api:MODEL, or join for caption and "
+                    "Give one with `rewriter`: a chat model of transformers, api:MODEL, or join for caption and "
                     "text side by side.",
                 )
             if isinstance(self._rewriter, str | Path):

@@ -246,7 +246,7 @@ class PseudoTargetProvider:
             program = ("inversion", "generator")[which]
             raise CallError(
                 f"No {program} comes with {model}.",
-                f"Give one as `{program}`, or train one: underdrawing train {program}.",
+                f"Give one with `{program}`, or train one: underdrawing train {program} CORPUS --out DIR.",
             )
         return COMPANIONS[model][which]
 

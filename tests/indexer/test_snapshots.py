@@ -11,7 +11,6 @@ from sqlalchemy import func, select
 
 from indexer import Document
 from indexer.errors import SnapshotGoneError
-from indexer.ingest import maintenance
 from indexer.metadata.catalog import Catalog
 from indexer.metadata.schema import DocumentRow
 from indexer.types import Modality, Role
@@ -53,7 +52,7 @@ class TestPinned:
     def test_opening_while_others_write_sees_the_generation_it_began_with(self, shop, monkeypatch):
         shop.add(words("cat", "dog"))
         before, spaces = contents(shop), Catalog.spaces
-        shop._newest = None  # what is opened already is not opened again
+        shop.snapshots.close()  # what is opened already is not opened again
 
         def written_right_before(self, generation):
             monkeypatch.setattr(Catalog, "spaces", spaces)
@@ -94,7 +93,7 @@ class TestCompacting:
 
     @pytest.mark.parametrize("rows", [1 << 18, 5, 1])
     def test_answers_stay_the_same(self, worn, rows, monkeypatch):
-        monkeypatch.setattr(maintenance, "ROWS_PER_SEGMENT", rows)
+        monkeypatch.setattr("indexer.ingest.compaction.ROWS_PER_SEGMENT", rows)
         before = worn.snapshot()
         told, answer = contents(before), before.search(asked("cat", "word3"), 30, where={"n": {"$lt": 3}})
         ids, _ = before.scan(asked("cat"))
@@ -178,5 +177,5 @@ class TestCompacting:
             return found_segments
 
         monkeypatch.setattr(Catalog, "segments", compacted_right_after)
-        worn._newest = None  # what is opened already is not opened again
+        worn.snapshots.close()  # what is opened already is not opened again
         assert set(contents(worn.snapshot())) == {*told, "more"}

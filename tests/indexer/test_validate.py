@@ -25,7 +25,7 @@ from indexer import Document, index_corpus
 from indexer.corpus.records import make_record
 from indexer.embed.fake import FakeEmbedder
 from indexer.errors import ItemError
-from indexer.ingest.prepare import Ingest, Ready
+from indexer.ingest.prepare import Ingest, Preparer, Ready
 from indexer.metadata.database import to_json
 from indexer.types import Parts
 from indexer.validate import MAX_FIELDS_BYTES, canonical_json, checked_fields, checked_id, checked_text
@@ -138,7 +138,7 @@ BAD = [
 @pytest.mark.parametrize(("part", "reason"), BAD, ids=range(len(BAD)))
 def test_two_doors_refuse_the_same_for_the_same_reason(tmp_path, part, reason):
     whole = {"id": "a", "text": "t", "fields": {}, "uri": "u"} | part
-    rejected = Ingest(FakeEmbedder(16).preparer(), Parts.AUTO, tmp_path)(Document(**whole))
+    rejected = Ingest([Preparer(1, FakeEmbedder(16).preparer(), Parts.AUTO)], tmp_path)(Document(**whole))
     with pytest.raises(ItemError) as caught:
         make_record(image=None, **whole)
     assert (rejected.reason, rejected.detail) == (caught.value.reason, caught.value.detail)
@@ -163,7 +163,9 @@ def test_two_doors_store_the_same(open_shop, tmp_path):
 
 def test_a_blank_text_is_none_by_every_door(tmp_path):
     assert checked_text(" ") is checked_text(None) is None
-    ready = Ingest(FakeEmbedder(16).preparer(), Parts.AUTO, tmp_path)(Document("a", text=" ", image=png(1, 2, 3)))
+    ready = Ingest([Preparer(1, FakeEmbedder(16).preparer(), Parts.AUTO)], tmp_path)(
+        Document("a", text=" ", image=png(1, 2, 3))
+    )
     assert isinstance(ready, Ready)
     assert ready.document.text is None
 

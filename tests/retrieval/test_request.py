@@ -25,6 +25,7 @@ WRONG = {
     Kind.FLAG: ["yes", 1, None.__class__],
     Kind.WEIGHTS: [3, {"imgae": 1}, {"image": "x"}],
     Kind.MODEL: [""],
+    Kind.PART: ["", 3],
     Kind.FILTER: [],
 }
 
@@ -88,6 +89,7 @@ def test_json_has_images_in_base64(tmp_path):
         ({"text": "a", "not_images": ["%"]}, "not_images", "which is not base64"),
         ({"text": "a", "generator": "/models/x"}, "generator", "where the service is started"),
         ({"text": "a", "rewriter": "api:x@http://inside"}, "rewriter", "where the service is started"),
+        ({"text": "a", "rerank": "plugin:/a/folder"}, "rerank", "where the service is started"),
         ({"text": "a", "modalities": ["sound"]}, "modalities", "Known: text, image"),
         ({"text": "a", "center": "left"}, "center", "Known: auto, on"),
     ],
@@ -103,6 +105,8 @@ def test_json_that_is_wrong_names_the_field(asked, field, said):
 
 def test_who_starts_the_service_may_name_models_in_json():
     assert SearchRequest.from_json({"text": "a", "generator": "x"}, local=True).generator == "x"
+    assert SearchRequest.from_json({"text": "a", "rerank": "plugin:x"}, local=True).rerank == "plugin:x"
+    assert SearchRequest.from_json({"text": "a", "rerank": "plugin"}).rerank == "plugin"
 
 
 def test_the_schema_describes_every_field_that_may_be_sent():

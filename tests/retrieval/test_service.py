@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +23,8 @@ from retrieval import (
     SearchService,
     Weights,
 )
+from retrieval.choice import QUICK, default_method
+from retrieval.methods.weights import FILE as WEIGHTS
 from retrieval.providers.generation import diffusion
 
 COLORS = ("red", "green", "blue", "gray", "black", "white")
@@ -74,6 +77,20 @@ def test_a_method_is_chosen_by_what_there_is(shop, service):
     preset = SearchService(shop, defaults=SearchOptions(method="slerp"))
     assert preset.search(SearchRequest(text="a", like="red")).method == "slerp"
     assert preset.search(SearchRequest(text="a", like="red", method="sum")).method == "sum"
+
+
+def test_the_default_method_goes_by_the_parts_and_by_what_did_best_with_the_model():
+    def chosen(model="fake:8", **fields):
+        return default_method(SearchRequest(**fields), lambda: model)
+
+    assert chosen(text="x") == "text"
+    assert chosen(like="x") == "image"
+    assert chosen(image="x.png", not_texts=("y",)) == "image"
+    assert chosen(text="x", like="y") == "sum"
+    table = json.loads(WEIGHTS.read_text(encoding="utf-8"))["bundled:emoji-clip"]
+    best = max(QUICK, key=lambda name: max(score for _, score in table[name]["curve"]))
+    assert chosen("bundled:emoji-clip", text="x", like="y") == best
+    assert chosen("bundled:emoji-clip", text="x", like="y", weights={"text": 0.3}) == "sum"
 
 
 def test_defaults_fill_what_a_request_leaves_open_and_its_method_reads(shop):

@@ -498,7 +498,7 @@ def test_what_does_not_fit_the_model_is_refused_with_the_numbers(retriever, quer
             f"words of {WIDTH}",
         ):
             retriever("inversion", inversion=wrong).search(query)
-    with pytest.raises(CallError, match=r"No inversion comes with open_clip.*Give one as `inversion`"):
+    with pytest.raises(CallError, match=r"No inversion comes with open_clip.*Give one with `inversion`"):
         retriever("inversion", inversion=None).search(query)
     with pytest.raises(ModelError, match="no inversion at /nowhere"):
         retriever("inversion", inversion="/nowhere").search(query)

@@ -15,8 +15,10 @@ import numpy as np
 from answers import found, png
 
 from indexer import Collection, Document, IndexKind, IndexSettings, index_corpus
+from indexer.corpus.image_rules import ImageRules
 from indexer.errors import LockedError, SnapshotGoneError, StoreError
 from indexer.files import atomic as files
+from indexer.ingest.adding import way_in
 from indexer.ingest.prepare import embed
 from indexer.types import Center
 
@@ -113,8 +115,9 @@ SECOND = [Document("a", text="dog", fields={"n": 2}), Document("d", text="fish",
 def commit(shop):
     """Replace a, add d, delete c: all that a commit can do."""
     with shop.writer() as writer:
-        ready = [shop.ingest()(document) for document in SECOND]
-        vectors = embed(shop.embedder, ready)
+        ingest = way_in(shop, [shop.open_spaces.default], ImageRules())
+        ready = [ingest(document) for document in SECOND]
+        vectors = embed(shop.embedder, [each.prepared[shop.space.id] for each in ready])
         sums = {key: (1, np.ones(16)) for key in shop.missing_query_mean()}
         return writer.commit([each.document for each in ready], vectors, deleted=["c"], extra_sums=sums)
 

@@ -74,7 +74,7 @@ class TestSegments:
         whole = contents(indexed)
         victim = segment_files(indexed)[1]
         victim.write_bytes(victim.read_bytes()[:-4])
-        indexed._newest = None  # what is mapped already is not looked at again
+        indexed.snapshots.close()  # what is mapped already is not looked at again
         with pytest.raises(CorruptionError, match=rf"{victim.name} is damaged: it has"):
             indexed.snapshot()
         with pytest.raises(CorruptionError, match=rf"{victim.name}.*nothing was changed"):

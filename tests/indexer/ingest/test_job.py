@@ -198,11 +198,11 @@ class TestRejects:
         tried = Counter()
         ingest = decoding.ingest_chunk
 
-        def counting(way_in, chunk, source):
+        def counting(way_in, source, chunk):
             tried.update(each.document.id for each in chunk)
-            return ingest(way_in, chunk, source)
+            return ingest(way_in, source, chunk)
 
-        monkeypatch.setattr(decoding, "ingest_chunk", counting)
+        monkeypatch.setattr("indexer.ingest.job.ingest_chunk", counting)
         odd = [json.dumps({"id": "bad", "image_base64": "AAAA"}), "{", json.dumps({"id": "d00", "text": "twice"})]
         source = lines(*some(7), broken=odd)
         first = index_corpus(source, shop, shard_size=4)

@@ -15,7 +15,6 @@ from answers import contents, found, png
 from indexer import Collection, Document
 from indexer.errors import CorruptionError, StoreError, UnderdrawingError
 from indexer.files import lock
-from indexer.ingest import maintenance
 from indexer.vectors.segments import write_segment
 
 RED = png(200, 0, 0)
@@ -68,7 +67,7 @@ def test_compaction_says_what_it_needs_before_it_writes(shop, monkeypatch):
     shop.add([Document("b", text="b")])
     before = contents(shop)
     usage = namedtuple("usage", "total used free")  # noqa: PYI024  # as shutil's
-    monkeypatch.setattr(maintenance.shutil, "disk_usage", lambda folder: usage(100, 90, 10))
+    monkeypatch.setattr("indexer.ingest.compaction.shutil.disk_usage", lambda folder: usage(100, 90, 10))
     with pytest.raises(StoreError, match=r"needs up to [\d,]+ bytes to compact, and 10 are free.*Nothing was changed"):
         shop.compact()
     assert contents(shop) == before
@@ -93,7 +92,7 @@ def test_ids_that_were_never_given_out_are_damage(shop, ids):
     vectors = np.eye(2, 16, dtype=np.float32)
     (shop.layout.segments / segment.file).unlink()
     write_segment(shop.layout.segments, segment.file, vectors, np.array(ids), shop.space.digest)
-    shop._newest = None
+    shop.snapshots.close()
     with pytest.raises(CorruptionError, match=rf"{segment.file} is damaged: its ids go from"):
         found(shop, "a")
 
@@ -108,7 +107,7 @@ def test_a_segment_that_may_not_be_read_is_named(shop, monkeypatch):
         return opened(self, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", refused)
-    shop._newest = None
+    shop.snapshots.close()
     with pytest.raises(StoreError, match=r"segments/.* cannot be read: Permission denied.*Check its permissions"):
         shop.snapshot()
     assert [finding.problem for finding in shop.check().findings] == ["it cannot be read: Permission denied"]

@@ -39,14 +39,14 @@ COMMIT_STEPS = {
 }
 
 COMPACT_STEPS = {
-    "before the segment": Before("indexer.ingest.maintenance:write_segment"),
+    "before the segment": Before("indexer.ingest.compaction:write_segment"),
     "half a segment": Half("segments"),
-    "after the segment": After("indexer.ingest.maintenance:write_segment"),
-    "in the transaction": Before("indexer.ingest.maintenance:_swap"),
-    "before COMMIT": After("indexer.ingest.maintenance:_swap"),
+    "after the segment": After("indexer.ingest.compaction:write_segment"),
+    "in the transaction": Before("indexer.ingest.compaction:_swap"),
+    "before COMMIT": After("indexer.ingest.compaction:_swap"),
     "after COMMIT": Before("indexer.ingest.writer/Writer:sweep", call=2),
     "after the old segments": Before("indexer.ingest.writer:sweep_temporary", call=3),
-    "after the old media": After("indexer.ingest.maintenance:_sweep_media"),
+    "after the old media": After("indexer.ingest.compaction:sweep_media"),
 }
 
 DELETE_STEPS = {
@@ -57,7 +57,7 @@ DELETE_STEPS = {
 }
 
 INDEX_STEPS = {
-    "before it is built": Before("indexer.ingest.indexing:build"),
+    "before it is built": Before("indexer.vectors.local:build"),
     "before it is saved": Before("indexer.vectors.building:save_index"),
     "half the index": Half("indexes"),
     "after the index, before its sidecar": Before("indexer.vectors.cache:atomic_write"),

@@ -71,7 +71,7 @@ def test_what_was_disturbed_is_read_again(reader, folder, monkeypatch, method):
 
     monkeypatch.setattr(read_only, "LonelyConnection", Interrupted)
     arguments = {
-        "spaces": (1,), "segments": (1, 1), "counts": (1,), "modalities": (1, 50), "matching": (parse({"n": {"$lt": 3}}), 1, 1),
+        "spaces": (1,), "segments": (1, 1), "counts": (1,), "modalities": (50,), "matching": (parse({"n": {"$lt": 3}}), 1, 1),
         "documents": ([0, 1, 2], 1),
     }.get(method, ())  # fmt: skip
     told = getattr(Catalog(reader.database), method)(*arguments)

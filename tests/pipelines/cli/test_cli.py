@@ -11,9 +11,7 @@ import pytest
 
 from indexer.errors import CollectionNotFoundError, ModelError, UnknownNameError
 from pipelines.cli import collection as cli_collection
-from pipelines.cli.search import QUICK, default_method
-from retrieval import Method, Query, Weights
-from retrieval.methods.weights import FILE as WEIGHTS
+from retrieval import Method
 
 HEAVY = ("torch", "transformers", "open_clip", "faiss", "sqlalchemy", "pyarrow", "numpy", "PIL")
 COMMANDS = ("demo", "doctor", "index", "search", "info", "delete", "check", "compact", "train")
@@ -128,7 +126,7 @@ def test_an_interrupted_job_says_that_it_continues(call, shop, photos, monkeypat
     left, _, stderr = call("index", photos, shop)
     assert left == 130
     assert "continues where it stopped" in stderr
-    monkeypatch.setattr("retrieval.retriever.Retriever.search", interrupted)
+    monkeypatch.setattr("retrieval.service.SearchService.search", interrupted)
     left, _, stderr = call("search", shop, "x")
     assert (left, stderr) == (130, "error: interrupted.\n")
 
@@ -160,17 +158,6 @@ def test_a_new_collection_without_a_model_takes_the_default_and_says_so(call, ph
 def test_a_name_that_is_not_known_is_told_with_those_that_are():
     assert UnknownNameError("colour", "x", ["red", "blue"]).remedy == "Known: red, blue."
     assert UnknownNameError("colour", "x", []).remedy == "Known: none."
-
-
-def test_the_default_method_goes_by_the_parts_and_by_what_did_best_with_the_model():
-    assert default_method(Query(text="x"), "fake:8") == Method.TEXT
-    assert default_method(Query(like="x"), "fake:8") == Method.IMAGE
-    assert default_method(Query(image="x.png", not_texts=("y",)), "fake:8") == Method.IMAGE
-    assert default_method(Query(text="x", like="y"), "fake:8") == Method.SUM
-    table = json.loads(WEIGHTS.read_text(encoding="utf-8"))["bundled:emoji-clip"]
-    best = max(QUICK, key=lambda name: max(score for _, score in table[name]["curve"]))
-    assert default_method(Query(text="x", like="y"), "bundled:emoji-clip") == best
-    assert default_method(Query(text="x", like="y", weights=Weights(text=0.3)), "bundled:emoji-clip") == Method.SUM
 
 
 def test_demo_runs_in_the_folder_named(run, tmp_path, monkeypatch):

@@ -67,6 +67,7 @@ def test_options_of_drawing_choose_cig_and_reach_the_generator(search, asked):
     assert (options.steps, options.guidance, options.images, options.seed) == (3, 2.0, 2, 7)
     drawn = told["pseudo_target"]
     assert set(drawn) == KEYS
+    assert told["artifacts"] == {"pseudo_target": drawn}
     assert (drawn["seed"], drawn["steps"], drawn["guidance"], drawn["cached"]) == (7, 3, 2.0, False)
     assert len(drawn["paths"]) == 2
     assert drawn["path"] == drawn["paths"][0]

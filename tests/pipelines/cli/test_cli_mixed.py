@@ -85,7 +85,7 @@ def test_the_gap_is_measured_before_and_after(run, mixture, tmp_path):
         assert min(picture.size) > 500
     shown = run("diagnose", "gap", mixture).stdout
     assert "distance of centroids, text / image" in shown
-    assert "takes the gap out" in shown
+    assert "corrects the modality gap" in shown
 
 
 def test_without_two_modalities_there_is_no_gap(call, shop, tmp_path):

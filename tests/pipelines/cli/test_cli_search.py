@@ -12,7 +12,7 @@ from indexer import Collection, Document
 from pipelines.terminal import console
 
 HIT = {"rank", "id", "score", "branches", "text", "uri", "fields"}
-ANSWER = {"hits", "method", "model", "generation", "pseudo_target", "took_ms", "notes", "plan"}
+ANSWER = {"hits", "method", "model", "generation", "artifacts", "pseudo_target", "took_ms", "notes", "plan"}
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ def test_options_of_writing_choose_caption_and_the_sentence_is_told(search, tmp_
         "rewriter": "join",
         "cached": False,
     }
+    assert told["artifacts"] == {"caption": told["written"]}
     assert told["took_ms"]["write"] > 0
     assert told["hits"][0]["id"] == "red.png"
     assert set(told["hits"][0]["branches"]) == {"written"}

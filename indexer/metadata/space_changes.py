@@ -1,0 +1,94 @@
+"""Statements that change which spaces a collection has: a new one, one that goes, another default.
+
+What this module does not know: models, segments on disk. Whoever calls holds the writer's lock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import delete, func, insert, or_, select, update
+
+from indexer.metadata.database import Database
+from indexer.metadata.publish import copy_generation
+from indexer.metadata.read_only import undisturbed
+from indexer.metadata.schema import (
+    DocumentRow,
+    IdentityRow,
+    JobRow,
+    JobShardRow,
+    RejectRow,
+    SegmentRow,
+    SpaceRow,
+    VectorRow,
+)
+from indexer.metadata.spaces import Space
+from indexer.types import Metric, Parts
+
+
+def create_space(
+    database: Database,
+    name: str,
+    digest: str,
+    model: str,
+    dim: int,
+    parts: Parts,
+    fingerprint: dict[str, Any],
+    note: str | None = None,
+) -> int:
+    """Register an embedding space, and with a note publish a generation that says so; returns its id."""
+    values = {
+        "name": name, "digest": digest, "model": model, "dim": dim, "metric": Metric.COSINE.value,
+        "parts": parts.value, "fingerprint": fingerprint,
+    }  # fmt: skip
+    with database.write() as connection:
+        created = connection.execute(insert(SpaceRow).values(values).returning(SpaceRow.id)).scalar_one()
+        if note is not None:
+            copy_generation(connection, note)
+    return int(created)
+
+
+def drop_space(database: Database, space: Space) -> None:
+    """End a space and its segments with a new generation.
+
+    Its rows stay until compaction, for readers that are pinned to an older generation.
+    """
+    with database.write() as connection:
+        number = copy_generation(connection, f"dropped the space {space.name}")
+        connection.execute(update(SpaceRow).where(SpaceRow.id == space.id).values(died=number))
+        connection.execute(
+            update(SegmentRow).where(SegmentRow.space == space.id, SegmentRow.died.is_(None)).values(died=number)
+        )
+        jobs = select(JobRow.id).where(JobRow.space == space.id)
+        for table in (RejectRow, JobShardRow):
+            connection.execute(delete(table).where(table.job.in_(jobs)))
+        connection.execute(delete(JobRow).where(JobRow.space == space.id))
+
+
+def set_default(database: Database, space: Space) -> None:
+    """Make a space the one that an opened collection searches unless told."""
+    with database.write() as connection:
+        connection.execute(update(IdentityRow).values(space=space.id))
+        copy_generation(connection, f"the default space is {space.name}")
+
+
+@undisturbed
+def default_space(database: Database) -> int | None:
+    """The id of the default space, where one was set."""
+    with database.read() as connection:
+        found = connection.execute(select(IdentityRow.space)).scalar()
+    return None if found is None else int(found)
+
+
+@undisturbed
+def vectors_of(database: Database, generation: int) -> dict[int, int]:
+    """How many living documents have a vector in each space of a generation, by the space's id."""
+    lives = (DocumentRow.born <= generation, or_(DocumentRow.died.is_(None), DocumentRow.died > generation))
+    query = (
+        select(VectorRow.space, func.count())
+        .join(DocumentRow, VectorRow.document == DocumentRow.key)
+        .where(*lives)
+        .group_by(VectorRow.space)
+    )
+    with database.read() as connection:
+        return {row[0]: row[1] for row in connection.execute(query)}

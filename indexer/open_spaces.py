@@ -1,0 +1,200 @@
+"""The spaces of an open collection with their models, each loaded when it is first needed.
+
+What this module does not know: how models are loaded, what is searched or written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from indexer.arguments import names as checked_names
+from indexer.embed.base import Dtype, Embedder
+from indexer.errors import CorruptionError, SpaceMismatchError, StoreError, UnknownNameError
+from indexer.lazy_embedder import LazyEmbedder, require_same_space
+from indexer.metadata.catalog import Catalog, Space
+from indexer.metadata.space_changes import default_space
+from indexer.types import Modality, Parts, Role
+
+
+class OpenSpace:
+    """One space and its model.
+
+    Attributes:
+        space: The space, with its means as of when it was opened.
+        has_query_mean: Whether a mean of query texts is known to be stored; once it is, it stays.
+    """
+
+    def __init__(self, space: Space, lazy: LazyEmbedder, folder: Path) -> None:
+        self.space, self._lazy, self._folder = space, lazy, folder
+        self.has_query_mean = (Role.QUERY, Modality.TEXT) in space.means
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The model, loaded on first use.
+
+        Raises:
+            SpaceMismatchError: What loads is not what the space was made with.
+            UntrustedModelError: It is named by a path, by the collection alone.
+            ModelError: It cannot be loaded.
+        """
+        embedder = self._lazy.get()
+        require_same_space(self._folder, embedder, self.space)
+        return embedder
+
+    @property
+    def device(self) -> str:
+        """Where its model runs, or will."""
+        return self._lazy.device
+
+
+class OpenSpaces:
+    """The spaces of an open collection. One is its default, until it is told another, whatever other processes do.
+
+    Args:
+        catalog: The collection's.
+        default: The space that is meant where none is named.
+        device: Where models run that are loaded by name.
+        load: Opens another space.
+    """
+
+    def __init__(
+        self, catalog: Catalog, default: OpenSpace, device: str, load: Callable[[Space, Embedder | None], OpenSpace]
+    ) -> None:
+        self._catalog, self.default, self.device, self._load = catalog, default, device, load
+        self._known = {default.space.id: default}
+        self._order: list[int] = []
+
+    def every(self) -> list[OpenSpace]:
+        """All of them as they are now, the default first.
+
+        Raises:
+            StoreError: The default was dropped by somebody else.
+        """
+        order = self._catalog.living_spaces()
+        if order != self._order:
+            for each in self._catalog.spaces(self._catalog.generation().number):
+                if each.id not in self._known:
+                    self._known[each.id] = self._load(each, None)
+            self._order = order
+        own = self.default.space.id
+        if own not in order:
+            raise gone(self.default.space)
+        return [self.default, *(self._known[each] for each in order if each != own)]
+
+    def adopt(self, space: int, embedder: Embedder) -> OpenSpace:
+        """The space of that id, with a model that is loaded already."""
+        if space != self.default.space.id:
+            every = self._catalog.spaces(self._catalog.generation().number)
+            self._known[space] = self._load(next(each for each in every if each.id == space), embedder)
+        return self._known[space]
+
+    def named(self, name: str | None) -> OpenSpace:
+        """The space of a name, or the default.
+
+        Raises:
+            UnknownNameError: There is none of that name.
+        """
+        if name is None or name == self.default.space.name:
+            return self.default
+        every = self.every()
+        for each in every:
+            if each.space.name == name:
+                return each
+        raise UnknownNameError("space", name, [each.space.name for each in every])
+
+    def some(self, names: Sequence[str] | None) -> list[OpenSpace]:
+        """The spaces of these names in the order of `every`; all without any.
+
+        Raises:
+            UnknownNameError: One of them is not there.
+            CallError: They are no list of names.
+        """
+        every = self.every()
+        if names is None:
+            return every
+        wanted = {self.named(each).space.id for each in checked_names(names, "spaces")}
+        return [each for each in every if each.space.id in wanted]
+
+
+def default_of(catalog: Catalog) -> tuple[Space, list[Space]]:
+    """The default space of a collection, and all of them in their order.
+
+    Raises:
+        CorruptionError: There is none.
+    """
+    spaces = catalog.spaces(catalog.generation().number)
+    if not spaces:
+        shown = catalog.database.shown
+        raise CorruptionError(f"{shown} names no embedding space.", "Delete the folder and index again.")
+    default = default_space(catalog.database)
+    return next((each for each in spaces if each.id == default), spaces[0]), spaces
+
+
+def open_spaces(
+    catalog: Catalog,
+    folder: Path,
+    model: str | Embedder | None,
+    name: str | None,
+    parts: Parts | None,
+    dtype: Dtype | str | None,
+    device: str,
+    trust: bool,
+) -> OpenSpaces:
+    """The spaces of a collection that is opened, with the one that it uses by default.
+
+    Args:
+        catalog: The collection's.
+        folder: The collection's.
+        model: Of one of its spaces, which becomes the default; or its name; or None.
+        name: Of the space that becomes the default, or None.
+        parts: What that space must embed, or None.
+        dtype: Arithmetic of its model, or None for that of the space.
+        device: Where models run.
+        trust: Whether models are loaded that only the collection names by a path.
+
+    Raises:
+        SpaceMismatchError: No space was made with that model, those parts or that arithmetic.
+        UnknownNameError: No space has that name.
+        CorruptionError: There is no space.
+    """
+    default, spaces = default_of(catalog)
+    if name is not None:
+        default = next((each for each in spaces if each.name == name), None) or _unknown(name, spaces)
+        spaces = [default]
+    ordered = sorted(spaces, key=lambda each: each.id != default.id)
+    if parts is not None:
+        ordered = [each for each in ordered if each.parts is parts]
+        if not ordered:
+            raise SpaceMismatchError(
+                f"{folder} embeds the parts {default.parts.value!r} of documents, not {parts.value!r}.",
+                "Leave parts out, or index into a new folder.",
+            )
+
+    chosen_by = None if trust else folder
+
+    def other(space: Space, embedder: Embedder | None) -> OpenSpace:
+        own = LazyEmbedder(embedder or space.model, space.fingerprint["dtype"], device, chosen_by)
+        return OpenSpace(space, own, folder)
+
+    chosen = next((each for each in ordered if isinstance(model, str) and each.model == model), ordered[0])
+    own_dtype = chosen.fingerprint["dtype"] if dtype is None else dtype
+    if model is None:
+        lazy = LazyEmbedder(chosen.model, own_dtype, device, chosen_by)
+    else:
+        lazy = LazyEmbedder(model, own_dtype, device)
+        embedder = lazy.comparable(chosen, folder)
+        digest = embedder.fingerprint().digest
+        chosen = next((each for each in ordered if each.digest == digest), chosen)
+        require_same_space(folder, embedder, chosen)
+    return OpenSpaces(catalog, OpenSpace(chosen, lazy, folder), device, other)
+
+
+def gone(space: Space) -> StoreError:
+    """The error for a space that was there when the collection was opened, and is no more."""
+    return StoreError(f"The space {space.name!r} was dropped meanwhile.", "Open the collection again.")
+
+
+def _unknown(name: str, spaces: Sequence[Space]) -> Space:
+    raise UnknownNameError("space", name, [each.name for each in spaces])

@@ -1,0 +1,87 @@
+"""The newest snapshot of each space of an open collection: the same object as long as it is the newest.
+
+What this module does not know: models, how a generation comes to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from indexer.errors import SnapshotGoneError
+from indexer.files.layout import Layout
+from indexer.forks import Lock
+from indexer.metadata.catalog import Catalog
+from indexer.open_spaces import OpenSpaces, gone
+from indexer.snapshot import Snapshot
+from indexer.stored_document import StoredDocument
+from indexer.vectors.protocol import VectorStore
+
+AT_ONCE = 500
+"""Documents that are asked for together when all are gone through."""
+
+
+class Snapshots:
+    """Threads may share one.
+
+    Args:
+        catalog: The collection's.
+        layout: The collection's.
+        spaces: The collection's.
+        store: What opens its vectors.
+    """
+
+    def __init__(self, catalog: Catalog, layout: Layout, spaces: OpenSpaces, store: VectorStore) -> None:
+        self._catalog, self._layout, self._spaces, self._store = catalog, layout, spaces, store
+        self._newest: dict[int, Snapshot] = {}
+        self._opening = Lock()
+
+    def newest(self, name: str | None = None) -> Snapshot:
+        """The newest generation of a space, or of the default one; raises as `Collection.snapshot`."""
+        wanted = self._spaces.named(name).space
+        while True:
+            self._catalog.database.standing()
+            number = self._catalog.newest()
+            with self._opening:
+                held = self._newest.get(wanted.id)
+                if held is not None and held.generation >= number and not held.outdated:
+                    return held
+                generation = self._catalog.generation()
+                own = next((each for each in self._catalog.spaces(generation.number) if each.id == wanted.id), None)
+                if own is None:
+                    raise gone(wanted)
+                try:
+                    self._newest[own.id] = Snapshot(self._catalog, self._layout, own, generation, self._store, held)
+                except SnapshotGoneError:
+                    # Compacted between the two reads: the next round sees what it was compacted into.
+                    continue
+                return self._newest[own.id]
+
+    def every(self) -> Iterator[Snapshot]:
+        """Of each space, the default one first; the others are opened when they are asked for."""
+        yield self.newest()
+        for each in self._spaces.every()[1:]:
+            yield self.newest(each.space.name)
+
+    def documents(self) -> Iterator[StoredDocument]:
+        """Every document once, those of the default space first, in the order they were stored."""
+        before: list[Snapshot] = []
+        for each in self.every():
+            if not before:
+                yield from each
+            else:
+                yield from self._beside(each, before)
+            before.append(each)
+
+    def _beside(self, snapshot: Snapshot, before: list[Snapshot]) -> Iterator[StoredDocument]:
+        """The documents of a space that those before it lack."""
+        ids = snapshot.eligible()
+        ids = snapshot.view.all_ids() if ids is None else ids
+        for start in range(0, len(ids), AT_ONCE):
+            documents = snapshot.documents(ids[start : start + AT_ONCE])
+            names = [each.id for each in documents]
+            known = {name for own in before for name in own.known(names)}
+            yield from (each for each in documents if each.id not in known)
+
+    def close(self) -> None:
+        """Give the memory maps back."""
+        self._newest = {}
