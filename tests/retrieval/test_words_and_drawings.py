@@ -135,7 +135,7 @@ def test_an_inversion_of_raw_features_reads_the_picture_itself(retriever, query,
     np.testing.assert_allclose(
         [scores(results)[f"d{n}"] for n in range(8)], source.pinned._vectors @ expected, atol=1e-5
     )
-    with pytest.raises(CallError, match="Give the picture with `image` in place of `like`"):
+    with pytest.raises(CallError, match="Give the image with `image` in place of `like`"):
         retriever("inversion", inversion=inversion).search(Query(text="at night", like="d3"))
 
 
