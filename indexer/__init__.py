@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from indexer.embed.base import Embedder
     from indexer.errors import UnderdrawingError
     from indexer.ingest.adding import Added
+    from indexer.ingest.filling import Filled
     from indexer.ingest.job import Progress, Summary, index_corpus
+    from indexer.ingest.spaces import SpaceStatus
     from indexer.snapshot import Snapshot, StoredDocument
     from indexer.types import Document, Item, Modality, Parts, Rejected
     from indexer.vectors.protocol import Device, IndexKind, IndexSettings
@@ -24,6 +26,7 @@ _HOMES = {
     "Device": "indexer.vectors.protocol",
     "Document": "indexer.types",
     "Embedder": "indexer.embed.base",
+    "Filled": "indexer.ingest.filling",
     "IndexKind": "indexer.vectors.protocol",
     "IndexSettings": "indexer.vectors.protocol",
     "Item": "indexer.types",
@@ -32,6 +35,7 @@ _HOMES = {
     "Progress": "indexer.ingest.job",
     "Rejected": "indexer.types",
     "Snapshot": "indexer.snapshot",
+    "SpaceStatus": "indexer.ingest.spaces",
     "StoredDocument": "indexer.snapshot",
     "Summary": "indexer.ingest.job",
     "UnderdrawingError": "indexer.errors",
@@ -47,6 +51,7 @@ __all__ = [
     "Device",
     "Document",
     "Embedder",
+    "Filled",
     "IndexKind",
     "IndexSettings",
     "Item",
@@ -55,6 +60,7 @@ __all__ = [
     "Progress",
     "Rejected",
     "Snapshot",
+    "SpaceStatus",
     "StoredDocument",
     "Summary",
     "UnderdrawingError",

@@ -22,12 +22,13 @@ from pipelines.cli import diagnose as cli_diagnose
 from pipelines.cli import doctor as cli_doctor
 from pipelines.cli import evaluate as cli_evaluate
 from pipelines.cli import search as cli_search
+from pipelines.cli import spaces as cli_spaces
 from pipelines.cli import synthesize as cli_synthesize
 from pipelines.cli import train as cli_train
 from pipelines.terminal.console import examples, out, show_error
 from underdrawing import __version__
 
-RESUMABLE = frozenset({"index", "synthesize", "train"})
+RESUMABLE = frozenset({"index", "spaces", "synthesize", "train"})
 """Commands that a second run continues."""
 
 HELP = ["-h", "--help"]
@@ -144,6 +145,7 @@ app.command(rich_help_panel=START, epilog=cli_doctor.EPILOG)(cli_doctor.doctor)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.INDEX_EPILOG)(cli_collection.index)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_search.EPILOG)(cli_search.search)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.INFO_EPILOG)(cli_collection.info)
+app.command(rich_help_panel=COLLECTIONS, epilog=cli_spaces.EPILOG)(cli_spaces.spaces)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.DELETE_EPILOG)(cli_collection.delete)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.CHECK_EPILOG)(cli_collection.check)
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.COMPACT_EPILOG)(cli_collection.compact)

@@ -10,8 +10,8 @@ import pytest
 import indexer
 
 NAMES = [
-    "Added", "Collection", "Columns", "Device", "Document", "Embedder", "IndexKind", "IndexSettings", "Item", "Modality",
-    "Parts", "Progress", "Rejected", "Snapshot", "StoredDocument", "Summary", "UnderdrawingError", "index_corpus",
+    "Added", "Collection", "Columns", "Device", "Document", "Embedder", "Filled", "IndexKind", "IndexSettings", "Item", "Modality",
+    "Parts", "Progress", "Rejected", "Snapshot", "SpaceStatus", "StoredDocument", "Summary", "UnderdrawingError", "index_corpus",
     "load_embedder", "open_corpus",
 ]  # fmt: skip
 

@@ -226,7 +226,7 @@ def test_the_answer_says_what_was_drawn_and_whether_it_was_kept(retriever, query
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ({"generator": None}, "No generator comes with .*--generator"),
+        ({"generator": None}, "No generator comes with .*`generator`"),
         ({"generator": "bundled:nobody"}, "bundled generator 'nobody' is not known"),
         ({"generator": "/nowhere/at/all"}, "needs to be told the inversions"),
         ("full", r"The fake is full\. Draw less\."),

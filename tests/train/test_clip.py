@@ -1,4 +1,4 @@
-"""Training end to end on a handful of pictures: it learns, resumes as if never stopped, and its model loads."""
+"""Training end to end on a handful of images: it learns, resumes as if never stopped, and its model loads."""
 
 from __future__ import annotations
 

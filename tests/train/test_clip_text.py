@@ -1,4 +1,4 @@
-"""The second stage on a handful of shapes: a tower that learns to read words made of pictures."""
+"""The second stage on a handful of shapes: an encoder that learns to read words made of images."""
 
 from __future__ import annotations
 

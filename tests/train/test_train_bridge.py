@@ -130,14 +130,14 @@ def test_features_and_texts_are_computed_once(
     assert [name.partition("-")[0] for name in kept] == ["features", "texts"]
     features = np.load(trained / kept[0])
     assert features.shape[:2] == (3, 8)
-    assert np.abs(features[0] - features[1]).mean() > 1e-3, "views are changed pictures"
+    assert np.abs(features[0] - features[1]).mean() > 1e-3, "views are changed images"
     monkeypatch.setattr("indexer.embed.clip.embedder.ClipEmbedder.patch_features", None)
     monkeypatch.setattr("indexer.embed.bridge.text_model.TextModel.read", None)
     _Trainer(corpus(), recipe, RunFolder(trained))
 
 
 def test_only_the_part_to_train_on_is_trained_on(recipe: BridgeRecipe, trained: Path, tmp_path: Path) -> None:
-    """Other pictures of the other part change nothing, and a bad one is left out."""
+    """Other images of the other part change nothing, and a bad one is left out."""
     records = [
         Record(replace(each.document, image=Image.new("RGB", (16, 16), "black")), "")
         if each.document.fields["split"] == "validation"
@@ -265,7 +265,7 @@ def test_memory_does_not_grow_with_the_corpus(
         return most
 
     small, large = peak(16), peak(512)
-    assert large < 2 * small, "where features, of 100 kB a picture, are 32 times as large"
+    assert large < 2 * small, "where features, of 100 kB an image, are 32 times as large"
     mapped = Path("/proc/self/maps")
     if mapped.exists():  # on Linux; what has been read through a mapping that stays is the process's own
         assert str(tmp_path) not in mapped.read_text()
@@ -282,7 +282,7 @@ def test_pictures_that_change_while_they_are_read_are_told(recipe: BridgeRecipe,
     images = iter([record.document.image] for record in corpus())
     with pytest.raises(CallError, match="changed while they were read"):
         see(tower, lambda: next(images), recipe, tmp_path)
-    with pytest.raises(CallError, match="None of the corpus's 1 pictures"):
+    with pytest.raises(CallError, match="None of the corpus's 1 images"):
         see(tower, lambda: [b"no picture"], recipe, tmp_path)
     assert not list(tmp_path.iterdir())
 

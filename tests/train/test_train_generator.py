@@ -1,4 +1,4 @@
-"""Training a generator on a handful of shapes: the text encoder is the tower, it resumes, and others can load it."""
+"""Training a generator on a handful of shapes: the text encoder is the encoder, it resumes, and others can load it."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_tower_that_is_not_of_clips_kind_is_refused(tmp_path: Path) -> None:
     config = json.loads(file.read_text())
     config["model_cfg"]["text_cfg"]["pool_type"] = "last"
     file.write_text(json.dumps(config))
-    with pytest.raises(CallError, match="a causal text tower"):
+    with pytest.raises(CallError, match="a causal text encoder"):
         text_encoder_of(load_embedder(f"open_clip:{folder}"), 12)
 
 

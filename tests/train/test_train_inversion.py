@@ -127,7 +127,7 @@ def test_words_that_were_optimised_are_kept_and_a_torn_file_is_never_left(
 def test_only_the_part_to_train_on_is_trained_on(
     recipe: InversionRecipe, tmp_path: Path, trained: dict[str, Path]
 ) -> None:
-    """Other pictures of the other part change nothing."""
+    """Other images of the other part change nothing."""
     records = [
         Record(replace(each.document, image=Image.new("RGB", (16, 16), "black")), "")
         if each.document.fields["split"] == "validation"

@@ -1,4 +1,4 @@
-"""Training one model for texts, pictures and both: tasks, gradients, stages, and a result that is used."""
+"""Training one model for texts, images and both: tasks, gradients, stages, and a result that is used."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_what_is_right_too_is_no_wrong_answer(sampler: TaskSampler) -> None:
     pairs = sampler.draw(60, np.random.default_rng(2))
     for i, query in enumerate(pairs.queries):
         for j, document in enumerate(pairs.documents):
-            same = data.names[query.row] == data.names[document.row]  # each name is one picture here
+            same = data.names[query.row] == data.names[document.row]  # each name is one image here
             assert pairs.right[i, j] == same, (query, document)
 
 
@@ -370,7 +370,7 @@ def test_mined_negatives_are_what_texts_find_and_should_not(trained: Path) -> No
 
 
 def test_only_the_part_to_train_on_is_trained_on(trained: Path, tmp_path: Path) -> None:
-    """Other pictures of the other part change nothing."""
+    """Other images of the other part change nothing."""
     records = [
         Record(replace(each.document, image=Image.new("RGB", (16, 16), "black")), "")
         if each.document.fields["split"] == "validation"
