@@ -284,7 +284,7 @@ def test_a_deadline_is_kept_and_the_late_drawing_with_it(retriever, query, gener
     late = retriever(deadline_ms=0)
     results = late.search(query, k=8)
     same(results, retriever("inversion").search(query, k=8))
-    assert results.notes == ("No pseudo-target within 0 ms; it is finished in the background and kept.",)
+    assert results.notes == ("No pseudo-target within 0 ms; it is finished in the background and cached.",)
     assert (results.pseudo_target, generator.calls) == (None, [])
     generator.held.set()
     late._pseudo_targets._pool.submit(lambda: None).result()  # one after the other: the late drawing is done by then
@@ -495,7 +495,7 @@ def test_what_does_not_fit_the_model_is_refused_with_the_numbers(retriever, quer
         with pytest.raises(
             CallError,
             match=f"turns {config.feature_dim} numbers into pseudo-words of {config.word_dim}; .* features of {DIM} and "
-            f"words of {WIDTH}",
+            f"pseudo-words of {WIDTH}",
         ):
             retriever("inversion", inversion=wrong).search(query)
     with pytest.raises(CallError, match=r"No inversion comes with open_clip.*Give one with `inversion`"):
