@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from indexer.corpus.records import Record
 from indexer.embed import load_embedder
 from indexer.embed.base import Fingerprint, Prepared
-from indexer.embed.bridge.embedder import CONFIG, require_tower, save_bridge
+from indexer.embed.bridge.embedder import CONFIG, require_patch_encoder, save_bridge
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.types import Document, Item, Modality
 from pipelines.cli.app import app
@@ -214,7 +214,7 @@ def test_the_command_trains_and_says_where_the_bridge_is(recipe: BridgeRecipe, t
 
 
 def test_features_are_kept_by_the_places_of_the_pictures(recipe: BridgeRecipe, tmp_path: Path) -> None:
-    tower = require_tower(load_embedder(recipe.tower), recipe.tower)
+    tower = require_patch_encoder(load_embedder(recipe.tower), recipe.tower)
     good = [record.document.image for record in corpus()[:2]]
     first = see(tower, lambda: [good[0], b"no picture", good[1]], recipe, tmp_path)
     again = see(tower, lambda: good, recipe, tmp_path)
@@ -278,7 +278,7 @@ def test_what_a_killed_run_left_of_its_features_goes(recipe: BridgeRecipe, tmp_p
 
 
 def test_pictures_that_change_while_they_are_read_are_told(recipe: BridgeRecipe, tmp_path: Path) -> None:
-    tower = require_tower(load_embedder(recipe.tower), recipe.tower)
+    tower = require_patch_encoder(load_embedder(recipe.tower), recipe.tower)
     images = iter([record.document.image] for record in corpus())
     with pytest.raises(CallError, match="changed while they were read"):
         see(tower, lambda: next(images), recipe, tmp_path)

@@ -97,7 +97,7 @@ def test_the_text_encoder_has_the_hidden_states_of_the_tower(activation: str, tm
     encoder, tokenizer = text_encoder_of(embedder, 12)
     assert encoder.config.hidden_act == activation
     reader = PseudoWordReader(encoder.get_input_embeddings(), tokenizer, 12)
-    tokens, _ = reader.tokenise("{text}", TEXTS)
+    tokens, _ = reader.tokenize("{text}", TEXTS)
     theirs = []
     handle = embedder.model.text.ln_final.register_forward_hook(lambda *each: theirs.append(each[2]))
     whole = torch.nn.functional.pad(tokens, (0, embedder.model.text.context_length - 12))

@@ -276,7 +276,7 @@ class PseudoTargetGenerator:
         device = self._pipeline.device
         states, pooled = [], None
         for place, (encoder, reader) in enumerate(zip(self._encoders, self._readers, strict=True)):
-            tokens, places = reader.tokenise(template, texts)
+            tokens, places = reader.tokenize(template, texts)
             own = torch.from_numpy(words[place]) if words is not None else torch.zeros(len(texts), reader.word_dim)
             with reader.reading(places.to(device), own.to(device)):
                 output = encoder(tokens.to(device), output_hidden_states=wide)
