@@ -100,6 +100,7 @@ def test_doctor_lists_what_packages_add(python):
             ("method", "least"),
             ("reader", "lines"),
             ("transform", "without"),
+            ("vector store", "matrix"),
             ("re-ranker", "shortest"),
         ]
     )
@@ -116,3 +117,17 @@ def test_a_re_ranker_of_a_package_reorders_hits(python, made):
         made,
     )
     assert ids == [["words-4", "words-1", "words-3"], ["words-1", "words-4", "words-3"]]
+
+
+def test_a_vector_store_of_a_package_searches_and_is_kept_with_the_collection(python, underdrawing, made):
+    found = python(
+        "import json, sys\nfrom indexer import Collection\n"
+        "with Collection.open(sys.argv[1], vector_store='matrix') as made:\n"
+        "    made.build_index()\n"
+        "    print(json.dumps(made.snapshot().index))",
+        made,
+    )
+    assert found == "One matrix; there is nothing to build."
+    told = json.loads(underdrawing("search", made, "bbb", "--json").stdout)
+    assert [hit["id"] for hit in told["hits"]] == ["words-4", "words-1", "words-3"]
+    assert json.loads(underdrawing("info", made, "--explain", "--json").stdout)["reason"] == found

@@ -273,7 +273,9 @@ def test_prompts_are_of_all_four_kinds_and_no_caption_makes_a_place_for_a_word(
 
 def test_an_inversion_of_another_model_is_refused_with_the_numbers(recipe: GeneratorRecipe, tmp_path: Path) -> None:
     tiny_inversion(feature=8).save(tmp_path / "inversion")
-    with pytest.raises(CallError, match=f"turns 8 numbers into words of {WIDTH}; .* has features of {DIM} and words"):
+    with pytest.raises(
+        CallError, match=f"turns 8 numbers into pseudo-words of {WIDTH}; .* has features of {DIM} and pseudo-words"
+    ):
         train_generator(corpus(), replace(recipe, inversion=str(tmp_path / "inversion"), steps=1), tmp_path / "run")
     with pytest.raises(CallError, match="fake:8 has no text encoder that reads pseudo-words"):
         train_generator(corpus(), replace(recipe, model="fake:8"), tmp_path / "fake")

@@ -164,6 +164,26 @@ class TextModel:
         kept = hidden.float() * mask[:, :, None]
         return kept.sum(1) / lengths[:, None]
 
+    def states(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """What it has of each token of texts alone, special tokens included.
+
+        Args:
+            texts: n lists of tokens, without what goes around them.
+
+        Returns:
+            (n, tokens, width) float32, and which of them belong to the text, (n, tokens) bool.
+        """
+        import torch
+
+        device = self.table().device
+        rows = [[*self.before, *text, *self.after] for text in texts]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        mask = torch.arange(longest, device=device) < lengths[:, None]
+        found: Tensor = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return found.float(), mask
+
     def _around(self) -> tuple[list[int], list[int]]:
         whole = self._backend.encode("a", add_special_tokens=True).ids
         bare = self._backend.encode("a", add_special_tokens=False).ids
