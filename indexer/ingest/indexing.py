@@ -5,7 +5,7 @@ What this module does not know: which indexes there are, how one is built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from indexer.vectors.modality_gap import query_mean, settled
 from indexer.vectors.opening import COVERED
 from indexer.vectors.protocol import BuiltIndex, IndexKind, OnProgress, Tuning, VectorStore
 from indexer.vectors.selection import CODED_ROWS
+from indexer.vectors.stores import IndexChange, keep, open_store, settings_for
 from indexer.vectors.unit import unit_rows
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def build_index(
     target: Target,
     own: OpenSpace,
     queries: Mapping[str, Vectors] | None,
+    settings: IndexChange,
     coverage: float,
     on_progress: OnProgress | None,
 ) -> list[BuiltIndex]:
@@ -85,21 +87,45 @@ def build_index(
     if not 0 < finite(coverage, "coverage") <= 1:
         raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
     given = None if queries is None else checked_samples(queries, own.space.dim)
+    if settings is not None:
+        target.settings = settings_for(target.layout, settings)
+        target.store = open_store(target.layout, target.settings)
+        target.snapshots.use(target.store)
+    built = _build(target, own, given, coverage, None, on_progress)
+    target.layout = keep(target.layout, target.settings)
+    return built
+
+
+def _build(
+    target: Target,
+    own: OpenSpace,
+    samples: Mapping[str, Vectors] | None,
+    coverage: float,
+    only: IndexKind | None = None,
+    on_progress: OnProgress | None = None,
+) -> list[BuiltIndex]:
     snapshot = target.snapshot(own.space.name)
-    return build_indexes(target.store, snapshot, given, lambda: own.embedder, coverage, None, on_progress)
+    return build_indexes(target.store, snapshot, samples, lambda: own.embedder, coverage, only, on_progress)
 
 
 def keep_index(
-    target: Target, own: OpenSpace, on_progress: OnProgress | None = None, only: IndexKind | None = None
+    target: Target,
+    spaces: Sequence[OpenSpace],
+    on_progress: OnProgress | None = None,
+    only: IndexKind | None = None,
 ) -> list[BuiltIndex]:
-    """What `Collection.keep_index` does for one space."""
+    """What `Collection.keep_index` does."""
+    if only is None:
+        with suppress(StoreError):  # where nothing can be written, this handle still has them
+            target.layout = keep(target.layout, target.settings)
     few = target.catalog.generation().documents < CODED_ROWS
     if few and target.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
         return []
-    with suppress(LockedError, StoreError, MissingExtraError):
-        snapshot = target.snapshot(own.space.name)
-        return build_indexes(target.store, snapshot, None, lambda: own.embedder, COVERED, only, on_progress)
-    return []
+    built = []
+    for own in spaces:
+        with suppress(LockedError, StoreError, MissingExtraError):
+            built += _build(target, own, None, COVERED, only, on_progress)
+    return built
 
 
 def compact_and_build(target: Target) -> tuple[int, int]:
@@ -108,7 +134,7 @@ def compact_and_build(target: Target) -> tuple[int, int]:
     done = compact(target.catalog, target.layout)
     for own in target.open_spaces.every():
         if own.space.digest in had:  # it was built from segments that are gone
-            build_index(target, own, None, COVERED, None)
+            _build(target, own, None, COVERED)
     return done
 
 

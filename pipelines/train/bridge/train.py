@@ -29,7 +29,7 @@ import numpy.typing as npt
 from indexer.corpus.records import Entry
 from indexer.embed import load_embedder
 from indexer.embed.bridge.connector import Connector, ConnectorConfig, build_bridge, set_projection, start_bridge
-from indexer.embed.bridge.embedder import BridgeSpec, projected, require_tower, save_bridge, text_room
+from indexer.embed.bridge.embedder import BridgeSpec, projected, require_patch_encoder, save_bridge, text_room
 from indexer.embed.bridge.text_model import Pooling, TextModel
 from indexer.embed.mllm.batches import by_tokens
 from indexer.errors import CallError
@@ -97,7 +97,7 @@ class _Trainer(Trainer[BridgeRecipe]):
             self.data.add(document)
         if not len(self.data):
             raise nothing_to_train_on()
-        tower = require_tower(load_embedder(recipe.tower, device=recipe.device), recipe.tower)
+        tower = require_patch_encoder(load_embedder(recipe.tower, device=recipe.device), recipe.tower)
         dtype = torch.bfloat16 if recipe.bf16 else torch.float32
         pooling = None if recipe.pooling is None else Pooling(recipe.pooling)
         self.text = TextModel.load(recipe.text, dtype, recipe.device, pooling)
@@ -189,10 +189,10 @@ class _Trainer(Trainer[BridgeRecipe]):
             "seconds": round(self.seconds, 1),
         }
 
-    def advance(self) -> dict[str, float]:
+    def train_step(self) -> dict[str, float]:
         """One optimiser step; returns its loss."""
         clock = self.clock()
-        losses = super().advance()
+        losses = super().train_step()
         self.seconds += self.clock() - clock
         return losses
 

@@ -136,7 +136,7 @@ class TextStage:
             self._pairs, self._rows, recipe.batch, recipe.identity, recipe.sentences, (WORD_ALONE,), rng
         )
         pictures = self._pictures[batch.pictures]
-        tokens, places = reader.tokenise_pieces(batch.texts)
+        tokens, places = reader.tokenize_pieces(batch.texts)
         with reader.reading(places.to(self._device), phi(pictures)):
             said = encode_tokens(model, tokens.to(self._device)).float()
         # With the image's own vector beside it in half of the queries, the sentence is good both with it and without.

@@ -223,7 +223,7 @@ class _Trainer(Trainer[GeneratorRecipe]):
         noise = torch.from_numpy(rng.standard_normal(features.shape).astype(np.float32)).to(self.device)
         noisy = features + recipe.feature_noise / features.shape[1] ** 0.5 * noise
         words = phi(torch.nn.functional.normalize(noisy, dim=-1))
-        tokens, places = self.reader.tokenise_pieces(prompts)
+        tokens, places = self.reader.tokenize_pieces(prompts)
         with self.reader.reading(places.to(self.device), words):
             states = self.encoder(tokens.to(self.device)).last_hidden_state
         clean = self.latents[rng.integers(0, VARIANTS, len(drawn)), drawn].to(self.device)

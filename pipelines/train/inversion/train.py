@@ -230,7 +230,7 @@ class _Trainer(Trainer[InversionRecipe]):
 
     def _read(self, texts: Sequence[Sequence[str]], words: Tensor) -> Tensor:
         """Unit vectors of texts with words between their pieces."""
-        tokens, places = self.reader.tokenise_pieces(texts)
+        tokens, places = self.reader.tokenize_pieces(texts)
         with self.reader.reading(places.to(self.device), words):
             return encode_tokens(self.embedder.model, tokens.to(self.device))
 
