@@ -359,7 +359,7 @@ class Collection:
 
         Where none can be built (another process builds one, the disk is full, no FAISS), answers are exact and say so.
         """
-        return [done for each in self.open_spaces.some(spaces) for done in keep_index(self, each, on_progress, only)]
+        return keep_index(self, spaces, on_progress, only)
 
     def delete(self, ids: Iterable[str | int]) -> int:
         """Delete documents by id, as one generation; returns how many there were.

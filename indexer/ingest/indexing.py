@@ -5,7 +5,7 @@ What this module does not know: which indexes there are, how one is built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -90,16 +90,22 @@ def build_index(
 
 
 def keep_index(
-    target: Target, own: OpenSpace, on_progress: OnProgress | None = None, only: IndexKind | None = None
+    target: Target, names: Sequence[str] | None, on_progress: OnProgress | None, only: IndexKind | None
 ) -> list[BuiltIndex]:
-    """What `Collection.keep_index` does for one space."""
+    """What `Collection.keep_index` does."""
     few = target.catalog.generation().documents < CODED_ROWS
     if few and target.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
         return []
+    built: list[BuiltIndex] = []
     with suppress(LockedError, StoreError, MissingExtraError):
-        snapshot = target.snapshot(own.space.name)
-        return build_indexes(target.store, snapshot, None, lambda: own.embedder, COVERED, only, on_progress)
-    return []
+        for own in target.open_spaces.some(names):
+            snapshot = target.snapshot(own.space.name)
+            built += build_indexes(target.store, snapshot, None, _model_of(own), COVERED, only, on_progress)
+    return built
+
+
+def _model_of(own: OpenSpace) -> Callable[[], Embedder]:
+    return lambda: own.embedder
 
 
 def compact_and_build(target: Target) -> tuple[int, int]:
