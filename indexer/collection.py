@@ -30,9 +30,8 @@ from indexer.ingest.writer import Writer
 from indexer.lazy_embedder import LazyEmbedder
 from indexer.metadata.catalog import Catalog, Space
 from indexer.metadata.database import Database, parse_url
-from indexer.metadata.opening import open_metadata
+from indexer.metadata.opening import open_metadata, start
 from indexer.metadata.publish import Sums
-from indexer.metadata.starting import start
 from indexer.open_spaces import OpenSpaces, open_spaces
 from indexer.snapshot import Snapshot, StoredDocument
 from indexer.snapshots import Snapshots
