@@ -30,6 +30,7 @@ OTHERS = {
     "benchmarks/recipes/emoji-generator-first.json": "the generator that `emoji-generator` started from",
     "benchmarks/recipes/emoji-generator.json": "what `emoji-generator` was trained with",
     "benchmarks/recipes/emoji-inversion-first.json": "the inversion that the first generator started from",
+    "benchmarks/recipes/photo-clip.json": "what the photo model is trained with",
     "benchmarks/results/bridges.json": "measured: the connectors of bridges",
     "benchmarks/results/emojicir": "measured: methods on EmojiCIR's test split, MODEL/METHOD.json",
     "benchmarks/results/mixed": "measured: a mixed collection, centered and not, MODEL/METHOD-WAY.json",

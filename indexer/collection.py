@@ -36,8 +36,8 @@ from indexer.open_spaces import OpenSpaces, open_spaces
 from indexer.snapshot import Snapshot, StoredDocument
 from indexer.snapshots import Snapshots
 from indexer.types import Document, Parts, Vectors
-from indexer.vectors.local import LocalStore
-from indexer.vectors.protocol import BuiltIndex, IndexKind, IndexSettings, OnProgress, VectorStore
+from indexer.vectors.protocol import BuiltIndex, IndexKind, IndexSettings, OnProgress
+from indexer.vectors.stores import IndexChange, open_store, opened_with, require_known
 
 
 class Collection:
@@ -52,10 +52,8 @@ class Collection:
         auto_compact: bool = True,
     ) -> None:
         self.layout, self.database, self.settings = layout, database, settings
-        self.catalog = Catalog(database)
-        self.open_spaces = open_spaces
-        self._merges = auto_compact
-        self.store: VectorStore = LocalStore(layout, settings)
+        self.catalog, self.open_spaces, self._merges = Catalog(database), open_spaces, auto_compact
+        self.store = open_store(layout, settings)
         self.snapshots = Snapshots(self.catalog, layout, open_spaces, self.store)
 
     @classmethod
@@ -67,7 +65,8 @@ class Collection:
         create: bool = True,
         space: str | None = None,
         parts: Parts | str | None = None,
-        index: IndexSettings | IndexKind | str | None = None,
+        index: IndexChange = None,
+        vector_store: str | None = None,
         database: str | None = None,
         dtype: Dtype | str | None = None,
         device: str = AUTO,
@@ -83,7 +82,9 @@ class Collection:
             create: Start one if there is none.
             space: The name of the space that is used by default; without it and `model`, the collection says which.
             parts: Which parts of documents are embedded; fixed when a space is made (`auto` unless told).
-            index: How to search it: `IndexSettings`, or the name of a kind, such as "hnsw". Opening builds nothing.
+            index: How to search through this handle: `IndexSettings`, or a change of those that the collection keeps,
+                {"recall": 0.99} or the name of a kind, such as "hnsw". `build_index` keeps it. Opening builds nothing.
+            vector_store: The name of what searches its vectors, one of `STORES`; `local` unless told. Kept as `index`.
             database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
             dtype: Arithmetic of the model, if it is loaded by name; fixed when a space is made (float32 unless told).
             device: Where the model runs: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`. Vectors
@@ -100,9 +101,8 @@ class Collection:
             StoreError: A link in the folder leads elsewhere.
             ModelError: The model cannot be loaded.
             DeviceError: This machine has no such device.
-            CallError: There is no device of that name, `database` is no URL of a database that can be used, or the
-                collection has another.
-            UnknownNameError: There is no such kind of index, or no such space.
+            CallError: An option makes no sense, or the collection has another database.
+            UnknownNameError: There is no such kind of index, setting, vector store or space.
         """
         folder = arguments.folder(path, "path")
         require_opening(model)
@@ -110,11 +110,10 @@ class Collection:
         arguments.flag(trust, "trust")
         arguments.flag(auto_compact, "auto_compact")
         checked_device(device)
-        if not isinstance(index, IndexSettings):
-            index = IndexSettings(kind=IndexKind.AUTO if index is None else IndexKind(index))
+        require_known(index, vector_store)  # before a model is fetched
         if database is not None:
             parse_url(database)  # before a model is fetched
-        if not Layout.exists(folder):
+        if starts := not Layout.exists(folder):
             if not create or model is None:
                 raise CollectionNotFoundError(
                     f"There is no collection at {folder}.",
@@ -125,11 +124,12 @@ class Collection:
             model = embedder
         layout, base = open_metadata(folder, database)
         try:
+            layout, settings = opened_with(layout, index, vector_store, keeping=starts)
             spaces = open_spaces(
                 Catalog(base), folder, model, space, None if parts is None else Parts(parts),
                 None if dtype is None else Dtype(dtype), device, trust,
             )  # fmt: skip
-            return cls(layout, base, spaces, index, auto_compact)
+            return cls(layout, base, spaces, settings, auto_compact)
         except BaseException:
             base.close()
             raise
@@ -320,11 +320,12 @@ class Collection:
         self,
         queries: Mapping[str, Vectors] | None = None,
         *,
+        settings: IndexChange = None,
         coverage: float = 1.0,
         on_progress: OnProgress | None = None,
         space: str | None = None,
     ) -> list[BuiltIndex]:
-        """Build the index that searches with these settings use; nothing else ever builds one but `index_corpus`.
+        """Build the index that searches use, and keep its settings; nothing else builds one but `index_corpus`.
 
         It is built aside: searches go on meanwhile, and use it as soon as it is there, in other processes too. An
         approximate index is tuned until every kind of query reaches the recall of the settings, or is answered exactly
@@ -333,6 +334,7 @@ class Collection:
         Args:
             queries: Query vectors to tune by instead of those that the model makes, by what they are: (n, dim) each.
                 With them the model is not loaded.
+            settings: As `index` of `open`: how to build and search it from now on. They are kept with the collection.
             coverage: Nothing is built where the index there is covers this share of the vectors.
             on_progress: Called with what is done, how much of it, and of how much.
             space: The name of the space whose index is built; the default space without it.
@@ -346,7 +348,7 @@ class Collection:
             StoreError: The disk refuses.
             SpaceMismatchError: `queries` have another dimension.
         """
-        return build_index(self, self.open_spaces.named(space), queries, coverage, on_progress)
+        return build_index(self, self.open_spaces.named(space), queries, settings, coverage, on_progress)
 
     def keep_index(
         self,
@@ -354,7 +356,7 @@ class Collection:
         only: IndexKind | None = None,
         spaces: Sequence[str] | None = None,
     ) -> list[BuiltIndex]:
-        """`build_index` where the index there is covers less than four fifths of the vectors; fails at nothing.
+        """`build_index` where the index there is covers under four fifths of the vectors; fails at nothing.
 
         Where none can be built (another process builds one, the disk is full, no FAISS), answers are exact and say so.
         """

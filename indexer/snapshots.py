@@ -56,6 +56,11 @@ class Snapshots:
                     continue
                 return self._newest[own.id]
 
+    def use(self, store: VectorStore) -> None:
+        """Open vectors by another store from now on."""
+        with self._opening:
+            self._store, self._newest = store, {}
+
     def every(self) -> Iterator[Snapshot]:
         """Of each space, the default one first; the others are opened when they are asked for."""
         yield self.newest()

@@ -36,6 +36,9 @@ class SearchOptions:
     collection: str | None = option(
         None, Kind.NAME, Group.METHOD, "Which collection, where several are served.", "NAME"
     )
+    space: str | None = option(
+        None, Kind.NAME, Group.METHOD, "The embedding space to search, where a collection has several.", "NAME"
+    )
     method: str | None = option(
         None, Kind.NAME, Group.METHOD,
         "text, image, sum, slerp, product, shift, inversion, cig, caption or joint. By default, for a text with a "

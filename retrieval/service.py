@@ -13,21 +13,24 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
 from indexer.errors import CallError, RequestError, UnderdrawingError, UnknownNameError
-from retrieval.arguments import Source, require_collection
+from retrieval.arguments import Source, require_collection, source_of
 from retrieval.choice import default_method, implied_method, method_of, reads, require_both, require_read
 from retrieval.methods.context import require_images, stored_references
 from retrieval.providers.caption_rewrite import CaptionRewriter
 from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.request import SearchOptions, SearchRequest, fields_of
-from retrieval.rerank import Reranker, load_reranker
+from retrieval.rerank import RERANKERS, Reranker, load_reranker
 from retrieval.rerank.step import DEPTH
 from retrieval.results import Results
 from retrieval.retriever import Retriever
+
+if TYPE_CHECKING:
+    pass
 
 Options = TypeVar("Options", bound=SearchOptions)
 Made = TypeVar("Made")
@@ -199,19 +202,27 @@ class SearchService:
                     self.captions(options).rewriter()
 
     def source(self, options: SearchOptions) -> Source:
-        """The collection that is asked.
+        """The collection that is asked, or one of its spaces.
 
         Raises:
-            RequestError: There are several and none is named, or there is none of that name.
+            RequestError: There are several collections and none is named, or none has that name; or there is no such
+                space.
         """
         known = list(self._collections)
-        if options.collection is None and len(known) == 1:
-            return self._collections[known[0]]
-        if options.collection is None:
+        if options.collection is None and len(known) > 1:
             raise RequestError("collection", "Which collection is to be searched?", f"`collection` is one of {known}.")
-        if options.collection not in self._collections:
-            raise RequestError("collection", *_told(UnknownNameError("collection", options.collection, known)))
-        return self._collections[options.collection]
+        name = known[0] if options.collection is None else options.collection
+        if name not in self._collections:
+            raise _of_field("collection", UnknownNameError("collection", name, known))
+        source = self._collections[name]
+        if options.space is None:
+            return source
+        try:
+            chosen = source_of(source, options.space)
+            chosen.snapshot()  # says now whether there is such a space
+            return chosen
+        except UnknownNameError as error:
+            raise _of_field("space", error) from None
 
     def retriever(self, options: SearchOptions) -> Retriever:
         """What answers: the one place where collection, method and helper models are put together.
@@ -289,7 +300,13 @@ class SearchService:
         return replace(options, **missing)
 
     def reranker(self, name: str) -> str | Reranker:
-        """The re-ranker of that name, loaded once; the name itself where it cannot be loaded, which a note will say."""
+        """The re-ranker of that name, loaded once; the name itself where it cannot be loaded, which a note will say.
+
+        Raises:
+            RequestError: There is none of that name.
+        """
+        if (family := name.partition(":")[0]) not in RERANKERS:
+            raise _of_field("rerank", UnknownNameError(RERANKERS.kind, family, RERANKERS.names()))
         with loading():
             try:
                 return self._once(("re-ranker", name, None), lambda: load_reranker(name, device=self._device))
@@ -333,5 +350,5 @@ def _all_but_the_query(request: SearchRequest) -> str:
     return json.dumps([told, parts], sort_keys=True, default=repr)
 
 
-def _told(error: UnderdrawingError) -> tuple[str, str | None]:
-    return error.message, error.remedy
+def _of_field(field: str, error: CallError) -> RequestError:
+    return RequestError(field, error.message, error.remedy)

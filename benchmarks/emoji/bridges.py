@@ -33,7 +33,7 @@ MEASURES: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
     "EmojiCIR joint, R@10": ("emojicir.json", ("measures", "R@10", "value")),
     "EmojiCIR joint, mAP@10": ("emojicir.json", ("measures", "mAP@10", "value")),
     "mixed, nDCG@10": ("mixed.json", ("results", 0, "measures", "nDCG@10", "value")),
-    "mixed centred, nDCG@10": ("mixed.json", ("results", 2, "measures", "nDCG@10", "value")),
+    "mixed centered, nDCG@10": ("mixed.json", ("results", 2, "measures", "nDCG@10", "value")),
 }
 """By column: the file in a run's folder, and where in it the measure stands, a part of one."""
 
@@ -77,7 +77,7 @@ def _measure(file: Path, path: Sequence[str | int], folder: Path) -> float | Non
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """A row for each run; measures in percent."""
     lines = [
-        "| connector | text model | trained | tokens a picture | peak memory | time | " + " | ".join(MEASURES) + " |",
+        "| connector | text model | trained | tokens an image | peak memory | time | " + " | ".join(MEASURES) + " |",
         "| --- | --- |" + " ---: |" * (4 + len(MEASURES)),
     ]
     for row in rows:

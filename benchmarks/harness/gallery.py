@@ -56,7 +56,7 @@ class ImageCorpus:
 
 
 def images_of(task: Task, data: DataSet, crops: Path) -> dict[str, Path]:
-    """The file of every picture; a part of a picture is cut out and kept.
+    """The file of every image; a part of an image is cut out and kept.
 
     Args:
         task: Says which.
@@ -73,7 +73,7 @@ def images_of(task: Task, data: DataSet, crops: Path) -> dict[str, Path]:
 
     found: dict[str, Path] = {}
     missing = []
-    for name, place in task.pictures.items():
+    for name, place in task.images.items():
         path = next((each for each in _candidates(data.root, task, place) if each.name in names(each.parent)), None)
         if path is None:
             missing.append(place.path)
@@ -81,11 +81,11 @@ def images_of(task: Task, data: DataSet, crops: Path) -> dict[str, Path]:
             found[name] = path.absolute()
     if missing:
         raise data.wrong(
-            f"{len(missing):,} of {len(task.pictures):,} pictures are not below {data.root}, the first: {missing[0]}.",
+            f"{len(missing):,} of {len(task.images):,} images are not below {data.root}, the first: {missing[0]}.",
             "Get them from",
         )
     return {
-        name: path if (box := task.pictures[name].box) is None else _cut(path, box, crops, data)
+        name: path if (box := task.images[name].box) is None else _cut(path, box, crops, data)
         for name, path in found.items()
     }
 
@@ -98,7 +98,7 @@ def _candidates(root: Path, task: Task, place: Place) -> Iterator[Path]:
 
 
 def _cut(path: Path, box: Box, crops: Path, data: DataSet) -> Path:
-    """The part of a picture in a file of its own, made once."""
+    """The part of an image in a file of its own, made once."""
     state = path.stat()
     key = hashlib.sha256(f"{path} {state.st_size} {state.st_mtime_ns} {box} {DILATION}".encode()).hexdigest()[:24]
     part = (crops / key[:2] / f"{key}.png").absolute()
@@ -112,10 +112,10 @@ def _cut(path: Path, box: Box, crops: Path, data: DataSet) -> Path:
 
 
 def crop_of(image: Image, box: Box) -> Image:
-    """A box, made larger, of a picture, in the middle of a black square: as GeneCIS cuts Visual Genome's objects.
+    """A box, made larger, of an image, in the middle of a black square: as GeneCIS cuts Visual Genome's objects.
 
     The box grows to the left and to the top by 0.7 of its size. GeneCIS's own code measures the right and lower edges
-    from the grown corner, so that they stay where they were, unless the corner met the picture's edge; so they do here.
+    from the grown corner, so that they stay where they were, unless the corner met the image's edge; so they do here.
 
     Args:
         image: RGB.

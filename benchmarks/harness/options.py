@@ -25,10 +25,10 @@ RUN_DEPTH = 100
 
 
 class Asked(HelpfulEnum):
-    """How the reference reaches the model: its stored vector, or the picture, read again for each query.
+    """How the reference reaches the model: its stored vector, or the image, read again for each query.
 
     Stored is what the gallery was indexed with, so that a sweep over methods embeds nothing twice. Methods that look
-    at the picture itself, such as those of multimodal language models, need the picture.
+    at the image itself, such as those of multimodal language models, need the image.
     """
 
     STORED = "stored"
@@ -80,7 +80,7 @@ def parser(benchmark: Benchmark) -> argparse.ArgumentParser:
     made.add_argument("--submission", type=Path, metavar="DIR", help="where the files for the server go"
                         if benchmark.hidden else argparse.SUPPRESS)  # fmt: skip
     made.add_argument("--asked", choices=[each.value for each in Asked], default=Asked.STORED.value,
-                        help="the reference as its stored vector (default), or as its picture")  # fmt: skip
+                        help="the reference as its stored vector (default), or as its image")  # fmt: skip
     made.add_argument("--device", default="auto", metavar="NAME", help="where models run: auto, cpu, cuda, cuda:1, mps")
     made.add_argument("--dtype", choices=[each.value for each in Dtype], default=Dtype.FLOAT32.value,
                         help="default: float32")  # fmt: skip
@@ -130,7 +130,7 @@ def check(benchmark: Benchmark, options: argparse.Namespace) -> None:
         raise CallError(f"--limit is {options.limit}; it must be at least 1.")
     if hidden and options.submission is None:
         raise CallError(
-            f"The judgments of {benchmark.title}'s split {options.split} are not public.",
+            f"The qrels of {benchmark.title}'s split {options.split} are not public.",
             "Give --submission DIR for the files that its server takes, or another --split.",
         )
     if hidden and (options.limit is not None or options.sweep or options.run):

@@ -55,7 +55,7 @@ class Protocol:
         reference: Whether a query may find its own reference.
         captions: How captions are joined.
         shared_concept: Whether it is part of the sentence.
-        preprocessing: What is done to pictures before the model sees them.
+        preprocessing: What is done to images before the model sees them.
         precision: Which average precision.
         ties: Which of equal scores goes first.
         average: What the one number is the mean of.
@@ -77,11 +77,11 @@ class Protocol:
 
 MEANINGS: Mapping[str, Mapping[HelpfulEnum, str]] = {
     "gallery": {
-        Gallery.SPLIT: "all pictures of the split",
+        Gallery.SPLIT: "all images of the split",
         Gallery.ORIGINAL: "FashionIQ's own split files, one gallery a category: what zero-shot papers report",
         Gallery.VAL: "references and targets of the category's queries alone: smaller, higher numbers",
         Gallery.LISTED: "each query names its own candidates",
-        Gallery.WHOLE: "all pictures of the data set, whatever the split",
+        Gallery.WHOLE: "all images of the data set, whatever the split",
     },
     "reference": {
         Reference.REMOVED: "a query cannot find its own reference",

@@ -296,7 +296,7 @@ def asked(query: JudgedQuery, protocol: Protocol, images: Mapping[str, Path] | N
         return query
     exclude = (reference,) if protocol.reference is Reference.REMOVED else ()
     own = query.query if images is None else replace(query.query, like=None, image=images[reference])
-    return replace(query, query=own, exclude=exclude)
+    return replace(query, query=own, exclude=(*query.exclude, *exclude))
 
 
 def _macro(found: Evaluation) -> dict[str, float]:

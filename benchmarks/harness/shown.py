@@ -18,7 +18,7 @@ FAMILIES_SHOWN = 12
 def shown(document: Mapping[str, Any], found: Evaluation) -> str:
     """The lines of a result."""
     lines = [
-        f"{document['benchmark']} {document['split']}: {found.queries:,} queries, {document['pictures']:,} pictures, "
+        f"{document['benchmark']} {document['split']}: {found.queries:,} queries, {document['pictures']:,} images, "
         f"{document['method']}, {document['model']}",
         f"weights: {json.dumps(document['weights'])} ({document['weights_source']})",
     ]

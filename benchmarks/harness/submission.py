@@ -4,7 +4,7 @@
     python -m benchmarks.submission circo FILE --data DIR
 
 CIRR wants two files for its split test1, `recall` with 50 names for each pair and `recall_subset` with 3 of its group;
-CIRCO one for its split test, with 50 picture ids for each query.
+CIRCO one for its split test, with 50 image ids for each query.
 
 What this module does not know: how anything was found.
 """
@@ -52,8 +52,8 @@ class Wanted:
 
 
 def cirr_recall(task: Task) -> Wanted:
-    """CIRR's first file: any picture but the reference."""
-    choices = {query.query_id: task.pictures.keys() - {query.query.like} for query in task.queries}
+    """CIRR's first file: any image but the reference."""
+    choices = {query.query_id: task.images.keys() - {query.query.like} for query in task.queries}
     return Wanted(
         {"version": CIRR_VERSION, "metric": "recall"},
         choices,
@@ -70,8 +70,8 @@ def cirr_subset(task: Task) -> Wanted:
 
 
 def circo(task: Task) -> Wanted:
-    """CIRCO's file: any picture."""
-    return Wanted({}, {query.query_id: task.pictures.keys() for query in task.queries}, CIRCO_DEPTH, numbers=True)
+    """CIRCO's file: any image."""
+    return Wanted({}, {query.query_id: task.images.keys() for query in task.queries}, CIRCO_DEPTH, numbers=True)
 
 
 def write_cirr(task: Task, ranked: Ranked, folder: Path) -> list[Path]:

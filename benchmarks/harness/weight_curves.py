@@ -1,4 +1,4 @@
-"""How good each weight was on the validation split: the stored curves of `retrieval/methods/weights.json` as a picture.
+"""How good each weight was on the validation split: the stored curves of `retrieval/methods/weights.json` as an image.
 
     python -m benchmarks.harness.weight_curves [--model bundled:emoji-clip] [--out docs/weights.png]
 
@@ -43,7 +43,7 @@ def lines_of(entry: Entry) -> dict[str, list[tuple[float, float]]]:
 
 
 def draw_curves(entries: Mapping[str, Entry], file: Path) -> None:
-    """Write the picture.
+    """Write the image.
 
     Raises:
         CallError: No method of the model has a curve.

@@ -3,11 +3,11 @@
     python -m benchmarks.speed.compose [--limit N] [--json FILE] [--pictures DIR] [--part NAME ...]
 
     differences   paired differences between methods, with intervals
-    steps         denoising steps, guidance and pictures: recall, network evaluations, milliseconds
+    steps         denoising steps, guidance and images: recall, network evaluations, milliseconds
     stages        where the time of a single query goes
     gate          share of queries drawn for, against recall
     references    the same with references blurred, posterised and redrawn in ink
-    families      what drawings fix and what they break, and pictures of both
+    families      what drawings fix and what they break, and images of both
 
 Weights are those in `weights.json`, tuned on the validation split. Drawings are made anew wherever time is measured.
 The last line of standard output is one JSON document.
@@ -152,7 +152,7 @@ def differences(bench: Bench) -> list[dict[str, Any]]:
 
 
 def steps(bench: Bench) -> list[dict[str, Any]]:
-    """Recall and cost of every number of steps, with guidance and without, and of four pictures."""
+    """Recall and cost of every number of steps, with guidance and without, and of four images."""
     asked = [GenerateOptions(steps=n, guidance=g) for g in GUIDANCE for n in STEPS]
     asked += [GenerateOptions(steps=n, guidance=1.0, images=4) for n in (2, 8)]
     base = bench.run("inversion", warm=True)

@@ -1,4 +1,4 @@
-"""How fast searching on a graphics card is, beside raw FAISS on that card and beside what its memory allows at best.
+"""How fast searching on a GPU is, beside raw FAISS on that card and beside what its memory allows at best.
 
     python -m benchmarks.speed.gpu [--json FILE] [--rows N] [--dim D] [--turns N]
 

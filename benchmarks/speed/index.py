@@ -150,7 +150,7 @@ def _raw(embedder: ClipEmbedder, ready: Sequence[Any], count: int) -> Callable[[
     """The model alone, on input that is as ready as it can be."""
     import torch
 
-    pixels = embedder._preprocess.normalise(np.stack([each.arrays["image"] for each in ready]))
+    pixels = embedder._preprocess.normalize(np.stack([each.arrays["image"] for each in ready]))
     batch = torch.from_numpy(pixels).to(embedder._torch_dtype)
     return _side_by_side(embedder, embedder.model.encode_image, batch, count)
 

@@ -1,6 +1,6 @@
-"""A page of composed queries as a picture: the sentence above, the pictures of one query side by side below.
+"""A page of composed queries as an image: the sentence above, the images of one query side by side below.
 
-What this module does not know: where queries and pictures come from.
+What this module does not know: where queries and images come from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Panel:
 
     Attributes:
         sentence: What stands above.
-        pictures: Label to picture, from left to right.
+        pictures: Label to image, from left to right.
     """
 
     sentence: str
@@ -27,10 +27,10 @@ class Panel:
 
 
 def draw_panels(panels: Sequence[Panel], file: Path, columns: int) -> None:
-    """Write the panels, row by row, as one picture.
+    """Write the panels, row by row, as one image.
 
     Args:
-        panels: At least one, all with as many pictures as the first, or fewer.
+        panels: At least one, all with as many images as the first, or fewer.
         file: A `.png`.
         columns: Panels in a row.
     """

@@ -1,4 +1,4 @@
-"""The picture of how the cost of a query and of a commit grows with the number of vectors.
+"""The image of how the cost of a query and of a commit grows with the number of vectors.
 
 What this module does not know: how anything was measured.
 """

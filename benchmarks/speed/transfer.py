@@ -1,4 +1,4 @@
-"""What the way of a picture's pixels from a decoding process to the model costs: pickled, and in shared memory.
+"""What the way of an image's pixels from a decoding process to the model costs: pickled, and in shared memory.
 
     python -m benchmarks.speed.transfer [--sizes N ...]
 
@@ -37,7 +37,7 @@ def _nothing(side: int) -> None:
 
 
 def _shared(side: int) -> str:
-    """The name of a block with a chunk of pictures in it; who reads it unlinks it."""
+    """The name of a block with a chunk of images in it; who reads it unlinks it."""
     made = _made(side)
     block = SharedMemory(create=True, size=CHUNK * made[0].nbytes)
     np.ndarray((CHUNK, *made[0].shape), np.uint8, block.buf)[:] = made
@@ -59,7 +59,7 @@ def _through_shared_memory(pool: ProcessPoolExecutor, side: int, _turn: int) -> 
 
 
 def measure(sides: Sequence[int], turns: int) -> list[dict[str, Any]]:
-    """Milliseconds for each picture of a side, in both ways."""
+    """Milliseconds for each image of a side, in both ways."""
     rows = []
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         for side in sides:
@@ -79,13 +79,13 @@ def measure(sides: Sequence[int], turns: int) -> list[dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.transfer", description="Measure handing over.")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[224, 768], metavar="N", help="sides of the pictures")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[224, 768], metavar="N", help="sides of the images")
     parser.add_argument("--turns", type=int, default=30, metavar="N", help="of the race")
     options = parser.parse_args(arguments)
     facts, rows = machine(), measure(options.sizes, options.turns)
     print(f"handing over: {facts}")
     for row in rows:
-        print(f"  {row['side']} px: {row['pickled_ms']} ms a picture pickled, {row['shared_ms']} in shared memory")
+        print(f"  {row['side']} px: {row['pickled_ms']} ms an image pickled, {row['shared_ms']} in shared memory")
     print(json.dumps({"machine": facts, "rows": rows}, separators=(",", ":")))
     return 0
 

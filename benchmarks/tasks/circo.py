@@ -1,10 +1,10 @@
-"""CIRCO: composed queries over COCO's unlabelled pictures, with several targets each (Baldrati et al., ICCV 2023).
+"""CIRCO: composed queries over COCO's unlabelled images, with several targets each (Baldrati et al., ICCV 2023).
 
     python -m benchmarks.circo --data DIR --split val --method sum --json FILE
     python -m benchmarks.circo --data DIR --split test --method sum --submission DIR      what its server takes
     python -m benchmarks.circo --protocol
 
-The gallery is all 123,403 pictures, the reference among them. mAP@K counts all targets, R@K the one that the query was
+The gallery is all 123,403 images, the reference among them. mAP@K counts all targets, R@K the one that the query was
 written for; semantic aspects are shown beside. Targets of the test split are known to the server alone.
 
 What this module does not know: how queries are ranked and measured.
@@ -23,7 +23,7 @@ from indexer.embed.preprocess import Preprocessing
 from pipelines.evaluation.qrels import JudgedQuery, Plan, Precision, Reference, Ties
 
 QUERIES: Mapping[str, int] = {"val": 220, "test": 800}
-PICTURES = 123_403
+IMAGES = 123_403
 FOLDERS = ("COCO2017_unlabeled/unlabeled2017", "unlabeled2017")
 INFO = ("COCO2017_unlabeled/annotations/image_info_unlabeled2017.json", "annotations/image_info_unlabeled2017.json")
 HOME = "https://github.com/miccunifi/CIRCO (annotations) and https://cocodataset.org (the unlabeled pictures of 2017)"
@@ -36,7 +36,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
     records = data.records(["id", "reference_img_id", "relative_caption", "shared_concept", *judged], file)
     data.require_count(f"queries in {file}", len(records), QUERIES[split])
     pictures = {str(number): Place(f"{number:012}.jpg") for number in _numbers(data)}
-    data.require_count("pictures", len(pictures), PICTURES)
+    data.require_count("images", len(pictures), IMAGES)
     return Task([_query(data, each, split, protocol) for each in records], pictures, FOLDERS)
 
 
@@ -55,7 +55,7 @@ def _query(data: DataSet, record: Mapping[str, Any], split: str, protocol: Proto
 
 
 def _numbers(data: DataSet) -> list[int]:
-    """The ids of all pictures: COCO's own list where it is there, else the files."""
+    """The ids of all images: COCO's own list where it is there, else the files."""
     if not any((data.root / place).exists() for place in INFO):
         stems = (name.rpartition(".")[0] for name in scan_folder(data.find(*FOLDERS)))
         return sorted(int(stem) for stem in stems if stem.isdecimal())
@@ -64,7 +64,7 @@ def _numbers(data: DataSet) -> list[int]:
     if not isinstance(images, list) or not all(isinstance(each, dict) and "id" in each for each in images):
         raise data.wrong(f"{data.find(*INFO)} has no list of images with ids.", "Get it anew from")
     numbers = [int(each["id"]) for each in images]
-    data.require_unique("picture", numbers)
+    data.require_unique("image", numbers)
     return numbers
 
 

@@ -1,10 +1,10 @@
-"""CIRR: composed queries over pictures of everyday scenes, with subsets of hard siblings (Liu et al., ICCV 2021).
+"""CIRR: composed queries over images of everyday scenes, with subsets of hard siblings (Liu et al., ICCV 2021).
 
     python -m benchmarks.cirr --data DIR --split val --method sum --json FILE
     python -m benchmarks.cirr --data DIR --split test1 --method sum --submission DIR      what its server takes
     python -m benchmarks.cirr --protocol
 
-The gallery is that of the split, the reference is removed; Rsub@K chooses from the five other pictures of the group
+The gallery is that of the split, the reference is removed; Rsub@K chooses from the five other images of the group
 of six that a query was written for. Targets of test1 are known to the server alone.
 
 What this module does not know: how queries are ranked and measured.
@@ -27,7 +27,7 @@ class Counts:
     """Of a split, as published."""
 
     queries: int
-    pictures: int
+    images: int
     references: int
 
 
@@ -47,7 +47,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
         raise data.wrong(f"{splits} is no object of names and paths.", "Get it anew from")
     known = COUNTS[split]
     data.require_count(f"queries in {captions}", len(records), known.queries)
-    data.require_count(f"pictures in {splits}", len(names), known.pictures)
+    data.require_count(f"images in {splits}", len(names), known.images)
     data.require_count(f"references in {captions}", len({each["reference"] for each in records}), known.references)
     queries = [
         JudgedQuery(
@@ -65,7 +65,7 @@ BENCHMARK = Benchmark(
     name="cirr",
     title="CIRR",
     home=HOME,
-    layout="captions/cap.rc2.SPLIT.json, image_splits/split.rc2.SPLIT.json (or both below cirr/), and the pictures at "
+    layout="captions/cap.rc2.SPLIT.json, image_splits/split.rc2.SPLIT.json (or both below cirr/), and the images at "
     "the paths that the second names, below DIR or img_raw/",
     splits=("val", "test1"),
     choices=Choices(

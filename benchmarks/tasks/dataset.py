@@ -143,7 +143,7 @@ class DataSet:
                 raise self.wrong(f"the {what} {name} occurs {times} times.", "Get it anew from")
 
     def require_known(self, what: str, named: Iterable[tuple[str, str | None]], known: Container[str | None]) -> None:
-        """See that what queries name is among the pictures.
+        """See that what queries name is among the images.
 
         Args:
             what: What it is to the query.
@@ -169,7 +169,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a picture is.
+    """Where an image is.
 
     Attributes:
         path: Below one of a task's folders; `.png` and `.jpg` stand for each other.
@@ -186,16 +186,16 @@ class Task:
 
     Attributes:
         queries: Each names what it needs by ids of documents.
-        pictures: By id, the images that are indexed; nothing where there is a `corpus`.
+        images: By id, the images that are indexed; nothing where there is a `corpus`.
         folders: Below the data set's root, where images may be.
-        corpus: What is indexed in place of `pictures`.
+        corpus: What is indexed in place of `images`.
         ids: Of the documents of `corpus`.
         parts: Which parts of documents are embedded.
         digests: By name, of what the task was read from, where that may change with a release.
     """
 
     queries: Sequence[JudgedQuery]
-    pictures: Mapping[str, Place] = field(default_factory=dict)
+    images: Mapping[str, Place] = field(default_factory=dict)
     folders: Sequence[str] = ("",)
     corpus: Path | Corpus | None = None
     ids: frozenset[str] = frozenset()
@@ -205,7 +205,7 @@ class Task:
     @property
     def documents(self) -> frozenset[str]:
         """The ids of all that is indexed."""
-        return self.ids if self.corpus is not None else frozenset(self.pictures)
+        return self.ids if self.corpus is not None else frozenset(self.images)
 
 
 def spread(task: Task, limit: int) -> Task:
@@ -272,7 +272,7 @@ class Benchmark:
         """The queries and documents of a split, checked against each other.
 
         Raises:
-            CallError: The files are not as published, or a query names a picture that its gallery lacks.
+            CallError: The files are not as published, or a query names an image that its gallery lacks.
         """
         try:
             task = self.read(data, split, protocol)

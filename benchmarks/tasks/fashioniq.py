@@ -4,8 +4,8 @@
     python -m benchmarks.fashioniq --data DIR --split dress --gallery val
     python -m benchmarks.fashioniq --protocol
 
-Each category has a gallery of its own, that of the split files (`original`) or the queries' own pictures (`val`); the
-reference stays in it. The one number is the mean over categories. Only the validation split has public judgments, so
+Each category has a gallery of its own, that of the split files (`original`) or the queries' own images (`val`); the
+reference stays in it. The one number is the mean over categories. Only the validation split has public qrels, so
 `--split` is that, or one category of it.
 
 What this module does not know: how queries are ranked and measured.
@@ -25,7 +25,7 @@ from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Reference, Ti
 
 @dataclass(frozen=True)
 class Counts:
-    """Of a category, as published: queries, and pictures of either gallery."""
+    """Of a category, as published: queries, and images of either gallery."""
 
     queries: int
     original: int
@@ -62,10 +62,10 @@ def _category(data: DataSet, category: str, protocol: Protocol) -> list[JudgedQu
         raise data.wrong(f"{split} is no list of names.", "Get it anew from")
     known = COUNTS[category]
     data.require_count(f"queries in {captions}", len(records), known.queries)
-    data.require_count(f"pictures in {split}", len(original), known.original)
-    data.require_unique(f"picture in {split}", original)
+    data.require_count(f"images in {split}", len(original), known.original)
+    data.require_unique(f"image in {split}", original)
     union = list(dict.fromkeys(each[name] for each in records for name in ("candidate", "target")))
-    data.require_count(f"pictures named in {captions}", len(union), known.val)
+    data.require_count(f"images named in {captions}", len(union), known.val)
     gallery = tuple(original if protocol.gallery is Gallery.ORIGINAL else union)
     return [
         JudgedQuery(

@@ -4,7 +4,7 @@
     python -m benchmarks.genecis --data DIR --split change_object
     python -m benchmarks.genecis --protocol
 
-The condition is the sentence. `focus` keeps what it names, `change` changes to it; objects are whole pictures of COCO,
+The condition is the sentence. `focus` keeps what it names, `change` changes to it; objects are whole images of COCO,
 attributes are parts of Visual Genome's, cut out as the authors do. The one number is the mean over tasks. The published
 lists begin with the target: ties go against it.
 
@@ -29,7 +29,7 @@ QUERIES: Mapping[str, int | None] = {
 }
 """By task, how many are published; of the attribute tasks no number is known here."""
 CANDIDATES: Mapping[str, int | None] = {**dict.fromkeys(QUERIES), "focus_object": 15, "change_object": 15}
-"""By task, how many pictures a query chooses from."""
+"""By task, how many images a query chooses from."""
 
 FOLDERS = ("val2017", "coco/val2017", "VG_100K", "VG_100K_2", "VG_All", "visual_genome", "")
 HOME = (
@@ -39,7 +39,7 @@ HOME = (
 
 
 def read(data: DataSet, split: str, protocol: Protocol) -> Task:
-    """The queries of all tasks, or of one, with the pictures that they name."""
+    """The queries of all tasks, or of one, with the images that they name."""
     queries: list[JudgedQuery] = []
     pictures: dict[str, Place] = {}
     for task in QUERIES if split == "all" else [split]:
@@ -58,7 +58,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
                     query=data.query(f"{task}-{number}", [record["condition"]], reference),
                     targets=(target,),
                     family=task,
-                    # A picture that is listed twice is one candidate.
+                    # An image that is listed twice is one candidate.
                     gallery=tuple(dict.fromkeys(name for name, _ in named[1:])),
                 )
             )
@@ -72,7 +72,7 @@ def _pictures(data: DataSet, record: Mapping[str, Any], where: str) -> list[Any]
 
 
 def _picture(data: DataSet, record: Any, where: str) -> tuple[str, Place]:
-    """The id and place of a picture of COCO, by `val_image_id`, or of a part of one of Visual Genome."""
+    """The id and place of an image of COCO, by `val_image_id`, or of a part of one of Visual Genome."""
     try:
         if "val_image_id" in record:
             number = int(record["val_image_id"])
@@ -80,7 +80,7 @@ def _picture(data: DataSet, record: Any, where: str) -> tuple[str, Place]:
         number = int(record["image_id"])
         left, top, width, height = (float(each) for each in record["instance_bbox"])
     except (KeyError, TypeError, ValueError) as error:
-        raise data.wrong(f"{where} names no picture: {record!r:.80}.", "Get it anew from") from error
+        raise data.wrong(f"{where} names no image: {record!r:.80}.", "Get it anew from") from error
     box = "-".join(f"{each:g}" for each in (left, top, width, height))
     return f"vg/{number}/{box}", Place(f"{number}.jpg", (left, top, width, height))
 

@@ -3,7 +3,7 @@
     python -m benchmarks.icir --data DIR --method product --json FILE
     python -m benchmarks.icir --protocol
 
-A query chooses among the pictures of its own instance's database, about 3,700; a target shows the instance as the text
+A query chooses among the images of its own instance's database, about 3,700; a target shows the instance as the text
 says. The one number is the mean over queries of the trapezoidal average precision of the whole ranking; the mean over
 instances is shown beside it.
 
@@ -45,9 +45,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
     judged = []
     for number, (path, text, instance) in enumerate(queries):
         if (instance, text) not in shows:
-            raise data.wrong(
-                f"no picture is the target of query {number + 1}, {instance}: {text!r}.", "Get it anew from"
-            )
+            raise data.wrong(f"no image is the target of query {number + 1}, {instance}: {text!r}.", "Get it anew from")
         judged.append(
             JudgedQuery(
                 query_id=f"q{number + 1:04}",
@@ -61,7 +59,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
 
 
 def _rows(data: DataSet, file: str) -> Sequence[Sequence[str]]:
-    """Path, text and instance of each picture.
+    """Path, text and instance of each image.
 
     What paths have before `query/` or `database/` is the folder's name on their authors' machine.
     """
@@ -79,7 +77,7 @@ BENCHMARK = Benchmark(
     name="icir",
     title="i-CIR",
     home=HOME,
-    layout="query_files.csv, database_files.csv, and the pictures that they name, query/ and database/",
+    layout="query_files.csv, database_files.csv, and the images that they name, query/ and database/",
     splits=("test",),
     choices=Choices(
         Protocol(Gallery.LISTED, Reference.REMOVED, precision=Precision.TRAPEZOID, average=Average.QUERIES),

@@ -2,17 +2,17 @@
 
     python -m benchmarks.tasks.mixed_folders [--photos FILE] [--model M] [--queries N]
 
-Folders of pictures, of pictures with a caption, and of texts, in seven mixtures, of bundled drawings, or of photographs
+Folders of images, of images with a caption, and of texts, in seven mixtures, of bundled drawings, or of photographs
 in a Parquet file with the columns `image` (bytes) and `captions` (a list). Each is asked
 
-* with pictures that it holds, and with those pictures made smaller and saved as JPEG: *identical*, *near*;
-* with texts that it holds, and with the captions of pictures: *text*, *named*;
+* with images that it holds, and with those images made smaller and saved as JPEG: *identical*, *near*;
+* with texts that it holds, and with the captions of images: *text*, *named*;
 
 and told are the share that comes first, and each modality's part of the first tens over its part of the folder, asked
 in other words and by near images. The rule of `vectors/modality_gap.py` was chosen by these figures, not by those of
 `benchmarks.tasks.mixed`.
 
-What this module does not know: how documents are centred.
+What this module does not know: how documents are centered.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FOLDERS = {
     "few notes": (20, 900, 0),
     "half": (300, 300, 0),
 }
-"""Texts, pictures, and pictures with a caption."""
+"""Texts, images, and images with a caption."""
 LARGEST = max(sum(counts) for counts in FOLDERS.values())
 K = 10
 
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mixed_folders: {error}", file=sys.stderr)
         return error.exit_code
     columns = ("folder (text / image / both)", "centre", "identical", "near", "text", "named", "share, asked in words")
-    print(f"| {' | '.join(columns)} | by a picture |")
+    print(f"| {' | '.join(columns)} | by an image |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, counts in FOLDERS.items():
         for way, cells in measured(embedder, given, counts, options.queries).items():

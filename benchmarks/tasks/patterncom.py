@@ -1,10 +1,10 @@
-"""PatternCom: aerial pictures and the value that an attribute should have (Psomas et al., IGARSS 2024).
+"""PatternCom: aerial images and the value that an attribute should have (Psomas et al., IGARSS 2024).
 
     python -m benchmarks.patterncom --data DIR --method sum --json FILE
     python -m benchmarks.patterncom --data DIR --split color
     python -m benchmarks.patterncom --protocol
 
-A query is a picture and another value of one of its attributes, as one word; a target shows the same class with that
+A query is an image and another value of one of its attributes, as one word; a target shows the same class with that
 value. The gallery is all of PatternNet, the reference among it; average precision looks at the whole ranking. The one
 number is the mean over the six attributes (its authors' `Avg` weighs values instead).
 
@@ -26,7 +26,7 @@ from indexer.embed.preprocess import Preprocessing
 from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Precision, Reference, Ties
 
 ATTRIBUTES = ("color", "context", "density", "existence", "quantity", "shape")
-PICTURES = 38 * 800
+IMAGES = 38 * 800
 QUERIES = 21_000
 """At least so many, of all attributes."""
 
@@ -54,10 +54,10 @@ HOME = "https://github.com/billpsomas/rscir (annotations, and where PatternNet i
 
 
 def read(data: DataSet, split: str, protocol: Protocol) -> Task:
-    """The queries of all attributes, or of one, and all pictures of PatternNet."""
+    """The queries of all attributes, or of one, and all images of PatternNet."""
     folder = data.find("images")
     paths = {path.name: path.relative_to(folder).as_posix() for path in _files(folder)}
-    data.require_count("pictures in images/", len(paths), PICTURES)
+    data.require_count("images in images/", len(paths), IMAGES)
     attributes = ATTRIBUTES if split == "all" else (split,)
     queries = [query for attribute in attributes for query in _queries(data, attribute)]
     if split == "all" and len(queries) < QUERIES:
@@ -70,7 +70,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
 
 def _queries(data: DataSet, attribute: str) -> list[JudgedQuery]:
     rows = data.rows(3, f"PatternCom/{attribute}.csv")
-    data.require_unique(f"picture in PatternCom/{attribute}.csv", [name for name, *_ in rows])
+    data.require_unique(f"image in PatternCom/{attribute}.csv", [name for name, *_ in rows])
     offered: dict[str, dict[str, None]] = defaultdict(dict)
     shows: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, _, value in rows:
@@ -89,19 +89,19 @@ def _queries(data: DataSet, attribute: str) -> list[JudgedQuery]:
 
 
 def _merged(name: str) -> str:
-    """The class that a picture's name begins with, as the benchmark merges it."""
+    """The class that an image's name begins with, as the benchmark merges it."""
     own = re.split(r"\d", name)[0]
     return MERGED.get(own, own)
 
 
 def _asking(name: str, attribute: str) -> str:
-    """The class whose values are asked of a picture."""
+    """The class whose values are asked of an image."""
     own, merged = re.split(r"\d", name)[0], _merged(name)
     return merged if merged in OFFERED.get(attribute, ()) else own
 
 
 def _files(folder: Path) -> list[Path]:
-    """The pictures, in one folder or one for each class."""
+    """The images, in one folder or one for each class."""
     found = []
     for name in sorted(scan_folder(folder)):
         if name.endswith("/"):

@@ -29,7 +29,7 @@ def model_folder(name: str) -> Path:
         UnknownNameError: There is none of that name; it lists those there are.
         CallError: There was one in an earlier release.
     """
-    return _folder("model", name, "open_clip_config.json", "preprocessor_config.json")
+    return _folder("model", name, "open_clip_config.json", "preprocessor_config.json", "connectors.json")
 
 
 def inversion_folder(name: str) -> Path:

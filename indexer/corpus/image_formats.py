@@ -2,7 +2,7 @@
 
 `image_format` looks at a few bytes, opens nothing and decodes nothing, so that a reader can ask it about every file
 that it meets, whatever the file is called. Suffixes lie: cameras write two JPEGs into one `.mpo`, phones call HEIF
-photographs `.jpg`, and web pages call WebP pictures `.png`.
+photographs `.jpg`, and web pages call WebP images `.png`.
 
 The formats are a closed set. Pillow knows forty more; among them are one that runs another program (EPS), some whose
 decoder is so slow that a small file takes minutes, and some that have no signature to know them by.

@@ -4,9 +4,9 @@ Every image comes out the same way:
 
 * the first frame, turned upright by its EXIF orientation;
 * transparency laid on white, unless the drawing would vanish there: where less than `SEEN` of what is visible differs
-  from white by `NOTICEABLE` of 255 in any channel, it is laid on dark grey, `DARK`;
-* CMYK, YCbCr and palettes converted, without colour management;
-* 16-bit grey divided by 257. Wider grey has no white of its own: integers within 0 to 65,535 are read as
+  from white by `NOTICEABLE` of 255 in any channel, it is laid on dark gray, `DARK`;
+* CMYK, YCbCr and palettes converted, without color management;
+* 16-bit gray divided by 257. Wider gray has no white of its own: integers within 0 to 65,535 are read as
   16-bit, floats within 0 to 1 as fractions of white, and an image outside that range is stretched from its
   smallest to its largest finite value.
 
@@ -339,7 +339,7 @@ def orientation(image: Image.Image) -> object:
 
 
 def _eight_bit_grey(image: Image.Image) -> Image.Image:
-    """Bring 16-bit, 32-bit and float grey to 8 bits by the rule in the module's docstring; leave all else."""
+    """Bring 16-bit, 32-bit and float gray to 8 bits by the rule in the module's docstring; leave all else."""
     if image.mode[0] not in "IF":
         return image
     values = np.asarray(image)
@@ -358,7 +358,7 @@ def _eight_bit_grey(image: Image.Image) -> Image.Image:
     clear = image.info.get("transparency")
     if not isinstance(clear, int):
         return Image.fromarray(grey)
-    # PNG: one grey value that means see-through
+    # PNG: one gray value that means see-through
     return Image.merge(
         "LA", [Image.fromarray(grey), Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))]
     )

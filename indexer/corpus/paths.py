@@ -24,7 +24,7 @@ COLLECTION_FILE = "collection.json"
 Identity: TypeAlias = "tuple[int, int] | str"
 
 MAX_BYTES = 256 * 1024 * 1024
-"""The longest picture or sidecar that is read into memory."""
+"""The longest image or sidecar that is read into memory."""
 
 
 @contextmanager

@@ -24,6 +24,7 @@ EMBEDDERS = Registry[EmbedderFamily](
             "multimodal language models: mllm:Qwen/Qwen3-VL-Embedding-2B, or a folder",
         ),
         "bridge": Builtin("indexer.embed.bridge.embedder:load", "what `train bridge` made: bridge:FOLDER"),
+        "photo": Builtin("indexer.embed.photo.embedder:load", "what `train photo` made: photo:FOLDER"),
         "st": Builtin("indexer.embed.sentence_transformers:load", "sentence-transformers: a folder or a hub id"),
         "fake": Builtin("indexer.embed.fake:load", "no model, for tests: fake:64 gives vectors of 64 numbers"),
     },
@@ -32,7 +33,7 @@ EMBEDDERS = Registry[EmbedderFamily](
 
 EXAMPLES = (
     "bundled:emoji-clip, open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:/a/folder, mllm:Qwen/Qwen3-VL-Embedding-2B, "
-    "mllm:/a/folder, bridge:/a/folder, st:/a/folder, fake:64"
+    "mllm:/a/folder, bridge:/a/folder, photo:/a/folder, st:/a/folder, fake:64"
 )
 
 
@@ -47,11 +48,12 @@ def load_embedder(
 
     Args:
         name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`,
-            `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `bridge:FOLDER` (what `train bridge` made), `st:FOLDER` or
-            `st:HUB_ID` (sentence-transformers), `fake:DIM`; or of a family that another package adds. Options may
-            stand behind the name of an `mllm`, such as `?dim=512`; `indexer/embed/mllm/spec.py` has them. One of the
-            CLIP family may end in `?draft=N`: JPEGs are decoded at a fraction of their size where the short side stays
-            N times the model's. Large photographs decode several times faster, to slightly different vectors.
+            `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `bridge:FOLDER` (what `train bridge` made), `photo:FOLDER` (what
+            `train photo` made), `st:FOLDER` or `st:HUB_ID` (sentence-transformers), `fake:DIM`; or of a family that
+            another package adds. Options may stand behind the name of an `mllm`, such as `?dim=512`;
+            `indexer/embed/mllm/spec.py` has them. One of the CLIP family may end in `?draft=N`: JPEGs are decoded at a
+            fraction of their size where the short side stays N times the model's. Large photographs decode several
+            times faster, to slightly different vectors.
         dtype: Arithmetic of the forward pass.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `auto` takes a GPU where there is one.
         preprocessing: What is done to images first; part of the fingerprint.

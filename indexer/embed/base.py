@@ -3,7 +3,7 @@
 An embedder turns `Item`s into unit vectors in two steps, so that a batch job can run the first in worker processes
 ahead of the model:
 
-    prepare(item) -> Prepared     CPU only, picklable, no model: decode, resize, tokenise; raises ItemError
+    prepare(item) -> Prepared     CPU only, picklable, no model: decode, resize, tokenize; raises ItemError
     forward(prepared, role) -> (n, dim) float32, rows of unit length
 
 Everything else here is derived from the two and is the same for all embedders. A single item is a batch of one, and
@@ -128,7 +128,7 @@ class Embedder(ABC):
 
     @abstractmethod
     def preparer(self) -> Callable[[Item], Prepared]:
-        """A picklable callable for worker processes: it decodes and tokenises, and never holds the model."""
+        """A picklable callable for worker processes: it decodes and tokenizes, and never holds the model."""
 
     @abstractmethod
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:

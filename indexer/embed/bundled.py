@@ -10,7 +10,7 @@ from indexer.embed import EMBEDDERS
 from indexer.embed.base import Dtype, Embedder
 from indexer.embed.drafts import with_draft
 
-LAYOUTS = {"open_clip_config.json": "open_clip", "preprocessor_config.json": "mllm"}
+LAYOUTS = {"open_clip_config.json": "open_clip", "preprocessor_config.json": "mllm", "connectors.json": "photo"}
 """The file that marks a folder of a family's layout."""
 
 

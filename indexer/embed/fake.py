@@ -1,9 +1,9 @@
 """A weightless, deterministic embedder: for tests, documentation and trying the engine without a model.
 
-Texts and pictures get vectors by simple rules, so expected rankings can be worked out by hand: a text is the sum of
-random directions seeded by its lower-cased words; a picture is a direction seeded by its 4x4 grid of average colours
-in coarse steps; several pictures are the mean of theirs, made unit; both at once is the sum of the two. The same word
-written in a text and the same colours seen in a picture do not meet: a fake has no joint space.
+Texts and images get vectors by simple rules, so expected rankings can be worked out by hand: a text is the sum of
+random directions seeded by its lower-cased words; an image is a direction seeded by its 4x4 grid of average colors
+in coarse steps; several images are the mean of theirs, made unit; both at once is the sum of the two. The same word
+written in a text and the same colors seen in an image do not meet: a fake has no joint space.
 
 What this module does not know: models, torch.
 """
@@ -51,11 +51,11 @@ class FakeEmbedder(Embedder):
         return Fingerprint(self.name, "none", "words and 4x4 colours", "sum", "float32", self.dim)
 
     def preparer(self) -> _Prepare:
-        """Words and colours to directions; all the work happens here."""
+        """Words and colors to directions; all the work happens here."""
         return _Prepare(self.dim)
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
-        """Stack and normalise."""
+        """Stack and normalize."""
         if not prepared:
             return np.empty((0, self.dim), np.float32)
         return unit_rows(np.stack([each.arrays["direction"] for each in prepared]))

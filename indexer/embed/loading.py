@@ -2,7 +2,7 @@
 
 transformers, diffusers, open_clip and accelerate build models on a device without memory, by switches that hold for the
 whole process: two threads that load at once give each other modules without weights. The lock is one for all of them,
-and may be taken again by who holds it: a bridge loads its tower.
+and whoever holds it may take it again: a bridge loads its image encoder.
 
 What this module does not know: any model.
 """

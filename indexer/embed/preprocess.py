@@ -1,4 +1,4 @@
-"""Pictures to a CLIP model's input, in PIL and NumPy alone, so that decode workers need no torch.
+"""Images to a CLIP model's input, in PIL and NumPy alone, so that decode workers need no torch.
 
 It repeats open_clip's evaluation transform (its `image_transform_v2` with `is_train=False`) pixel for pixel, for each
 of its three resize modes; a test holds the two together. Target padding, which much of composed retrieval puts before
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ResizeMode(HelpfulEnum):
-    """How a picture of another shape becomes the model's square."""
+    """How an image of another shape becomes the model's square."""
 
     SHORTEST = "shortest"
     LONGEST = "longest"
@@ -31,10 +31,10 @@ class ResizeMode(HelpfulEnum):
 
 
 class Preprocessing(HelpfulEnum):
-    """What is done to a picture before a model sees it.
+    """What is done to an image before a model sees it.
 
     `own` is the checkpoint's own transform; for CLIP, the short side resized and the middle cut out. `target-pad` pads
-    a long picture with black first, until no side is longer than 1.25 times the other (Baldrati et al., "Effective
+    a long image with black first, until no side is longer than 1.25 times the other (Baldrati et al., "Effective
     conditioned and composed image retrieval combining CLIP-based features", CVPR 2022, which SEARLE and CIG follow).
     """
 
@@ -55,7 +55,7 @@ class ImagePreprocess:
         std: Of each channel, divided by.
         interpolation: `bicubic` or `bilinear`, antialiased.
         resize_mode: Cut the sides off (`shortest`), pad to a square (`longest`) or distort (`squash`).
-        fill_color: Grey level of the padding.
+        fill_color: Gray level of the padding.
         target_ratio: Pad with black first, until the long side is no more than this times the short one; or None.
         draft: A JPEG may be decoded at a half, a quarter or an eighth of its size, if its short side stays this many
             times the model's; 0 decodes all of it, as open_clip does.
@@ -91,15 +91,15 @@ class ImagePreprocess:
         return " ".join(f"{key}={value}" for key, value in told.items())
 
     def __call__(self, image: Image) -> npt.NDArray[np.float32]:
-        """An RGB picture to (3, height, width) float32, normalised."""
-        only: npt.NDArray[np.float32] = self.normalise(self.pixels(image)[None])[0]
+        """An RGB image to (3, height, width) float32, normalized."""
+        only: npt.NDArray[np.float32] = self.normalize(self.pixels(image)[None])[0]
         return only
 
     def pixels(self, image: Image) -> npt.NDArray[np.uint8]:
-        """An RGB picture to (height, width, 3) uint8: what travels from worker processes, a quarter of the input."""
+        """An RGB image to (height, width, 3) uint8: what travels from worker processes, a quarter of the input."""
         return np.asarray(self._fit(self._padded(image)), np.uint8)
 
-    def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def normalize(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """A batch of `pixels`, (n, height, width, 3), to the model's input, (n, 3, height, width) float32."""
         scaled: npt.NDArray[np.float32] = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
         scaled /= np.float32(255)
@@ -113,7 +113,7 @@ class ImagePreprocess:
         return self.draft * max(self.size) if self.draft else None
 
     def _padded(self, image: Image) -> Image:
-        """The picture on a black ground that is no longer than the target ratio."""
+        """The image on a black ground that is no longer than the target ratio."""
         from PIL import Image as pil
 
         if self.target_ratio is None or max(image.size) / min(image.size) < self.target_ratio:
@@ -131,12 +131,12 @@ class ImagePreprocess:
         if self.resize_mode is ResizeMode.LONGEST:
             ratio = max(image.height / height, image.width / width)
             scaled = self._resize(image, max(1, round(image.width / ratio)), max(1, round(image.height / ratio)))
-            return self._centre(scaled)
+            return self._center(scaled)
         if image.width <= image.height:
             scaled = self._resize(image, width, int(width * image.height / image.width))
         else:
             scaled = self._resize(image, int(height * image.width / image.height), height)
-        return self._centre(scaled)
+        return self._center(scaled)
 
     def _resize(self, image: Image, width: int, height: int) -> Image:
         from PIL.Image import Resampling
@@ -144,7 +144,7 @@ class ImagePreprocess:
         method = Resampling.BILINEAR if self.interpolation == "bilinear" else Resampling.BICUBIC
         return image if image.size == (width, height) else image.resize((width, height), method)
 
-    def _centre(self, image: Image) -> Image:
+    def _center(self, image: Image) -> Image:
         from PIL import Image as pil
 
         height, width = self.size

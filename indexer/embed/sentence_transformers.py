@@ -1,7 +1,7 @@
-"""Any model of sentence-transformers as an embedder: `st:FOLDER_OR_HUB_ID`, text-only, of two towers, or joint.
+"""Any model of sentence-transformers as an embedder: `st:FOLDER_OR_HUB_ID`, text-only, with two encoders, or joint.
 
 Inputs are told apart by their type, never by what a text looks like: sentence-transformers itself takes a text that
-names an existing picture for that picture. Queries and documents get the model's own prompts. A fused item is read at
+names an existing image for that image. Queries and documents get the model's own prompts. A fused item is read at
 once where the model can, and is else the sum of its unit parts, half and half; the fingerprint says which. Of several
 images the mean of their unit vectors counts, beside the text half and half.
 
@@ -32,8 +32,8 @@ from indexer.vectors.unit import unit_rows
 
 JOINT = ("image", "text")
 """How sentence-transformers calls a fused item."""
-PICTURES_TOGETHER = 16
-"""Of a model that takes pictures: they wait for it at their full size, since it resizes them itself."""
+IMAGES_TOGETHER = 16
+"""Of a model that takes images: they wait for it at their full size, since it resizes them itself."""
 
 
 class SentenceTransformersEmbedder(Embedder):
@@ -55,9 +55,9 @@ class SentenceTransformersEmbedder(Embedder):
         takes = {each for each in (Modality.TEXT, Modality.IMAGE) if model.supports(each.value)}
         self._typed = Modality.IMAGE in takes
         self.modalities = frozenset(takes | ({Modality.FUSED} if self._joint or len(takes) == 2 else set()))
-        self.batch_size = PICTURES_TOGETHER if self._typed else Embedder.batch_size
+        self.batch_size = IMAGES_TOGETHER if self._typed else Embedder.batch_size
         if not self.modalities:
-            raise ModelError(f"{name} takes neither texts nor pictures, but {', '.join(map(str, model.modalities))}.")
+            raise ModelError(f"{name} takes neither texts nor images, but {', '.join(map(str, model.modalities))}.")
         found = model.get_embedding_dimension()
         self.dim = int(found) if found else int(self._encode_inputs([{"text": "a"}], Role.DOCUMENT).shape[1])
 
@@ -146,7 +146,7 @@ class SentenceTransformersEmbedder(Embedder):
         def encode(images: Sequence[npt.NDArray[Any]]) -> Vectors:
             return self._read([Prepared(Modality.IMAGE, {"image": image}) for image in images], role)
 
-        vectors = mean_of_several(prepared, encode, PICTURES_TOGETHER)
+        vectors = mean_of_several(prepared, encode, IMAGES_TOGETHER)
         texts = [row for row, each in enumerate(prepared) if "text" in each.arrays]
         if texts:
             said = [Prepared(Modality.TEXT, {"text": prepared[row].arrays["text"]}) for row in texts]

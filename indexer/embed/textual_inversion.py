@@ -1,13 +1,13 @@
-"""Textual inversion: a picture's feature becomes a word, and a text tower reads it in a sentence.
+"""Textual inversion: an image's feature becomes a pseudo-word, and a text encoder reads it in a sentence.
 
-    Phi          feature (d,) -> word embedding (w,): the network that recipes train
-    PseudoWordReader   a text tower that takes such words at marked places of a text
-    Inversion    a trained Phi with the template its words are read in
+    Phi                feature (d,) -> word embedding (w,): the network that recipes train
+    PseudoWordReader   a text encoder that takes pseudo-words at marked places of a text
+    Inversion          a trained Phi with the template its words are read in
 
-A place is marked by position, not by a character: the text before and after it is tokenised on its own, so nothing a
+A place is marked by position, not by a character: the text before and after it is tokenized on its own, so nothing a
 user types can be taken for it.
 
-What this module does not know: where pictures' features come from, how a Phi is trained.
+What this module does not know: where images' features come from, how a Phi is trained.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class InversionConfig:
     """What is to be known of a Phi besides its weights.
 
     Attributes:
-        feature_dim: Length of the picture features it reads.
+        feature_dim: Length of the image features it reads.
         hidden_dim: Width of its two hidden layers.
-        word_dim: Width of the text tower's word embeddings.
+        word_dim: Width of the text encoder's word embeddings.
         normalized: Whether it reads unit vectors; published ones read raw features.
         template: The text its words are read in; `{word}` once, and `{text}` for the user's sentence.
-        text_tower: sha256 of the weights of the model whose text tower it was trained for, or empty.
+        text_tower: sha256 of the weights of the model whose text encoder it was trained for, or empty.
         recipe: How it was trained.
     """
 
@@ -103,13 +103,13 @@ def build_phi(config: InversionConfig, dropout: float = 0.0) -> nn.Module:
 
 
 class PseudoWordReader:
-    """A text tower whose word embeddings can be replaced at chosen places of a text.
+    """A text encoder whose word embeddings can be replaced at chosen places of a text.
 
-    It works on the tower's own forward pass: a hook on the token embedding overwrites rows, and nothing else differs.
-    Without a place it is the tower itself, bit for bit; so it is to other threads at any time.
+    It works on the encoder's own forward pass: a hook on the token embedding overwrites rows, and nothing else differs.
+    Without a place it is the encoder itself, bit for bit; so it is to other threads at any time.
 
     Args:
-        embedding: The tower's token embedding, an `nn.Embedding`.
+        embedding: The encoder's token embedding, an `nn.Embedding`.
         tokenizer: open_clip's or transformers'.
         context: Tokens of a text, start and end included.
         pad: The id that fills a text to its length; None for the tokenizer's own.
@@ -124,16 +124,16 @@ class PseudoWordReader:
         self._pieces = pieces if pad is None else replace(pieces, pad=pad)
         self._place = self._pieces.ids("a")[-1]  # any id: its embedding is overwritten
 
-    def tokenise(self, template: str, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Texts in a template; see `tokenise_pieces` for what is returned and raised.
+    def tokenize(self, template: str, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Texts in a template; see `tokenize_pieces` for what is returned and raised.
 
         Args:
             template: `{word}` any number of times, `{text}` too.
             texts: What `{text}` stands for.
         """
-        return self.tokenise_pieces([[p.replace("{text}", text) for p in template.split(WORD)] for text in texts])
+        return self.tokenize_pieces([[p.replace("{text}", text) for p in template.split(WORD)] for text in texts])
 
-    def tokenise_pieces(self, texts: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
+    def tokenize_pieces(self, texts: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
         """Texts with a word between any two of their pieces.
 
         A long text loses its tail, never its first word or the end token.
@@ -170,7 +170,7 @@ class PseudoWordReader:
 
     @contextmanager
     def reading(self, places: Tensor, words: Tensor) -> Iterator[None]:
-        """Within this block, a forward pass of the tower reads other words at some places.
+        """Within this block, a forward pass of the encoder reads other words at some places.
 
         Args:
             places: (n, context) bool; cut as the token ids are, where those are cut.
@@ -251,7 +251,7 @@ class _Pieces:
 
 
 class Inversion:
-    """A trained Phi: picture features to words. Weights in single precision, on the CPU, unless moved."""
+    """A trained Phi: image features to words. Weights in single precision, on the CPU, unless moved."""
 
     def __init__(self, config: InversionConfig, phi: Any, digest: str) -> None:
         self.config = config

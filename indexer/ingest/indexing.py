@@ -31,6 +31,7 @@ from indexer.vectors.modality_gap import query_mean, settled
 from indexer.vectors.opening import COVERED
 from indexer.vectors.protocol import BuiltIndex, IndexKind, OnProgress, Tuning, VectorStore
 from indexer.vectors.selection import CODED_ROWS
+from indexer.vectors.stores import IndexChange, keep, open_store, settings_for
 from indexer.vectors.unit import unit_rows
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def build_index(
     target: Target,
     own: OpenSpace,
     queries: Mapping[str, Vectors] | None,
+    settings: IndexChange,
     coverage: float,
     on_progress: OnProgress | None,
 ) -> list[BuiltIndex]:
@@ -85,27 +87,42 @@ def build_index(
     if not 0 < finite(coverage, "coverage") <= 1:
         raise CallError(f"coverage is {coverage}; it is a share of the vectors, above 0 and at most 1.")
     given = None if queries is None else checked_samples(queries, own.space.dim)
+    if settings is not None:
+        target.settings = settings_for(target.layout, settings)
+        target.store = open_store(target.layout, target.settings)
+        target.snapshots.use(target.store)
+    built = _build(target, own, given, coverage, None, on_progress)
+    target.layout = keep(target.layout, target.settings)
+    return built
+
+
+def _build(
+    target: Target,
+    own: OpenSpace,
+    samples: Mapping[str, Vectors] | None,
+    coverage: float,
+    only: IndexKind | None = None,
+    on_progress: OnProgress | None = None,
+) -> list[BuiltIndex]:
     snapshot = target.snapshot(own.space.name)
-    return build_indexes(target.store, snapshot, given, lambda: own.embedder, coverage, None, on_progress)
+    return build_indexes(target.store, snapshot, samples, lambda: own.embedder, coverage, only, on_progress)
 
 
 def keep_index(
     target: Target, names: Sequence[str] | None, on_progress: OnProgress | None, only: IndexKind | None
 ) -> list[BuiltIndex]:
     """What `Collection.keep_index` does."""
+    if only is None:
+        with suppress(StoreError):  # where nothing can be written, this handle still has them
+            target.layout = keep(target.layout, target.settings)
     few = target.catalog.generation().documents < CODED_ROWS
     if few and target.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
         return []
     built: list[BuiltIndex] = []
-    with suppress(LockedError, StoreError, MissingExtraError):
-        for own in target.open_spaces.some(names):
-            snapshot = target.snapshot(own.space.name)
-            built += build_indexes(target.store, snapshot, None, _model_of(own), COVERED, only, on_progress)
+    for own in target.open_spaces.some(names):
+        with suppress(LockedError, StoreError, MissingExtraError):
+            built += _build(target, own, None, COVERED, only, on_progress)
     return built
-
-
-def _model_of(own: OpenSpace) -> Callable[[], Embedder]:
-    return lambda: own.embedder
 
 
 def compact_and_build(target: Target) -> tuple[int, int]:
@@ -114,7 +131,7 @@ def compact_and_build(target: Target) -> tuple[int, int]:
     done = compact(target.catalog, target.layout)
     for own in target.open_spaces.every():
         if own.space.digest in had:  # it was built from segments that are gone
-            build_index(target, own, None, COVERED, None)
+            _build(target, own, None, COVERED)
     return done
 
 

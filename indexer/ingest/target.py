@@ -13,6 +13,7 @@ from indexer.ingest.writer import Writer
 from indexer.metadata.catalog import Catalog
 from indexer.open_spaces import OpenSpaces
 from indexer.snapshot import Snapshot
+from indexer.snapshots import Snapshots
 from indexer.vectors.protocol import IndexKind, IndexSettings, OnProgress, VectorStore
 
 
@@ -24,7 +25,8 @@ class Target(Protocol):
         catalog: What SQL knows of it.
         open_spaces: Its spaces with their models.
         settings: How it is searched.
-        store: What opens and builds its vectors.
+        store: What opens and builds its vectors, with these settings.
+        snapshots: Of its newest generation, by that store.
     """
 
     layout: Layout
@@ -32,6 +34,7 @@ class Target(Protocol):
     open_spaces: OpenSpaces
     settings: IndexSettings
     store: VectorStore
+    snapshots: Snapshots
 
     def snapshot(self, space: str | None = None) -> Snapshot:
         """The newest generation of a space, or of the default one."""

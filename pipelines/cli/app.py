@@ -24,7 +24,7 @@ from pipelines.cli import evaluate as cli_evaluate
 from pipelines.cli import search as cli_search
 from pipelines.cli import spaces as cli_spaces
 from pipelines.cli import synthesize as cli_synthesize
-from pipelines.cli import train as cli_train
+from pipelines.cli import train_photo as cli_train_photo  # which is one of the commands of train
 from pipelines.terminal.console import examples, out, show_error
 from underdrawing import __version__
 
@@ -151,7 +151,7 @@ app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.CHECK_EPILOG)(cli
 app.command(rich_help_panel=COLLECTIONS, epilog=cli_collection.COMPACT_EPILOG)(cli_collection.compact)
 app.add_typer(cli_diagnose.app, name="diagnose", rich_help_panel=COLLECTIONS)
 app.command(rich_help_panel=TRAINING, epilog=cli_synthesize.EPILOG)(cli_synthesize.synthesize)
-app.add_typer(cli_train.app, name="train", rich_help_panel=TRAINING)
+app.add_typer(cli_train_photo.app, name="train", rich_help_panel=TRAINING)
 app.command(rich_help_panel=MEASURING, epilog=cli_evaluate.EPILOG)(cli_evaluate.evaluate)
 
 

@@ -39,18 +39,10 @@ Explain = Annotated[
 ]
 
 
-def index_settings(memory: str | None, kind: str | None, device: str | None) -> Any:
-    """The `IndexSettings` that the options stand for.
-
-    Raises:
-        CallError: No amount of memory.
-        UnknownNameError: No such kind or device.
-    """
-    from indexer.vectors.protocol import Device, IndexKind, IndexSettings
-
-    return IndexSettings(
-        kind=IndexKind(kind or IndexKind.AUTO), memory_budget=memory, device=Device(device or Device.CPU)
-    )
+def index_settings(memory: str | None, kind: str | None, device: str | None) -> dict[str, Any]:
+    """What the options change of the index settings that a collection keeps."""
+    told = {"memory_budget": memory, "kind": kind, "device": device}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def told_index(opened: Collection) -> dict[str, Any]:

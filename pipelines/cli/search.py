@@ -125,7 +125,7 @@ def _write_page(file: Path, request: SearchRequest, results: Results, collection
 
     reference: Any = request.image
     if request.like is not None and results.hits:
-        with collection.snapshot() as snapshot:
+        with collection.snapshot(request.space) as snapshot:
             [document] = snapshot.documents(snapshot.vector_ids([request.like]))
         reference = stored_images(document)
     atomic_write(file, search_page(request.query, results, reference).encode("utf-8", "backslashreplace"))
@@ -139,10 +139,10 @@ def _save(folder: Path, text: str, results: Results) -> None:
         OSError: The folder cannot be written.
     """
     from indexer.files.atomic import atomic_write
-    from pipelines.pages.report import drawings
+    from pipelines.pages.artifacts import image_files
 
     name = re.sub(r"\W+", "-", text).strip("-")[:SLUG].lower()
-    for number, image in enumerate(drawings(results)):
+    for number, image in enumerate(image_files(results)):
         # Eight digits of its key: the same text has other pseudo-targets with another reference or seed.
         file = folder / f"{name}-{image.name[:8]}-{number}.png".removeprefix("-")
         atomic_write(file, image.read_bytes())
@@ -150,6 +150,7 @@ def _save(folder: Path, text: str, results: Results) -> None:
 
 
 def _show(results: Results, request: SearchRequest) -> None:
+    from pipelines.pages.artifacts import shown_artifacts
     from pipelines.terminal.hit_table import show_hits, stages
 
     if results.hits:
@@ -158,26 +159,10 @@ def _show(results: Results, request: SearchRequest) -> None:
         out.print("Nothing found.")
     for note in results.notes:
         out.print(f"note: {plain(note)}", markup=False, style="yellow")
-    if results.pseudo_target is not None:
-        out.print(plain(_drawing(results)), markup=False, soft_wrap=True)
-    if results.written is not None:
-        out.print(plain(_writing(results)), markup=False, soft_wrap=True)
+    for artifact in shown_artifacts(results):
+        out.print(plain(artifact.line), markup=False, soft_wrap=True)
     told = [counted(len(results), "hit"), f"method {results.method}", results.model, f"generation {results.generation}"]
     took = [f"{stage} {milliseconds:,.0f} ms" for stage, milliseconds in stages(results).items()]
     for line in (" · ".join(told), " · ".join(took), f"score: {results.scale}" if results.hits else ""):
         if line:
             out.print(plain(line), markup=False, style="dim", soft_wrap=True)
-
-
-def _drawing(results: Results) -> str:
-    from pipelines.pages.report import drawings, drawn_how
-
-    first, *others = map(str, drawings(results))
-    return f"pseudo-target: {drawn_how(results)}: {first}" + (f" and {len(others)} more" if others else "")
-
-
-def _writing(results: Results) -> str:
-    from pipelines.pages.report import written_how
-
-    how = written_how(results)
-    return f"searched for: {(results.written or {}).get('sentence')}" + (f" ({how})" if how else "")

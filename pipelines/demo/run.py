@@ -26,12 +26,11 @@ from pipelines.demo.pages import Answered as PagesAnswered
 from pipelines.demo.pages import ask_pages, index_pages
 from pipelines.evaluation.emojicir import Split, by_family, read_queries
 from pipelines.evaluation.loop import Evaluation, JudgedQuery, evaluate
+from pipelines.pages.artifacts import shown_artifacts
 from pipelines.pages.report import (
     Card,
     MethodRow,
     PageCard,
-    drawings,
-    drawn_how,
     page,
     shown,
     stored_thumbnail,
@@ -352,11 +351,11 @@ def _page_card(answered: PagesAnswered) -> PageCard:
 
 
 def _row(question: JudgedQuery, method: Method, results: Results, rank: int | None) -> MethodRow:
-    drawn = drawings(results)
+    made = next((each for each in shown_artifacts(results) if each.images), None)
     return MethodRow(
         method.value,
         [shown(hit, hit.id in question.targets) for hit in results.hits[:SHOWN]],
         rank,
-        thumbnail(drawn[0]) if drawn else "",
-        drawn_how(results),
+        "" if made is None else thumbnail(made.images[0]),
+        "" if made is None else made.how,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.errors import ItemError
+from pipelines.pages.artifacts import shown_artifacts
 from pipelines.terminal.console import shortened
 from pipelines.terminal.hit_table import branch_name, fields_line, stages
 from retrieval.query import Picture, Query
@@ -46,15 +47,15 @@ class MethodRow:
         method: Its name.
         hits: The first few.
         rank: Of the first right answer, or None if it is not among those fetched.
-        drawing: The pseudo-target; empty where the method drew none.
-        drawn_how: How it was drawn, in words.
+        pseudo_target: The pseudo-target; empty where the method generated none.
+        how: How it was generated, in words.
     """
 
     method: str
     hits: Sequence[ShownHit]
     rank: int | None
-    drawing: str = ""
-    drawn_how: str = ""
+    pseudo_target: str = ""
+    how: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def search_page(query: Query, results: Results, reference: Picture | list[Pictur
 
     Args:
         query: What was asked.
-        results: What was found; its pseudo-target is shown beside the reference.
+        results: What was found; the artifacts are shown beside the reference.
         reference: The picture asked with, or all of those of a stored document; the query's own if not told.
     """
     shown_references = reference if isinstance(reference, list) else [reference or query.image]
@@ -118,38 +119,12 @@ def search_page(query: Query, results: Results, reference: Picture | list[Pictur
             stages=stages(results),
             hits=hits,
             references=[thumbnail(picture) for picture in shown_references if picture is not None],
-            drawings=[thumbnail(picture) for picture in drawings(results)],
-            drawn_how=drawn_how(results),
-            written_how=written_how(results),
+            artifacts=[
+                (artifact, [thumbnail(image) for image in artifact.images]) for artifact in shown_artifacts(results)
+            ],
         )
     )
     return made
-
-
-def drawings(results: Results) -> list[Path]:
-    """The files of an answer's pseudo-target; none where nothing was drawn."""
-    paths = (results.pseudo_target or {}).get("paths")
-    return [Path(str(path)) for path in paths] if isinstance(paths, list) else []
-
-
-def drawn_how(results: Results) -> str:
-    """How an answer's pseudo-target was drawn, in words; empty where nothing was."""
-    told = results.pseudo_target
-    if told is None:
-        return ""
-    when = "kept from before" if told["cached"] else f"drawn in {results.took_ms.get('draw', 0):,.0f} ms"
-    return f"{when}, seed {told['seed']}, {told['steps']} steps, guidance {told['guidance']}"
-
-
-def written_how(results: Results) -> str:
-    """Who wrote an answer's sentence, and of what, in words; empty where nothing was written."""
-    told = results.written
-    if told is None or told["caption"] is None:
-        return ""
-    by = f"by {told['rewriter']}" if told["rewriter"] else "caption and text side by side"
-    of = f"by {told['captioner']}" if told["captioner"] else "as told"
-    kept = "; kept from before" if told["cached"] else ""
-    return f"{by}; the reference, {of}: {told['caption']}{kept}"
 
 
 def page(template: str, values: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""The retrieval in a synthesis: whether a question finds its passage, and which picture shows a thing.
+"""The retrieval in a synthesis: whether a question finds its passage, and which image shows a thing.
 
-Passages and pictures are indexed into two collections in the run's folder, each named by the model that embeds it, and
+Passages and images are indexed into two collections in the run's folder, each named by the model that embeds it, and
 searched as any collection is.
 
 What this module does not know: language models, records.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a thing.
+    """An image of a thing.
 
     Attributes:
         document: Whose it is; of a drawn one, whose it was drawn from.
@@ -52,7 +52,7 @@ class Picture:
 
 
 class Illustrator:
-    """Passages and pictures of one part of a corpus, ready to be searched.
+    """Passages and images of one part of a corpus, ready to be searched.
 
     Args:
         corpus: The part's documents.
@@ -62,7 +62,7 @@ class Illustrator:
         pseudo_targets: Generates images; None where they are found.
 
     Raises:
-        CallError: The model cannot read what it should, or no document has a picture.
+        CallError: The model cannot read what it should, or no document has an image.
         ModelError: A model cannot be loaded.
         StoreError: A collection cannot be used.
     """
@@ -92,8 +92,8 @@ class Illustrator:
             self._pictures = _indexed(corpus, folder / "pictures", self.embedder, Parts.IMAGE, opened)
             if not len(self._pictures.snapshot()):
                 raise CallError(
-                    "No document of the corpus has a picture that can be used.",
-                    "Pictures of things are its own; underdrawing index CORPUS DIR says what is wrong with them.",
+                    "No document of the corpus has an image that can be used.",
+                    "Images of things are its own; underdrawing index CORPUS DIR says what is wrong with them.",
                 )
             self._ask, self._show = _by_text(self._passages), _by_text(self._pictures)
             self._among, self._between = self._samples(passages)
@@ -116,7 +116,7 @@ class Illustrator:
         ]
 
     def pictures(self, things: Sequence[str]) -> list[Picture | None]:
-        """The picture most like each thing, or one drawn of it; None where nothing came of that."""
+        """The image most like each thing, or one drawn of it; None where nothing came of that."""
         from retrieval.query import Query
 
         if not things:
@@ -144,7 +144,7 @@ class Illustrator:
         vectors: Vectors,
         files: Sequence[Path | None],
     ) -> tuple[Vectors, list[Path | None], list[str | None]]:
-        """Drawings of things, each after the picture found: their vectors, files and names."""
+        """Drawings of things, each after the image found: their vectors, files and names."""
         from retrieval.providers.pseudo_target import Reference
 
         places = [place for place, file in enumerate(files) if file is not None]
@@ -156,7 +156,7 @@ class Illustrator:
         for place, target in zip(places, targets, strict=True):
             if target.reference is None:
                 continue
-            content = target.reference.pictures()[0]
+            content = target.reference.sources()[0]
             assert isinstance(content, Path)
             picture = content.read_bytes()
             names[place] = f"drawn/{hashlib.sha256(picture).hexdigest()[:24]}{content.suffix}"
@@ -166,7 +166,7 @@ class Illustrator:
         return own, paths, names
 
     def _samples(self, passages: Sequence[Passage]) -> tuple[Vectors, Vectors]:
-        """Vectors of pictures and of passages to compare with, drawn by the seed."""
+        """Vectors of images and of passages to compare with, drawn by the seed."""
         rng, most = np.random.default_rng(self._recipe.seed), self._recipe.sample
         snapshot = self._pictures.snapshot()
         ids, _ = snapshot.scan(np.zeros((1, snapshot.space.dim), np.float32))

@@ -1,13 +1,13 @@
-"""The synthesis of fused-modal training data: passages in, records of a picture, a question and its answer out.
+"""The synthesis of fused-modal training data: passages in, records of an image, a question and its answer out.
 
 After GME (Zhang et al., arXiv:2412.16855, section 3.3): a language model writes a question that a passage answers, the
 question must find its passage, the model puts a pointing word in the place of the thing that the question names, a
-picture of the thing is found or drawn, and must be like it. GME searches the web or draws with FLUX; here pictures are
+image of the thing is found or drawn, and must be like it. GME searches the web or draws with FLUX; here images are
 the corpus's own, or the generator's.
 
     FOLDER/asked.jsonl       what was asked and answered: the ledger, with which a broken run goes on
     FOLDER/passages/ pictures/   collections
-    FOLDER/drawn/            pictures that were drawn
+    FOLDER/drawn/            images that were drawn
     FOLDER/records.jsonl     the records, for `train unified --synthesised`
     FOLDER/dropped.jsonl     what was dropped, and why
     FOLDER/summary.json      counts, and what all depends on
@@ -57,8 +57,8 @@ class Outcome:
         passage: It.
         asked: The question.
         rank: At which the question found the passage.
-        pointing: The question with a picture in the place of the thing.
-        picture: That picture.
+        pointing: The question with an image in the place of the thing.
+        picture: That image.
         record: What was made, or None.
         drop: Why nothing was made, or None.
         said: The model's last answer, or why there was none.
@@ -147,7 +147,7 @@ def synthesize(
     """Make records in `folder`, or go on making them.
 
     Args:
-        corpus: Documents with texts, and with pictures.
+        corpus: Documents with texts, and with images.
         chat: The model that writes.
         recipe: What is asked.
         folder: See the module.
@@ -155,7 +155,7 @@ def synthesize(
         on_progress: Told after each batch.
 
     Raises:
-        CallError: The corpus has no passage or no picture, a provider of pseudo-targets is missing or not needed, or
+        CallError: The corpus has no passage or no image, a provider of pseudo-targets is missing or not needed, or
             the folder is none.
         ModelError: A model or a prompt cannot be loaded.
         WriterAwayError: The model that writes cannot be asked; a second run goes on.
@@ -166,7 +166,7 @@ def synthesize(
 
     if (pseudo_targets is None) is (recipe.pictures is Pictures.DRAWN):
         raise CallError(
-            "A provider of pseudo-targets is needed where pictures are drawn, and nowhere else.",
+            "A provider of pseudo-targets is needed where images are drawn, and nowhere else.",
             "Pass one with Pictures.DRAWN, and none with Pictures.FOUND.",
         )
     require_folder(folder)
@@ -318,7 +318,7 @@ class _Job:
         )
 
     def _answer(self, passage: Passage, picture: Picture, finds: Finds) -> str | None:
-        """The document to be found: with another picture than the query's, where its picture is found too."""
+        """The document to be found: with another image than the query's, where its image is found too."""
         if finds is Finds.TEXT:
             return passage.document
         others = [each for each in passage.illustrated if each != picture.document]

@@ -1,12 +1,12 @@
-"""How like a picture and a text are, less how like they are to everything.
+"""How like an image and a text are, less how like they are to everything.
 
-A cosine of a picture and a text says two things at once: that they belong together, and that the one of them goes with
+A cosine of an image and a text says two things at once: that they belong together, and that the one of them goes with
 anything, as "a photo of food" goes with every dish. The correction takes off the second (the negCLIPLoss of Wang et
 al., arXiv:2405.19547): with a temperature t,
 
-    corrected = cosine - t/2 * (log mean exp(cosine(picture, texts) / t) + log mean exp(cosine(pictures, text) / t))
+    corrected = cosine - t/2 * (log mean exp(cosine(image, texts) / t) + log mean exp(cosine(images, text) / t))
 
-over samples of the corpus's texts and pictures. It is about 0 for a pair no better than chance pairs of its own two.
+over samples of the corpus's texts and images. It is about 0 for a pair no better than chance pairs of its own two.
 
 What this module does not know: where vectors come from.
 """
@@ -20,7 +20,7 @@ from indexer.types import Scores, Vectors
 
 
 def cosines(pictures: Vectors, texts: Vectors) -> Scores:
-    """Of each picture with the text in its place: (n,) float32.
+    """Of each image with the text in its place: (n,) float32.
 
     Args:
         pictures: (n, dim) unit rows.
@@ -34,8 +34,8 @@ def corrected(pictures: Vectors, texts: Vectors, among: Vectors, between: Vector
 
     Args:
         pictures: (n, dim) unit rows.
-        texts: (n, dim) unit rows, each of what the picture in its place should show.
-        among: (m, dim) unit rows, pictures of the corpus.
+        texts: (n, dim) unit rows, each of what the image in its place should show.
+        among: (m, dim) unit rows, images of the corpus.
         between: (k, dim) unit rows, texts of the corpus.
         temperature: The lower, the more the nearest few count.
     """

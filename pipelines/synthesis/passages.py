@@ -24,7 +24,7 @@ class Passage:
     Attributes:
         text: What the model reads.
         document: The id of the first document with that text.
-        illustrated: The ids of those with that text that have a picture, in the corpus's order.
+        illustrated: The ids of those with that text that have an image, in the corpus's order.
     """
 
     text: str

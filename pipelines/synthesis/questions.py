@@ -1,11 +1,11 @@
 """What a language model is asked of a passage, and what is believed of its answers.
 
 First a question that the passage answers, then the thing that the question names and the question again with a word
-that points at a picture in its place. Answers are two lines, with labels or without, or a JSON object; whatever else
+that points at an image in its place. Answers are two lines, with labels or without, or a JSON object; whatever else
 comes is refused, with a reason. Prompts are text files: `question.txt` and `rewrite.txt`, in which user and model speak
 in turn, and `deictic.txt`, the words that point, one a line.
 
-What this module does not know: pictures, retrieval, any model.
+What this module does not know: images, retrieval, any model.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Pointing:
-    """The thing that a question names, and the question with a picture of it beside."""
+    """The thing that a question names, and the question with an image of it beside."""
 
     thing: str
     query: str
@@ -89,7 +89,7 @@ class Prompts:
         return Question((*self.question[:-1], filled(self.question[-1], passage=passage)))
 
     def again(self, asked: Asked) -> Question:
-        """Asks for the question with a picture."""
+        """Asks for the question with an image."""
         return Question((*self.rewrite[:-1], filled(self.rewrite[-1], query=asked.query, answer=asked.reply)))
 
     def asked(self, answer: Answer) -> Asked | Drop:

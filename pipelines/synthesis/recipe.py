@@ -38,12 +38,12 @@ class Drop(HelpfulEnum):
 
 
 class Pictures(HelpfulEnum):
-    """Where the picture of a thing comes from."""
+    """Where the image of a thing comes from."""
 
     FOUND = "found"
-    """The corpus's picture that is most like the thing's name."""
+    """The corpus's image that is most like the thing's name."""
     DRAWN = "drawn"
-    """A generator draws the thing anew, from the picture found."""
+    """A generator draws the thing anew, from the image found."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,19 @@ class SynthesisRecipe:
     Attributes:
         passage: What the model reads of a document, such as `"{text}: {keywords}"`.
         split_field: The field that names a document's part, or None to use all.
-        part: The part used: passages, and pictures.
+        part: The part used: passages, and images.
         limit: So many passages, drawn by the seed; None for all.
         seed: Of the passages drawn, of what a record finds, and of drawings.
         prompts: The folder of `question.txt`, `rewrite.txt` and `deictic.txt`; None for those that come with this.
         tokens: Of an answer at most.
-        model: The embedder that finds pictures for things, and tells how alike the two are.
+        model: The embedder that finds images for things, and tells how alike the two are.
         retriever: The embedder by which a question must find its passage; None for `model`.
         top: It must be among so many.
-        pictures: Where pictures come from; one of `Pictures`.
-        least: The least cosine of picture and thing.
+        pictures: Where images come from; one of `Pictures`.
+        least: The least cosine of image and thing.
         least_corrected: The least of it when corrected for what is like everything; None for any. See `likeness.py`.
         temperature: Of that correction.
-        sample: Texts and pictures of the corpus that the correction compares with, at most.
+        sample: Texts and images of the corpus that the correction compares with, at most.
         finds: What a record's query should find: one of `Finds` for each record, drawn by the seed.
         device: Where models run.
         dtype: Of the model that writes, if it is a local one; None for float32 on a CPU and bfloat16 elsewhere.

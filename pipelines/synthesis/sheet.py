@@ -27,13 +27,13 @@ MEANINGS = {
     Drop.PASSAGE_NOT_FOUND: "the question does not find its passage among the first",
     Drop.UNREADABLE_REWRITE: "the answer is no thing with a question about it",
     Drop.THING_NOT_IN_QUESTION: "the question does not name the thing",
-    Drop.THING_STILL_NAMED: "the rewritten question still names the thing that the picture should show",
+    Drop.THING_STILL_NAMED: "the rewritten question still names the thing that the image should show",
     Drop.NOT_DEICTIC: "the rewritten question points at nothing",
     Drop.STRAYED: "the rewritten question asks something else",
-    Drop.NO_PICTURE: "no picture was found or drawn, or none but the passage's own",
-    Drop.UNLIKE: "picture and thing are not alike enough",
-    Drop.GENERIC: "picture and thing are no more alike than either is to anything",
-    Drop.REPEATED: "another record asks the same of the same picture, and has another answer",
+    Drop.NO_PICTURE: "no image was found or drawn, or none but the passage's own",
+    Drop.UNLIKE: "image and thing are not alike enough",
+    Drop.GENERIC: "image and thing are no more alike than either is to anything",
+    Drop.REPEATED: "another record asks the same of the same image, and has another answer",
 }
 """By reason; the sheet shows it."""
 

@@ -24,7 +24,7 @@ def picture(colour):
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """A corpus of six squares, with queries from each colour to the next; and weights of its own."""
+    """A corpus of six squares, with queries from each color to the next; and weights of its own."""
     corpus, queries, weights = tmp_path / "corpus.parquet", tmp_path / "queries.parquet", tmp_path / "weights.json"
     rows = [{"id": f"v/{colour}", "text": colour, "image": picture(colour)} for colour in COLOURS]
     pq.write_table(pa.Table.from_pylist(rows), corpus)

@@ -1,6 +1,6 @@
-"""Published data sets in miniature: drawn pictures of a few pixels, in the exact layouts of their publishers.
+"""Published data sets in miniature: drawn images of a few pixels, in the exact layouts of their publishers.
 
-Pictures come in pairs that `fake:64` cannot tell apart, so that the ranking of the method `image` is known: a
+Images come in pairs that `fake:64` cannot tell apart, so that the ranking of the method `image` is known: a
 reference finds its twin first, and ties with it.
 """
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 
 def paint(path: Path, seed: int, size: tuple[int, int] = (24, 24)) -> None:
-    """A picture of four by four colours; the same for the same seed."""
+    """An image of four by four colors; the same for the same seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     grid = np.random.default_rng(seed).integers(0, 8, (4, 4, 3)) * 32 + 16
     Image.fromarray(grid.astype(np.uint8)).resize(size, Image.Resampling.NEAREST).save(path)
@@ -29,30 +29,30 @@ def cirr(
     root: Path,
     split: str,
     *,
-    pictures: int = 60,
+    images: int = 60,
     queries: int = 20,
     references: int = 20,
     suffix: str = ".png",
     draw: bool = True,
 ) -> Path:
     """CIRR as its repository has it; a query's target is its reference's twin, or its neighbour if all are asked."""
-    names = [f"{split}-{number}-0-img{number % 2}" for number in range(pictures)]
+    names = [f"{split}-{number}-0-img{number % 2}" for number in range(images)]
     folder = {"val": "dev", "test1": "test1"}[split]
     write(root / f"image_splits/split.rc2.{split}.json", {name: f"./{folder}/{name}.png" for name in names})
     records = []
     for number in range(queries):
-        place = number % references * (2 if 2 * references <= pictures else 1)
-        one, twin = names[place], names[(place + 1) % pictures]
+        place = number % references * (2 if 2 * references <= images else 1)
+        one, twin = names[place], names[(place + 1) % images]
         if number % 2:
-            one, twin = (twin, one) if 2 * references <= pictures else (one, twin)
+            one, twin = (twin, one) if 2 * references <= images else (one, twin)
         record = {
             "pairid": 12_063 + number,
             "reference": one,
             "caption": f"show number {number} at night",
-            "img_set": {"id": number, "members": [names[(place + n) % pictures] for n in range(6)]},
+            "img_set": {"id": number, "members": [names[(place + n) % images] for n in range(6)]},
         }
         if split == "val":
-            record |= {"target_hard": twin, "target_soft": {twin: 1.0, names[(place + 2) % pictures]: 0.5}}
+            record |= {"target_hard": twin, "target_soft": {twin: 1.0, names[(place + 2) % images]: 0.5}}
             record["img_set"] |= {"reference_rank": 0, "target_rank": 1}
         records.append(record)
     write(root / f"captions/cap.rc2.{split}.json", records)
@@ -65,9 +65,9 @@ CATEGORIES = ("dress", "shirt", "toptee")
 
 
 def fashioniq(root: Path, *, counts: dict | None = None, draw: bool = True) -> Path:
-    """FashionIQ's validation split: a category has 24 pictures and 8 queries, each to its reference's twin.
+    """FashionIQ's validation split: a category has 24 images and 8 queries, each to its reference's twin.
 
-    `counts` gives queries, pictures and named pictures of each category in place of these.
+    `counts` gives queries, images and named images of each category in place of these.
     """
     for start, category in enumerate(CATEGORIES):
         queries, original, named = counts[category] if counts else (8, 24, 16)
@@ -87,16 +87,16 @@ def fashioniq(root: Path, *, counts: dict | None = None, draw: bool = True) -> P
 
 
 def circo(
-    root: Path, split: str, *, pictures: int = 60, queries: int = 12, listed: bool = True, draw: bool = True
+    root: Path, split: str, *, images: int = 60, queries: int = 12, listed: bool = True, draw: bool = True
 ) -> Path:
-    """CIRCO: four pictures are alike, the first is the reference, the others are the targets."""
-    numbers = [17 + 3 * number for number in range(pictures)]
+    """CIRCO: four images are alike, the first is the reference, the others are the targets."""
+    numbers = [17 + 3 * number for number in range(images)]
     if listed:
-        images = [{"id": number, "file_name": f"{number:012}.jpg"} for number in numbers]
-        write(root / "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json", {"images": images})
+        entries = [{"id": number, "file_name": f"{number:012}.jpg"} for number in numbers]
+        write(root / "COCO2017_unlabeled/annotations/image_info_unlabeled2017.json", {"images": entries})
     records = []
     for number in range(queries):
-        reference, *targets = (numbers[(4 * number + n) % pictures] for n in range(4))
+        reference, *targets = (numbers[(4 * number + n) % images] for n in range(4))
         record = {
             "reference_img_id": reference,
             "relative_caption": f"is number {number}",
@@ -150,7 +150,7 @@ def genecis(root: Path, *, queries: int = 6) -> Path:
 
 
 def patterncom(root: Path, *, nested: bool = True) -> Path:
-    """PatternCom: pictures of three classes, two of which are one to the density's queries."""
+    """PatternCom: images of three classes, two of which are one to the density's queries."""
     rows = {"color": [], "density": []}
     for place, name in enumerate(("crosswalk", "denseresidential", "sparseresidential")):
         for number in range(8):
@@ -169,7 +169,7 @@ def patterncom(root: Path, *, nested: bool = True) -> Path:
 
 
 def icir(root: Path, *, prefix: str = "icir/") -> Path:
-    """i-CIR: two instances, three queries; a database has ten pictures, of which some are like the query's."""
+    """i-CIR: two instances, three queries; a database has ten images, of which some are like the query's."""
     queries, database = [], []
     for place, (instance, texts) in enumerate((("tower", ["at night", "as a toy"]), ("old mug", ["on a table"]))):
         for number in range(10):

@@ -17,7 +17,7 @@ from indexer.errors import CallError
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(circo, "QUERIES", {"val": 12, "test": 12})
-    monkeypatch.setattr(circo, "PICTURES", 60)
+    monkeypatch.setattr(circo, "IMAGES", 60)
 
 
 def test_precision_counts_all_targets_and_recall_the_intended_one(small, tmp_path, run_benchmark):
@@ -107,13 +107,13 @@ def test_wrong_annotations_are_refused(small, tmp_path, change, message):
 def test_a_gallery_that_is_not_whole_is_refused(small, tmp_path):
     data = miniatures.circo(tmp_path / "circo", "val", listed=False)
     next((data / "COCO2017_unlabeled/unlabeled2017").iterdir()).unlink()
-    with pytest.raises(CallError, match="59 pictures, and 60 are published"):
+    with pytest.raises(CallError, match="59 images, and 60 are published"):
         BENCHMARK.task(DataSet("CIRCO", data, "home"), "val", BENCHMARK.choices.default)
 
 
 def test_annotations_of_the_published_shape_have_the_published_counts(tmp_path):
     for split, queries in circo.QUERIES.items():
         listed = split == "val"  # the list is the same for both
-        root = miniatures.circo(tmp_path, split, pictures=circo.PICTURES, queries=queries, listed=listed, draw=False)
+        root = miniatures.circo(tmp_path, split, images=circo.IMAGES, queries=queries, listed=listed, draw=False)
         task = BENCHMARK.task(DataSet("CIRCO", root, "home"), split, BENCHMARK.choices.default)
-        assert (len(task.queries), len(task.pictures)) == (queries, 123_403)
+        assert (len(task.queries), len(task.images)) == (queries, 123_403)

@@ -162,7 +162,7 @@ def wanted(small, tmp_path):
     root = miniatures.cirr(tmp_path / "cirr", "test1")
     task = BENCHMARK.task(DataSet("CIRR", root, "home"), "test1", BENCHMARK.choices.default)
     wanted = submission.cirr_recall(task)
-    answers = {query.query_id: [n for n in task.pictures if n != query.query.like][:50] for query in task.queries}
+    answers = {query.query_id: [n for n in task.images if n != query.query.like][:50] for query in task.queries}
     return wanted, dict(wanted.head) | answers
 
 
@@ -255,7 +255,7 @@ def test_a_split_without_pictures_is_refused(run, tmp_path):
     miniatures.cirr(tmp_path / "cirr", "val", draw=False)
     code, told = run()
     assert code == 2
-    assert "60 of 60 pictures are not below" in told.err
+    assert "60 of 60 images are not below" in told.err
     assert "the first: ./dev/val-0-0-img0.png" in told.err
     assert "nlvr" in told.err
 
@@ -305,8 +305,8 @@ def test_annotations_of_the_published_shape_have_the_published_counts(tmp_path, 
     known = cirr.COUNTS[split]
     root = miniatures.cirr(tmp_path, split, **vars(known), draw=False)
     task = BENCHMARK.task(DataSet("CIRR", root, "home"), split, BENCHMARK.choices.default)
-    assert (len(task.queries), len(task.pictures)) == (known.queries, known.pictures)
+    assert (len(task.queries), len(task.images)) == (known.queries, known.images)
     assert {len(query.subset) for query in task.queries} == {5}
-    miniatures.cirr(tmp_path, split, **vars(known) | {"pictures": known.pictures - 1}, draw=False)
-    with pytest.raises(CallError, match=f"{known.pictures - 1:,} pictures in .*{known.pictures:,} are published"):
+    miniatures.cirr(tmp_path, split, **vars(known) | {"images": known.images - 1}, draw=False)
+    with pytest.raises(CallError, match=f"{known.images - 1:,} images in .*{known.images:,} are published"):
         BENCHMARK.task(DataSet("CIRR", root, "home"), split, BENCHMARK.choices.default)

@@ -46,7 +46,7 @@ def test_one_method(data, capsys):
 
 
 def test_a_sentence_of_each_reference_and_none_that_could_not_be_written(data, capsys):
-    """Captions by content, as the corpus keeps its pictures."""
+    """Captions by content, as the corpus keeps its images."""
     rows = pq.read_table(emojicir.CORPUS).to_pylist()
     table = {hashlib.sha256(row["image"]).hexdigest(): f"a {row['text']} square" for row in rows}
     (data / "captions.json").write_text(json.dumps(table))

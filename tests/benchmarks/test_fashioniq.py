@@ -111,13 +111,13 @@ def test_published_rows_stand_beside_and_only_where_the_protocol_agrees(data, ru
     ("file", "change", "message"),
     [
         ("captions/cap.dress.val.json", lambda own: own.pop(), "7 queries in captions/cap.dress.val.json, and 8"),
-        ("captions/cap.shirt.val.json", lambda own: own[2].update(target=own[2]["candidate"]), "15 pictures named in"),
+        ("captions/cap.shirt.val.json", lambda own: own[2].update(target=own[2]["candidate"]), "15 images named in"),
         ("captions/cap.shirt.val.json", lambda own: own[0].update(captions=["one"]), "entry 0 of .* not two captions"),
-        ("image_splits/split.dress.val.json", lambda own: own.pop(), "23 pictures in image_splits"),
+        ("image_splits/split.dress.val.json", lambda own: own.pop(), "23 images in image_splits"),
         (
             "image_splits/split.dress.val.json",
             lambda own: own.__setitem__(1, own[0]),
-            "the picture in image_splits/split.dress.val.json B0000000 occurs 2 times",
+            "the image in image_splits/split.dress.val.json B0000000 occurs 2 times",
         ),
         (
             "image_splits/split.dress.val.json",
@@ -138,7 +138,7 @@ def test_a_missing_picture_is_named(data, run_benchmark):
     (data / "images/B1000003.png").unlink()
     code, _, out = run_benchmark(BENCHMARK, data)
     assert code == 2
-    assert "1 of 72 pictures are not below" in out
+    assert "1 of 72 images are not below" in out
     assert "B1000003.jpg" in out
 
 
@@ -146,4 +146,4 @@ def test_annotations_of_the_published_shape_have_the_published_counts(tmp_path):
     counts = {name: (own.queries, own.original, own.val) for name, own in fashioniq.COUNTS.items()}
     root = miniatures.fashioniq(tmp_path, counts=counts, draw=False)
     task = BENCHMARK.task(DataSet("FashionIQ", root, "home"), "val", BENCHMARK.choices.default)
-    assert (len(task.queries), len(task.pictures)) == (6016, 15_536)
+    assert (len(task.queries), len(task.images)) == (6016, 15_536)

@@ -1,4 +1,4 @@
-"""GeneCIS in miniature: four tasks, a list of candidates for each query, parts cut out of pictures."""
+"""GeneCIS in miniature: four tasks, a list of candidates for each query, parts cut out of images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_query_chooses_among_its_own_candidates(data, run_benchmark, tmp_path)
 
 
 def test_ties_go_against_the_target_though_it_is_listed_first(data, run_benchmark):
-    for number in range(1, 41):  # all the same picture
+    for number in range(1, 41):  # all the same image
         miniatures.paint(data / f"val2017/{number:012}.jpg", 7)
     _, result, _ = run_benchmark(BENCHMARK, data, "--split", "focus_object", "--method", "image")
     assert result["measures"]["R@3"]["value"] == 0.0
@@ -89,7 +89,7 @@ def test_a_part_of_a_broken_picture_is_named(data, run_benchmark):
     [
         (lambda records: records.pop(), "5 queries in genecis/focus_object.json, and 6 are published"),
         (lambda records: records[1]["gallery"].pop(), "14 candidates in entry 1 of .*, and 15 are published"),
-        (lambda records: records[1].update(target={"id": 3}), "entry 1 of .* names no picture"),
+        (lambda records: records[1].update(target={"id": 3}), "entry 1 of .* names no image"),
         (lambda records: records[1].update(gallery=None), "the gallery in entry 1 of .* is no list"),
     ],
 )

@@ -22,8 +22,8 @@ def test_queries_choose_in_their_instances_database(small, tmp_path, run_benchma
     data = miniatures.icir(tmp_path / "i", prefix=prefix)
     code, result, out = run_benchmark(BENCHMARK, data, "--method", "image", "--run", str(tmp_path / "run"))
     assert code == 0, out
-    # tower: targets are a pair of twins of the query's picture, first and second. old mug: four targets, two of them
-    # twins of the query's picture, the others somewhere.
+    # tower: targets are a pair of twins of the query's image, first and second. old mug: four targets, two of them
+    # twins of the query's image, the others somewhere.
     assert result["families"]["tower"]["mAP"] == 1.0
     assert 0.5 < result["families"]["old mug"]["mAP"] <= 1.0
     mug, tower = result["families"]["old mug"]["mAP"], result["families"]["tower"]["mAP"]
@@ -39,7 +39,7 @@ def test_a_query_without_a_target_is_named(small, tmp_path):
     data = miniatures.icir(tmp_path)
     file = data / "database_files.csv"
     file.write_text(file.read_text().replace("at night", "at noon"))
-    with pytest.raises(CallError, match="no picture is the target of query 1, tower: 'at night'"):
+    with pytest.raises(CallError, match="no image is the target of query 1, tower: 'at night'"):
         BENCHMARK.task(DataSet("i-CIR", data, "home"), "test", BENCHMARK.choices.default)
 
 

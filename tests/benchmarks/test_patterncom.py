@@ -14,7 +14,7 @@ from indexer.errors import CallError
 
 @pytest.fixture
 def data(monkeypatch, tmp_path):
-    monkeypatch.setattr(patterncom, "PICTURES", 24)
+    monkeypatch.setattr(patterncom, "IMAGES", 24)
     monkeypatch.setattr(patterncom, "QUERIES", 56)
     return miniatures.patterncom(tmp_path / "pattern")
 
@@ -88,5 +88,5 @@ def test_wrong_files_are_refused(data):
 
 def test_the_published_gallery_is_that_of_patternnet(tmp_path):
     miniatures.patterncom(tmp_path)
-    with pytest.raises(CallError, match="24 pictures in images/, and 30,400 are published"):
+    with pytest.raises(CallError, match="24 images in images/, and 30,400 are published"):
         BENCHMARK.task(DataSet("PatternCom", tmp_path, "home"), "color", BENCHMARK.choices.default)

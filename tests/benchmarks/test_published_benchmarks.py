@@ -28,7 +28,7 @@ def test_every_method_runs_through_the_bundled_models(method, run_benchmark, tmp
     monkeypatch.setattr(cirr, "COUNTS", {"val": Counts(4, 12, 4)})
     folder = tmp_path_factory.getbasetemp() / "shared-cirr"
     if not folder.exists():
-        miniatures.cirr(folder, "val", pictures=12, queries=4, references=4)
+        miniatures.cirr(folder, "val", images=12, queries=4, references=4)
     more, model = [], "bundled:emoji-clip"
     if method == "caption":
         names = {picture.name: f"a square, the {n}th" for n, picture in enumerate(sorted(folder.rglob("*.png")))}
@@ -50,7 +50,7 @@ def test_every_method_runs_through_the_bundled_models(method, run_benchmark, tmp
 
 def test_a_template_is_told_and_stored(run_benchmark, tmp_path, monkeypatch):
     monkeypatch.setattr(cirr, "COUNTS", {"val": Counts(4, 12, 4)})
-    miniatures.cirr(tmp_path / "cirr", "val", pictures=12, queries=4, references=4)
+    miniatures.cirr(tmp_path / "cirr", "val", images=12, queries=4, references=4)
     arguments = ("--method", "inversion", "--template", "a photo of {word} that {text}")
     code, result, out = run_benchmark(cirr.BENCHMARK, tmp_path / "cirr", *arguments, model="bundled:emoji-clip")
     assert code == 0, out

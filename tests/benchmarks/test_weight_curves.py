@@ -1,4 +1,4 @@
-"""Curves of tuned weights as a picture."""
+"""Curves of tuned weights as an image."""
 
 from __future__ import annotations
 

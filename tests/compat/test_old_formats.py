@@ -87,7 +87,9 @@ def test_it_takes_another_model(old):
     folder, told = old
     with Collection.open(folder) as shop:
         before = contents(shop)
-        assert [(each.name, each.model, each.documents) for each in shop.spaces] == [("fake:16", "fake:16", len(before))]
+        assert [(each.name, each.model, each.documents) for each in shop.spaces] == [
+            ("fake:16", "fake:16", len(before))
+        ]
         assert shop.add_space("fake:32").embedded == len(before)
         assert set(contents(shop.snapshot("fake:32"))) == set(told["documents"])
         assert contents(shop) == before

@@ -7,11 +7,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import drawing_models
+import numpy as np
 import pytest
 from PIL import Image
 
 from indexer import Collection, Document
-from indexer.errors import CallError, FilterError, QueryError, RequestError, UnderdrawingError
+from indexer.errors import CallError, FilterError, ModelError, QueryError, RequestError, UnderdrawingError
 from indexer.types import Center
 from retrieval import (
     GenerateOptions,
@@ -26,6 +27,7 @@ from retrieval import (
 from retrieval.choice import QUICK, default_method
 from retrieval.methods.weights import FILE as WEIGHTS
 from retrieval.providers.generation import diffusion
+from retrieval.rerank import RERANKERS
 
 COLORS = ("red", "green", "blue", "gray", "black", "white")
 
@@ -147,6 +149,57 @@ def test_several_collections_are_asked_by_name(shop, closing, tmp_path):
     for none in ({}, {"a": "folder"}, "folder"):
         with pytest.raises(CallError):
             SearchService(none)
+
+
+def test_a_space_is_asked_by_name(shop, service):
+    shop.add_space("fake:32", "small")
+    answer = service.search(SearchRequest(text="a red square", space="small"))
+    assert (answer.model, len(answer)) == ("fake:32", len(COLORS))
+    assert service.search(SearchRequest(text="a red square")).model == "fake:64"
+    many = service.search_batch([SearchRequest(text="a", space=space) for space in ("small", None, "small")])
+    assert [each.model for each in many] == ["fake:32", "fake:64", "fake:32"]
+    with pytest.raises(RequestError, match="'smell' is not known. Did you mean 'small'") as unknown:
+        service.search(SearchRequest(text="a", space="smell"))
+    assert unknown.value.field == "space"
+
+
+class Backwards:
+    """A re-ranker that turns the order around, and notes what it is asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def rerank(self, query, candidates, deadline):
+        self.asked.append((len(candidates), deadline))
+        return np.arange(len(candidates), dtype=np.float32)
+
+
+def test_a_re_ranker_is_loaded_once_and_asked_as_deep_as_it_is_told(shop, service, monkeypatch):
+    loaded, reranker = [], Backwards()
+    monkeypatch.setattr(RERANKERS, "_registered", {})
+    RERANKERS.register("backwards")(lambda rest, *, device: loaded.append((rest, device)) or reranker)
+    asked = SearchRequest(text="a red square", rerank="backwards", rerank_depth=4, k=3, deadline_ms=1000)
+    plain = [hit.id for hit in service.search(SearchRequest(text="a red square", k=4))]
+    for _ in range(2):
+        assert [hit.id for hit in service.search(asked)] == plain[::-1][:3]
+    assert loaded == [("", "auto")]
+    assert [depth for depth, _ in reranker.asked] == [4, 4]
+    assert all(deadline is not None for _, deadline in reranker.asked)
+    for fields, field in (({"rerank": "forwards"}, "rerank"), ({"rerank_depth": 4}, "rerank_depth")):
+        with pytest.raises(RequestError) as refused:
+            service.search(SearchRequest(text="a", **fields))
+        assert refused.value.field == field
+
+
+def test_a_re_ranker_that_cannot_be_loaded_is_a_note(service, monkeypatch):
+    def load(rest, *, device):
+        raise ModelError(f"There is nothing at {rest}.")
+
+    monkeypatch.setattr(RERANKERS, "_registered", {})
+    RERANKERS.register("broken")(load)
+    answer = service.search(SearchRequest(text="a red square", rerank="broken:here"))
+    assert len(answer) == len(COLORS)
+    assert answer.notes == ("Not re-ranked: There is nothing at here.",)
 
 
 def test_a_batch_is_embedded_together_and_answered_as_one_by_one(shop, service, monkeypatch):

@@ -1,4 +1,4 @@
-"""Templates and positives: what may be said of a picture, and of which others it is true too."""
+"""Templates and positives: what may be said of an image, and of which others it is true too."""
 
 from __future__ import annotations
 

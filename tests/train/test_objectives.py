@@ -36,7 +36,7 @@ def flow_loss(oracle) -> float:
     trainer = SimpleNamespace(
         recipe=GeneratorRecipe(bf16=False), features=E, latents=latents, device=torch.device("cpu"),
         reader=SimpleNamespace(
-            tokenise_pieces=lambda prompts: (torch.zeros(len(prompts), 2, dtype=torch.int64),) * 2,
+            tokenize_pieces=lambda prompts: (torch.zeros(len(prompts), 2, dtype=torch.int64),) * 2,
             reading=lambda *_: contextlib.nullcontext(),
         ),
         encoder=lambda tokens: SimpleNamespace(last_hidden_state=torch.zeros(len(tokens), 2, 2)),
@@ -120,7 +120,7 @@ def test_half_of_the_composed_queries_of_a_text_stage_have_that_share(monkeypatc
         _pairs=(), _rows=np.arange(4), _pictures=E, _gallery=E, _place=np.arange(4), _device=torch.device("cpu"),
     )  # fmt: skip
     reader = SimpleNamespace(
-        tokenise_pieces=lambda texts: (torch.zeros(len(texts), 2, dtype=torch.int64),) * 2,
+        tokenize_pieces=lambda texts: (torch.zeros(len(texts), 2, dtype=torch.int64),) * 2,
         reading=lambda *_: contextlib.nullcontext(),
     )
     TextStage.composed(stage, None, torch.nn.Identity(), reader, torch.tensor(10.0), np.random.default_rng(0))

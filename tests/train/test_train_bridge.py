@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from indexer.corpus.records import Record
 from indexer.embed import load_embedder
 from indexer.embed.base import Fingerprint, Prepared
-from indexer.embed.bridge.embedder import CONFIG, require_tower, save_bridge
+from indexer.embed.bridge.embedder import CONFIG, require_patch_encoder, save_bridge
 from indexer.errors import CallError, ModelError, UnknownNameError
 from indexer.types import Document, Item, Modality
 from pipelines.cli.app import app
@@ -66,11 +66,11 @@ def test_every_connector_learns_and_is_used(recipe: BridgeRecipe, tmp_path: Path
     )  # fmt: skip
     trainer = _Trainer(corpus(), recipe, RunFolder.start(tmp_path / "run", recipe))
     before = {name: each.clone() for name, each in trainer.text.model.state_dict().items()}
-    losses = [trainer.advance()["loss"] for _ in range(20)]
+    losses = [trainer.train_step()["loss"] for _ in range(20)]
     assert np.mean(losses[-4:]) < 0.95 * np.mean(losses[:4])
     aligned = trainer.bridge["project"].weight.clone()
     for _ in range(8):
-        trainer.advance()
+        trainer.train_step()
     assert not torch.equal(aligned, trainer.bridge["project"].weight)
     assert all(torch.equal(before[name], each) for name, each in trainer.text.model.state_dict().items())
     save_bridge(tmp_path / "model", trainer.spec, trainer.bridge.state_dict())
@@ -89,10 +89,10 @@ def test_the_projection_holds_still_while_pictures_are_aligned(recipe: BridgeRec
     trainer = _Trainer(corpus(), recipe, RunFolder.start(tmp_path, recipe))
     before = trainer._vectors([Reading(None, "red square", NONE)])
     for _ in range(recipe.align_steps):
-        trainer.advance()
+        trainer.train_step()
     np.testing.assert_array_equal(trainer._vectors([Reading(None, "red square", NONE)]), before)
-    trainer.advance()
-    trainer.advance()
+    trainer.train_step()
+    trainer.train_step()
     assert np.abs(trainer._vectors([Reading(None, "red square", NONE)]) - before).max() > 1e-4
 
 
@@ -100,11 +100,11 @@ def test_the_projection_holds_still_while_pictures_are_aligned(recipe: BridgeRec
 def test_a_run_that_was_stopped_ends_where_an_unstopped_one_does_bit_for_bit(
     recipe: BridgeRecipe, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    recipe, real = replace(recipe, connector="qformer", evaluate_every=2), _Trainer.advance
-    monkeypatch.setattr(_Trainer, "advance", dying(real, call))
+    recipe, real = replace(recipe, connector="qformer", evaluate_every=2), _Trainer.train_step
+    monkeypatch.setattr(_Trainer, "train_step", dying(real, call))
     with pytest.raises(KeyboardInterrupt):
         train_bridge(corpus(), recipe, tmp_path)
-    monkeypatch.setattr(_Trainer, "advance", real)
+    monkeypatch.setattr(_Trainer, "train_step", real)
     train_bridge(corpus(), recipe, tmp_path)
     resumed = state(tmp_path)
     for name, value in state(trained).items():
@@ -116,7 +116,7 @@ def test_a_step_with_cached_gradients_is_the_plain_step(recipe: BridgeRecipe, tm
     for cached in (False, True):
         own = replace(recipe, connector="qformer", cache_gradients=cached, align_steps=0, tokens=60)
         trainer = _Trainer(corpus(), own, RunFolder.start(tmp_path / str(cached), own))
-        trainer.advance()
+        trainer.train_step()
         gradients.append(torch.cat([each.grad.ravel() for each in trainer.bridge.parameters()]))
     assert gradients[0].abs().max() > 1e-3
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-3)
@@ -130,14 +130,14 @@ def test_features_and_texts_are_computed_once(
     assert [name.partition("-")[0] for name in kept] == ["features", "texts"]
     features = np.load(trained / kept[0])
     assert features.shape[:2] == (3, 8)
-    assert np.abs(features[0] - features[1]).mean() > 1e-3, "views are changed pictures"
+    assert np.abs(features[0] - features[1]).mean() > 1e-3, "views are changed images"
     monkeypatch.setattr("indexer.embed.clip.embedder.ClipEmbedder.patch_features", None)
     monkeypatch.setattr("indexer.embed.bridge.text_model.TextModel.read", None)
     _Trainer(corpus(), recipe, RunFolder(trained))
 
 
 def test_only_the_part_to_train_on_is_trained_on(recipe: BridgeRecipe, trained: Path, tmp_path: Path) -> None:
-    """Other pictures of the other part change nothing, and a bad one is left out."""
+    """Other images of the other part change nothing, and a bad one is left out."""
     records = [
         Record(replace(each.document, image=Image.new("RGB", (16, 16), "black")), "")
         if each.document.fields["split"] == "validation"
@@ -154,7 +154,7 @@ def test_a_bad_picture_is_left_out(recipe: BridgeRecipe, tmp_path: Path) -> None
     records[1] = Record(replace(records[1].document, image=b"no picture"), "")
     trainer = _Trainer(records, recipe, RunFolder.start(tmp_path, recipe))
     assert trainer.rows.tolist() == [0, 2, 3, 4, 5]
-    assert np.isfinite(trainer.advance()["loss"])
+    assert np.isfinite(trainer.train_step()["loss"])
 
 
 def test_a_run_leaves_metrics_and_a_plot(trained: Path) -> None:
@@ -214,7 +214,7 @@ def test_the_command_trains_and_says_where_the_bridge_is(recipe: BridgeRecipe, t
 
 
 def test_features_are_kept_by_the_places_of_the_pictures(recipe: BridgeRecipe, tmp_path: Path) -> None:
-    tower = require_tower(load_embedder(recipe.tower), recipe.tower)
+    tower = require_patch_encoder(load_embedder(recipe.tower), recipe.tower)
     good = [record.document.image for record in corpus()[:2]]
     first = see(tower, lambda: [good[0], b"no picture", good[1]], recipe, tmp_path)
     again = see(tower, lambda: good, recipe, tmp_path)
@@ -265,7 +265,7 @@ def test_memory_does_not_grow_with_the_corpus(
         return most
 
     small, large = peak(16), peak(512)
-    assert large < 2 * small, "where features, of 100 kB a picture, are 32 times as large"
+    assert large < 2 * small, "where features, of 100 kB an image, are 32 times as large"
     mapped = Path("/proc/self/maps")
     if mapped.exists():  # on Linux; what has been read through a mapping that stays is the process's own
         assert str(tmp_path) not in mapped.read_text()
@@ -278,11 +278,11 @@ def test_what_a_killed_run_left_of_its_features_goes(recipe: BridgeRecipe, tmp_p
 
 
 def test_pictures_that_change_while_they_are_read_are_told(recipe: BridgeRecipe, tmp_path: Path) -> None:
-    tower = require_tower(load_embedder(recipe.tower), recipe.tower)
+    tower = require_patch_encoder(load_embedder(recipe.tower), recipe.tower)
     images = iter([record.document.image] for record in corpus())
     with pytest.raises(CallError, match="changed while they were read"):
         see(tower, lambda: next(images), recipe, tmp_path)
-    with pytest.raises(CallError, match="None of the corpus's 1 pictures"):
+    with pytest.raises(CallError, match="None of the corpus's 1 images"):
         see(tower, lambda: [b"no picture"], recipe, tmp_path)
     assert not list(tmp_path.iterdir())
 

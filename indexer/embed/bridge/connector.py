@@ -1,4 +1,4 @@
-"""Connectors: what turns the features of a picture into vectors that a text model reads as if they were words.
+"""Connectors: what turns the features of an image into vectors that a text model reads as if they were words.
 
     linear    one matrix, a vector for each feature                      (LLaVA, Liu et al. 2023, arXiv:2304.08485)
     mlp       two matrices and a GELU between them                       (LLaVA-1.5, Liu et al. 2023, arXiv:2310.03744)
@@ -9,7 +9,7 @@ Beside it stands the projection: one matrix from what the text model reads out t
 encoder that was trained for comparing sentences starts it as identity; the hidden state of a language model was
 trained to foretell a word, all such states point nearly the same way, and theirs starts by whitening.
 
-What this module does not know: towers, text models, items, training.
+What this module does not know: encoders, text models, items, training.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ConnectorConfig:
 
     Attributes:
         kind: One of `Connector`.
-        feature_tokens: Features of a picture.
+        feature_tokens: Features of an image.
         feature_width: Numbers of a feature.
         word_width: Numbers of a word's vector in the text model.
         text_width: Numbers that the text model reads out.
@@ -65,7 +65,7 @@ class ConnectorConfig:
 
     @property
     def tokens(self) -> int:
-        """Vectors of a picture that the text model reads."""
+        """Vectors of an image that the text model reads."""
         return self.queries if self.kind is Connector.QFORMER else self.feature_tokens
 
 
@@ -82,7 +82,7 @@ def build_bridge(config: ConnectorConfig) -> nn.ModuleDict:
     """
     from torch import nn
 
-    # Towers differ in the size of their features by orders of magnitude; learning rates should not.
+    # Encoders differ in the size of their features by orders of magnitude; learning rates should not.
     level = nn.LayerNorm(config.feature_width, elementwise_affine=False)
     width = config.word_width
     match config.kind:

@@ -1,13 +1,14 @@
-"""Bridges: a frozen picture tower and a frozen text model, joined by a small trained connector: `bridge:FOLDER`.
+"""Bridges: a frozen image encoder and a frozen text model, joined by a small trained connector: `bridge:FOLDER`.
 
-The tower sees a picture, the connector turns what it has at every place of its grid into vectors in the place of words,
-and the text model reads these and the words of a text as one sequence. So a text, a picture and both are read by one
-model, and a fused item is not the sum of its parts.
+The connector turns the image encoder's patch features into vectors that stand in place of words. The text model reads
+them and the words of a text as one sequence. So one model reads a text, an image or both, and a fused item is not the
+sum of its parts.
 
-The folder holds `bridge.json`, which names tower and text model and the content of both, and `connector.safetensors`,
-all that was trained. A bridge is refused where tower or text model are not those that it was trained between.
+The folder holds `bridge.json`, which names the image encoder and the text model with the content of both, and
+`connector.safetensors`, all that was trained. A bridge is refused where either model is not the one it was trained
+with.
 
-What this module does not know: how a bridge is trained, any tower or text model.
+What this module does not know: how a bridge is trained, any image encoder or text model.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ class BridgeSpec:
     """What stands in `bridge.json`.
 
     Attributes:
-        tower: The name of an embedder that is a `PatchEncoder`.
+        tower: The name of the image encoder, an embedder that is a `PatchEncoder`.
         tower_weights: sha256 of its weights.
-        tower_preprocessing: How it prepares pictures.
+        tower_preprocessing: How it prepares images.
         layer: Which of its layers is read; -1 is the last.
         text: The name of a `TextModel`.
         text_digest: sha256 of its content.
@@ -88,15 +89,15 @@ class BridgeSpec:
         except CallError as error:  # a name or a size
             raise ModelError(f"{file}: {error}", WHOLE) from error
 
-    def require_same(self, tower: Fingerprint, text_digest: str) -> None:
-        """Refuse another tower or text model than the bridge was trained between.
+    def require_same(self, encoder: Fingerprint, text_digest: str) -> None:
+        """Refuse another image encoder or text model than the bridge was trained with.
 
         Raises:
             ModelError: Naming which, and both contents.
         """
         for what, name, wanted, found in (
-            ("weights of the tower", self.tower, self.tower_weights, tower.weights),
-            ("preprocessing of the tower", self.tower, self.tower_preprocessing, tower.preprocessing),
+            ("weights of the image encoder", self.tower, self.tower_weights, encoder.weights),
+            ("preprocessing of the image encoder", self.tower, self.tower_preprocessing, encoder.preprocessing),
             ("text model", self.text, self.text_digest, text_digest),
         ):
             if wanted != found:
@@ -114,10 +115,10 @@ def load(rest: str, *, name: str, dtype: Dtype, device: str) -> BridgeEmbedder:
 
 
 class BridgeEmbedder(Embedder):
-    """A tower, a text model, and what joins them.
+    """An image encoder, a text model, and what joins them.
 
     Args:
-        tower: Sees pictures.
+        encoder: Sees images.
         text: Reads.
         bridge: The trained parts, as `build_bridge` makes them.
         spec: What they were made by.
@@ -132,7 +133,7 @@ class BridgeEmbedder(Embedder):
 
     def __init__(
         self,
-        tower: PatchEncoder,
+        encoder: PatchEncoder,
         text: TextModel,
         bridge: Any,
         spec: BridgeSpec,
@@ -143,19 +144,19 @@ class BridgeEmbedder(Embedder):
         device: str,
     ) -> None:
         self.name, self.spec, self.dim = name, spec, text.width
-        self._tower, self._text, self._bridge = tower, text, bridge
+        self._encoder, self._text, self._bridge = encoder, text, bridge
         self._weights, self._dtype, self.device = weights, dtype, device
         self._most = text_room(text, spec.connector, spec.max_tokens)
 
     @classmethod
     def load(
-        cls, folder: Path, load_tower: Callable[..., Any], *, name: str, dtype: Dtype, device: str
+        cls, folder: Path, load_encoder: Callable[..., Any], *, name: str, dtype: Dtype, device: str
     ) -> BridgeEmbedder:
-        """Load a bridge, its tower and its text model.
+        """Load a bridge, its image encoder and its text model.
 
         Args:
             folder: As `save_bridge` leaves it.
-            load_tower: Loads an embedder by its name, as `indexer.embed.load_embedder` does.
+            load_encoder: Loads an embedder by its name, as `indexer.embed.load_embedder` does.
             name: What it was asked for by.
             dtype: Arithmetic of the forward pass.
             device: Where it runs.
@@ -173,16 +174,17 @@ class BridgeEmbedder(Embedder):
         computed = getattr(torch, dtype.value)
         bridge = load_parts(folder, spec.connector).to(device)
         bridge["connector"].to(computed)  # the projection stays exact: see `save_bridge`
-        tower = require_tower(load_tower(spec.tower, dtype=dtype, device=device), spec.tower)
+        encoder = require_patch_encoder(load_encoder(spec.tower, dtype=dtype, device=device), spec.tower)
         text = TextModel.load(spec.text, computed, device, spec.pooling)
-        spec.require_same(tower.fingerprint(), text.digest)
+        spec.require_same(encoder.fingerprint(), text.digest)
         digest = weights_digest(folder / WEIGHTS)
-        return cls(tower, text, bridge, spec, digest, name=name, dtype=dtype, device=device)
+        return cls(encoder, text, bridge, spec, digest, name=name, dtype=dtype, device=device)
 
     @functools.cached_property
     def _fingerprint(self) -> Fingerprint:
         spec = self.spec
         digests = "\n".join((self._weights, spec.tower_weights, spec.text_digest))
+        # "a picture": this text is part of the fingerprint, so it stays as the first release wrote it.
         around = f"{self._text.before}, {spec.connector.tokens} of a picture, text, {self._text.after}"
         return Fingerprint(
             model=self.name,
@@ -194,13 +196,13 @@ class BridgeEmbedder(Embedder):
         )
 
     def fingerprint(self) -> Fingerprint:
-        """Tower, text model and connector by content, and how pictures and texts are put together."""
+        """Image encoder, text model and connector by content, and how images and texts are put together."""
         return self._fingerprint
 
     def preparer(self) -> BridgePrepare:
-        """The tower's own, which decodes and resizes."""
-        tokens = self.spec.connector.tokens
-        return BridgePrepare(self._tower.preparer(), (self._text.limit - self._text.specials - MIN_TEXT) // tokens or 1)
+        """The image encoder's own, which decodes and resizes."""
+        room = self._text.limit - self._text.specials - MIN_TEXT
+        return BridgePrepare(self._encoder.preparer(), room // self.spec.connector.tokens or 1)
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
         """Embed any mixture of items, in batches of a few thousand tokens; roles and instructions change nothing."""
@@ -233,7 +235,7 @@ class BridgeEmbedder(Embedder):
     def _words(self, seen: Sequence[Prepared]) -> Any:
         import torch
 
-        features = torch.from_numpy(self._tower.patch_features(seen, self.spec.layer))
+        features = torch.from_numpy(self._encoder.patch_features(seen, self.spec.layer))
         parameter = next(self._bridge["connector"].parameters())
         return self._bridge["connector"](features.to(parameter.device, parameter.dtype))
 
@@ -243,7 +245,7 @@ class BridgePrepare:
     """Item to arrays, in any process.
 
     Attributes:
-        inner: The tower's preparer.
+        inner: The image encoder's preparer.
         most: Images that the text model can read as one item.
     """
 
@@ -251,13 +253,13 @@ class BridgePrepare:
     most: int = 1
 
     def __call__(self, item: Item) -> Prepared:
-        """Decode and resize the picture.
+        """Decode and resize the image.
 
         Raises:
-            ItemError: The picture cannot be used, or a text alone says nothing.
+            ItemError: The image cannot be used, or a text alone says nothing.
         """
         if item.image is None and not str(item.text).strip("\0 \t\r\n"):
-            raise refusal(Reason.EMPTY, "The text is empty, and there is no picture.")
+            raise refusal(Reason.EMPTY, "The text is empty, and there is no image.")
         if len(item.images) > max(1, self.most):
             raise refusal(
                 Reason.TOO_MANY_IMAGES,
@@ -299,22 +301,22 @@ def projected(bridge: Any, read: Any) -> Any:
     return bridge["project"](read) if "project" in bridge else read
 
 
-def require_tower(embedder: Any, name: str) -> PatchEncoder:
+def require_patch_encoder(embedder: Any, name: str) -> PatchEncoder:
     """The embedder, if it can carry a bridge.
 
     Raises:
-        ModelError: It does not show what it sees at every place of a picture.
+        ModelError: It does not show patch features.
     """
     if not isinstance(embedder, PatchEncoder):
         raise ModelError(
-            f"{name} cannot carry a bridge: it shows no features of a picture's places.",
+            f"{name} cannot carry a bridge: it shows no patch features.",
             "Name a model of the CLIP family, such as bundled:emoji-clip.",
         )
     return embedder
 
 
 def text_room(text: TextModel, connector: ConnectorConfig, most: int) -> int:
-    """Tokens of a text that fit beside a picture.
+    """Tokens of a text that fit beside an image.
 
     Raises:
         ModelError: None does.
@@ -322,7 +324,7 @@ def text_room(text: TextModel, connector: ConnectorConfig, most: int) -> int:
     room = text.limit - text.specials - connector.tokens
     if room < 1:
         raise ModelError(
-            f"{text.name} reads {text.limit} tokens, and a picture alone has {connector.tokens}.",
+            f"{text.name} reads {text.limit} tokens, and an image alone has {connector.tokens}.",
             "Train a bridge with the connector qformer, which has fewer.",
         )
     return min(most, room)

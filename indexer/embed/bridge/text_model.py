@@ -1,15 +1,15 @@
 """A frozen language model that reads words and, among them, vectors in the place of words.
 
 An encoder (BERT and its kin) is read by the mean of its last hidden states, as sentence-transformers reads MiniLM; a
-decoder (Llama and its kin) by that of its last token, which has seen all the others. A picture stands before the text,
+decoder (Llama and its kin) by that of its last token, which has seen all the others. An image stands before the text,
 behind whatever the tokenizer itself puts first:
 
-    [CLS] picture ... text ... [SEP]            picture ... text ... <|im_end|>
+    [CLS] image ... text ... [SEP]            image ... text ... <|im_end|>
 
 Named by a folder, a hub id, a GGUF file, or `package:NAME/PATH`, a file or folder of an installed Python package, which
 is not imported. A checkpoint that lacks a weight, or has one too many, is refused. No code of a checkpoint is run.
 
-What this module does not know: pictures, connectors, items.
+What this module does not know: images, connectors, items.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class TextModel:
 
     @property
     def specials(self) -> int:
-        """Tokens of an item besides its picture and words."""
+        """Tokens of an item besides its image and words."""
         return len(self.before) + len(self.after)
 
     def table(self) -> Tensor:
@@ -128,12 +128,12 @@ class TextModel:
         cut = text[: CHARACTERS_A_TOKEN * most].replace("\0", " ")
         return list(self._backend.encode(cut, add_special_tokens=False).ids[:most])
 
-    def read(self, texts: Sequence[Sequence[int]], pictures: Tensor | None, shown: Sequence[int]) -> Tensor:
+    def read(self, texts: Sequence[Sequence[int]], images: Tensor | None, shown: Sequence[int]) -> Tensor:
         """Read items together; vectors do not depend on what else is read, but for their last digits.
 
         Args:
-            texts: n lists of tokens, without what goes around them; of a picture alone an empty one.
-            pictures: (m, tokens, word_width), the pictures of all items, in order; None if there are none.
+            texts: n lists of tokens, without what goes around them; of an image alone an empty one.
+            images: (m, tokens, word_width), the images of all items, in order; None if there are none.
             shown: n, how many each item has.
 
         Returns:
@@ -142,7 +142,7 @@ class TextModel:
         import torch
 
         device = self.table().device
-        places = 0 if pictures is None else pictures.shape[1]
+        places = 0 if images is None else images.shape[1]
         rows, starts = [], len(self.before)
         for text, has in zip(texts, shown, strict=True):
             rows.append([*self.before, *[0] * (places * has), *text, *self.after])
@@ -151,18 +151,38 @@ class TextModel:
         lengths = torch.tensor([len(row) for row in rows], device=device)
         mask = torch.arange(longest, device=device) < lengths[:, None]
         words: Tensor = self.model.get_input_embeddings()(ids)
-        if pictures is not None:
+        if images is not None:
             inside = torch.zeros_like(mask)
             ends = starts + places * torch.tensor([int(has) for has in shown], device=device)
             columns = torch.arange(longest, device=device)
             inside |= (columns >= starts) & (columns < ends[:, None])
-            # In row-major order the places are those of the pictures, one picture after the other.
-            words = words.masked_scatter(inside[:, :, None], pictures.to(words.dtype))
+            # In row-major order the places are those of the images, one image after the other.
+            words = words.masked_scatter(inside[:, :, None], images.to(words.dtype))
         hidden: Tensor = self.model(inputs_embeds=words, attention_mask=mask.long()).last_hidden_state
         if self.pooling is Pooling.LAST:
             return hidden[torch.arange(len(rows), device=device), lengths - 1]
         kept = hidden.float() * mask[:, :, None]
         return kept.sum(1) / lengths[:, None]
+
+    def states(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """What it has of each token of texts alone, special tokens included.
+
+        Args:
+            texts: n lists of tokens, without what goes around them.
+
+        Returns:
+            (n, tokens, width) float32, and which of them belong to the text, (n, tokens) bool.
+        """
+        import torch
+
+        device = self.table().device
+        rows = [[*self.before, *text, *self.after] for text in texts]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        mask = torch.arange(longest, device=device) < lengths[:, None]
+        found: Tensor = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return found.float(), mask
 
     def _around(self) -> tuple[list[int], list[int]]:
         whole = self._backend.encode("a", add_special_tokens=True).ids

@@ -1,7 +1,8 @@
 """`open_clip_config.json`, read by an allow-list: every key and value is looked at, and nothing else reaches a loader.
 
-open_clip itself hands parts of this file to other libraries: the arguments of a tokenizer, the name of a text tower on
-a hub, that of an image tower of timm, which may be an address. So a model is built from what is checked here alone.
+open_clip itself hands parts of this file to other libraries: the arguments of a tokenizer, the name of a text encoder
+on a hub, that of an image encoder of timm, which may be an address. So a model is built only from what is checked
+here.
 
 What this module does not know: any class of a model.
 """
@@ -51,7 +52,7 @@ class ClipConfig:
 
     Attributes:
         model: Arguments of open_clip's classes, without `custom_text`.
-        custom_text: Whether the text tower is apart.
+        custom_text: Whether the text encoder is apart.
         preprocess: open_clip's `preprocess_cfg`, `size` aside, as far as it is told.
         tokenizer: See there.
     """
@@ -63,13 +64,13 @@ class ClipConfig:
 
     @property
     def vision(self) -> Mapping[str, Any]:
-        """The picture tower's part."""
+        """The image encoder's part."""
         found: Mapping[str, Any] = self.model["vision_cfg"]
         return found
 
     @property
     def text(self) -> Mapping[str, Any]:
-        """The text tower's part."""
+        """The text encoder's part."""
         found: Mapping[str, Any] = self.model["text_cfg"]
         return found
 
@@ -181,7 +182,7 @@ PREPROCESS: Mapping[str, Check] = {
     "fill_color": _whole(0, 255),
 }
 ELSEWHERE: Mapping[str, str] = {
-    "hf_model_name": "Name the published model instead (open_clip:ARCHITECTURE/TAG); a folder's text tower is its own.",
+    "hf_model_name": "Name the published model instead (open_clip:ARCHITECTURE/TAG); a folder has its own encoders.",
     "multimodal_cfg": "CoCa's decoder is not read; name the published model instead (open_clip:ARCHITECTURE/TAG).",
 }
 """What a folder may not ask for, and what to do instead."""

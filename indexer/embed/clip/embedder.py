@@ -88,7 +88,7 @@ class ClipEmbedder(Embedder):
         self._weights = weights
         self._preprocess = ImagePreprocess.from_config(model.visual.preprocess_cfg)
         self.dim = int(self._text_vectors(["a"]).shape[1])
-        # One batch on all cores waits at every layer for the core that decodes the next pictures; batches side by side
+        # One batch on all cores waits at every layer for the core that decodes the next images; batches side by side
         # wait for nobody.
         self._cores = torch.get_num_threads()
         self.streams = min(self._cores, MOST_STREAMS) if device == "cpu" else 1
@@ -130,7 +130,7 @@ class ClipEmbedder(Embedder):
         return self._fingerprint
 
     def preparer(self) -> ClipPrepare:
-        """Decoding and resizing, without torch; texts are tokenised in `forward`, where the tokenizer is."""
+        """Decoding and resizing, without torch; texts are tokenized in `forward`, where the tokenizer is."""
         return ClipPrepare(self._preprocess)
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
@@ -162,7 +162,7 @@ class ClipEmbedder(Embedder):
             torch.set_num_threads(cores)  # of this thread nothing changed, but others yet to come got a share
 
     def image_features(self, prepared: Sequence[Prepared]) -> Vectors:
-        """The picture tower's own output, (n, dim) float32, not of unit length: what published inversions read.
+        """The image encoder's own output, (n, dim) float32, not of unit length: what published inversions read.
 
         Of an item of several images, that of the first.
         """
@@ -171,27 +171,27 @@ class ClipEmbedder(Embedder):
     def _features(self, pixels: Sequence[npt.NDArray[Any]]) -> Vectors:
         import torch
 
-        stacked = torch.from_numpy(self._preprocess.normalise(np.stack(pixels)))
+        stacked = torch.from_numpy(self._preprocess.normalize(np.stack(pixels)))
         with torch.inference_mode():
             features: torch.Tensor = self._model.encode_image(stacked.to(self.device, self._torch_dtype))
         return np.asarray(features.float().cpu().numpy())
 
     def patch_features(self, prepared: Sequence[Prepared], layer: int = -1) -> npt.NDArray[np.float32]:
-        """What the picture tower has at every place of its grid, before pooling: (n, places, width) float32.
+        """What the image encoder has at every place of its grid, before pooling: (n, places, width) float32.
 
         Args:
-            prepared: n items with a picture.
-            layer: Which of the tower's layers, or stages of a convolutional one; -1 is the last.
+            prepared: n items with an image.
+            layer: Which of the encoder's layers, or stages of a convolutional one; -1 is the last.
 
         Raises:
-            CallError: The tower has no such layer, or does not show its layers.
+            CallError: The encoder has no such layer, or does not show its layers.
         """
         import torch
 
         tower = self._model.visual
         if not hasattr(tower, "forward_intermediates"):
-            raise CallError(f"The picture tower of {self.name}, a {type(tower).__name__}, does not show its layers.")
-        stacked = torch.from_numpy(self._preprocess.normalise(np.stack([each.arrays["image"] for each in prepared])))
+            raise CallError(f"The image encoder of {self.name}, a {type(tower).__name__}, does not show its layers.")
+        stacked = torch.from_numpy(self._preprocess.normalize(np.stack([each.arrays["image"] for each in prepared])))
         try:
             with torch.inference_mode():
                 found = tower.forward_intermediates(
@@ -199,23 +199,23 @@ class ClipEmbedder(Embedder):
                     intermediates_only=True, output_fmt="NCHW",
                 )  # fmt: skip
         except AssertionError:  # how both libraries say that an index is out of range
-            raise CallError(f"The picture tower of {self.name} has no layer {layer}; -1 is its last.") from None
+            raise CallError(f"The image encoder of {self.name} has no layer {layer}; -1 is its last.") from None
         grid = found["image_intermediates"][0]
         return np.asarray(grid.flatten(2).transpose(1, 2).float().cpu().numpy(), np.float32)
 
     @functools.cached_property
     def pseudo_word_reader(self) -> PseudoWordReader:
-        """The text tower, as one that reads words given as vectors.
+        """The text encoder, as one that reads words given as vectors.
 
         Raises:
-            CallError: The tower has no token embedding of its own (a tower of another library).
+            CallError: The encoder has no token embedding of its own (an encoder of another library).
         """
         tower = getattr(self._model, "text", self._model)
         embedding = getattr(tower, "token_embedding", None)
         if embedding is None:
             raise CallError(
-                f"The text tower of {self.name} is a {type(tower).__name__}; only open_clip's own reads words.",
-                "Use a model whose text tower is open_clip's.",
+                f"The text encoder of {self.name} is a {type(tower).__name__}; only open_clip's own reads words.",
+                "Use a model whose text encoder is open_clip's.",
             )
         return PseudoWordReader(embedding, self._tokenizer, int(tower.context_length))
 
@@ -223,19 +223,19 @@ class ClipEmbedder(Embedder):
         """Texts read with a word of their own each: (n, dim) float32, rows of unit length.
 
         Args:
-            template: With `{word}` and `{text}`; see `PseudoWordReader.tokenise`.
+            template: With `{word}` and `{text}`; see `PseudoWordReader.tokenize`.
             texts: n texts.
             words: (n, word_dim) float32.
         """
         import torch
 
         cut = [text[:CHARACTERS_READ].replace("\0", " ") for text in texts]
-        tokens, places = self.pseudo_word_reader.tokenise(template, cut)
+        tokens, places = self.pseudo_word_reader.tokenize(template, cut)
         with torch.inference_mode(), self.pseudo_word_reader.reading(places.to(self.device), torch.from_numpy(words)):
             return self._rows(self._model.encode_text(tokens.to(self.device)))
 
     def target_padded(self) -> ClipEmbedder:
-        """The same model, whose pictures are padded first; see `Preprocessing`. It is another space."""
+        """The same model, whose images are padded first; see `Preprocessing`. It is another space."""
         padded = copy.copy(self)
         padded.__dict__.pop("_fingerprint", None)
         padded._preprocess = replace(self._preprocess, target_ratio=TARGET_RATIO)

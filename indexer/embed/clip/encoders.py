@@ -1,4 +1,4 @@
-"""The towers that most CLIP folders have, in torch alone: starting a search should not wait for a zoo of models.
+"""The encoders that most CLIP folders have, in torch alone: starting a search should not wait for a zoo of models.
 
 open_clip imports torchvision, timm and transformers, several seconds of it; these are its text transformer, its vision
 transformer and timm's `resnet10t`, under the same names of weights. `build` gives None for whatever else a
@@ -50,7 +50,7 @@ def build(config: Mapping[str, Any], custom_text: bool) -> Any:
 
     Args:
         config: One that `can_build` takes.
-        custom_text: Whether the weights of the text tower have `text.` before their names.
+        custom_text: Whether the weights of the text encoder have `text.` before their names.
 
     Returns:
         A module with `visual`, `encode_image`, `encode_text`, `logit_scale`, as open_clip's have them.
@@ -168,7 +168,7 @@ def _define() -> dict[str, Any]:  # noqa: C901  # classes, each simple; torch is
             return self.read(tokens)
 
     class Shown(nn.Module):
-        """A picture tower whose layers can be seen, by open_clip's method of that name."""
+        """An image encoder whose layers can be seen, by open_clip's method of that name."""
 
         depth: int
 
@@ -178,7 +178,7 @@ def _define() -> dict[str, Any]:  # noqa: C901  # classes, each simple; torch is
         ) -> dict[str, list[Tensor]]:  # fmt: skip
             """Of each layer asked for, (n, channels, height, width); alone of what open_clip's can give."""
             if not all(-self.depth <= index < self.depth for index in indices):
-                raise AssertionError(f"The tower has {self.depth} layers.")
+                raise AssertionError(f"The encoder has {self.depth} layers.")
             return {"image_intermediates": [self.grid(x, index % self.depth) for index in indices]}
 
         def grid(self, x: Tensor, layer: int) -> Tensor:

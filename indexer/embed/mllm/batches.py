@@ -1,4 +1,4 @@
-"""Which items go through a model together: by tokens, since an item with a picture may cost a thousand short texts.
+"""Which items go through a model together: by tokens, since an item with an image may cost a thousand short texts.
 
 What this module does not know: models, items.
 """

@@ -1,4 +1,4 @@
-"""Multimodal language models as embedders (GME and its kin): text, picture, or both read by one model.
+"""Multimodal language models as embedders (GME and its kin): text, image, or both read by one model.
 
 `mllm:NAME`, where NAME is a hub id or a folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint, or of a LoRA of one.
 The vector of an item is the model's last hidden state at the last token of the prompt that `mllm_spec.py` describes.
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CPU_TOKENS, GPU_TOKENS = 4096, 16384
-"""Of a batch, padding included; four patches of a picture are a token."""
+"""Of a batch, padding included; four patches of an image are a token."""
 SHOWN = 0.75
 """Of the tokens of an item, so many may be those of its images where there are several: then all are made smaller."""
 FEWEST_TOKENS = 4
@@ -55,12 +55,12 @@ CHARACTERS_A_TOKEN = 16
 
 
 class MllmEmbedder(Embedder):
-    """One model for text, picture and both.
+    """One model for text, image and both.
 
     Args:
         model: transformers' own, without a head.
         writer: Writes its prompts.
-        shaper: Prepares its pictures.
+        shaper: Prepares its images.
         spec: What both were made by.
         files: What vectors depend on; their content makes the fingerprint.
         name: What it was asked for by.
@@ -183,7 +183,7 @@ class MllmEmbedder(Embedder):
                 longest = max(len(rows[place][1]) for place in places)
                 raise ModelError(
                     f"{self.device} has no memory for a single item of up to {longest:,} tokens.",
-                    "Use smaller pictures (mllm:NAME?max_pixels=N), bfloat16, or another device.",
+                    "Use smaller images (mllm:NAME?max_pixels=N), bfloat16, or another device.",
                 ) from error
             if len(done) > 1:
                 most = max(len(batch) * max(len(rows[place][1]) for place in batch) for batch, _ in done)
@@ -203,13 +203,13 @@ class MllmEmbedder(Embedder):
     def _run(self, rows: Sequence[tuple[Prepared, Prompt]]) -> Vectors:
         import torch
 
-        pictures = [pixels for each, _ in rows for pixels in images_of(each)]
+        images = [pixels for each, _ in rows for pixels in images_of(each)]
         batch = collate(
             [prompt for _, prompt in rows],
             pad_token(self._model.config), self._image, self._shaper.merge, self.spec,
         )  # fmt: skip
         with torch.inference_mode():
-            patches = self._shaper.patches(pictures, self.device) if pictures else None
+            patches = self._shaper.patches(images, self.device) if images else None
             hidden = last_hidden(self._model, batch, patches, self.device)
         # Cut first, then made unit: a part of a unit vector is not of unit length.
         return unit_rows(hidden.float().cpu().numpy()[:, : self.dim])
@@ -227,7 +227,7 @@ class MllmPrepare:
     """Item to arrays, in any process.
 
     Attributes:
-        shaper: Resizes pictures.
+        shaper: Resizes images.
         characters: Of a text, so many are looked at.
         tokens: That the model reads of an item; `SHOWN` of them may be those of several images.
         as_stored: See `decode_image`.
@@ -239,10 +239,10 @@ class MllmPrepare:
     as_stored: bool = False
 
     def __call__(self, item: Item) -> Prepared:
-        """Decode and resize the picture.
+        """Decode and resize the image.
 
         Raises:
-            ItemError: The picture cannot be used, or a text alone says nothing.
+            ItemError: The image cannot be used, or a text alone says nothing.
         """
         arrays: dict[str, Any] = image_arrays(item, self._shaped)
         room = int(SHOWN * self.tokens)
@@ -257,7 +257,7 @@ class MllmPrepare:
         if item.text is not None:
             text = item.text[: self.characters].replace("\0", " ")
             if item.image is None and not text.strip():
-                raise refusal(Reason.EMPTY, "The text is empty, and there is no picture.")
+                raise refusal(Reason.EMPTY, "The text is empty, and there is no image.")
             arrays["text"] = np.array(text)
         return Prepared(item.modality, arrays)
 
@@ -275,7 +275,7 @@ def last_hidden(model: Any, batch: Batch, patches: Tensor | None, device: Any) -
     Args:
         model: transformers' own, without a head.
         batch: The prompts.
-        patches: Of all their pictures, in order.
+        patches: Of all their images, in order.
         device: Where the model is.
     """
     import torch
@@ -294,7 +294,7 @@ def last_hidden(model: Any, batch: Batch, patches: Tensor | None, device: Any) -
 
 
 def image_tokens(config: Any) -> ImageTokens:
-    """The ids of a picture's tokens, from a model's configuration."""
+    """The ids of an image's tokens, from a model's configuration."""
     return ImageTokens(config.vision_start_token_id, config.image_token_id, config.vision_end_token_id)
 
 

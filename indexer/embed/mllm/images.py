@@ -1,7 +1,7 @@
-"""Pictures to the patches of a Qwen-VL model: resized to multiples of a patch, in shape, within bounds of area.
+"""Images to the patches of a Qwen-VL model: resized to multiples of a patch, in shape, within bounds of area.
 
 It repeats transformers' `Qwen2VLImageProcessor` in two steps: resizing, in worker processes and down to 8-bit pixels,
-which are small; normalising and cutting into patches, where the model is. A test holds the two together, for both of
+which are small; normalizing and cutting into patches, where the model is. A test holds the two together, for both of
 transformers' backends.
 
 What this module does not know: prompts, models.
@@ -33,12 +33,12 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ImageShaper:
-    """Resizes pictures, and cuts them into patches.
+    """Resizes images, and cuts them into patches.
 
     Attributes:
         patch: Side of a patch, pixels.
         merge: Patches a side that become one token.
-        temporal: Frames of a patch; a picture fills them all.
+        temporal: Frames of a patch; an image fills them all.
         mean: Of each channel, subtracted after scaling to [0, 1].
         std: Of each channel, divided by.
         resizes: See `MllmSpec`.
@@ -59,14 +59,14 @@ class ImageShaper:
 
     @classmethod
     def from_folder(cls, folder: Path, spec: MllmSpec, vision: Any) -> ImageShaper:
-        """From `preprocessor_config.json`; `vision` is the model's configuration of its picture tower.
+        """From `preprocessor_config.json`; `vision` is the model's configuration of its image encoder.
 
         Raises:
             ModelError: The file is missing or does not fit the model.
         """
         file = folder / PREPROCESSOR_FILE
         try:
-            config = read_json(file, "description of how pictures are prepared")
+            config = read_json(file, "description of how images are prepared")
             made = cls(
                 patch=int(config["patch_size"]),
                 merge=int(config["merge_size"]),
@@ -79,11 +79,11 @@ class ImageShaper:
                 backend=spec.backend,
             )
         except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise ModelError(f"{file} does not say how pictures are prepared ({error!r}).") from error
+            raise ModelError(f"{file} does not say how images are prepared ({error!r}).") from error
         wanted = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
         if (made.patch, made.merge, made.temporal) != wanted:
             raise ModelError(
-                f"{file} cuts pictures by patch, merge and frames of {(made.patch, made.merge, made.temporal)}; "
+                f"{file} cuts images by patch, merge and frames of {(made.patch, made.merge, made.temporal)}; "
                 f"the model reads {wanted}."
             )
         return made
@@ -98,7 +98,7 @@ class ImageShaper:
         )
 
     def __call__(self, image: Image, most_tokens: int | None = None) -> Pixels:
-        """An RGB picture to (height, width, 3) uint8, both multiples of patch times merge.
+        """An RGB image to (height, width, 3) uint8, both multiples of patch times merge.
 
         Args:
             image: It.
@@ -125,19 +125,19 @@ class ImageShaper:
         """Tokens that the language model reads for it."""
         return math.prod(self.grid(pixels)) // self.merge**2
 
-    def patches(self, pictures: Sequence[Pixels], device: Any) -> Tensor:
-        """Resized pictures to (patches of all, channels x temporal x patch x patch) float32, in order."""
+    def patches(self, images: Sequence[Pixels], device: Any) -> Tensor:
+        """Resized images to (patches of all, channels x temporal x patch x patch) float32, in order."""
         import torch
 
         rows = []
-        for batch in _runs(pictures):
+        for batch in _runs(images):
             stacked = torch.from_numpy(np.stack(batch)).to(device).permute(0, 3, 1, 2).float().div_(255)
             mean, std = (torch.tensor(each, device=device)[:, None, None] for each in (self.mean, self.std))
             rows.append(self.cut(stacked.sub_(mean).div_(std)))
         return torch.cat(rows)
 
     def cut(self, images: Tensor) -> Tensor:
-        """Normalised pictures (n, 3, height, width) to their patches, in the order in which the model merges them."""
+        """Normalized images (n, 3, height, width) to their patches, in the order in which the model merges them."""
         count, channels, height, width = images.shape
         rows, columns = height // self.patch // self.merge, width // self.patch // self.merge
         cells = images.reshape(count, channels, rows, self.merge, self.patch, columns, self.merge, self.patch)
@@ -178,7 +178,7 @@ def fit(
     if sizing is not Sizing.GME and max(width, height) > aspect_limit * min(width, height):
         raise refusal(
             Reason.ASPECT,
-            f"The picture has {width:,} × {height:,} pixels; one side may be {aspect_limit:g} times the other.",
+            f"The image has {width:,} × {height:,} pixels; one side may be {aspect_limit:g} times the other.",
         )
     floor = 0 if sizing is Sizing.TRANSFORMERS else factor
     across, down = (max(floor, round(side / factor) * factor) for side in (width, height))
@@ -210,10 +210,10 @@ def preprocessor_config(patch: int, merge: int, temporal: int, least: int, most:
     }
 
 
-def _runs(pictures: Sequence[Pixels]) -> list[list[Pixels]]:
+def _runs(images: Sequence[Pixels]) -> list[list[Pixels]]:
     """Neighbours of one size together."""
     runs: list[list[Pixels]] = []
-    for each in pictures:
+    for each in images:
         if runs and runs[-1][0].shape == each.shape:
             runs[-1].append(each)
         else:

@@ -6,7 +6,7 @@ model without a head is saved (`visual.`, `language_model.layers.`). transformer
 headless class as random weights and a warning. So the names are settled here, and a checkpoint that lacks a weight, or
 has one too many, is refused. No code of a checkpoint is run, and nothing is unpickled.
 
-What this module does not know: items, prompts, pictures.
+What this module does not know: items, prompts, images.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The user's words are never taken for special tokens: a text that says `<|image_p
 that. An item that is too long loses the end of its text, never the template's end, whose last token is the vector. The
 authors' scripts cut whatever stands at the end; `Parity.AUTHORS` does so, too.
 
-What this module does not know: pictures beyond their number of tokens, models.
+What this module does not know: images beyond their number of tokens, models.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """The ids around and inside a picture."""
+    """The ids around and inside an image."""
 
     start: int
     pad: int
@@ -62,7 +62,7 @@ class PromptWriter:
     Args:
         tokenizer: The checkpoint's own.
         spec: Template and limits.
-        image: The ids of a picture's tokens.
+        image: The ids of an image's tokens.
         merge: Patches a side that become one token.
     """
 
@@ -74,7 +74,7 @@ class PromptWriter:
         self.opening, self.closing = _own_ends(tokenizer)
         # From here on the tokenizer, which no one else uses, reads the names of special tokens as plain text.
         tokenizer.encode_special_tokens = True
-        # Each special token splits the text, so what stands between two of them is tokenised on its own.
+        # Each special token splits the text, so what stands between two of them is tokenized on its own.
         self._pieces: list[int | str] = [special.get(each, each) for each in pieces]
 
     def describe(self) -> str:
@@ -128,9 +128,9 @@ class PromptWriter:
             )
         return Prompt(tuple(ids), tuple(grids))
 
-    def _joined(self, picture: bool) -> list[int | str]:
-        """The template's pieces; without a picture the words around its place are one."""
-        if picture:
+    def _joined(self, image: bool) -> list[int | str]:
+        """The template's pieces; without an image the words around its place are one."""
+        if image:
             return self._pieces
         joined: list[int | str] = []
         for piece in self._pieces:
@@ -195,7 +195,7 @@ class Batch:
         mask: (n, length) int64, 1 where a token stands and 0 where it is padded.
         places: (3, n, length) int64.
         last: (n,) int64, where the last token of each stands.
-        grids: (pictures, 3) int64.
+        grids: (images, 3) int64.
     """
 
     ids: Ints

@@ -45,7 +45,7 @@ class Padding(HelpfulEnum):
 
 
 class ImageBackend(HelpfulEnum):
-    """What resizes pictures. The two differ in the last grey levels, so that vectors depend on it a little."""
+    """What resizes images. The two differ in the last gray levels, so that vectors depend on it a little."""
 
     PIL = "pil"
     TORCHVISION = "torchvision"
@@ -78,13 +78,13 @@ class MllmSpec:
         document_instruction: Of documents.
         full_stop: What is added to an instruction.
         positions: How tokens are numbered.
-        resizes: The least and the largest number of pixels of a picture; one pair for each time that it is resized.
+        resizes: The least and the largest number of pixels of an image; one pair for each time that it is resized.
         max_tokens: Of an item; a longer one loses the end of its text.
         aspect_limit: The longer side over the shorter: images beyond are refused, or squeezed where `sizing` says so.
         sizing: Whose rule finds an image's size.
         parity: Whether images and long items are read as this project or as the model's authors do.
         padding: The side on which a batch is padded.
-        backend: What resizes pictures.
+        backend: What resizes images.
         shorter: Whether it was trained so that the first numbers of a vector are a vector too (Matryoshka).
         dim: How many of the numbers are kept; None for all.
     """
@@ -115,7 +115,7 @@ class MllmSpec:
         if self.max_tokens < 1 or self.aspect_limit <= 1 or not self.resizes:
             raise CallError("max_tokens is at least 1, aspect_limit more than 1, and resizes is not empty.")
         if any(not 0 < least <= most for least, most in self.resizes):
-            raise CallError(f"The bounds of a picture's pixels are {self.resizes}; least and largest are wanted.")
+            raise CallError(f"The bounds of an image's pixels are {self.resizes}; least and largest are wanted.")
         if self.dim is not None and self.dim < 1:
             raise CallError(f"dim is {self.dim}; a vector has at least one number.")
 

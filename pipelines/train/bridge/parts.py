@@ -1,9 +1,9 @@
-"""What stands still while a bridge is trained: what its tower sees, and what its text model makes of texts alone.
+"""What stands still while a bridge is trained: what its encoder sees, and what its text model makes of texts alone.
 
 Both are computed once, a part at a time, and read from the run's folder a batch at a time: they are many times as large
-as the pictures, and memory must not grow with them. Only the connector, and texts with pictures, are asked again.
+as the images, and memory must not grow with them. Only the connector, and texts with images, are asked again.
 
-Since the features are kept, pictures cannot be changed a little at every step; so a few changed views of each are kept.
+Since the features are kept, images cannot be changed a little at every step; so a few changed views of each are kept.
 
 What this module does not know: losses, steps.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PART = 256
-"""Pictures, or texts, that go through a frozen model together."""
+"""Images, or texts, that go through a frozen model together."""
 Rows = npt.NDArray[np.int64]
 
 
@@ -43,8 +43,8 @@ class BridgeRecipe(ContrastRecipe):
     """Everything a run depends on, besides the corpus: these, and what `ContrastRecipe` has.
 
     Attributes:
-        tower: The embedder whose picture tower is used, of the CLIP family.
-        layer: Which of the tower's layers is read; -1 is the last.
+        tower: The embedder whose image encoder is used, of the CLIP family.
+        layer: Which of the encoder's layers is read; -1 is the last.
         text: The text model: a folder, hub id, GGUF file, or `package:NAME/PATH`.
         pooling: How it is read, one of `Pooling`; None for what suits its kind.
         max_tokens: Of an item's text.
@@ -52,10 +52,10 @@ class BridgeRecipe(ContrastRecipe):
         queries: Of a Q-Former.
         qformer: Of a Q-Former: transformers' `Blip2QFormerConfig`.
         project: Whether what the text model reads out goes through a trained matrix.
-        views: Changed copies of each picture; 0 for none.
-        align_steps: Optimiser steps of the first phase: pictures to the vectors of their captions.
+        views: Changed copies of each image; 0 for none.
+        align_steps: Optimiser steps of the first phase: images to the vectors of their captions.
         steps: Of the second: the tasks.
-        others: In the first phase, captions of other pictures beside those of the batch.
+        others: In the first phase, captions of other images beside those of the batch.
         align_peak: AdamW's largest learning rate in the first phase: `--align-learning-rate`.
         peak: The same in the second: `--learning-rate`, which leaves the first alone.
         weight_decay: AdamW's decay, on matrices but the projection, which starts at what it should stay near.
@@ -111,18 +111,18 @@ class Kept:
 
 @dataclass(frozen=True)
 class Seen:
-    """Pictures as the tower sees them.
+    """Images as the encoder sees them.
 
     Attributes:
-        features: (1 + views, n, places, width) float16; the first is the picture as it is.
-        bad: Positions of pictures that cannot be used, whose features are zero.
+        features: (1 + views, n, places, width) float16; the first is the image as it is.
+        bad: Positions of images that cannot be used, whose features are zero.
     """
 
     features: Kept
     bad: Rows
 
     def means(self, rows: Rows) -> npt.NDArray[np.float32]:
-        """Unit rows, (len(rows), width): alike for pictures that look alike, all of them centred."""
+        """Unit rows, (len(rows), width): alike for images that look alike, all of them centered."""
         pooled = np.empty((len(rows), self.features.shape[3]), np.float32)
         for start in range(0, len(rows), PART):
             own = slice(start, start + PART)
@@ -132,7 +132,7 @@ class Seen:
 
 
 def see(tower: PatchEncoder, images: Callable[[], Iterable[Any]], recipe: BridgeRecipe, folder: Path) -> Seen:
-    """The features of all pictures, computed once and then read from the folder.
+    """The features of all images, computed once and then read from the folder.
 
     Args:
         tower: It.
@@ -142,7 +142,7 @@ def see(tower: PatchEncoder, images: Callable[[], Iterable[Any]], recipe: Bridge
         folder: Where the features are kept.
 
     Raises:
-        CallError: No picture can be used, or they are others the second time.
+        CallError: No image can be used, or they are others the second time.
         StoreError: The disk refuses.
     """
     about = tower.fingerprint().digest, recipe.layer, recipe.views, recipe.seed
@@ -151,7 +151,7 @@ def see(tower: PatchEncoder, images: Callable[[], Iterable[Any]], recipe: Bridge
     count = good + len(first.bad)
     if not good:
         raise CallError(
-            f"None of the corpus's {count:,} pictures can be used.", "underdrawing index CORPUS DIR says why, for each."
+            f"None of the corpus's {count:,} images can be used.", "underdrawing index CORPUS DIR says why, for each."
         )
     file = folder / f"features-{first.key()}.npy"
     if not file.exists():
@@ -170,12 +170,12 @@ def see(tower: PatchEncoder, images: Callable[[], Iterable[Any]], recipe: Bridge
                     _put(temporary, (1 + view, rows), tower.patch_features(changed, recipe.layer))
                 start += PART
             if again.key() != first.key():
-                raise CallError("Pictures of the corpus changed while they were read.", "Run the same command again.")
+                raise CallError("Images of the corpus changed while they were read.", "Run the same command again.")
     return Seen(Kept(file), np.array(first.bad, np.int64))
 
 
 class _Prepared:
-    """Pictures as a tower reads them, one at a time; of those that went by, a key and which could not be used."""
+    """Images as an encoder reads them, one at a time; of those that went by, a key and which could not be used."""
 
     def __init__(self, tower: PatchEncoder, images: Iterable[Any], about: object) -> None:
         self.bad: list[int] = []
@@ -193,7 +193,7 @@ class _Prepared:
             yield row, prepared
 
     def key(self) -> str:
-        """Of the pictures, which of them can be used, and what else it was said to be about."""
+        """Of the images, which of them can be used, and what else it was said to be about."""
         digest = self._digest.copy()
         digest.update(repr(self.bad).encode())
         return digest.hexdigest()[:16]

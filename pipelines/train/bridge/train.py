@@ -1,13 +1,13 @@
-"""Train a bridge: the connector by which a frozen text model reads what a frozen picture tower sees.
+"""Train a bridge: the connector by which a frozen text model reads what a frozen image encoder sees.
 
-In two phases. *Alignment*: each picture is read alone, and its vector should be the one that the text model has of its
+In two phases. *Alignment*: each image is read alone, and its vector should be the one that the text model has of its
 caption, against those of other captions (InfoNCE with the side of the texts locked: Zhai et al., "LiT", CVPR 2022,
 arXiv:2111.07991; BLIP-2 starts its Q-Former by the same contrast, Li et al. 2023, arXiv:2301.12597). These vectors
 never change, so they are computed once, and hundreds of other captions cost nothing. *Tasks*: batches that mix all
-directions of a search (`common/tasks.py`), pictures with words among them, with the same contrast as `train unified`;
+directions of a search (`common/tasks.py`), images with words among them, with the same contrast as `train unified`;
 the projection of what the text model reads out is trained from here on.
 
-Captioned pictures are all it needs. The result is a folder that `bridge:FOLDER` loads.
+Captioned images are all it needs. The result is a folder that `bridge:FOLDER` loads.
 
 What this module does not know: collections, queries, how a corpus is stored.
 """
@@ -29,7 +29,7 @@ import numpy.typing as npt
 from indexer.corpus.records import Entry
 from indexer.embed import load_embedder
 from indexer.embed.bridge.connector import Connector, ConnectorConfig, build_bridge, set_projection, start_bridge
-from indexer.embed.bridge.embedder import BridgeSpec, projected, require_tower, save_bridge, text_room
+from indexer.embed.bridge.embedder import BridgeSpec, projected, require_patch_encoder, save_bridge, text_room
 from indexer.embed.bridge.text_model import Pooling, TextModel
 from indexer.embed.mllm.batches import by_tokens
 from indexer.errors import CallError
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 SAMPLE = 300
-"""Pictures of a part, and queries with both parts, that an evaluation looks at."""
+"""Images of a part, and queries with both parts, that an evaluation looks at."""
 
 
 def train_bridge(records: Iterable[Entry], recipe: BridgeRecipe, folder: Path) -> dict[str, float]:
@@ -65,7 +65,7 @@ def train_bridge(records: Iterable[Entry], recipe: BridgeRecipe, folder: Path) -
     Raises:
         CallError: The corpus has nothing to train on, or the folder holds another run.
         UnknownNameError: A connector or task that does not exist.
-        ModelError: The tower or the text model cannot be used.
+        ModelError: The encoder or the text model cannot be used.
         MissingExtraError: An optional package that the recipe needs is missing.
     """
     recipe = replace(recipe, connector=Connector(recipe.connector).value)
@@ -75,8 +75,8 @@ def train_bridge(records: Iterable[Entry], recipe: BridgeRecipe, folder: Path) -
     save_bridge(folder / "model", trainer.spec, trainer.bridge.state_dict())
     run.plot({
         "loss": ["loss"],
-        "picture to text, R@10": ["train_r10", "validation_r10"],
-        "picture and text to picture, R@10": ["train_fused_r10", "validation_fused_r10"],
+        "image to text, R@10": ["train_r10", "validation_r10"],
+        "image and text to image, R@10": ["train_fused_r10", "validation_fused_r10"],
     })  # fmt: skip
     return measured
 
@@ -97,7 +97,7 @@ class _Trainer(Trainer[BridgeRecipe]):
             self.data.add(document)
         if not len(self.data):
             raise nothing_to_train_on()
-        tower = require_tower(load_embedder(recipe.tower, device=recipe.device), recipe.tower)
+        tower = require_patch_encoder(load_embedder(recipe.tower, device=recipe.device), recipe.tower)
         dtype = torch.bfloat16 if recipe.bf16 else torch.float32
         pooling = None if recipe.pooling is None else Pooling(recipe.pooling)
         self.text = TextModel.load(recipe.text, dtype, recipe.device, pooling)
@@ -189,10 +189,10 @@ class _Trainer(Trainer[BridgeRecipe]):
             "seconds": round(self.seconds, 1),
         }
 
-    def advance(self) -> dict[str, float]:
+    def train_step(self) -> dict[str, float]:
         """One optimiser step; returns its loss."""
         clock = self.clock()
-        losses = super().advance()
+        losses = super().train_step()
         self.seconds += self.clock() - clock
         return losses
 
@@ -245,7 +245,7 @@ class _Trainer(Trainer[BridgeRecipe]):
         return [] if reading.text is None else self.text.ids(reading.text, self._most)
 
     def _encode(self, readings: Sequence[Reading], noise: np.random.Generator | None) -> Tensor:
-        """Unit vectors (n, dim) float32, with gradients, of readings that all have a picture, or all none."""
+        """Unit vectors (n, dim) float32, with gradients, of readings that all have an image, or all none."""
         import torch
 
         if readings[0].picture == NONE:
@@ -265,7 +265,7 @@ class _Trainer(Trainer[BridgeRecipe]):
         return torch.nn.functional.normalize(projected(self.bridge, read), dim=-1)
 
     def _vectors(self, readings: Sequence[Reading]) -> npt.NDArray[np.float32]:
-        """Vectors as the finished bridge has them, without changed pictures and gradients."""
+        """Vectors as the finished bridge has them, without changed images and gradients."""
         import torch
 
         found = np.empty((len(readings), self.text.width), np.float32)

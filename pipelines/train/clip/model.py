@@ -42,16 +42,16 @@ class ClipRecipe(CorpusRecipe):
         teacher_contrast: Weight of the contrast with the teacher's captions.
         distillation: Weight of the distillation; 0 trains without a teacher.
         softness: Temperature of the teacher's cosines when it compares a word with the names.
-        spoil: The share of pictures that are blurred, that are posterised, and that have a patch covered.
+        spoil: The share of images that are blurred, that are posterised, and that have a patch covered.
         kinship: What captions that the teacher finds alike get of the targets of its contrast, 0 to 1.
         families: The share of a batch that comes in families of look-alikes, 0 to 1; see `Batches`.
         start: An open_clip folder that `train clip` made, or `bundled:NAME`, to go on from: its weights and its
             tokenizer. None for a random start.
-        sentences: Texts around a picture's word and what is said of it, for the second stage; each has `{word}` and
-            `{text}`. Without any, the tower does not learn to read words.
+        sentences: Texts around an image's word and what is said of it, for the second stage; each has `{word}` and
+            `{text}`. Without any, the encoder does not learn to read words.
         composed: Weight of the composed queries.
         tag_share: The share of composed queries told by a keyword or property of the answer.
-        identity: The share of composed queries that are a word alone, which finds its own picture.
+        identity: The share of composed queries that are a word alone, which finds its own image.
         image_share: What the reference's own vector counts beside the sentence's in half of the composed queries.
         text_peak: The same in the second stage.
         average: Decay of the moving average of the weights, which is what is evaluated and kept.

@@ -1,15 +1,15 @@
-"""The second stage of `train clip`: the text tower alone, against the finished pictures.
+"""The second stage of `train clip`: the text encoder alone, against the finished images.
 
-No picture goes through a model here, so a step is cheap and can look at every picture of the corpus. The losses, each a
+No image goes through a model here, so a step is cheap and can look at every image of the corpus. The losses, each a
 mean over its texts:
 
-* `contrast`: a caption finds the pictures it is true of, among all;
+* `contrast`: a caption finds the images it is true of, among all;
 * `distillation` (with a teacher; Hinton et al. 2015, arXiv:1503.02531): a word's similarities to the concepts' mean
-  pictures follow the teacher's similarities of the word to the concepts' names, so that words no caption holds land
-  among the pictures they mean;
-* `composed` (with `sentences` in the recipe): a network that is trained along turns a picture into a word; a sentence
-  with that word, and with what only another picture's caption says, finds the other picture. So the tower learns to
-  read words made of pictures, which towers that have seen captions alone do badly.
+  images follow the teacher's similarities of the word to the concepts' names, so that words no caption holds land
+  among the images they mean;
+* `composed` (with `sentences` in the recipe): a network that is trained along turns an image into a word; a sentence
+  with that word, and with what only another image's caption says, finds the other image. So the encoder learns to
+  read words made of images, which towers that have seen captions alone do badly.
 
 What this module does not know: the first stage, optimisers, checkpoints.
 """
@@ -38,7 +38,7 @@ WORD_ALONE = "{word}"
 
 
 def word_network(recipe: ClipRecipe) -> nn.Module:
-    """The network that turns (n, dim) pictures into (n, width of the text tower) words."""
+    """The network that turns (n, dim) images into (n, width of the text encoder) words."""
     return build_phi(word_config(recipe), dropout=0.05)
 
 
@@ -62,7 +62,7 @@ class Distilled:
         tokens: (words, context) token ids.
         vectors: (words, teacher's dim) the teacher's vectors of the words.
         names: The trained concepts' names: the teacher's vector of each, (concepts, teacher's dim).
-        means: (concepts, dim) unit rows: the concepts' mean pictures.
+        means: (concepts, dim) unit rows: the concepts' mean images.
         softness: Temperature of the teacher's cosines.
     """
 
@@ -89,9 +89,9 @@ class TextStage:
     """The losses of a step.
 
     Args:
-        data: The captions of all pictures.
+        data: The captions of all images.
         rows: (n,) the rows trained on.
-        pictures: (all rows, dim) unit rows, the finished picture vectors.
+        pictures: (all rows, dim) unit rows, the finished image vectors.
         tokens: (captions, context) token ids.
         recipe: What to train.
     """
@@ -113,7 +113,7 @@ class TextStage:
         )
 
     def contrast(self, model: Any, captions: Rows, scale: Tensor) -> Tensor:
-        """Cross entropy of captions against all trained pictures; every picture a caption is true of is right."""
+        """Cross entropy of captions against all trained images; every image a caption is true of is right."""
         import torch
 
         said = encode_tokens(model, self._tokens[captions].to(self._device)).float()
@@ -127,7 +127,7 @@ class TextStage:
     def composed(
         self, model: Any, phi: nn.Module, reader: PseudoWordReader, scale: Tensor, rng: np.random.Generator
     ) -> Tensor:
-        """Cross entropy of composed queries against all trained pictures."""
+        """Cross entropy of composed queries against all trained images."""
         import torch
 
         assert self._pairs is not None
@@ -136,10 +136,10 @@ class TextStage:
             self._pairs, self._rows, recipe.batch, recipe.identity, recipe.sentences, (WORD_ALONE,), rng
         )
         pictures = self._pictures[batch.pictures]
-        tokens, places = reader.tokenise_pieces(batch.texts)
+        tokens, places = reader.tokenize_pieces(batch.texts)
         with reader.reading(places.to(self._device), phi(pictures)):
             said = encode_tokens(model, tokens.to(self._device)).float()
-        # With the picture's own vector beside it in half of the queries, the sentence is good both with it and without.
+        # With the image's own vector beside it in half of the queries, the sentence is good both with it and without.
         shares = torch.from_numpy(recipe.image_share * (rng.random((len(said), 1)) < 0.5).astype(np.float32))
         queries = queries_of(said, batch, pictures, shares.to(self._device))
         answers = torch.from_numpy(self._place[batch.answers]).to(self._device)
@@ -149,7 +149,7 @@ class TextStage:
 def concept_means(
     data: Captions, rows: Rows, pictures: npt.NDArray[np.float32], names: list[str]
 ) -> npt.NDArray[np.float32]:
-    """(len(names), dim) unit rows: the mean of the trained pictures of each name."""
+    """(len(names), dim) unit rows: the mean of the trained images of each name."""
     inside: dict[str, list[int]] = {name: [] for name in names}
     for row in rows:
         if data.names[row] in inside:

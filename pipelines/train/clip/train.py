@@ -1,14 +1,14 @@
 """Train an open_clip model on a captioned corpus, from scratch or from a model of its own kind.
 
-The first stage trains both towers, by losses that are each a mean over the batch:
+The first stage trains both encoders, by losses that are each a mean over the batch:
 
 * contrast: images against captions, both ways (Radford et al. 2021, arXiv:2103.00020), where every caption that is
   true of an image counts as its positive (UniCL's targets: Yang et al. 2022, arXiv:2204.03610);
 * with a teacher, contrast of the images against a linear image of the teacher's caption vectors, which ties the
-  picture space to what the teacher knows; captions that the teacher finds alike may be half right (`kinship`).
+  image space to what the teacher knows; captions that the teacher finds alike may be half right (`kinship`).
 
-The second stage goes on with the text tower alone; see `text_stage.py`. It is there to teach words that no caption
-holds, by a teacher, and sentences with words made of pictures in them.
+The second stage goes on with the text encoder alone; see `text_stage.py`. It is there to teach words that no caption
+holds, by a teacher, and sentences with words made of images in them.
 
 Only the student is kept. The result is an open_clip folder: `open_clip.create_model("local-dir:FOLDER")` loads it; and,
 where the recipe has sentences, the network that makes words, a folder that `search --inversion` takes.
@@ -176,7 +176,7 @@ class _Trainer(Trainer[ClipRecipe]):
             self.batches.mine(encode_texts(self.averaged, tokens, self.device))
 
     def inversion(self, text_tower: str) -> Inversion:
-        """The network that makes words, for the text tower of the model with these weights."""
+        """The network that makes words, for the text encoder of the model with these weights."""
         return Inversion(word_config(self.recipe, text_tower), self.averaged_phi, "")
 
     def losses(self, rng: np.random.Generator) -> dict[str, float]:
@@ -233,7 +233,7 @@ class _Trainer(Trainer[ClipRecipe]):
 
     @cached_property
     def _text_stage(self) -> tuple[TextStage, Distilled | None]:
-        """The second stage's losses. It starts with the averaged picture tower, also when it is resumed."""
+        """The second stage's losses. It starts with the averaged image encoder, also when it is resumed."""
         import torch
 
         self.model.visual.load_state_dict(self.averaged.visual.state_dict())

@@ -1,4 +1,4 @@
-"""Small changes of a picture that leave its meaning alone.
+"""Small changes of an image that leave its meaning alone.
 
 What this module does not know: models, captions.
 """
@@ -20,14 +20,14 @@ def augment(
 ) -> Tensor:
     """Shift, scale, tilt and light a batch a little; never mirror it, since left and right are meanings.
 
-    Some pictures are also spoilt, as references and drawings are outside a corpus: blurred, posterised, or with a patch
+    Some images are also spoilt, as references and drawings are outside a corpus: blurred, posterised, or with a patch
     of them missing.
 
     Args:
         pixels: (n, size, size, 3) uint8.
         rng: Of the step.
         device: Where the result lies.
-        spoil: The share of pictures for each of the three; they fall independently.
+        spoil: The share of images for each of the three; they fall independently.
 
     Returns:
         (n, 3, size, size) float32 in [-1, 1], channels last in memory.
@@ -43,7 +43,7 @@ def augment(
     matrix[:, 1, 0], matrix[:, 1, 1] = np.sin(angle) * zoom, np.cos(angle) * zoom
     matrix[:, :, 2] = rng.uniform(-0.1, 0.1, (n, 2))
     grid = torch.nn.functional.affine_grid(torch.from_numpy(matrix).to(device), list(images.shape), align_corners=False)
-    # Outside the picture is paper: shifting by one makes zero padding white.
+    # Outside the image is paper: shifting by one makes zero padding white.
     moved = torch.nn.functional.grid_sample(images - 1, grid, align_corners=False) + 1
     gain = torch.from_numpy(rng.normal(1, 0.06, (n, 1, 1, 1)).astype(np.float32)).to(device)
     lift = torch.from_numpy(rng.normal(0, 0.04, (n, 1, 1, 1)).astype(np.float32)).to(device)
@@ -79,7 +79,7 @@ def _posterise(images: Tensor, rng: np.random.Generator, share: float) -> None:
 
 
 def _cover(images: Tensor, rng: np.random.Generator, share: float) -> None:
-    """Cover a rectangle of a tenth to a third of the side with paper or any colour, in place."""
+    """Cover a rectangle of a tenth to a third of the side with paper or any color, in place."""
     import torch
 
     size = images.shape[-1]

@@ -4,7 +4,7 @@ In a random batch of 256 hardly two texts are near, and a model learns to tell c
 shade of skin from the next. Negatives that the model itself finds hard (Xiong et al. 2020, arXiv:2007.00808) are put
 side by side: a record, and records of the texts nearest to its own.
 
-What this module does not know: models, losses, pictures.
+What this module does not know: models, losses, images.
 """
 
 from __future__ import annotations

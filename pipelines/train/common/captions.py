@@ -78,7 +78,7 @@ class Captions:
     Args:
         templates: How captions are made.
         split_field: The field that names a record's part, or None.
-        look: The field that tells pictures of one text apart, for `Differences`, or None.
+        look: The field that tells images of one text apart, for `Differences`, or None.
 
     Attributes:
         names: n texts of the documents.
@@ -218,7 +218,7 @@ def documents_with_both(records: Iterable[Entry], rejected: list[Rejected]) -> I
 
 
 def square(image: Any, size: int) -> npt.NDArray[np.uint8]:
-    """The whole picture inside a white square: (size, size, 3) uint8.
+    """The whole image inside a white square: (size, size, 3) uint8.
 
     It is open_clip's resize mode `longest` with white fill, so that training and use see the same pixels.
     """

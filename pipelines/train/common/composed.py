@@ -1,10 +1,10 @@
-"""Composed queries to train on, made of captioned pictures alone, and the loss by which they find their answers.
+"""Composed queries to train on, made of captioned images alone, and the loss by which they find their answers.
 
-    a picture's word in a sentence with what only another picture's caption says   ->   that other picture
-    a picture's word alone                                                         ->   that picture
+    an image's word in a sentence with what only another image's caption says   ->   that other image
+    an image's word alone                                                         ->   that image
 
 What trains on them may be the network that makes the words (`train inversion`), or that network together with the
-text tower that reads them (`train clip`).
+text encoder that reads them (`train clip`).
 
 What this module does not know: models, steps, where pairs come from.
 """
@@ -33,8 +33,8 @@ class ComposedBatch:
 
     Attributes:
         texts: n texts in pieces; a word is read between any two.
-        pictures: (n,) int64, the row of the picture whose word is read.
-        answers: (n,) int64, the row of the picture to be found.
+        pictures: (n,) int64, the row of the image whose word is read.
+        answers: (n,) int64, the row of the image to be found.
         differing: How many of the n say a difference.
     """
 
@@ -57,7 +57,7 @@ def draw_composed(
 
     Args:
         pairs: Where differences come from.
-        rows: The pictures whose words are read alone are drawn from these.
+        rows: The images whose words are read alone are drawn from these.
         count: Of queries.
         identity: The share of words alone.
         sentences: Texts around a word and what is said of it; each has `{word}` and `{text}`.
@@ -74,13 +74,13 @@ def draw_composed(
 
 
 def queries_of(said: Tensor, batch: ComposedBatch, read: Tensor, shares: Tensor) -> Tensor:
-    """What searches: (n, dim) unit rows of the sentences, with a share of the pictures' own vectors.
+    """What searches: (n, dim) unit rows of the sentences, with a share of the images' own vectors.
 
     Args:
         said: (n, dim) unit vectors of the batch's texts, words read.
         batch: The queries.
-        read: (n, dim) unit rows, the pictures' vectors as the words were made of them.
-        shares: (n, 1), what the picture counts beside the sentence, 0 to 1; a word alone has to do without.
+        read: (n, dim) unit rows, the images' vectors as the words were made of them.
+        shares: (n, 1), what the image counts beside the sentence, 0 to 1; a word alone has to do without.
     """
     import torch
 
@@ -94,14 +94,14 @@ def composed_loss(
 ) -> Tensor:
     """Cross entropy of the queries against the batch's answers and its references.
 
-    The references are among the wrong answers: finding the picture itself again is the easy mistake.
+    The references are among the wrong answers: finding the image itself again is the easy mistake.
 
     Args:
         said: As in `queries_of`.
         batch: The queries.
         read: As in `queries_of`.
-        features: (rows, dim) unit rows of all pictures.
-        image_share: What the picture's own vector counts beside the sentence's, 0 to 1.
+        features: (rows, dim) unit rows of all images.
+        image_share: What the image's own vector counts beside the sentence's, 0 to 1.
         scale: The inverse temperature.
     """
     import torch

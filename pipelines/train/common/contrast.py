@@ -94,20 +94,20 @@ def recalls(
     asking: Callable[[Sequence[Reading]], npt.NDArray[np.float32]],
     found: Callable[[Sequence[Reading]], npt.NDArray[np.float32]],
 ) -> dict[str, float]:
-    """How well pictures find their captions, and pictures with words other pictures, in each part of a corpus.
+    """How well images find their captions, and images with words other images, in each part of a corpus.
 
     Args:
         data: The corpus's captions.
         recipe: Which parts there are, what is said around words, the seed.
-        sample: At most so many pictures of a part are looked at, and so many queries with both.
+        sample: At most so many images of a part are looked at, and so many queries with both.
         usable: The records of a part, or of all parts.
         alike: Pairs of the records of a part, by its label; None where there are none.
         asking: The vectors of queries.
         found: The vectors of documents.
 
     Returns:
-        By label of the part, `train` or `validation`: `_r10`, R@10 of a picture's caption among all of the corpus, and
-        `_fused_r1` and `_fused_r10`, of the other picture among some of its part.
+        By label of the part, `train` or `validation`: `_r10`, R@10 of an image's caption among all of the corpus, and
+        `_fused_r1` and `_fused_r10`, of the other image among some of its part.
     """
     rng = np.random.default_rng(recipe.seed)
     names = list(dict.fromkeys(data.names))
@@ -141,7 +141,7 @@ def _composed(
     asking: Callable[[Sequence[Reading]], npt.NDArray[np.float32]],
     found: Callable[[Sequence[Reading]], npt.NDArray[np.float32]],
 ) -> tuple[npt.NDArray[np.float32], Rows]:
-    """Scores of pictures for a picture and the words that another differs in, and the place of that one, by query."""
+    """Scores of images for an image and the words that another differs in, and the place of that one, by query."""
     before, after, said = pairs.draw(min(sample, 4 * len(rows)), rng)
     gallery = np.unique(np.concatenate([before, after, rng.choice(rows, min(sample, len(rows)), replace=False)]))
     asked = asking([

@@ -1,11 +1,11 @@
-"""Pairs of pictures whose captions differ in a few words: what a composed query looks like, from captions alone.
+"""Pairs of images whose captions differ in a few words: what a composed query looks like, from captions alone.
 
     "man firefighter: dark skin tone"  ->  "woman firefighter: dark skin tone"     said: "woman"
 
-Of several pictures with the other caption, the one most like the first is meant, since whatever the words do not speak
+Of several images with the other caption, the one most like the first is meant, since whatever the words do not speak
 of should stay: the hand that drew it, its style, its side. Where a field tells such hands apart, some pairs have one
 caption and two hands, and the words of the second hand are said. Some pairs are told by another caption, a keyword,
-say, that is true of the second picture alone.
+say, that is true of the second image alone.
 
 What this module does not know: models, queries.
 """
@@ -32,18 +32,18 @@ _WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
 
 
 class Differences:
-    """All pairs of captions that are alike enough, and the pictures of each.
+    """All pairs of captions that are alike enough, and the images of each.
 
     Args:
-        captions: n texts, one of each picture.
-        rows: (n,) int64, what the caller calls each picture.
-        features: (n, dim) float32 unit rows of the pictures.
+        captions: n texts, one of each image.
+        rows: (n,) int64, what the caller calls each image.
+        features: (n, dim) float32 unit rows of the images.
         keep: The least share of the longer caption's words that both have, 0 to 1.
-        looks: n lists of what is said for how each picture looks, beside its caption; or none.
-        look_share: The share of pairs that differ in looks alone, where pictures of one caption do.
+        looks: n lists of what is said for how each image looks, beside its caption; or none.
+        look_share: The share of pairs that differ in looks alone, where images of one caption do.
         most: The most words said.
-        tags: n sets of shorter texts that are true of each picture; or none.
-        tag_share: The share of pairs told by a tag that only the second picture has, where there is one.
+        tags: n sets of shorter texts that are true of each image; or none.
+        tag_share: The share of pairs told by a tag that only the second image has, where there is one.
 
     Raises:
         CallError: No two captions are alike enough.
@@ -117,7 +117,7 @@ class Differences:
 def differences(data: Captions, rows: Rows, features: Tensor, keep: float, tag_share: float = 0.0) -> Differences:
     """The pairs among some rows of a corpus.
 
-    `features` are those of all its pictures; tags are the captions in which the name does not occur.
+    `features` are those of all its images; tags are the captions in which the name does not occur.
     """
     return Differences(
         [data.names[row] for row in rows],

@@ -83,7 +83,7 @@ def distil(given: Tensor, taught: Tensor, temperature: float) -> Tensor:
 def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
     """`model.encode_text` on unit rows, without the padding after the longest text where that is possible.
 
-    In open_clip's own text tower of a model with two separate towers, attention is causal, so that padding changes
+    In open_clip's own text encoder of a model with two separate encoders, attention is causal, so that padding changes
     nothing and costs time. It adds its whole mask whatever the length, so the mask is cut to the length meanwhile.
     """
     mask = getattr(getattr(model, "text", None), "attn_mask", None)

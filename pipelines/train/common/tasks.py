@@ -1,13 +1,13 @@
-"""Pairs of a query and what it should find, for every direction of a search over texts, pictures and both.
+"""Pairs of a query and what it should find, for every direction of a search over texts, images and both.
 
-All come from pictures with captions alone. A query of picture and sentence is a picture and the words that only another
-picture's caption has (`Differences`), inside a sentence; what it should find is that other picture.
+All come from images with captions alone. A query of image and sentence is an image and the words that only another
+image's caption has (`Differences`), inside a sentence; what it should find is that other image.
 
 The pairs of all directions are one batch, and every document in it is a wrong answer to every query, whatever the two
-are made of: so a text learns to stand beside a picture that is right, and not beside any other text. What would be a
-right answer too is no wrong one: a caption that is true of the picture, another drawing of the same.
+are made of: so a text learns to stand beside an image that is right, and not beside any other text. What would be a
+right answer too is no wrong one: a caption that is true of the image, another drawing of the same.
 
-What this module does not know: models, losses, how pictures are read.
+What this module does not know: models, losses, how images are read.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Reading:
         instruction: What a query is told; None for a default.
         text: Its text, if any.
         row: The record that it is made of; of a query, that of the right answer.
-        picture: The record whose picture it has, or `NONE`.
+        picture: The record whose image it has, or `NONE`.
         caption: The number of its text among the captions, or `NONE`: sentences are no captions.
-        strict: Of a query: whether nothing but the very picture is right, though another be of the same.
+        strict: Of a query: whether nothing but the very image is right, though another be of the same.
     """
 
     instruction: str | None
@@ -103,7 +103,7 @@ class TaskSampler:
         instructions: By task, what its queries are told at times.
         told: The share of queries that are told one.
         sentences: What is said around the words that differ; each has `{text}`.
-        looks: Put another picture of the same beside each that a query with both parts should find, as a wrong answer.
+        looks: Put another image of the same beside each that a query with both parts should find, as a wrong answer.
 
     Raises:
         UnknownNameError: No such task.
@@ -152,7 +152,7 @@ class TaskSampler:
         queries: list[Reading] = []
         documents: list[Reading] = []
         befores: list[int] = []
-        # Those with both parts first: their references are the pictures that texts should find.
+        # Those with both parts first: their references are the images that texts should find.
         for task, own in sorted(
             zip(self._shares, counts, strict=True), key=lambda each: each[0].query is not Modality.FUSED
         ):
@@ -253,7 +253,7 @@ class TaskSampler:
         return str(rng.choice(known)) if known and rng.random() < self._told else None
 
     def _mate(self, row: int, rng: np.random.Generator) -> int:
-        """Another picture of the same, or the picture itself where there is no other."""
+        """Another image of the same, or the image itself where there is no other."""
         others = [mate for mate in self._mates[int(self._name[row])] if mate != row]
         return int(rng.choice(others)) if others else row
 

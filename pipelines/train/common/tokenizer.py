@@ -6,7 +6,7 @@ would give another tokenizer each time.
 The end token has the largest id, because open_clip's default pooling takes the position of the largest id for the
 end of the text.
 
-Of two kinds: one for a CLIP text tower, with a start and an end, and one in the layout of Qwen2-VL's, whose special
+Of two kinds: one for a CLIP text encoder, with a start and an end, and one in the layout of Qwen2-VL's, whose special
 tokens stand in the prompt itself.
 
 What this module does not know: models.

@@ -1,4 +1,4 @@
-"""Train the picture codec of a generator: a small deterministic autoencoder in diffusers' `AutoencoderTiny` layout.
+"""Train the image codec of a generator: a small deterministic autoencoder in diffusers' `AutoencoderTiny` layout.
 
 The loss is the mean absolute error of pixels and of their differences to the neighbours, so that edges stay sharp
 without a discriminator. Noise on the latents while training lets the decoder forgive the small errors that a generator
@@ -151,11 +151,11 @@ class _Trainer(Trainer[AutoencoderRecipe]):
         return {"loss": backward(loss)}
 
     def evaluate(self) -> dict[str, float]:
-        """The PSNR of held-out pictures, dB."""
+        """The PSNR of held-out images, dB."""
         return {"psnr": self.psnr(self.held_out)}
 
     def psnr(self, pixels: Pixels, batch: int = 128) -> float:
-        """Mean peak signal-to-noise ratio, in decibels, of at most 512 pictures."""
+        """Mean peak signal-to-noise ratio, in decibels, of at most 512 images."""
         import torch
 
         found = []

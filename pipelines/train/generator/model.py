@@ -1,6 +1,6 @@
-"""What `train generator` makes: a `StableDiffusionPipeline` around a CLIP model's own text tower.
+"""What `train generator` makes: a `StableDiffusionPipeline` around a CLIP model's own text encoder.
 
-    text_encoder   the text tower of an open_clip model, as transformers' `CLIPTextModel`, not trained further
+    text_encoder   the text encoder of an open_clip model, as transformers' `CLIPTextModel`, not trained further
     vae            `AutoencoderTiny`, trained first
     unet           `UNet2DConditionModel`, trained by flow matching
     scheduler      `DPMSolverMultistepScheduler` with flow sigmas, so that the stock pipeline integrates the flow
@@ -38,21 +38,21 @@ class GeneratorRecipe(CorpusRecipe):
     Attributes:
         autoencoder: Settings of `AutoencoderRecipe`.
         unet: The configuration of diffusers' `UNet2DConditionModel`, without sample size, channels and text width.
-        model: The embedder whose text tower is read and whose picture features become words; of the CLIP family.
+        model: The embedder whose text encoder is read and whose image features become words; of the CLIP family.
         inversion: Its inversion, where training of the generator's own starts.
         start: A generator's folder, or `bundled:NAME`, whose autoencoder is kept and whose denoiser is trained on;
             `autoencoder` and `unet` are not read then. None for a random start.
         size: Pixels.
         context: Tokens of a prompt.
-        worded: Share of prompts whose picture is given by its word, with or without words of its caption.
-        different: Share of prompts with the word of another picture and what its caption lacks; see `Differences`.
+        worded: Share of prompts whose image is given by its word, with or without words of its caption.
+        different: Share of prompts with the word of another image and what its caption lacks; see `Differences`.
         unconditional: Share of empty prompts, for classifier-free guidance.
         sentences: Texts around a word and what is said of it; the first is what drawings are asked by.
         train_inversion: Whether the words are trained along, from the inversion given.
-        feature_noise: Standard deviation, over the whole vector, of noise on the picture's feature.
+        feature_noise: Standard deviation, over the whole vector, of noise on the image's feature.
         average: Decay of the moving average of the weights, which is what is evaluated and kept.
         time_mean: Mean of the logit-normal noise levels; above 0 dwells on noise.
-        shifts: The most pixels by which a picture is moved for variety.
+        shifts: The most pixels by which an image is moved for variety.
         draw_steps: Steps that drawings take if not told otherwise.
         draw_guidance: Their guidance.
         bf16: Autocast to bfloat16 (pays on processors and GPUs with bf16 dot products).
@@ -93,10 +93,10 @@ class GeneratorRecipe(CorpusRecipe):
 
 
 def text_encoder_of(embedder: TrainableEncoder, context: int) -> tuple[Any, Any]:
-    """A CLIP model's text tower and tokenizer as transformers has them, with the same hidden states.
+    """A CLIP model's text encoder and tokenizer as transformers has them, with the same hidden states.
 
     Raises:
-        CallError: The tower is not of CLIP's kind (pre-norm, causal, pooled at the end token).
+        CallError: The encoder is not of CLIP's kind (pre-norm, causal, pooled at the end token).
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -104,8 +104,8 @@ def text_encoder_of(embedder: TrainableEncoder, context: int) -> tuple[Any, Any]
     tokenizer = getattr(embedder.tokenizer, "tokenizer", None)
     if tokenizer is None or getattr(tower, "pool_type", "argmax") != "argmax":
         raise CallError(
-            f"The text tower of {embedder.name} cannot be written as transformers' CLIPTextModel.",
-            "Use an open_clip model with a Hugging Face tokenizer and a causal text tower.",
+            f"The text encoder of {embedder.name} cannot be written as transformers' CLIPTextModel.",
+            "Use an open_clip model with a Hugging Face tokenizer and a causal text encoder.",
         )
     tokenizer.model_max_length = context
     state = {name: value.detach().float() for name, value in tower.state_dict().items()}
@@ -133,7 +133,7 @@ def text_encoder_of(embedder: TrainableEncoder, context: int) -> tuple[Any, Any]
     }
     for layer in range(layers):
         named |= _layer(state, f"transformer.resblocks.{layer}.", f"encoder.layers.{layer}.")
-    # Releases of transformers before 5 keep the tower one level deeper.
+    # Releases of transformers before 5 keep the encoder one level deeper.
     deeper = "text_model." if any(key.startswith("text_model.") for key in encoder.state_dict()) else ""
     encoder.load_state_dict({deeper + key: value for key, value in named.items()})
     return encoder, tokenizer

@@ -1,16 +1,16 @@
-"""Train a generator of pseudo-targets from pictures and their captions alone.
+"""Train a generator of pseudo-targets from images and their captions alone.
 
 First an autoencoder (`autoencoder.py`), then a denoiser in its latents by flow matching (Lipman et al. 2023,
-arXiv:2210.02747; rectified flow: Liu et al. 2023, arXiv:2209.03003), conditioned on a frozen text tower that reads
+arXiv:2210.02747; rectified flow: Liu et al. 2023, arXiv:2209.03003), conditioned on a frozen text encoder that reads
 pseudo-words. Prompts are of four kinds, so that the denoiser learns to read a word, words, and both together:
 
 * a caption;
-* the word of the picture itself, with some words of its caption or without;
-* the word of another picture, and what the caption has that the other's lacks (`differences.py`): what a query is;
+* the word of the image itself, with some words of its caption or without;
+* the word of another image, and what the caption has that the other's lacks (`differences.py`): what a query is;
 * nothing, for classifier-free guidance.
 
 The generator has an inversion of its own, which starts as the one given and is trained along: a word for drawing should
-say more of a picture than a word for finding it.
+say more of an image than a word for finding it.
 
 What this module does not know: queries, the benchmark.
 """
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 VARIANTS = 4
-"""Latents kept of each picture, each shifted differently."""
+"""Latents kept of each image, each shifted differently."""
 
 
 def train_generator(records: Iterable[Entry], recipe: GeneratorRecipe, folder: Path) -> dict[str, float]:
@@ -96,7 +96,7 @@ def train_generator(records: Iterable[Entry], recipe: GeneratorRecipe, folder: P
     export(trainer.pipeline(), trainer.inversion, recipe, folder / "model")
     run.plot({
         "loss": ["loss", "validation_loss"],
-        "drawing to its picture, R@10": ["train_r10", "validation_r10"],
+        "drawing to its image, R@10": ["train_r10", "validation_r10"],
         "images per second": ["images_per_second"],
     })  # fmt: skip
     return measured
@@ -185,7 +185,7 @@ class _Trainer(Trainer[GeneratorRecipe]):
         return {"loss": backward(self._loss(self.unet, self.phi, *self._draw(rng), rng))}
 
     def _draw(self, rng: np.random.Generator) -> tuple[Rows, Rows, list[list[str]]]:
-        """Pictures to draw, pictures whose words are read, and prompts in pieces."""
+        """Images to draw, images whose words are read, and prompts in pieces."""
         recipe = self.recipe
         kinds = np.cumsum([recipe.different, recipe.worded, recipe.unconditional])
         kind = np.searchsorted(kinds, rng.random(recipe.batch), side="right")
@@ -223,7 +223,7 @@ class _Trainer(Trainer[GeneratorRecipe]):
         noise = torch.from_numpy(rng.standard_normal(features.shape).astype(np.float32)).to(self.device)
         noisy = features + recipe.feature_noise / features.shape[1] ** 0.5 * noise
         words = phi(torch.nn.functional.normalize(noisy, dim=-1))
-        tokens, places = self.reader.tokenise_pieces(prompts)
+        tokens, places = self.reader.tokenize_pieces(prompts)
         with self.reader.reading(places.to(self.device), words):
             states = self.encoder(tokens.to(self.device)).last_hidden_state
         clean = self.latents[rng.integers(0, VARIANTS, len(drawn)), drawn].to(self.device)
@@ -237,9 +237,9 @@ class _Trainer(Trainer[GeneratorRecipe]):
         return loss
 
     def evaluate(self) -> dict[str, float]:
-        """The loss on held-out pictures, and how often a drawing of a picture's word alone finds the picture again.
+        """The loss on held-out images, and how often a drawing of an image's word alone finds the image again.
 
-        The second is R@10 among all pictures, by the embedder, for 128 pictures of each part.
+        The second is R@10 among all images, by the embedder, for 128 images of each part.
         """
         import torch
 
@@ -266,7 +266,7 @@ class _Trainer(Trainer[GeneratorRecipe]):
         return measured
 
     def grid(self, file: Path, columns: int = 12) -> None:
-        """Pictures of pairs beside what is drawn: before, after, the drawing of the difference; held-out ones below."""
+        """Images of pairs beside what is drawn: before, after, the drawing of the difference; held-out ones below."""
         from PIL import Image
 
         rows = []
@@ -302,7 +302,7 @@ def _pieces(sentence: str, text: str) -> list[str]:
 
 
 def _features(embedder: TrainableEncoder, pixels: npt.NDArray[np.uint8]) -> Tensor:
-    """Unit features of pictures, (n, dim)."""
+    """Unit features of images, (n, dim)."""
     import torch
     from PIL import Image
 
@@ -313,7 +313,7 @@ def _features(embedder: TrainableEncoder, pixels: npt.NDArray[np.uint8]) -> Tens
 
 
 def _shifted(pixels: npt.NDArray[np.uint8], x: int, y: int) -> npt.NDArray[np.uint8]:
-    """All pictures moved by some pixels over white."""
+    """All images moved by some pixels over white."""
     size = pixels.shape[1]
     moved = np.full_like(pixels, 255)
     moved[:, max(0, y) : size + min(0, y), max(0, x) : size + min(0, x)] = pixels[

@@ -1,16 +1,16 @@
-"""Train an inversion: the network that turns a picture's feature into a word of a frozen text tower.
+"""Train an inversion: the network that turns an image's feature into a word of a frozen text encoder.
 
 Four recipes, each from images and their texts alone, without triplets:
 
-* `pic2word` (Saito et al., CVPR 2023, arXiv:2302.03084): the text "a photo of {word}" and its picture find each other
+* `pic2word` (Saito et al., CVPR 2023, arXiv:2302.03084): the text "a photo of {word}" and its image find each other
   in a batch. Theirs: AdamW 1e-4, weight decay 0.1, batch 1,024, 30 epochs of CC3M, dropout 0.1.
-* `searle` (Baldrati et al., ICCV 2023, arXiv:2303.15247): a word is first optimised for each picture on its own
+* `searle` (Baldrati et al., ICCV 2023, arXiv:2303.15247): a word is first optimised for each image on its own
   (cosine, 350 steps, learning rate 2e-2), then Phi is taught to give it (contrastive, temperature 0.25; 1e-4, batch
   256). Their regularisation by a language model's phrases is left out.
-* `lincir` (Gu et al., CVPR 2024, arXiv:2312.01998): no pictures at all. A caption's own vector, with noise, is turned
+* `lincir` (Gu et al., CVPR 2024, arXiv:2312.01998): no images at all. A caption's own vector, with noise, is turned
   into a word, which replaces every content word of the caption; the vector should stay (mean square). Theirs: 1e-4,
   batch 512, 20,000 steps. Content words are told by a list of function words, not by a tagger.
-* `difference` (ours): two pictures whose captions differ in a few words; the word of the one, with the words that only
+* `difference` (ours): two images whose captions differ in a few words; the word of the one, with the words that only
   the other has, finds the other. It teaches what a query does, and needs no one to write queries.
 
 What this module does not know: collections, queries, the benchmark.
@@ -62,18 +62,18 @@ class InversionRecipe(CorpusRecipe):
 
     Attributes:
         method: One of `InversionMethod`.
-        model: The embedder whose text tower is to read the words, a model of the CLIP family.
+        model: The embedder whose text encoder is to read the words, a model of the CLIP family.
         prompts: Texts around a word when it is trained on its own; each has `{word}`.
         sentences: Texts around a word and what is said of it; each has `{word}` and `{text}`.
         hidden: Width of Phi's hidden layers, as a multiple of the feature's.
         dropout: Of Phi.
-        feature_noise: Standard deviation, over the whole vector, of noise on the picture's feature.
+        feature_noise: Standard deviation, over the whole vector, of noise on the image's feature.
         average: Decay of the moving average of the weights, which is what is evaluated and kept.
-        optimise_steps: `searle`: steps for each picture's own word.
+        optimise_steps: `searle`: steps for each image's own word.
         optimise_rate: `searle`: their learning rate.
         temperature: `searle`: of the distillation.
-        image_share: `difference`: the share of the picture's own vector in what searches, beside the sentence's.
-        identity: `difference`: the share of a batch in which the word alone should find its own picture.
+        image_share: `difference`: the share of the image's own vector in what searches, beside the sentence's.
+        identity: `difference`: the share of a batch in which the word alone should find its own image.
     """
 
     method: str = InversionMethod.DIFFERENCE.value
@@ -122,7 +122,7 @@ def train_inversion(records: Iterable[Entry], recipe: InversionRecipe, folder: P
     trainer.inversion().save(folder / "model")
     run.plot({
         "loss": ["loss"],
-        "word to its picture, R@1": ["train_r1", "validation_r1"],
+        "word to its image, R@1": ["train_r1", "validation_r1"],
         "words per second": ["words_per_second"],
     })  # fmt: skip
     return measured
@@ -131,7 +131,7 @@ def train_inversion(records: Iterable[Entry], recipe: InversionRecipe, folder: P
 def _read_corpus(
     records: Iterable[Entry], embedder: TrainableEncoder, recipe: InversionRecipe
 ) -> tuple[Captions, Vectors]:
-    """Captions and unit features of all documents that have a text and a readable picture."""
+    """Captions and unit features of all documents that have a text and a readable image."""
     data = Captions(Templates(recipe.templates, recipe.values), recipe.split_field, recipe.look)
     features = [np.empty((0, embedder.dim), np.float32)]
     documents = documents_with_both(records, [])
@@ -230,7 +230,7 @@ class _Trainer(Trainer[InversionRecipe]):
 
     def _read(self, texts: Sequence[Sequence[str]], words: Tensor) -> Tensor:
         """Unit vectors of texts with words between their pieces."""
-        tokens, places = self.reader.tokenise_pieces(texts)
+        tokens, places = self.reader.tokenize_pieces(texts)
         with self.reader.reading(places.to(self.device), words):
             return encode_tokens(self.embedder.model, tokens.to(self.device))
 
@@ -253,7 +253,7 @@ class _Trainer(Trainer[InversionRecipe]):
         captions = [self.data.texts[number] for number in self.data.draw(self._draw(rng), rng)]
         with torch.no_grad():
             vectors = self._read([[caption] for caption in captions], torch.zeros(len(captions), self.reader.word_dim))
-        # One size for each caption, drawn anew: the gap between texts and pictures is bridged at every width.
+        # One size for each caption, drawn anew: the gap between texts and images is bridged at every width.
         size = torch.from_numpy(rng.random((len(captions), 1)).astype(np.float32)).to(self.device)
         noise = torch.from_numpy(rng.standard_normal(vectors.shape).astype(np.float32)).to(self.device)
         noisy = torch.nn.functional.normalize(vectors + size * noise / vectors.shape[1] ** 0.5, dim=-1)
@@ -309,7 +309,7 @@ class _Trainer(Trainer[InversionRecipe]):
         return averaged.cpu().numpy()
 
     def evaluate(self) -> dict[str, float]:
-        """How often a picture's word, read in the first prompt, is nearest to the picture among all of the corpus."""
+        """How often an image's word, read in the first prompt, is nearest to the image among all of the corpus."""
         import torch
 
         rng = np.random.default_rng(self.recipe.seed)

@@ -49,7 +49,7 @@ class UnifiedRecipe(ContrastRecipe):
         text: Of a new model: transformers' `text_config`.
         vision: Of a new model: transformers' `vision_config`.
         vocabulary: Of a new model: its tokens, the 256 bytes among them.
-        image_pixels: Of a new model: the area of its pictures.
+        image_pixels: Of a new model: the area of its images.
         template: Of a new model: what it reads; see `MllmSpec`.
         query_instruction: Of a new model: what queries are told by default.
         fused_instruction: The same of queries with both parts.
@@ -59,16 +59,16 @@ class UnifiedRecipe(ContrastRecipe):
         told: The share of queries that are told one of these.
         synthesised: A file of records that `underdrawing synthesize` made of the corpus, to be trained on besides.
         synthesised_share: Their share of a batch; None for 0.1.
-        looks: Put another picture of the same beside each that a query with both parts should find, as a wrong answer:
+        looks: Put another image of the same beside each that a query with both parts should find, as a wrong answer:
             what tells them apart is who drew them.
-        likeness: An embedder whose vectors say which of several pictures is meant; None to compare small copies.
+        likeness: An embedder whose vectors say which of several images is meant; None to compare small copies.
         steps: Optimiser steps with the negatives that a batch has.
         hard_steps: Optimiser steps with mined ones besides: the second stage.
         hard: Mined negatives a pair.
         mine_depth: They are drawn from so many of the best wrong answers.
         hard_peak: The same in the second stage.
         average: Decay of the moving average of the weights, which is what is evaluated and kept.
-        augment: Shift, tilt and light the pictures a little.
+        augment: Shift, tilt and light the images a little.
         attention: One of `Attention`.
     """
 
@@ -117,8 +117,8 @@ class Unified:
         model: transformers' own, without a head; with a LoRA around it where one is trained.
         spec: How items become vectors.
         writer: Writes its prompts.
-        shaper: Prepares its pictures.
-        source: The folder of its tokenizer and of how pictures are prepared.
+        shaper: Prepares its images.
+        source: The folder of its tokenizer and of how images are prepared.
     """
 
     model: Any
@@ -229,7 +229,7 @@ def _with_lora(model: Any, recipe: UnifiedRecipe) -> Any:
 
 
 def normalised(images: Any, shaper: ImageShaper) -> Any:
-    """Pictures (n, 3, height, width) from [-1, 1], as `augment` gives them, to the model's own scale."""
+    """Images (n, 3, height, width) from [-1, 1], as `augment` gives them, to the model's own scale."""
     import torch
 
     mean, std = (torch.tensor(each, device=images.device)[:, None, None] for each in (shaper.mean, shaper.std))
@@ -286,7 +286,7 @@ def _json(values: Any) -> bytes:
 
 
 def thumbnails(pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-    """Unit rows that are alike for pictures that look alike: 16 x 16 colours, less their mean."""
+    """Unit rows that are alike for images that look alike: 16 x 16 colors, less their mean."""
     from PIL import Image
 
     small = [np.asarray(Image.fromarray(each).resize((16, 16)), np.float32).ravel() for each in pictures]

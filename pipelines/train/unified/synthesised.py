@@ -1,7 +1,7 @@
 """Records that `underdrawing synthesize` made, and the pairs that `train unified` makes of them.
 
-A record has a picture and a question about it, and a passage that answers it: what the query should find is the
-passage (GME's own), the picture of its document, or both. The file has one JSON object a line.
+A record has an image and a question about it, and a passage that answers it: what the query should find is the
+passage (GME's own), the image of its document, or both. The file has one JSON object a line.
 
 What this module does not know: how records are made; models, losses.
 """
@@ -27,7 +27,7 @@ SHARE = 0.1
 
 
 class Finds(HelpfulEnum):
-    """What a record's query, a picture and a sentence, should find."""
+    """What a record's query, an image and a sentence, should find."""
 
     TEXT = "text"
     IMAGE = "image"
@@ -42,8 +42,8 @@ class SynthesisedRecord:
         id: Of its content.
         finds: One of `Finds`.
         text: What the query says.
-        picture: The document whose picture it has; of a drawn one, that which it was drawn from.
-        drawn: The file of a drawn picture, beside the records; None for the document's own.
+        picture: The document whose image it has; of a drawn one, that which it was drawn from.
+        drawn: The file of a drawn image, beside the records; None for the document's own.
         document: What it should find.
         passage: That document's text, as the model read it.
         made: Where it comes from: models, prompts, seed, scores, and what was written on the way.
@@ -81,7 +81,7 @@ class SynthesisedRecords:
 
     Args:
         records: They.
-        folder: Where their drawn pictures are.
+        folder: Where their drawn images are.
     """
 
     def __init__(self, records: Sequence[SynthesisedRecord], folder: Path) -> None:
@@ -105,12 +105,12 @@ class SynthesisedRecords:
     def pairs(
         self, rows: Mapping[str, int], pictures: list[Pixels], shape: Callable[[Any], Pixels], share: float | None
     ) -> SynthesisedPairs:
-        """The pairs of those whose documents may be trained on, and whose pictures can be read.
+        """The pairs of those whose documents may be trained on, and whose images can be read.
 
         Args:
             rows: Document id to row, of those that may be trained on.
             pictures: Those of the documents, by row; drawn ones are put behind them.
-            shape: Prepares a picture.
+            shape: Prepares an image.
             share: Of a batch; None for `SHARE`.
 
         Raises:
@@ -159,7 +159,7 @@ class SynthesisedPairs:
     Args:
         records: What to draw from; none for no share of any batch.
         rows: Document id to row, of those that may be trained on.
-        drawn: File of a drawn picture to where it lies among the pictures.
+        drawn: File of a drawn image to where it lies among the images.
         share: Of a batch, 0 to 1.
 
     Raises:

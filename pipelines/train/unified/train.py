@@ -1,4 +1,4 @@
-"""Train one model that reads texts, pictures and both into one space: GME's way, from captioned pictures alone.
+"""Train one model that reads texts, images and both into one space: GME's way, from captioned images alone.
 
 The loss is InfoNCE at a fixed temperature, from query to document and back, over batches that mix all directions of a
 search (`common/tasks.py`); queries are told what to find, documents never. It has two stages, as GME's (Zhang et al.,
@@ -6,7 +6,7 @@ arXiv:2412.16855, after ANCE): with the negatives that a batch has, and then wit
 first stage gives besides. The model is new, or a checkpoint, all of it or a LoRA. With `cache_gradients` the batch may
 exceed the memory.
 
-GME's own: LoRA of rank 8, learning rate 1e-4, temperature 0.03, 8 hard negatives, batches of 128 with pictures.
+GME's own: LoRA of rank 8, learning rate 1e-4, temperature 0.03, 8 hard negatives, batches of 128 with images.
 
 The result is a folder that `mllm:FOLDER` loads.
 
@@ -74,8 +74,8 @@ def train_unified(records: Iterable[Entry], recipe: UnifiedRecipe, folder: Path)
         export(trainer.unified, recipe, folder / "model")
     run.plot({
         "loss": ["loss"],
-        "picture to text, R@10": ["train_r10", "validation_r10"],
-        "picture and text to picture, R@10": ["train_fused_r10", "validation_fused_r10"],
+        "image to text, R@10": ["train_r10", "validation_r10"],
+        "image and text to image, R@10": ["train_fused_r10", "validation_fused_r10"],
         "pairs per second": ["pairs_per_second"],
     })  # fmt: skip
     return measured
@@ -147,7 +147,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
             raise nothing_to_train_on()
 
     def _read(self, documents: Sequence[Any]) -> list[Pixels]:
-        """Pictures at the model's size; records whose picture cannot be used are trained on no more."""
+        """Images at the model's size; records whose image cannot be used are trained on no more."""
         pictures, bad = [], []
         for row, document in enumerate(documents):
             try:
@@ -246,7 +246,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
     def _encode(
         self, readings: Sequence[Reading], prompts: Sequence[Prompt], noise: np.random.Generator | None
     ) -> Tensor:
-        """Unit vectors (n, dim) float32, with gradients; pictures are changed a little where there is noise."""
+        """Unit vectors (n, dim) float32, with gradients; images are changed a little where there is noise."""
         import torch
 
         unified = self.unified
@@ -287,7 +287,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
         return found
 
     def _mine(self) -> npt.NDArray[np.int64]:
-        """For each record, those whose pictures its text finds and that are no right answers: (records, k) int64."""
+        """For each record, those whose images its text finds and that are no right answers: (records, k) int64."""
         depth = self.recipe.mine_depth
         mined = np.full((len(self.data), depth), NONE, np.int64)
         names = list(dict.fromkeys(self.data.names[row] for row in self.rows))

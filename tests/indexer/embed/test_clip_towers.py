@@ -70,7 +70,7 @@ def same(folder: Path, source: str) -> None:
     words = open_clip.get_tokenizer(source)
     assert torch.equal(ours.tokenizer(TEXTS), words(TEXTS))
     prepared = [ours.preparer()(Item(image=each)) for each in pictures(4)]
-    seen = torch.from_numpy(ours._preprocess.normalise(np.stack([each.arrays["image"] for each in prepared])))
+    seen = torch.from_numpy(ours._preprocess.normalize(np.stack([each.arrays["image"] for each in prepared])))
     with torch.inference_mode():
         for mine, other in (
             (ours.model.encode_text(ours.tokenizer(TEXTS)), theirs.encode_text(words(TEXTS))),

@@ -56,7 +56,7 @@ def said(embedder: ClipEmbedder, *texts: str) -> np.ndarray:
 
 def worded(embedder: ClipEmbedder, template: str, texts: list[str], words: np.ndarray) -> np.ndarray:
     """The tower's output with words."""
-    tokens, places = embedder.pseudo_word_reader.tokenise(template, texts)
+    tokens, places = embedder.pseudo_word_reader.tokenize(template, texts)
     with torch.inference_mode(), embedder.pseudo_word_reader.reading(places, torch.from_numpy(words)):
         return embedder.model.encode_text(tokens).numpy()
 
@@ -68,7 +68,7 @@ def known(embedder: ClipEmbedder, word: str) -> np.ndarray:
 
 
 def test_without_a_word_a_text_is_read_as_the_tower_reads_it(embedder: ClipEmbedder) -> None:
-    assert torch.equal(embedder.pseudo_word_reader.tokenise("{text}", TEXTS)[0], embedder.tokenizer(TEXTS))
+    assert torch.equal(embedder.pseudo_word_reader.tokenize("{text}", TEXTS)[0], embedder.tokenizer(TEXTS))
     nothing = np.zeros((len(TEXTS), WIDTH), np.float32)
     np.testing.assert_array_equal(worded(embedder, "{text}", TEXTS, nothing), said(embedder, *TEXTS))
     np.testing.assert_allclose(
@@ -87,8 +87,8 @@ def test_a_word_that_is_a_tokens_own_embedding_is_read_as_that_token(embedder: C
 
 def test_nothing_a_user_types_is_taken_for_the_word(reader: PseudoWordReader) -> None:
     short = ["a", "", "$", "a *", "{word}", "{text}", "x {word}", "#", "[END]"]
-    tokens, places = reader.tokenise("{word} {text}", short)
-    plain, none = reader.tokenise("{text}", short)
+    tokens, places = reader.tokenize("{word} {text}", short)
+    plain, none = reader.tokenize("{text}", short)
     assert places.sum(1).tolist() == [1] * len(short)
     assert not none.any()
     first = places.int().argmax(1)
@@ -97,7 +97,7 @@ def test_nothing_a_user_types_is_taken_for_the_word(reader: PseudoWordReader) ->
 
 
 def test_words_of_any_number_have_their_places(embedder: ClipEmbedder) -> None:
-    tokens, places = embedder.pseudo_word_reader.tokenise_pieces([["", "and", "x"], ["b", ""], ["no word"]])
+    tokens, places = embedder.pseudo_word_reader.tokenize_pieces([["", "and", "x"], ["b", ""], ["no word"]])
     assert places.sum(1).tolist() == [2, 1, 0]
     words = torch.from_numpy(np.stack([known(embedder, word) for word in "oei"]))
     with torch.inference_mode(), embedder.pseudo_word_reader.reading(places, words):
@@ -106,7 +106,7 @@ def test_words_of_any_number_have_their_places(embedder: ClipEmbedder) -> None:
 
 
 def test_a_long_text_loses_its_tail_but_not_its_word_and_its_end(embedder: ClipEmbedder) -> None:
-    tokens, places = embedder.pseudo_word_reader.tokenise("a {word} that {text}", [LONG])
+    tokens, places = embedder.pseudo_word_reader.tokenize("a {word} that {text}", [LONG])
     assert tokens.shape == places.shape == (1, embedder.pseudo_word_reader.context)
     assert places.sum() == 1
     np.testing.assert_array_equal(tokens[0, -1], embedder.tokenizer(["x"]).max())
@@ -114,25 +114,25 @@ def test_a_long_text_loses_its_tail_but_not_its_word_and_its_end(embedder: ClipE
     np.testing.assert_array_equal(
         worded(embedder, "a {word} that {text}", [LONG], word), said(embedder, f"a o that {LONG}")
     )
-    assert embedder.pseudo_word_reader.tokenise("{word} {text} {word}", [LONG])[1].sum() == 1
+    assert embedder.pseudo_word_reader.tokenize("{word} {text} {word}", [LONG])[1].sum() == 1
 
 
 def test_a_word_at_the_last_place_is_kept_and_one_beyond_is_refused(reader: PseudoWordReader) -> None:
     room = reader.context - 2
-    _, places = reader.tokenise("{text} {word}", ["x " * (room - 1)])
+    _, places = reader.tokenize("{text} {word}", ["x " * (room - 1)])
     assert places[0].nonzero().tolist() == [[room]]
     with pytest.raises(CallError, match=rf"has {room} tokens; there is room for {room - 1}\. Write a template"):
-        reader.tokenise("{text} {word}", ["x " * room])
+        reader.tokenize("{text} {word}", ["x " * room])
 
 
 def test_no_text_has_the_shape_of_none(reader: PseudoWordReader) -> None:
-    tokens, places = reader.tokenise_pieces([])
+    tokens, places = reader.tokenize_pieces([])
     assert tokens.shape == places.shape == (0, reader.context)
 
 
 def test_the_tower_is_itself_again_after_a_failure(embedder: ClipEmbedder) -> None:
     before = said(embedder, "a red square")
-    _, places = embedder.pseudo_word_reader.tokenise("{word}", [""])
+    _, places = embedder.pseudo_word_reader.tokenize("{word}", [""])
     with pytest.raises(KeyboardInterrupt), embedder.pseudo_word_reader.reading(places, torch.ones(1, WIDTH)):
         raise KeyboardInterrupt
     np.testing.assert_array_equal(said(embedder, "a red square"), before)
@@ -140,7 +140,7 @@ def test_the_tower_is_itself_again_after_a_failure(embedder: ClipEmbedder) -> No
 
 def test_another_thread_reads_its_texts_without_the_word(embedder: ClipEmbedder) -> None:
     before = said(embedder, "a red square")
-    _, places = embedder.pseudo_word_reader.tokenise("{word}", [""])
+    _, places = embedder.pseudo_word_reader.tokenize("{word}", [""])
     with embedder.pseudo_word_reader.reading(places, torch.ones(1, WIDTH)), ThreadPoolExecutor(1) as other:
         np.testing.assert_array_equal(other.submit(said, embedder, "a red square").result(), before)
 
@@ -152,7 +152,7 @@ def test_reading_leaves_the_models_tokenizer_as_it_is(tmp_path: Path) -> None:
     own(["a red square"], padding="max_length", truncation=True, max_length=TEXT["context_length"])
     before = (own.backend_tokenizer.padding, own.backend_tokenizer.truncation)
     assert None not in before
-    tokens, _ = PseudoWordReader(embedder.model.text.token_embedding, own, TEXT["context_length"]).tokenise(
+    tokens, _ = PseudoWordReader(embedder.model.text.token_embedding, own, TEXT["context_length"]).tokenize(
         "a {word}", ["$"]
     )
     assert tokens.shape == (1, TEXT["context_length"])

@@ -109,10 +109,10 @@ def test_a_drawing_is_kept_until_it_is_drawn_again(search, asked):
 def test_the_table_says_what_was_drawn(search):
     query = (TEXT, "--like", "red.png", "--images", 2)
     shown = search(*query).stdout
-    assert re.search(r"pseudo-target: drawn in \d+ ms, seed 0, 2 steps, guidance 1.5: \S+\.png and 1 more\n", shown), (
-        shown
-    )
-    assert "pseudo-target: kept from before, seed 0" in search(*query).stdout
+    assert re.search(
+        r"pseudo-target: generated in \d+ ms, seed 0, 2 steps, guidance 1.5: \S+\.png and 1 more\n", shown
+    ), shown
+    assert "pseudo-target: from the cache, seed 0" in search(*query).stdout
     assert "pseudo-target:" not in search(TEXT, "--like", "red.png", "--method", "sum", models=()).stdout
 
 

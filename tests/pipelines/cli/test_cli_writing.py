@@ -68,9 +68,9 @@ def test_table_and_page_show_the_sentence(search, tmp_path):
     assert "searched for: a square, now in Red, please! (by join; the reference, by table:" in shown
     assert ": a square)" in shown
     assert "<q>a square, now in Red, please!</q>" in page.read_text(encoding="utf-8")
-    assert "; kept from before)" in " ".join(search(TEXT, "--image", "REF").stdout.split())
+    assert "; from the cache)" in " ".join(search(TEXT, "--image", "REF").stdout.split())
     told = " ".join(search(TEXT, "--image", "REF", "--caption", "<b>", models=("--rewriter", "join")).stdout.split())
-    assert "(by join; the reference, as told: <b>)" in told
+    assert "(by join; the reference, as given: <b>)" in told
     search(TEXT, "--image", "REF", "--caption", "<b>", "--html", page, models=("--rewriter", "join"))
     assert "<b>" not in page.read_text(encoding="utf-8")
 

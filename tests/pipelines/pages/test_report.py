@@ -27,6 +27,7 @@ from pipelines.demo import pages as demo_pages
 from pipelines.demo import run as demo
 from pipelines.evaluation.emojicir import Split, by_family, read_queries
 from pipelines.evaluation.loop import JudgedQuery
+from pipelines.pages.artifacts import shown_artifacts
 from pipelines.pages.report import search_page, thumbnail
 from retrieval.methods import Method
 from retrieval.providers.pseudo_target import PseudoTargetProvider
@@ -63,15 +64,33 @@ def test_a_search_page_shows_what_was_drawn_beside_the_reference(tmp_path: Path)
         Image.new("RGB", (20, 20), "blue").save(tmp_path / f"{name}.png")
     paths = [str(tmp_path / "one.png"), str(tmp_path / "two.png")]
     drawn = {"path": paths[0], "paths": paths, "seed": 4, "steps": 8, "guidance": 1.5, "cached": False}
-    found = replace(results(), pseudo_target=drawn, took_ms={"draw": 1234.5})
+    found = replace(results(), artifacts={"pseudo_target": drawn}, took_ms={"draw": 1234.5})
     page = search_page(Query(text="x", like="a"), found, tmp_path / "stored.png")
     assert re.findall('alt="the ([a-z-]+)"', page) == ["reference", "pseudo-target", "pseudo-target"]
     assert page.count("data:image/webp;base64,") == 3
-    assert "pseudo-target: drawn in 1,234 ms, seed 4, 8 steps, guidance 1.5" in page
-    assert "kept from before" in search_page(
-        Query(text="x", like="a"), replace(found, pseudo_target=drawn | {"cached": True})
+    assert "pseudo-target: generated in 1,234 ms, seed 4, 8 steps, guidance 1.5" in page
+    assert "pseudo-target: from the cache, seed 4" in search_page(
+        Query(text="x", like="a"), replace(found, artifacts={"pseudo_target": drawn | {"cached": True}})
     )
     assert 'alt="the' not in search_page(Query(text="x"), results())
+
+
+def test_an_artifact_that_nobody_knows_is_shown_with_its_images_text_and_facts(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20), "blue").save(tmp_path / "map.png")
+    artifacts = {
+        "heat_map": {"paths": [str(tmp_path / "map.png")], "scale": 2},
+        "roles": {"sentence": "<b> must", "n": 3},
+    }
+    found = replace(results(), artifacts=artifacts)
+    assert [each.line for each in shown_artifacts(found)] == [
+        f"heat map: scale 2: {tmp_path / 'map.png'}",
+        "roles: <b> must (n 3)",
+    ]
+    page = search_page(Query(text="x"), found)
+    assert 'alt="the heat map"' in page
+    assert "heat map: scale 2" in page
+    assert "Roles: <q>&lt;b&gt; must</q>" in page
+    assert shown_artifacts(results()) == []
 
 
 def test_a_page_of_nothing_says_so() -> None:

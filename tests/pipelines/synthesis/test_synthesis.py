@@ -78,7 +78,7 @@ def test_a_record_is_a_picture_with_a_question_about_it_and_the_passage_that_ans
     found = make()
     records = {record.made["thing"]: record for record in found.kept}
     assert len(records) == len(found.kept) == 12
-    assert found.dropped == {"unlike": 1}  # of the note there is no picture
+    assert found.dropped == {"unlike": 1}  # of the note there is no image
     record = records["blue heart"]
     assert record.finds is Finds.TEXT
     assert record.text == "What does this one mean?"
@@ -237,7 +237,7 @@ def test_a_thing_is_whole_words_of_the_question(said, read):
 
 
 def test_the_correction_takes_off_what_a_pair_has_in_common_with_anything():
-    # All texts share a direction, and one picture and one text lie just there: "a photo of food".
+    # All texts share a direction, and one image and one text lie just there: "a photo of food".
     rng = np.random.default_rng(0)
     middle = np.eye(1, 16, dtype=np.float32)
     texts = unit_rows(middle + 1.5 * unit_rows(rng.standard_normal((40, 16)).astype(np.float32)))
@@ -339,7 +339,7 @@ def test_nothing_stays_open_where_a_run_cannot_begin(tmp_path, monkeypatch):
     real = Collection.close
     monkeypatch.setattr(Collection, "close", lambda self: (closed.append(self.path.parent.name), real(self)))
     (tmp_path / "corpus.jsonl").write_text('{"id": "a", "text": "red heart", "image": "none.png"}\n')
-    with pytest.raises(CallError, match="picture that can be used"):
+    with pytest.raises(CallError, match="image that can be used"):
         synthesize(open_corpus(tmp_path / "corpus.jsonl"), Writer(), SynthesisRecipe(model="fake:colours"), tmp_path)
     assert closed == ["pictures", "passages"]
 

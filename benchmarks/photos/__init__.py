@@ -1,0 +1,1 @@
+"""Composed queries on product photos: their rules and their builder."""
