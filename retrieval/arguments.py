@@ -6,9 +6,10 @@ What this module does not know: how a query is answered.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from inspect import getattr_static
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from indexer.arguments import flag, names, several, told, whole_number
 from indexer.errors import CallError, QueryError
@@ -33,6 +34,55 @@ class Source(Protocol):
     def snapshot(self) -> Snapshot:
         """The newest generation."""
         ...
+
+
+class Spaces(Source, Protocol):
+    """A source with several embedding spaces, such as a `Collection`."""
+
+    def embedder_of(self, space: str | None = None) -> Embedder:
+        """The model of a space."""
+        ...
+
+    def snapshot(self, space: str | None = None) -> Snapshot:
+        """The newest generation of a space."""
+        ...
+
+
+@dataclass(frozen=True)
+class InSpace:
+    """One space of a source, as a source of its own.
+
+    Raises:
+        UnknownNameError: When it is used: there is no such space.
+    """
+
+    source: Spaces
+    space: str
+
+    @property
+    def embedder(self) -> Embedder:
+        """The space's model."""
+        return self.source.embedder_of(self.space)
+
+    def snapshot(self) -> Snapshot:
+        """The newest generation of the space."""
+        return self.source.snapshot(self.space)
+
+
+def source_of(source: Source, space: str | None) -> Source:
+    """What a retriever searches.
+
+    Raises:
+        CallError: It is no collection, or has no spaces and one is named.
+    """
+    require_collection(source)
+    if space is None:
+        return source
+    if not isinstance(space, str):
+        raise CallError(f"space is {told(space)}; it is the name of one.")
+    if not hasattr(type(source), "embedder_of"):
+        raise CallError(f"{type(source).__name__} has one space alone; {space!r} cannot be named.")
+    return InSpace(cast(Spaces, source), space)
 
 
 def require_collection(source: object) -> None:

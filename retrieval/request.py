@@ -41,9 +41,9 @@ class SearchOptions:
     )
     method: str | None = option(
         None, Kind.NAME, Group.METHOD,
-        "text, image, sum, slerp, product, shift, inversion, cig, caption or joint. By default, for a text with a "
-        "reference, the method that did best with this model where it was tuned, or sum; else the part there is; or "
-        "the method that the options below are for.",
+        "text, image, sum, slerp, product, shift, inversion, cig, caption, joint, or any other that is registered. By "
+        "default, for a text with a reference, the method that did best with this model where it was tuned, or sum; "
+        "else the part there is; or the method that the options below are for.",
         "NAME",
     )  # fmt: skip
     weights: Weights | None = option(

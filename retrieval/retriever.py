@@ -19,7 +19,7 @@ from indexer.arguments import finite, require_kinds
 from indexer.deprecation import renamed_arguments
 from indexer.errors import CallError, QueryError, SnapshotGoneError
 from indexer.types import Center, Modality
-from retrieval.arguments import Source, checked_call, queries_of, require_collection, require_query
+from retrieval.arguments import Source, checked_call, queries_of, require_query, source_of
 from retrieval.documents import hits_of, leave_out, references_of
 from retrieval.methods import Composed, Merge, Method, Refining, Resolved, Tuned, load_method, load_weights
 from retrieval.methods.base import without_gap
@@ -65,6 +65,7 @@ class Retriever(Rankings):
         rerank: A re-ranker, or its name (`retrieval/rerank`): it scores the first hits once more, and orders them.
         rerank_depth: How many it scores, at least k.
         rerank_deadline_ms: What that may take for a query; hits that it did not reach come last.
+        space: Which of the collection's embedding spaces is searched, by its model; None for the default one.
         renamed: Arguments by their old names, with a `DeprecationWarning`; see `RENAMED`.
 
     Raises:
@@ -87,13 +88,13 @@ class Retriever(Rankings):
         rerank: str | Reranker | None = None,
         rerank_depth: int = DEPTH,
         rerank_deadline_ms: float | None = None,
+        space: str | None = None,
         **renamed: Any,
     ) -> None:
-        require_collection(source)
+        self._source = source_of(source, space)
         given: dict[str, Any] = {"pseudo_targets": pseudo_targets, "captions": captions, "center": center}
         settled = renamed_arguments("Retriever", renamed, RENAMED, given) if renamed else given
         pseudo_targets, captions, center = settled["pseudo_targets"], settled["captions"], settled["center"]
-        self._source = source
         require_kinds(
             weights=(weights, Weights),
             pseudo_targets=(pseudo_targets, PseudoTargetProvider),

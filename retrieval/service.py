@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
 from indexer.errors import CallError, RequestError, UnderdrawingError, UnknownNameError
-from retrieval.arguments import Source, require_collection
+from retrieval.arguments import Source, require_collection, source_of
 from retrieval.choice import default_method, implied_method, method_of, reads, require_both, require_read
 from retrieval.methods.context import require_images, stored_references
 from retrieval.providers.caption_rewrite import CaptionRewriter
@@ -30,37 +30,10 @@ from retrieval.results import Results
 from retrieval.retriever import Retriever
 
 if TYPE_CHECKING:
-    from indexer.embed.base import Embedder
-    from indexer.snapshot import Snapshot
+    pass
 
 Options = TypeVar("Options", bound=SearchOptions)
 Made = TypeVar("Made")
-
-
-class InSpace:
-    """A collection as its retriever sees it, searched in one of its spaces.
-
-    Raises:
-        UnknownNameError: There is no such space.
-        CallError: The source is not a `Collection`: it has one space.
-    """
-
-    def __init__(self, source: Any, space: str) -> None:
-        if not hasattr(source, "embedder_of"):
-            raise CallError(f"{type(source).__name__} has one space, and {space!r} was asked for.")
-        self._source, self._space = source, space
-        source.snapshot(space)
-
-    @property
-    def embedder(self) -> Embedder:
-        """The space's model; loaded when first asked for."""
-        embedder: Embedder = self._source.embedder_of(self._space)
-        return embedder
-
-    def snapshot(self) -> Snapshot:
-        """The newest generation of the space."""
-        snapshot: Snapshot = self._source.snapshot(self._space)
-        return snapshot
 
 
 class SearchService:
@@ -245,7 +218,9 @@ class SearchService:
         if options.space is None:
             return source
         try:
-            return InSpace(source, options.space)
+            chosen = source_of(source, options.space)
+            chosen.snapshot()  # says now whether there is such a space
+            return chosen
         except UnknownNameError as error:
             raise _of_field("space", error) from None
 

@@ -33,6 +33,8 @@ FLAGS: Final[Mapping[str, tuple[str, ...]]] = {
     "pseudo_target_count": ("--images",),
 }
 """The options of fields that are not called as their field is."""
+MORE: Final[Mapping[str, str]] = {"method": "underdrawing doctor --methods lists all."}
+"""What the command line has to add to the help of a field."""
 FORMER: Final[Mapping[str, str]] = {"center": "--centre"}
 """Options of the last releases that still work and are no longer shown."""
 WEIGHT_FLAGS: Final[Mapping[str, str]] = {
@@ -124,7 +126,7 @@ def _parameters() -> list[inspect.Parameter]:
         for name, info in known.items():
             if info.group is group and name not in (*NOT_ASKED, "text"):
                 default = defaults[name] if defaults[name] not in ((), MISSING) else None
-                made.append(_keyword(name, _type(info, default), _shown(flags_of(name), info), default))
+                made.append(_keyword(name, _type(info, default), _shown(name, info), default))
                 if name in FORMER:
                     hidden = typer.Option(FORMER[name], metavar=info.metavar, hidden=True)
                     made.append(_keyword(f"former_{name}", _TYPES[info.kind], hidden))
@@ -143,8 +145,9 @@ def _type(info: FieldInfo, default: Any) -> Any:
     return _TYPES[info.kind] if default is None else type(default)
 
 
-def _shown(flags: tuple[str, ...], info: FieldInfo) -> Any:
-    return typer.Option(*flags, metavar=info.metavar, help=info.help, rich_help_panel=info.group.value)
+def _shown(name: str, info: FieldInfo) -> Any:
+    help = " ".join([info.help, *([MORE[name]] if name in MORE else [])])
+    return typer.Option(*flags_of(name), metavar=info.metavar, help=help, rich_help_panel=info.group.value)
 
 
 def _request(values: dict[str, Any]) -> SearchRequest:

@@ -156,7 +156,7 @@ class Illustrator:
         for place, target in zip(places, targets, strict=True):
             if target.reference is None:
                 continue
-            content = target.reference.pictures()[0]
+            content = target.reference.sources()[0]
             assert isinstance(content, Path)
             picture = content.read_bytes()
             names[place] = f"drawn/{hashlib.sha256(picture).hexdigest()[:24]}{content.suffix}"

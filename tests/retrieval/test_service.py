@@ -98,6 +98,8 @@ def test_the_default_method_goes_by_the_parts_and_by_what_did_best_with_the_mode
 def test_defaults_fill_what_a_request_leaves_open_and_its_method_reads(shop):
     service = SearchService(shop, defaults=SearchOptions(captioner="table:none.json", rewriter="join", center="off"))
     assert service.search(SearchRequest(text="a", like="red")).method == "sum"
+    settled = service.settled(SearchRequest(text="a", like="red"))
+    assert (settled.method, settled.captioner, settled.center) == ("sum", None, "off")
     answer = service.search(SearchRequest(text="in blue", like="red", method="caption", caption="a square"))
     assert answer.written["sentence"] == "a square, in blue"
 

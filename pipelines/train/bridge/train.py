@@ -189,10 +189,10 @@ class _Trainer(Trainer[BridgeRecipe]):
             "seconds": round(self.seconds, 1),
         }
 
-    def advance(self) -> dict[str, float]:
+    def train_step(self) -> dict[str, float]:
         """One optimiser step; returns its loss."""
         clock = self.clock()
-        losses = super().advance()
+        losses = super().train_step()
         self.seconds += self.clock() - clock
         return losses
 

@@ -73,7 +73,7 @@ class Trainer(ABC, Generic[Asked]):
     def average(self) -> None:
         """Let moving averages follow the weights, where there are any."""
 
-    def advance(self) -> dict[str, float]:
+    def train_step(self) -> dict[str, float]:
         """One optimiser step; returns its losses."""
         import torch
 
@@ -140,7 +140,7 @@ def fit(
     sums: dict[str, list[float]] = {}
     clock, seen = time.perf_counter(), 0
     for step in _progress(trainer.step, ends[-1], note, label):
-        for name, value in trainer.advance().items():
+        for name, value in trainer.train_step().items():
             sums.setdefault(name, []).append(value)
         seen += batch
         means = {name: sum(values) / len(values) for name, values in sums.items()}
