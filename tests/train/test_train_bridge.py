@@ -180,7 +180,7 @@ def test_what_cannot_be_trained_is_refused(recipe: BridgeRecipe, trained: Path, 
         train_bridge([Record(Document("silent", None, Image.new("RGB", (4, 4))), "")], recipe, tmp_path / "b")
     with pytest.raises(CallError, match="an iterator has it once"):
         train_bridge(iter(corpus()), recipe, tmp_path / "b")
-    with pytest.raises(ModelError, match="fake:8 cannot carry a bridge"):
+    with pytest.raises(ModelError, match="fake:8 cannot be used in a bridge"):
         train_bridge(corpus(), replace(recipe, tower="fake:8"), tmp_path / "c")
     with pytest.raises(ModelError, match="neither a folder nor a hub id"):
         train_bridge(corpus(), replace(recipe, text="/nowhere"), tmp_path / "d")

@@ -240,7 +240,7 @@ def test_weights_must_be_all_there_and_no_more(mine: Path) -> None:
     ):
         save_file(changed, mine / WEIGHTS)
         with pytest.raises(
-            ModelError, match="does not fit bridge.json: 1 weights are missing, too many, or of another"
+            ModelError, match="does not fit bridge.json: 1 weights are missing, unexpected or of another"
         ):
             load_embedder(f"bridge:{mine}")
     (mine / WEIGHTS).write_bytes(b"damaged")
@@ -267,7 +267,7 @@ def test_what_is_no_bridge_or_cannot_carry_one_is_refused(
     mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "passing", ModuleType("passing"))  # as __main__ is: there, and from nowhere
-    with pytest.raises(ModelError, match="is no bridge: it lacks bridge.json"):
+    with pytest.raises(ModelError, match="is not a bridge: it lacks bridge.json"):
         load_embedder(f"bridge:{tmp_path}")
     kept = (mine / CONFIG).read_text()
     for values, told in (
@@ -299,7 +299,7 @@ def test_what_is_no_bridge_or_cannot_carry_one_is_refused(
         ("{", "is not JSON: Expecting"),
         (json.dumps({"pool": "mean"} | {name: spec[name] for name in spec if name != "pooling"}), "'pooling' is missing, 'pool' is not known"),
         (json.dumps(spec | {"connector": spec["connector"] | {"kind": "magic"}}), "'magic' is not known. Known: linear, mlp"),
-        (json.dumps(spec | {"connector": spec["connector"] | {"queries": 0}}), "is a whole number, at least 1"),
+        (json.dumps(spec | {"connector": spec["connector"] | {"queries": 0}}), "must be a whole number of at least 1"),
     ):  # fmt: skip
         (mine / CONFIG).write_text(text)
         with pytest.raises(ModelError, match=told) as refused:

@@ -51,5 +51,5 @@ def test_an_option_of_the_clip_family_is_refused_elsewhere(monkeypatch, tmp_path
     (tmp_path / "preprocessor_config.json").touch()
     monkeypatch.setattr("indexer.embed.bundled.model_folder", lambda name: tmp_path)
     monkeypatch.setitem(EMBEDDERS._imported, "mllm", lambda rest, **options: load_embedder("fake:8"))
-    with pytest.raises(CallError, match="behind a question mark stands draft=N.*Write bundled:mine\\?draft=2, or"):
+    with pytest.raises(CallError, match="only draft=N may follow a question mark.*Write bundled:mine\\?draft=2, or"):
         load_embedder("bundled:mine?draft=2")
