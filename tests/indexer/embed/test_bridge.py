@@ -271,7 +271,7 @@ def test_what_is_no_bridge_or_cannot_carry_one_is_refused(
         load_embedder(f"bridge:{tmp_path}")
     kept = (mine / CONFIG).read_text()
     for values, told in (
-        ({"tower": "fake:64"}, "fake:64 cannot carry a bridge"),
+        ({"tower": "fake:64"}, "fake:64 cannot be used in a bridge"),
         ({"layer": 7}, "has no layer 7"),
         ({"text": "/nowhere"}, "neither a folder nor a hub id"),
         ({"text": "package:no_such_package/model"}, "no package 'no_such_package' is installed"),

@@ -36,7 +36,7 @@ def test_every_family_can_be_imported():
 def test_a_family_that_gives_no_embedder_is_refused(monkeypatch):
     monkeypatch.setitem(EMBEDDERS._imported, "theirs", lambda rest, **options: rest)
     with pytest.raises(
-        PluginError, match="The model family 'theirs' gave str 'x' for 'theirs:x', which is no Embedder"
+        PluginError, match="The model family 'theirs' gave str 'x' for 'theirs:x', which is not an Embedder"
     ):
         load_embedder("theirs:x")
 

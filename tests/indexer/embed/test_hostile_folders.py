@@ -331,7 +331,7 @@ def test_an_inversion_is_made_of_its_weights_sizes_alone(tmp_path: Path, values:
     tiny_inversion().save(tmp_path / "phi")
     load_inversion(tmp_path / "phi")
     edit(tmp_path / "phi" / "inversion.json", **values)
-    with pytest.raises(ModelError, match="do not fit their configuration|is no inversion"):
+    with pytest.raises(ModelError, match="do not fit their configuration|is not an inversion"):
         load_inversion(tmp_path / "phi")
 
 

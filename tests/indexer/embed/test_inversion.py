@@ -330,9 +330,7 @@ def test_a_folder_that_lacks_something_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="its inversion.json cannot be used: 'colour' is 'red'"):
         load_inversion(tmp_path)
     (tmp_path / "inversion.json").write_text(json.dumps({**config, "hidden_dim": 5}))
-    with pytest.raises(
-        ModelError, match=r"do not fit their configuration: layers of .* not of features of 24, 5 inside"
-    ):
+    with pytest.raises(ModelError, match=r"do not fit their configuration: layers of .* not features of 24, 5 inside"):
         load_inversion(tmp_path)
     (tmp_path / "inversion.json").write_text(json.dumps(config))
     (tmp_path / "inversion.safetensors").unlink()
