@@ -276,7 +276,7 @@ def test_what_is_no_bridge_or_cannot_carry_one_is_refused(
         ({"text": "/nowhere"}, "neither a folder nor a hub id"),
         ({"text": "package:no_such_package/model"}, "no package 'no_such_package' is installed"),
         ({"text": "package:numpy/model"}, "the installed package numpy has no model"),
-        ({"text": "/nowhere.gguf"}, "There is no file"),
+        ({"text": "/nowhere.gguf"}, "does not exist"),
         ({"pooling": "max"}, "bridge.json: pooling 'max' is not known. Known: mean, last. It is as underdrawing"),
         ({"text": "package:passing/x"}, "no package 'passing' is installed. Write package:NAME/PATH"),
         (
