@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -253,7 +253,6 @@ class SearchRequest(SearchOptions):
         return {"title": "SearchRequest", "type": "object", "properties": properties, "additionalProperties": False}
 
 
-@cache
 def fields_of(options: type[SearchOptions]) -> Mapping[str, FieldInfo]:
     """What is known of each field, by name, in order."""
     return {each.name: each.metadata["info"] for each in fields(options)}
