@@ -86,13 +86,16 @@ class PageCard:
     pages: Sequence[tuple[str, str, str, float]]
 
 
-def search_page(query: Query, results: Results, reference: Picture | list[Picture] | None = None) -> str:
+def search_page(
+    query: Query, results: Results, reference: Picture | list[Picture] | None = None, first: Sequence[str] = ()
+) -> str:
     """The page of one search.
 
     Args:
         query: What was asked.
         results: What was found; the artifacts are shown beside the reference.
-        reference: The image asked with, or all of those of a stored document; the query's own if not told.
+        reference: The image asked with, or all of those of a stored document; the query's own by default.
+        first: Fields that are shown before all others, such as those of the filter.
     """
     shown_references = reference if isinstance(reference, list) else [reference or query.image]
     said = query.text or (f"more like {query.like}" if query.like else "more like this image")
@@ -105,7 +108,7 @@ def search_page(query: Query, results: Results, reference: Picture | list[Pictur
             "text": hit.text,
             "score": hit.score,
             "branches": {branch_name(name): value for name, value in hit.branches.items()},
-            "fields": shortened(fields_line(hit), 80),
+            "fields": shortened(fields_line(hit, first), 80),
             "images": stored_thumbnails(hit),
         }
         for hit in results.hits
