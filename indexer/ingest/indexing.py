@@ -1,4 +1,4 @@
-"""Building a collection's index: the queries of a model and the documents of a generation that it is tuned by.
+"""Build a collection's index: gather the queries and the documents that it is tuned by.
 
 What this module does not know: which indexes there are, how one is built.
 """
