@@ -91,6 +91,8 @@ def find(snapshot: Snapshot, functions: Sequence[ScoringFunction], k: int, scope
     if single:
         found |= _search(snapshot, {place: functions[place] for place in single}, k, scope)
     rest = [place for place in range(len(functions)) if place not in found]
+    if not rest:
+        return [found[place] for place in range(len(functions))]
     shortlist = _shortlist_all if len(snapshot) <= SCAN_ROWS else _shortlist_by_vector
     for start in range(0, len(rest), TOGETHER):
         batch = {place: functions[place] for place in rest[start : start + TOGETHER]}
