@@ -12,7 +12,6 @@ What this module does not know: models, how vectors are kept and found, how a ge
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.arguments import names, told, vector_ids, whole_number
+from indexer.deprecation import warn_renamed
 from indexer.errors import CallError, ItemError, SnapshotGoneError, SpaceMismatchError
 from indexer.files.layout import Layout
 from indexer.forks import Lock
@@ -206,7 +206,7 @@ class Snapshot:
     @property
     def remarks(self) -> tuple[str, ...]:
         """`notes`, by the name of earlier releases."""
-        warnings.warn("Snapshot.remarks is now Snapshot.notes; the old name goes with 0.3.", DeprecationWarning, 2)
+        warn_renamed("Snapshot.remarks", "Snapshot.notes")
         return self.notes
 
     @cached_property
@@ -266,10 +266,7 @@ class Snapshot:
         return self.view.search(queries, k, self._allowed(where, modalities), self._hidden(exclude))
 
     def scores(self, vectors: Vectors, ids: Ids) -> Scores:
-        """Exact inner products with given vectors: (n, len(ids)) float32.
-
-        A document's score is the same however it is found.
-        """
+        """Exact inner products, (n, len(ids)) float32: a document's score is the same however it is found."""
         return self.view.score(self._rows(vectors), ids)
 
     def scan(

@@ -98,12 +98,6 @@ class Parts(HelpfulEnum):
     TEXT = "text"
 
 
-class Metric(HelpfulEnum):
-    """How two vectors compare. Rows are of unit length, so cosine is the inner product."""
-
-    COSINE = "cosine"
-
-
 @dataclass(frozen=True)
 class Mean:
     """The mean of the unit vectors of one role and modality.

@@ -11,7 +11,7 @@ from inspect import getattr_static
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from indexer.arguments import flag, names, several, told, whole_number
+from indexer.arguments import names, several, told, whole_number
 from indexer.errors import CallError, QueryError
 from indexer.types import Modality
 from retrieval.methods.base import Resolved
@@ -99,39 +99,6 @@ def require_collection(source: object) -> None:
             f"Retriever takes a Collection, not {told(source)}.", f"Write Retriever(Collection.open({str(source)!r}))."
         )
     raise CallError(f"Retriever takes a Collection, not {told(source)}.", "Write Retriever(Collection.open('folder')).")
-
-
-def checked_call(
-    queries: object,
-    k: object,
-    where: Mapping[str, Any] | None,
-    exclude: Iterable[str],
-    modalities: Iterable[Modality | str] | str,
-    keep_reference: bool,
-    method: str,
-) -> tuple[list[Query], int, Scope]:
-    """What `Retriever.search` and its siblings are called with: the queries, k, and what may be found.
-
-    Args:
-        queries: See `search_batch`, which has the others, too.
-        k: As above.
-        where: As above.
-        exclude: As above.
-        modalities: As above.
-        keep_reference: As above.
-        method: What was called, for errors.
-
-    Raises:
-        QueryError: k is below 1, or something is no query.
-        CallError: Another argument is of the wrong type.
-    """
-    if type(k) is not int or k < 1:
-        k = checked_k(k)
-    asked = queries_of(queries, method)
-    if keep_reference is not True and keep_reference is not False:
-        flag(keep_reference, "keep_reference")
-    plain = where is None and all(isinstance(each, tuple) and not each for each in (exclude, modalities))
-    return asked, k, Scope() if plain else scope_of(where, exclude, modalities)
 
 
 def checked_k(k: object) -> int:

@@ -1,4 +1,4 @@
-"""Documents added by hand, and deleted: what a call may be given, what is done, and what `add` answers.
+"""Adding documents in one call, and deleting them: what a call may be given, and what it answers.
 
 What this module does not know: corpora, jobs.
 """

@@ -1,4 +1,4 @@
-"""Under which id a record is stored, and what becomes of it where the id is taken.
+"""The id under which a record is stored, and what happens when that id is taken.
 
 An id is unique in a collection, and two sources may use the same one:
 

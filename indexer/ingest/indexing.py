@@ -1,4 +1,4 @@
-"""Building a collection's index: the queries of a model and the documents of a generation that it is tuned by.
+"""Build a collection's index: gather the queries and the documents that it is tuned by.
 
 What this module does not know: which indexes there are, how one is built.
 """
@@ -109,10 +109,7 @@ def _build(
 
 
 def keep_index(
-    target: Target,
-    spaces: Sequence[OpenSpace],
-    on_progress: OnProgress | None = None,
-    only: IndexKind | None = None,
+    target: Target, names: Sequence[str] | None, on_progress: OnProgress | None, only: IndexKind | None
 ) -> list[BuiltIndex]:
     """What `Collection.keep_index` does."""
     if only is None:
@@ -121,8 +118,8 @@ def keep_index(
     few = target.catalog.generation().documents < CODED_ROWS
     if few and target.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
         return []
-    built = []
-    for own in spaces:
+    built: list[BuiltIndex] = []
+    for own in target.open_spaces.some(names):
         with suppress(LockedError, StoreError, MissingExtraError):
             built += _build(target, own, None, COVERED, only, on_progress)
     return built

@@ -1,4 +1,4 @@
-"""Which documents of a source are gone for good. Not seen is not gone: what could not be read may hold them.
+"""Decide which documents of a source are gone for good. Not seen is not gone: they may be in what could not be read.
 
 What this module does not know: corpora, the collection.
 """

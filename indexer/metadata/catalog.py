@@ -26,7 +26,7 @@ from indexer.metadata.filter_notes import FilterNotes
 from indexer.metadata.filter_sql import compiled
 from indexer.metadata.filters import Filter
 from indexer.metadata.read_only import undisturbed
-from indexer.metadata.schema import DocumentRow, GenerationRow, SegmentRow, VectorRow, living
+from indexer.metadata.schema import DocumentRow, GenerationRow, SegmentRow, SpaceRow, VectorRow, living
 from indexer.metadata.spaces import Space as Space
 from indexer.metadata.spaces import read_spaces
 from indexer.metadata.time_limit import limited
@@ -122,7 +122,9 @@ class Catalog:
         rows = self.database.read_directly("SELECT id FROM spaces WHERE died IS NULL ORDER BY id", ())
         if rows is not None:
             return [row[0] for row in rows]
-        return [each.id for each in self.spaces(self.generation().number)]
+        query = select(SpaceRow.id).where(SpaceRow.died.is_(None)).order_by(SpaceRow.id)
+        with self.database.read() as connection:
+            return list(connection.execute(query).scalars())
 
     @undisturbed
     def segments(self, generation: int, space: int | None = None) -> list[SegmentFile]:

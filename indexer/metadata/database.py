@@ -1,4 +1,4 @@
-"""SQLite or PostgreSQL: the engine, the two kinds of transaction, and SQL errors turned into ours.
+"""SQLite or PostgreSQL: the engine, transactions for reading and writing, and SQL errors mapped to ours.
 
 What this module does not know: any table.
 """
@@ -36,7 +36,7 @@ from indexer.metadata.sqlite import BUSY_MILLISECONDS, begin_sqlite, sqlite_engi
 
 
 def storable(text: str) -> bool:
-    """Whether the databases can hold a text; one with a NUL or half a surrogate pair they cannot, so have not got."""
+    """Whether the databases can hold a text: neither can hold a NUL or half a surrogate pair, so none is stored."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -139,7 +139,9 @@ class Database:
     def read_directly(self, statement: str, values: Sequence[Any]) -> list[Any] | None:
         """Rows of one statement straight from SQLite's driver, for what every search asks; None on PostgreSQL.
 
-        A connection's transaction and SQLAlchemy's rows cost more than such a statement does.
+        A connection's transaction and SQLAlchemy's rows cost more than such a statement does. CPU time of one call,
+        direct and through SQLAlchemy: the newest generation 13 and 146 µs, 10 documents 57 and 540 µs, the contents of
+        16 documents of a job 0.2 and 0.46 ms.
 
         Args:
             statement: With `?` for each value.

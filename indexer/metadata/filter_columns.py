@@ -1,4 +1,4 @@
-"""Fields in memory: a filter's answer without reading every document.
+"""Fields in memory: answer a filter without reading every document.
 
 Filters seldom come twice the same (another price, another user), and for each SQL reads every document again. So the
 second time that a field is asked for, its values are read into a column, by vector id. A document never changes, since

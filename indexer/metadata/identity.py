@@ -1,4 +1,4 @@
-"""That a collection which is open is still the one that was opened.
+"""Verify that an open collection is still the one that was opened.
 
 Files are reached by path, rows through an open database. If somebody renames the folder, puts another one in its place,
 restores a backup or deletes it meanwhile, the two belong to different collections: a sweep would delete the segments of

@@ -284,12 +284,12 @@ class ExactIndex(CheckedIndex):
         floor = np.full(len(queries), LOWEST, np.float32)
         if len(ids) > k:
             floor = np.maximum(floor, reached_by_k(scores, k) - 2 * rounding_error(queries))
+        if len(queries) == 1:
+            column = (scores[0] >= floor[0]).nonzero()[0]
+            return self._best_of_one(queries, ids[column], k, None if rows is None else rows[column])
         # Flat: in two dimensions, NumPy takes forty times as long to find the few that are left.
         owner, column = np.divmod((scores >= floor[:, None]).ravel().nonzero()[0], len(ids) or 1)
-        rows = None if rows is None else rows[column]
-        if len(queries) == 1:
-            return self._best_of_one(queries, ids[column], k, rows)
-        return self._best(queries, owner, ids[column], k, rows)
+        return self._best(queries, owner, ids[column], k, None if rows is None else rows[column])
 
     def _best_of_one(self, queries: Vectors, ids: Ids, k: int, rows: Vectors | None = None) -> Neighbours:
         """`_best` for a single query, in a third of the calls: where few are scored, calls are what takes time."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from indexer.errors import CallError, SnapshotGoneError
 from indexer.snapshot import Space, StoredDocument
-from indexer.types import Center, Metric, Modality, Parts
+from indexer.types import Center, Modality, Parts
 from indexer.vectors.protocol import Neighbours
 
 
@@ -24,7 +24,7 @@ class FakeSnapshot:
         dim = vectors.shape[1]
         self.generation = 7
         self.space = Space(
-            id=1, digest="d", model=f"fake:{dim}", dim=dim, metric=Metric.COSINE, parts=Parts.AUTO,
+            id=1, digest="d", model=f"fake:{dim}", dim=dim, parts=Parts.AUTO,
             fingerprint={}, means=means or {},
         )  # fmt: skip
         self._place = {document.id: place for place, document in enumerate(documents)}

@@ -217,7 +217,7 @@ def flip(path, position):
 @pytest.fixture
 def coded(exact, open_shop, monkeypatch):
     """Searched exactly, through 8-bit codes."""
-    for module in ("indexer.vectors.selection", "indexer.collection"):
+    for module in ("indexer.vectors.selection", "indexer.ingest.indexing"):
         monkeypatch.setattr(f"{module}.CODED_ROWS", 100)
     monkeypatch.setattr("indexer.vectors.quantized.LOOKED_AT", 8)
     monkeypatch.setattr("indexer.vectors.quantized.LOOKED_AT_PER_K", 2)
@@ -284,7 +284,7 @@ def test_codes_are_made_when_documents_come_and_only_for_many(coded, exact, monk
     assert made == []
     assert coded.snapshot().search(QUERIES[:1], 3).plan == "codes and scan"
     monkeypatch.undo()
-    for module in ("indexer.vectors.selection", "indexer.collection"):
+    for module in ("indexer.vectors.selection", "indexer.ingest.indexing"):
         monkeypatch.setattr(f"{module}.CODED_ROWS", 100)
     coded.add([Document(f"newer{n}", text=f"{n}") for n in range(80)])
     assert coded.snapshot().search(QUERIES[:1], 3).plan == "codes"

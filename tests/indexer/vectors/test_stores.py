@@ -89,9 +89,11 @@ class TestSettings:
             ({"recall": 2}, CallError, "at most 1"),
         ],
     )
-    def test_what_makes_no_sense_is_refused_at_every_door(self, shop, open_shop, given, error, says):
-        with pytest.raises(error, match=says):
-            open_shop(index=given)
+    def test_what_makes_no_sense_is_refused_at_every_door(self, shop, open_shop, tmp_path, given, error, says):
+        for name in ("shop", "new"):
+            with pytest.raises(error, match=says):
+                open_shop(name, index=given)
+        assert not (tmp_path / "new").exists()
         with pytest.raises(error, match=says):
             shop.build_index(settings=given)
         assert kept(shop) is None
