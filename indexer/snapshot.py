@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arguments import names, told, vector_ids, whole_number
+from indexer.arguments import described, names, vector_ids, whole_number
 from indexer.deprecation import warn_renamed
 from indexer.errors import CallError, ItemError, SnapshotGoneError, SpaceMismatchError
 from indexer.files.layout import Layout
@@ -34,7 +34,7 @@ from indexer.types import MODALITIES, UNKNOWN, Center, Ids, Mean, Modality, Role
 from indexer.validate import checked_id
 from indexer.vectors.centered import CenteredView
 from indexer.vectors.modality_gap import document_means, settled
-from indexer.vectors.protocol import Neighbours, Pinned, VectorStore, VectorView
+from indexer.vectors.protocol import Neighbors, Pinned, VectorStore, VectorView
 from indexer.vectors.segments import damaged
 from indexer.vectors.unit import query_rows
 
@@ -175,7 +175,7 @@ class Snapshot:
         try:
             wanted = checked_id(identifier)
         except ItemError as error:
-            raise CallError(f"id is {told(identifier)}. {error.detail}") from None
+            raise CallError(f"id is {described(identifier)}. {error.detail}") from None
         found = self._catalog.known_vector_ids([wanted], self.generation, self.space.id)
         return self.documents(np.array([found[wanted]], np.int64))[0] if found else None
 
@@ -243,7 +243,7 @@ class Snapshot:
         where: Where | None = None,
         exclude: Sequence[str] = (),
         modalities: Collection[Modality] = (),
-    ) -> Neighbours:
+    ) -> Neighbors:
         """The k nearest living vectors of each query, best first.
 
         Args:
@@ -378,7 +378,7 @@ class Snapshot:
         except ValueError:  # rows of several lengths
             found = np.empty(0, object)
         if found.dtype.kind not in "fiu":
-            raise CallError(f"vectors is {told(vectors)}; it takes an array (n, dim) of numbers.")
+            raise CallError(f"vectors is {described(vectors)}; it takes an array (n, dim) of numbers.")
         if found.ndim != 2 or found.shape[1] != self.space.dim:
             raise SpaceMismatchError(
                 f"The queries have shape {found.shape}; this space has dimension {self.space.dim}."

@@ -166,7 +166,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        return False  # A link that leads to itself: no folder, and no reason to give up its neighbours.
+        return False  # A link that leads to itself: no folder, and no reason to give up its neighbors.
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -5,7 +5,7 @@ second time that a field is asked for, its values are read into a column, by vec
 a new version is a new document: a column only grows, by what was added since.
 
 A column holds truth values, numbers and texts; of documents' ids and texts, too. A field of lists, of objects, of
-numbers that float64 cannot tell from their neighbours, or of very many texts stays with SQL, which answers the same.
+numbers that float64 cannot tell from their neighbors, or of very many texts stays with SQL, which answers the same.
 
 What this module does not know: what a filter means (`filter_engine.py`), which documents live.
 """

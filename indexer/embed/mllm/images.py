@@ -211,7 +211,7 @@ def preprocessor_config(patch: int, merge: int, temporal: int, least: int, most:
 
 
 def _runs(images: Sequence[Pixels]) -> list[list[Pixels]]:
-    """Neighbours of one size together."""
+    """Neighbors of one size together."""
     runs: list[list[Pixels]] = []
     for each in images:
         if runs and runs[-1][0].shape == each.shape:
