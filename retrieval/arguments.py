@@ -11,7 +11,7 @@ from inspect import getattr_static
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from indexer.arguments import flag, names, several, told, whole_number
+from indexer.arguments import described, names, several, whole_number
 from indexer.errors import CallError, QueryError
 from indexer.types import Modality
 from retrieval.methods.base import Resolved
@@ -79,7 +79,7 @@ def source_of(source: Source, space: str | None) -> Source:
     if space is None:
         return source
     if not isinstance(space, str):
-        raise CallError(f"space is {told(space)}; it is the name of one.")
+        raise CallError(f"space is {described(space)}; it is the name of one.")
     if not hasattr(type(source), "embedder_of"):
         raise CallError(f"{type(source).__name__} has one space alone; {space!r} cannot be named.")
     return InSpace(cast(Spaces, source), space)
@@ -96,42 +96,12 @@ def require_collection(source: object) -> None:
         return
     if isinstance(source, str | Path):
         raise CallError(
-            f"Retriever takes a Collection, not {told(source)}.", f"Write Retriever(Collection.open({str(source)!r}))."
+            f"Retriever takes a Collection, not {described(source)}.",
+            f"Write Retriever(Collection.open({str(source)!r})).",
         )
-    raise CallError(f"Retriever takes a Collection, not {told(source)}.", "Write Retriever(Collection.open('folder')).")
-
-
-def checked_call(
-    queries: object,
-    k: object,
-    where: Mapping[str, Any] | None,
-    exclude: Iterable[str],
-    modalities: Iterable[Modality | str] | str,
-    keep_reference: bool,
-    method: str,
-) -> tuple[list[Query], int, Scope]:
-    """What `Retriever.search` and its siblings are called with: the queries, k, and what may be found.
-
-    Args:
-        queries: See `search_batch`, which has the others, too.
-        k: As above.
-        where: As above.
-        exclude: As above.
-        modalities: As above.
-        keep_reference: As above.
-        method: What was called, for errors.
-
-    Raises:
-        QueryError: k is below 1, or something is no query.
-        CallError: Another argument is of the wrong type.
-    """
-    if type(k) is not int or k < 1:
-        k = checked_k(k)
-    asked = queries_of(queries, method)
-    if keep_reference is not True and keep_reference is not False:
-        flag(keep_reference, "keep_reference")
-    plain = where is None and all(isinstance(each, tuple) and not each for each in (exclude, modalities))
-    return asked, k, Scope() if plain else scope_of(where, exclude, modalities)
+    raise CallError(
+        f"Retriever takes a Collection, not {described(source)}.", "Write Retriever(Collection.open('folder'))."
+    )
 
 
 def checked_k(k: object) -> int:
@@ -155,8 +125,8 @@ def require_query(query: object, method: str) -> None:
     if isinstance(query, Query):
         return
     if isinstance(query, list | tuple):
-        raise QueryError(f"{method} takes one Query, not {told(query)}.", "For several there is search_batch.")
-    raise QueryError(f"{method} takes a Query, not {told(query)}.", f"Write {method}({_written(query)}).")
+        raise QueryError(f"{method} takes one Query, not {described(query)}.", "For several there is search_batch.")
+    raise QueryError(f"{method} takes a Query, not {described(query)}.", f"Write {method}({_written(query)}).")
 
 
 def queries_of(queries: object, method: str) -> list[Query]:
@@ -168,11 +138,13 @@ def queries_of(queries: object, method: str) -> list[Query]:
     if isinstance(queries, Query):
         raise QueryError(f"{method} takes a list of queries, not one Query.", "Write search(query), or [query].")
     if isinstance(queries, str | bytes | Mapping) or not isinstance(queries, Iterable):
-        raise QueryError(f"{method} takes a list of queries, not {told(queries)}.", f"Write [{_written(queries)}].")
+        raise QueryError(
+            f"{method} takes a list of queries, not {described(queries)}.", f"Write [{_written(queries)}]."
+        )
     found = list(queries)
     for place, each in enumerate(found):
         if not isinstance(each, Query):
-            raise QueryError(f"queries[{place}] is {told(each)}; it must be a Query.", f"Write {_written(each)}.")
+            raise QueryError(f"queries[{place}] is {described(each)}; it must be a Query.", f"Write {_written(each)}.")
     return found
 
 
@@ -185,7 +157,7 @@ def all_resolved(encoded: object) -> list[Resolved]:
     found = several(encoded, "encoded")
     for place, each in enumerate(found):
         if not isinstance(each, Resolved):
-            raise QueryError(f"encoded[{place}] is {told(each)}; it takes what Retriever.encode gave.")
+            raise QueryError(f"encoded[{place}] is {described(each)}; it takes what Retriever.encode gave.")
     return found
 
 

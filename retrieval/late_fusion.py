@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.arguments import finite, told, whole_number
+from indexer.arguments import described, finite, whole_number
 from indexer.errors import CallError
 from indexer.types import HelpfulEnum, Modality
 from retrieval.query import Query
@@ -65,7 +65,7 @@ class LateFusion:
         depth: int = DEPTH,
     ) -> None:
         if not isinstance(retrievers, Mapping) or len(retrievers) < 2:
-            raise CallError(f"LateFusion takes two retrievers or more by name, not {told(retrievers)}.")
+            raise CallError(f"LateFusion takes two retrievers or more by name, not {described(retrievers)}.")
         if stray := sorted(set(weights or ()) - retrievers.keys()):
             raise CallError(f"The weight {stray[0]!r} belongs to no retriever; there are {', '.join(retrievers)}.")
         self._retrievers = dict(retrievers)

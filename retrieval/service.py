@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options", bound=SearchOptions)
 Made = TypeVar("Made")
+
+
+RETRIEVERS = 256
+"""Retrievers that are ready for the next request with the same options. A seed makes one of its own."""
+_HOW = tuple(fields_of(SearchOptions))
 
 
 class SearchService:
@@ -73,6 +79,7 @@ class SearchService:
         self._cache = cache
         given = {("pseudo-targets", None, None): pseudo_targets, ("captions", None, None): captions}
         self._providers: dict[tuple[str, Any, Any], Any] = {key: made for key, made in given.items() if made}
+        self._retrievers: OrderedDict[tuple[Any, ...], Retriever] = OrderedDict()
         self._making = threading.Lock()
 
     @property
@@ -231,9 +238,21 @@ class SearchService:
             options: With a method; a request without one gets its own in `search`.
 
         Raises:
-            RequestError: No such collection; or a value that the method does not take.
+            RequestError: No such collection, space or re-ranker; or a value that the method does not take.
         """
-        options = self._with_defaults(options)
+        key = tuple(getattr(options, name) for name in _HOW)
+        with self._making:
+            if (made := self._retrievers.get(key)) is not None:
+                self._retrievers.move_to_end(key)
+                return made
+        made = self._assembled(self._with_defaults(options))
+        with self._making:
+            self._retrievers[key] = made
+            if len(self._retrievers) > RETRIEVERS:
+                self._retrievers.popitem(last=False)
+        return made
+
+    def _assembled(self, options: SearchOptions) -> Retriever:
         return Retriever(
             self.source(options),
             options.method or "sum",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.corpus.records import Record
 from indexer.errors import CallError
 
@@ -52,10 +52,10 @@ def edit_fields(arguments: str) -> EditFields:
         raise CallError(f"fields takes drop, rename and set, not {arguments[:80]}.", example)
     for name, value in edits.items():
         if not isinstance(value, shapes[name]):
-            raise CallError(f"{name} of fields is {told(value)}; it must be a {shapes[name].__name__}.", example)
+            raise CallError(f"{name} of fields is {described(value)}; it must be a {shapes[name].__name__}.", example)
     names = [*edits.get("drop", []), *edits.get("rename", {}).values()]
     if strange := [name for name in names if not isinstance(name, str)]:
-        raise CallError(f"{told(strange[0])} is not the name of a field.", example)
+        raise CallError(f"{described(strange[0])} is not the name of a field.", example)
     return EditFields(frozenset(edits.get("drop", [])), edits.get("rename", {}), edits.get("set", {}))
 
 

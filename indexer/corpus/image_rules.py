@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from indexer.arguments import flag, told
+from indexer.arguments import described, flag
 from indexer.corpus.image_formats import DECODING
 from indexer.errors import CallError
 from indexer.types import ImageSource
@@ -32,7 +32,7 @@ class ImageRules:
     def __post_init__(self) -> None:
         most = self.max_pixels
         if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-            raise CallError(f"max_pixels is {told(most)}; it must be a whole number of at least 1.")
+            raise CallError(f"max_pixels is {described(most)}; it must be a whole number of at least 1.")
 
         flag(self.exif, "exif")
 

@@ -25,7 +25,7 @@ _MAX_DEPTH = 3
 """Levels of lists and objects around an image."""
 _FETCH_REMEDY = (
     "Nothing is fetched. Download the images and give their paths relative to the table; or index the texts alone: "
-    "image_column='' (--image-column '')"
+    "`image_column=''`"
 )
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _DATA_URI = re.compile(r"data:[^,]{0,200}?(;base64)?,", re.IGNORECASE)

@@ -285,8 +285,7 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
 def _too_many_pixels(width: int, height: int, allowed: str) -> ItemError:
     return refusal(
         Reason.TOO_MANY_PIXELS,
-        f"The image has {width:,} × {height:,} pixels; the limit is {allowed}. Raise the limit with max_pixels, "
-        "on the command line with --max-pixels.",
+        f"The image has {width:,} × {height:,} pixels; the limit is {allowed}. Raise the limit with `max_pixels`.",
     )
 
 

@@ -84,7 +84,7 @@ class Rows:
                 raise refusal(
                     Reason.EMPTY,
                     f"The document has neither text nor image; its columns are {names or 'none'}. If one of them is, "
-                    "name it as text_column or image_column (--text-column or --image-column).",
+                    "name it: `text_column` or `image_column`.",
                 )
             record = make_record(
                 id=id,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.corpus.records import Corpus, Entry, Record
 from indexer.errors import CallError, ItemError, PluginError
 from indexer.registry import Builtin, Registry
@@ -69,18 +69,20 @@ def load_transform(name: str) -> Transform:
         CallError: The arguments do not parse.
     """
     if not isinstance(name, str):
-        raise CallError(f"A transform is {told(name)}; it must be a name.", "Write NAME or NAME:ARGUMENTS.")
+        raise CallError(f"A transform is {described(name)}; it must be a name.", "Write NAME or NAME:ARGUMENTS.")
     family, _, arguments = name.partition(":")
     made = TRANSFORMS.get(family)(arguments)
     if not isinstance(made, Transform):
-        raise PluginError(f"The transform {name!r} is {told(made)}, which has no key or cannot be called.")
+        raise PluginError(f"The transform {name!r} is {described(made)}, which has no key or cannot be called.")
     return made
 
 
 def transformed(corpus: Corpus, transforms: Sequence[str | Transform]) -> Corpus:
     """The corpus with each transform applied in turn; raises as `load_transform`."""
     if isinstance(transforms, str) or not isinstance(transforms, Sequence):
-        raise CallError(f"transforms is {told(transforms)}; it must be a list of names.", "Write ['text-from:title'].")
+        raise CallError(
+            f"transforms is {described(transforms)}; it must be a list of names.", "Write ['text-from:title']."
+        )
     for each in transforms:
         made = each if isinstance(each, Transform) else load_transform(each)
         corpus = _Transformed(corpus, made)
@@ -118,7 +120,7 @@ class _Transformed:
             elif isinstance(each, Rejected):
                 yield each
             else:
-                raise CallError(f"The transform {self._transform.key[:80]!r} gave {told(each)} for {uri}.")
+                raise CallError(f"The transform {self._transform.key[:80]!r} gave {described(each)} for {uri}.")
 
 
 def _stamp(stamp: str, key: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.embed.base import AdjustableImages, Dtype, Embedder, EmbedderFamily
 from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.loading import loading
@@ -67,7 +67,7 @@ def load_embedder(
         MissingExtraError: The model needs a package that is not installed.
     """
     if not isinstance(name, str):
-        raise CallError(f"model is {told(name)}; it must be a name.", f"Write FAMILY:NAME, such as {EXAMPLES}.")
+        raise CallError(f"model is {described(name)}; it must be a name.", f"Write FAMILY:NAME, such as {EXAMPLES}.")
     family, colon, rest = name.partition(":")
     if not colon or not rest:
         raise CallError(f"The model name {name!r} has no family.", f"Write FAMILY:NAME, such as {EXAMPLES}.")
@@ -75,7 +75,9 @@ def load_embedder(
     with loading():
         model = EMBEDDERS.get(family)(rest, name=name, dtype=Dtype(dtype), device=settled)
     if not isinstance(model, Embedder):
-        raise PluginError(f"The model family {family!r} gave {told(model)} for {name!r}, which is not an Embedder.")
+        raise PluginError(
+            f"The model family {family!r} gave {described(model)} for {name!r}, which is not an Embedder."
+        )
     if Preprocessing(preprocessing) is Preprocessing.OWN:
         return model
     if not isinstance(model, AdjustableImages):

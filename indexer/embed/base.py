@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.corpus.image_formats import DECODING
 from indexer.errors import CallError, ItemError, ItemsError
 from indexer.types import HelpfulEnum, Item, Modality, Role, Vectors
@@ -330,9 +330,9 @@ def _items(items: object) -> Sequence[Item]:
         CallError: They are not items.
     """
     if isinstance(items, str | bytes | Item | Mapping) or not isinstance(items, Iterable):
-        raise CallError(f"An embedder takes a list of Items, not {told(items)}.", "Write [Item(text='...')].")
+        raise CallError(f"An embedder takes a list of Items, not {described(items)}.", "Write [Item(text='...')].")
     found = items if isinstance(items, list | tuple) else list(items)
     for place, each in enumerate(found):
         if not isinstance(each, Item):
-            raise CallError(f"items[{place}] is {told(each)}; it must be an Item.", "Write Item(text='...').")
+            raise CallError(f"items[{place}] is {described(each)}; it must be an Item.", "Write Item(text='...').")
     return found

@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.errors import CallError, DeviceError
 
 AUTO = "auto"
@@ -31,7 +31,9 @@ def checked_device(device: str) -> str:
         DeviceError: This machine has no such device.
     """
     if not isinstance(device, str) or not _NAME.fullmatch(device):
-        shown = repr(device[:80]) if isinstance(device, str) else device if isinstance(device, int) else told(device)
+        shown = (
+            repr(device[:80]) if isinstance(device, str) else device if isinstance(device, int) else described(device)
+        )
         raise CallError(f"There is no device {shown}.", f"Write one of {NAMES}. {_there()}")
     if device.startswith("cuda"):
         count = cuda_cards()

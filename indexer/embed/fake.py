@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.embed.base import Dtype, Embedder, Fingerprint, Prepared
-from indexer.embed.several import image_arrays
+from indexer.embed.several import for_each
 from indexer.errors import CallError
 from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors.unit import unit_rows
@@ -69,8 +69,8 @@ class _Prepare:
             words = re.findall(r"\w+", item.text.lower()) or [item.text]
             for row in self._directions([word.encode("utf-8", "surrogatepass") for word in words]):
                 direction += row
-        shown = list(image_arrays(item, self._shown).values())
-        if shown:
+        if item.images:
+            shown = for_each(item.images, self._shown)
             direction += shown[0] if len(shown) == 1 else unit_rows(np.sum(shown, axis=0)[None])[0]
         return Prepared(item.modality, {"direction": direction})
 

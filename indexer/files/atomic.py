@@ -1,4 +1,4 @@
-"""The only place that puts bytes on disk for good: write aside, sync, rename, sync the folder; one file or many.
+"""The only place that writes files durably: write aside, sync, rename, sync the folder; one file or many.
 
 Files that grow by lines are the exception: these are appended and synced, and a line without an end counts for nothing.
 

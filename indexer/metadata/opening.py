@@ -1,4 +1,4 @@
-"""Starting a collection's tables, and opening them.
+"""Start a collection's tables, and open them.
 
 A start makes the tables first and `collection.json` last, so that what a broken start leaves behind is no collection.
 Processes that start the same one at once all go on: one makes it, the others wait and open it. What a start that broke
@@ -134,5 +134,5 @@ def require_fitting(layout: Layout, database: str | None) -> None:
     if layout.backend != "sqlite" and database is None:
         raise CallError(
             f"{layout.folder} keeps its metadata in PostgreSQL.",
-            "Give its URL: database=… or --database URL.",
+            "Give its URL with `database`.",
         )

@@ -1,4 +1,4 @@
-"""Statements that change which spaces a collection has: a new one, one that goes, another default.
+"""Statements that add and drop spaces, and choose the default.
 
 What this module does not know: models, segments on disk. Whoever calls holds the writer's lock.
 """

@@ -137,6 +137,18 @@ def test_what_a_request_names_is_looked_for_before_a_model_is_loaded(shop, servi
             service.prepare(SearchRequest(text="a", method="sum", **fields))
 
 
+def test_a_retriever_serves_all_requests_with_its_options(service, monkeypatch):
+    first = service.retriever(SearchOptions(method="sum", seed=0))
+    assert service.retriever(SearchRequest(text="a", method="sum", seed=0, k=3)) is first
+    second = service.retriever(SearchOptions(method="sum", seed=1))
+    assert second is not first
+    monkeypatch.setattr("retrieval.service.RETRIEVERS", 2)
+    service.retriever(SearchOptions(method="sum", seed=0))
+    service.retriever(SearchOptions(method="sum", seed=2))
+    assert service.retriever(SearchOptions(method="sum", seed=0)) is first
+    assert service.retriever(SearchOptions(method="sum", seed=1)) is not second
+
+
 def test_several_collections_are_asked_by_name(shop, closing, tmp_path):
     other = closing(Collection.open(tmp_path / "other", "fake:32"))
     other.add([Document("far", text="far away")])

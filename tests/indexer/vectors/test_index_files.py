@@ -37,7 +37,7 @@ def files(shop):
 
 
 def recall(shop, exact, k=10, **options):
-    """How many of the true neighbours come back; their scores must be true as well."""
+    """How many of the true neighbors come back; their scores must be true as well."""
     answer = shop.snapshot().search(QUERIES, k, **options)
     truth = exact.snapshot().search(QUERIES, k, **options)
     for ids, scores in zip(answer.ids, answer.scores, strict=True):

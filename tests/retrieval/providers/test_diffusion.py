@@ -381,7 +381,7 @@ def test_each_encoder_needs_an_inversion_of_its_width(folders: dict[str, Path]) 
     one = WordSource("m", "phi_0.pt")
     with pytest.raises(ModelError, match="has 2 text encoders and 1 inversions; each needs its own"):
         PseudoTargetGenerator.load(folders["sdxl"], GeneratorSpec((one,)))
-    with pytest.raises(ModelError, match=f"makes words of {WIDTH} numbers; its text encoder reads {WIDTH_2}"):
+    with pytest.raises(ModelError, match=f"makes pseudo-words of {WIDTH} numbers; its text encoder reads {WIDTH_2}"):
         PseudoTargetGenerator.load(folders["sdxl"], GeneratorSpec((one, one)))
 
 
