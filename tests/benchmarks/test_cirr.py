@@ -113,7 +113,7 @@ def test_the_weights_of_cigs_released_code_have_a_name(run, tmp_path):
     code, told = run("--split", "test1", "--submission", str(tmp_path / "out"), "--weights", "cig-paper")
     assert (code, "sum does not read the weight inversion" in told.err) == (2, True)
     code, told = run("--weights", "cig-papers")
-    assert (code, "no JSON object of weights" in told.err, "cig-paper" in told.err) == (2, True, True)
+    assert (code, "not a JSON object of weights" in told.err, "cig-paper" in told.err) == (2, True, True)
     options = harness_options.parser(BENCHMARK).parse_args(
         ["--split", "test1", "--submission", "x", "--method", "cig-reinvert", "--weights", "cig-paper"]
     )
@@ -174,8 +174,8 @@ def wanted(small, tmp_path):
         ({"version": "rc1"}, "version is 'rc1'; it must be 'rc2'"),
         ({"12063": ["test1-1-0-img1"] * 50}, "12063 answers with test1-1-0-img1 twice"),
         ({"12063": ["test1-1-0-img1"]}, "12063 answers with 1 ids; it must have 50"),
-        ({"12063": "test1-1-0-img1"}, "12063 answers with something else"),
-        ({"12063": list(range(50))}, "12063 answers with something else than a list of strs"),
+        ({"12063": "test1-1-0-img1"}, "12063 does not answer with a list"),
+        ({"12063": list(range(50))}, "12063 does not answer with a list of strs"),
     ],
 )
 def test_a_wrong_file_is_refused(wanted, change, message):
@@ -192,7 +192,7 @@ def test_a_wrong_file_is_refused(wanted, change, message):
         ('"test1-1-0-img1"', '"test1-0-0-img0"', "answers with test1-0-0-img0, which is not among its choices"),
         ('"test1-1-0-img1"', '"nobody"', "answers with nobody, which is not among its choices"),
         ('"12064"', '"12063"', "12063 occurs twice"),
-        ("{", "[", "no JSON"),
+        ("{", "[", "not JSON"),
     ],
 )
 def test_references_strangers_and_keys_that_repeat_are_refused(wanted, tmp_path, capsys, old, new, message):
@@ -221,7 +221,7 @@ def test_a_file_longer_than_the_server_takes_is_refused(run, tmp_path, capsys, m
         (("--submission", "x"), "--submission is for the split test1"),
         (("--limit", "0"), "--limit is 0"),
         (("--weights", '{"alpha": 1}'), "sum does not read the weight alpha"),
-        (("--weights", "0.5"), "no JSON object of weights"),
+        (("--weights", "0.5"), "not a JSON object of weights"),
         (("--gallery", "val"), "cannot be run with gallery val"),
         (("--ties", "random"), "ties 'random' is not known"),
         (("--method", "inversion"), "No inversion comes with"),
