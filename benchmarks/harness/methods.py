@@ -1,4 +1,4 @@
-"""The methods that benchmarks run, by the names of their weights, and the weights that are tried for each.
+"""The methods that benchmarks run, by name, and the weights that are tried for each.
 
 What this module does not know: how queries are composed.
 """
@@ -6,28 +6,27 @@ What this module does not know: how queries are composed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection
 
-from retrieval import Merge, Method, Weights
-
-VARIANTS: Mapping[str, tuple[Method, Merge]] = {
-    **{method.value: (method, Merge.EMBED) for method in Method if method is not Method.CIG},
-    **{f"{Method.CIG}-{merge}": (Method.CIG, merge) for merge in Merge},
-}
-"""Every method by the name of its weights: `cig` once for each merge. The merge means nothing to the others."""
-INVERTING = (Method.INVERSION, Method.CIG)
-"""Those that read pseudo-words."""
+from indexer.embed.base import Embedder
+from retrieval import Weights
+from retrieval.methods import Helper, SearchMethod, Selective, usable_methods, variant_of
 
 
-def possible(*, inversion: bool, generator: bool, writers: bool, joint: bool) -> list[str]:
-    """The variants that can be run with what is there; `writers` are a captioner and a rewriter."""
-    lacking = {
-        Method.INVERSION: not inversion,
-        Method.CIG: not (inversion and generator),
-        Method.CAPTION: not writers,
-        Method.JOINT: not joint,
-    }
-    return [name for name, (method, _) in VARIANTS.items() if not lacking.get(method, False)]
+def compared() -> dict[str, SearchMethod]:
+    """Every method that a table compares, by name: the variants in place of the one that stands for them."""
+    usable = usable_methods()
+    bases = {variant_of(method) for method in usable.values()}
+    return {name: method for name, method in usable.items() if name not in bases}
+
+
+def possible(helpers: Collection[Helper], embedder: Embedder) -> list[str]:
+    """Those that can be run with the helper models that are there and with an embedder."""
+    return [
+        name
+        for name, method in compared().items()
+        if set(method.needs) <= set(helpers) and (not isinstance(method, Selective) or method.fits(embedder))
+    ]
 
 
 def grids() -> dict[str, list[Weights]]:
