@@ -344,6 +344,19 @@ def _reached(value: float, unit: str, reached: bool) -> str:
     return f"**{shown}**" if reached else shown
 
 
+def registry() -> str:
+    """Every method: its name, its line, what it needs beside the embedder, the weights it reads."""
+    from retrieval.methods import METHODS, load_method
+
+    lines = ["| method | answers by | needs | reads the weights |", "| --- | --- | --- | --- |"]
+    for name, line in METHODS.help().items():
+        method = load_method(name)
+        needs = ", ".join(each.value for each in method.needs) or "–"
+        reads = ", ".join(f"`{each}`" for each in sorted(method.reads))
+        lines.append(f"| `{name}` | {line} | {needs} | {reads} |")
+    return "\n".join(lines)
+
+
 _METHODS = {
     "text": "the sentence alone",
     "image": "the reference alone",
@@ -360,6 +373,7 @@ _METHODS = {
 
 TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
+    "registry": registry,
     "mixed": mixed,
     "bridges": bridges,
     "drawings": drawings,

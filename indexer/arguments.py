@@ -28,7 +28,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlist, _SHORT.maxdict = 2, 80, 60, 3, 3
 
 
-def told(value: object) -> str:
+def described(value: object) -> str:
     """A value in a sentence: its type, and itself where it is short; `None`, `str 'shop'`, `Collection`."""
     if value is None:
         return "None"
@@ -45,7 +45,7 @@ def whole_number(value: object, name: str, least: int, most: int | None = None) 
         CallError: It is none, or outside of them.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise CallError(f"{name} is {told(value)}; it must be a whole number of at least {least:,}.")
+        raise CallError(f"{name} is {described(value)}; it must be a whole number of at least {least:,}.")
     number = int(value)
     if number < least:
         raise CallError(f"{name} is {number}; it must be a whole number of at least {least:,}.")
@@ -65,7 +65,7 @@ def finite(value: object, name: str, *, infinite: bool = False) -> float:
     except OverflowError:  # a whole number of very many digits
         number = math.nan
     if not (math.isfinite(number) or math.isinf(number) and infinite):
-        raise CallError(f"{name} is {told(value)}; it must be a {'' if infinite else 'finite '}number.")
+        raise CallError(f"{name} is {described(value)}; it must be a {'' if infinite else 'finite '}number.")
     return number
 
 
@@ -76,7 +76,7 @@ def callback(value: object, name: str) -> None:
         CallError: It is something else.
     """
     if value is not None and not callable(value):
-        raise CallError(f"{name} is {told(value)}; it must be a function.")
+        raise CallError(f"{name} is {described(value)}; it must be a function.")
 
 
 def flag(value: object, name: str) -> bool:
@@ -86,7 +86,7 @@ def flag(value: object, name: str) -> bool:
         CallError: It is neither.
     """
     if not isinstance(value, bool):
-        raise CallError(f"{name} is {told(value)}; it must be True or False.")
+        raise CallError(f"{name} is {described(value)}; it must be True or False.")
     return value
 
 
@@ -99,11 +99,11 @@ def names(values: object, name: str) -> tuple[str, ...]:
     if isinstance(values, str):
         raise CallError(f"{name} is the one text {values[:80]!r}; it takes a list.", f"Write [{values[:80]!r}].")
     if isinstance(values, bytes | Mapping) or not isinstance(values, Iterable):
-        raise CallError(f"{name} is {told(values)}; it takes a list of texts.")
+        raise CallError(f"{name} is {described(values)}; it takes a list of texts.")
     found = tuple(values)
     for place, each in enumerate(found):
         if not isinstance(each, str):
-            raise CallError(f"{name}[{place}] is {told(each)}; it must be a text.")
+            raise CallError(f"{name}[{place}] is {described(each)}; it must be a text.")
     return found
 
 
@@ -116,7 +116,7 @@ def require_kinds(**options: tuple[object, type | UnionType]) -> None:
     for name, (value, kind) in options.items():
         if value is not None and not isinstance(value, kind):
             written = f"{kind.__name__}(...)" if isinstance(kind, type) and kind is not str else "a path or a text"
-            raise CallError(f"{name} is {told(value)}.", f"Write {written}.")
+            raise CallError(f"{name} is {described(value)}.", f"Write {written}.")
 
 
 def several(values: object, name: str = "documents") -> list[Any]:
@@ -126,7 +126,7 @@ def several(values: object, name: str = "documents") -> list[Any]:
         CallError: It is no list.
     """
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise CallError(f"{name} is {told(values)}; it takes a list with an entry for each query.")
+        raise CallError(f"{name} is {described(values)}; it takes a list with an entry for each query.")
     return list(values)
 
 
@@ -149,7 +149,7 @@ def folder(value: object, name: str) -> Path:
         CallError: It is no path, empty, or cannot be one.
     """
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
-        raise CallError(f"{name} is {told(value)}; it must be a path.", "Write Path(...) or a text.")
+        raise CallError(f"{name} is {described(value)}; it must be a path.", "Write Path(...) or a text.")
     text = os.fspath(value)
     if not text:
         raise CallError(f"{name} is empty.", "Write '.' for the folder you are in.")
@@ -188,5 +188,5 @@ def vector_ids(values: Any, name: str = "ids") -> npt.NDArray[np.int64]:
     except ValueError:  # rows of several lengths
         found = numpy.empty((0, 0))
     if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):
-        raise CallError(f"{name} is {told(values)}; it takes the vector ids that a search gave, (n,) int64.")
+        raise CallError(f"{name} is {described(values)}; it takes the vector ids that a search gave, (n,) int64.")
     return found.astype(numpy.int64, copy=False)

@@ -30,9 +30,8 @@ from indexer.ingest.writer import Writer
 from indexer.lazy_embedder import LazyEmbedder
 from indexer.metadata.catalog import Catalog, Space
 from indexer.metadata.database import Database, parse_url
-from indexer.metadata.opening import open_metadata
+from indexer.metadata.opening import open_metadata, start
 from indexer.metadata.publish import Sums
-from indexer.metadata.starting import start
 from indexer.open_spaces import OpenSpaces, open_spaces
 from indexer.snapshot import Snapshot, StoredDocument
 from indexer.snapshots import Snapshots
@@ -361,7 +360,7 @@ class Collection:
 
         Where none can be built (another process builds one, the disk is full, no FAISS), answers are exact and say so.
         """
-        return keep_index(self, self.open_spaces.some(spaces), on_progress, only)
+        return keep_index(self, spaces, on_progress, only)
 
     def delete(self, ids: Iterable[str | int]) -> int:
         """Delete documents by id, as one generation; returns how many there were.

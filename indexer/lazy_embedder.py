@@ -1,4 +1,4 @@
-"""A collection's model, by name or at hand: loaded when it is first needed, and at most once.
+"""The model of a space, given as an object or by name; one given by name is loaded once, when it is first needed.
 
 What this module does not know: how models are loaded, what they are used for.
 """
@@ -19,44 +19,44 @@ from indexer.metadata.catalog import Space
 
 
 class LazyEmbedder:
-    """A model that is loaded when it is first asked for.
+    """A model that is loaded on first use.
 
     Args:
-        model: It, or its name.
-        dtype: Arithmetic of one that is loaded.
+        model: The model or its name.
+        dtype: The arithmetic of a model that is loaded by name.
         device: Where it runs.
-        chosen_by: The folder of the collection that named it, where nobody else did and nobody trusts the collection.
+        chosen_by: The folder of the collection that named the model, if neither the caller named it nor trusts the
+            collection.
     """
 
     def __init__(self, model: str | Embedder, dtype: Dtype | str, device: str, chosen_by: Path | None = None) -> None:
         self._model, self._device, self._chosen_by = model, device, chosen_by
-        # An embedder at hand has its arithmetic, which need not be one that can be asked for by name.
+        # A model given as an object has its own arithmetic, which need not be a `Dtype`.
         self._dtype = Dtype(dtype) if isinstance(model, str) else Dtype.FLOAT32
 
     def get(self) -> Embedder:
         """The model; raises as `load_embedder`.
 
         Raises:
-            UntrustedModelError: It is a folder of this machine, and only the collection names it.
+            UntrustedModelError: It is a folder on this machine, named by the collection alone.
         """
         if not isinstance(self._model, str):
             return self._model
-        with loading():  # threads that ask at once get one model; one that cannot be loaded is asked for anew
+        with loading():  # threads that ask at once get one model; a failed load is tried again next time
             if not isinstance(self._model, str):
                 return self._model
             if self._chosen_by is not None and names_a_folder(self._model):
                 raise UntrustedModelError(
                     f"{self._chosen_by} names the model {self._model!r}, a folder of this machine. Whoever made the "
                     "collection chose that name.",
-                    f"If you know the folder, name it yourself: Collection.open(..., model={self._model!r}), or "
-                    "trust=True; on the command line, --trust.",
+                    f"If you know the folder, name it yourself: `model={self._model}`, or give `trust=True`.",
                 )
             self._model = load_embedder(self._model, dtype=self._dtype, device=self._device)
             return self._model
 
     @property
     def device(self) -> str:
-        """Where it runs, or will; nothing is loaded to find out. Raises as `settled_device`."""
+        """Where it runs, or will run; finding out loads nothing. Raises as `settled_device`."""
         return settled_device(self._device) if isinstance(self._model, str) else self._model.device or "cpu"
 
     def comparable(self, space: Space, folder: Path) -> Embedder:
@@ -95,8 +95,7 @@ def require_same_space(folder: Path, embedder: Embedder, space: Space) -> None:
         cause = f"{folder} was made with {space.model} ({_details(now, then)}); {embedder.name} gives other vectors."
     raise SpaceMismatchError(
         cause,
-        f"Open it with {space.model}, or index again into a new folder: "
-        f"underdrawing index SOURCE NEW_FOLDER --model {embedder.name}",
+        f"Open it with {space.model}, or give it a second space: collection.add_space({embedder.name!r}, 'a-name').",
     )
 
 

@@ -12,7 +12,6 @@ What this module does not know: models, how vectors are kept and found, how a ge
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -22,7 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arguments import names, told, vector_ids, whole_number
+from indexer.arguments import described, names, vector_ids, whole_number
+from indexer.deprecation import warn_renamed
 from indexer.errors import CallError, ItemError, SnapshotGoneError, SpaceMismatchError
 from indexer.files.layout import Layout
 from indexer.forks import Lock
@@ -34,7 +34,7 @@ from indexer.types import MODALITIES, UNKNOWN, Center, Ids, Mean, Modality, Role
 from indexer.validate import checked_id
 from indexer.vectors.centered import CenteredView
 from indexer.vectors.modality_gap import document_means, settled
-from indexer.vectors.protocol import Neighbours, Pinned, VectorStore, VectorView
+from indexer.vectors.protocol import Neighbors, Pinned, VectorStore, VectorView
 from indexer.vectors.segments import damaged
 from indexer.vectors.unit import query_rows
 
@@ -175,7 +175,7 @@ class Snapshot:
         try:
             wanted = checked_id(identifier)
         except ItemError as error:
-            raise CallError(f"id is {told(identifier)}. {error.detail}") from None
+            raise CallError(f"id is {described(identifier)}. {error.detail}") from None
         found = self._catalog.known_vector_ids([wanted], self.generation, self.space.id)
         return self.documents(np.array([found[wanted]], np.int64))[0] if found else None
 
@@ -206,13 +206,8 @@ class Snapshot:
     @property
     def remarks(self) -> tuple[str, ...]:
         """`notes`, by the name of earlier releases."""
-        warnings.warn("Snapshot.remarks is now Snapshot.notes; the old name goes with 0.3.", DeprecationWarning, 2)
+        warn_renamed("Snapshot.remarks", "Snapshot.notes")
         return self.notes
-
-    @property
-    def outdated(self) -> bool:
-        """Whether another snapshot of this generation, opened now, would be faster."""
-        return self.view.outdated
 
     @cached_property
     def modality_codes(self) -> npt.NDArray[np.uint8]:
@@ -248,7 +243,7 @@ class Snapshot:
         where: Where | None = None,
         exclude: Sequence[str] = (),
         modalities: Collection[Modality] = (),
-    ) -> Neighbours:
+    ) -> Neighbors:
         """The k nearest living vectors of each query, best first.
 
         Args:
@@ -266,14 +261,12 @@ class Snapshot:
             SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
         queries = query_rows(self._checked(vectors), zero=self.center is not Center.OFF)
-        k = whole_number(k, "k", 1, MOST_HITS)
+        if type(k) is not int or not 1 <= k <= MOST_HITS:
+            k = whole_number(k, "k", 1, MOST_HITS)
         return self.view.search(queries, k, self._allowed(where, modalities), self._hidden(exclude))
 
     def scores(self, vectors: Vectors, ids: Ids) -> Scores:
-        """Exact inner products with given vectors: (n, len(ids)) float32.
-
-        A document's score is the same however it is found.
-        """
+        """Exact inner products, (n, len(ids)) float32: a document's score is the same however it is found."""
         return self.view.score(self._rows(vectors), ids)
 
     def scan(
@@ -288,7 +281,7 @@ class Snapshot:
 
     def vectors(self, ids: Ids) -> Vectors:
         """Stored vectors, (len(ids), dim) float32."""
-        return self.view.fetch(vector_ids(ids))
+        return self.view.fetch(_ids(ids))
 
     def vector_ids(self, document_ids: Sequence[str]) -> Ids:
         """The vectors of documents, in the order asked.
@@ -308,7 +301,7 @@ class Snapshot:
         Raises:
             SnapshotGoneError: Their rows were compacted away.
         """
-        wanted = vector_ids(ids).tolist()
+        wanted = _ids(ids).tolist()
         found = self._catalog.documents(wanted, self.generation)
         missing = [each for each in wanted if each not in found]
         if missing:
@@ -385,7 +378,7 @@ class Snapshot:
         except ValueError:  # rows of several lengths
             found = np.empty(0, object)
         if found.dtype.kind not in "fiu":
-            raise CallError(f"vectors is {told(vectors)}; it takes an array (n, dim) of numbers.")
+            raise CallError(f"vectors is {described(vectors)}; it takes an array (n, dim) of numbers.")
         if found.ndim != 2 or found.shape[1] != self.space.dim:
             raise SpaceMismatchError(
                 f"The queries have shape {found.shape}; this space has dimension {self.space.dim}."
@@ -400,3 +393,9 @@ class Snapshot:
 def _names(values: Any, name: str) -> tuple[str, ...]:
     """`names`, but for no names at all, as in nearly every search."""
     return () if isinstance(values, tuple) and not values else names(values, name)
+
+
+def _ids(values: Any) -> Ids:
+    """`vector_ids`, but for ids just as a search gives them."""
+    as_found = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype == np.int64
+    return values if as_found else vector_ids(values)

@@ -12,7 +12,7 @@ from enum import EnumMeta, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.errors import CallError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class _TextsAlone(EnumMeta):
 
     def __call__(cls, value: Any, *args: Any, **options: Any) -> Any:
         if not args and not options and not isinstance(value, str):
-            shown = value if value is None or isinstance(value, int | float) else told(value)
+            shown = value if value is None or isinstance(value, int | float) else described(value)
             raise UnknownNameError(_words(cls.__name__), shown, list(cls.__members__.values()))
         return super().__call__(value, *args, **options)
 
@@ -96,12 +96,6 @@ class Parts(HelpfulEnum):
     AUTO = "auto"
     IMAGE = "image"
     TEXT = "text"
-
-
-class Metric(HelpfulEnum):
-    """How two vectors compare. Rows are of unit length, so cosine is the inner product."""
-
-    COSINE = "cosine"
 
 
 @dataclass(frozen=True)
@@ -171,7 +165,7 @@ def _typed_image(image: Any) -> Any:
         )
     # A PIL image is told by its shape: who reads texts alone need not load Pillow.
     if image is not None and not isinstance(image, Path | bytes) and not hasattr(image, "getbands"):
-        raise CallError(f"Item.image is {told(image)}; it must be a Path, bytes or a PIL image.")
+        raise CallError(f"Item.image is {described(image)}; it must be a Path, bytes or a PIL image.")
     return image
 
 
@@ -189,25 +183,22 @@ class Item:
         text: The text.
         image: The image, or the first of several.
         images: All images, in order. Give `image` or `images`; each follows from the other.
+        modality: What the item is made of.
     """
 
     text: str | None = None
     image: ImageSource | None = _NOT_GIVEN
     images: Sequence[ImageSource] = ()
+    modality: Modality = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _settle_images(self, _typed_image)
         if self.text is None and self.image is None:
             raise CallError("An Item needs a text, an image, or both; it has neither.")
         if self.text is not None and not isinstance(self.text, str):
-            raise CallError(f"Item.text is {told(self.text)}; it must be a text.")
-
-    @property
-    def modality(self) -> Modality:
-        """What the item is made of."""
-        if self.image is None:
-            return Modality.TEXT
-        return Modality.IMAGE if self.text is None else Modality.FUSED
+            raise CallError(f"Item.text is {described(self.text)}; it must be a text.")
+        image = Modality.IMAGE if self.text is None else Modality.FUSED
+        object.__setattr__(self, "modality", Modality.TEXT if self.image is None else image)
 
 
 @dataclass(frozen=True)

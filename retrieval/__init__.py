@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from retrieval.late_fusion import LateFusion
     from retrieval.methods import Merge, Method
     from retrieval.providers.caption_rewrite import CaptionRewriter
     from retrieval.providers.generation.protocol import GenerateOptions
@@ -28,6 +29,7 @@ __all__ = [
     "CaptionRewriter",
     "GenerateOptions",
     "Hit",
+    "LateFusion",
     "Merge",
     "Method",
     "PseudoTargetProvider",
@@ -43,6 +45,7 @@ __all__ = [
 _HOMES = {
     "GenerateOptions": "retrieval.providers.generation.protocol",
     "Hit": "retrieval.results",
+    "LateFusion": "retrieval.late_fusion",
     "Merge": "retrieval.methods",
     "Method": "retrieval.methods",
     "Query": "retrieval.query",

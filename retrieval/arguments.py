@@ -6,11 +6,12 @@ What this module does not know: how a query is answered.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from inspect import getattr_static
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from indexer.arguments import flag, names, several, told, whole_number
+from indexer.arguments import described, names, several, whole_number
 from indexer.errors import CallError, QueryError
 from indexer.types import Modality
 from retrieval.methods.base import Resolved
@@ -35,6 +36,55 @@ class Source(Protocol):
         ...
 
 
+class Spaces(Source, Protocol):
+    """A source with several embedding spaces, such as a `Collection`."""
+
+    def embedder_of(self, space: str | None = None) -> Embedder:
+        """The model of a space."""
+        ...
+
+    def snapshot(self, space: str | None = None) -> Snapshot:
+        """The newest generation of a space."""
+        ...
+
+
+@dataclass(frozen=True)
+class InSpace:
+    """One space of a source, as a source of its own.
+
+    Raises:
+        UnknownNameError: When it is used: there is no such space.
+    """
+
+    source: Spaces
+    space: str
+
+    @property
+    def embedder(self) -> Embedder:
+        """The space's model."""
+        return self.source.embedder_of(self.space)
+
+    def snapshot(self) -> Snapshot:
+        """The newest generation of the space."""
+        return self.source.snapshot(self.space)
+
+
+def source_of(source: Source, space: str | None) -> Source:
+    """What a retriever searches.
+
+    Raises:
+        CallError: It is no collection, or has no spaces and one is named.
+    """
+    require_collection(source)
+    if space is None:
+        return source
+    if not isinstance(space, str):
+        raise CallError(f"space is {described(space)}; it is the name of one.")
+    if not hasattr(type(source), "embedder_of"):
+        raise CallError(f"{type(source).__name__} has one space alone; {space!r} cannot be named.")
+    return InSpace(cast(Spaces, source), space)
+
+
 def require_collection(source: object) -> None:
     """Refuse what cannot be searched.
 
@@ -46,42 +96,12 @@ def require_collection(source: object) -> None:
         return
     if isinstance(source, str | Path):
         raise CallError(
-            f"Retriever takes a Collection, not {told(source)}.", f"Write Retriever(Collection.open({str(source)!r}))."
+            f"Retriever takes a Collection, not {described(source)}.",
+            f"Write Retriever(Collection.open({str(source)!r})).",
         )
-    raise CallError(f"Retriever takes a Collection, not {told(source)}.", "Write Retriever(Collection.open('folder')).")
-
-
-def checked_call(
-    queries: object,
-    k: object,
-    where: Mapping[str, Any] | None,
-    exclude: Iterable[str],
-    modalities: Iterable[Modality | str] | str,
-    keep_reference: bool,
-    method: str,
-) -> tuple[list[Query], int, Scope]:
-    """What `Retriever.search` and its siblings are called with: the queries, k, and what may be found.
-
-    Args:
-        queries: See `search_batch`, which has the others, too.
-        k: As above.
-        where: As above.
-        exclude: As above.
-        modalities: As above.
-        keep_reference: As above.
-        method: What was called, for errors.
-
-    Raises:
-        QueryError: k is below 1, or something is no query.
-        CallError: Another argument is of the wrong type.
-    """
-    if type(k) is not int or k < 1:
-        k = checked_k(k)
-    asked = queries_of(queries, method)
-    if keep_reference is not True and keep_reference is not False:
-        flag(keep_reference, "keep_reference")
-    plain = where is None and all(isinstance(each, tuple) and not each for each in (exclude, modalities))
-    return asked, k, Scope() if plain else scope_of(where, exclude, modalities)
+    raise CallError(
+        f"Retriever takes a Collection, not {described(source)}.", "Write Retriever(Collection.open('folder'))."
+    )
 
 
 def checked_k(k: object) -> int:
@@ -105,8 +125,8 @@ def require_query(query: object, method: str) -> None:
     if isinstance(query, Query):
         return
     if isinstance(query, list | tuple):
-        raise QueryError(f"{method} takes one Query, not {told(query)}.", "For several there is search_batch.")
-    raise QueryError(f"{method} takes a Query, not {told(query)}.", f"Write {method}({_written(query)}).")
+        raise QueryError(f"{method} takes one Query, not {described(query)}.", "For several there is search_batch.")
+    raise QueryError(f"{method} takes a Query, not {described(query)}.", f"Write {method}({_written(query)}).")
 
 
 def queries_of(queries: object, method: str) -> list[Query]:
@@ -118,11 +138,13 @@ def queries_of(queries: object, method: str) -> list[Query]:
     if isinstance(queries, Query):
         raise QueryError(f"{method} takes a list of queries, not one Query.", "Write search(query), or [query].")
     if isinstance(queries, str | bytes | Mapping) or not isinstance(queries, Iterable):
-        raise QueryError(f"{method} takes a list of queries, not {told(queries)}.", f"Write [{_written(queries)}].")
+        raise QueryError(
+            f"{method} takes a list of queries, not {described(queries)}.", f"Write [{_written(queries)}]."
+        )
     found = list(queries)
     for place, each in enumerate(found):
         if not isinstance(each, Query):
-            raise QueryError(f"queries[{place}] is {told(each)}; it must be a Query.", f"Write {_written(each)}.")
+            raise QueryError(f"queries[{place}] is {described(each)}; it must be a Query.", f"Write {_written(each)}.")
     return found
 
 
@@ -135,7 +157,7 @@ def all_resolved(encoded: object) -> list[Resolved]:
     found = several(encoded, "encoded")
     for place, each in enumerate(found):
         if not isinstance(each, Resolved):
-            raise QueryError(f"encoded[{place}] is {told(each)}; it takes what Retriever.encode gave.")
+            raise QueryError(f"encoded[{place}] is {described(each)}; it takes what Retriever.encode gave.")
     return found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Final
 
-from indexer.arguments import finite, flag, names, told, whole_number
+from indexer.arguments import described, finite, flag, names, whole_number
 from indexer.errors import CallError, RequestError, did_you_mean
 from indexer.types import HelpfulEnum, JsonValue
 from retrieval.query import Weights, checked_image, checked_text
@@ -115,7 +115,7 @@ def _several(value: object) -> Sequence[Any]:
 
 def _name(value: object, name: str, _: FieldInfo) -> str:
     if not isinstance(value, str) or not value:
-        raise CallError(f"{name} is {told(value)}; it must be a name.")
+        raise CallError(f"{name} is {described(value)}; it must be a name.")
     return value
 
 
@@ -134,7 +134,7 @@ def _weights(value: object, name: str, _: FieldInfo) -> Weights:
     if isinstance(value, Weights):
         return value
     if not isinstance(value, Mapping):
-        raise CallError(f"{name} is {told(value)}; it maps names of weights to numbers.")
+        raise CallError(f"{name} is {described(value)}; it maps names of weights to numbers.")
     known = [each.name for each in fields(Weights)]
     for weight in value:
         if weight not in known:
@@ -197,7 +197,7 @@ def from_json(value: Any, name: str, info: FieldInfo, *, local: bool) -> Any:
         RequestError: It is no image in base64; or it names a file, model or service of this machine, and not `local`.
     """
     if not local and (info.local or info.kind is Kind.PART and ":" in str(value)):
-        raise RequestError(name, f"`{name}` is {told(value)}, which is set where the service is started.")
+        raise RequestError(name, f"`{name}` is {described(value)}, which is set where the service is started.")
     if info.kind is Kind.IMAGE:
         return _decoded(value, name)
     if info.kind is Kind.IMAGES:
@@ -207,7 +207,7 @@ def from_json(value: Any, name: str, info: FieldInfo, *, local: bool) -> Any:
 
 def _decoded(value: object, name: str) -> bytes:
     if not isinstance(value, str):
-        raise RequestError(name, f"`{name}` is {told(value)}; it must be an encoded image file in base64.")
+        raise RequestError(name, f"`{name}` is {described(value)}; it must be an encoded image file in base64.")
     text = value.partition(",")[2] if value.startswith("data:") else value
     try:
         return base64.b64decode(text, validate=True)

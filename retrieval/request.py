@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.errors import RequestError, did_you_mean
 from indexer.types import Center, JsonValue, Modality
 from retrieval.fields import REFINE, FieldInfo, Group, Kind, checked, from_json, option
@@ -41,9 +41,9 @@ class SearchOptions:
     )
     method: str | None = option(
         None, Kind.NAME, Group.METHOD,
-        "text, image, sum, slerp, product, shift, inversion, cig, caption or joint. By default, for a text with a "
-        "reference, the method that did best with this model where it was tuned, or sum; else the part there is; or "
-        "the method that the options below are for.",
+        "text, image, sum, slerp, product, shift, inversion, cig, caption, joint, or any other that is registered. By "
+        "default, for a text with a reference, the method that did best with this model where it was tuned, or sum; "
+        "else the part there is; or the method that the options below are for.",
         "NAME",
     )  # fmt: skip
     weights: Weights | None = option(
@@ -230,7 +230,7 @@ class SearchRequest(SearchOptions):
             QueryError: The fields do not go together.
         """
         if not isinstance(value, Mapping):
-            raise RequestError("", f"A request is a JSON object, not {told(value)}.")
+            raise RequestError("", f"A request is a JSON object, not {described(value)}.")
         known = fields_of(cls)
         given: dict[str, Any] = {}
         for name, own in value.items():

@@ -15,11 +15,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from indexer.arguments import finite, require_kinds
+from indexer.arguments import finite, flag, require_kinds
 from indexer.deprecation import renamed_arguments
 from indexer.errors import CallError, QueryError, SnapshotGoneError
 from indexer.types import Center, Modality
-from retrieval.arguments import Source, checked_call, queries_of, require_collection, require_query
+from retrieval.arguments import Source, checked_k, queries_of, require_query, scope_of, source_of
 from retrieval.documents import hits_of, leave_out, references_of
 from retrieval.methods import Composed, Merge, Method, Refining, Resolved, Tuned, load_method, load_weights
 from retrieval.methods.base import without_gap
@@ -65,6 +65,7 @@ class Retriever(Rankings):
         rerank: A re-ranker, or its name (`retrieval/rerank`): it scores the first hits once more, and orders them.
         rerank_depth: How many it scores, at least k.
         rerank_deadline_ms: What that may take for a query; hits that it did not reach come last.
+        space: Which of the collection's embedding spaces is searched, by its model; None for the default one.
         renamed: Arguments by their old names, with a `DeprecationWarning`; see `RENAMED`.
 
     Raises:
@@ -87,13 +88,13 @@ class Retriever(Rankings):
         rerank: str | Reranker | None = None,
         rerank_depth: int = DEPTH,
         rerank_deadline_ms: float | None = None,
+        space: str | None = None,
         **renamed: Any,
     ) -> None:
-        require_collection(source)
+        self._source = source_of(source, space)
         given: dict[str, Any] = {"pseudo_targets": pseudo_targets, "captions": captions, "center": center}
         settled = renamed_arguments("Retriever", renamed, RENAMED, given) if renamed else given
         pseudo_targets, captions, center = settled["pseudo_targets"], settled["captions"], settled["center"]
-        self._source = source
         require_kinds(
             weights=(weights, Weights),
             pseudo_targets=(pseudo_targets, PseudoTargetProvider),
@@ -139,7 +140,7 @@ class Retriever(Rankings):
             FilterError: `where` does not parse.
             CallError: The model has no encoder for a part, or a document that a query names does not exist.
         """
-        asked, k, scope = checked_call(queries, k, where, exclude, modalities, keep_reference, "search_batch")
+        asked, k, scope = _checked(queries, k, where, exclude, modalities, keep_reference, "search_batch")
         return self._on_snapshot(lambda snapshot: self._answer(snapshot, asked, k, scope, keep_reference))
 
     def stream(
@@ -151,7 +152,7 @@ class Retriever(Rankings):
         A method that does not refine, and a query that it does not refine, has one answer. Raises as `search_batch`.
         """
         require_query(query, "stream")
-        asked, k, scope = checked_call([query], k, where, exclude, modalities, keep_reference, "stream")
+        asked, k, scope = _checked([query], k, where, exclude, modalities, keep_reference, "stream")
         self._method.branches(query)
         if self._refining is not None and self._refining.refines(query):
             yield self._on_snapshot(
@@ -235,7 +236,7 @@ class Retriever(Rankings):
                 scale=scale,
                 artifacts=asked.artifacts,
                 notes=each.notes + left.notes + notes + more,
-                plan=top.plan,
+                plan=" and ".join(top.plans),
             )
             for asked, each, own, top, left, scale, more in zip(
                 resolved, composed, hits, found, left_out, scales, warned, strict=True
@@ -314,11 +315,9 @@ class Retriever(Rankings):
     def _on_snapshot(self, work: Callable[[Snapshot], Answer]) -> Answer:
         """Work on the newest generation; once more where that one is compacted away meanwhile."""
         try:
-            with self._source.snapshot() as snapshot:
-                return work(snapshot)
+            return work(self._source.snapshot())
         except SnapshotGoneError:
-            with self._source.snapshot() as snapshot:
-                return work(snapshot)
+            return work(self._source.snapshot())
 
 
 @contextmanager
@@ -327,3 +326,23 @@ def timed(took: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     took[stage] = (time.perf_counter() - start) * 1000
+
+
+def _checked(
+    queries: Sequence[Query], k: int, where: Where | None, exclude: Names, modalities: Kinds, keep_reference: bool,
+    method: str,
+) -> tuple[Sequence[Query], int, Scope]:  # fmt: skip
+    """The queries of a call, k, and what may be found; what is not plainly right is looked at by `arguments.py`.
+
+    Raises:
+        QueryError: k is below 1, or something is no query.
+        CallError: Another argument is of the wrong type.
+    """
+    if type(k) is not int or k < 1:
+        k = checked_k(k)
+    if type(queries) is not list or not all(isinstance(each, Query) for each in queries):
+        queries = queries_of(queries, method)
+    if keep_reference is not True and keep_reference is not False:
+        flag(keep_reference, "keep_reference")
+    plain = where is None and all(isinstance(each, tuple) and not each for each in (exclude, modalities))
+    return queries, k, Scope() if plain else scope_of(where, exclude, modalities)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
 from indexer.errors import CallError, RequestError, UnderdrawingError, UnknownNameError
-from retrieval.arguments import Source, require_collection
+from retrieval.arguments import Source, require_collection, source_of
 from retrieval.choice import default_method, implied_method, method_of, reads, require_both, require_read
 from retrieval.methods.context import require_images, stored_references
 from retrieval.providers.caption_rewrite import CaptionRewriter
@@ -30,37 +31,15 @@ from retrieval.results import Results
 from retrieval.retriever import Retriever
 
 if TYPE_CHECKING:
-    from indexer.embed.base import Embedder
-    from indexer.snapshot import Snapshot
+    pass
 
 Options = TypeVar("Options", bound=SearchOptions)
 Made = TypeVar("Made")
 
 
-class InSpace:
-    """A collection as its retriever sees it, searched in one of its spaces.
-
-    Raises:
-        UnknownNameError: There is no such space.
-        CallError: The source is not a `Collection`: it has one space.
-    """
-
-    def __init__(self, source: Any, space: str) -> None:
-        if not hasattr(source, "embedder_of"):
-            raise CallError(f"{type(source).__name__} has one space, and {space!r} was asked for.")
-        self._source, self._space = source, space
-        source.snapshot(space)
-
-    @property
-    def embedder(self) -> Embedder:
-        """The space's model; loaded when first asked for."""
-        embedder: Embedder = self._source.embedder_of(self._space)
-        return embedder
-
-    def snapshot(self) -> Snapshot:
-        """The newest generation of the space."""
-        snapshot: Snapshot = self._source.snapshot(self._space)
-        return snapshot
+RETRIEVERS = 256
+"""Retrievers that are ready for the next request with the same options. A seed makes one of its own."""
+_HOW = tuple(fields_of(SearchOptions))
 
 
 class SearchService:
@@ -100,6 +79,7 @@ class SearchService:
         self._cache = cache
         given = {("pseudo-targets", None, None): pseudo_targets, ("captions", None, None): captions}
         self._providers: dict[tuple[str, Any, Any], Any] = {key: made for key, made in given.items() if made}
+        self._retrievers: OrderedDict[tuple[Any, ...], Retriever] = OrderedDict()
         self._making = threading.Lock()
 
     @property
@@ -245,7 +225,9 @@ class SearchService:
         if options.space is None:
             return source
         try:
-            return InSpace(source, options.space)
+            chosen = source_of(source, options.space)
+            chosen.snapshot()  # says now whether there is such a space
+            return chosen
         except UnknownNameError as error:
             raise _of_field("space", error) from None
 
@@ -256,9 +238,21 @@ class SearchService:
             options: With a method; a request without one gets its own in `search`.
 
         Raises:
-            RequestError: No such collection; or a value that the method does not take.
+            RequestError: No such collection, space or re-ranker; or a value that the method does not take.
         """
-        options = self._with_defaults(options)
+        key = tuple(getattr(options, name) for name in _HOW)
+        with self._making:
+            if (made := self._retrievers.get(key)) is not None:
+                self._retrievers.move_to_end(key)
+                return made
+        made = self._assembled(self._with_defaults(options))
+        with self._making:
+            self._retrievers[key] = made
+            if len(self._retrievers) > RETRIEVERS:
+                self._retrievers.popitem(last=False)
+        return made
+
+    def _assembled(self, options: SearchOptions) -> Retriever:
         return Retriever(
             self.source(options),
             options.method or "sum",

@@ -22,7 +22,7 @@ from benchmarks.speed.races import RECALL, Bench, Line, answered
 from benchmarks.speed.timing import race
 from indexer.collection import Collection
 from indexer.types import Vectors
-from indexer.vectors.protocol import IndexKind, IndexSettings, Neighbours
+from indexer.vectors.protocol import IndexKind, IndexSettings, Neighbors
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 OPENINGS = 5
@@ -134,7 +134,7 @@ def growth(bench: Bench) -> dict[str, Any]:
     return {"lines": [line.json() for line in lines], "rows": rows, "dim": bench.large_dim}
 
 
-def _asked(collection: Collection, queries: Vectors, turn: int) -> Neighbours:
+def _asked(collection: Collection, queries: Vectors, turn: int) -> Neighbors:
     return answered(collection, queries[turn % len(queries)][None])
 
 

@@ -23,7 +23,7 @@ from indexer.metadata.filters import Where
 from indexer.snapshot import Snapshot
 from indexer.types import Vectors
 from indexer.vectors.faiss_index import faiss
-from indexer.vectors.protocol import IndexKind, IndexSettings, Neighbours
+from indexer.vectors.protocol import IndexKind, IndexSettings, Neighbors
 from indexer.vectors.quantized import SPARSE, QuantizedIndex
 
 K = 10
@@ -112,7 +112,7 @@ class Bench:
         return rows
 
 
-def answered(collection: Collection, query: Vectors, **options: Any) -> Neighbours:
+def answered(collection: Collection, query: Vectors, **options: Any) -> Neighbors:
     """What a user waits for: the newest state, its neighbours, their documents."""
     snapshot = collection.snapshot()
     found = snapshot.search(query, K, **options)
@@ -243,7 +243,7 @@ def crossover(bench: Bench) -> dict[str, Any]:
     index = QuantizedIndex.build([(vectors, np.arange(bench.rows))])
     rng = np.random.default_rng(0)
 
-    def search(sparse: float, allowed: Any, turn: int) -> Neighbours:
+    def search(sparse: float, allowed: Any, turn: int) -> Neighbors:
         index.sparse = sparse
         return index.search(bench.query(turn), K, allowed)
 
@@ -272,7 +272,7 @@ def size(bench: Bench) -> str:
     return f"{bench.rows:,} × {bench.dim}"
 
 
-def _answer(bench: Bench, collection: Collection, turn: int, **options: Any) -> Neighbours:
+def _answer(bench: Bench, collection: Collection, turn: int, **options: Any) -> Neighbors:
     return answered(collection, bench.query(turn), **options)
 
 
@@ -282,12 +282,12 @@ def _between(width: int, turn: int) -> tuple[int, int]:
     return start, start + width
 
 
-def _filtered(bench: Bench, collection: Collection, between: Between, turn: int) -> Neighbours:
+def _filtered(bench: Bench, collection: Collection, between: Between, turn: int) -> Neighbors:
     start, stop = between(turn)
     return answered(collection, bench.query(turn), where={"bucket": {"$gte": start, "$lt": stop}})
 
 
-def _searched(bench: Bench, snapshot: Snapshot, where: Where, turn: int) -> Neighbours:
+def _searched(bench: Bench, snapshot: Snapshot, where: Where, turn: int) -> Neighbors:
     return snapshot.search(bench.query(turn), K, where=where)
 
 

@@ -1,1 +1,1 @@
-"""A collection's folder on disk: where things lie, how bytes get there for good, who may write."""
+"""A collection's folder on disk: where things lie, how files become durable, and who may write."""

@@ -1,4 +1,4 @@
-"""The only place that puts bytes on disk for good: write aside, sync, rename, sync the folder; one file or many.
+"""The only place that writes files durably: write aside, sync, rename, sync the folder; one file or many.
 
 Files that grow by lines are the exception: these are appended and synced, and a line without an end counts for nothing.
 
@@ -48,22 +48,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: The disk refuses.
     """
-    try:
-        make_folder(path.parent)
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            _sync_file(temporary)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with _aside(path, path.suffix) as temporary:
+        yield temporary
+        _sync_file(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
-        raise _refused(path, error) from error
 
 
 def write_pending(path: Path, content: bytes) -> None:
@@ -72,17 +62,28 @@ def write_pending(path: Path, content: bytes) -> None:
     Raises:
         StoreError: The disk refuses.
     """
+    if (pending := _pending(path)).exists():
+        return
+    with _aside(path) as temporary:
+        temporary.write_bytes(content)
+        temporary.chmod(0o644)
+        temporary.replace(pending)
+
+
+@contextmanager
+def _aside(path: Path, suffix: str = "") -> Iterator[Path]:
+    """A new temporary file in the folder of `path`, which goes if the block raises.
+
+    Raises:
+        StoreError: The disk refuses, here or in the block.
+    """
     try:
         make_folder(path.parent)
-        if (pending := _pending(path)).exists():
-            return
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
-            temporary.write_bytes(content)
-            temporary.chmod(0o644)
-            temporary.replace(pending)
+            yield temporary
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

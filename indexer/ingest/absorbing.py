@@ -1,4 +1,4 @@
-"""Which segments a commit takes into its own, so that many small commits do not make many small segments.
+"""Which small segments a commit merges into its own, so that many small commits do not leave many small segments.
 
 A commit that finds seven or more segments of its own order of size at the end of the collection writes their rows
 together with its own: eight of one order become one of the next, as digits carry when one counts in base eight. So

@@ -1,4 +1,4 @@
-"""Documents added by hand, and deleted: what a call may be given, what is done, and what `add` answers.
+"""Adding documents in one call, and deleting them: what a call may be given, and what it answers.
 
 What this module does not know: corpora, jobs.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.bundled import generic_texts
 from indexer.corpus.image_rules import ImageRules
 from indexer.corpus.paths import printable
@@ -212,7 +212,7 @@ def require_opening(model: object) -> None:
     if model is None or isinstance(model, str) or (hasattr(model, "fingerprint") and not isinstance(model, type)):
         return
     raise CallError(
-        f"model is {told(model)}; it is an embedder or the name of one.", "Write model='bundled:emoji-clip'."
+        f"model is {described(model)}; it is an embedder or the name of one.", "Write model='bundled:emoji-clip'."
     )
 
 

@@ -1,4 +1,4 @@
-"""Check a collection against what SQL says of it. Nothing is changed.
+"""Check a collection: compare its files with its tables. Nothing is changed.
 
 What this module does not know: models, search, how what is wrong is put right (`repair.py`).
 """

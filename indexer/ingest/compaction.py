@@ -1,4 +1,4 @@
-"""Compaction: the segments of each space become few, and what is dead goes.
+"""Compaction: merge the segments of each space and drop dead rows.
 
 What this module does not know: models, search.
 """

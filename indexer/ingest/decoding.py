@@ -1,4 +1,4 @@
-"""Records decoded ahead of the model, in processes or in a thread.
+"""Decode records ahead of the model, in worker processes or in a thread.
 
 What this module does not know: models, commits.
 """

@@ -1,4 +1,4 @@
-"""Filling a space: documents that are stored already are embedded by another model.
+"""Fill a space: embed documents that are already stored with another model.
 
     documents without a vector there ─► decode (processes, or a thread) ─► model ─► commit, a shard at a time
 

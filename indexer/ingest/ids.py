@@ -1,4 +1,4 @@
-"""Under which id a record is stored, and what becomes of it where the id is taken.
+"""The id under which a record is stored, and what happens when that id is taken.
 
 An id is unique in a collection, and two sources may use the same one:
 
@@ -134,7 +134,7 @@ class Ids:
             printable(record.document.uri or record.document.id[:200]),
             Reason.OTHER_SOURCE.value,
             f"The id {record.document.id[:200]!r} is taken: its document {whose}. It was kept. "
-            "Give this one another id, or replace that one: replace=True or --replace.",
+            "Give this one another id, or replace that one: `replace=True`.",
         )
 
     def _longer(self, record: Record) -> Record:

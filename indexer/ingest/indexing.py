@@ -1,4 +1,4 @@
-"""Building a collection's index: the queries of a model and the documents of a generation that it is tuned by.
+"""Build a collection's index: gather the queries and the documents that it is tuned by.
 
 What this module does not know: which indexes there are, how one is built.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.arguments import callback, finite, told
+from indexer.arguments import callback, described, finite
 from indexer.bundled import change_texts, generic_texts
 from indexer.errors import (
     CallError,
@@ -109,10 +109,7 @@ def _build(
 
 
 def keep_index(
-    target: Target,
-    spaces: Sequence[OpenSpace],
-    on_progress: OnProgress | None = None,
-    only: IndexKind | None = None,
+    target: Target, names: Sequence[str] | None, on_progress: OnProgress | None, only: IndexKind | None
 ) -> list[BuiltIndex]:
     """What `Collection.keep_index` does."""
     if only is None:
@@ -121,8 +118,8 @@ def keep_index(
     few = target.catalog.generation().documents < CODED_ROWS
     if few and target.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
         return []
-    built = []
-    for own in spaces:
+    built: list[BuiltIndex] = []
+    for own in target.open_spaces.some(names):
         with suppress(LockedError, StoreError, MissingExtraError):
             built += _build(target, own, None, COVERED, only, on_progress)
     return built
@@ -174,12 +171,14 @@ def checked_samples(queries: Mapping[str, Vectors], dim: int) -> dict[str, Vecto
     """
     checked = {}
     if not isinstance(queries, Mapping):
-        raise CallError(f"queries is {told(queries)}; it takes vectors by what they are: {{'texts': (n, dim) array}}.")
+        raise CallError(
+            f"queries is {described(queries)}; it takes vectors by what they are: {{'texts': (n, dim) array}}."
+        )
     for name, given in queries.items():
         try:
             rows = np.asarray(given, np.float64)
         except (TypeError, ValueError):
-            shown = f"The queries {str(name)[:80]!r} are {told(given)}"
+            shown = f"The queries {str(name)[:80]!r} are {described(given)}"
             raise CallError(f"{shown}; they must be an array (n, dim).") from None
         if rows.ndim != 2 or rows.shape[1] != dim:
             raise SpaceMismatchError(f"The queries {name!r} have shape {rows.shape}; this space has dimension {dim}.")

@@ -27,7 +27,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from indexer.arguments import callback, finite, flag, told, url_in, whole_number
+from indexer.arguments import callback, described, finite, flag, url_in, whole_number
 from indexer.corpus.formats import reader_in
 from indexer.corpus.image_rules import ImageRules
 from indexer.corpus.paths import printable
@@ -128,7 +128,7 @@ def index_corpus(
             f"Collection.open({str(collection)!r}, model=...)" if isinstance(collection, str | Path) else "a Collection"
         )
         raise CallError(
-            f"collection is {told(collection)}; index_corpus writes to an open Collection.", f"Give {opened}."
+            f"collection is {described(collection)}; index_corpus writes to an open Collection.", f"Give {opened}."
         )
     if not 0 <= finite(prune_most, "prune_most") <= 1:
         raise CallError(f"prune_most is {prune_most}; it is a share, from 0 to 1.")

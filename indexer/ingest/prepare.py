@@ -1,4 +1,4 @@
-"""A document on its way in: checked, its image stored, its parts made ready for the models.
+"""Prepare a document: check it, store its images, and make its parts ready for the models.
 
 There is one way in: `Collection.add` and the batch job both come through here, so that one document and a million get
 the same vectors. It runs in worker processes and holds no model.

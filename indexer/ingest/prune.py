@@ -1,4 +1,4 @@
-"""Which documents of a source are gone for good. Not seen is not gone: what could not be read may hold them.
+"""Decide which documents of a source are gone for good. Not seen is not gone: they may be in what could not be read.
 
 What this module does not know: corpora, the collection.
 """
@@ -51,7 +51,7 @@ def require_few(source: str, gone: int, known: int, most: float) -> None:
     raise CallError(
         f"{source} no longer has {gone:,} of the {known:,} documents that came from it ({share:.0%}), more than the "
         f"{most:.0%} that are pruned without asking: none was pruned. What it has now is indexed.",
-        f"Is a disk or a folder missing? If they are meant to go: prune_most={enough:g} or --prune-most {enough:g}.",
+        f"Is a disk or a folder missing? If they are meant to go: `prune_most={enough:g}`.",
     )
 
 

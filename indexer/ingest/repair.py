@@ -1,4 +1,4 @@
-"""Mend a collection: drop what is damaged, so that indexing again brings it back.
+"""Repair a collection: drop what is damaged, so that indexing again restores it.
 
 What this module does not know: models, search, how damage is found (`check.py`).
 """

@@ -1,4 +1,4 @@
-"""Vectors that the collection has already: of equal content, nothing is embedded twice.
+"""Reuse stored vectors: equal content is embedded only once.
 
 What this module does not know: what content is made of (`indexer/metadata/holdings.py`), commits.
 """

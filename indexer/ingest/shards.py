@@ -1,4 +1,4 @@
-"""Consecutive records of a corpus on their way through: what is to be done of them, and what came of it.
+"""Shards of a corpus: consecutive records, what must be done with them, and the result.
 
 What this module does not know: decoding, commits.
 """

@@ -1,4 +1,4 @@
-"""The spaces of a collection: which there are, another one, another default, one less.
+"""List, add and drop a collection's spaces, and choose its default.
 
 What this module does not know: how documents are embedded (`filling.py`), which statements are run.
 """

@@ -1,4 +1,4 @@
-"""What a job tells: while it runs, and at its end.
+"""What a job reports: its progress, and a summary at the end.
 
 What this module does not know: how a job works.
 """

@@ -1,4 +1,4 @@
-"""What documents are put into: a collection, as the ways in see it.
+"""The collection as the ways in see it.
 
 What this module does not know: the collection itself, which is above it.
 """

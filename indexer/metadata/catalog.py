@@ -6,7 +6,7 @@ What this module does not know: vectors, models, how rows got here (`publish.py`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ from indexer.metadata.filter_notes import FilterNotes
 from indexer.metadata.filter_sql import compiled
 from indexer.metadata.filters import Filter
 from indexer.metadata.read_only import undisturbed
-from indexer.metadata.schema import DocumentRow, GenerationRow, SegmentRow, VectorRow, living
+from indexer.metadata.schema import DocumentRow, GenerationRow, SegmentRow, SpaceRow, VectorRow, living
 from indexer.metadata.spaces import Space as Space
 from indexer.metadata.spaces import read_spaces
 from indexer.metadata.time_limit import limited
@@ -45,6 +45,8 @@ WHERE v.id IN ({}) AND d.born <= ? AND (d.died IS NULL OR d.died > ?)
 
 _MODALITY = func.coalesce(VectorRow.modality, DocumentRow.modality)
 """What a vector was made of."""
+
+_KINDS: Mapping[str, Modality] = {each.value: each for each in Modality}
 
 Value = TypeVar("Value")
 
@@ -120,7 +122,9 @@ class Catalog:
         rows = self.database.read_directly("SELECT id FROM spaces WHERE died IS NULL ORDER BY id", ())
         if rows is not None:
             return [row[0] for row in rows]
-        return [each.id for each in self.spaces(self.generation().number)]
+        query = select(SpaceRow.id).where(SpaceRow.died.is_(None)).order_by(SpaceRow.id)
+        with self.database.read() as connection:
+            return list(connection.execute(query).scalars())
 
     @undisturbed
     def segments(self, generation: int, space: int | None = None) -> list[SegmentFile]:
@@ -219,11 +223,10 @@ class Catalog:
         found: dict[int, DocumentRecord] = {}
         for some in batches(vectors):
             for row in self._document_rows(some, generation):
-                images = several_images(row[8], self.database.shown)
-                found[row[0]] = DocumentRecord._make((*row[:6], Modality(row[6]), row[7], images))
+                images = None if row[8] is None else several_images(row[8], self.database.shown)
+                found[row[0]] = DocumentRecord._make((*row[:6], _KINDS.get(row[6]) or Modality(row[6]), row[7], images))
         return found
 
-    @undisturbed
     def _document_rows(self, vectors: Sequence[int], generation: int) -> Sequence[Any]:
         marks = ",".join("?" * len(vectors))
         rows = self.database.read_directly(_DOCUMENTS.format(marks), (*vectors, generation, generation))

@@ -1,4 +1,4 @@
-"""SQLite or PostgreSQL: the engine, the two kinds of transaction, and SQL errors turned into ours.
+"""SQLite or PostgreSQL: the engine, transactions for reading and writing, and SQL errors mapped to ours.
 
 What this module does not know: any table.
 """
@@ -36,7 +36,7 @@ from indexer.metadata.sqlite import BUSY_MILLISECONDS, begin_sqlite, sqlite_engi
 
 
 def storable(text: str) -> bool:
-    """Whether the databases can hold a text; one with a NUL or half a surrogate pair they cannot, so have not got."""
+    """Whether the databases can hold a text: neither can hold a NUL or half a surrogate pair, so none is stored."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -136,11 +136,12 @@ class Database:
             if isinstance(connection, LonelyConnection):
                 require_undisturbed(Path(str(self.url.database)), connection)
 
-    @undisturbed
     def read_directly(self, statement: str, values: Sequence[Any]) -> list[Any] | None:
         """Rows of one statement straight from SQLite's driver, for what every search asks; None on PostgreSQL.
 
-        A connection's transaction and SQLAlchemy's rows cost more than such a statement does.
+        A connection's transaction and SQLAlchemy's rows cost more than such a statement does. CPU time of one call,
+        direct and through SQLAlchemy: the newest generation 13 and 146 µs, 10 documents 57 and 540 µs, the contents of
+        16 documents of a job 0.2 and 0.46 ms.
 
         Args:
             statement: With `?` for each value.
@@ -148,6 +149,13 @@ class Database:
         """
         if self.engine.dialect.name != "sqlite":
             return None
+        return self._lonely_rows(statement, values) if self.only_readable else self._rows(statement, values)
+
+    @undisturbed
+    def _lonely_rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        return self._rows(statement, values)
+
+    def _rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
         with mapped(self.shown):
             connection = self.engine.raw_connection()
             try:

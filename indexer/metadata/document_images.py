@@ -1,4 +1,4 @@
-"""The images of stored documents: of one in two columns, of several in a third.
+"""The images of stored documents: a single one in two columns, several in a third.
 
 What this module does not know: where the files are, and whether they are there.
 """

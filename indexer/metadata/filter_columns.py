@@ -1,11 +1,11 @@
-"""Fields in memory: a filter's answer without reading every document.
+"""Fields in memory: answer a filter without reading every document.
 
 Filters seldom come twice the same (another price, another user), and for each SQL reads every document again. So the
 second time that a field is asked for, its values are read into a column, by vector id. A document never changes, since
 a new version is a new document: a column only grows, by what was added since.
 
 A column holds truth values, numbers and texts; of documents' ids and texts, too. A field of lists, of objects, of
-numbers that float64 cannot tell from their neighbours, or of very many texts stays with SQL, which answers the same.
+numbers that float64 cannot tell from their neighbors, or of very many texts stays with SQL, which answers the same.
 
 What this module does not know: what a filter means (`filter_engine.py`), which documents live.
 """

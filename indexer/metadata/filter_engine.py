@@ -1,4 +1,4 @@
-"""What a filter comes to: written once, over whatever can read documents' values.
+"""Evaluate a filter, written once for everything that can read documents' values.
 
 SQL of either database (`filter_sqlite.py`, `filter_postgres.py`) and columns in memory (`columns.py`) are `Fields`.
 

@@ -1,4 +1,4 @@
-"""What SQLite cannot do for filters, as functions that its SQL calls.
+"""Functions that our SQL calls because SQLite lacks them.
 
 What this module does not know: SQL, how a filter is written.
 """

@@ -1,4 +1,4 @@
-"""What who asks should know of a filter that reads well and cannot mean what was asked.
+"""Notes about filters that parse but cannot mean what was intended.
 
 A field that no document has, or a value of a type that no document has there: both find nothing, or everything, and
 look like an answer. Asked once, what is there is remembered, since documents never change; only what is not there is

@@ -1,4 +1,4 @@
-"""Filters in SQLite: JSON paths for what SQL compares rightly, functions of ours for the rest.
+"""Filters in SQLite: JSON paths where SQL compares correctly, our own functions elsewhere.
 
 SQLite knows no normal forms and no offsets of times, and reads whole numbers beyond 64 bits as fractions. Those go
 to the functions of `filter_functions.py`.

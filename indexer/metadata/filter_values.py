@@ -1,4 +1,4 @@
-"""How values compare in filters, whoever does it: texts in one Unicode form, times as instants, numbers exactly.
+"""How filters compare values: texts in one Unicode form, times as instants, numbers exactly.
 
 SQL of both databases and the columns in memory follow these functions; SQLite calls them (`filter_sqlite.py`).
 

@@ -1,4 +1,4 @@
-"""What a collection already holds of what a source brings: who has its ids, and vectors of equal content.
+"""What a collection already holds from a source: the documents with its ids, and vectors of equal content.
 
 What this module does not know: corpora, models, what is done about it.
 """

@@ -1,4 +1,4 @@
-"""SQLite for who may read the file but write nothing beside it, while others, who may, go on writing.
+"""SQLite for readers who may write nothing beside the file, while others go on writing.
 
 Where a log and its index lie beside the file, SQLite reads them all, and its own locks keep a reader's state together.
 Where a log lies there without its index, as after a crash, SQLite could not make one: both are copied aside and read

@@ -104,6 +104,10 @@ class DocumentRow(Base):
     died: Mapped[int | None] = mapped_column(Integer)
 
 
+COSINE = "cosine"
+"""How vectors of every space compare: rows are of unit length, so it is the inner product."""
+
+
 class SpaceRow(Base):
     """One embedding space."""
 

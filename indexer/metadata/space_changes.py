@@ -1,4 +1,4 @@
-"""Statements that change which spaces a collection has: a new one, one that goes, another default.
+"""Statements that add and drop spaces, and choose the default.
 
 What this module does not know: models, segments on disk. Whoever calls holds the writer's lock.
 """
@@ -13,6 +13,7 @@ from indexer.metadata.database import Database
 from indexer.metadata.publish import copy_generation
 from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import (
+    COSINE,
     DocumentRow,
     IdentityRow,
     JobRow,
@@ -23,7 +24,7 @@ from indexer.metadata.schema import (
     VectorRow,
 )
 from indexer.metadata.spaces import Space
-from indexer.types import Metric, Parts
+from indexer.types import Parts
 
 
 def create_space(
@@ -38,7 +39,7 @@ def create_space(
 ) -> int:
     """Register an embedding space, and with a note publish a generation that says so; returns its id."""
     values = {
-        "name": name, "digest": digest, "model": model, "dim": dim, "metric": Metric.COSINE.value,
+        "name": name, "digest": digest, "model": model, "dim": dim, "metric": COSINE,
         "parts": parts.value, "fingerprint": fingerprint,
     }  # fmt: skip
     with database.write() as connection:

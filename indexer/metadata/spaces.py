@@ -14,7 +14,7 @@ from sqlalchemy import Connection, and_, func, not_, or_, select
 
 from indexer.errors import CorruptionError
 from indexer.metadata.schema import MeanRow, SpaceRow
-from indexer.types import Mean, Metric, Modality, Parts, Role
+from indexer.types import Mean, Modality, Parts, Role
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class Space:
         digest: Of the model's fingerprint.
         model: The name that the model was asked for by.
         dim: Length of a vector.
-        metric: How two vectors compare.
         parts: Which parts of a document are embedded.
         fingerprint: Of the model.
         means: Of its vectors, by role and modality.
@@ -37,7 +36,6 @@ class Space:
     digest: str
     model: str
     dim: int
-    metric: Metric
     parts: Parts
     fingerprint: Mapping[str, Any]
     means: Mapping[tuple[Role, Modality], Mean]
@@ -86,7 +84,6 @@ def read_spaces(connection: Connection, generation: int, damaged: Callable[[str]
             digest=row.digest,
             model=row.model,
             dim=row.dim,
-            metric=Metric(row.metric),
             parts=Parts(row.parts),
             fingerprint=row.fingerprint,
             means=means[row.id],

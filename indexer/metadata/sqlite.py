@@ -1,4 +1,4 @@
-"""SQLite for who may write: how connections are made, pooled, and kept from crossing a fork.
+"""SQLite for writers: how connections are made, pooled, and kept from crossing a fork.
 
 What this module does not know: any table.
 """

@@ -1,4 +1,4 @@
-"""How long PostgreSQL may take for one filter: it would go on although nobody waits any more.
+"""A time limit for filters in PostgreSQL, which would otherwise go on when nobody waits any more.
 
 What this module does not know: what is asked.
 """

@@ -1,4 +1,4 @@
-"""A collection of an older schema is brought up to date when it is opened.
+"""Upgrade a collection of an older schema when it is opened.
 
 Who may write takes the writer's lock and migrates. Who may only read a SQLite collection reads a copy of its metadata,
 migrated aside; it is as of the opening.

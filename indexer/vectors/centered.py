@@ -42,9 +42,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.types import MODALITIES, Center, Ids, Scores, Vectors
-from indexer.vectors.exact import no_neighbours, rounding_error
+from indexer.vectors.exact import no_neighbors, rounding_error
 from indexer.vectors.modality_gap import Wide
-from indexer.vectors.protocol import NO_ID, NOTHING, Neighbours, Plan, VectorView
+from indexer.vectors.protocol import NO_ID, NOTHING, Neighbors, Plan, VectorView
 
 SAMPLE = 512
 """Documents of a modality from which the spread of its scores is taken."""
@@ -155,30 +155,30 @@ class CenteredView:
         ids, scores, *_ = self._scan(queries, allowed)
         return ids, scores
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbours:
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbors:
         """As `VectorView.search`; exact where the plain view scans, else see the module."""
         if len(hidden):
             allowed = np.setdiff1d(self.all_ids() if allowed is None else allowed, hidden, assume_unique=True)
         if allowed is not None and len(allowed) <= FEW_ROWS:
             every = np.broadcast_to(allowed, (len(queries), len(allowed)))
             return _best(every, self.score(queries, allowed), k, (Plan.PICK,))
-        found = [no_neighbours(0, k)]
+        found = [no_neighbors(0, k)]
         step = max(SCORES_AT_ONCE // max(self.size, 1), 1)
         for start in range(0, len(queries), step):
             part = queries[start : start + step]
             found.append((self._by_scan if self.scans else self._by_index)(part, k, allowed))
         unseen = [each.unseen for each in found if each.unseen is not None]
-        return Neighbours(
+        return Neighbors(
             np.concatenate([each.ids for each in found]),
             np.concatenate([each.scores for each in found]),
             tuple(dict.fromkeys(plan for each in found[1:] for plan in each.plans)) or (Plan.SCAN,),
             np.concatenate(unseen) if unseen else None,
         )
 
-    def _by_scan(self, vectors: Vectors, k: int, eligible: Ids | None) -> Neighbours:
+    def _by_scan(self, vectors: Vectors, k: int, eligible: Ids | None) -> Neighbors:
         """Keep every row that can be among the k best, given how far float32 may round; score those exactly."""
         ids, scores, nearest, steeper = self._scan(vectors, eligible)
-        found = no_neighbours(len(vectors), k)
+        found = no_neighbors(len(vectors), k)
         if not len(ids):
             return found
         # The derivative of (p . x - c) / n by its two products, each of which may be off by the error.
@@ -203,9 +203,9 @@ class CenteredView:
         factors = np.asarray(self._factors(wide), np.float32)
         return ids, lifted(cosines, factors[:, codes]), float(lengths.min(initial=1.0)), factors.max(axis=1)
 
-    def _by_index(self, vectors: Vectors, k: int, eligible: Ids | None) -> Neighbours:
+    def _by_index(self, vectors: Vectors, k: int, eligible: Ids | None) -> Neighbors:
         """The best of each modality, merged."""
-        found = [no_neighbours(len(vectors), k)]
+        found = [no_neighbors(len(vectors), k)]
         for code in self._kinds:
             own = self._own[code] if eligible is None else eligible[self._codes[eligible] == code]
             if len(own) <= FEW_ROWS:
@@ -213,18 +213,18 @@ class CenteredView:
                 found.append(_best(np.broadcast_to(own, scores.shape), scores, k, (Plan.PICK,)))
             else:
                 found.append(self._probe(vectors, k, code, own))
-        merged = Neighbours.merged(found, k)
+        merged = Neighbors.merged(found, k)
         plans = tuple(dict.fromkeys(plan for each in found[1:] for plan in each.plans))
         return replace(merged, plans=plans)
 
-    def _probe(self, vectors: Vectors, k: int, code: int, own: Ids) -> Neighbours:
+    def _probe(self, vectors: Vectors, k: int, code: int, own: Ids) -> Neighbors:
         """The k best documents of one modality, of which `own` are eligible; see the module."""
         mean, wide = self._means[code], vectors.astype(np.float64)
         factors, offsets = self._factors(wide)[:, code], wide @ mean
         slope = 1 / math.sqrt(max(1 - float(self._squares[code]), SMALLEST))
         places = self._ranges[code]
         curve = np.sqrt(np.maximum(1 + self._squares[code] - 2 * places, 0))
-        found, reach = no_neighbours(len(vectors), k), np.zeros(len(vectors))
+        found, reach = no_neighbors(len(vectors), k), np.zeros(len(vectors))
         todo, depth = np.arange(len(vectors)), min(2 * k + SPARE, len(own))
         while len(todo):
             used = reach[todo] * slope
@@ -241,7 +241,7 @@ class CenteredView:
             complete = (near.scores[:, -1] < needed) | (depth >= min(len(own), DEEPEST))
             todo, depth = todo[~complete], min(DEEPER * depth, len(own))
         # An index may have missed any row.
-        return Neighbours(found.ids, found.scores, near.plans, np.full(len(vectors), np.float32(np.inf)))
+        return Neighbors(found.ids, found.scores, near.plans, np.full(len(vectors), np.float32(np.inf)))
 
     def _rows(self, ids: Ids) -> Wide:
         rows = self._plain.fetch(ids).astype(np.float64) - self._means[self._codes[ids]]
@@ -298,11 +298,11 @@ def _spread(cosines: Wide) -> float:
     return float(np.sqrt(powers[: len(powers) - math.ceil(TRIMMED * len(powers))].mean())) if len(powers) > 1 else 0.0
 
 
-def _best(ids: Ids, scores: Scores, k: int, plans: tuple[Plan, ...] = (Plan.SCAN,)) -> Neighbours:
+def _best(ids: Ids, scores: Scores, k: int, plans: tuple[Plan, ...] = (Plan.SCAN,)) -> Neighbors:
     """The k best of each row of candidates, (n, m) both, ties by ascending id; -1 among the ids stands for none."""
     keys = np.where(ids == NO_ID, np.iinfo(np.int64).max, ids)
     order = np.lexsort((keys, -scores), axis=1)[:, :k]
-    found = replace(no_neighbours(len(ids), k), plans=plans)
+    found = replace(no_neighbors(len(ids), k), plans=plans)
     found.ids[:, : order.shape[1]] = np.take_along_axis(ids, order, 1)
     found.scores[:, : order.shape[1]] = np.take_along_axis(scores, order, 1)
     return found

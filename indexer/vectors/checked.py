@@ -11,7 +11,7 @@ import numpy as np
 
 from indexer.errors import CallError, QueryError
 from indexer.types import Ids, Vectors
-from indexer.vectors.protocol import Neighbours
+from indexer.vectors.protocol import Neighbors
 
 SHORTEST, LONGEST = 1e-15, 1e15
 """Lengths of queries between which products in float32 neither vanish nor overflow."""
@@ -31,10 +31,10 @@ class CheckedIndex(ABC):
         """Their length; 0 where there are none."""
 
     @abstractmethod
-    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
         """`search` for a call that is known to make sense."""
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
         """The k best of each query, as `VectorIndex.search` promises, ties at the last place included.
 
         An approximate index gives near the k best.
@@ -50,7 +50,7 @@ class CheckedIndex(ABC):
             CallError: `allowed` does not ascend.
         """
         if k < 1:
-            raise QueryError(f"k is {k}; a search returns at least 1 neighbour.")
+            raise QueryError(f"k is {k}; a search returns at least 1 neighbor.")
         queries = np.ascontiguousarray(queries, np.float32)
         if queries.ndim != 2 or (self.size and queries.shape[1] != self.dim):
             raise QueryError(

@@ -20,7 +20,7 @@ import numpy as np
 from indexer.errors import CorruptionError
 from indexer.types import Vectors
 from indexer.vectors.checked import CheckedIndex
-from indexer.vectors.protocol import NO_ID, Ids, Neighbours, Plan, Scores
+from indexer.vectors.protocol import NO_ID, Ids, Neighbors, Plan, Scores
 from indexer.vectors.shortlist import Shortlist, place_in_group, reached_by_k
 
 SCORES_PER_BLOCK = 1 << 22  # 16 MB of float32; selecting from them takes as much again
@@ -64,7 +64,7 @@ class ExactIndex(CheckedIndex):
             twice.
 
     Raises:
-        CorruptionError: A part's arrays do not fit each other or its neighbours.
+        CorruptionError: A part's arrays do not fit each other or its neighbors.
     """
 
     def __init__(self, parts: Sequence[tuple[Vectors, Ids]]) -> None:
@@ -92,14 +92,14 @@ class ExactIndex(CheckedIndex):
         """Length of a vector; 0 where there are no parts."""
         return self._dim
 
-    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
         """The k best of each query, ties at the last place included; see `search`."""
         if allowed is not None and self._size and len(allowed) * len(queries) <= FEW_PAIRS:
             return self._pick(queries, allowed, k)
         if allowed is None and len(self._parts) == 1 and self._size * len(queries) <= SCORES_PER_BLOCK:
             part = self._parts[0]
             return self._lead(queries, queries @ part.vectors.T, part.ids, k)
-        found = no_neighbours(len(queries), k)
+        found = no_neighbors(len(queries), k)
         for start in range(0, len(queries), QUERIES_PER_BLOCK):
             batch = slice(start, start + QUERIES_PER_BLOCK)
             shortlist = Shortlist(k, rounding_error(queries[batch]))
@@ -107,9 +107,9 @@ class ExactIndex(CheckedIndex):
                 shortlist.offer(scores, ids)
             best = self._best(queries[batch], *shortlist.all(), k)
             found.ids[batch], found.scores[batch] = best.ids, best.scores
-        return found if allowed is None else Neighbours(found.ids, found.scores, PICKED)
+        return found if allowed is None else Neighbors(found.ids, found.scores, PICKED)
 
-    def rerank(self, queries: Vectors, candidates: Ids, k: int) -> Neighbours:
+    def rerank(self, queries: Vectors, candidates: Ids, k: int) -> Neighbors:
         """The k best of each query among its own candidates, with the scores that `search` gives.
 
         Args:
@@ -261,7 +261,7 @@ class ExactIndex(CheckedIndex):
             out[:, chunk] = queries @ picked.T
         return out
 
-    def _pick(self, queries: Vectors, allowed: Ids, k: int) -> Neighbours:
+    def _pick(self, queries: Vectors, allowed: Ids, k: int) -> Neighbors:
         """The k best of few allowed ones, of which all scores fit in memory."""
         picked: Vectors | None = None
         if len(allowed) <= self._rows_in_cache:
@@ -277,30 +277,30 @@ class ExactIndex(CheckedIndex):
             for part, places, rows in self._located(allowed):
                 scores[:, places] = score(queries, part.vectors, rows)
         best = self._lead(queries, scores, allowed, k, picked)
-        return Neighbours(best.ids, best.scores, PICKED)
+        return Neighbors(best.ids, best.scores, PICKED)
 
-    def _lead(self, queries: Vectors, scores: Scores, ids: Ids, k: int, rows: Vectors | None = None) -> Neighbours:
+    def _lead(self, queries: Vectors, scores: Scores, ids: Ids, k: int, rows: Vectors | None = None) -> Neighbors:
         """The k best of ids, by their float32 scores (n, len(ids)), of which -inf stands for an id that is not held."""
         floor = np.full(len(queries), LOWEST, np.float32)
         if len(ids) > k:
             floor = np.maximum(floor, reached_by_k(scores, k) - 2 * rounding_error(queries))
+        if len(queries) == 1:
+            column = (scores[0] >= floor[0]).nonzero()[0]
+            return self._best_of_one(queries, ids[column], k, None if rows is None else rows[column])
         # Flat: in two dimensions, NumPy takes forty times as long to find the few that are left.
         owner, column = np.divmod((scores >= floor[:, None]).ravel().nonzero()[0], len(ids) or 1)
-        rows = None if rows is None else rows[column]
-        if len(queries) == 1:
-            return self._best_of_one(queries, ids[column], k, rows)
-        return self._best(queries, owner, ids[column], k, rows)
+        return self._best(queries, owner, ids[column], k, None if rows is None else rows[column])
 
-    def _best_of_one(self, queries: Vectors, ids: Ids, k: int, rows: Vectors | None = None) -> Neighbours:
+    def _best_of_one(self, queries: Vectors, ids: Ids, k: int, rows: Vectors | None = None) -> Neighbors:
         """`_best` for a single query, in a third of the calls: where few are scored, calls are what takes time."""
         scores = np.empty((1, len(ids)), np.float32)
         self._score_exactly(queries, ids, scores, rows)
         first = np.lexsort((ids, -scores[0]))[:k]
-        found = no_neighbours(1, k)
+        found = no_neighbors(1, k)
         found.ids[0, : len(first)], found.scores[0, : len(first)] = ids[first], scores[0, first]
         return found
 
-    def _best(self, queries: Vectors, owner: Ids, ids: Ids, k: int, rows: Vectors | None = None) -> Neighbours:
+    def _best(self, queries: Vectors, owner: Ids, ids: Ids, k: int, rows: Vectors | None = None) -> Neighbors:
         """Score pairs of a query's row (`owner`) and an id in float64; the k best of each query, in order.
 
         `rows` are the vectors of the ids, where they are at hand.
@@ -314,7 +314,7 @@ class ExactIndex(CheckedIndex):
         order = np.lexsort((ids, -scores, owner))
         owner, ids, scores = owner[order], ids[order], scores[order]
         place = place_in_group(owner)
-        found, first = no_neighbours(len(queries), k), place < k
+        found, first = no_neighbors(len(queries), k), place < k
         found.ids[owner[first], place[first]] = ids[first]
         found.scores[owner[first], place[first]] = scores[first]
         return found
@@ -331,9 +331,9 @@ def rounding_error(queries: Vectors) -> Scores:
     return np.asarray((queries.shape[1] + 8) * 2.0**-24 * 1.01 * norms, np.float32)
 
 
-def no_neighbours(n: int, k: int) -> Neighbours:
+def no_neighbors(n: int, k: int) -> Neighbors:
     """An answer in which nothing was found: all ids -1, all scores -inf."""
-    return Neighbours(np.full((n, k), NO_ID, np.int64), np.full((n, k), -np.inf, np.float32))
+    return Neighbors(np.full((n, k), NO_ID, np.int64), np.full((n, k), -np.inf, np.float32))
 
 
 def _checked_part(place: int, vectors: Vectors, ids: Ids, dim: int) -> _Part:

@@ -24,7 +24,7 @@ from indexer.vectors.checked import CheckedIndex
 from indexer.vectors.exact import ExactIndex, rounding_error
 from indexer.vectors.faiss_index import FaissIndex, faiss
 from indexer.vectors.gpus import MOST, Copies, CopyKey, Gpus, Share
-from indexer.vectors.protocol import NO_ID, Ids, IndexKind, Neighbours, Plan, Scores
+from indexer.vectors.protocol import NO_ID, Ids, IndexKind, Neighbors, Plan, Scores
 from indexer.vectors.rescoring import FLAT_SPARE, SPARE, RescoredIndex
 from indexer.vectors.selection import Codes, estimate_bytes
 
@@ -108,7 +108,7 @@ class GpuIndex(RescoredIndex):
         """If a filter leaves no more rows than these, they are scored one by one."""
         return FEW_ROWS
 
-    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
         """As `RescoredIndex.nearest`; from the CPU once a GPU has failed."""
         if not self.warning:
             try:

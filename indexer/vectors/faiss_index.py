@@ -19,7 +19,7 @@ import numpy as np
 from indexer.errors import CallError, CorruptionError, MissingExtraError, StoreError, UnderdrawingError
 from indexer.types import JsonValue, Vectors
 from indexer.vectors.exact import ExactIndex, rounding_error
-from indexer.vectors.protocol import NO_ID, Ids, IndexKind, IndexSettings, Neighbours, Plan, Scores
+from indexer.vectors.protocol import NO_ID, Ids, IndexKind, IndexSettings, Neighbors, Plan, Scores
 from indexer.vectors.rescoring import EFFORT, FLAT_SPARE, SPARE, TUNE_K, RescoredIndex
 from indexer.vectors.selection import HNSW_LINKS, Codes, ivf_lists
 from indexer.vectors.tuning import DEPTH, TuningQueries, tune
@@ -31,7 +31,7 @@ INSTALL = "Run: pip install 'underdrawing[cpu]'\nor, with a CUDA device: pip ins
 ADD_ROWS = 1 << 16
 TRAIN_ROWS_PER_LIST = 64  # FAISS wants 39 at least, and uses no more than 256
 EF_CONSTRUCTION = 80
-FLAT_MOST = 2048  # neighbours fetched of a flat index before exact search is as good
+FLAT_MOST = 2048  # neighbors fetched of a flat index before exact search is as good
 EF_MOST = 4096  # where the graph is so broken that this is not enough, the metadata has the recall
 FEW_ROWS = 1000
 """Rows up to which an inverted file reads all of its lists, so that its answers are exact."""
@@ -284,7 +284,7 @@ def _tuned(
     # Beyond a quarter of the lists, or a sixteenth of the rows of a graph, a scan of 8-bit codes costs no more.
     worth = max(facts["lists"] // 4, 1) if inverted else max(exact.size // 16, 64)
 
-    def ask(effort: int) -> Neighbours:
+    def ask(effort: int) -> Neighbors:
         return FaissIndex(index, exact, {**facts, EFFORT[kind]: effort}).search(queries.vectors, DEPTH)
 
     found = tune(ask, queries, target, least, most, min(worth, most))

@@ -273,7 +273,7 @@ class _Request:
 
 
 class Together:
-    """Searches that wait for another are made as one, if they ask for as many neighbours with the same effort.
+    """Searches that wait for another are made as one, if they ask for as many neighbors with the same effort.
 
     Nobody waits for company: whoever finds nothing under way searches at once.
 

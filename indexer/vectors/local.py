@@ -32,7 +32,7 @@ from indexer.vectors.protocol import (
     Device,
     IndexKind,
     IndexSettings,
-    Neighbours,
+    Neighbors,
     OnProgress,
     Pinned,
     Tuning,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from indexer.vectors.gpus import Gpus
 
 SPARE = 64
-"""Neighbours fetched beyond k, at most, to make up for those that must not be found."""
+"""Neighbors fetched beyond k, at most, to make up for those that must not be found."""
 BUILD = "Collection.build_index() builds it, and so does `underdrawing index`; until then answers are exact."
 
 
@@ -103,7 +103,7 @@ class LocalView:
         """Those of the given ids that are held, in their order."""
         return self._exact.held(ids)
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbours:
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbors:
         """The k best of the allowed rows that are not hidden; see `VectorView.search`."""
         if len(hidden):
             if allowed is None:
@@ -143,7 +143,7 @@ class LocalView:
             kinds.append((choice.kind, choice.codes))
         return kinds
 
-    def _nearest(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbours:
+    def _nearest(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbors:
         if self._main is None:
             return self._exactly(queries, k, allowed)
         found = self._main.index.nearest(queries, k, allowed)
@@ -151,7 +151,7 @@ class LocalView:
         if doubtful.all() and len(doubtful):
             return self._exactly(queries, k, allowed)
         if self._main.rest.size:
-            found = Neighbours.merged([found, self._main.rest.nearest(queries, k, allowed)], k)
+            found = Neighbors.merged([found, self._main.rest.nearest(queries, k, allowed)], k)
         if doubtful.any():
             sure = self._exactly(np.ascontiguousarray(queries[doubtful]), k, allowed)
             found.ids[doubtful], found.scores[doubtful] = sure.ids, sure.scores
@@ -160,13 +160,13 @@ class LocalView:
             found = replace(found, plans=tuple(dict.fromkeys((*found.plans, *sure.plans))))
         return found
 
-    def _exactly(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbours:
+    def _exactly(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbors:
         if self._quantized is None:
             return self._exact.nearest(queries, k, allowed)
         found = self._quantized.index.nearest(queries, k, allowed)
         if self._quantized.rest.size == 0:
             return found
-        return Neighbours.merged([found, self._quantized.rest.nearest(queries, k, allowed)], k)
+        return Neighbors.merged([found, self._quantized.rest.nearest(queries, k, allowed)], k)
 
     def _lack(self) -> str:
         """What is not built and would make searches faster, in words; nothing where all is."""

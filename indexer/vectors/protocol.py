@@ -27,7 +27,7 @@ __all__ = [
     "Ids",
     "IndexKind",
     "IndexSettings",
-    "Neighbours",
+    "Neighbors",
     "OnProgress",
     "Pinned",
     "Plan",
@@ -67,7 +67,7 @@ class Plan(HelpfulEnum):
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """The answer to a batch of n queries.
 
     Attributes:
@@ -98,7 +98,7 @@ class Neighbours:
         bound = np.where(full, self.scores[:, -1], np.float32(-np.inf))
         return bound if self.unseen is None else np.maximum(bound, self.unseen)
 
-    def without(self, hidden: Ids, k: int) -> tuple[Neighbours, bool]:
+    def without(self, hidden: Ids, k: int) -> tuple[Neighbors, bool]:
         """The k best that are not among ids, (m,) ascending, and whether each query has all that it can have."""
         places = np.minimum(np.searchsorted(hidden, self.ids), len(hidden) - 1)
         visible = (hidden[places] != self.ids) & (self.ids != NO_ID)
@@ -107,10 +107,10 @@ class Neighbours:
         ids = np.where(first, np.take_along_axis(self.ids, order, 1), NO_ID)
         scores = np.where(first, np.take_along_axis(self.scores, order, 1), np.float32(-np.inf))
         exhausted = self.ids[:, -1] == NO_ID
-        return Neighbours(ids, scores, self.plans, self.unseen), bool((first.all(axis=1) | exhausted).all())
+        return Neighbors(ids, scores, self.plans, self.unseen), bool((first.all(axis=1) | exhausted).all())
 
     @staticmethod
-    def merged(found: Sequence[Neighbours], k: int) -> Neighbours:
+    def merged(found: Sequence[Neighbors], k: int) -> Neighbors:
         """The k best of several answers to the same queries, ties by ascending id."""
         ids = np.concatenate([each.ids for each in found], axis=1)
         scores = np.concatenate([each.scores for each in found], axis=1)
@@ -120,18 +120,18 @@ class Neighbours:
         plans = tuple(dict.fromkeys(plan for each in found for plan in each.plans))
         unseen = [each.unseen for each in found if each.unseen is not None]
         highest = np.maximum.reduce(unseen) if unseen else None
-        return Neighbours(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1), plans, highest)
+        return Neighbors(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1), plans, highest)
 
 
 class VectorIndex(Protocol):
-    """Nearest neighbours by inner product."""
+    """Nearest neighbors by inner product."""
 
     @property
     def size(self) -> int:
         """How many vectors it holds."""
         ...
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
         """The k best of each query.
 
         Args:
@@ -186,7 +186,7 @@ class VectorView(Protocol):
         """Those of the given ids that it holds, in their order."""
         ...
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbours:
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbors:
         """The k best of the allowed rows that are not hidden, and a bound on all others.
 
         Args:

@@ -27,9 +27,9 @@ import numpy as np
 from indexer.errors import CorruptionError, StoreError
 from indexer.types import Vectors
 from indexer.vectors.checked import CheckedIndex
-from indexer.vectors.exact import ExactIndex, no_neighbours
+from indexer.vectors.exact import ExactIndex, no_neighbors
 from indexer.vectors.faiss_index import faiss, scores_of_rows
-from indexer.vectors.protocol import Ids, IndexKind, Neighbours, Plan, Scores
+from indexer.vectors.protocol import Ids, IndexKind, Neighbors, Plan, Scores
 from indexer.vectors.selection import Codes
 
 FEW_QUERIES = 16
@@ -124,7 +124,7 @@ class QuantizedIndex(CheckedIndex):
     def load(cls, path: Path, exact: ExactIndex, metadata: Mapping[str, Any]) -> QuantizedIndex:
         """Map a file that `save` wrote; keep it until the index is gone.
 
-        A caller compares the file's checksum first: codes that changed would miss neighbours.
+        A caller compares the file's checksum first: codes that changed would miss neighbors.
 
         Raises:
             CorruptionError: The file cannot be read, or was made from other vectors than `exact` holds.
@@ -163,20 +163,20 @@ class QuantizedIndex(CheckedIndex):
         """Length of a vector."""
         return self._exact.dim
 
-    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
         """The k best of each query: the ids, scores and ties of `ExactIndex`."""
         look = max(LOOKED_AT, LOOKED_AT_PER_K * k)
         eligible, share = (self.size, 0.0) if allowed is None else (len(allowed), self.sparse)
         if len(queries) > FEW_QUERIES or look > MOST or eligible <= max(look, self.size * share):
             return self._exact.nearest(queries, k, allowed)
         places = None if allowed is None else self._places(allowed)
-        found, plans = no_neighbours(len(queries), k), set()
+        found, plans = no_neighbors(len(queries), k), set()
         for place, query in enumerate(queries):
             answer = self._one(query, k, places, look)
             plans.add(Plan.CODES if answer else Plan.SCAN)
             answer = answer or self._exact.nearest(query[None], k, allowed)
             found.ids[place], found.scores[place] = answer.ids[0], answer.scores[0]
-        return Neighbours(found.ids, found.scores, tuple(sorted(plans)))
+        return Neighbors(found.ids, found.scores, tuple(sorted(plans)))
 
     def error(self, query: Vectors) -> float:
         """By how much the score of a code may differ from the true one of its row, for one query: (dim,) float32."""
@@ -189,7 +189,7 @@ class QuantizedIndex(CheckedIndex):
         rounding = (len(query) + 16) * bounds["longest"] * scaled + 8 * math.sqrt(len(query)) * scaled + 4 * length
         return float(1.01 * ROUNDING * rounding + (1 + 1e-9) * lost)
 
-    def _one(self, query: Vectors, k: int, places: Ids | None, look: int) -> Neighbours | None:
+    def _one(self, query: Vectors, k: int, places: Ids | None, look: int) -> Neighbors | None:
         """The answer to one query, or None where too many rows would have to be looked at to be sure of it."""
         error = self.error(query)
         eligible = self.size if places is None else len(places)

@@ -1,6 +1,6 @@
 """Candidates from one index, scored again exactly: the search that approximate indexes and GPUs have in common.
 
-Candidates are scored from the segments, so that scores are those of exact search and ties go by id. Where k neighbours
+Candidates are scored from the segments, so that scores are those of exact search and ties go by id. Where k neighbors
 cannot be promised (a selective filter, a large k, a GPU, which knows no filters), the search is widened for the queries
 that lack them, and in the end replaced by an exact one.
 
@@ -19,14 +19,14 @@ import numpy.typing as npt
 
 from indexer.types import Vectors
 from indexer.vectors.checked import CheckedIndex
-from indexer.vectors.exact import ExactIndex, no_neighbours
-from indexer.vectors.protocol import Ids, IndexKind, Neighbours, Plan, Scores
+from indexer.vectors.exact import ExactIndex, no_neighbors
+from indexer.vectors.protocol import Ids, IndexKind, Neighbors, Plan, Scores
 from indexer.vectors.selection import EXACT_ROWS, Codes
 
-TUNE_K = 10  # neighbours that the tuned effort is for
-FLAT_SPARE = 32  # neighbours fetched beyond k, to prove that rounding has not swapped any of the k
+TUNE_K = 10  # neighbors that the tuned effort is for
+FLAT_SPARE = 32  # neighbors fetched beyond k, to prove that rounding has not swapped any of the k
 SPARE = {Codes.FLOAT32: 1, Codes.FP16: 2, Codes.SQ8: 4}
-"""Times k: short codes find the right neighbours, but in a rough order."""
+"""Times k: short codes find the right neighbors, but in a rough order."""
 GROWTH = 4
 EFFORT = {IndexKind.IVF: "nprobe", IndexKind.HNSW: "ef_search"}
 
@@ -71,14 +71,14 @@ class RescoredIndex(CheckedIndex):
         """If a filter leaves no more rows than these, they are scored one by one."""
         return EXACT_ROWS
 
-    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
         """Near the k best of each query (kind `exact`: the k best); see `search`."""
         held = None if allowed is None else self.exact.held(allowed)
         eligible = self.size if held is None else len(held)
         if eligible == 0 or (held is not None and eligible <= self.few):
             return self.exact.nearest(queries, k, held)
         wanted = min(k, eligible)
-        found, plans = no_neighbours(len(queries), k), set[Plan]()
+        found, plans = no_neighbors(len(queries), k), set[Plan]()
         # A row that is no candidate of an approximate index may have any score; there is none if all come back.
         unsure = np.float32(-np.inf if self._kind is IndexKind.EXACT or wanted == eligible else np.inf)
         unseen = np.full(len(queries), unsure)
@@ -96,15 +96,15 @@ class RescoredIndex(CheckedIndex):
                 complete = answer.scores[:, wanted - 1] > beyond
                 plans.add(self.plan)
             if growth == 1 and complete.all():  # at the first try, as nearly always
-                return Neighbours(answer.ids, answer.scores, tuple(plans), unseen)
+                return Neighbors(answer.ids, answer.scores, tuple(plans), unseen)
             found.ids[todo[complete]] = answer.ids[complete]
             found.scores[todo[complete]] = answer.scores[complete]
             todo = todo[~complete]
             growth *= GROWTH
-        return Neighbours(found.ids, found.scores, tuple(sorted(plans)), unseen)
+        return Neighbors(found.ids, found.scores, tuple(sorted(plans)), unseen)
 
-    def doubtful(self, queries: Vectors, found: Neighbours) -> npt.NDArray[np.bool_]:
-        """Which queries are of a kind that this index was found to miss neighbours of, and want an exact search: (n,).
+    def doubtful(self, queries: Vectors, found: Neighbors) -> npt.NDArray[np.bool_]:
+        """Which queries are of a kind that this index was found to miss neighbors of, and want an exact search: (n,).
 
         Args:
             queries: As they were searched.
@@ -117,10 +117,10 @@ class RescoredIndex(CheckedIndex):
 
     @abstractmethod
     def _plan(self, wanted: int, share: float, growth: int) -> tuple[int, int] | None:
-        """How many neighbours to fetch and with which nprobe or efSearch; None where exact search is better.
+        """How many neighbors to fetch and with which nprobe or efSearch; None where exact search is better.
 
         Args:
-            wanted: Neighbours that must be found.
+            wanted: Neighbors that must be found.
             share: Of the rows, what a filter lets pass.
             growth: By how much to do more than at first.
         """
@@ -130,15 +130,15 @@ class RescoredIndex(CheckedIndex):
         """One search for candidates.
 
         Returns:
-            The ids found, (n, fetch), -1 for none; and what the exact score of the last neighbour wanted must
+            The ids found, (n, fetch), -1 for none; and what the exact score of the last neighbor wanted must
             exceed for the answer to be complete, (n,): for approximate kinds, only that there is one.
         """
 
     def _deeper(self, wanted: int, share: float, growth: int) -> float:
-        """The effort for so many neighbours.
+        """The effort for so many neighbors.
 
-        The tuned effort is for 10 neighbours out of all. It is divided by the share that a filter lets pass, so
+        The tuned effort is for 10 neighbors out of all. It is divided by the share that a filter lets pass, so
         that as many eligible vectors are seen as without a filter, and grows with the square root of k. These
-        are rules of thumb; where neighbours are still missing, the search is repeated with `growth`.
+        are rules of thumb; where neighbors are still missing, the search is repeated with `growth`.
         """
         return self._effort * math.sqrt(max(wanted / TUNE_K, 1)) * growth / share

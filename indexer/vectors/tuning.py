@@ -1,11 +1,11 @@
-"""Queries of every kind to tune an approximate index by, how many of their neighbours it finds, and the tuning.
+"""Queries of every kind to tune an approximate index by, how many of their neighbors it finds, and the tuning.
 
-An index that finds the neighbours of one kind of query may miss those of another: over drawings, an inverted file that
-found 0.99 of the neighbours of held-out pictures found 0.60 for bare change sentences. So the kinds are
+An index that finds the neighbors of one kind of query may miss those of another: over drawings, an inverted file that
+found 0.99 of the neighbors of held-out pictures found 0.60 for bare change sentences. So the kinds are
 
 * *documents held out*: taken from the collection and added to the index only after it is tuned, so that it has never
   seen them; for each modality on its own, where those are told;
-* *sums of two documents*, the worst kind for a graph; the two themselves do not count as neighbours;
+* *sums of two documents*, the worst kind for a graph; the two themselves do not count as neighbors;
 * what the caller samples: texts as the model embeds them, names of documents, sentences that say a change;
 * *documents with texts*: sums of a stored document and a sampled text, as composed queries are.
 
@@ -16,7 +16,7 @@ for pictures). So a best score is found above which the index alone reaches the 
 is searched again exactly.
 
 A stored vector that the index has seen would be too easy: on clustered data a graph whose efSearch of 10 finds 99 % of
-the neighbours of those finds 58 % of the neighbours of sums.
+the neighbors of those finds 58 % of the neighbors of sums.
 
 What this module does not know: any index but the exact one, models.
 """
@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from indexer.types import JsonValue, Vectors
 from indexer.vectors.exact import ExactIndex
-from indexer.vectors.protocol import NO_ID, Ids, Neighbours, Scores
+from indexer.vectors.protocol import NO_ID, Ids, Neighbors, Scores
 from indexer.vectors.unit import unit_rows
 
 QUERIES = 200
@@ -42,7 +42,7 @@ LEAST_SHARE = 20
 K = 10
 PARENTS = 2
 DEPTH = K + PARENTS
-"""Neighbours to search for: ten, and the two that do not count."""
+"""Neighbors to search for: ten, and the two that do not count."""
 DOCUMENTS, SUMS, COMPOSED = "documents held out", "sums of two documents", "documents with texts"
 MOSTLY = 0.5
 """If so many of the queries that an index could answer would be answered exactly too, more effort is the better way."""
@@ -68,7 +68,7 @@ class Recall:
 
 
 class TuningQueries:
-    """Queries and their true neighbours.
+    """Queries and their true neighbors.
 
     Args:
         exact: Holds the vectors; not empty.
@@ -132,8 +132,8 @@ class TuningQueries:
         self._wanted = counted.sum(axis=1)
         self._last: Scores = np.where(counted, truth.scores, np.float32(np.inf)).min(axis=1)
 
-    def shares(self, found: Neighbours) -> Shares:
-        """Of each query, the share of its neighbours in an answer with `DEPTH` for each; NaN if it has none."""
+    def shares(self, found: Neighbors) -> Shares:
+        """Of each query, the share of its neighbors in an answer with `DEPTH` for each; NaN if it has none."""
         # By score, not by id: of equal vectors any will do.
         right = (self._counted(found.ids) & (found.scores >= self._last[:, None])).sum(axis=1)
         asked = self._wanted > 0
@@ -145,7 +145,7 @@ class TuningQueries:
         """By kind."""
         return {name: _recall(shares[part]) for name, part in self.kinds.items()}
 
-    def recall(self, found: Neighbours) -> Recall:
+    def recall(self, found: Neighbors) -> Recall:
         """Of the kind that has fewer found."""
         return min(self.recalls(self.shares(found)).values(), key=lambda recall: recall.low)
 
@@ -197,12 +197,12 @@ class Tuned:
 
 
 def tune(
-    ask: Callable[[int], Neighbours], queries: TuningQueries, target: float, least: int, most: int, worth: int
+    ask: Callable[[int], Neighbors], queries: TuningQueries, target: float, least: int, most: int, worth: int
 ) -> Tuned:
     """The least effort at which every kind of query is sure to reach the target.
 
     Args:
-        ask: Answers the queries, `DEPTH` neighbours each, with an effort.
+        ask: Answers the queries, `DEPTH` neighbors each, with an effort.
         queries: As above.
         target: The recall to reach.
         least: The effort to begin with.

@@ -23,6 +23,9 @@ def doctor(
     models: Annotated[
         bool, typer.Option("--models", help="List the models that --model takes, instead of checking the machine.")
     ] = False,
+    methods: Annotated[
+        bool, typer.Option("--methods", help="List the methods that search --method takes, with a line about each.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check the installation: versions, devices, FAISS, and a test search.
@@ -31,6 +34,9 @@ def doctor(
     """
     if models:
         _models(as_json)
+        return
+    if methods:
+        _methods(as_json)
         return
     from pipelines.diagnostics.doctor import examine
 
@@ -55,6 +61,16 @@ def _models(as_json: bool) -> None:
     names = [f"open_clip:{architecture}/{tag}" for architecture, tags in published.items() for tag in tags]
     for name in [*bundled, *names]:
         out.print(name, markup=False, soft_wrap=True)
+
+
+def _methods(as_json: bool) -> None:
+    from retrieval.methods import METHODS
+
+    lines = METHODS.help()
+    if as_json:
+        show_json(lines)
+    else:
+        show_facts(lines)
 
 
 def _show(diagnosis: Diagnosis) -> None:

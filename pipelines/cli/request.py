@@ -33,6 +33,8 @@ FLAGS: Final[Mapping[str, tuple[str, ...]]] = {
     "pseudo_target_count": ("--images",),
 }
 """The options of fields that are not called as their field is."""
+MORE: Final[Mapping[str, str]] = {"method": "underdrawing doctor --methods lists all."}
+"""What the command line has to add to the help of a field."""
 FORMER: Final[Mapping[str, str]] = {"center": "--centre"}
 """Options of the last releases that still work and are no longer shown."""
 WEIGHT_FLAGS: Final[Mapping[str, str]] = {
@@ -40,6 +42,11 @@ WEIGHT_FLAGS: Final[Mapping[str, str]] = {
     "text": "Of the text in sum; the same as --weight text=X.",
 }
 """Weights with an option of their own."""
+FLAGS_OF_ARGUMENTS: Final[Mapping[str, str]] = {
+    name: f"--{name.replace('_', '-')}"
+    for name in ("database", "image_column", "max_pixels", "model", "prune_most", "replace", "text_column", "trust")
+}
+"""The options of arguments of the library that are no fields of a request."""
 NOT_ASKED: Final = ("collection",)
 """Fields that a command of one collection does not need."""
 
@@ -104,6 +111,9 @@ def with_options(sentence: str) -> str:
 def _option(found: re.Match[str]) -> str:
     name, value = found[1], found[2]
     known = fields_of(SearchRequest)
+    if name in FLAGS_OF_ARGUMENTS:
+        flag = FLAGS_OF_ARGUMENTS[name]
+        return flag if value in (None, "True") else f"{flag} {value}"
     if name not in known:
         return found[0]
     flag = "TEXT" if name == "text" else flags_of(name)[-1]
@@ -124,7 +134,7 @@ def _parameters() -> list[inspect.Parameter]:
         for name, info in known.items():
             if info.group is group and name not in (*NOT_ASKED, "text"):
                 default = defaults[name] if defaults[name] not in ((), MISSING) else None
-                made.append(_keyword(name, _type(info, default), _shown(flags_of(name), info), default))
+                made.append(_keyword(name, _type(info, default), _shown(name, info), default))
                 if name in FORMER:
                     hidden = typer.Option(FORMER[name], metavar=info.metavar, hidden=True)
                     made.append(_keyword(f"former_{name}", _TYPES[info.kind], hidden))
@@ -143,8 +153,9 @@ def _type(info: FieldInfo, default: Any) -> Any:
     return _TYPES[info.kind] if default is None else type(default)
 
 
-def _shown(flags: tuple[str, ...], info: FieldInfo) -> Any:
-    return typer.Option(*flags, metavar=info.metavar, help=info.help, rich_help_panel=info.group.value)
+def _shown(name: str, info: FieldInfo) -> Any:
+    help = " ".join([info.help, *([MORE[name]] if name in MORE else [])])
+    return typer.Option(*flags_of(name), metavar=info.metavar, help=help, rich_help_panel=info.group.value)
 
 
 def _request(values: dict[str, Any]) -> SearchRequest:

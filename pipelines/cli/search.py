@@ -128,7 +128,8 @@ def _write_page(file: Path, request: SearchRequest, results: Results, collection
         with collection.snapshot(request.space) as snapshot:
             [document] = snapshot.documents(snapshot.vector_ids([request.like]))
         reference = stored_images(document)
-    atomic_write(file, search_page(request.query, results, reference).encode("utf-8", "backslashreplace"))
+    page = search_page(request.query, results, reference, filtered_by(request.where))
+    atomic_write(file, page.encode("utf-8", "backslashreplace"))
     show_remark(f"Wrote {file}")
 
 

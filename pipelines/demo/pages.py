@@ -1,4 +1,4 @@
-"""The demo's pages: one collection of texts, pictures and both, searched by texts, pictures and both with one model.
+"""The demo's pages: one collection of texts, images and both, searched by texts, images and both with one model.
 
 What this module does not know: how the page looks, and the rest of the demo.
 """
@@ -54,7 +54,7 @@ class Pages:
 
 @dataclass(frozen=True)
 class Question:
-    """What the pages are asked: a text, a stored drawing's picture, or both."""
+    """What the pages are asked: a text, a stored drawing's image, or both."""
 
     text: str | None = None
     drawing: str | None = None

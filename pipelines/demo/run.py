@@ -248,7 +248,7 @@ def _print_measures(measured: dict[Method, Evaluation], console: Console) -> Non
 
 
 def _reference_names(collection: Collection, answered: Sequence[Answered]) -> dict[str, tuple[str, str]]:
-    """Name and picture of each question's reference, by query id."""
+    """Name and image of each question's reference, by query id."""
     with collection.snapshot() as snapshot:
         likes = [each.question.query.like or "" for each in answered]
         found = snapshot.documents(snapshot.vector_ids(likes))
@@ -329,12 +329,12 @@ def _values(
     }
 
 
-def _card(answered: Answered, name: str, picture: str) -> Card:
+def _card(answered: Answered, name: str, image: str) -> Card:
     question = answered.question
     return Card(
         family=question.family,
         sentence=question.query.text or "",
-        reference=picture,
+        reference=image,
         reference_name=name,
         rows=[_row(question, method, results, answered.rank(method)) for method, results in answered.results.items()],
     )

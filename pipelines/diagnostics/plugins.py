@@ -13,10 +13,11 @@ from indexer.corpus.transforms import TRANSFORMS
 from indexer.embed import EMBEDDERS
 from indexer.errors import PluginError
 from indexer.registry import Registry
+from indexer.vectors.stores import STORES
 from retrieval.methods import METHODS
 from retrieval.rerank import RERANKERS
 
-REGISTRIES: tuple[Registry[Any], ...] = (EMBEDDERS, METHODS, READERS, TRANSFORMS, RERANKERS)
+REGISTRIES: tuple[Registry[Any], ...] = (EMBEDDERS, METHODS, READERS, TRANSFORMS, STORES, RERANKERS)
 """Of everything that a package can add, in the order in which it is listed."""
 
 

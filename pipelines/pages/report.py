@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: of one search, of the demo, of any template. Pictures are inlined, so it can be mailed.
+"""Self-contained HTML pages: of one search, of the demo, of any template. Images are inlined, so it can be mailed.
 
 What this module does not know: how anything was found or measured.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from indexer.snapshot import StoredDocument
 
 THUMBNAIL = 256
-"""Longest side, in pixels, of an inlined picture."""
+"""Longest side, in pixels, of an inlined image."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ShownHit:
     rank: int
     name: str
     score: float
-    picture: str
+    image: str
     right: bool
 
 
@@ -75,7 +75,7 @@ class PageCard:
 
     Attributes:
         sentence: What was said; may be empty.
-        reference: The picture asked with; may be empty.
+        reference: The image asked with; may be empty.
         reference_name: Its name.
         pages: Picture, text, id and score of each page found; a page of one part has the other one empty.
     """
@@ -86,16 +86,19 @@ class PageCard:
     pages: Sequence[tuple[str, str, str, float]]
 
 
-def search_page(query: Query, results: Results, reference: Picture | list[Picture] | None = None) -> str:
+def search_page(
+    query: Query, results: Results, reference: Picture | list[Picture] | None = None, first: Sequence[str] = ()
+) -> str:
     """The page of one search.
 
     Args:
         query: What was asked.
         results: What was found; the artifacts are shown beside the reference.
-        reference: The picture asked with, or all of those of a stored document; the query's own if not told.
+        reference: The image asked with, or all of those of a stored document; the query's own by default.
+        first: Fields that are shown before all others, such as those of the filter.
     """
     shown_references = reference if isinstance(reference, list) else [reference or query.image]
-    said = query.text or (f"more like {query.like}" if query.like else "more like this picture")
+    said = query.text or (f"more like {query.like}" if query.like else "more like this image")
     if query.not_texts:
         said += f", not {', not '.join(query.not_texts)}"
     hits = [
@@ -105,8 +108,8 @@ def search_page(query: Query, results: Results, reference: Picture | list[Pictur
             "text": hit.text,
             "score": hit.score,
             "branches": {branch_name(name): value for name, value in hit.branches.items()},
-            "fields": shortened(fields_line(hit), 80),
-            "pictures": stored_thumbnails(hit),
+            "fields": shortened(fields_line(hit, first), 80),
+            "images": stored_thumbnails(hit),
         }
         for hit in results.hits
     ]
@@ -118,7 +121,7 @@ def search_page(query: Query, results: Results, reference: Picture | list[Pictur
             results=results,
             stages=stages(results),
             hits=hits,
-            references=[thumbnail(picture) for picture in shown_references if picture is not None],
+            references=[thumbnail(image) for image in shown_references if image is not None],
             artifacts=[
                 (artifact, [thumbnail(image) for image in artifact.images]) for artifact in shown_artifacts(results)
             ],
@@ -164,7 +167,7 @@ def stored_images(document: Hit | StoredDocument) -> list[Picture]:
 
 
 def thumbnail(source: Picture | None) -> str:
-    """A picture as a data URI, small enough to inline; empty if there is none or it cannot be decoded."""
+    """A image as a data URI, small enough to inline; empty if there is none or it cannot be decoded."""
     from indexer.corpus.images import decode_image
 
     if source is None:

@@ -1,11 +1,11 @@
-"""What models made, kept on disk under a digest of all that it depends on: what drawings and sentences share.
+"""What models made, cached on disk under a digest of all that it depends on.
 
     FOLDER/KE/KEY.json     one entry, written aside and renamed
 
 Readers, writers and kills at any moment, in any number of threads and processes, leave whole entries or none; a damaged
 entry is none.
 
-What this module does not know: what is kept, and which model made it.
+What this module does not know: what is cached, and which model made it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Entries:
         return found if isinstance(found, dict) else None
 
     def put(self, key: str, content: Mapping[str, Any]) -> None:
-        """Keep an entry, in place of one that is there.
+        """Store an entry, in place of one that is there.
 
         Raises:
             StoreError: The folder cannot be written.

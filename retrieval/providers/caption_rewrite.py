@@ -1,9 +1,9 @@
 """What the method `caption` needs besides the collection's embedder: a captioner, a rewriter, and a memory of both.
 
-Models are loaded when they are first asked for. What was written is kept on disk at once, by the picture's content, the
+Models are loaded when they are first asked for. Answers are cached on disk at once, by the image's content, the
 model and its prompt, so that a sweep that was broken off goes on where it was.
 
-What this module does not know: methods, collections, how sentences are searched with.
+What this module does not know: methods, collections, how rewritten captions are searched with.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ class RewriteRequest:
 
     Attributes:
         text: How the answer differs from the reference.
-        picture: The reference, or None where its caption is given.
+        image: The reference, or None where its caption is given.
         caption: What the reference shows, or None for the captioner to say.
     """
 
     text: str
-    picture: ImageSource | None = None
+    image: ImageSource | None = None
     caption: str | None = None
 
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What was written.
+    """A rewritten caption.
 
     Attributes:
         text: What to search with.
-        artifact: What `Results.written` has.
+        artifact: What is shown of it; see `Results.artifacts`.
         notes: What went wrong on the way.
     """
 
@@ -58,23 +58,23 @@ class Rewritten:
 
 @dataclass(frozen=True)
 class _Made:
-    """An answer, whether it was kept from before, and why it could not be kept."""
+    """An answer, whether it was cached before, and why it could not be."""
 
     answer: Answer
     cached: bool = False
-    unkept: str | None = None
+    uncached: str | None = None
 
 
 class CaptionRewriter:
-    """Writes the sentences of composed queries.
+    """Captions the references of composed queries, and rewrites the captions by their texts.
 
     Args:
         captioner: A `Captioner`, or what `load_captioner` takes; not needed for queries that bring a caption.
         rewriter: A `Rewriter`, or what `load_rewriter` takes.
-        cache: The folder where captions and sentences are kept; None for the user's cache folder.
-        anew: Write again what is in the cache.
-        strict: Raise where something cannot be written, in place of searching with less and a note.
-        device: Where local models run: `auto` (a card where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
+        cache: The folder where captions and rewritten captions are cached; None for the user's cache folder.
+        anew: Caption and rewrite again what is cached.
+        strict: Raise where something cannot be had, in place of searching with less and a note.
+        device: Where local models run: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
     """
 
     def __init__(
@@ -146,24 +146,24 @@ class CaptionRewriter:
         with loading():
             if self._rewriter is None:
                 raise CallError(
-                    "The method caption needs a rewriter that changes the caption as the sentence says.",
+                    "The method caption needs a rewriter that changes the caption as the text says.",
                     "Give one with `rewriter`: a chat model of transformers, api:MODEL, or join for caption and "
-                    "sentence side by side.",
+                    "text side by side.",
                 )
             if isinstance(self._rewriter, str | Path):
                 self._rewriter = load_rewriter(self._rewriter, device=self._device)
             return self._rewriter
 
     def rewrite(self, wanted: Sequence[RewriteRequest]) -> list[Rewritten | ItemError]:
-        """The sentences, in order, from the cache or written; an `ItemError` for a picture that cannot be used.
+        """The rewritten captions, in order, from the cache or new; an `ItemError` for an image that cannot be used.
 
-        Where there is no caption, the sentence is the change alone; where nothing is rewritten, it is caption and
-        change side by side; both with a note.
+        Where there is no caption, it is the text alone; where nothing is rewritten, caption and text side by side;
+        both with a note.
 
         Raises:
             CallError: A model is needed and was not given.
             ModelError: A model cannot be loaded.
-            WritingError: Something cannot be written, and the captions is strict.
+            WritingError: Something cannot be had, and `strict` is set.
         """
         captions = self._captions(wanted)
         changes = {
@@ -183,20 +183,20 @@ class CaptionRewriter:
         from indexer.corpus.images import image_digest
 
         made = {
-            place: _Made(each.caption or "", cached=True) for place, each in enumerate(wanted) if each.picture is None
+            place: _Made(each.caption or "", cached=True) for place, each in enumerate(wanted) if each.image is None
         }
-        pictures = {place: each.picture for place, each in enumerate(wanted) if each.picture is not None}
-        if not pictures:
+        images = {place: each.image for place, each in enumerate(wanted) if each.image is not None}
+        if not images:
             return made
         captioner = self.captioner()
         identity = dict(captioner.identity())
         keys = {}
-        for place, picture in pictures.items():
+        for place, image in images.items():
             try:
-                keys[place] = digest_of(["caption", image_digest(picture), identity])
+                keys[place] = digest_of(["caption", image_digest(image), identity])
             except ItemError as error:
                 made[place] = _Made(error)
-        return made | self._answers(keys, lambda places: captioner.caption([pictures[place] for place in places]))
+        return made | self._answers(keys, lambda places: captioner.caption([images[place] for place in places]))
 
     def _rewritten(self, changes: Mapping[int, Change]) -> dict[int, _Made]:
         if not changes:
@@ -210,7 +210,7 @@ class CaptionRewriter:
         return self._answers(keys, lambda places: rewriter.rewrite([changes[place] for place in places]))
 
     def _answers(self, keys: Mapping[int, str], ask: Callable[[list[int]], Sequence[Answer]]) -> dict[int, _Made]:
-        """For each place the answer of its key: kept, or asked for once and kept."""
+        """For each place the answer of its key: cached, or asked for once."""
         found: dict[str, _Made] = {}
         for key in set(keys.values()):
             entry = None if self._anew else self._cache.get(key)
@@ -224,13 +224,13 @@ class CaptionRewriter:
         return {place: found[key] for place, key in keys.items()}
 
     def _keep(self, key: str, answer: Answer) -> _Made:
-        """What failed may go well another time, so it is not kept."""
+        """What failed may go well another time, so it is not cached."""
         if isinstance(answer, str):
             try:
                 self._cache.put(key, {"answer": answer})
             except StoreError as error:
                 # It costs the memory, not the answer.
-                return _Made(answer, unkept=f"What was written is not kept: {error}")
+                return _Made(answer, uncached=f"The answer is not cached: {error}")
         return _Made(answer)
 
     def _settled(self, wanted: RewriteRequest, caption: _Made, rewritten: _Made | None) -> Rewritten | ItemError:
@@ -241,11 +241,11 @@ class CaptionRewriter:
         )
         if failed is not None and self._strict:
             raise failed
-        notes = dict.fromkeys(each.unkept for each in (caption, rewritten) if each and each.unkept)
+        notes = dict.fromkeys(each.uncached for each in (caption, rewritten) if each and each.uncached)
         artifact: dict[str, JsonValue] = {
             "sentence": wanted.text,
             "caption": None,
-            "captioner": None if wanted.picture is None else self.captioner().name,
+            "captioner": None if wanted.image is None else self.captioner().name,
             "rewriter": None,
             "cached": caption.cached and rewritten is not None and rewritten.cached,
         }

@@ -1,7 +1,7 @@
-"""What methods need besides the collection's embedder: an inversion that makes words, a generator that draws.
+"""Pseudo-words and pseudo-targets for methods: an inversion makes the ones, a generator the others.
 
-Both are loaded when a method first asks for them. Drawings are kept in a cache, and are drawn aside, so that a query
-with a deadline can be answered without.
+Both are loaded when a method first asks for them. Pseudo-targets are cached, and generated in a thread of their own, so
+that a query with a deadline can be answered without.
 
 What this module does not know: methods, collections, how answers are found.
 """
@@ -28,7 +28,7 @@ from indexer.files.atomic import file_digest
 from indexer.types import ImageSource, Item, JsonValue
 from indexer.vectors.unit import unit_rows
 from retrieval.providers.generation.cache import PseudoTargetCache, default_folder, key_of
-from retrieval.providers.generation.protocol import GenerateOptions, Generator, PseudoTarget, PseudoTargetRequest
+from retrieval.providers.generation.protocol import GenerateOptions, Generator, PseudoTargetRequest, generate_each
 from retrieval.scoring import Matrix, Vector
 
 if TYPE_CHECKING:
@@ -39,17 +39,17 @@ COMPANIONS = {"bundled:emoji-clip": ("bundled:emoji-inversion", "bundled:emoji-g
 """By embedder, the inversion and the generator that were trained for it and come with the package."""
 
 BATCH = 32
-"""Drawings made at once."""
+"""Pseudo-targets generated at once."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A query's reference, as far as words and drawings need it.
+    """A query's reference, as far as pseudo-words and pseudo-targets need it.
 
     Attributes:
-        images: The picture, or several drawings of one thing; none where they are not at hand.
+        images: The image, or several generated for one query; none where they are not at hand.
         vector: Their mean vector in the collection's space, (dim,) float32 of unit length.
-        stored: Of a stored document: finds its picture, or None where it has none.
+        stored: Of a stored document: finds its images.
     """
 
     images: tuple[ImageSource, ...]
@@ -58,24 +58,24 @@ class Reference:
 
     @property
     def digest(self) -> str:
-        """Of the pictures' content; of the vector where a stored document is the reference."""
+        """Of the images' content; of the vector where a stored document is the reference."""
         if not self.images:
             return hashlib.sha256(self.vector.astype(np.float16).tobytes()).hexdigest()
         return " ".join(_image_digest(image) for image in self.images)
 
-    def pictures(self) -> tuple[ImageSource, ...]:
-        """The pictures themselves; for a stored document its own, nothing where it has none."""
+    def sources(self) -> tuple[ImageSource, ...]:
+        """The images themselves; for a stored document its own, nothing where it has none."""
         return self.images if self.images or self.stored is None else self.stored()
 
 
 @dataclass(frozen=True)
 class PseudoTargetOutcome:
-    """What became of a drawing.
+    """What became of a pseudo-target.
 
     Attributes:
         reference: The images with their mean vector, or None where there are none.
-        artifact: `path` of the first picture, `paths` of all, `seed`, `steps`, `guidance`, and `cached`: whether it was
-            drawn before. Or None.
+        artifact: `path` of the first image, `paths` of all, `seed`, `steps`, `guidance`, and `cached`: whether it was
+            generated before. Or None.
         note: What went wrong, or None.
     """
 
@@ -85,17 +85,17 @@ class PseudoTargetOutcome:
 
 
 class PseudoTargetProvider:
-    """Makes words and pseudo-targets for queries.
+    """Makes pseudo-words and pseudo-targets for queries.
 
     Args:
         inversion: What `load_inversion` takes; None for the one that comes with the embedder.
         generator: A `Generator`, or what `PseudoTargetGenerator.load` takes; None as above.
-        options: How pictures are drawn.
-        template: What sentences are read in, in place of the inversion's own; with `{word}` once, and `{text}`.
-        cache: The folder where drawings are kept; None for the user's cache folder.
-        regenerate: Draw again what is in the cache.
-        deadline_ms: How long an answer may wait for drawings; None to wait until they are made.
-        device: Where the generator runs: `auto` (a card where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
+        options: How images are generated.
+        template: What texts are read in, in place of the inversion's own; with `{word}` once, and `{text}`.
+        cache: The folder of cached pseudo-targets; None for one in the user's cache folder.
+        regenerate: Generate again what is cached.
+        deadline_ms: How long an answer may wait for pseudo-targets; None to wait until they are there.
+        device: Where the generator runs: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class PseudoTargetProvider:
         self._models = self
         """Where models are loaded and work is done: of those that share models, the first."""
         self._loaded: dict[str, Embedder] = {}
-        self._drawing: tuple[int, ThreadPoolExecutor] | None = None
+        self._worker: tuple[int, ThreadPoolExecutor] | None = None
 
     def asked_for(
         self, changes: Mapping[str, Any], *, regenerate: bool = False, deadline_ms: float | None = None
@@ -157,34 +157,36 @@ class PseudoTargetProvider:
         return other
 
     def read(self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]) -> Matrix:
-        """The vectors of sentences read with the words of references: (n, dim) float32, rows of unit length.
+        """The vectors of texts read with the pseudo-words of references: (n, dim) float32, rows of unit length.
 
         Raises:
-            CallError: The model's text tower reads no words, or there is no inversion for it.
+            CallError: The model's text encoder reads no pseudo-words, or there is no inversion for it.
             ModelError: The inversion cannot be loaded, or does not fit.
         """
-        tower = self._reading(embedder)
+        encoder = self._reading(embedder)
         inversion = self.inversion(embedder)
         words = inversion.words(self._features(embedder, references, unit=inversion.config.normalized))
-        return tower.encode_pseudo_words(self.template(embedder), texts, words)
+        return encoder.encode_pseudo_words(self.template(embedder), texts, words)
 
     def template(self, embedder: Embedder) -> str:
-        """What sentences are read in; raises as `inversion`."""
+        """What texts are read in; raises as `inversion`."""
         return self._template or self.inversion(embedder).config.template
 
     def generate(
         self, embedder: Embedder, texts: Sequence[str], references: Sequence[Reference]
     ) -> list[PseudoTargetOutcome]:
-        """The pseudo-targets of sentences and references, from the cache or drawn. It never fails.
+        """The pseudo-targets of texts and references, from the cache or generated. It never fails.
 
-        What cannot be drawn, or not before the deadline, is missing with a note. What is late is finished in the
-        background and kept for the next time.
+        What cannot be generated, or not before the deadline, is missing with a note. What is late is finished in the
+        background and cached for the next time.
         """
-        work: Future[list[PseudoTargetOutcome]] = self._pool.submit(self._draw, embedder, list(texts), list(references))
+        work: Future[list[PseudoTargetOutcome]] = self._pool.submit(
+            self._generate, embedder, list(texts), list(references)
+        )
         try:
             return work.result(None if self._deadline_ms is None else self._deadline_ms / 1000)
         except TimeoutError:
-            note = f"No pseudo-target within {self._deadline_ms:.0f} ms; it is finished in the background and kept."
+            note = f"No pseudo-target within {self._deadline_ms:.0f} ms; it is finished in the background and cached."
             return [PseudoTargetOutcome(None, note=note)] * len(texts)
 
     def draw(
@@ -195,11 +197,11 @@ class PseudoTargetProvider:
         return self.generate(embedder, texts, references)
 
     def inversion(self, embedder: Embedder) -> Inversion:
-        """The inversion for an embedder's text tower.
+        """The inversion for an embedder's text encoder.
 
         Raises:
             CallError: None was given and none comes with the model.
-            ModelError: It does not fit the tower.
+            ModelError: It does not fit the text encoder.
         """
         from indexer.embed.textual_inversion import Inversion, load_inversion
 
@@ -213,8 +215,8 @@ class PseudoTargetProvider:
         config = self._inversion.config
         if (config.feature_dim, config.word_dim) != (embedder.dim, width):
             raise CallError(
-                f"The inversion turns {config.feature_dim} numbers into words of {config.word_dim}; "
-                f"{embedder.name} has features of {embedder.dim} and words of {width}.",
+                f"The inversion turns {config.feature_dim} numbers into pseudo-words of {config.word_dim}; "
+                f"{embedder.name} has features of {embedder.dim} and pseudo-words of {width}.",
                 "Use an inversion that was trained for this model: underdrawing train inversion.",
             )
         return self._inversion
@@ -252,25 +254,25 @@ class PseudoTargetProvider:
     def _pool(self) -> ThreadPoolExecutor:
         if self._models is not self:
             return self._models._pool
-        # One thread: models are not shared between threads, and drawings of a late call go first. A forked child has
-        # none of its parent's threads, and starts its own.
+        # One thread: models are not shared between threads, and what a late call asked for goes first. A forked child
+        # has none of its parent's threads, and starts its own.
         with loading():
-            if self._drawing is None or self._drawing[0] != os.getpid():
-                self._drawing = os.getpid(), ThreadPoolExecutor(1, "underdrawing-draw")
-            return self._drawing[1]
+            if self._worker is None or self._worker[0] != os.getpid():
+                self._worker = os.getpid(), ThreadPoolExecutor(1, "underdrawing-generate")
+            return self._worker[1]
 
-    def _draw(self, embedder: Embedder, texts: list[str], references: list[Reference]) -> list[PseudoTargetOutcome]:
+    def _generate(self, embedder: Embedder, texts: list[str], references: list[Reference]) -> list[PseudoTargetOutcome]:
         try:
             generator = self.generator(embedder)
             options = self._options.over(generator.defaults)
             identity = generator.identity(options)
             keys = [key_of(each.digest, text, identity) for each, text in zip(references, texts, strict=True)]
-            drawn = self._ensure_drawn(generator, options, keys, texts, references, embedder)
-            return [self._settled(embedder, options, key, drawn) for key in keys]
+            generated = self._ensure_generated(generator, options, keys, texts, references, embedder)
+            return [self._settled(embedder, options, key, generated) for key in keys]
         except UnderdrawingError as error:
             return [PseudoTargetOutcome(None, note=f"No pseudo-target: {error}")] * len(texts)
 
-    def _ensure_drawn(
+    def _ensure_generated(
         self,
         generator: Generator,
         options: GenerateOptions,
@@ -279,7 +281,7 @@ class PseudoTargetProvider:
         references: list[Reference],
         embedder: Embedder,
     ) -> dict[str, str | None]:
-        """Draw what the cache does not have; returns the keys that were drawn, each with the error if there was one."""
+        """Generate what the cache lacks; returns the keys of that, each with the error if there was one."""
         outcome: dict[str, str | None] = {}
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
         missing = [place for key, place in first.items() if self._regenerate or self._cache.get(key) is None]
@@ -294,44 +296,44 @@ class PseudoTargetProvider:
                 PseudoTargetRequest(texts[place], tuple(rows[row] for rows in features))
                 for row, place in enumerate(places)
             ]
-            for place, drawing in zip(places, _halving(generator, requests, options), strict=True):
-                if isinstance(drawing, GeneratorError):  # it may go well another time, so it is not kept
-                    outcome[keys[place]] = str(drawing)
+            for place, made in zip(places, generate_each(generator, requests, options), strict=True):
+                if isinstance(made, GeneratorError):  # it may go well another time, so it is not cached
+                    outcome[keys[place]] = str(made)
                     continue
                 asked = {"text": texts[place], **generator.identity(options)}
-                self._cache.put(keys[place], drawing.images, drawing.failed, asked)
+                self._cache.put(keys[place], made.images, made.failed, asked)
                 outcome[keys[place]] = None
         return outcome
 
     def _settled(
-        self, embedder: Embedder, options: GenerateOptions, key: str, drawn: Mapping[str, str | None]
+        self, embedder: Embedder, options: GenerateOptions, key: str, generated: Mapping[str, str | None]
     ) -> PseudoTargetOutcome:
-        """The vector of a cached drawing, embedded once for each embedder."""
-        error = drawn.get(key)
+        """The outcome of a cached pseudo-target, whose vector is computed once for each embedder."""
+        error = generated.get(key)
         if error is not None:
             return PseudoTargetOutcome(None, note=f"No pseudo-target: {error}")
         entry = self._cache.get(key)
         if entry is None:
-            raise StoreError(f"The drawing {key} in {self._cache.folder} vanished.", "Ask again.")
-        if not entry.pictures:
+            raise StoreError(f"The pseudo-target {key} in {self._cache.folder} vanished.", "Ask again.")
+        if not entry.images:
             return PseudoTargetOutcome(None, note=f"No pseudo-target: {entry.failed}.")
         artifact: dict[str, JsonValue] = {
-            "path": str(entry.pictures[0]),
-            "paths": [str(picture) for picture in entry.pictures],
+            "path": str(entry.images[0]),
+            "paths": [str(image) for image in entry.images],
             "seed": options.seed,
             "steps": options.steps,
             "guidance": options.guidance,
-            "cached": key not in drawn,
+            "cached": key not in generated,
         }
         digest = embedder.fingerprint().digest
         if digest not in entry.features:
-            rows = embedder.encode_query([Item(image=picture) for picture in entry.pictures])
+            rows = embedder.encode_query([Item(image=image) for image in entry.images])
             vector = unit_rows(rows.mean(0, keepdims=True))[0]
             self._cache.add_feature(key, digest, vector)
         else:
             vector = entry.features[digest]
         note = None if entry.failed is None else f"Of the pseudo-target, {entry.failed}."
-        return PseudoTargetOutcome(Reference(entry.pictures, vector), artifact, note)
+        return PseudoTargetOutcome(Reference(entry.images, vector), artifact, note)
 
     def _features(
         self, embedder: Embedder, references: Sequence[Reference], *, unit: bool, own: Embedder | None = None
@@ -339,20 +341,20 @@ class PseudoTargetProvider:
         """The references' features in an embedder's space; their vectors where those are just that."""
         if unit and (own is None or embedder is own):
             return np.stack([each.vector for each in references])
-        pictures = [each.pictures() for each in references]
-        if not all(pictures):
+        images = [each.sources() for each in references]
+        if not all(images):
             raise CallError(
-                "A stored vector stands for the reference, and this inversion reads the picture itself; the document "
-                "has none.",
-                "Give the picture with `image` in place of `like`.",
+                "A stored vector stands for the reference, and this inversion reads the image itself; the document has "
+                "none.",
+                "Give the image with `image` in place of `like`.",
             )
-        items = [Item(image=image) for own_pictures in pictures for image in own_pictures]
+        items = [Item(image=image) for own_images in images for image in own_images]
         if unit:
             rows = embedder.encode_query(items)
         else:
             prepare = embedder.preparer()
             rows = self._reading(embedder).image_features([prepare(item) for item in items])
-        ends = np.cumsum([len(each) for each in pictures])
+        ends = np.cumsum([len(each) for each in images])
         means = np.stack([own.mean(0) for own in np.split(rows, ends[:-1])])
         return unit_rows(means) if unit else means
 
@@ -385,16 +387,3 @@ def _image_digest(image: ImageSource) -> str:
         return hashlib.sha256(image).hexdigest()
     shape = repr((image.mode, image.size, image.getpalette(), image.info.get("transparency")))
     return hashlib.sha256(shape.encode() + image.tobytes()).hexdigest()
-
-
-def _halving(
-    generator: Generator, requests: Sequence[PseudoTargetRequest], options: GenerateOptions
-) -> list[PseudoTarget | GeneratorError]:
-    """Draw a batch; where that fails, its halves, down to single drawings, whose failure is their own."""
-    try:
-        return list(generator.generate(requests, options))
-    except GeneratorError as error:
-        if len(requests) == 1:
-            return [error]
-    middle = len(requests) // 2
-    return _halving(generator, requests[:middle], options) + _halving(generator, requests[middle:], options)

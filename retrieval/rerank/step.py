@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from indexer.arguments import finite, told, whole_number
+from indexer.arguments import described, finite, whole_number
 from indexer.embed.loading import loading
 from indexer.errors import CallError, UnderdrawingError, UnknownNameError
 from retrieval.query import Query
@@ -48,7 +48,7 @@ class RerankStep:
             if family not in RERANKERS:
                 raise UnknownNameError(RERANKERS.kind, family, RERANKERS.names())
         elif not isinstance(self.reranker, Reranker):
-            raise CallError(f"rerank is {told(self.reranker)}, which has no method `rerank`.")
+            raise CallError(f"rerank is {described(self.reranker)}, which has no method `rerank`.")
 
     def apply(
         self, queries: Sequence[Query], hits: Sequence[Sequence[Hit]], k: int, method: str, scales: Sequence[str]

@@ -81,3 +81,21 @@ def test_it_is_written_to_and_compacted(old):
         assert shop.check().findings == []
         assert set(contents(shop)) == (set(told["documents"]) | {"new"}) - {"blue"}
         assert shop.snapshot().vector_ids(["new"])[0] >= len(told["documents"])
+
+
+def test_it_takes_another_model(old):
+    folder, told = old
+    with Collection.open(folder) as shop:
+        before = contents(shop)
+        assert [(each.name, each.model, each.documents) for each in shop.spaces] == [
+            ("fake:16", "fake:16", len(before))
+        ]
+        assert shop.add_space("fake:32").embedded == len(before)
+        assert set(contents(shop.snapshot("fake:32"))) == set(told["documents"])
+        assert contents(shop) == before
+        shop.set_default_space("fake:32")
+        shop.drop_space("fake:16")
+        shop.compact()
+        assert shop.check().findings == []
+    with Collection.open(folder, "fake:32") as shop:
+        assert set(contents(shop)) == set(before)

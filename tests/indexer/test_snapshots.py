@@ -179,3 +179,8 @@ class TestCompacting:
         monkeypatch.setattr(Catalog, "segments", compacted_right_after)
         worn.snapshots.close()  # what is opened already is not opened again
         assert set(contents(worn.snapshot())) == {*told, "more"}
+
+
+def test_notes_by_their_old_name(shop):
+    with pytest.warns(DeprecationWarning, match=r"Snapshot\.remarks is now Snapshot\.notes"):
+        assert shop.snapshot().remarks == shop.snapshot().notes

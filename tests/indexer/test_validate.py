@@ -21,13 +21,13 @@ import pytest
 import torch
 from answers import contents, png
 
-from indexer import Document, index_corpus
+from indexer import Collection, Document, index_corpus
 from indexer.corpus.records import make_record
 from indexer.embed.fake import FakeEmbedder
 from indexer.errors import ItemError
 from indexer.ingest.prepare import Ingest, Preparer, Ready
 from indexer.metadata.database import to_json
-from indexer.types import Parts
+from indexer.types import Parts, Rejected
 from indexer.validate import MAX_FIELDS_BYTES, canonical_json, checked_fields, checked_id, checked_text
 
 
@@ -135,14 +135,38 @@ BAD = [
 ]
 
 
+class One:
+    """A corpus of one record, made as every reader makes its own."""
+
+    source = "one"
+
+    def __init__(self, **parts):
+        self._parts = parts
+
+    def __iter__(self):
+        try:
+            yield make_record(image=None, **self._parts)
+        except ItemError as error:
+            yield Rejected("one", error.reason, error.detail)
+
+
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory):
+    """Both ways into a collection: a document, and a job of one record; each gives what it rejects."""
+    with Collection.open(tmp_path_factory.mktemp("doors") / "shop", "fake:16") as shop:
+
+        def both(parts):
+            added = shop.add([Document(**parts)], skip_rejected=True)
+            return added.rejected, index_corpus(One(**parts), shop).rejects
+
+        yield both
+
+
 @pytest.mark.parametrize(("part", "reason"), BAD, ids=range(len(BAD)))
-def test_two_doors_refuse_the_same_for_the_same_reason(tmp_path, part, reason):
-    whole = {"id": "a", "text": "t", "fields": {}, "uri": "u"} | part
-    rejected = Ingest([Preparer(1, FakeEmbedder(16).preparer(), Parts.AUTO)], tmp_path)(Document(**whole))
-    with pytest.raises(ItemError) as caught:
-        make_record(image=None, **whole)
-    assert (rejected.reason, rejected.detail) == (caught.value.reason, caught.value.detail)
-    assert rejected.reason == reason
+def test_both_doors_refuse_the_same_for_the_same_reason(doors, part, reason):
+    [added], [indexed] = doors({"id": "a", "text": "t", "fields": {}, "uri": "u"} | part)
+    assert (added.reason, added.detail) == (indexed.reason, indexed.detail)
+    assert added.reason == reason
 
 
 def test_two_doors_store_the_same(open_shop, tmp_path):

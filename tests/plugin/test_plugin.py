@@ -100,19 +100,27 @@ def test_doctor_lists_what_packages_add(python):
             ("method", "least"),
             ("reader", "lines"),
             ("transform", "without"),
+            ("vector store", "matrix"),
             ("re-ranker", "shortest"),
         ]
     )
 
 
-def test_a_re_ranker_of_a_package_reorders_hits(python, made):
-    ids = python(
-        "import json, sys\nfrom indexer import Collection\nfrom retrieval import Query, Retriever\n"
-        "from retrieval.rerank import load_reranker, reranked\n"
-        "with Collection.open(sys.argv[1]) as made:\n"
-        "    hits = Retriever(made, method='text').search(Query(text='bbb'), k=3).hits\n"
-        "    scores = load_reranker('shortest').rerank(Query(text='bbb'), hits, None)\n"
-        "    print(json.dumps([[hit.id for hit in hits], [hit.id for hit in reranked(hits, scores)]]))",
+def test_a_re_ranker_of_a_package_reorders_hits(underdrawing, made):
+    for options, ids in (([], ["words-4", "words-1", "words-3"]), (["shortest"], ["words-1", "words-4", "words-3"])):
+        call = ["search", made, "bbb", "--json", *(f"--rerank={name}" for name in options)]
+        assert [hit["id"] for hit in json.loads(underdrawing(*call).stdout)["hits"]] == ids
+
+
+def test_a_vector_store_of_a_package_searches_and_is_kept_with_the_collection(python, underdrawing, made):
+    found = python(
+        "import json, sys\nfrom indexer import Collection\n"
+        "with Collection.open(sys.argv[1], vector_store='matrix') as made:\n"
+        "    made.build_index()\n"
+        "    print(json.dumps(made.snapshot().index))",
         made,
     )
-    assert ids == [["words-4", "words-1", "words-3"], ["words-1", "words-4", "words-3"]]
+    assert found == "One matrix; there is nothing to build."
+    told = json.loads(underdrawing("search", made, "bbb", "--json").stdout)
+    assert [hit["id"] for hit in told["hits"]] == ["words-4", "words-1", "words-3"]
+    assert json.loads(underdrawing("info", made, "--explain", "--json").stdout)["reason"] == found

@@ -26,6 +26,7 @@ NAMES = [
     "CaptionRewriter",
     "GenerateOptions",
     "Hit",
+    "LateFusion",
     "Merge",
     "Method",
     "PseudoTargetProvider",

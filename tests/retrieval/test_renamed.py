@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from fake_generator import FakeGenerator
 
@@ -9,7 +10,8 @@ import indexer.types
 import retrieval
 from indexer import Collection, Document
 from indexer.errors import CallError
-from retrieval import CaptionRewriter, PseudoTargetProvider, Query, Retriever
+from retrieval import CaptionRewriter, GenerateOptions, PseudoTargetProvider, Query, Retriever
+from retrieval.providers.generation.protocol import PseudoTargetRequest, generate_each
 
 
 @pytest.fixture
@@ -58,3 +60,20 @@ def test_old_methods_do_what_the_new_ones_do(tmp_path):
         assert CaptionRewriter(cache=tmp_path).write([]) == []
     with pytest.warns(DeprecationWarning, match="generate"):
         assert PseudoTargetProvider(generator=FakeGenerator("fake:16"), cache=tmp_path).draw(None, [], []) == []
+
+
+def test_a_generator_that_draws_still_generates(tmp_path):
+    class Former(FakeGenerator):
+        def __init__(self):
+            super().__init__("fake:16")
+            self.draw = super().generate
+
+        def __getattribute__(self, name):
+            if name == "generate":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    request = PseudoTargetRequest("red", (np.ones(16, np.float32),))
+    with pytest.warns(DeprecationWarning, match="Former.draw is now Generator.generate"):
+        [made] = generate_each(Former(), [request], GenerateOptions(images=2))
+    assert len(made.images) == 2

@@ -271,7 +271,7 @@ def test_a_cache_that_cannot_be_written_costs_the_memory_alone(retriever, cat, t
     results = retriever(cache=tmp_path / "file").search(Query(text="red", image=cat))
     assert results.written["sentence"] == "cat red"
     assert len(results.notes) == 2
-    assert all(note.startswith("What was written is not kept: ") for note in results.notes)
+    assert all(note.startswith("The answer is not cached: ") for note in results.notes)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"answer": 3}', b'{"answer": "ca', b"\xff"])
@@ -318,9 +318,9 @@ CaptionRewriter(None, Rewriter(), cache=Path({str(tmp_path)!r})).rewrite([Rewrit
 
 def test_models_that_were_not_given_are_asked_for(retriever, cat):
     query = Query(text="red", image=cat)
-    with pytest.raises(CallError, match=r"needs a captioner.*--captioner .*--caption\."):
+    with pytest.raises(CallError, match=r"needs a captioner.*`captioner` .*`caption`\."):
         retriever(captioner=None).search(query)
-    with pytest.raises(CallError, match=r"needs a rewriter.*--rewriter: a chat model.*api:MODEL, or join"):
+    with pytest.raises(CallError, match=r"needs a rewriter.*`rewriter`: a chat model.*api:MODEL, or join"):
         retriever(rewriter=None).search(query)
 
 

@@ -98,6 +98,8 @@ def test_the_default_method_goes_by_the_parts_and_by_what_did_best_with_the_mode
 def test_defaults_fill_what_a_request_leaves_open_and_its_method_reads(shop):
     service = SearchService(shop, defaults=SearchOptions(captioner="table:none.json", rewriter="join", center="off"))
     assert service.search(SearchRequest(text="a", like="red")).method == "sum"
+    settled = service.settled(SearchRequest(text="a", like="red"))
+    assert (settled.method, settled.captioner, settled.center) == ("sum", None, "off")
     answer = service.search(SearchRequest(text="in blue", like="red", method="caption", caption="a square"))
     assert answer.written["sentence"] == "a square, in blue"
 
@@ -133,6 +135,18 @@ def test_what_a_request_names_is_looked_for_before_a_model_is_loaded(shop, servi
     ):
         with pytest.raises(error):
             service.prepare(SearchRequest(text="a", method="sum", **fields))
+
+
+def test_a_retriever_serves_all_requests_with_its_options(service, monkeypatch):
+    first = service.retriever(SearchOptions(method="sum", seed=0))
+    assert service.retriever(SearchRequest(text="a", method="sum", seed=0, k=3)) is first
+    second = service.retriever(SearchOptions(method="sum", seed=1))
+    assert second is not first
+    monkeypatch.setattr("retrieval.service.RETRIEVERS", 2)
+    service.retriever(SearchOptions(method="sum", seed=0))
+    service.retriever(SearchOptions(method="sum", seed=2))
+    assert service.retriever(SearchOptions(method="sum", seed=0)) is first
+    assert service.retriever(SearchOptions(method="sum", seed=1)) is not second
 
 
 def test_several_collections_are_asked_by_name(shop, closing, tmp_path):

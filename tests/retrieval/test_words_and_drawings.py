@@ -135,7 +135,7 @@ def test_an_inversion_of_raw_features_reads_the_picture_itself(retriever, query,
     np.testing.assert_allclose(
         [scores(results)[f"d{n}"] for n in range(8)], source.pinned._vectors @ expected, atol=1e-5
     )
-    with pytest.raises(CallError, match="Give the picture with `image` in place of `like`"):
+    with pytest.raises(CallError, match="Give the image with `image` in place of `like`"):
         retriever("inversion", inversion=inversion).search(Query(text="at night", like="d3"))
 
 
@@ -230,7 +230,7 @@ def test_the_answer_says_what_was_drawn_and_whether_it_was_kept(retriever, query
         ({"generator": "bundled:nobody"}, "bundled generator 'nobody' is not known"),
         ({"generator": "/nowhere/at/all"}, "needs to be told the inversions"),
         ("full", r"The fake is full\. Draw less\."),
-        ("black", "1 of 1 pictures came out black"),
+        ("black", "1 of 1 images came out black"),
         ("unwritable", "cannot be written"),
     ],
 )
@@ -284,7 +284,7 @@ def test_a_deadline_is_kept_and_the_late_drawing_with_it(retriever, query, gener
     late = retriever(deadline_ms=0)
     results = late.search(query, k=8)
     same(results, retriever("inversion").search(query, k=8))
-    assert results.notes == ("No pseudo-target within 0 ms; it is finished in the background and kept.",)
+    assert results.notes == ("No pseudo-target within 0 ms; it is finished in the background and cached.",)
     assert (results.pseudo_target, generator.calls) == (None, [])
     generator.held.set()
     late._pseudo_targets._pool.submit(lambda: None).result()  # one after the other: the late drawing is done by then
@@ -494,8 +494,8 @@ def test_what_does_not_fit_the_model_is_refused_with_the_numbers(retriever, quer
         config = wrong.config
         with pytest.raises(
             CallError,
-            match=f"turns {config.feature_dim} numbers into words of {config.word_dim}; .* features of {DIM} and "
-            f"words of {WIDTH}",
+            match=f"turns {config.feature_dim} numbers into pseudo-words of {config.word_dim}; .* features of {DIM} and "
+            f"pseudo-words of {WIDTH}",
         ):
             retriever("inversion", inversion=wrong).search(query)
     with pytest.raises(CallError, match=r"No inversion comes with open_clip.*Give one with `inversion`"):

@@ -8,8 +8,8 @@ import numpy as np
 
 from indexer.errors import CallError, SnapshotGoneError
 from indexer.snapshot import Space, StoredDocument
-from indexer.types import Center, Metric, Modality, Parts
-from indexer.vectors.protocol import Neighbours
+from indexer.types import Center, Modality, Parts
+from indexer.vectors.protocol import Neighbors
 
 
 class FakeSnapshot:
@@ -24,7 +24,7 @@ class FakeSnapshot:
         dim = vectors.shape[1]
         self.generation = 7
         self.space = Space(
-            id=1, digest="d", model=f"fake:{dim}", dim=dim, metric=Metric.COSINE, parts=Parts.AUTO,
+            id=1, digest="d", model=f"fake:{dim}", dim=dim, parts=Parts.AUTO,
             fingerprint={}, means=means or {},
         )  # fmt: skip
         self._place = {document.id: place for place, document in enumerate(documents)}
@@ -70,7 +70,7 @@ class FakeSnapshot:
             places = [p for p in np.argsort(-products, kind="stable") if allowed[p]][:k]
             ids[row, : len(places)] = np.array(places, np.int64) + self.FIRST
             scores[row, : len(places)] = products[places]
-        return Neighbours(ids, scores)
+        return Neighbors(ids, scores)
 
     def scores(self, vectors, ids):
         return (vectors.astype(np.float64) @ self._vectors[ids - self.FIRST].astype(np.float64).T).astype(np.float32)

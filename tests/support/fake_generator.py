@@ -49,7 +49,7 @@ class FakeGenerator:
 
     def _drawing(self, request, options):
         if request.text == self.black:
-            return PseudoTarget((), f"{options.images} of {options.images} pictures came out black")
+            return PseudoTarget((), f"{options.images} of {options.images} images came out black")
         return PseudoTarget(tuple(picture_of(request, options, number) for number in range(options.images)))
 
 

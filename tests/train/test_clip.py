@@ -65,7 +65,7 @@ def test_the_loss_falls_and_the_run_leaves_metrics_a_plot_and_a_model(trained: P
 def test_a_run_that_was_stopped_ends_where_an_unstopped_one_does(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = clip._Trainer.advance
+    real = clip._Trainer.train_step
     calls = 0
 
     def dies(self: clip._Trainer) -> dict[str, float]:
@@ -75,10 +75,10 @@ def test_a_run_that_was_stopped_ends_where_an_unstopped_one_does(
             raise KeyboardInterrupt
         return real(self)
 
-    monkeypatch.setattr(clip._Trainer, "advance", dies)
+    monkeypatch.setattr(clip._Trainer, "train_step", dies)
     with pytest.raises(KeyboardInterrupt):
         train_clip(corpus(), TINY, tmp_path)
-    monkeypatch.setattr(clip._Trainer, "advance", real)
+    monkeypatch.setattr(clip._Trainer, "train_step", real)
     train_clip(corpus(), TINY, tmp_path)
     for name, value in weights(trained).items():
         torch.testing.assert_close(weights(tmp_path)[name], value, msg=name)

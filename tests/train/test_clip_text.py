@@ -71,11 +71,11 @@ def test_a_sentence_with_a_pictures_word_finds_the_picture_that_is_meant(run: Pa
 def test_a_run_stopped_in_the_second_stage_ends_where_an_unstopped_one_does(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = clip._Trainer.advance
-    monkeypatch.setattr(clip._Trainer, "advance", dying(real, 100))
+    real = clip._Trainer.train_step
+    monkeypatch.setattr(clip._Trainer, "train_step", dying(real, 100))
     with pytest.raises(KeyboardInterrupt):
         train_clip(corpus(), TINY, tmp_path)
-    monkeypatch.setattr(clip._Trainer, "advance", real)
+    monkeypatch.setattr(clip._Trainer, "train_step", real)
     train_clip(corpus(), TINY, tmp_path)
     one, other = (torch.load(each / "checkpoint.pt", weights_only=True) for each in (run, tmp_path))
     for part in ("averaged", "averaged_phi"):

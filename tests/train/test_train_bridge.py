@@ -66,11 +66,11 @@ def test_every_connector_learns_and_is_used(recipe: BridgeRecipe, tmp_path: Path
     )  # fmt: skip
     trainer = _Trainer(corpus(), recipe, RunFolder.start(tmp_path / "run", recipe))
     before = {name: each.clone() for name, each in trainer.text.model.state_dict().items()}
-    losses = [trainer.advance()["loss"] for _ in range(20)]
+    losses = [trainer.train_step()["loss"] for _ in range(20)]
     assert np.mean(losses[-4:]) < 0.95 * np.mean(losses[:4])
     aligned = trainer.bridge["project"].weight.clone()
     for _ in range(8):
-        trainer.advance()
+        trainer.train_step()
     assert not torch.equal(aligned, trainer.bridge["project"].weight)
     assert all(torch.equal(before[name], each) for name, each in trainer.text.model.state_dict().items())
     save_bridge(tmp_path / "model", trainer.spec, trainer.bridge.state_dict())
@@ -89,10 +89,10 @@ def test_the_projection_holds_still_while_pictures_are_aligned(recipe: BridgeRec
     trainer = _Trainer(corpus(), recipe, RunFolder.start(tmp_path, recipe))
     before = trainer._vectors([Reading(None, "red square", NONE)])
     for _ in range(recipe.align_steps):
-        trainer.advance()
+        trainer.train_step()
     np.testing.assert_array_equal(trainer._vectors([Reading(None, "red square", NONE)]), before)
-    trainer.advance()
-    trainer.advance()
+    trainer.train_step()
+    trainer.train_step()
     assert np.abs(trainer._vectors([Reading(None, "red square", NONE)]) - before).max() > 1e-4
 
 
@@ -100,11 +100,11 @@ def test_the_projection_holds_still_while_pictures_are_aligned(recipe: BridgeRec
 def test_a_run_that_was_stopped_ends_where_an_unstopped_one_does_bit_for_bit(
     recipe: BridgeRecipe, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    recipe, real = replace(recipe, connector="qformer", evaluate_every=2), _Trainer.advance
-    monkeypatch.setattr(_Trainer, "advance", dying(real, call))
+    recipe, real = replace(recipe, connector="qformer", evaluate_every=2), _Trainer.train_step
+    monkeypatch.setattr(_Trainer, "train_step", dying(real, call))
     with pytest.raises(KeyboardInterrupt):
         train_bridge(corpus(), recipe, tmp_path)
-    monkeypatch.setattr(_Trainer, "advance", real)
+    monkeypatch.setattr(_Trainer, "train_step", real)
     train_bridge(corpus(), recipe, tmp_path)
     resumed = state(tmp_path)
     for name, value in state(trained).items():
@@ -116,7 +116,7 @@ def test_a_step_with_cached_gradients_is_the_plain_step(recipe: BridgeRecipe, tm
     for cached in (False, True):
         own = replace(recipe, connector="qformer", cache_gradients=cached, align_steps=0, tokens=60)
         trainer = _Trainer(corpus(), own, RunFolder.start(tmp_path / str(cached), own))
-        trainer.advance()
+        trainer.train_step()
         gradients.append(torch.cat([each.grad.ravel() for each in trainer.bridge.parameters()]))
     assert gradients[0].abs().max() > 1e-3
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-3)
@@ -154,7 +154,7 @@ def test_a_bad_picture_is_left_out(recipe: BridgeRecipe, tmp_path: Path) -> None
     records[1] = Record(replace(records[1].document, image=b"no picture"), "")
     trainer = _Trainer(records, recipe, RunFolder.start(tmp_path, recipe))
     assert trainer.rows.tolist() == [0, 2, 3, 4, 5]
-    assert np.isfinite(trainer.advance()["loss"])
+    assert np.isfinite(trainer.train_step()["loss"])
 
 
 def test_a_run_leaves_metrics_and_a_plot(trained: Path) -> None:
@@ -178,16 +178,16 @@ def test_what_cannot_be_trained_is_refused(recipe: BridgeRecipe, trained: Path, 
         train_bridge(corpus(), replace(recipe, connector="magic"), tmp_path / "a")
     with pytest.raises(CallError, match="no document with both"):
         train_bridge([Record(Document("silent", None, Image.new("RGB", (4, 4))), "")], recipe, tmp_path / "b")
-    with pytest.raises(CallError, match="an iterator has it once"):
+    with pytest.raises(CallError, match="an iterator can be read once"):
         train_bridge(iter(corpus()), recipe, tmp_path / "b")
-    with pytest.raises(ModelError, match="fake:8 cannot carry a bridge"):
+    with pytest.raises(ModelError, match="fake:8 cannot be used in a bridge"):
         train_bridge(corpus(), replace(recipe, tower="fake:8"), tmp_path / "c")
     with pytest.raises(ModelError, match="neither a folder nor a hub id"):
         train_bridge(corpus(), replace(recipe, text="/nowhere"), tmp_path / "d")
     with pytest.raises(CallError, match="peak differ"):
         train_bridge(corpus(), replace(recipe, connector="qformer", peak=0.1), trained)
     apart = [each for each in corpus() if each.document.id in ("red-square", "blue-circle")]
-    with pytest.raises(CallError, match="need pairs of captions that are alike"):
+    with pytest.raises(CallError, match="need pairs of similar captions"):
         train_bridge(apart, recipe, tmp_path / "e")
 
 

@@ -141,11 +141,11 @@ def test_an_autoencoder_learns_and_leaves_latents_of_unit_variance(tmp_path: Pat
 def test_an_autoencoders_run_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = pixels()
     train_autoencoder(images, images, CODEC, tmp_path / "whole")
-    real = autoencoder._Trainer.advance
-    monkeypatch.setattr(autoencoder._Trainer, "advance", dying(real, 5))
+    real = autoencoder._Trainer.train_step
+    monkeypatch.setattr(autoencoder._Trainer, "train_step", dying(real, 5))
     with pytest.raises(KeyboardInterrupt):
         train_autoencoder(images, images, CODEC, tmp_path / "stopped")
-    monkeypatch.setattr(autoencoder._Trainer, "advance", real)
+    monkeypatch.setattr(autoencoder._Trainer, "train_step", real)
     train_autoencoder(images, images, CODEC, tmp_path / "stopped")
     resumed = state(tmp_path / "stopped")
     for name, value in state(tmp_path / "whole").items():
@@ -180,12 +180,12 @@ def test_a_run_leaves_metrics_a_plot_and_grids(trained: Path) -> None:
 def test_a_run_that_was_stopped_ends_where_an_unstopped_one_does_bit_for_bit(
     trained: Path, recipe: GeneratorRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = generator._Trainer.advance
-    monkeypatch.setattr(generator._Trainer, "advance", dying(real, 4))
+    real = generator._Trainer.train_step
+    monkeypatch.setattr(generator._Trainer, "train_step", dying(real, 4))
     with pytest.raises(KeyboardInterrupt):
         train_generator(corpus(), recipe, tmp_path)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
-    monkeypatch.setattr(generator._Trainer, "advance", real)
+    monkeypatch.setattr(generator._Trainer, "train_step", real)
     train_generator(corpus(), recipe, tmp_path)
     resumed = state(tmp_path)
     for name, value in state(trained).items():
@@ -273,7 +273,9 @@ def test_prompts_are_of_all_four_kinds_and_no_caption_makes_a_place_for_a_word(
 
 def test_an_inversion_of_another_model_is_refused_with_the_numbers(recipe: GeneratorRecipe, tmp_path: Path) -> None:
     tiny_inversion(feature=8).save(tmp_path / "inversion")
-    with pytest.raises(CallError, match=f"turns 8 numbers into words of {WIDTH}; .* has features of {DIM} and words"):
+    with pytest.raises(
+        CallError, match=f"turns 8 numbers into pseudo-words of {WIDTH}; .* has features of {DIM} and pseudo-words"
+    ):
         train_generator(corpus(), replace(recipe, inversion=str(tmp_path / "inversion"), steps=1), tmp_path / "run")
     with pytest.raises(CallError, match="fake:8 has no text encoder that reads pseudo-words"):
         train_generator(corpus(), replace(recipe, model="fake:8"), tmp_path / "fake")

@@ -76,12 +76,12 @@ def test_a_run_leaves_metrics_a_plot_and_an_inversion_of_its_model(
 def test_a_run_that_was_stopped_ends_where_an_unstopped_one_does_bit_for_bit(
     trained: dict[str, Path], method: str, recipe: InversionRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = program._Trainer.advance
-    monkeypatch.setattr(program._Trainer, "advance", dying(real, 7))
+    real = program._Trainer.train_step
+    monkeypatch.setattr(program._Trainer, "train_step", dying(real, 7))
     with pytest.raises(KeyboardInterrupt):
         train_inversion(corpus(), replace(recipe, method=method), tmp_path)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 4
-    monkeypatch.setattr(program._Trainer, "advance", real)
+    monkeypatch.setattr(program._Trainer, "train_step", real)
     train_inversion(corpus(), replace(recipe, method=method), tmp_path)
     resumed = state(tmp_path)
     for name, value in state(trained[method]).items():
@@ -94,15 +94,15 @@ def test_the_loss_falls(method: str, recipe: InversionRecipe, tmp_path: Path) ->
         recipe, method=method, steps=60, evaluate_every=30, feature_noise=0.0, dropout=0.0, peak=1e-2, optimise_steps=20
     )
     losses = []
-    real = program._Trainer.advance
+    real = program._Trainer.train_step
 
-    def advance(self: program._Trainer) -> dict[str, float]:
+    def train_step(self: program._Trainer) -> dict[str, float]:
         told = real(self)
         losses.append(told["loss"])
         return told
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(program._Trainer, "advance", advance)
+        patch.setattr(program._Trainer, "train_step", train_step)
         train_inversion(corpus(), longer, tmp_path)
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
 

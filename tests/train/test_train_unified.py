@@ -255,7 +255,7 @@ def test_a_step_with_cached_gradients_is_the_plain_step(tmp_path: Path) -> None:
     for cached in (False, True):
         recipe = replace(RECIPE, cache_gradients=cached, weight_decay=0.0)
         trainer = _Trainer(corpus(), recipe, RunFolder.start(tmp_path / str(cached), recipe))
-        trainer.advance()
+        trainer.train_step()
         weights.append(torch.cat([each.grad.ravel() for each in trainer.weights.values()]))
     assert weights[0].abs().max() > 1e-3
     torch.testing.assert_close(weights[0], weights[1], atol=1e-5, rtol=1e-3)
@@ -327,12 +327,12 @@ def test_what_is_trained_and_what_is_used_give_the_same_vectors(trained: Path) -
 def test_a_run_that_was_stopped_ends_where_an_unstopped_one_does_bit_for_bit(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, kept: int
 ) -> None:
-    real = _Trainer.advance
-    monkeypatch.setattr(_Trainer, "advance", dying(real, call))
+    real = _Trainer.train_step
+    monkeypatch.setattr(_Trainer, "train_step", dying(real, call))
     with pytest.raises(KeyboardInterrupt):
         train_unified(corpus(), RECIPE, tmp_path)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == kept
-    monkeypatch.setattr(_Trainer, "advance", real)
+    monkeypatch.setattr(_Trainer, "train_step", real)
     train_unified(corpus(), RECIPE, tmp_path)
     resumed = state(tmp_path)
     for name, value in state(trained).items():
@@ -342,7 +342,7 @@ def test_a_run_that_was_stopped_ends_where_an_unstopped_one_does_bit_for_bit(
 def test_the_loss_falls(tmp_path: Path) -> None:
     recipe = replace(RECIPE, steps=30, hard_steps=0, evaluate_every=100, augment=False, temperature=0.1, tokens=4096)
     trainer = _Trainer(corpus(), recipe, RunFolder.start(tmp_path, recipe))
-    losses = [trainer.advance()["loss"] for _ in range(30)]
+    losses = [trainer.train_step()["loss"] for _ in range(30)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
@@ -350,7 +350,7 @@ def test_arithmetic_and_attention_may_be_chosen_and_the_step_stays_near(tmp_path
     losses = []
     for number, changes in enumerate(({}, {"attention": "eager"}, {"attention": "eager", "bf16": True})):
         recipe = replace(RECIPE, **changes)
-        losses.append(_Trainer(corpus(), recipe, RunFolder.start(tmp_path / str(number), recipe)).advance()["loss"])
+        losses.append(_Trainer(corpus(), recipe, RunFolder.start(tmp_path / str(number), recipe)).train_step()["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert losses[2] == pytest.approx(losses[0], rel=0.1)
     assert losses[2] != losses[1]
@@ -390,7 +390,7 @@ def test_pictures_keep_their_shape_and_a_bad_one_is_left_out(tmp_path: Path) -> 
     trainer = _Trainer(records, recipe, RunFolder.start(tmp_path, recipe))
     assert 1 not in trainer.rows
     assert trainer.pictures[0].shape == (32, 48, 3)
-    assert np.isfinite(trainer.advance()["loss"])
+    assert np.isfinite(trainer.train_step()["loss"])
     assert trainer.evaluate().keys() >= {"train_r10"}
 
 
@@ -425,7 +425,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, trained: Path) -> Non
     silent = [Record(Document("silent", None, Image.new("RGB", (4, 4))), "")]
     with pytest.raises(CallError, match="no document with both"):
         train_unified(silent, RECIPE, tmp_path / "a")
-    with pytest.raises(CallError, match="A LoRA changes a model that is there"):
+    with pytest.raises(CallError, match="A LoRA adapts an existing model"):
         train_unified(corpus(), replace(RECIPE, lora_rank=4), tmp_path / "b")
     with pytest.raises(ModelError, match="is neither a folder nor a hub id"):
         train_unified(corpus(), replace(RECIPE, start="/nowhere"), tmp_path / "c")

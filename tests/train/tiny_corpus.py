@@ -35,14 +35,14 @@ def corpus() -> list[Record]:
 
 
 def dying(real, call):
-    """`advance`, interrupted at that call."""
+    """`train_step`, interrupted at that call."""
     calls = 0
 
-    def advance(self):
+    def train_step(self):
         nonlocal calls
         calls += 1
         if calls == call:
             raise KeyboardInterrupt
         return real(self)
 
-    return advance
+    return train_step

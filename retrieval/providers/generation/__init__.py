@@ -1,4 +1,4 @@
-"""Pseudo-targets: pictures drawn from a reference and a sentence, by any text-to-image pipeline of diffusers."""
+"""Pseudo-targets: images generated from a reference and a sentence, by any text-to-image pipeline of diffusers."""
 
 from __future__ import annotations
 

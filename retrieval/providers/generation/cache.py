@@ -1,10 +1,11 @@
-"""Drawings kept on disk by what they were made from, so that none is drawn twice.
+"""Pseudo-targets cached on disk by what they were made from, so that none is generated twice.
 
-    KEY-DIGEST.png ...   the pictures, each named by its content
-    KEY.json             written last: what was asked, what failed, and the pictures' features by embedder
+    KEY-DIGEST.png ...   the images, each named by its content
+    KEY.json             written last: what was asked, what failed, and the images' features by embedder
 
-A key is a digest of everything a drawing depends on. Files are written aside and renamed, and none that another entry
-names is overwritten with something else, so that readers, writers and kills at any moment leave whole entries or none.
+A key is a digest of everything a pseudo-target depends on. Files are written aside and renamed, and none that another
+entry names is overwritten with something else, so that readers, writers and kills at any moment leave whole entries or
+none.
 
 What this module does not know: generators, embedders.
 """
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 DIGITS = 16
-"""Of a picture's digest, in its name."""
+"""Of an image's digest, in its name."""
 
 
 def default_folder() -> Path:
@@ -39,54 +40,54 @@ def default_folder() -> Path:
 
 
 def key_of(reference: str, text: str, identity: Mapping[str, JsonValue]) -> str:
-    """The key of a drawing.
+    """The key of a pseudo-target.
 
     Args:
         reference: A digest of the reference.
         text: The sentence; white space is evened out.
-        identity: What the generator says its drawings depend on.
+        identity: What the generator says its pseudo-targets depend on.
     """
     return digest_of([reference, evened(text), dict(identity)])
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A kept drawing.
+    """A cached pseudo-target.
 
     Attributes:
-        pictures: The files.
-        failed: Why pictures are missing, or None.
-        features: By an embedder's digest, the mean feature of the pictures.
+        images: The files.
+        failed: Why images are missing, or None.
+        features: By an embedder's digest, the mean feature of the images.
     """
 
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     failed: str | None
     features: Mapping[str, Vector]
 
 
 class PseudoTargetCache:
-    """One folder of drawings, shared by any number of processes."""
+    """One folder of pseudo-targets, shared by any number of processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._manifests = Entries(folder)
 
     def get(self, key: str) -> Entry | None:
-        """The entry of that key; None where there is none, or a damaged one, which is drawn again."""
+        """The entry of that key; None where there is none, or a damaged one, which is generated again."""
         found = self._manifests.get(key)
         if found is None:
             return None
         try:
-            pictures = tuple(self._manifests.path(key).with_name(name) for name in found["pictures"])
+            images = tuple(self._manifests.path(key).with_name(name) for name in found["pictures"])
             features = {digest: np.asarray(row, np.float32) for digest, row in found["features"].items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
-        if not all(_is_whole(picture) for picture in pictures):
+        if not all(_is_whole(image) for image in images):
             return None
-        return Entry(pictures, found.get("failed"), features)
+        return Entry(images, found.get("failed"), features)
 
     def put(self, key: str, images: tuple[Image, ...], failed: str | None, asked: Mapping[str, Any]) -> Entry:
-        """Keep a drawing.
+        """Cache a pseudo-target.
 
         Raises:
             StoreError: The folder cannot be written.
@@ -102,15 +103,15 @@ class PseudoTargetCache:
         return Entry(tuple(self._manifests.path(key).with_name(name) for name in names), failed, {})
 
     def add_feature(self, key: str, digest: str, feature: Vector) -> None:
-        """Keep the feature of an entry's pictures; nothing happens where the entry is gone or damaged."""
+        """Cache the feature of an entry's images; nothing happens where the entry is gone or damaged."""
         found = self._manifests.get(key)
         if found is not None and isinstance(found.get("features"), dict):
             found["features"][digest] = [float(value) for value in feature]
             self._manifests.put(key, found)
 
 
-def _is_whole(picture: Path) -> bool:
+def _is_whole(image: Path) -> bool:
     try:
-        return picture.stem.endswith("-" + file_digest(picture)[:DIGITS])
+        return image.stem.endswith("-" + file_digest(image)[:DIGITS])
     except OSError:
         return False

@@ -1,7 +1,7 @@
-"""Pseudo-targets by any diffusers pipeline whose text encoders can read words given as vectors.
+"""Pseudo-targets by any diffusers pipeline whose text encoders can read pseudo-words, given as vectors.
 
 Each text encoder of the pipeline has an inversion of its own (CIG: Wang et al., CVPR 2025). The reference's feature
-becomes a word of that encoder; the prompt is read with the word in its place; the pipeline draws. The reference's
+becomes a pseudo-word of that encoder; the prompt is read with it in its place; the pipeline generates. The reference's
 pixels never reach the denoiser.
 
     StableDiffusionPipeline        one text encoder, its last hidden states
@@ -11,7 +11,7 @@ pixels never reach the denoiser.
 
 Turbo and Lightning variants are the same classes with few steps and no guidance.
 
-What this module does not know: collections, caches, how drawings are searched with.
+What this module does not know: collections, caches, how pseudo-targets are searched with.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 __all__ = ["GeneratorSpec", "PseudoTargetGenerator", "WordSource"]
 
 BLACK = 10 / 255
-"""CIG's own gate: a picture whose mean is at most this is taken for a failure."""
+"""CIG's own gate: an image whose mean is at most this is taken for a failure."""
 
 
 class PseudoTargetGenerator:
-    """A diffusers pipeline that draws what a reference and a sentence mean.
+    """A diffusers pipeline that generates what a reference and a sentence mean.
 
     Args:
         pipeline: Loaded, with a text encoder.
@@ -94,7 +94,7 @@ class PseudoTargetGenerator:
         for reader, inversion in zip(self._readers, self._inversions, strict=True):
             if reader.word_dim != inversion.config.word_dim:
                 raise ModelError(
-                    f"An inversion of {name} makes words of {inversion.config.word_dim} numbers; "
+                    f"An inversion of {name} makes pseudo-words of {inversion.config.word_dim} numbers; "
                     f"its text encoder reads {reader.word_dim}."
                 )
         self._digest = digest
@@ -120,7 +120,7 @@ class PseudoTargetGenerator:
         try:
             import diffusers
         except ImportError:
-            raise MissingExtraError("diffusers", "generate", "Drawing pseudo-targets") from None
+            raise MissingExtraError("diffusers", "generate", "Generating pseudo-targets") from None
         import torch
 
         device = settled_device(device)
@@ -187,22 +187,22 @@ class PseudoTargetGenerator:
         }
 
     def generate(self, requests: Sequence[PseudoTargetRequest], options: GenerateOptions) -> list[PseudoTarget]:
-        """See `Generator.draw`. All images of the call are one batch; black ones are generated again, alone."""
+        """See `Generator.generate`. All images of the call are one batch; black ones are generated again, alone."""
         if not requests:
             return []
         settled = options.over(self.defaults)
-        drawings = self._draw(requests, settled)
+        made = self._sample(requests, settled)
         for attempt in range(1, self._spec.retries + 1):
-            failed = [place for place, drawing in enumerate(drawings) if drawing.failed]
+            failed = [place for place, each in enumerate(made) if each.failed]
             if not failed:
                 break
-            again = self._draw([requests[place] for place in failed], replace(settled, seed=settled.seed + attempt))
-            for place, drawing in zip(failed, again, strict=True):
-                if len(drawing.images) > len(drawings[place].images):
-                    drawings[place] = drawing
-        return drawings
+            again = self._sample([requests[place] for place in failed], replace(settled, seed=settled.seed + attempt))
+            for place, each in zip(failed, again, strict=True):
+                if len(each.images) > len(made[place].images):
+                    made[place] = each
+        return made
 
-    def _draw(self, requests: Sequence[PseudoTargetRequest], settled: GenerateOptions) -> list[PseudoTarget]:
+    def _sample(self, requests: Sequence[PseudoTargetRequest], settled: GenerateOptions) -> list[PseudoTarget]:
         import torch
 
         guided = (settled.guidance or 0) > 1
@@ -223,15 +223,15 @@ class PseudoTargetGenerator:
         except (RuntimeError, MemoryError, ValueError) as error:  # on a CPU, lack of memory is a plain RuntimeError
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise GeneratorError(
-                f"{self.name} failed on {len(requests)} x {settled.images} pictures of {settled.size} pixels: {reason}",
-                "For want of memory, draw fewer at once or smaller, or use another device.",
+                f"{self.name} failed on {len(requests)} x {settled.images} images of {settled.size} pixels: {reason}",
+                "For want of memory, generate fewer at once or smaller, or use another device.",
             ) from error
-        return [_drawing(own) for own in np.split(np.asarray(images, np.float32), len(requests))]
+        return [_pseudo_target(own) for own in np.split(np.asarray(images, np.float32), len(requests))]
 
     def _noise(self, requests: int, options: GenerateOptions) -> tuple[torch.Tensor, list[torch.Generator]]:
-        """What pictures start from, and where schedulers that add noise on the way (LCM, ancestral) take it from.
+        """What images start from, and where schedulers that add noise on the way (LCM, ancestral) take it from.
 
-        It is the same for picture n of every request, so that nothing depends on the batch.
+        It is the same for image n of every request, so that nothing depends on the batch.
         """
         import torch
 
@@ -291,11 +291,11 @@ def _text_encoders(pipeline: Any) -> list[tuple[Any, Any]]:
     return [(getattr(pipeline, encoder, None), getattr(pipeline, tokenizer, None)) for encoder, tokenizer in pairs]
 
 
-def _drawing(images: Any) -> PseudoTarget:
-    """(n, height, width, 3) floats in [0, 1] as pictures, without those that failed."""
+def _pseudo_target(images: Any) -> PseudoTarget:
+    """(n, height, width, 3) floats in [0, 1] as images, without those that failed."""
     from PIL import Image as PillowImage
 
-    kept: list[Image] = []
+    usable: list[Image] = []
     reasons = []
     for image in images:
         if not np.isfinite(image).all():
@@ -303,11 +303,11 @@ def _drawing(images: Any) -> PseudoTarget:
         elif image.mean() <= BLACK:
             reasons.append("black")
         else:
-            kept.append(PillowImage.fromarray((image * 255).round().astype(np.uint8)))
+            usable.append(PillowImage.fromarray((image * 255).round().astype(np.uint8)))
     if not reasons:
-        return PseudoTarget(tuple(kept))
+        return PseudoTarget(tuple(usable))
     return PseudoTarget(
-        tuple(kept), f"{len(reasons)} of {len(images)} pictures came out {' or '.join(sorted(set(reasons)))}"
+        tuple(usable), f"{len(reasons)} of {len(images)} images came out {' or '.join(sorted(set(reasons)))}"
     )
 
 

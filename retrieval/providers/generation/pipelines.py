@@ -1,6 +1,6 @@
 """A diffusers pipeline from anyone's folder: only the libraries' own classes, and no code of the folder.
 
-What this module does not know: words, drawings.
+What this module does not know: pseudo-words, pseudo-targets.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def require_own_classes(file: Path) -> None:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without bars, and remarks on optional packages and unused configuration, which no user can act on."""
+    """Without bars, and warnings about optional packages and unused configuration, which no user can act on."""
     from diffusers.utils import logging
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""Named settings of published generators: what their authors draw with, and the weights they search with.
+"""Named settings of published generators: what their authors generate with, and the weights they search with.
 
 What this module does not know: pipelines, benchmarks.
 """

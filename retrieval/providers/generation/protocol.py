@@ -1,15 +1,16 @@
 """What a generator of pseudo-targets promises.
 
-What this module does not know: any model, how drawings are searched with.
+What this module does not know: any model, how pseudo-targets are searched with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from indexer.errors import QueryError
+from indexer.deprecation import warn_renamed
+from indexer.errors import GeneratorError, QueryError
 from indexer.types import JsonValue
 from retrieval.scoring import Vector
 
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """How pseudo-targets are drawn. What is None is as the generator has it.
+    """How pseudo-targets are generated. What is None is as the generator has it.
 
     Attributes:
         steps: Denoising steps; each is one network evaluation, or two with guidance.
         guidance: Classifier-free guidance scale; up to 1 there is none.
         size: Width and height in pixels.
-        negative: What the pictures should not show; read with guidance only.
-        images: Pictures for each query; their features are averaged.
-        seed: Of the noise. Picture n of any query starts from noise (seed, n), whatever is drawn beside it.
+        negative: What the images should not show; read with guidance only.
+        images: Images for each query; their features are averaged.
+        seed: Of the noise. Image n of any query starts from noise (seed, n), whatever is generated beside it.
     """
 
     steps: int | None = None
@@ -53,10 +54,10 @@ class GenerateOptions:
 
 @dataclass(frozen=True)
 class PseudoTargetRequest:
-    """What is to be drawn.
+    """What is to be generated.
 
     Attributes:
-        text: How the picture differs from the reference.
+        text: How the image differs from the reference.
         features: The reference's feature, (dim,) float32, from each of `Generator.feature_models`, in order.
     """
 
@@ -66,11 +67,11 @@ class PseudoTargetRequest:
 
 @dataclass(frozen=True)
 class PseudoTarget:
-    """The pictures of one request.
+    """The images of one request.
 
     Attributes:
-        images: RGB pictures; those that came out black or not a number are missing.
-        failed: Why pictures are missing, or None.
+        images: RGB images; those that came out black or not a number are missing.
+        failed: Why images are missing, or None.
     """
 
     images: tuple[Image, ...]
@@ -78,7 +79,7 @@ class PseudoTarget:
 
 
 class Generator(Protocol):
-    """Draws pseudo-targets."""
+    """Generates pseudo-targets."""
 
     @property
     def name(self) -> str:
@@ -87,22 +88,49 @@ class Generator(Protocol):
 
     @property
     def feature_models(self) -> Sequence[tuple[str, bool]]:
-        """The embedders whose picture features it reads, by name, and whether as unit vectors."""
+        """The embedders whose image features it reads, by name, and whether as unit vectors."""
         ...
 
     @property
     def defaults(self) -> GenerateOptions:
-        """What is drawn with where nothing else is told; no field but `negative` is None."""
+        """What is generated with where nothing else is told; no field but `negative` is None."""
         ...
 
     def identity(self, options: GenerateOptions) -> Mapping[str, JsonValue]:
-        """All that a drawing depends on besides its request; a cache's key is made of it."""
+        """All that a pseudo-target depends on besides its request; a cache's key is made of it."""
         ...
 
     def generate(self, requests: Sequence[PseudoTargetRequest], options: GenerateOptions) -> list[PseudoTarget]:
-        """The drawings, in order. A request's drawing does not depend on the others.
+        """The pseudo-targets, in order. A request's does not depend on the others.
 
         Raises:
-            GeneratorError: Nothing could be drawn, such as for want of memory.
+            GeneratorError: Nothing could be generated, such as for want of memory.
         """
         ...
+
+
+def generate_each(
+    generator: Generator, requests: Sequence[PseudoTargetRequest], options: GenerateOptions
+) -> list[PseudoTarget | GeneratorError]:
+    """Generate a batch; where that fails, its halves, down to single requests, whose failure is their own."""
+    if not hasattr(generator, "generate"):
+        generator = _Former(generator)
+    try:
+        return list(generator.generate(requests, options))
+    except GeneratorError as error:
+        if len(requests) == 1:
+            return [error]
+    middle = len(requests) // 2
+    return generate_each(generator, requests[:middle], options) + generate_each(generator, requests[middle:], options)
+
+
+class _Former:
+    """A generator written for a release in which `generate` was called `draw`."""
+
+    def __init__(self, generator: Any) -> None:
+        warn_renamed(f"{type(generator).__name__}.draw", "Generator.generate", stacklevel=4)
+        self.name = generator.name
+        self.feature_models = generator.feature_models
+        self.defaults = generator.defaults
+        self.identity = generator.identity
+        self.generate = generator.draw

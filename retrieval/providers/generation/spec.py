@@ -21,10 +21,10 @@ SPEC = "underdrawing.json"
 
 @dataclass(frozen=True)
 class WordSource:
-    """Where the word of one text encoder comes from.
+    """Where the pseudo-word of one text encoder comes from.
 
     Attributes:
-        model: The embedder whose picture feature is read, such as `open_clip:ViT-L-14/openai`.
+        model: The embedder whose image feature is read, such as `open_clip:ViT-L-14/openai`.
         inversion: What `load_inversion` takes; relative to the generator's folder when it is a folder in it.
     """
 
@@ -34,7 +34,7 @@ class WordSource:
 
 @dataclass(frozen=True)
 class GeneratorSpec:
-    """What a pipeline needs besides itself to draw pseudo-targets.
+    """What a pipeline needs besides itself to generate pseudo-targets.
 
     Attributes:
         words: For each text encoder in the pipeline's order.
@@ -90,7 +90,7 @@ class GeneratorSpec:
         file = folder / SPEC
         if not file.exists():
             raise ModelError(
-                f"{folder} has no {SPEC}: it does not say which inversion makes the words of its text encoders.",
+                f"{folder} has no {SPEC}: it does not say which inversion makes the pseudo-words of its text encoders.",
                 'Write one: {"words": [{"model": "open_clip:ViT-L-14/openai", "inversion": "phi.pt"}]}.',
             )
         values = _checked(read_json(file, "description of a generator"), file)

@@ -1,4 +1,4 @@
-"""Sentences written for queries: what a picture shows, and what a caption and a change mean together.
+"""Sentences written for queries: what an image shows, and what a caption and a change mean together.
 
 Captioners, rewriters and chat models by name. Each is imported only when it is asked for.
 """

@@ -17,7 +17,7 @@ from retrieval.providers.language.protocol import Answer
 
 PROMPTS = Path(__file__).with_name("prompts")
 MOST = 400
-"""Characters of a sentence. A text tower reads some 300; what is longer is an essay, or a loop."""
+"""Characters of a sentence. A text encoder reads some 300; what is longer is an essay, or a loop."""
 
 _BETWEEN = re.compile(r"^---+[ \t]*$", re.MULTILINE)
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)

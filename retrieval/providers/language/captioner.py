@@ -1,7 +1,7 @@
 """Captions by the image-to-text models of transformers: BLIP, BLIP-2, LLaVA, Qwen2-VL, Qwen2.5-VL.
 
 What differs between them is data, a frozen spec for each `model_type`: transformers' class, and whether the model is
-asked by a prompt or continues the picture with words of its own accord. Pictures are prepared by the checkpoint's own
+asked by a prompt or continues the image with words of its own accord. Images are prepared by the checkpoint's own
 processor.
 
 What this module does not know: caches, rewriting, how captions are used.
@@ -138,15 +138,15 @@ class ImageToText:
         """The checkpoint's files, the prompt as the model reads it, the arithmetic."""
         return dict(self._identity)
 
-    def caption(self, pictures: Sequence[ImageSource]) -> list[Answer]:
+    def caption(self, images: Sequence[ImageSource]) -> list[Answer]:
         """See `Captioner.caption`."""
         from indexer.corpus.images import decode_image
 
         answers: dict[int, Answer] = {}
         inputs: dict[int, Mapping[str, torch.Tensor]] = {}
-        for place, picture in enumerate(pictures):
+        for place, image in enumerate(images):
             try:
-                inputs[place] = self._inputs(decode_image(picture))
+                inputs[place] = self._inputs(decode_image(image))
             except ItemError as error:
                 answers[place] = error
         for place, tokens in zip(inputs, self._model.generate(list(inputs.values())), strict=True):
@@ -155,19 +155,19 @@ class ImageToText:
                 continue
             asked = inputs[place]["input_ids"].shape[1] if self._text is not None else 0
             answers[place] = sentence_in(self._processor.decode(tokens[asked:], skip_special_tokens=True))
-        return [answers[place] for place in range(len(pictures))]
+        return [answers[place] for place in range(len(images))]
 
-    def _inputs(self, picture: Image) -> Mapping[str, torch.Tensor]:
+    def _inputs(self, image: Image) -> Mapping[str, torch.Tensor]:
         asked = {} if self._text is None else {"text": [self._text]}
         try:
             with self._preparing:  # tokenizers are changed by being called
-                return dict(self._processor(images=[picture], return_tensors="pt", **asked))
-        except ValueError as error:  # such as Qwen's processor of a picture 200 times as wide as high
-            raise ItemError("decode-failed", f"{self.name} cannot read the picture: {error}") from error
+                return dict(self._processor(images=[image], return_tensors="pt", **asked))
+        except ValueError as error:  # such as Qwen's processor of an image 200 times as wide as high
+            raise ItemError("decode-failed", f"{self.name} cannot read the image: {error}") from error
 
 
 def _question(processor: Any, spec: CaptionerSpec, prompt: str, name: str) -> str:
-    """The prompt with a place for a picture, as the model reads it."""
+    """The prompt with a place for an image, as the model reads it."""
     template = getattr(processor, "chat_template", None)
     if isinstance(template, dict):
         template = template.get("default")

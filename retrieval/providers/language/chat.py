@@ -2,7 +2,7 @@
 
 The examples that many questions begin with are read once.
 
-What this module does not know: pictures, caches, how sentences are used.
+What this module does not know: images, caches, how sentences are used.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Weights are safetensors, each in its place; no code of a checkpoint is run. Decoding is greedy, and inputs go to the
 model together only where their shapes agree, so that nothing is padded and no answer depends on its neighbours.
 
-What this module does not know: pictures, prompts, what answers mean.
+What this module does not know: images, prompts, what answers mean.
 """
 
 from __future__ import annotations

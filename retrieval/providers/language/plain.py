@@ -1,6 +1,6 @@
 """A captioner and a rewriter without weights: captions from a table, caption and change side by side.
 
-    table:FILE     captions by a picture's sha256, its path or its file name, from a JSON object
+    table:FILE     captions by an image's sha256, its path or its file name, from a JSON object
     join           "a heart" and "in blue" become "a heart, in blue": what a language model has to beat
     join:TEMPLATE  the same with a template of one's own, with {caption} and {text}
 
@@ -29,7 +29,7 @@ class TableCaptioner:
     """Captions from a table.
 
     Args:
-        captions: By a picture's sha256 (`indexer.corpus.images.image_digest`), its path as asked, or its file name;
+        captions: By an image's sha256 (`indexer.corpus.images.image_digest`), its path as asked, or its file name;
             looked for in this order.
         name: What the table is called.
     """
@@ -57,19 +57,19 @@ class TableCaptioner:
         """The table's content."""
         return {"captioner": "table", "captions": digest_of(dict(self._captions))}
 
-    def caption(self, pictures: Sequence[ImageSource]) -> list[Answer]:
-        """See `Captioner.caption`; a picture that is not in the table has no caption."""
-        return [self._one(picture) for picture in pictures]
+    def caption(self, images: Sequence[ImageSource]) -> list[Answer]:
+        """See `Captioner.caption`; an image that is not in the table has no caption."""
+        return [self._one(image) for image in images]
 
-    def _one(self, picture: ImageSource) -> Answer:
+    def _one(self, image: ImageSource) -> Answer:
         from indexer.corpus.images import image_digest
 
         try:
-            names = [image_digest(picture)]
+            names = [image_digest(image)]
         except ItemError as error:
             return error
-        if isinstance(picture, Path):
-            names += [str(picture), picture.name]
+        if isinstance(image, Path):
+            names += [str(image), image.name]
         for name in names:
             if name in self._captions:
                 return self._captions[name]

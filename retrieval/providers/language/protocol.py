@@ -16,7 +16,7 @@ from indexer.errors import ItemError, WritingError
 from indexer.types import ImageSource, JsonValue
 
 Answer: TypeAlias = "str | WritingError | ItemError"
-"""What was written, or why nothing was: a model's failure, or a picture that cannot be used."""
+"""What was written, or why nothing was: a model's failure, or an image that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Chat(Protocol):
 
 
 class Captioner(Protocol):
-    """Says what pictures show."""
+    """Says what images show."""
 
     @property
     def name(self) -> str:
@@ -75,11 +75,11 @@ class Captioner(Protocol):
         ...
 
     def identity(self) -> Mapping[str, JsonValue]:
-        """All that a caption depends on besides its picture; a cache's key is made of it."""
+        """All that a caption depends on besides its image; a cache's key is made of it."""
         ...
 
-    def caption(self, pictures: Sequence[ImageSource]) -> list[Answer]:
-        """The captions, in order. A picture's caption does not depend on the others."""
+    def caption(self, images: Sequence[ImageSource]) -> list[Answer]:
+        """The captions, in order. An image's caption does not depend on the others."""
         ...
 
 

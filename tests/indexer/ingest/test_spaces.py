@@ -170,12 +170,15 @@ class TestPartsOfDocuments:
         assert contents(shop.snapshot("texts")) == contents(split.snapshot("texts"))
         assert shop.snapshot("texts").living == {Modality.TEXT: 3}
 
-    def test_a_vector_of_other_parts_is_no_equal_content(self, split, tmp_path):
-        lines = [{"id": "t", "text": "a bird"}]
-        (tmp_path / "more.jsonl").write_text("\n".join(map(json.dumps, lines)))
-        index_corpus(tmp_path / "more.jsonl", split)
-        told = contents(split.snapshot("texts"))
-        assert told["t"][3] == told["c"][3]
+    def test_a_vector_of_other_parts_is_no_equal_content(self, open_shop, tmp_path):
+        shop = open_shop(parts="text")
+        shop.add_space("fake:32", "all", parts="auto")
+        shop.add(DOCUMENTS[2])  # in one space its text alone, in the other its image, too
+        (tmp_path / "more.jsonl").write_text(json.dumps({"id": "t", "text": "a bird"}))
+        assert index_corpus(tmp_path / "more.jsonl", shop).reused == 1
+        texts, both = contents(shop.snapshot()), contents(shop.snapshot("all"))
+        assert texts["t"][3] == texts["c"][3]
+        assert both["t"][3] == tuple(FakeEmbedder(32).encode_document([Item(text="a bird")])[0].tolist())
 
     def test_what_no_space_embeds_is_rejected_for_the_reason_of_the_first(self, open_shop):
         shop = open_shop(parts="image")

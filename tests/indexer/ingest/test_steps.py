@@ -69,8 +69,8 @@ START_STEPS = {
     "with the lock": Before("indexer.files.layout/Layout:clear"),
     "in the schema": After("indexer.metadata.database:upgrade"),
     "after the tables": After("indexer.metadata.database/Database:create"),
-    "after generation 0": After("indexer.metadata.starting:create_first_generation"),
-    "after the space": After("indexer.metadata.starting:create_space"),
+    "after generation 0": After("indexer.metadata.opening:create_first_generation"),
+    "after the space": After("indexer.metadata.opening:create_space"),
     "half of collection.json": Half("shop"),
     "after collection.json": After("indexer.files.layout/Layout:publish"),
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from indexer.metadata.catalog import Space
-from indexer.types import Mean, Metric, Modality, Parts, Role
+from indexer.types import Mean, Modality, Parts, Role
 from indexer.vectors.modality_gap import LEAST, clearly_mixed, may_mix, mixture, query_mean, shrunk_means
 
 TEXT, IMAGE = Modality.TEXT, Modality.IMAGE
@@ -14,7 +14,7 @@ TEXT, IMAGE = Modality.TEXT, Modality.IMAGE
 
 def space(means):
     return Space(
-        id=1, digest="d", model="fake:2", dim=2, metric=Metric.COSINE, parts=Parts.AUTO, fingerprint={}, means=means
+        id=1, digest="d", model="fake:2", dim=2, parts=Parts.AUTO, fingerprint={}, means=means
     )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ class TestOpening:
     @pytest.mark.parametrize(
         ("options", "told"),
         [
-            ({"model": "fake:32"}, r"dim '16', now '32'.*Open it with fake:16, or index again into a new folder"),
+            ({"model": "fake:32"}, r"dim '16', now '32'.*Open it with fake:16, or give it a second space"),
             ({"parts": "image"}, r"embeds the parts 'auto' of documents, not 'image'.*Leave parts out"),
         ],
     )

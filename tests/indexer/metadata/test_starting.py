@@ -14,7 +14,7 @@ from indexer import Collection, Document
 from indexer.errors import CorruptionError, LockedError, StoreError
 from indexer.files.layout import STARTING, Layout
 from indexer.files.lock import WriterLock
-from indexer.metadata import starting
+from indexer.metadata import opening
 from indexer.metadata.database import Database
 
 
@@ -34,7 +34,7 @@ def test_a_start_that_fails_leaves_no_schema(postgres, tmp_path, monkeypatch, wh
 
     before = schemas(postgres)
     with monkeypatch.context() as patch:
-        patch.setattr(starting, where, fail)
+        patch.setattr(opening, where, fail)
         with pytest.raises(CorruptionError, match="no"):
             Collection.open(tmp_path / "shop", "fake:16", database=postgres)
     assert schemas(postgres) == before
@@ -94,7 +94,7 @@ def test_processes_that_start_one_at_once_all_open_it(tmp_path, database_url):
 
 
 def test_another_start_that_does_not_end_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(starting, "PATIENCE", 0.2)
+    monkeypatch.setattr(opening, "PATIENCE", 0.2)
     with WriterLock(tmp_path / "shop" / "writer.lock"), pytest.raises(LockedError, match="is being written by"):
         Collection.open(tmp_path / "shop", "fake:16")
     assert not Layout.exists(tmp_path / "shop")

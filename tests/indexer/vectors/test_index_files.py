@@ -37,7 +37,7 @@ def files(shop):
 
 
 def recall(shop, exact, k=10, **options):
-    """How many of the true neighbours come back; their scores must be true as well."""
+    """How many of the true neighbors come back; their scores must be true as well."""
     answer = shop.snapshot().search(QUERIES, k, **options)
     truth = exact.snapshot().search(QUERIES, k, **options)
     for ids, scores in zip(answer.ids, answer.scores, strict=True):
@@ -217,7 +217,7 @@ def flip(path, position):
 @pytest.fixture
 def coded(exact, open_shop, monkeypatch):
     """Searched exactly, through 8-bit codes."""
-    for module in ("indexer.vectors.selection", "indexer.collection"):
+    for module in ("indexer.vectors.selection", "indexer.ingest.indexing"):
         monkeypatch.setattr(f"{module}.CODED_ROWS", 100)
     monkeypatch.setattr("indexer.vectors.quantized.LOOKED_AT", 8)
     monkeypatch.setattr("indexer.vectors.quantized.LOOKED_AT_PER_K", 2)
@@ -284,7 +284,7 @@ def test_codes_are_made_when_documents_come_and_only_for_many(coded, exact, monk
     assert made == []
     assert coded.snapshot().search(QUERIES[:1], 3).plan == "codes and scan"
     monkeypatch.undo()
-    for module in ("indexer.vectors.selection", "indexer.collection"):
+    for module in ("indexer.vectors.selection", "indexer.ingest.indexing"):
         monkeypatch.setattr(f"{module}.CODED_ROWS", 100)
     coded.add([Document(f"newer{n}", text=f"{n}") for n in range(80)])
     assert coded.snapshot().search(QUERIES[:1], 3).plan == "codes"

@@ -46,7 +46,7 @@ WAYS = {
 def test_a_scaled_query_is_the_same_query(open_shop, monkeypatch, kind):
     monkeypatch.setattr(rescoring, "EXACT_ROWS", 0)
     if kind == "codes":
-        for module in ("indexer.vectors.selection", "indexer.collection"):
+        for module in ("indexer.vectors.selection", "indexer.ingest.indexing"):
             monkeypatch.setattr(f"{module}.CODED_ROWS", 100)
     shop = open_shop(index="exact" if kind in ("codes", "centered") else kind)
     stock(shop)

@@ -16,7 +16,7 @@ from indexer.metadata.publish import NewDocument
 from indexer.types import Center, Modality
 from indexer.vectors.exact import ExactIndex
 from indexer.vectors.faiss_index import FaissIndex
-from indexer.vectors.protocol import Neighbours, Plan
+from indexer.vectors.protocol import Neighbors, Plan
 from indexer.vectors.stores import STORES
 from indexer.vectors.unit import unit_rows
 from pipelines.cli.app import app
@@ -89,9 +89,11 @@ class TestSettings:
             ({"recall": 2}, CallError, "at most 1"),
         ],
     )
-    def test_what_makes_no_sense_is_refused_at_every_door(self, shop, open_shop, given, error, says):
-        with pytest.raises(error, match=says):
-            open_shop(index=given)
+    def test_what_makes_no_sense_is_refused_at_every_door(self, shop, open_shop, tmp_path, given, error, says):
+        for name in ("shop", "new"):
+            with pytest.raises(error, match=says):
+                open_shop(name, index=given)
+        assert not (tmp_path / "new").exists()
         with pytest.raises(error, match=says):
             shop.build_index(settings=given)
         assert kept(shop) is None
@@ -190,11 +192,11 @@ class TestBound:
 
     def test_a_root_of_shards_stops_exactly(self):
         shards = [ExactIndex([part]).search(QUERIES, 10) for part in self.PARTS]
-        merged, whole = Neighbours.merged(shards, 10), ExactIndex(self.PARTS).search(QUERIES, 10)
+        merged, whole = Neighbors.merged(shards, 10), ExactIndex(self.PARTS).search(QUERIES, 10)
         np.testing.assert_array_equal(merged.ids, whole.ids)
         assert (merged.scores[:, -1] >= np.maximum.reduce([each.bound for each in shards])).all()
         graph = FaissIndex.build(IndexKind.HNSW, self.PARTS[:1], IndexSettings()).search(QUERIES, 10)
-        assert (Neighbours.merged([graph, shards[1]], 10).bound == np.inf).all()
+        assert (Neighbors.merged([graph, shards[1]], 10).bound == np.inf).all()
 
     def test_it_is_there_however_a_view_finds_its_answer(self, shop, open_shop):
         fill(shop).delete(["d004"])

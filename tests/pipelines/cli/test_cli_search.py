@@ -74,7 +74,7 @@ def test_the_table_has_a_line_for_each_hit_and_says_how_it_was_found(run, shop, 
     done = run("search", shop, "a red square", "--like", "blue.png", "-k", 2)
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     assert lines[1].split() == ["#", "score", "id", "text", "fields", "branches"]
-    assert lines[3].startswith(" 1 ")
+    assert lines[3].lstrip().startswith("1 ")
     assert "red.png" in lines[3]
     assert re.search(r"text\s0\.\d\d, image\s0\.\d\d$", lines[3])
     assert lines[-3] == "2 hits · method sum · fake:64 · generation 1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -73,13 +74,16 @@ def test_excluded_documents_are_left_out(run, shop):
     assert sorted(hit["id"] for hit in json.loads(done.stdout)["hits"]) == ["green.png", "note.txt"]
 
 
-def test_fields_of_the_filter_are_shown_first(run, shop):
+def test_fields_of_the_filter_are_shown_first(run, shop, tmp_path):
     line = next(
         line
         for line in run("search", shop, "square", "--where", '{"tags": "red"}').stdout.splitlines()
         if "red.png" in line
     )
     assert line.index("tags") < line.index("price")
+    page = tmp_path / "page.html"
+    run("search", shop, "square", "--where", '{"tags": "red"}', "--html", page)
+    assert re.search("tags: .*price: ", page.read_text(encoding="utf-8"))
     plain = next(line for line in run("search", shop, "square").stdout.splitlines() if "red.png" in line)
     assert plain.index("price") < plain.index("tags")
 

@@ -13,6 +13,7 @@ import pytest
 from indexer.errors import MissingExtraError, UnderdrawingError
 from pipelines.diagnostics import doctor
 from pipelines.diagnostics.plugins import Found
+from retrieval.methods import METHODS
 from retrieval.service import SearchService
 
 KEYS = {
@@ -158,6 +159,13 @@ def test_models_can_be_copied_into_a_call(run, monkeypatch):
     assert json.loads(run("doctor", "--models", "--json").stdout) == {
         "bundled": ["bundled:emoji-clip"], "open_clip": {"ViT-B-32": ["openai", "laion2b"]},
     }  # fmt: skip
+
+
+def test_methods_are_listed_with_a_line_about_each(run):
+    told = json.loads(run("doctor", "--methods", "--json").stdout)
+    assert told == METHODS.help()
+    shown = run("doctor", "--methods").stdout
+    assert all(any(name in line and help in line for line in shown.splitlines()) for name, help in told.items())
 
 
 def test_published_models_are_those_of_open_clip(monkeypatch):

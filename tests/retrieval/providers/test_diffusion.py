@@ -17,7 +17,7 @@ from tiny_models import DIM, WIDTH, WIDTH_2, save_generator, tiny_inversion, tin
 
 from indexer.errors import CallError, GeneratorError, ModelError, QueryError, UnknownNameError
 from retrieval.providers.generation import GenerateOptions, PseudoTarget, PseudoTargetRequest
-from retrieval.providers.generation.diffusion import GeneratorSpec, PseudoTargetGenerator, WordSource, _drawing
+from retrieval.providers.generation.diffusion import GeneratorSpec, PseudoTargetGenerator, WordSource, _pseudo_target
 from retrieval.providers.generation.presets import load_preset
 
 # The schedulers of diffusers hand tensors to NumPy in a way that is going out of use.
@@ -132,7 +132,7 @@ def test_the_settings_of_cigs_released_code_are_a_preset(folders: dict[str, Path
 def test_a_black_image_is_generated_again_with_the_next_seed(folders: dict[str, Path], monkeypatch) -> None:
     folder = folders["sd15"]
     generator = PseudoTargetGenerator.load(folder, replace(GeneratorSpec.read(folder), retries=2))
-    drawn, seeds = generator._draw, []
+    drawn, seeds = generator._sample, []
 
     def black_at_first(requests, options):
         seeds.append((options.seed, [each.text for each in requests]))
@@ -142,7 +142,7 @@ def test_a_black_image_is_generated_again_with_the_next_seed(folders: dict[str, 
             PseudoTarget((), "black") if each.text in failed else own for each, own in zip(requests, made, strict=True)
         ]
 
-    monkeypatch.setattr(generator, "_draw", black_at_first)
+    monkeypatch.setattr(generator, "_sample", black_at_first)
     red, green, blue = generator.generate([request(each) for each in ("red", "green", "blue")], GenerateOptions(seed=7))
     assert seeds == [(7, ["red", "green", "blue"]), (8, ["red", "blue"]), (9, ["blue"])]
     assert (blue.images, blue.failed) == ((), "black")
@@ -247,10 +247,10 @@ def test_black_pictures_and_those_that_are_no_numbers_are_failures(plain: Pseudo
     whole, black, broken = np.full((3, 4, 4, 3), 0.5, np.float32)
     black = black * 0 + 0.035
     broken[0, 0, 0] = np.nan
-    kept = _drawing(np.stack([whole, black, broken, black]))
+    kept = _pseudo_target(np.stack([whole, black, broken, black]))
     assert len(kept.images) == 1
-    assert kept.failed == "3 of 4 pictures came out black or not a number"
-    assert _drawing(np.stack([whole, black + 0.01])).failed is None
+    assert kept.failed == "3 of 4 images came out black or not a number"
+    assert _pseudo_target(np.stack([whole, black + 0.01])).failed is None
 
 
 @pytest.mark.parametrize(("value", "reason"), [(-1.0, "black"), (float("nan"), "not a number")])
@@ -261,7 +261,7 @@ def test_a_decoder_that_fails_is_reported(value: float, reason: str, folders: di
         last.weight.zero_()
         last.bias.fill_(value)
     [drawing] = generator.generate([request("red")], GenerateOptions(images=2))
-    assert (drawing.images, drawing.failed) == ((), f"2 of 2 pictures came out {reason}")
+    assert (drawing.images, drawing.failed) == ((), f"2 of 2 images came out {reason}")
 
 
 @pytest.mark.parametrize(
@@ -280,10 +280,10 @@ def test_lack_of_memory_is_a_generators_error(
 
     monkeypatch.setattr(plain._pipeline.unet, "forward", full)
     said = str(error).splitlines()[0] if str(error) else "MemoryError"
-    with pytest.raises(GeneratorError, match="failed on 2 x 3 pictures of 16 pixels") as caught:
+    with pytest.raises(GeneratorError, match="failed on 2 x 3 images of 16 pixels") as caught:
         plain.generate([request("red")] * 2, GenerateOptions(images=3))
     assert said in str(caught.value)
-    assert "draw fewer at once or smaller" in caught.value.remedy
+    assert "generate fewer at once or smaller" in caught.value.remedy
 
 
 def test_a_size_that_the_pipeline_refuses_is_a_generators_error(plain: PseudoTargetGenerator) -> None:
@@ -381,7 +381,7 @@ def test_each_encoder_needs_an_inversion_of_its_width(folders: dict[str, Path]) 
     one = WordSource("m", "phi_0.pt")
     with pytest.raises(ModelError, match="has 2 text encoders and 1 inversions; each needs its own"):
         PseudoTargetGenerator.load(folders["sdxl"], GeneratorSpec((one,)))
-    with pytest.raises(ModelError, match=f"makes words of {WIDTH} numbers; its text encoder reads {WIDTH_2}"):
+    with pytest.raises(ModelError, match=f"makes pseudo-words of {WIDTH} numbers; its text encoder reads {WIDTH_2}"):
         PseudoTargetGenerator.load(folders["sdxl"], GeneratorSpec((one, one)))
 
 

@@ -35,7 +35,7 @@ def drawing(writer: int) -> tuple[Image.Image, ...]:
 def seen(cache: PseudoTargetCache, key: str = KEY) -> list[tuple[int, ...]] | None:
     """The colours of an entry's pictures."""
     entry = cache.get(key)
-    return None if entry is None else [Image.open(file).getpixel((0, 0)) for file in entry.pictures]
+    return None if entry is None else [Image.open(file).getpixel((0, 0)) for file in entry.images]
 
 
 @pytest.fixture
@@ -57,13 +57,13 @@ def test_a_key_is_everything_that_was_asked() -> None:
 
 def test_what_was_put_comes_back_with_the_features_added_since(cache: PseudoTargetCache) -> None:
     assert cache.get(KEY) is None
-    put = cache.put(KEY, drawing(7), "1 of 3 pictures came out black", {"text": "at night"})
-    assert (put.features, put.failed) == ({}, "1 of 3 pictures came out black")
+    put = cache.put(KEY, drawing(7), "1 of 3 images came out black", {"text": "at night"})
+    assert (put.features, put.failed) == ({}, "1 of 3 images came out black")
     one, two = np.array([0.1, -1e-9], np.float32), np.array([3.0], np.float32)
     cache.add_feature(KEY, "a", one)
     cache.add_feature(KEY, "b", two)
     found = cache.get(KEY)
-    assert (found.pictures, found.failed) == (put.pictures, put.failed)
+    assert (found.images, found.failed) == (put.images, put.failed)
     np.testing.assert_array_equal(found.features["a"], one)
     np.testing.assert_array_equal(found.features["b"], two)
     assert found.features["a"].dtype == np.float32
@@ -71,8 +71,8 @@ def test_what_was_put_comes_back_with_the_features_added_since(cache: PseudoTarg
 
 
 def test_a_drawing_without_a_picture_is_kept_as_well(cache: PseudoTargetCache) -> None:
-    cache.put(KEY, (), "1 of 1 pictures came out black", {})
-    assert cache.get(KEY).pictures == ()
+    cache.put(KEY, (), "1 of 1 images came out black", {})
+    assert cache.get(KEY).images == ()
 
 
 def test_a_feature_of_nothing_is_dropped(cache: PseudoTargetCache) -> None:
@@ -84,7 +84,7 @@ def test_a_feature_of_nothing_is_dropped(cache: PseudoTargetCache) -> None:
 @pytest.mark.parametrize("what", ["manifest", "picture"])
 def test_a_torn_file_is_no_entry_and_the_next_put_mends_it(cache: PseudoTargetCache, what: str) -> None:
     entry = cache.put(KEY, drawing(7), None, {})
-    file = entry.pictures[1] if what == "picture" else cache._manifests.path(KEY)
+    file = entry.images[1] if what == "picture" else cache._manifests.path(KEY)
     whole = file.read_bytes()
     for length in (0, 1, len(whole) // 2, len(whole) - 2):
         file.write_bytes(whole[:length])
@@ -108,9 +108,9 @@ def test_a_manifest_of_another_kind_is_no_entry(cache: PseudoTargetCache, conten
 
 def test_a_changed_pixel_is_noticed(cache: PseudoTargetCache) -> None:
     entry = cache.put(KEY, drawing(7), None, {})
-    content = bytearray(entry.pictures[0].read_bytes())
+    content = bytearray(entry.images[0].read_bytes())
     content[len(content) // 2] ^= 1
-    entry.pictures[0].write_bytes(content)
+    entry.images[0].write_bytes(content)
     assert cache.get(KEY) is None
 
 

@@ -1,0 +1,151 @@
+"""Late fusion: several retrievers answer one query, and their rankings become one.
+
+The retrievers may differ in space, method or re-ranker; they search one collection. Two ways to fuse:
+
+* `ranks`: reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009): the sum of weight / (60 + rank).
+* `scores`: the weighted sum of standardized scores: of each ranking, less its mean, over its deviation. A document that
+  one ranking lacks has its last score there.
+
+Each ranking is exact where its own space is; what is fused lies among the first `depth` hits of one of them.
+
+What this module does not know: methods, spaces, how a retriever finds anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from indexer.arguments import described, finite, whole_number
+from indexer.errors import CallError
+from indexer.types import HelpfulEnum, Modality
+from retrieval.query import Query
+from retrieval.results import Hit, Results
+from retrieval.retriever import Retriever
+from retrieval.scoring import order
+
+if TYPE_CHECKING:
+    from indexer.metadata.filters import Where
+
+CONSTANT = 60
+"""Of reciprocal ranks, as published: how little the first places are set apart."""
+DEPTH = 100
+
+
+class Fusion(HelpfulEnum):
+    """What of a ranking counts; see the module."""
+
+    RANKS = "ranks"
+    SCORES = "scores"
+
+
+class LateFusion:
+    """Searches by several retrievers, and fuses their rankings.
+
+    Args:
+        retrievers: By a name of your own, which stands in a hit's `branches`.
+        weights: Of each ranking, by the same names; 1 for those that are not named.
+        fusion: One of `Fusion`.
+        depth: How many hits of each ranking are fused; at least k are.
+
+    Raises:
+        CallError: There are fewer than two retrievers, or a weight that belongs to none.
+        UnknownNameError: No such fusion.
+    """
+
+    def __init__(
+        self,
+        retrievers: Mapping[str, Retriever],
+        weights: Mapping[str, float] | None = None,
+        *,
+        fusion: str | Fusion = Fusion.RANKS,
+        depth: int = DEPTH,
+    ) -> None:
+        if not isinstance(retrievers, Mapping) or len(retrievers) < 2:
+            raise CallError(f"LateFusion takes two retrievers or more by name, not {described(retrievers)}.")
+        if stray := sorted(set(weights or ()) - retrievers.keys()):
+            raise CallError(f"The weight {stray[0]!r} belongs to no retriever; there are {', '.join(retrievers)}.")
+        self._retrievers = dict(retrievers)
+        self._weights = {name: finite((weights or {}).get(name, 1.0), f"weights[{name!r}]") for name in retrievers}
+        self._fusion = Fusion(fusion)
+        self._depth = whole_number(depth, "depth", 1)
+
+    def search(
+        self, query: Query, k: int = 10, where: Where | None = None, exclude: Sequence[str] = (),
+        modalities: Iterable[Modality | str] = (), *, keep_reference: bool = False,
+    ) -> Results:  # fmt: skip
+        """The k best documents of the fused ranking. A batch of one; see `search_batch`."""
+        return self.search_batch([query], k, where, exclude, modalities, keep_reference=keep_reference)[0]
+
+    def search_batch(
+        self, queries: Sequence[Query], k: int = 10, where: Where | None = None, exclude: Sequence[str] = (),
+        modalities: Iterable[Modality | str] = (), *, keep_reference: bool = False,
+    ) -> list[Results]:  # fmt: skip
+        """The k best documents of each query's fused ranking; arguments and errors are those of a retriever.
+
+        A hit's `branches` have its score in each ranking that found it, by the retriever's name. Of two rankings that
+        are of different generations, since a commit came between them, the newer one's number is told.
+        """
+        depth = max(k, self._depth) if isinstance(k, int) else k
+        found = {
+            name: each.search_batch(queries, depth, where, exclude, tuple(modalities), keep_reference=keep_reference)
+            for name, each in self._retrievers.items()
+        }
+        return [self._fused({name: own[place] for name, own in found.items()}, k) for place in range(len(queries))]
+
+    def _fused(self, rankings: Mapping[str, Results], k: int) -> Results:
+        documents: dict[str, Hit] = {}
+        totals: dict[str, float] = {}
+        for ranking in rankings.values():
+            for hit in ranking:
+                documents.setdefault(hit.id, hit)
+        totals = dict.fromkeys(documents, 0.0)
+        for name, ranking in rankings.items():
+            own, absent = self._values(ranking)
+            for document in documents:
+                totals[document] += self._weights[name] * own.get(document, absent)
+        branches: dict[str, dict[str, float]] = {document: {} for document in documents}
+        for name, ranking in rankings.items():
+            for hit in ranking:
+                branches[hit.id][name] = hit.score
+        names = list(documents)
+        scores = np.array([totals[name] for name in names], np.float32)
+        best = [names[place] for place in order(scores, names)[:k]] if names else []
+        hits = tuple(
+            replace(documents[name], rank=rank, score=float(np.float32(totals[name])), branches=branches[name])
+            for rank, name in enumerate(best, 1)
+        )
+        return _joined(rankings, hits, self._fusion)
+
+    def _values(self, ranking: Results) -> tuple[dict[str, float], float]:
+        """What each document of a ranking counts, and what any other does."""
+        if self._fusion is Fusion.RANKS:
+            return {hit.id: 1 / (CONSTANT + hit.rank) for hit in ranking}, 0.0
+        scores = np.array([hit.score for hit in ranking], np.float64)
+        spread = float(scores.std()) if len(scores) else 0.0
+        standard = (scores - scores.mean()) / spread if spread > 0 else np.zeros(len(scores))
+        values = dict(zip((hit.id for hit in ranking), standard.tolist(), strict=True))
+        return values, float(standard.min(initial=0.0))
+
+
+def _joined(rankings: Mapping[str, Results], hits: tuple[Hit, ...], fusion: Fusion) -> Results:
+    own = list(rankings.values())
+    took: dict[str, float] = {}
+    for ranking in own:
+        for stage, milliseconds in ranking.took_ms.items():
+            took[stage] = took.get(stage, 0.0) + milliseconds
+    scale = "sum of reciprocal ranks" if fusion is Fusion.RANKS else "sum of standardized scores"
+    return Results(
+        hits,
+        method="late-fusion",
+        model=" and ".join(dict.fromkeys(ranking.model for ranking in own)),
+        generation=max(ranking.generation for ranking in own),
+        scale=f"{scale} of {', '.join(rankings)}; comparable within one query only",
+        artifacts={name: each for ranking in own for name, each in ranking.artifacts.items()},
+        took_ms=took,
+        notes=tuple(dict.fromkeys(note for ranking in own for note in ranking.notes)),
+        plan=" and ".join(dict.fromkeys(ranking.plan for ranking in own)),
+    )
