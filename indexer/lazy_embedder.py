@@ -49,8 +49,7 @@ class LazyEmbedder:
                 raise UntrustedModelError(
                     f"{self._chosen_by} names the model {self._model!r}, a folder of this machine. Whoever made the "
                     "collection chose that name.",
-                    f"If you know the folder, name it yourself: Collection.open(..., model={self._model!r}), or "
-                    "trust=True; on the command line, --trust.",
+                    f"If you know the folder, name it yourself: `model={self._model}`, or give `trust=True`.",
                 )
             self._model = load_embedder(self._model, dtype=self._dtype, device=self._device)
             return self._model

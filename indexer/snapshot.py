@@ -209,11 +209,6 @@ class Snapshot:
         warn_renamed("Snapshot.remarks", "Snapshot.notes")
         return self.notes
 
-    @property
-    def outdated(self) -> bool:
-        """Whether another snapshot of this generation, opened now, would be faster."""
-        return self.view.outdated
-
     @cached_property
     def modality_codes(self) -> npt.NDArray[np.uint8]:
         """What each vector is made of, by vector id, as its place in `MODALITIES`: (next vector id or more,) uint8."""
@@ -266,7 +261,8 @@ class Snapshot:
             SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
         queries = query_rows(self._checked(vectors), zero=self.center is not Center.OFF)
-        k = whole_number(k, "k", 1, MOST_HITS)
+        if type(k) is not int or not 1 <= k <= MOST_HITS:
+            k = whole_number(k, "k", 1, MOST_HITS)
         return self.view.search(queries, k, self._allowed(where, modalities), self._hidden(exclude))
 
     def scores(self, vectors: Vectors, ids: Ids) -> Scores:
@@ -285,7 +281,7 @@ class Snapshot:
 
     def vectors(self, ids: Ids) -> Vectors:
         """Stored vectors, (len(ids), dim) float32."""
-        return self.view.fetch(vector_ids(ids))
+        return self.view.fetch(_ids(ids))
 
     def vector_ids(self, document_ids: Sequence[str]) -> Ids:
         """The vectors of documents, in the order asked.
@@ -305,7 +301,7 @@ class Snapshot:
         Raises:
             SnapshotGoneError: Their rows were compacted away.
         """
-        wanted = vector_ids(ids).tolist()
+        wanted = _ids(ids).tolist()
         found = self._catalog.documents(wanted, self.generation)
         missing = [each for each in wanted if each not in found]
         if missing:
@@ -397,3 +393,9 @@ class Snapshot:
 def _names(values: Any, name: str) -> tuple[str, ...]:
     """`names`, but for no names at all, as in nearly every search."""
     return () if isinstance(values, tuple) and not values else names(values, name)
+
+
+def _ids(values: Any) -> Ids:
+    """`vector_ids`, but for ids just as a search gives them."""
+    as_found = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype == np.int64
+    return values if as_found else vector_ids(values)

@@ -41,9 +41,11 @@ class Snapshots:
         while True:
             self._catalog.database.standing()
             number = self._catalog.newest()
+            if (held := self._newest.get(wanted.id)) is not None and _serves(held, number):
+                return held
             with self._opening:
                 held = self._newest.get(wanted.id)
-                if held is not None and held.generation >= number and not held.outdated:
+                if held is not None and _serves(held, number):  # another thread opened it meanwhile
                     return held
                 generation = self._catalog.generation()
                 own = next((each for each in self._catalog.spaces(generation.number) if each.id == wanted.id), None)
@@ -90,3 +92,8 @@ class Snapshots:
     def close(self) -> None:
         """Give the memory maps back."""
         self._newest = {}
+
+
+def _serves(snapshot: Snapshot, generation: int) -> bool:
+    """Whether a snapshot has all of a generation, and none opened now would be faster."""
+    return snapshot.generation >= generation and not snapshot.view.outdated

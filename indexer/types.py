@@ -183,11 +183,13 @@ class Item:
         text: The text.
         image: The image, or the first of several.
         images: All images, in order. Give `image` or `images`; each follows from the other.
+        modality: What the item is made of.
     """
 
     text: str | None = None
     image: ImageSource | None = _NOT_GIVEN
     images: Sequence[ImageSource] = ()
+    modality: Modality = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _settle_images(self, _typed_image)
@@ -195,13 +197,8 @@ class Item:
             raise CallError("An Item needs a text, an image, or both; it has neither.")
         if self.text is not None and not isinstance(self.text, str):
             raise CallError(f"Item.text is {described(self.text)}; it must be a text.")
-
-    @property
-    def modality(self) -> Modality:
-        """What the item is made of."""
-        if self.image is None:
-            return Modality.TEXT
-        return Modality.IMAGE if self.text is None else Modality.FUSED
+        image = Modality.IMAGE if self.text is None else Modality.FUSED
+        object.__setattr__(self, "modality", Modality.TEXT if self.image is None else image)
 
 
 @dataclass(frozen=True)

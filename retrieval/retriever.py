@@ -236,7 +236,7 @@ class Retriever(Rankings):
                 scale=scale,
                 artifacts=asked.artifacts,
                 notes=each.notes + left.notes + notes + more,
-                plan=top.plan,
+                plan=" and ".join(top.plans),
             )
             for asked, each, own, top, left, scale, more in zip(
                 resolved, composed, hits, found, left_out, scales, warned, strict=True
@@ -315,11 +315,9 @@ class Retriever(Rankings):
     def _on_snapshot(self, work: Callable[[Snapshot], Answer]) -> Answer:
         """Work on the newest generation; once more where that one is compacted away meanwhile."""
         try:
-            with self._source.snapshot() as snapshot:
-                return work(snapshot)
+            return work(self._source.snapshot())
         except SnapshotGoneError:
-            with self._source.snapshot() as snapshot:
-                return work(snapshot)
+            return work(self._source.snapshot())
 
 
 @contextmanager

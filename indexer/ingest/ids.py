@@ -134,7 +134,7 @@ class Ids:
             printable(record.document.uri or record.document.id[:200]),
             Reason.OTHER_SOURCE.value,
             f"The id {record.document.id[:200]!r} is taken: its document {whose}. It was kept. "
-            "Give this one another id, or replace that one: replace=True or --replace.",
+            "Give this one another id, or replace that one: `replace=True`.",
         )
 
     def _longer(self, record: Record) -> Record:

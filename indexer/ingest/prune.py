@@ -51,7 +51,7 @@ def require_few(source: str, gone: int, known: int, most: float) -> None:
     raise CallError(
         f"{source} no longer has {gone:,} of the {known:,} documents that came from it ({share:.0%}), more than the "
         f"{most:.0%} that are pruned without asking: none was pruned. What it has now is indexed.",
-        f"Is a disk or a folder missing? If they are meant to go: prune_most={enough:g} or --prune-most {enough:g}.",
+        f"Is a disk or a folder missing? If they are meant to go: `prune_most={enough:g}`.",
     )
 
 

@@ -6,7 +6,7 @@ What this module does not know: vectors, models, how rows got here (`publish.py`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +45,8 @@ WHERE v.id IN ({}) AND d.born <= ? AND (d.died IS NULL OR d.died > ?)
 
 _MODALITY = func.coalesce(VectorRow.modality, DocumentRow.modality)
 """What a vector was made of."""
+
+_KINDS: Mapping[str, Modality] = {each.value: each for each in Modality}
 
 Value = TypeVar("Value")
 
@@ -221,11 +223,10 @@ class Catalog:
         found: dict[int, DocumentRecord] = {}
         for some in batches(vectors):
             for row in self._document_rows(some, generation):
-                images = several_images(row[8], self.database.shown)
-                found[row[0]] = DocumentRecord._make((*row[:6], Modality(row[6]), row[7], images))
+                images = None if row[8] is None else several_images(row[8], self.database.shown)
+                found[row[0]] = DocumentRecord._make((*row[:6], _KINDS.get(row[6]) or Modality(row[6]), row[7], images))
         return found
 
-    @undisturbed
     def _document_rows(self, vectors: Sequence[int], generation: int) -> Sequence[Any]:
         marks = ",".join("?" * len(vectors))
         rows = self.database.read_directly(_DOCUMENTS.format(marks), (*vectors, generation, generation))

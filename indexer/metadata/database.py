@@ -136,7 +136,6 @@ class Database:
             if isinstance(connection, LonelyConnection):
                 require_undisturbed(Path(str(self.url.database)), connection)
 
-    @undisturbed
     def read_directly(self, statement: str, values: Sequence[Any]) -> list[Any] | None:
         """Rows of one statement straight from SQLite's driver, for what every search asks; None on PostgreSQL.
 
@@ -150,6 +149,13 @@ class Database:
         """
         if self.engine.dialect.name != "sqlite":
             return None
+        return self._lonely_rows(statement, values) if self.only_readable else self._rows(statement, values)
+
+    @undisturbed
+    def _lonely_rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        return self._rows(statement, values)
+
+    def _rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
         with mapped(self.shown):
             connection = self.engine.raw_connection()
             try:

@@ -54,10 +54,11 @@ class _Standing:
     """The folder and the files that were opened."""
 
     def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+        self._layout, self._description = layout, layout.description
+        self._tables = layout.database if layout.backend == "sqlite" else None
         self._folder = _place(layout.folder)
-        self._database = _place(layout.database) if layout.backend == "sqlite" else None
-        self._described = _stamp(layout.description)
+        self._database = None if self._tables is None else _place(self._tables)
+        self._described = _stamp(self._description)
 
     def require(self) -> None:
         """Refuse what has taken the collection's place.
@@ -71,14 +72,14 @@ class _Standing:
             raise StoreError(f"{folder} is gone: it was renamed or deleted while it was open.", AGAIN)
         if place != self._folder:
             raise StoreError(f"{folder} is another folder than the one that was opened: it was replaced.", AGAIN)
-        described = _stamp(self._layout.description)
+        described = _stamp(self._description)
         if described != self._described:
             if described is None or Layout.read(folder).id not in (self._layout.id, None):
                 raise StoreError(f"{folder} holds another collection than the one that was opened.", AGAIN)
             self._described = described
-        if self._database is not None and _place(self._layout.database) != self._database:
+        if self._tables is not None and _place(self._tables) != self._database:
             raise StoreError(
-                f"{self._layout.database} is another file than the one that was opened: it was restored or replaced.",
+                f"{self._tables} is another file than the one that was opened: it was restored or replaced.",
                 AGAIN,
             )
 

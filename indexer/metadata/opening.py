@@ -134,5 +134,5 @@ def require_fitting(layout: Layout, database: str | None) -> None:
     if layout.backend != "sqlite" and database is None:
         raise CallError(
             f"{layout.folder} keeps its metadata in PostgreSQL.",
-            "Give its URL: database=… or --database URL.",
+            "Give its URL with `database`.",
         )

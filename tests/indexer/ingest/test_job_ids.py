@@ -152,7 +152,7 @@ class TestWrittenIds:
             summary = index_corpus(second, shop)
             assert (summary.added, summary.rejected, summary.reasons) == (0, 1, Counter({"other-source": 1}))
             assert str(first) in summary.rejects[0].detail
-            assert "--replace" in summary.rejects[0].detail
+            assert "`replace=True`" in summary.rejects[0].detail
             assert "replace=True" in summary.rejects[0].detail
             assert summary.found is False
         assert contents(shop)["5"][0] == "cat"
