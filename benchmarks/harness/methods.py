@@ -1,30 +1,29 @@
-"""The methods that benchmarks run, by the names of their weights, and the weights that a sweep tries."""
+"""The methods that benchmarks run, by name, and the weights that a sweep tries."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection
 
-from retrieval import Merge, Method, Weights
-
-VARIANTS: Mapping[str, tuple[Method, Merge]] = {
-    **{method.value: (method, Merge.EMBED) for method in Method if method is not Method.CIG},
-    **{f"{Method.CIG}-{merge}": (Method.CIG, merge) for merge in Merge},
-}
-"""Every method by the name of its weights: `cig` once per merge. The other methods ignore the merge."""
-INVERTING = (Method.INVERSION, Method.CIG)
-"""The methods that read pseudo-words."""
+from indexer.embed.base import Embedder
+from retrieval import Weights
+from retrieval.methods import Helper, SearchMethod, Selective, usable_methods, variant_of
 
 
-def possible(*, inversion: bool, generator: bool, writers: bool, joint: bool) -> list[str]:
-    """The variants that can run with the available models; `writers` are a captioner and a rewriter."""
-    lacking = {
-        Method.INVERSION: not inversion,
-        Method.CIG: not (inversion and generator),
-        Method.CAPTION: not writers,
-        Method.JOINT: not joint,
-    }
-    return [name for name, (method, _) in VARIANTS.items() if not lacking.get(method, False)]
+def compared() -> dict[str, SearchMethod]:
+    """Every method that a table compares, by name: the variants in place of their common base."""
+    usable = usable_methods()
+    bases = {variant_of(method) for method in usable.values()}
+    return {name: method for name, method in usable.items() if name not in bases}
+
+
+def possible(helpers: Collection[Helper], embedder: Embedder) -> list[str]:
+    """The methods that can run with the available helper models and an embedder."""
+    return [
+        name
+        for name, method in compared().items()
+        if set(method.needs) <= set(helpers) and (not isinstance(method, Selective) or method.fits(embedder))
+    ]
 
 
 def grids() -> dict[str, list[Weights]]:

@@ -8,14 +8,13 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from benchmarks.harness.methods import VARIANTS
 from benchmarks.harness.protocol import Protocol
 from benchmarks.tasks.dataset import Benchmark
 from indexer.embed.base import Dtype
 from indexer.errors import CallError
 from indexer.types import Center, HelpfulEnum
 from retrieval import Method, Weights
-from retrieval.methods import load_method
+from retrieval.methods import METHODS, load_method
 from retrieval.providers.generation.presets import PRESETS
 
 RUN_DEPTH = 100
@@ -52,7 +51,7 @@ def parser(benchmark: Benchmark) -> argparse.ArgumentParser:
     made.add_argument("--split", choices=benchmark.splits, help=f"default: {first}"
                         + (f", or {benchmark.tuned_on} to --sweep" if benchmark.tuned_on else ""))  # fmt: skip
     made.add_argument("--model", default=benchmark.model, metavar="M", help=f"default: {benchmark.model}")
-    made.add_argument("--method", choices=list(VARIANTS), help="default: sum")
+    made.add_argument("--method", choices=METHODS.names(), help="default: sum")
     made.add_argument("--table", action="store_true", help="run every possible method and print a markdown table")
     made.add_argument("--center", "--centre", dest="center", choices=[each.value for each in Center],
                         help="how modalities are compared; default: " + " and ".join(benchmark.centers))  # fmt: skip
@@ -136,7 +135,7 @@ def check(benchmark: Benchmark, options: argparse.Namespace) -> None:
         raise CallError(f"--submission is for the split {', '.join(benchmark.hidden) or 'of a server'}.")
     if options.method is None or options.table:
         return
-    method = load_method(*VARIANTS[options.method])
+    method = load_method(options.method)
     if unread := sorted(set(options.weights.given()) - method.reads):
         known = ", ".join(sorted(method.reads))
         raise CallError(f"The method {options.method} does not read the weight {unread[0]}.", f"It reads: {known}.")

@@ -18,14 +18,13 @@ from typing import Any
 
 from benchmarks.harness import published
 from benchmarks.harness.gallery import gallery, images_of
-from benchmarks.harness.methods import INVERTING, VARIANTS, grids, possible
+from benchmarks.harness.methods import grids, possible
 from benchmarks.harness.options import RUN_DEPTH, Asked, check, parser
 from benchmarks.harness.protocol import Protocol
 from benchmarks.harness.results import environment, markdown, write_result
 from benchmarks.harness.shown import shown
 from benchmarks.harness.stored_weights import entry_of, write_weights
 from benchmarks.tasks.dataset import BLANK_SENTENCE, Benchmark, DataSet, Task
-from indexer.collection import Collection
 from indexer.embed import load_embedder
 from indexer.embed.base import Embedder
 from indexer.errors import CallError, UnderdrawingError
@@ -33,7 +32,8 @@ from indexer.files.atomic import atomic_write
 from indexer.types import Center
 from pipelines.evaluation.loop import Evaluation, JudgedQuery, answer, evaluate, sweep, write_run
 from pipelines.evaluation.qrels import Average, Plan, Reference
-from retrieval import CaptionRewriter, Method, PseudoTargetProvider, Retriever, Weights
+from retrieval import CaptionRewriter, PseudoTargetProvider, Retriever, SearchOptions, SearchService, Weights
+from retrieval.methods import Helper, load_method
 from retrieval.metrics import mean
 from retrieval.providers.pseudo_target import COMPANIONS
 
@@ -47,8 +47,8 @@ class Run:
         protocol: The chosen protocol.
         task: The queries and documents.
         queries: The task's queries, prepared for the protocol.
-        collection: The documents, indexed.
-        embedder: Model of the collection.
+        service: Searches the indexed documents.
+        embedder: Model of the documents.
         pseudo_targets: Makes pseudo-words and pseudo-targets.
         captions: Captions references and rewrites captions.
         options: The command line's options.
@@ -58,7 +58,7 @@ class Run:
     protocol: Protocol
     task: Task
     queries: Sequence[JudgedQuery]
-    collection: Collection
+    service: SearchService
     embedder: Embedder
     pseudo_targets: PseudoTargetProvider
     captions: CaptionRewriter
@@ -79,34 +79,21 @@ class Run:
         options = self.options
         if options.method is not None and not options.table:
             return [options.method]
-        comes = self.embedder.name in COMPANIONS
-        return possible(
-            inversion=bool(options.inversion) or comes,
-            generator=bool(options.generator) or comes,
-            writers=bool(options.captioner and options.rewriter),
-            joint=self.embedder.fuses_natively,
-        )
+        comes = {Helper.INVERSION, Helper.GENERATOR} if self.embedder.name in COMPANIONS else set()
+        return possible(comes | {helper for helper in Helper if getattr(options, helper)}, self.embedder)
 
     def retriever(self, name: str, center: Center, weights: Weights | None = None) -> Retriever:
-        """The retriever of a variant."""
-        method, merge = VARIANTS[name]
-        return Retriever(
-            self.collection,
-            method,
-            weights or self.options.weights,
-            merge=merge,
-            pseudo_targets=self.pseudo_targets,
-            captions=self.captions,
-            center=center,
-        )
+        """The retriever of a method."""
+        weights = weights or self.options.weights
+        return self.service.retriever(SearchOptions(method=name, weights=weights, center=center))
 
     def described(self, name: str, center: Center) -> dict[str, Any]:
         """Everything that a result depends on."""
-        used, method = self.retriever(name, center).weights(), VARIANTS[name][0]
+        used, needs = self.retriever(name, center).weights(), load_method(name).needs
         source = used.source
         if self.options.weights.given():
             source = f"{source}; tuned on: {self.options.tuned_on or 'not told'}"
-        inverting = method in INVERTING
+        inverting = Helper.INVERSION in needs
         told = {
             "benchmark": self.benchmark.name,
             "split": self.options.split,
@@ -117,9 +104,9 @@ class Run:
             "fingerprint": asdict(self.embedder.fingerprint()),
             "inversion": self.options.inversion if inverting else None,
             "template": self.pseudo_targets.template(self.embedder) if inverting else None,
-            "generator": self.options.generator if method is Method.CIG else None,
-            "captioner": self.captions.captioner().name if method is Method.CAPTION else None,
-            "rewriter": self.captions.rewriter().name if method is Method.CAPTION else None,
+            "generator": self.options.generator if Helper.GENERATOR in needs else None,
+            "captioner": self.captions.captioner().name if Helper.CAPTIONER in needs else None,
+            "rewriter": self.captions.rewriter().name if Helper.REWRITER in needs else None,
             "weights": used.weights.given(),
             "weights_source": source,
             "protocol": {**self.protocol.to_json(), **self.task.digests},
@@ -135,7 +122,7 @@ def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> int:
 
     Args:
         benchmark: The benchmark.
-        arguments: Of the command line; None for those of the process.
+        arguments: Arguments of the command line; None for those of the process.
     """
     options = parser(benchmark).parse_args(arguments)
     if options.protocol:
@@ -170,7 +157,8 @@ def _main(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]:
     # Strict: a missing sentence would give a row of another method.
     captions = CaptionRewriter(options.captioner, options.rewriter, cache=options.cache / "sentences", strict=True)
     with gallery(benchmark.name, data, task, images, embedder, cache, options.workers) as collection:
-        run = Run(benchmark, protocol, task, queries, collection, embedder, pseudo_targets, captions, options)
+        service = SearchService(collection, pseudo_targets=pseudo_targets, captions=captions)
+        run = Run(benchmark, protocol, task, queries, service, embedder, pseudo_targets, captions, options)
         if run.blank:
             names = ", ".join(run.blank[:3])
             print(f"{len(run.blank):,} of {len(queries):,} captions are blank, replaced by {BLANK_SENTENCE!r}: {names}",
@@ -311,9 +299,9 @@ def _provider(options: argparse.Namespace, embedder: Embedder) -> PseudoTargetPr
         cache=options.cache / "drawings",
         device=options.device,
     )
-    method = None if options.method is None else VARIANTS[options.method][0]
-    if method in INVERTING:
+    needs = () if options.method is None else load_method(options.method).needs
+    if Helper.INVERSION in needs:
         pseudo_targets.inversion(embedder)
-    if method is Method.CIG:
+    if Helper.GENERATOR in needs:
         pseudo_targets.generator(embedder)
     return pseudo_targets

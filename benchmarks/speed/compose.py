@@ -31,7 +31,7 @@ from PIL import ImageFilter, ImageOps
 from PIL.Image import Image
 
 from benchmarks.harness.gallery import gallery
-from benchmarks.harness.methods import VARIANTS, possible
+from benchmarks.harness.methods import possible
 from benchmarks.harness.options import cache_folder
 from benchmarks.speed.pictures import Panel, draw_panels
 from benchmarks.tasks import emojicir
@@ -44,7 +44,7 @@ from indexer.files.atomic import atomic_write
 from pipelines.evaluation.emojicir import Split, by_family
 from pipelines.evaluation.loop import Evaluation, JudgedQuery, evaluate
 from retrieval import GenerateOptions, Method, PseudoTargetProvider, Query, Retriever
-from retrieval.methods import load_method
+from retrieval.methods import Helper, load_method
 from retrieval.metrics import bootstrap_interval, hit_rate_at, macro_mean
 from retrieval.retriever import STAGES
 
@@ -95,10 +95,9 @@ class Bench:
 
         If times matter, `warm` runs one query first, since each provider loads its models on first use.
         """
-        method, merge = VARIANTS[variant]
         gate = more.pop("gate", None)
         pseudo_targets = PseudoTargetProvider(options=options, cache=self.data / "drawings", **more)
-        retriever = Retriever(self.collection, method, merge=merge, pseudo_targets=pseudo_targets, gate=gate)
+        retriever = Retriever(self.collection, variant, pseudo_targets=pseudo_targets, gate=gate)
         asked = self.queries if queries is None else queries
         if warm:
             retriever.search(asked[0].query, 1)
@@ -124,8 +123,7 @@ class Bench:
     @cached_property
     def plain(self) -> dict[str, Evaluation]:
         """Every variant that needs no other models, with default settings."""
-        joint = self.collection.embedder.fuses_natively
-        names = possible(inversion=True, generator=True, writers=False, joint=joint)
+        names = possible((Helper.INVERSION, Helper.GENERATOR), self.collection.embedder)
         return {name: self.run(name) for name in names}
 
 
@@ -174,9 +172,8 @@ def stages(bench: Bench, count: int = 40) -> dict[str, Any]:
     """Median milliseconds of each stage, one query at a time, the models loaded."""
     told: dict[str, Any] = {}
     for name in ("sum", "inversion", bench.cig):
-        method, merge = VARIANTS[name]
         pseudo_targets = PseudoTargetProvider(cache=bench.data / "drawings", regenerate=True)
-        retriever = Retriever(bench.collection, method, merge=merge, pseudo_targets=pseudo_targets)
+        retriever = Retriever(bench.collection, name, pseudo_targets=pseudo_targets)
         chosen = bench.queries[:: max(1, len(bench.queries) // count)][: count + 1]
         took = [retriever.search(query.query, 10).took_ms for query in chosen][1:]  # the first query loads models
         told[name] = {stage: round(statistics.median(each[stage] for each in took), 2) for stage in STAGES}
@@ -250,8 +247,7 @@ def show_pictures(bench: Bench, folder: Path) -> None:
 
 def _panel(bench: Bench, query: JudgedQuery, label: str) -> Panel:
     pseudo_targets = PseudoTargetProvider(cache=bench.data / "drawings")
-    method, merge = VARIANTS[bench.cig]
-    found = Retriever(bench.collection, method, merge=merge, pseudo_targets=pseudo_targets).search(query.query, 1)
+    found = Retriever(bench.collection, bench.cig, pseudo_targets=pseudo_targets).search(query.query, 1)
     about = found.pseudo_target or {}
     shown = {"reference": bench.picture(str(query.query.like))}
     if "path" in about:
