@@ -86,8 +86,8 @@ def bridges() -> str:
 
     told = _read("bridges.json")["results"]
     return "\n".join([
-        "All are trained on the same samples of the bundled emoji (`benchmarks/recipes/emoji-bridge.json`), with the image "
-        "encoder of `bundled:emoji-clip` and the text model all-MiniLM-L6-v2. In percent; names among 3,786 and images among "
+        "All use the same samples of the bundled emoji (`benchmarks/recipes/emoji-bridge.json`), with the image "
+        "encoder of `bundled:emoji-clip` and the text model all-MiniLM-L6-v2. Percent; names among 3,786, images among "
         "10,577 for concepts of the test part; EmojiCIR's validation split:",
         "",
         markdown(told),
