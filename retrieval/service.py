@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
@@ -29,9 +29,6 @@ from retrieval.rerank import RERANKERS, Reranker, load_reranker
 from retrieval.rerank.step import DEPTH
 from retrieval.results import Results
 from retrieval.retriever import Retriever
-
-if TYPE_CHECKING:
-    pass
 
 Options = TypeVar("Options", bound=SearchOptions)
 Made = TypeVar("Made")
@@ -196,13 +193,12 @@ class SearchService:
             UnderdrawingError: One is missing, cannot be loaded or does not fit.
         """
         options = self._with_defaults(options)
-        embedder = self.source(options).embedder if "inversion" in self.needs(options) else None
         for helper in self.needs(options):
             match helper:
-                case "inversion" if embedder is not None:
-                    self.pseudo_targets(options).inversion(embedder)
-                case "generator" if embedder is not None:
-                    self.pseudo_targets(options).generator(embedder)
+                case "inversion":
+                    self.pseudo_targets(options).inversion(self.source(options).embedder)
+                case "generator":
+                    self.pseudo_targets(options).generator(self.source(options).embedder)
                 case "captioner" if caption:
                     self.captions(options).captioner()
                 case "rewriter":
