@@ -149,7 +149,7 @@ def test_what_a_foreign_method_raises_is_an_error_that_names_it(collection, mine
         retriever, query = Retriever(collection, "odd"), Query(text="red", like="cat")
         return list(retriever.stream(query)) if stream else retriever.search(query)
 
-    with pytest.raises(PluginError, match="method 'odd' of the module .*test_registry failed: ZeroDivisionErr") as told:
+    with pytest.raises(PluginError, match="method 'odd' of the module .*test_method_registry failed: ZeroDivisionErr") as told:
         ask()
     assert "of its own" in told.value.message
     assert isinstance(told.value.__cause__, ZeroDivisionError)
@@ -158,7 +158,7 @@ def test_what_a_foreign_method_raises_is_an_error_that_names_it(collection, mine
 @pytest.mark.parametrize("answer", [None, [None, None, None]])
 def test_what_a_foreign_method_gives_in_place_of_an_answer_is_an_error_that_names_it(collection, mine, answer):
     mine.register("odd")(type("Odd", (Nearest,), {"resolve": lambda *_: answer, "name": "odd", "__module__": __name__}))
-    with pytest.raises(PluginError, match="The method 'odd' of the module .*test_registry failed: "):
+    with pytest.raises(PluginError, match="The method 'odd' of the module .*test_method_registry failed: "):
         Retriever(collection, "odd").search(Query(text="red"))
 
 
