@@ -149,7 +149,9 @@ def test_what_a_foreign_method_raises_is_an_error_that_names_it(collection, mine
         retriever, query = Retriever(collection, "odd"), Query(text="red", like="cat")
         return list(retriever.stream(query)) if stream else retriever.search(query)
 
-    with pytest.raises(PluginError, match="method 'odd' of the module .*test_method_registry failed: ZeroDivisionErr") as told:
+    with pytest.raises(
+        PluginError, match="method 'odd' of the module .*test_method_registry failed: ZeroDivisionErr"
+    ) as told:
         ask()
     assert "of its own" in told.value.message
     assert isinstance(told.value.__cause__, ZeroDivisionError)
