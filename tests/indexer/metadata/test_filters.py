@@ -462,7 +462,7 @@ ENDLESS["$not"] = ENDLESS
         ({"x": [1]}, r"\$eq takes a text, a number, a boolean or a date, not list"),
         ({"x": {"$eq": {"y": 1}}}, r"\$eq takes a text, a number, a boolean or a date, not dict"),
         ({"x": b"bytes"}, r"\$eq takes a text, a number, a boolean or a date, not bytes"),
-        ({"x": {"$lt": True}}, "order among numbers, texts or times; bool"),
+        ({"x": {"$lt": True}}, "compares numbers, texts or times; bool"),
         ({"x": {"$lt": None}}, r"\$lt takes a text.*NoneType"),
         ({"x": {"$in": "abc"}}, r"\$in takes a list, not 'abc'"),
         ({"x": {"$nin": 1}}, r"\$nin takes a list, not int"),
