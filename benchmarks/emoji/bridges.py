@@ -26,8 +26,8 @@ from indexer.files.atomic import atomic_write
 from pipelines.train.common.run import RunFolder
 
 MEASURES: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
-    "drawing to name, R@10": ("emoji-clip.json", ("image_to_text", "test", "R@10")),
-    "name to drawing, R@10": ("emoji-clip.json", ("text_to_image", "test", "R@10")),
+    "image to name, R@10": ("emoji-clip.json", ("image_to_text", "test", "R@10")),
+    "name to image, R@10": ("emoji-clip.json", ("text_to_image", "test", "R@10")),
     "EmojiCIR joint, R@10": ("emojicir.json", ("measures", "R@10", "value")),
     "EmojiCIR joint, mAP@10": ("emojicir.json", ("measures", "mAP@10", "value")),
     "mixed, nDCG@10": ("mixed.json", ("results", 0, "measures", "nDCG@10", "value")),
