@@ -1,6 +1,6 @@
-"""The newest snapshot of each space of an open collection: the same object as long as it is the newest.
+"""The cache of the newest snapshot of each space of an open collection.
 
-What this module does not know: models, how a generation comes to be.
+What this module does not know: models, how a generation is made.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from indexer.stored_document import StoredDocument
 from indexer.vectors.protocol import VectorStore
 
 AT_ONCE = 500
-"""Documents that are asked for together when all are gone through."""
+"""Documents that iteration reads at once."""
 
 
 class Snapshots:
-    """Threads may share one.
+    """The newest snapshots of an open collection. Threads may share one.
 
     Args:
-        catalog: The collection's.
-        layout: The collection's.
-        spaces: The collection's.
-        store: What opens its vectors.
+        catalog: The collection's catalog.
+        layout: The collection's layout.
+        spaces: The collection's spaces.
+        store: Opens its vectors.
     """
 
     def __init__(self, catalog: Catalog, layout: Layout, spaces: OpenSpaces, store: VectorStore) -> None:
@@ -36,7 +36,7 @@ class Snapshots:
         self._opening = Lock()
 
     def newest(self, name: str | None = None) -> Snapshot:
-        """The newest generation of a space, or of the default one; raises as `Collection.snapshot`."""
+        """The newest generation of a space, or of the default one. Raises as `Collection.snapshot`."""
         wanted = self._spaces.named(name).space
         while True:
             self._catalog.database.standing()
@@ -54,23 +54,23 @@ class Snapshots:
                 try:
                     self._newest[own.id] = Snapshot(self._catalog, self._layout, own, generation, self._store, held)
                 except SnapshotGoneError:
-                    # Compacted between the two reads: the next round sees what it was compacted into.
+                    # Compacted between the two reads: the next round sees the new segments.
                     continue
                 return self._newest[own.id]
 
     def use(self, store: VectorStore) -> None:
-        """Open vectors by another store from now on."""
+        """Open vectors with another store from now on."""
         with self._opening:
             self._store, self._newest = store, {}
 
     def every(self) -> Iterator[Snapshot]:
-        """Of each space, the default one first; the others are opened when they are asked for."""
+        """A snapshot of each space, the default first, each opened as needed."""
         yield self.newest()
         for each in self._spaces.every()[1:]:
             yield self.newest(each.space.name)
 
     def documents(self) -> Iterator[StoredDocument]:
-        """Every document once, those of the default space first, in the order they were stored."""
+        """Every document once, in the order of storage, those of the default space first."""
         before: list[Snapshot] = []
         for each in self.every():
             if not before:
@@ -80,7 +80,7 @@ class Snapshots:
             before.append(each)
 
     def _beside(self, snapshot: Snapshot, before: list[Snapshot]) -> Iterator[StoredDocument]:
-        """The documents of a space that those before it lack."""
+        """The documents of a space that earlier spaces lack."""
         ids = snapshot.eligible()
         ids = snapshot.view.all_ids() if ids is None else ids
         for start in range(0, len(ids), AT_ONCE):
@@ -90,7 +90,7 @@ class Snapshots:
             yield from (each for each in documents if each.id not in known)
 
     def close(self) -> None:
-        """Give the memory maps back."""
+        """Release the memory maps."""
         self._newest = {}
 
 

@@ -1,4 +1,4 @@
-"""A document as it comes back from a collection: what was stored, with the files of its images.
+"""A document as read from a collection, with the files of its images.
 
 What this module does not know: SQL, vectors.
 """
@@ -17,18 +17,18 @@ from indexer.types import Modality
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """A document as it comes back.
+    """A document as read from a collection.
 
     Attributes:
         id: The user's id.
         text: Its text.
         uri: Where it came from.
-        image: The file of its image; it may have moved since. None also where what is recorded is no name of one.
-        image_sha256: Of its image, as it was indexed; see `indexer.files.media.recorded_image`.
-        fields: Its JSON object.
-        modality: What its vector was made of.
+        image: The file of its image, which may have moved since. None also if the recorded name is invalid.
+        image_sha256: The sha256 of its image when it was indexed; see `indexer.files.media.recorded_image`.
+        fields: Its fields.
+        modality: The modality of its vector.
         images: The files of all its images, in order; `image` is the first.
-        images_sha256: Of each, as it was indexed.
+        images_sha256: The sha256 of each when it was indexed.
     """
 
     id: str
@@ -48,10 +48,10 @@ class StoredDocument:
 
 
 def stored_document(record: DocumentRecord, media: Path) -> StoredDocument:
-    """What is stored of a document.
+    """The document of a SQL record.
 
     Args:
-        record: As SQL has it.
+        record: The record.
         media: The folder of stored images.
     """
     images = [(_file(media, uri), digest) for uri, digest in record.every_image()]
@@ -70,7 +70,7 @@ def stored_document(record: DocumentRecord, media: Path) -> StoredDocument:
 
 
 def _file(media: Path, uri: str) -> Path | None:
-    """The file of an image. One that is named wrongly costs its document's image, and `check` reports it."""
+    """The file of an image, or None if its recorded name is invalid, which `check` reports."""
     try:
         return image_path(media, uri)
     except StoreError:

@@ -1,7 +1,4 @@
-"""The methods that benchmarks run, by name, and the weights that are tried for each.
-
-What this module does not know: how queries are composed.
-"""
+"""The methods that benchmarks run, by name, and the weights that a sweep tries."""
 
 from __future__ import annotations
 
@@ -14,14 +11,14 @@ from retrieval.methods import Helper, SearchMethod, Selective, usable_methods, v
 
 
 def compared() -> dict[str, SearchMethod]:
-    """Every method that a table compares, by name: the variants in place of the one that stands for them."""
+    """Every method that a table compares, by name: the variants in place of their common base."""
     usable = usable_methods()
     bases = {variant_of(method) for method in usable.values()}
     return {name: method for name, method in usable.items() if name not in bases}
 
 
 def possible(helpers: Collection[Helper], embedder: Embedder) -> list[str]:
-    """Those that can be run with the helper models that are there and with an embedder."""
+    """The methods that can run with the available helper models and an embedder."""
     return [
         name
         for name, method in compared().items()
@@ -30,11 +27,11 @@ def possible(helpers: Collection[Helper], embedder: Embedder) -> list[str]:
 
 
 def grids() -> dict[str, list[Weights]]:
-    """What `--sweep` tries, by variant."""
+    """The weights that `--sweep` tries, by variant."""
     share = [n / 20 for n in range(21)]
-    coarse = [n / 10 for n in range(3, 8)]  # the image's share beside the sentence's never did best outside
+    coarse = [n / 10 for n in range(3, 8)]  # outside, the image's share beside the sentence's was never best
     small = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8)
-    # Of three terms that are added, the shares count alone: they sum to one.
+    # Of three terms of a sum, only the shares matter: they sum to one.
     thirds = [((1 - a) * (1 - b), a * (1 - b), b) for a in coarse for b in small]
     floors = (-0.2, -0.4, -0.8, -1.6, -3.2)
     return {
@@ -53,5 +50,5 @@ def grids() -> dict[str, list[Weights]]:
 
 
 def _weights(**point: float) -> Weights:
-    """Without the crumbs of binary fractions, which would be stored and shown."""
+    """Rounded, so that no binary fractions are stored and shown."""
     return Weights(**{name: round(value, 4) for name, value in point.items()})

@@ -1,10 +1,8 @@
-"""The one harness of all benchmarks: index the gallery once, ask, measure, and say by which protocol.
+"""The runner of all benchmarks: index the gallery once, search, measure, and record the protocol.
 
-Each data set's module supplies a `Benchmark`; queries, documents and qrels come from there, and all else is the same
-for all: the public `Retriever` on a collection, the evaluation loop, the result file. The last line of
-standard output is one JSON document.
-
-What this module does not know: any data set, how queries are ranked and measured.
+Each data set's module supplies a `Benchmark` with queries, documents and qrels. Everything else is the same for all:
+the public `Retriever` on a collection, the evaluation loop, the result file. The last line of standard output is one
+JSON document.
 """
 
 from __future__ import annotations
@@ -42,18 +40,18 @@ from retrieval.providers.pseudo_target import COMPANIONS
 
 @dataclass(frozen=True)
 class Run:
-    """One call, with everything loaded.
+    """One benchmark run, with everything loaded.
 
     Attributes:
-        benchmark: Which.
-        protocol: What was chosen.
+        benchmark: The benchmark.
+        protocol: The chosen protocol.
         task: The queries and documents.
-        queries: Those of the task, as they are asked.
-        service: Searches the documents, indexed.
-        embedder: Its model.
+        queries: The task's queries, prepared for the protocol.
+        service: Searches the indexed documents.
+        embedder: Model of the documents.
         pseudo_targets: Makes pseudo-words and pseudo-targets.
         captions: Captions references and rewrites captions.
-        options: The call's options.
+        options: The command line's options.
     """
 
     benchmark: Benchmark
@@ -77,7 +75,7 @@ class Run:
         return [query.query_id for query in self.queries if query.query.text == BLANK_SENTENCE]
 
     def methods(self) -> list[str]:
-        """Those that are run: the one that was asked for, or all that can be."""
+        """The variants to run: the requested one, or all that can run."""
         options = self.options
         if options.method is not None and not options.table:
             return [options.method]
@@ -85,12 +83,12 @@ class Run:
         return possible(comes | {helper for helper in Helper if getattr(options, helper)}, self.embedder)
 
     def retriever(self, name: str, center: Center, weights: Weights | None = None) -> Retriever:
-        """What answers by a method."""
+        """The retriever of a method."""
         weights = weights or self.options.weights
         return self.service.retriever(SearchOptions(method=name, weights=weights, center=center))
 
     def described(self, name: str, center: Center) -> dict[str, Any]:
-        """All that a result depends on."""
+        """Everything that a result depends on."""
         used, needs = self.retriever(name, center).weights(), load_method(name).needs
         source = used.source
         if self.options.weights.given():
@@ -123,8 +121,8 @@ def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> int:
     """The command line of a benchmark.
 
     Args:
-        benchmark: Which.
-        arguments: Of the command line; None for those of the process.
+        benchmark: The benchmark.
+        arguments: Arguments of the command line; None for those of the process.
     """
     options = parser(benchmark).parse_args(arguments)
     if options.protocol:
@@ -156,14 +154,14 @@ def _main(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]:
         options.model, dtype=options.dtype, device=options.device, preprocessing=protocol.preprocessing
     )
     pseudo_targets = _provider(options, embedder)
-    # Strict: a sentence that could not be written would make a row of another method.
+    # Strict: a missing sentence would give a row of another method.
     captions = CaptionRewriter(options.captioner, options.rewriter, cache=options.cache / "sentences", strict=True)
     with gallery(benchmark.name, data, task, images, embedder, cache, options.workers) as collection:
         service = SearchService(collection, pseudo_targets=pseudo_targets, captions=captions)
         run = Run(benchmark, protocol, task, queries, service, embedder, pseudo_targets, captions, options)
         if run.blank:
             names = ", ".join(run.blank[:3])
-            print(f"{len(run.blank):,} of {len(queries):,} captions are blank and asked as {BLANK_SENTENCE!r}: {names}",
+            print(f"{len(run.blank):,} of {len(queries):,} captions are blank, replaced by {BLANK_SENTENCE!r}: {names}",
                   file=sys.stderr)  # fmt: skip
         if options.split in benchmark.hidden:
             return _submitted(run)
@@ -171,7 +169,7 @@ def _main(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _all_measured(run: Run) -> dict[str, Any]:
-    """The result, or all of them where there are several."""
+    """The result, or all of them if there are several."""
     options = run.options
     pairs = [(name, center) for name in run.methods() for center in options.centers]
     documents = [_measured(run, name, center) for name, center in pairs]
@@ -208,7 +206,7 @@ def _measured(run: Run, name: str, center: Center) -> dict[str, Any]:
 
 
 def _tuned(run: Run) -> dict[str, Any]:
-    """The best weights on this split, and the whole curve; stored with the package where the benchmark is for that."""
+    """The best weights on this split, and the whole curve; stored in the package if the benchmark tunes weights."""
     points, [center] = grids(), run.options.centers
     if run.benchmark.tuned_on is None or run.options.method is not None:
         if (name := run.options.method) not in points:
@@ -252,7 +250,7 @@ def _best(curve: Sequence[tuple[Weights, float]]) -> Weights:
 
 
 def _submitted(run: Run) -> dict[str, Any]:
-    """Files for the benchmark's server."""
+    """The files for the benchmark's server."""
     options, [center] = run.options, run.options.centers
     name = options.method
     retriever = run.retriever(name, center)
@@ -272,12 +270,12 @@ def _submitted(run: Run) -> dict[str, Any]:
 
 
 def asked(query: JudgedQuery, protocol: Protocol, images: Mapping[str, Path] | None) -> JudgedQuery:
-    """A query as the protocol has it.
+    """A query prepared for the protocol.
 
     Args:
-        query: As the data set's module made it.
+        query: The query of the data set's module.
         protocol: Says whether it may find its reference.
-        images: Of all documents, where the reference is to be read from its file; None for its stored vector.
+        images: Images of all documents, if the reference is read from its file; None for its stored vector.
     """
     reference = query.query.like
     if reference is None:
@@ -288,12 +286,12 @@ def asked(query: JudgedQuery, protocol: Protocol, images: Mapping[str, Path] | N
 
 
 def _macro(found: Evaluation) -> dict[str, float]:
-    """The mean of the families' means, where the one number is another."""
+    """The mean of the families' means, if that is not the main number."""
     return {name: round(mean([own[name] for own in found.families.values()]), 4) for name in found.measures}
 
 
 def _provider(options: argparse.Namespace, embedder: Embedder) -> PseudoTargetProvider:
-    """What makes words and drawings, loaded where the method needs it: no run of `cig` goes on without drawings."""
+    """The provider of pseudo-words and pseudo-targets, loaded if the method needs it; `cig` must have a generator."""
     pseudo_targets = PseudoTargetProvider(
         options.inversion,
         options.generator,

@@ -1,6 +1,6 @@
-"""The images of stored documents: a single one in two columns, several in a third.
+"""The images of stored documents: a single one in two columns, several in a third one.
 
-What this module does not know: where the files are, and whether they are there.
+What this module does not know: the image files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IMAGE_COLUMNS = (DocumentRow.id, DocumentRow.image, DocumentRow.image_sha256, Do
 
 
 class DocumentRecord(NamedTuple):
-    """A document as stored, with where its vector is. A tuple, since every search makes some."""
+    """A stored document and its vector's id. A tuple, since every search creates some."""
 
     vector: int
     id: str
@@ -39,14 +39,14 @@ class DocumentRecord(NamedTuple):
 
 
 def several_images(value: Any, shown: str) -> list[list[str]] | None:
-    """What a row says of several images: a URI and a digest each; None where it says nothing.
+    """The images that a row records, a URI and a sha256 each; None if it records none.
 
     Args:
-        value: Of the column.
+        value: The column's value.
         shown: The database, as errors name it.
 
     Raises:
-        CorruptionError: It says something else.
+        CorruptionError: The value has another form.
     """
     if value is None:
         return None
@@ -69,7 +69,7 @@ def every_image(rows: Iterable[Any], shown: str) -> Iterator[tuple[str, str, str
 
 
 def image_uris(database: Database, prefix: str) -> set[str]:
-    """The images that begin so, of all documents that have rows, dead ones among them."""
+    """The image URIs with this prefix of all documents, including dead ones."""
     with database.read() as connection:
         single = select(DocumentRow.image).where(DocumentRow.image.startswith(prefix, autoescape=True))
         found = {uri for uri in connection.execute(single).scalars() if uri is not None}
