@@ -1,10 +1,10 @@
-"""SQLite for readers who may write nothing beside the file, while others go on writing.
+"""SQLite for readers without write access to the folder, while others write.
 
-Where a log and its index lie beside the file, SQLite reads them all, and its own locks keep a reader's state together.
-Where a log lies there without its index, as after a crash, SQLite could not make one: both are copied aside and read
-there. Where no log is, all is in the file, and SQLite must be told not to want one (`immutable`): then it takes no lock
-either, and a writer that starts meanwhile and moves its log into the file changes pages under the reader. That is
-noticed by the file's time: what was read is thrown away, and `undisturbed` reads again.
+If there is a write-ahead log with its index, SQLite reads both, and its locks keep a reader's state consistent. If
+there is a log without its index, as after a crash, SQLite cannot create the index: file and log are copied elsewhere
+and read there. If there is no log, SQLite must be opened as `immutable`, or it would try to create one. It then takes
+no locks, and a writer that starts meanwhile may change pages under the reader. The file's time shows that: what was
+read is discarded, and `undisturbed` reads again.
 
 What this module does not know: any table.
 """
@@ -31,35 +31,35 @@ from indexer.errors import StoreError
 from indexer.files.atomic import file_identity
 
 TRIES, PAUSE = 20, 0.02
-"""How often a disturbed reading is begun, and the seconds before it is begun again the first time."""
+"""How often a disturbed read is attempted, and the seconds before the second attempt."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class DisturbedError(StoreError):
-    """The file was written while it was read without a lock: what was read may be of two states."""
+    """The file was written while it was read without a lock, so the result may mix two states."""
 
 
 class LonelyConnection(sqlite3.Connection):
-    """A connection that takes no lock, and what the file was when it was made; None where SQLite locks as usual."""
+    """A connection without locks, and the file's identity when it was made; None if SQLite locks as usual."""
 
     before: str | None = None
 
 
 def only_readable(url: URL) -> bool:
-    """Whether this user may read SQLite's file, but write nothing beside it."""
+    """Whether this user may read SQLite's file, but not write to its folder."""
     return (
         url.database is not None and Path(url.database).exists() and not os.access(Path(url.database).parent, os.W_OK)
     )
 
 
 def read_only_engine(path: Path, busy_milliseconds: int, to_json: Callable[[Any], str]) -> Engine:
-    """An engine that looks anew for each connection whether there is a log, and so keeps none."""
+    """An engine that checks for a log at each connection, and so pools none."""
     aside = _Aside(path)
 
     def connect() -> sqlite3.Connection:
-        before = file_identity(path)  # first: what comes between this and the opening counts as a disturbance
+        before = file_identity(path)  # first: a change between this and the opening counts as a disturbance
         lonely = not _logged(path)
         if _stranded(path):
             place, options = aside.current(), "?mode=rw"
@@ -75,7 +75,7 @@ def read_only_engine(path: Path, busy_milliseconds: int, to_json: Callable[[Any]
 
 
 def require_undisturbed(path: Path, connection: Any) -> None:
-    """Refuse what was read if the file changed since the connection was made.
+    """Raise an error if the file changed since the connection was made.
 
     Raises:
         DisturbedError: It did, and the connection took no lock.
@@ -86,7 +86,7 @@ def require_undisturbed(path: Path, connection: Any) -> None:
 
 
 def undisturbed(method: Callable[P, T]) -> Callable[P, T]:
-    """Have a method that reads, and does nothing else, begin again where it was disturbed."""
+    """Decorator of methods that only read: if disturbed, they start again."""
 
     @functools.wraps(method)
     def reading(*arguments: P.args, **options: P.kwargs) -> T:
@@ -101,7 +101,7 @@ def undisturbed(method: Callable[P, T]) -> Callable[P, T]:
 
 
 def _logged(path: Path) -> bool:
-    """Whether SQLite finds what it needs to read with locks: a log with something in it, or one that is in use."""
+    """Whether SQLite can read with locks: there is a log that is not empty, or one in use."""
     log, index = (path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))
     try:
         return log.stat().st_size > 0 or index.exists()
@@ -110,7 +110,7 @@ def _logged(path: Path) -> bool:
 
 
 def _stranded(path: Path) -> bool:
-    """Whether there is a log with something in it, and no index, which only a writer could make."""
+    """Whether there is a non-empty log without an index, which only a writer could create."""
     log, index = (path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))
     try:
         return log.stat().st_size > 0 and not index.exists()
@@ -119,7 +119,7 @@ def _stranded(path: Path) -> bool:
 
 
 class _Aside:
-    """A copy of a database and its log, made anew when either changes; it goes with the object."""
+    """A copy of a database and its log, renewed when either changes, and deleted with the object."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -128,7 +128,7 @@ class _Aside:
         self._place: Path | None = None
 
     def current(self) -> Path:
-        """Where the copy is."""
+        """The path of the copy."""
         log = self._path.with_name(f"{self._path.name}-wal")
         with self._lock:
             now = file_identity(self._path), file_identity(log)

@@ -1,4 +1,4 @@
-"""Errors of SQLAlchemy and of SQLite's driver, turned into ours.
+"""Convert errors of SQLAlchemy and of SQLite's driver into ours.
 
 What this module does not know: which statement failed.
 """
@@ -14,7 +14,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 from indexer.errors import CorruptionError, StoreError
 
 _DAMAGE = ("malformed", "not a database", "disk image", "Could not decode to UTF-8")
-"""What SQLite and its driver say of a damaged file."""
+"""Messages of SQLite and its driver about a damaged file."""
 
 
 _OPERATIONAL = (OperationalError, sqlite3.OperationalError)
@@ -22,10 +22,10 @@ _OPERATIONAL = (OperationalError, sqlite3.OperationalError)
 
 @contextmanager
 def mapped(shown: str) -> Iterator[None]:
-    """Turn what SQLAlchemy and SQLite's driver raise in the block into errors of ours, which name the database."""
+    """Convert errors of SQLAlchemy and SQLite's driver in the block into ours, which name the database."""
     try:
         yield
-    except (DatabaseError, sqlite3.Error) as error:  # SQLite's own where its driver is asked without SQLAlchemy
+    except (DatabaseError, sqlite3.Error) as error:  # SQLite's own errors come from the driver used without SQLAlchemy
         if any(sign in str(error) for sign in _DAMAGE):
             raise CorruptionError(
                 f"{shown} is damaged: {_cause(error)}.",
@@ -36,7 +36,7 @@ def mapped(shown: str) -> Iterator[None]:
     except SQLAlchemyError as error:
         raise StoreError(f"{shown}: {_cause(error)}.") from error
     except ValueError as error:
-        # What comes from the driver or a column is no text, no JSON or no time: found by flipping bits of the file.
+        # A damaged value is not a text, JSON or time; found by flipping bits of the file.
         raise CorruptionError(
             f"{shown} is damaged: {error}.", "Restore it from a backup, or index again into a new folder."
         ) from error

@@ -1,4 +1,4 @@
-"""SQLite for writers: how connections are made, pooled, and kept from crossing a fork.
+"""SQLite for writers: making and pooling connections, and closing them before a fork.
 
 What this module does not know: any table.
 """
@@ -20,7 +20,7 @@ POOLED = 32
 
 
 def sqlite_engine(url: URL, to_json: Callable[[Any], str]) -> Engine:
-    """An engine that keeps as many connections as POOLED threads need at once: a new one costs as much as a search."""
+    """An engine with a pool of up to POOLED connections: a new connection costs as much as a search."""
     engine = create_engine(url, poolclass=QueuePool, pool_size=POOLED, max_overflow=-1, json_serializer=to_json)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "checkout", _refuse_inherited)
@@ -29,15 +29,15 @@ def sqlite_engine(url: URL, to_json: Callable[[Any], str]) -> Engine:
 
 
 def begin_sqlite(connection: Connection) -> None:
-    """Begin a transaction: one that writes takes the write lock at once."""
+    """Begin a transaction; a writing one takes the write lock at once."""
     write = connection.get_execution_options().get("underdrawing_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     record.info["pid"] = os.getpid()
-    # Transactions are begun by hand below: the driver's own would start a read transaction and upgrade it later,
-    # which fails at once, without waiting, when another process writes meanwhile.
+    # Transactions are begun explicitly below: the driver would start a read transaction and upgrade it later,
+    # which fails immediately if another process has written meanwhile.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
@@ -51,17 +51,17 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
 
 
 def _refuse_inherited(_connection: Any, record: Any, proxy: Any) -> None:
-    """A connection that was in use at a fork is not the child's; the idle ones were closed before it."""
+    """Refuse, in a child, a connection that was in use at the fork; idle ones were closed before it."""
     if record.info["pid"] != os.getpid():
         record.dbapi_connection = proxy.dbapi_connection = None
         raise DisconnectionError("The connection belongs to another process.")
 
 
 def _close_before_forks(engine: Engine) -> None:
-    """Have idle connections closed before this process forks.
+    """Register a hook that closes idle connections before this process forks.
 
     SQLite counts the locks of a file within a process, and that count crosses the fork: a child whose parent had idle
-    connections believes in locks that only the parent holds, and what it commits can be lost.
+    connections assumes locks that only the parent holds, and its commits can be lost.
     """
     if not hasattr(os, "register_at_fork"):
         return
