@@ -1,4 +1,4 @@
-"""A service answers as its retrievers do, whoever asks, and loads each model once."""
+"""A service answers like its retrievers, for any caller, and loads each model once."""
 
 from __future__ import annotations
 
