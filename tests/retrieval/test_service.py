@@ -1,4 +1,4 @@
-"""A service answers as its retrievers do, whoever asks, and loads each model once."""
+"""A service answers like its retrievers, for any caller, and loads each model once."""
 
 from __future__ import annotations
 
@@ -71,6 +71,14 @@ def test_a_request_is_answered_as_its_retriever_answers(shop, service):
     kept = SearchRequest(like="red", keep_reference=True, method="image")
     assert [hit.id for hit in service.search(kept)][0] == "red"
     assert told(next(service.stream(request))) == told(service.search(request))
+
+
+def test_a_default_collection_is_asked_for_the_default_method_too(shop):
+    service = SearchService({"a": shop, "b": shop}, defaults=SearchOptions(collection="b"))
+    with shop.snapshot() as snapshot:
+        reference = next(iter(snapshot)).id
+    assert service.settled(SearchRequest(text="in blue", like=reference)).collection == "b"
+    assert service.search(SearchRequest(text="in blue", like=reference)).hits
 
 
 def test_a_method_is_chosen_by_what_there_is(shop, service):

@@ -1,4 +1,4 @@
-"""The tuned weights are what their sweeps found, and each is one that the sweep tried."""
+"""The tuned weights are those that their sweeps found, among the values that the sweeps tried."""
 
 from __future__ import annotations
 
