@@ -1,4 +1,4 @@
-"""Which method answers a request, and which of the request's fields it reads.
+"""Choice of the method that answers a request, and of the request's fields that it reads.
 
 What this module does not know: collections, models.
 """
@@ -14,11 +14,11 @@ from retrieval.methods.weights import preferred
 from retrieval.request import SearchOptions, SearchRequest, fields_of
 
 QUICK = ("sum", "slerp", "product", "shift", "inversion")
-"""What a composed query is answered by where nothing is said: methods that cost no more than an embedding."""
+"""The methods to choose from by default for a composed query: those that cost no more than an embedding."""
 
 
 def implied_method(request: SearchRequest) -> str | None:
-    """The method that a request's fields are for, where they are for one: `cig` where `steps` is set."""
+    """The method that the request's fields belong to, if any: `cig` if `steps` is set."""
     fields = fields_of(SearchOptions)
     given = set(request.given()) - ({"deadline_ms"} if request.rerank is not None else set())
     read_by = [info.read_by for name, info in fields.items() if name in given and info.read_by]
@@ -28,13 +28,13 @@ def implied_method(request: SearchRequest) -> str | None:
 
 
 def default_method(request: SearchRequest, model: Callable[[], str]) -> str:
-    """`text` or `image` for a query of one part; for a composed one what did best with the model, or `sum`.
+    """`text` or `image` for a query with one part; for a composed query the best method with this model, or `sum`.
 
-    Weights that a request brings are those of `sum`.
+    Weights given in a request are those of `sum`.
 
     Args:
-        request: Without a method.
-        model: Gives the name of the collection's embedder.
+        request: A request without a method.
+        model: Returns the name of the collection's embedder.
     """
     if request.text is None:
         return "image"
@@ -49,7 +49,7 @@ def method_of(name: str, merge: str | None) -> SearchMethod:
     """The method of a request.
 
     Raises:
-        RequestError: There is none of that name, or no such merge.
+        RequestError: There is no method or no merge of that name.
         PluginError: The package that offers it cannot be used.
     """
     try:
@@ -59,26 +59,26 @@ def method_of(name: str, merge: str | None) -> SearchMethod:
 
 
 def reads(method: SearchMethod, info: FieldInfo, asked: str) -> bool:
-    """Whether a method reads a field: every method does, or it is named, or has what the field is about.
+    """Whether a method reads a field: every method does, or the field names it, or names a trait that it has.
 
     Args:
         method: The method.
-        info: Of the field.
-        asked: What the method was asked for by: `cig`, where it is `cig-product` by its merge.
+        info: What is known of the field.
+        asked: The name in the request: `cig` if the merge makes it `cig-product`.
     """
     traits = {str(helper) for helper in method.needs} | ({REFINE} if isinstance(method, Refining) else set())
     return not info.read_by or not {method.name, asked}.isdisjoint(info.read_by) or info.trait in traits
 
 
 def require_read(request: SearchRequest, method: SearchMethod) -> None:
-    """Refuse what is asked in vain: a field that nothing reads.
+    """Refuse a field that nothing reads.
 
     Raises:
         RequestError: There is one.
     """
     known, given = fields_of(SearchRequest), set(request.given())
     if "rerank_depth" in given and "rerank" not in given:
-        raise RequestError("rerank_depth", "`rerank_depth` is read where there is a `rerank`.", "Add `rerank`.")
+        raise RequestError("rerank_depth", "`rerank_depth` is read only with `rerank`.", "Add `rerank`.")
     for name, info in known.items():
         if (
             name in given
@@ -92,7 +92,7 @@ def require_read(request: SearchRequest, method: SearchMethod) -> None:
 
 
 def require_both(request: SearchRequest, method: SearchMethod) -> None:
-    """Refuse a query without a part of which the method's helper models would make something.
+    """Refuse a query that lacks a part which the method's helper models need.
 
     Raises:
         RequestError: The text or the reference is missing.
