@@ -14,7 +14,6 @@ import errno
 import hashlib
 import os
 import re
-import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -201,52 +200,6 @@ def _sync_file(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def own_path(folder: Path, *names: str) -> Path:
-    """The path of a file or folder inside a collection's folder, which need not be there.
-
-    Who hands a collection over also chose the names in its tables and what lies in its folder. So names are plain, and
-    none of them is a link, a pipe or a device. The collection's folder itself may be reached through links.
-
-    Args:
-        folder: The collection's folder.
-        names: Each below the one before.
-
-    Raises:
-        StoreError: A name leads out of the folder.
-    """
-    path = folder
-    for name in names:
-        if name in ("", ".", "..") or any(sign in name for sign in "/\\:\0"):
-            raise StoreError(f"{name!r} is no name of a file inside the collection {folder}.", NOT_OURS)
-        path = path / name
-        require_plain(path)
-    return path
-
-
-NOT_OURS = "Do not use this collection, unless you know who changed it."
-
-
-def require_plain(path: Path) -> None:
-    """Refuse a link, a pipe or a device where a collection has a file or a folder.
-
-    Raises:
-        StoreError: It is one.
-    """
-    try:
-        state = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
-    if stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", False):
-        raise StoreError(
-            f"{path} is a link; what belongs to a collection lies in its own folder.",
-            "Put what it points to in its place. The collection's folder itself may be a link.",
-        )
-    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
-        raise StoreError(f"{path} is neither a file nor a folder.", NOT_OURS)
 
 
 def sweep_temporary(folder: Path) -> list[Path]:

@@ -15,13 +15,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from indexer.errors import CollectionNotFoundError, CorruptionError, FormatError, StoreError
-from indexer.files.atomic import TEMPORARY_PREFIX, atomic_write, own_path, require_plain, sweep_temporary
+from indexer.files.atomic import TEMPORARY_PREFIX, atomic_write, sweep_temporary
 from indexer.types import JsonValue
 
 FORMAT = 1
@@ -29,12 +31,17 @@ SEGMENT_NAME = re.compile(r"[0-9]{12,19}-[0-9a-f]{12}\.safetensors")
 IMAGE_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62}\.[a-z0-9]{1,8})")
 """Of a stored image, below `media/`: its sha256 in hex, with the suffix of its format."""
 SCHEMA_NAME = re.compile(r"underdrawing_[0-9a-f]{12}")
+MEDIA, FILE = "media:", "file://"
+"""How the URIs of images begin: of stored ones, and of those that lie where they were indexed."""
 STARTING = ".tmp-starting"
 """Names the PostgreSQL schema of a collection that is being started."""
 _FILES = ("collection.json", "writer.lock", *(f"metadata.db{end}" for end in ("", "-wal", "-shm", "-journal")))
 _FOLDERS = ("segments", "media", "indexes")
 _UNFINISHED = frozenset({"writer.lock", "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-journal"})
 """What a start that was broken off leaves, beside temporary files."""
+
+NOT_OURS = "Do not use this collection, unless you know who changed it."
+NOT_IN_NAMES = frozenset("/\\:\0")
 
 
 @dataclass(frozen=True)
@@ -198,8 +205,79 @@ def require_own(folder: Path) -> None:
                 require_plain(Path(entry.path))
 
 
+def own_path(folder: Path, *names: str) -> Path:
+    """The path of a file or folder inside a collection's folder, which need not be there.
+
+    Who hands a collection over also chose the names in its tables and what lies in its folder. So names are plain, and
+    none of them is a link, a pipe or a device. The collection's folder itself may be reached through links.
+
+    Args:
+        folder: The collection's folder.
+        names: Each below the one before.
+
+    Raises:
+        StoreError: A name leads out of the folder.
+    """
+    path = folder
+    for name in names:
+        if name in ("", ".", "..") or not NOT_IN_NAMES.isdisjoint(name):
+            raise StoreError(f"{name!r} is no name of a file inside the collection {folder}.", NOT_OURS)
+        path = path / name
+        require_plain(path)
+    return path
+
+
+def require_plain(path: Path) -> None:
+    """Refuse a link, a pipe or a device where a collection has a file or a folder.
+
+    Raises:
+        StoreError: It is one.
+    """
+    try:
+        state = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
+    if stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", False):
+        raise StoreError(
+            f"{path} is a link; what belongs to a collection lies in its own folder.",
+            "Put what it points to in its place. The collection's folder itself may be a link.",
+        )
+    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+        raise StoreError(f"{path} is neither a file nor a folder.", NOT_OURS)
+
+
+def image_path(folder: Path, uri: str) -> Path:
+    """The file behind an image's URI; it need not exist any more.
+
+    Args:
+        folder: The collection's `media` folder.
+        uri: As recorded.
+
+    Raises:
+        CorruptionError: It names neither a stored image, by its content, nor a file by an absolute path.
+        StoreError: A stored image, or its folder, is a link.
+    """
+    if uri.startswith(MEDIA):
+        if (name := IMAGE_NAME.fullmatch(uri.removeprefix(MEDIA))) is None:
+            raise _no_image(folder, uri)
+        return own_path(folder.parent, folder.name, *name.groups())
+    path = Path(os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE))))
+    if not uri.startswith(FILE) or not path.is_absolute() or "\0" in str(path):
+        raise _no_image(folder, uri)
+    return path
+
+
 def _holds_other_things(folder: Path) -> bool:
     try:
         return folder.is_dir() and any(folder.iterdir())
     except OSError:
         return False
+
+
+def _no_image(folder: Path, uri: str) -> CorruptionError:
+    return CorruptionError(
+        f"A document of {folder.parent} names the image {uri[:200]!r}, neither a file's URI nor one under media/.",
+        "Run `underdrawing check`, which names the document.",
+    )
