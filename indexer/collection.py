@@ -29,7 +29,8 @@ from indexer.ingest.summary import Progress
 from indexer.ingest.writer import Writer
 from indexer.lazy_embedder import LazyEmbedder
 from indexer.metadata.catalog import Catalog, Space
-from indexer.metadata.database import Database, parse_url
+from indexer.metadata.connections import parse_url
+from indexer.metadata.database import Database
 from indexer.metadata.opening import open_metadata, start
 from indexer.metadata.publish import Sums
 from indexer.open_spaces import OpenSpaces, Snapshots, open_spaces
