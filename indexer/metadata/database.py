@@ -1,4 +1,4 @@
-"""SQLite or PostgreSQL: one collection's tables, and the two kinds of transaction.
+"""SQLite or PostgreSQL: the engine, and the two kinds of transaction.
 
 What this module does not know: any table.
 """
