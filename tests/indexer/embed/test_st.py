@@ -162,7 +162,7 @@ def test_weights_that_would_be_unpickled_are_refused(texts, tmp_path):
     torch.save(load_file(dense / "model.safetensors"), dense / "pytorch_model.bin")
     assert load_anew(copy).dim == 16  # beside the same as safetensors, it is not read
     (dense / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"pytorch_model.bin is no safetensors file"):
+    with pytest.raises(ModelError, match=r"pytorch_model.bin is not a safetensors file"):
         load_anew(copy)
 
 
