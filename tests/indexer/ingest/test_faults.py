@@ -22,8 +22,8 @@ from sqlalchemy import event
 from indexer import Collection, Document
 from indexer.errors import StoreError, UnderdrawingError
 from indexer.files import lock
-from indexer.metadata import jobs as ledger
 from indexer.metadata import connections, publish
+from indexer.metadata import jobs as ledger
 
 pytestmark = pytest.mark.crash
 
