@@ -1,4 +1,4 @@
-"""Names of interchangeable parts: built-in ones, ones registered in code, and ones that other packages offer.
+"""Registry of interchangeable parts by name: built-in ones, ones registered in code, and plugins of other packages.
 
     METHODS = Registry[Method]("method", "underdrawing.methods", {
         "sum": Builtin("retrieval.methods.linear:SumMethod", "weighted sum of both vectors"),
@@ -11,9 +11,9 @@ A package offers a part by an entry point of the registry's group; its `pyprojec
     [project.entry-points."underdrawing.methods"]
     mine = "my_package.method:MyMethod"
 
-Entry points are read when a name is neither built in nor registered, or when all names are asked for. A plugin that
-cannot be used costs its own name only: asking for it raises a `PluginError`, and all others work. No plugin replaces a
-built-in name: the built-in part answers, and `plugins()` tells of the clash.
+Entry points are read if a name is neither built in nor registered, or if all names are requested. A broken plugin
+affects only its own name: getting it raises a `PluginError`, and all others work. No plugin replaces a built-in name:
+the built-in part is used, and `plugins()` reports the conflict.
 
 What this module does not know: what the parts do.
 """
@@ -37,7 +37,7 @@ _PART = TypeVar("_PART")
 
 @dataclass(frozen=True)
 class Builtin:
-    """A part of this project: where it is, as `module:attribute`, and one line about it."""
+    """A built-in part: its location as `module:attribute`, and one line of help."""
 
     target: str
     help: str
@@ -48,11 +48,11 @@ class Plugin:
     """A part that another package offers.
 
     Attributes:
-        name: What it is asked for by.
+        name: Its name.
         package: The package's name and version.
-        target: Where it is, as `module:attribute`.
+        target: Its location as `module:attribute`.
         help: The package's own summary.
-        problem: Why it cannot be used, where that is known without importing it.
+        problem: Why it cannot be used, if that is known without importing it.
     """
 
     name: str
@@ -63,13 +63,13 @@ class Plugin:
 
 
 class Registry(Generic[T]):
-    """Names of one kind of part. Threads may ask at the same time.
+    """The registry of one kind of part. Threads may share one.
 
     Args:
-        kind: What a part is called in messages, such as "method".
+        kind: The word for a part in messages, such as "method".
         group: The entry-point group of other packages' parts.
-        builtin: The parts of this project, in the order in which they are listed.
-        accepts: Whether an imported object can be such a part; by default anything that can be called.
+        builtin: The built-in parts, in the order in which they are listed.
+        accepts: Whether an imported object can be such a part; by default any callable.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class Registry(Generic[T]):
         self._imported: dict[str, T] = {}
 
     def get(self, name: str) -> T:
-        """The part of a name, imported when it is first asked for.
+        """The part with a name, imported on first use.
 
         Raises:
-            UnknownNameError: Nothing has that name; the message has the nearest names and all of them.
-            PluginError: A package offers the name and its part cannot be imported or used, or several packages do.
+            UnknownNameError: Nothing has that name; the message lists the nearest names and all names.
+            PluginError: The part cannot be imported or used, or several packages offer the name.
             MissingExtraError: A built-in part needs a package that is not installed.
         """
         if name in self._registered:
@@ -97,11 +97,11 @@ class Registry(Generic[T]):
         return self._imported[name]
 
     def names(self) -> list[str]:
-        """All names: built-in ones first, then registered ones, then plugins by their names. Nothing is imported."""
+        """All names: built-in ones first, then registered ones, then plugins sorted by name. Nothing is imported."""
         return list(self.help())
 
     def help(self) -> dict[str, str]:
-        """One line about each name, in the order of `names`. A plugin's line is its package's summary."""
+        """A line of help for each name, in the order of `names`. A plugin's line is its package's summary."""
         lines = {name: each.help for name, each in self._builtin.items()}
         lines |= {name: line for name, (_, line) in self._registered.items()}
         for plugin in self.plugins():
@@ -109,18 +109,18 @@ class Registry(Generic[T]):
         return lines
 
     def plugins(self) -> list[Plugin]:
-        """What other packages offer, also what clashes with another name; sorted by name and package."""
+        """All plugins, including those with conflicting names, sorted by name and package."""
         return [self._plugin(point) for name in sorted(self._points) for point in self._points[name]]
 
     def register(self, name: str, *, help: str = "") -> Callable[[_PART], _PART]:
-        """Register a part in code, for this process: `@METHODS.register("mine")`.
+        """Decorator that registers a part in this process: `@METHODS.register("mine")`.
 
         Args:
-            name: What it is asked for by.
-            help: One line about it; by default the first line of its docstring.
+            name: Its name.
+            help: One line of help; by default the first line of its docstring.
 
         Raises:
-            CallError: The name is taken, or the object is no such part.
+            CallError: The name is taken, or the object cannot be such a part.
         """
         taken = self._registered.get(name)
         if name in self._builtin or taken is not None:
@@ -129,7 +129,7 @@ class Registry(Generic[T]):
 
         def keep(part: _PART) -> _PART:
             if not self._accepts(part):
-                raise CallError(f"{part!r} cannot be registered as the {self.kind} {name!r}: it is not one.")
+                raise CallError(f"{part!r} cannot be registered as the {self.kind} {name!r}: it is not a {self.kind}.")
             line = help or (part.__doc__ or "").strip().partition("\n")[0]
             self._registered[name] = (cast(T, part), line)
             return part
@@ -141,7 +141,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def _points(self) -> dict[str, list[EntryPoint]]:
-        from importlib.metadata import entry_points  # here: reading every installed package's metadata takes a while
+        from importlib.metadata import entry_points  # here, since the import is slow
 
         found: dict[str, list[EntryPoint]] = {}
         for point in sorted(entry_points(group=self.group), key=_package):
@@ -175,7 +175,7 @@ class Registry(Generic[T]):
         remedy = "Update the package, or uninstall it; everything else works without it."
         try:
             part = point.load()
-        except Exception as error:  # foreign code, which may raise anything
+        except Exception as error:  # another package's code may raise anything
             raise PluginError(
                 f"{offered} cannot be imported: {type(error).__name__}: {first_line(error)}.", remedy
             ) from error

@@ -1,4 +1,4 @@
-"""A document as it comes back from a collection: what was stored, with the files of its images.
+"""A document as read from a collection, with the files of its images.
 
 What this module does not know: SQL, vectors.
 """
@@ -17,18 +17,18 @@ from indexer.types import Modality
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """A document as it comes back.
+    """A document as read from a collection.
 
     Attributes:
         id: The user's id.
         text: Its text.
         uri: Where it came from.
-        image: The file of its image; it may have moved since. None also where what is recorded is no name of one.
-        image_sha256: Of its image, as it was indexed; see `indexer.files.media.recorded_image`.
-        fields: Its JSON object.
-        modality: What its vector was made of.
+        image: The file of its image, which may have moved since. None also if the recorded name is invalid.
+        image_sha256: The sha256 of its image when it was indexed; see `indexer.files.media.recorded_image`.
+        fields: Its fields.
+        modality: The modality of its vector.
         images: The files of all its images, in order; `image` is the first.
-        images_sha256: Of each, as it was indexed.
+        images_sha256: The sha256 of each when it was indexed.
     """
 
     id: str
@@ -48,7 +48,7 @@ class StoredDocument:
 
 
 class DocumentRecord(NamedTuple):
-    """A document as stored, with where its vector is. A tuple, since every search makes some."""
+    """A stored document and its vector's id. A tuple, since every search creates some."""
 
     vector: int
     id: str
@@ -62,10 +62,10 @@ class DocumentRecord(NamedTuple):
 
 
 def stored_documents(records: Iterable[DocumentRecord], media: Path) -> list[StoredDocument]:
-    """What is stored of documents, in the order given.
+    """The documents of SQL records, in their order.
 
     Args:
-        records: As SQL has them.
+        records: The records.
         media: The folder of stored images.
     """
     return [_stored(each, media) for each in records]
@@ -91,14 +91,14 @@ def _stored(record: DocumentRecord, media: Path) -> StoredDocument:
 
 
 def several_images(value: Any, shown: str) -> list[list[str]] | None:
-    """What a row says of several images: a URI and a digest each; None where it says nothing.
+    """The images that a row records, a URI and a sha256 each; None if it records none.
 
     Args:
-        value: Of the column.
+        value: The column's value.
         shown: The database, as errors name it.
 
     Raises:
-        CorruptionError: It says something else.
+        CorruptionError: The value has another form.
     """
     if value is None:
         return None
@@ -115,7 +115,7 @@ def _is_image(value: Any) -> bool:
 
 
 def _file(media: Path, uri: str) -> Path | None:
-    """The file of an image. One that is named wrongly costs its document's image, and `check` reports it."""
+    """The file of an image, or None if its recorded name is invalid, which `check` reports."""
     try:
         return image_path(media, uri)
     except StoreError:

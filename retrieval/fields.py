@@ -18,6 +18,8 @@ from retrieval.query import Weights, checked_image, checked_text
 
 REFINE: Final = "refine"
 """The trait of a method with a slow step that an answer can do without."""
+NAMED: Final = "named"
+"""The trait of no method: who reads such a field names it."""
 
 
 class Group(HelpfulEnum):
@@ -58,8 +60,8 @@ class FieldInfo:
         kind: What it takes.
         metavar: What stands for its value in a help text.
         least: The smallest number allowed, for a number.
-        read_by: The methods that read it, the one it is made for first; none where every method does.
-        trait: What other methods have that read it, too: a helper model by its field's name, or `REFINE`.
+        trait: What methods have that read it: a helper model by its field's name, `REFINE`, or `NAMED`; empty where
+            every method does. A method also reads the fields that it names (`ReadsFields`).
         among: The names that it takes, where that is a closed set.
         local: Whether it names a file, a model or a service of the machine that answers. Who asks from another machine
             cannot set it.
@@ -70,7 +72,6 @@ class FieldInfo:
     kind: Kind
     metavar: str = ""
     least: int | None = None
-    read_by: tuple[str, ...] = ()
     trait: str = ""
     among: type[HelpfulEnum] | None = None
     local: bool = False

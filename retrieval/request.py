@@ -15,12 +15,12 @@ from typing import Any, Final
 from indexer.arguments import described
 from indexer.errors import RequestError, did_you_mean
 from indexer.types import Center, JsonValue, Modality
-from retrieval.fields import REFINE, FieldInfo, Group, Kind, checked, from_json, option
+from retrieval.fields import NAMED, REFINE, FieldInfo, Group, Kind, checked, from_json, option
 from retrieval.query import Picture, Query, Weights
 
-_GENERATOR: Final[Mapping[str, Any]] = {"read_by": ("cig",), "trait": "generator"}
-_REFINE: Final[Mapping[str, Any]] = {"read_by": ("cig",), "trait": REFINE}
-_REWRITER: Final[Mapping[str, Any]] = {"read_by": ("caption",), "trait": "rewriter"}
+_GENERATOR: Final[Mapping[str, Any]] = {"trait": "generator"}
+_REFINE: Final[Mapping[str, Any]] = {"trait": REFINE}
+_REWRITER: Final[Mapping[str, Any]] = {"trait": "rewriter"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class SearchOptions:
         None, Kind.MODEL, Group.PSEUDO_TARGET,
         "Makes the reference's pseudo-word, for inversion and cig: bundled, trained, or a published Phi. The one of "
         "the collection's model by default.",
-        "NAME|DIR|FILE", read_by=("inversion", "cig"), trait="inversion", local=True,
+        "NAME|DIR|FILE", trait="inversion", local=True,
     )  # fmt: skip
     generator: str | Path | None = option(
         None, Kind.MODEL, Group.PSEUDO_TARGET,
@@ -75,7 +75,7 @@ class SearchOptions:
     )  # fmt: skip
     merge: str | None = option(
         None, Kind.NAME, Group.PSEUDO_TARGET,
-        "What cig makes of a pseudo-target: embed (the default), reinvert or product.", "NAME", read_by=("cig",),
+        "What cig makes of a pseudo-target: embed (the default), reinvert or product.", "NAME", trait=NAMED,
     )  # fmt: skip
     steps: int | None = option(
         None, Kind.WHOLE, Group.PSEUDO_TARGET, "Denoising steps; the generator's own by default.", "N",
@@ -96,7 +96,6 @@ class SearchOptions:
         "Of the noise; 0 by default.",
         "N",
         least=0,
-        read_by=("cig",),
         trait="generator",
     )
     regenerate: bool = option(
@@ -104,7 +103,6 @@ class SearchOptions:
         Kind.FLAG,
         Group.PSEUDO_TARGET,
         "Generate again what is in the cache.",
-        read_by=("cig",),
         trait="generator",
     )
     deadline_ms: float | None = option(
@@ -121,7 +119,7 @@ class SearchOptions:
         None, Kind.MODEL, Group.CAPTION,
         "Says what the reference shows, for caption: an image-to-text model of transformers, or a JSON object of "
         "captions by file name.",
-        "NAME|DIR|table:FILE", read_by=("caption",), trait="captioner", local=True,
+        "NAME|DIR|table:FILE", trait="captioner", local=True,
     )  # fmt: skip
     rewriter: str | Path | None = option(
         None, Kind.MODEL, Group.CAPTION,
@@ -134,7 +132,6 @@ class SearchOptions:
         Kind.FLAG,
         Group.CAPTION,
         "Caption and rewrite again what is in the cache.",
-        read_by=("caption",),
         trait="rewriter",
     )
 
@@ -196,7 +193,7 @@ class SearchRequest(SearchOptions):
     caption: str | None = option(
         None, Kind.TEXT, Group.CAPTION,
         "What the reference shows, for caption (then without a captioner) and shift.", "TEXT",
-        read_by=("caption", "shift"), trait="captioner",
+        trait="captioner",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

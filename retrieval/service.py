@@ -309,12 +309,12 @@ class SearchService:
         if not preset:
             return options
         name = options.method or self._defaults.method
-        method = None if name is None else method_of(name, options.merge)
+        method = None if name is None else method_of(name, None)
         known = fields_of(SearchOptions)
         missing = {
             each: getattr(self._defaults, each)
             for each in preset
-            if each not in own and (method is None or reads(method, known[each], name or ""))
+            if each not in own and (method is None or reads(method, each, known[each]))
         }
         return replace(options, **missing)
 

@@ -3,11 +3,10 @@
     python -m benchmarks.speed.crossings [--json FILE] [--where]
 
 Counted with `sys.setprofile` in every thread. A *switch* is a call from one of the project's files straight into
-another. Beside them stand those with the calls that come through a library, such as a hook of SQLAlchemy or the exit of
-a context manager. Resuming a generator is a call. Methods that dataclasses generate have no file and are not counted.
-`sum` runs with `fake:64`; `cig` with the bundled CLIP and
-pseudo-words, and a generator that makes noise. What belongs to `cig` alone is what it runs beyond `sum` with that
-model.
+another. A second count adds the calls that come through a library, such as a hook of SQLAlchemy or the exit of a
+context manager. Resuming a generator is a call. Methods that dataclasses generate have no file and are not counted.
+`sum` runs with `fake:64`; `cig` with the bundled CLIP and pseudo-words, and a generator that makes noise. The part of
+`cig` alone is what it runs beyond `sum` with that model.
 """
 
 from __future__ import annotations
@@ -37,22 +36,22 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("indexer", "retrieval", "pipelines")
 DOCUMENTS = 64
 SIDE = 16
-"""Of an image, in pixels."""
+"""Side of an image, in pixels."""
 
 BARS = {"files": 14, "switches": 60}
-"""Of a `sum` search that returns one document."""
+"""Bars of a `sum` search that returns one document."""
 
 Profiler = Callable[[FrameType, str, Any], None]
 
 
 @dataclass
 class Crossings:
-    """What was run through.
+    """The code that a search ran through.
 
     Attributes:
-        calls: By file, relative to the checkout, how often one of its functions was entered.
-        switches: By calling and called file, how often a call went straight from the one into the other.
-        through: The same of calls that went through a library.
+        calls: Calls of a file's functions, by its path in the checkout.
+        switches: Direct calls from one file into another, by calling and called file.
+        through: The same for calls through a library.
     """
 
     calls: Counter[str] = field(default_factory=Counter)
@@ -60,7 +59,7 @@ class Crossings:
     through: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def counts(self) -> dict[str, int]:
-        """How many files, switches, switches with those through a library, and calls."""
+        """The numbers of files, switches, switches including those through a library, and calls."""
         switches = self.switches.total()
         return {
             "files": len(self.calls),
@@ -133,7 +132,7 @@ class NoiseGenerator:
     defaults = GenerateOptions(steps=1, guidance=1.0, size=SIDE)
 
     def identity(self, options: GenerateOptions) -> dict[str, Any]:
-        """What the cache tells pseudo-targets apart by."""
+        """The generator's part of the cache key."""
         return {"generator": self.name, **asdict(options.over(self.defaults))}
 
     def generate(self, requests: Sequence[Any], options: GenerateOptions) -> list[Any]:
@@ -148,10 +147,10 @@ def image(seed: int) -> Image.Image:
 
 
 def measure(folder: Path) -> dict[str, Crossings]:
-    """By search, what it runs through.
+    """The code that each search runs through.
 
     Args:
-        folder: An empty one, for collections and pseudo-targets.
+        folder: An empty folder for collections and pseudo-targets.
     """
     watch = Watch()
     with watch.installed():

@@ -1,6 +1,6 @@
-"""Images of documents: referenced where they are, or kept once by content.
+"""Images of documents: referenced by path, or stored once by content.
 
-Storing puts bytes aside, and `settle_images` makes them durable, those of a whole commit at once.
+Storing stages the bytes, and `settle_images` makes those of a whole commit durable at once.
 
 An image is recorded as a URI, `file:///…` (percent-encoded, so that any file name survives) or `media:ab/abcd….png`.
 
@@ -21,17 +21,17 @@ from indexer.types import ImageSource
 
 @dataclass(frozen=True)
 class StoredImage:
-    """Where a document's image is, and what it was when it was embedded."""
+    """An image's URI and its sha256 when it was embedded."""
 
     uri: str
     sha256: str
 
 
 def store_image(folder: Path, source: ImageSource) -> StoredImage:
-    """Reference a file, or put bytes and PIL images under `folder` by content, where `settle_images` makes them last.
+    """Reference a file, or stage bytes and PIL images under `folder` by content, for `settle_images` to make durable.
 
     Raises:
-        ItemError: The file is gone meanwhile, or the image cannot be encoded.
+        ItemError: The file has disappeared, or the image cannot be encoded.
         StoreError: The disk refuses.
     """
     from indexer.corpus.images import encode_for_storage, image_digest
@@ -48,7 +48,7 @@ def store_image(folder: Path, source: ImageSource) -> StoredImage:
 
 
 def _holds(path: Path, digest: str) -> bool:
-    """Whether an image is stored, whole. One that rotted is replaced by the same bytes given again."""
+    """Whether an image is stored undamaged. A damaged one is replaced when the same bytes are stored again."""
     from indexer.corpus.images import image_digest
 
     try:
@@ -58,19 +58,19 @@ def _holds(path: Path, digest: str) -> bool:
 
 
 def settle_images(folder: Path, uris: Iterable[str | None]) -> None:
-    """Make the images behind the `media:` URIs durable; others need nothing.
+    """Make the images of the `media:` URIs durable; other URIs are ignored.
 
     Raises:
-        StoreError: The disk refuses, or an image was never stored.
+        StoreError: Writing fails, or an image was never stored.
     """
     settle(image_path(folder, uri) for uri in uris if uri is not None and uri.startswith(MEDIA))
 
 
 def recorded_image(path: Path, sha256: str | None) -> bytes | None:
-    """An image's bytes, if they are those that the collection recorded; None where the file changed or is gone.
+    """An image's bytes, if their sha256 is the recorded one; None if the file changed or is gone.
 
-    A document may name any file of the machine it is read on. Whoever made the collection cannot have a file shown
-    that they did not have themselves, since they would have to know its content.
+    A document may name any file of the machine on which it is read. The check of the sha256 ensures that whoever made
+        the collection cannot make a file appear that they did not have themselves.
     """
     from indexer.corpus.images import image_digest
     from indexer.corpus.paths import MAX_BYTES, read_file

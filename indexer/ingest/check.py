@@ -149,7 +149,7 @@ def _check_orphans(catalog: Catalog, layout: Layout) -> Iterator[Finding]:
     for path in orphans:
         yield Finding(str(path), "no document needs it (the next writer, or --repair, removes it)", harmful=False)
     for path in sorted(set(unknown).difference(orphans)):
-        yield Finding(str(path), "it has no name of a segment, and is left alone", harmful=False)
+        yield Finding(str(path), "it is not named like a segment, and is left alone", harmful=False)
 
 
 def _check_images(

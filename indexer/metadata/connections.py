@@ -53,14 +53,14 @@ T = TypeVar("T")
 
 
 def parse_url(url: str | URL) -> URL:
-    """A SQLAlchemy URL of one of the two databases; plain `postgresql://` means psycopg 3.
+    """Parse the URL of one of the two databases; plain `postgresql://` means psycopg 3.
 
     Raises:
         CallError: It does not parse, or is for another database.
     """
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError):  # a port that is no number
+    except (ArgumentError, ValueError):  # a port that is not a number
         raise CallError(f"{url!r} is not a database URL.", "Write postgresql://USER:PASSWORD@HOST/NAME.") from None
     backend = parsed.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
@@ -74,7 +74,7 @@ def postgres_engine(url: URL, schema: str | None, to_json: Callable[[Any], str])
     Raises:
         MissingExtraError: psycopg is not installed.
     """
-    # The search path makes one collection's tables the only ones in sight; no statement names a schema.
+    # The search path makes only one collection's tables visible; no statement names a schema.
     options: dict[str, Any] = {"options": f"-csearch_path={schema}"} if schema else {}
     try:
         return create_engine(url, connect_args=options, pool_pre_ping=True, json_serializer=to_json)

@@ -1,6 +1,6 @@
-"""The images of stored documents: a single one in two columns, several in a third.
+"""The images of stored documents: a single one in two columns, several in a third one.
 
-What this module does not know: where the files are, and whether they are there.
+What this module does not know: the image files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def every_image(rows: Iterable[Any], shown: str) -> Iterator[tuple[str, str, str
 
 
 def image_uris(database: Database, prefix: str) -> set[str]:
-    """The images that begin so, of all documents that have rows, dead ones among them."""
+    """The image URIs with this prefix of all documents, including dead ones."""
     with database.read() as connection:
         single = select(DocumentRow.image).where(DocumentRow.image.startswith(prefix, autoescape=True))
         found = {uri for uri in connection.execute(single).scalars() if uri is not None}

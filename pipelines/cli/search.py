@@ -46,6 +46,17 @@ PseudoTargetFolder = Annotated[
 FormerDrawings = Annotated[Path | None, typer.Option("--drawings", metavar="DIR", hidden=True)]
 
 
+def generates(method: str) -> bool:
+    """Whether a method makes pseudo-targets.
+
+    Raises:
+        UnknownNameError: No such method.
+    """
+    from retrieval.methods import Helper, load_method
+
+    return Helper.GENERATOR in load_method(method).needs
+
+
 @taking_request
 def search(
     collection: CollectionFolder,
@@ -79,7 +90,7 @@ def search(
     folder = pseudo_targets or drawings
     if folder is not None and request.method is None:
         request = replace(request, method="cig")
-    elif folder is not None and request.method != "cig":
+    elif folder is not None and request.method is not None and not generates(request.method):
         raise CallError(
             f"The method {request.method} makes no pseudo-targets to save.",
             "Leave out --pseudo-targets, or choose --method cig.",

@@ -185,7 +185,7 @@ def _indexed(corpus: Corpus, folder: Path, embedder: Embedder, parts: Parts, ope
 
 
 def _by_text(collection: Collection) -> Retriever:
-    from retrieval.methods import Method
-    from retrieval.retriever import Retriever
+    from retrieval.request import SearchOptions
+    from retrieval.service import SearchService
 
-    return Retriever(collection, Method.TEXT, center=Center.OFF)
+    return SearchService(collection).retriever(SearchOptions(method="text", center=Center.OFF))

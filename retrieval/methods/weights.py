@@ -10,7 +10,7 @@ What this module does not know: how weights are tuned, and what they do.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,17 +45,17 @@ def load_weights(model: str, name: str, defaults: Weights | None = None) -> Tune
     return Tuned(Weights(**entry["weights"]), entry["source"])
 
 
-def preferred(model: str, among: Collection[str]) -> str | None:
+def preferred(model: str, suits: Callable[[str], bool]) -> str | None:
     """The method that did best where a model's weights were tuned; None where none of them was.
 
     Args:
         model: An embedder's name.
-        among: The methods to choose from.
+        suits: Whether a method can be chosen, by its name.
     """
     scores = {
         name: max(score for _, score in entry["curve"])
         for name, entry in _table().get(model, {}).items()
-        if name in among and "curve" in entry
+        if "curve" in entry and suits(name)
     }
     return max(scores, key=lambda name: scores[name]) if scores else None
 

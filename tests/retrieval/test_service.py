@@ -24,7 +24,7 @@ from retrieval import (
     SearchService,
     Weights,
 )
-from retrieval.choice import QUICK, default_method
+from retrieval.choice import default_method, quick
 from retrieval.methods.weights import FILE as WEIGHTS
 from retrieval.providers.generation import diffusion
 from retrieval.rerank import RERANKERS
@@ -90,7 +90,7 @@ def test_the_default_method_goes_by_the_parts_and_by_what_did_best_with_the_mode
     assert chosen(image="x.png", not_texts=("y",)) == "image"
     assert chosen(text="x", like="y") == "sum"
     table = json.loads(WEIGHTS.read_text(encoding="utf-8"))["bundled:emoji-clip"]
-    best = max(QUICK, key=lambda name: max(score for _, score in table[name]["curve"]))
+    best = max(filter(quick, table), key=lambda name: max(score for _, score in table[name]["curve"]))
     assert chosen("bundled:emoji-clip", text="x", like="y") == best
     assert chosen("bundled:emoji-clip", text="x", like="y", weights={"text": 0.3}) == "sum"
 

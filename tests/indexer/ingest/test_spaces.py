@@ -277,7 +277,7 @@ class TestDropping:
         two.set_default_space("fake:32")
         two.drop_space("fake:16")
         for call in (other.snapshot, lambda: other.add(Document("f", text="fish"))):
-            with pytest.raises(StoreError, match=r"The space 'fake:16' was dropped meanwhile\. Open"):
+            with pytest.raises(StoreError, match=r"The space 'fake:16' has been dropped\. Open"):
                 call()
 
     def test_it_can_come_back_before_a_compaction(self, two):
@@ -334,7 +334,7 @@ class TestFilling:
                     other.drop_space("fake:32")
                 return super().forward(prepared, role, instruction)
 
-        with pytest.raises(StoreError, match="'fake:32' was dropped meanwhile"):
+        with pytest.raises(StoreError, match="'fake:32' has been dropped"):
             stocked.add_space(Slow(32))
         assert stocked.check().findings == []
 

@@ -115,7 +115,7 @@ def test_a_card_that_fails_costs_no_answer_and_is_told_of(exact, queries):
     found = index.search(queries, 10)
     same(found, exact.search(queries, 10))
     assert found.plan == "scan"
-    assert index.warning == "Searched on the CPU: gpu:1 failed: CUDA error 2 out of memory."
+    assert index.warning == "The CPU is searched: gpu:1 failed: CUDA error 2 out of memory."
     before = list(gpus[0].searches)
     same(index.search(queries, 3), exact.search(queries, 3))
     assert gpus[0].searches == before  # it is not tried again

@@ -101,7 +101,7 @@ class TestSettings:
     def test_what_another_release_kept_is_told_of_and_replaced(self, shop, open_shop):
         content = json.loads(shop.layout.description.read_text())
         shop.layout.description.write_text(json.dumps(content | {"index": {"kind": "annoy"}}))
-        with pytest.raises(CorruptionError, match=r"collection\.json keeps index settings that cannot be used.*annoy"):
+        with pytest.raises(CorruptionError, match=r"collection\.json has index settings that cannot be used.*annoy"):
             open_shop()
         other = open_shop(index=IndexSettings())
         other.build_index()

@@ -495,7 +495,7 @@ def test_a_file_is_no_folder_of_a_run(source, tmp_path, server):
     (tmp_path / "run").write_text("")
     done = run(source, tmp_path, "--writer", f"api:tiny@{server.url}")
     assert (done.exit_code, done.exception.__class__) == (2, SystemExit)
-    assert f"{tmp_path / 'run'} cannot be the folder of a run: File exists.\n  Name a folder" in done.stderr
+    assert f"{tmp_path / 'run'} cannot be the folder of a run: File exists.\n  Name a new folder" in done.stderr
 
 
 def test_a_temperature_is_a_number():
