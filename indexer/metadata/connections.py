@@ -1,11 +1,12 @@
-"""How databases are connected to, SQLite by who may write or only read and PostgreSQL; and their errors as ours.
+"""Connections to SQLite and PostgreSQL, and their errors converted into ours.
 
-Who may write pools connections, which never cross a fork. Who may read the file but write nothing beside it reads while
-others, who may, go on writing: where a log and its index lie beside the file, SQLite reads them all, and its own locks
-keep a reader's state together. Where a log lies there without its index, as after a crash, SQLite could not make one:
-both are copied aside and read there. Where no log is, all is in the file, and SQLite must be told not to want one
-(`immutable`): then it takes no lock either, and a writer that starts meanwhile and moves its log into the file changes
-pages under the reader. That is noticed by the file's time: what was read is thrown away, and `undisturbed` reads again.
+SQLite for writers: connections are pooled, and closed before a fork.
+
+SQLite for readers without write access to the folder, while others write: if there is a write-ahead log with its index,
+SQLite reads both, and its locks keep a reader's state consistent. If there is a log without its index, as after a
+crash, SQLite cannot create the index: file and log are copied elsewhere and read there. If there is no log, SQLite must
+be opened as `immutable`, or it would try to create one. It then takes no locks, and a writer that starts meanwhile may
+change pages under the reader. The file's time shows that: what was read is discarded, and `undisturbed` reads again.
 
 What this module does not know: any table.
 """
@@ -43,9 +44,9 @@ from indexer.files.atomic import file_identity
 BUSY_MILLISECONDS = 30_000
 POOLED = 32
 TRIES, PAUSE = 20, 0.02
-"""How often a disturbed reading is begun, and the seconds before it is begun again the first time."""
+"""How often a disturbed read is attempted, and the seconds before the second attempt."""
 _DAMAGE = ("malformed", "not a database", "disk image", "Could not decode to UTF-8")
-"""What SQLite and its driver say of a damaged file."""
+"""Messages of SQLite and its driver about a damaged file."""
 _OPERATIONAL = (OperationalError, sqlite3.OperationalError)
 
 P = ParamSpec("P")
@@ -83,7 +84,7 @@ def postgres_engine(url: URL, schema: str | None, to_json: Callable[[Any], str])
 
 
 def sqlite_engine(url: URL, to_json: Callable[[Any], str]) -> Engine:
-    """An engine that keeps as many connections as POOLED threads need at once: a new one costs as much as a search."""
+    """An engine with a pool of up to POOLED connections: a new connection costs as much as a search."""
     engine = create_engine(url, poolclass=QueuePool, pool_size=POOLED, max_overflow=-1, json_serializer=to_json)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "checkout", _refuse_inherited)
@@ -92,15 +93,15 @@ def sqlite_engine(url: URL, to_json: Callable[[Any], str]) -> Engine:
 
 
 def begin_sqlite(connection: Connection) -> None:
-    """Begin a transaction: one that writes takes the write lock at once."""
+    """Begin a transaction; a writing one takes the write lock at once."""
     write = connection.get_execution_options().get("underdrawing_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     record.info["pid"] = os.getpid()
-    # Transactions are begun by hand below: the driver's own would start a read transaction and upgrade it later,
-    # which fails at once, without waiting, when another process writes meanwhile.
+    # Transactions are begun explicitly below: the driver would start a read transaction and upgrade it later,
+    # which fails immediately if another process has written meanwhile.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
@@ -114,17 +115,17 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
 
 
 def _refuse_inherited(_connection: Any, record: Any, proxy: Any) -> None:
-    """A connection that was in use at a fork is not the child's; the idle ones were closed before it."""
+    """Refuse, in a child, a connection that was in use at the fork; idle ones were closed before it."""
     if record.info["pid"] != os.getpid():
         record.dbapi_connection = proxy.dbapi_connection = None
         raise DisconnectionError("The connection belongs to another process.")
 
 
 def _close_before_forks(engine: Engine) -> None:
-    """Have idle connections closed before this process forks.
+    """Register a hook that closes idle connections before this process forks.
 
     SQLite counts the locks of a file within a process, and that count crosses the fork: a child whose parent had idle
-    connections believes in locks that only the parent holds, and what it commits can be lost.
+    connections assumes locks that only the parent holds, and its commits can be lost.
     """
     if not hasattr(os, "register_at_fork"):
         return
@@ -138,28 +139,28 @@ def _close_before_forks(engine: Engine) -> None:
 
 
 class DisturbedError(StoreError):
-    """The file was written while it was read without a lock: what was read may be of two states."""
+    """The file was written while it was read without a lock, so the result may mix two states."""
 
 
 class LonelyConnection(sqlite3.Connection):
-    """A connection that takes no lock, and what the file was when it was made; None where SQLite locks as usual."""
+    """A connection without locks, and the file's identity when it was made; None if SQLite locks as usual."""
 
     before: str | None = None
 
 
 def only_readable(url: URL) -> bool:
-    """Whether this user may read SQLite's file, but write nothing beside it."""
+    """Whether this user may read SQLite's file, but not write to its folder."""
     return (
         url.database is not None and Path(url.database).exists() and not os.access(Path(url.database).parent, os.W_OK)
     )
 
 
 def read_only_engine(path: Path, to_json: Callable[[Any], str]) -> Engine:
-    """An engine that looks anew for each connection whether there is a log, and so keeps none."""
+    """An engine that checks for a log at each connection, and so pools none."""
     aside = _Aside(path)
 
     def connect() -> sqlite3.Connection:
-        before = file_identity(path)  # first: what comes between this and the opening counts as a disturbance
+        before = file_identity(path)  # first: a change between this and the opening counts as a disturbance
         lonely = not _logged(path)
         if _stranded(path):
             place, options = aside.current(), "?mode=rw"
@@ -175,7 +176,7 @@ def read_only_engine(path: Path, to_json: Callable[[Any], str]) -> Engine:
 
 
 def require_undisturbed(path: Path, connection: Any) -> None:
-    """Refuse what was read if the file changed since the connection was made.
+    """Raise an error if the file changed since the connection was made.
 
     Raises:
         DisturbedError: It did, and the connection took no lock.
@@ -186,7 +187,7 @@ def require_undisturbed(path: Path, connection: Any) -> None:
 
 
 def undisturbed(method: Callable[P, T]) -> Callable[P, T]:
-    """Have a method that reads, and does nothing else, begin again where it was disturbed."""
+    """Decorator of methods that only read: if disturbed, they start again."""
 
     @functools.wraps(method)
     def reading(*arguments: P.args, **options: P.kwargs) -> T:
@@ -201,7 +202,7 @@ def undisturbed(method: Callable[P, T]) -> Callable[P, T]:
 
 
 def _logged(path: Path) -> bool:
-    """Whether SQLite finds what it needs to read with locks: a log with something in it, or one that is in use."""
+    """Whether SQLite can read with locks: there is a log that is not empty, or one in use."""
     log, index = (path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))
     try:
         return log.stat().st_size > 0 or index.exists()
@@ -210,7 +211,7 @@ def _logged(path: Path) -> bool:
 
 
 def _stranded(path: Path) -> bool:
-    """Whether there is a log with something in it, and no index, which only a writer could make."""
+    """Whether there is a non-empty log without an index, which only a writer could create."""
     log, index = (path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))
     try:
         return log.stat().st_size > 0 and not index.exists()
@@ -219,7 +220,7 @@ def _stranded(path: Path) -> bool:
 
 
 class _Aside:
-    """A copy of a database and its log, made anew when either changes; it goes with the object."""
+    """A copy of a database and its log, renewed when either changes, and deleted with the object."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -228,7 +229,7 @@ class _Aside:
         self._place: Path | None = None
 
     def current(self) -> Path:
-        """Where the copy is."""
+        """The path of the copy."""
         log = self._path.with_name(f"{self._path.name}-wal")
         with self._lock:
             now = file_identity(self._path), file_identity(log)
@@ -243,10 +244,10 @@ class _Aside:
 
 @contextmanager
 def mapped(shown: str) -> Iterator[None]:
-    """Turn what SQLAlchemy and SQLite's driver raise in the block into errors of ours, which name the database."""
+    """Convert errors of SQLAlchemy and SQLite's driver in the block into ours, which name the database."""
     try:
         yield
-    except (DatabaseError, sqlite3.Error) as error:  # SQLite's own where its driver is asked without SQLAlchemy
+    except (DatabaseError, sqlite3.Error) as error:  # SQLite's own errors come from the driver used without SQLAlchemy
         if any(sign in str(error) for sign in _DAMAGE):
             raise CorruptionError(
                 f"{shown} is damaged: {_cause(error)}.",
@@ -257,7 +258,7 @@ def mapped(shown: str) -> Iterator[None]:
     except SQLAlchemyError as error:
         raise StoreError(f"{shown}: {_cause(error)}.") from error
     except ValueError as error:
-        # What comes from the driver or a column is no text, no JSON or no time: found by flipping bits of the file.
+        # A damaged value is not a text, JSON or time; found by flipping bits of the file.
         raise CorruptionError(
             f"{shown} is damaged: {error}.", "Restore it from a backup, or index again into a new folder."
         ) from error

@@ -63,7 +63,7 @@ class TestTheRecord:
         assert repr(Document("b", text="x")) == "Document(id='b', text='x', image=None, fields={}, uri=None, images=())"
 
     def test_two_that_do_not_agree_are_refused(self):
-        with pytest.raises(CallError, match="another one"):
+        with pytest.raises(CallError, match="a different image"):
             Document("a", image=b"a", images=[b"b", b"a"])
         assert Document("a", image=b"a", images=[b"a", b"b"]).images == (b"a", b"b")
 

@@ -16,6 +16,7 @@ from indexer.errors import CallError, FilterError, ModelError, QueryError, Reque
 from indexer.types import Center
 from retrieval import (
     GenerateOptions,
+    LateFusion,
     PseudoTargetProvider,
     Query,
     Retriever,
@@ -175,6 +176,62 @@ def test_a_space_is_asked_by_name(shop, service):
     with pytest.raises(RequestError, match="'smell' is not known. Did you mean 'small'") as unknown:
         service.search(SearchRequest(text="a", space="smell"))
     assert unknown.value.field == "space"
+
+
+@pytest.mark.parametrize("fusion", [None, "ranks", "scores"])
+def test_several_spaces_are_fused_for_every_way_of_asking(shop, service, fusion):
+    shop.add_space("fake:32", "small")
+    names = {"fake:64": None, "small": "small"}
+    query = Query(text="a red square", like="blue")
+    by_hand = LateFusion(
+        {name: Retriever(shop, "sum", space=space) for name, space in names.items()}, fusion=fusion or "ranks"
+    ).search(query, k=3)
+    request = SearchRequest(text="a red square", like="blue", space=list(names), k=3, fusion=fusion)
+    answer = service.search(request)
+    assert told(answer) == told(by_hand)
+    assert all(hit.branches.keys() == names.keys() for hit in answer)
+    assert answer.model == "fake:64 and fake:32"
+    parsed = SearchRequest.from_json({"text": "a red square", "like": "blue", "space": list(names), "k": 3})
+    assert (parsed.space, SearchRequest.from_json({"text": "a", "space": "small"}).space) == (tuple(names), ("small",))
+    assert [told(each) for each in service.search_batch([request, request])] == [told(by_hand)] * 2
+    assert [told(each) for each in service.stream(request)] == [told(by_hand)]
+    service.prepare(request)
+
+
+def test_defaults_may_name_several_spaces(shop):
+    shop.add_space("fake:32", "small")
+    service = SearchService(shop, defaults=SearchOptions(space=("small", "fake:64")))
+    assert service.search(SearchRequest(text="a red square")).model == "fake:32 and fake:64"
+    assert service.search(SearchRequest(text="a red square", space="small")).model == "fake:32"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "said"),
+    [
+        ({"space": ["small", "smell"]}, "space", "'smell' is not known. Did you mean 'small'"),
+        ({"space": "small", "fusion": "ranks"}, "fusion", "`fusion` is read where several spaces are searched"),
+        ({"fusion": "scores"}, "fusion", "Name two or more with `space`"),
+        ({"space": ["small", "fake:64"], "fusion": "votes"}, "fusion", "'votes' is not known"),
+        ({"space": ["small", 3]}, "space", "`space`"),
+    ],
+)
+def test_errors_about_several_spaces_name_the_field(shop, service, fields, field, said):
+    shop.add_space("fake:32", "small")
+    with pytest.raises(RequestError) as refused:
+        service.check(SearchRequest(text="a", **fields))
+    assert refused.value.field == field
+    assert said in str(refused.value)
+
+
+def test_a_note_of_one_space_says_which(shop, service):
+    shop.add_space("fake:32", "small")
+    shop.add([Document("late", text="a late square")], spaces=["fake:64"])
+    answer = service.search(SearchRequest(text="late square", like="red", space=["fake:64", "small"], method="shift"))
+    about = [note for note in answer.notes if "small" in note]
+    alone = service.search(SearchRequest(text="late square", like="red", space="small", method="shift")).notes
+    other = service.search(SearchRequest(text="late square", like="red", space="fake:64", method="shift")).notes
+    assert set(about) == {f"small: {note}" for note in set(alone) - set(other)}
+    assert set(alone) & set(other) <= set(answer.notes)
 
 
 class Backwards:

@@ -317,7 +317,7 @@ class TestOneMeaning:
                 if any("spawn_main" in part for part in child.cmdline()):
                     child.kill()
 
-        with pytest.raises(UnderdrawingError, match="ended abruptly.*Run it again"):
+        with pytest.raises(UnderdrawingError, match="died.*Run it again"):
             index_corpus(source, there, workers=2, shard_size=20, on_progress=kill_one)
         summary = index_corpus(source, there, workers=2, shard_size=20)
         assert summary.reasons == Counter({"not-an-image": 1})
