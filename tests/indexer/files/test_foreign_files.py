@@ -1,4 +1,4 @@
-"""A collection that somebody else made deletes, overwrites and shows nothing outside its own folder."""
+"""A collection from somebody else deletes, overwrites and shows nothing outside its own folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine misbehaves: a full disk, a folder nobody may write, a busy database, a clock that goes back, flipped bytes.
+"""Faults of the machine: a full disk, a read-only folder, a busy database, a clock that goes back, flipped bytes.
 
 A fault costs the work in hand, is told in one sentence with a remedy, and leaves what was committed.
 """

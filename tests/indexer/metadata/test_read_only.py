@@ -1,4 +1,4 @@
-"""Who may only read a collection reads one state of it, whole, while others who may write do so. Also the tests marked `crash`."""
+"""Readers without write access see one complete state while others write. See also the tests marked `crash`."""
 
 from __future__ import annotations
 
