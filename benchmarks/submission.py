@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks.submission`: files for the servers of CIRR and CIRCO are checked."""
+"""The command `python -m benchmarks.submission`, which checks files for the servers of CIRR and CIRCO."""
 
 from benchmarks.harness.submission import main
 

@@ -31,7 +31,7 @@ def methods() -> str:
     first = told[0]
     return "\n".join([
         f"EmojiCIR's test split: {first['queries']:,} queries of ten families (skin tone, gender, hair, role, "
-        "expression, color, clock, direction, moon phase, style) against all 10,577 drawings, by pixels alone; the "
+        "expression, color, clock, direction, moon phase, style) against all 10,577 images, by pixels alone; the "
         "reference is removed; no target was trained on. Percent, macro over families, with half the 95 % bootstrap "
         "interval. Weights were tuned on the validation split and are stored with their curves. The model is "
         f"`{first['model']}`.",
@@ -86,13 +86,13 @@ def bridges() -> str:
 
     told = _read("bridges.json")["results"]
     return "\n".join([
-        "Trained on the bundled drawings, tower `bundled:emoji-clip`, text model all-MiniLM-L6-v2, the same samples "
-        "for each (`benchmarks/recipes/emoji-bridge.json`); percent; names among 3,786 and drawings among 10,577 for "
-        "concepts of the test part, EmojiCIR's validation split:",
+        "All use the same samples of the bundled emoji (`benchmarks/recipes/emoji-bridge.json`), with the image "
+        "encoder of `bundled:emoji-clip` and the text model all-MiniLM-L6-v2. Percent; names among 3,786, images among "
+        "10,577 for concepts of the test part; EmojiCIR's validation split:",
         "",
         markdown(told),
         "",
-        "The commands stand at the top of `benchmarks/emoji/bridges.py`.",
+        "The commands are at the top of `benchmarks/emoji/bridges.py`.",
     ])  # fmt: skip
 
 
@@ -106,16 +106,16 @@ def model() -> str:
         "| --- | ---: | ---: | ---: |",
     ]
     for key, label in (
-        ("image_to_text", "a drawing among 3,786 names"),
-        ("text_to_image", "a name among 10,577 drawings"),
+        ("image_to_text", "an image among 3,786 names"),
+        ("text_to_image", "a name among 10,577 images"),
     ):
         values = [f"{100 * told[key][split]['R@10']:.1f}" for split in ("train", "validation", "test")]
         lines.append(f"| {label} | " + " | ".join(values) + " |")
     synonyms = told["synonyms"]
     lines += [
         "",
-        f"{synonyms['words']} words that occur in no caption (*canine*, *sofa*, *pupil*) find a right drawing among "
-        f"ten in {100 * synonyms['R@10']:.1f} % of cases.",
+        f"{synonyms['words']} words that occur in no caption (*canine*, *sofa*, *pupil*) find a right image in the "
+        f"top ten in {100 * synonyms['R@10']:.1f} % of cases.",
         "",
         "```console",
         "underdrawing train clip indexer/bundled/emoji.parquet --out runs/emoji-clip \\",
@@ -144,10 +144,10 @@ def drawings() -> str:
             ],
         ),
         "",
-        f"What a drawing costs, `{merge}`, {told['steps']['queries']:,} queries in batches of 32 on two CPU cores:",
+        f"Cost of a pseudo-target, `{merge}`, {told['steps']['queries']:,} queries in batches of 32 on two CPU cores:",
         "",
         *_table(
-            ["steps", "guidance", "pictures", "evaluations", "ms a query", "R@1", "R@10"],
+            ["steps", "guidance", "images", "evaluations", "ms per query", "R@1", "R@10"],
             [
                 [*(f"{row[name]:g}" for name in ("steps", "guidance", "images", "evaluations")),
                  f"{row['ms_per_query']:.0f}", f"{row['R@1']:.1f}", f"{row['R@10']:.1f}"]
@@ -155,21 +155,21 @@ def drawings() -> str:
             ],
         ),
         "",
-        "Drawing only where the first two scores are close (`gate`):",
+        "Pseudo-targets only if the first two scores are close (`gate`):",
         "",
         *_table(
-            ["drawn for", "R@1", "R@10"],
+            ["share of queries", "R@1", "R@10"],
             [[f"{100 * row['share']:.0f} %", f"{row['R@1']:.1f}", f"{row['R@10']:.1f}"] for row in rows["gate"]],
         ),
         "",
-        f"References spoilt, R@1 / R@10, {told['references']['queries']:,} queries:",
+        f"Degraded references, R@1 / R@10, {told['references']['queries']:,} queries:",
         "",
         *_table(
             ["reference", *(f"`{name}`" for name in spoilt)],
             [[row["reference"], *(_both(row[name], "") for name in spoilt)] for row in rows["references"]],
         ),
         "",
-        "What a drawing puts right at the first place, and what it puts wrong; R@1 / R@10:",
+        "What a pseudo-target makes right at rank 1 (fixed), and what it makes wrong (broken); R@1 / R@10:",
         "",
         *_table(
             ["family", "queries", "fixed", "broken", "`sum`", "`inversion`", f"`{merge}`"],
@@ -362,11 +362,11 @@ _METHODS = {
     "image": "the reference alone",
     "sum": "weighted sum of the two unit vectors",
     "slerp": "a point on the arc between them",
-    "product": "both similarities, centred, then multiplied (BASIC)",
+    "product": "both similarities, centered, then multiplied (BASIC)",
     "shift": "the reference, moved along the change of text (AdaST)",
-    "inversion": "the sentence, read with a word made of the reference (SEARLE, LinCIR)",
-    "cig-reinvert": "`inversion` and a pseudo-target, made a word again (CIG)",
-    "cig-embed": "`inversion` and a pseudo-target's vector, centred",
+    "inversion": "the sentence, read with a pseudo-word for the reference (SEARLE, LinCIR)",
+    "cig-reinvert": "`inversion` and a pseudo-target, inverted again (CIG)",
+    "cig-embed": "`inversion` and a pseudo-target's vector, centered",
     "cig-product": "`inversion` times a pseudo-target's similarity (IP-CIR)",
 }
 

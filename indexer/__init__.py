@@ -1,4 +1,4 @@
-"""What is stored and how it is found again. Names are imported when first used: this import costs nothing."""
+"""Storage and search of documents and vectors. Names are imported on first use, so this import is cheap."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""A collection: the thing you open. Documents in, snapshots out; the model is loaded when it is first needed.
+"""The collection: add documents, open snapshots. Its models are loaded when first needed.
 
     with Collection.open("shop", model="bundled:emoji-clip") as shop:
         shop.add([Document("1", image=Path("cat.jpg"), fields={"price": 20})])
         shop.snapshot().search(...)
 
-What this module does not know: queries beyond vectors, corpora, how any model works.
+What this module does not know: queries other than vectors, corpora, how models work.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from indexer.ingest.summary import Progress
 from indexer.ingest.writer import Writer
 from indexer.lazy_embedder import LazyEmbedder
 from indexer.metadata.catalog import Catalog, Space
-from indexer.metadata.database import Database, parse_url
+from indexer.metadata.connections import parse_url
+from indexer.metadata.database import Database
 from indexer.metadata.opening import open_metadata, start
 from indexer.metadata.publish import Sums
-from indexer.open_spaces import OpenSpaces, open_spaces
+from indexer.open_spaces import OpenSpaces, Snapshots, open_spaces
 from indexer.snapshot import Snapshot, StoredDocument
-from indexer.snapshots import Snapshots
 from indexer.types import Document, Parts, Vectors
 from indexer.vectors.protocol import BuiltIndex, IndexKind, IndexSettings, OnProgress
 from indexer.vectors.stores import IndexChange, open_store, opened_with, require_known
@@ -73,35 +73,36 @@ class Collection:
         trust: bool = False,
         auto_compact: bool = True,
     ) -> Collection:
-        """Open a collection, or start one.
+        """Open a collection, or create one.
 
         Args:
             path: Its folder.
-            model: An embedder or its name. Needed to start one; for an existing one it may be left out, and if given
-                must be the model of one of its spaces, which is then used by default.
-            create: Start one if there is none.
-            space: The name of the space that is used by default; without it and `model`, the collection says which.
-            parts: Which parts of documents are embedded; fixed when a space is made (`auto` unless told).
-            index: How to search through this handle: `IndexSettings`, or a change of those that the collection keeps,
-                {"recall": 0.99} or the name of a kind, such as "hnsw". `build_index` keeps it. Opening builds nothing.
-            vector_store: The name of what searches its vectors, one of `STORES`; `local` unless told. Kept as `index`.
-            database: A PostgreSQL URL for the metadata, for each opening; SQLite in the folder without it.
-            dtype: Arithmetic of the model, if it is loaded by name; fixed when a space is made (float32 unless told).
-            device: Where the model runs: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`. Vectors
-                do not depend on it but for their last digits.
-            trust: Whether a model that the collection names by a path is loaded, though `model` does not name it.
-                Without it, first use of the model raises `UntrustedModelError`.
+            model: An embedder or its name. Needed to create a collection. For an existing one it is optional, and must
+                be the model of one of its spaces, which becomes the default.
+            create: Create the collection if there is none.
+            space: The name of the space to use by default. Without it and `model`, the collection's own default is
+                used.
+            parts: Which parts of documents are embedded; fixed when a space is made (default `auto`).
+            index: How this object searches: `IndexSettings`, or a change to the collection's settings, such as
+                {"recall": 0.99} or the name of a kind, "hnsw". `build_index` stores it. Opening builds nothing.
+            vector_store: The name of its vector store, one of `STORES`; default `local`. Stored like `index`.
+            database: A PostgreSQL URL for the metadata, needed at every opening; without it, SQLite in the folder.
+            dtype: Arithmetic of a model that is loaded by name; fixed when a space is made (default float32).
+            device: Where the model runs: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` or `mps`. It changes
+                only the last digits of vectors.
+            trust: Whether to load a model that the collection names by a path and `model` does not name. Otherwise the
+                first use of such a model raises `UntrustedModelError`.
             auto_compact: Whether commits merge small segments into their own (`indexer/ingest/absorbing.py`).
 
         Raises:
-            CollectionNotFoundError: There is none, and no model to start one with.
+            CollectionNotFoundError: There is none, and no model to create one with.
             SpaceMismatchError: It was made with another model, other weights, parts or arithmetic.
             FormatError: A newer release made it.
-            CorruptionError: What identifies it is damaged, or folder and metadata are of two collections.
+            CorruptionError: Its identity is damaged, or folder and metadata belong to different collections.
             StoreError: A link in the folder leads elsewhere.
             ModelError: The model cannot be loaded.
             DeviceError: This machine has no such device.
-            CallError: An option makes no sense, or the collection has another database.
+            CallError: An option is invalid, or the collection uses another database.
             UnknownNameError: There is no such kind of index, setting, vector store or space.
         """
         folder = arguments.folder(path, "path")
@@ -117,7 +118,7 @@ class Collection:
             if not create or model is None:
                 raise CollectionNotFoundError(
                     f"There is no collection at {folder}.",
-                    "Name the model to start one with, such as model='bundled:emoji-clip'.",
+                    "Name a model to create one with, such as model='bundled:emoji-clip'.",
                 )
             embedder = LazyEmbedder(model, Dtype.FLOAT32 if dtype is None else Dtype(dtype), device).get()
             start(folder, embedder, Parts.AUTO if parts is None else Parts(parts), database)
@@ -141,11 +142,11 @@ class Collection:
         return any(identifier in each for each in self.snapshots.every())
 
     def __iter__(self) -> Iterator[StoredDocument]:
-        """The documents of the newest generation, in the order they were stored, as they are asked for."""
+        """The documents of the newest generation, in the order they were stored, read as needed."""
         return self.snapshots.documents()
 
     def __bool__(self) -> bool:
-        return True  # an open collection, however empty
+        return True  # an open collection is true even if empty
 
     def __repr__(self) -> str:
         newest = self.catalog.generation()
@@ -155,7 +156,7 @@ class Collection:
         )
 
     def get(self, identifier: str | int) -> StoredDocument | None:
-        """The document of that id, or None; raises `CallError` if it is nothing that an id can be."""
+        """The document with that id, or None. Raises `CallError` if the value cannot be an id."""
         return next((found for each in self.snapshots.every() if (found := each.get(identifier)) is not None), None)
 
     def __enter__(self) -> Collection:
@@ -165,7 +166,7 @@ class Collection:
         self.close()
 
     def close(self) -> None:
-        """Give the database connections and the memory maps back."""
+        """Release the database connections and the memory maps."""
         self.snapshots.close()
         self.database.close()
 
@@ -193,8 +194,8 @@ class Collection:
 
         Raises:
             UnknownNameError: There is no such space.
-            SpaceMismatchError: What loads is not what the space was made with.
-            UntrustedModelError: It is named by a path, by the collection alone; see `open`.
+            SpaceMismatchError: The loaded model is not the one that made the space.
+            UntrustedModelError: Only the collection names it, by a path; see `open`.
             ModelError: It cannot be loaded.
         """
         return self.open_spaces.named(space).embedder
@@ -205,7 +206,7 @@ class Collection:
         return self.open_spaces.default.device
 
     def snapshot(self, space: str | None = None) -> Snapshot:
-        """The newest generation of a space, pinned. As long as it is the newest, every call gives the same object.
+        """The newest generation of a space, pinned. While it is the newest, every call returns the same object.
 
         Args:
             space: Its name; the default space without it.
@@ -218,10 +219,10 @@ class Collection:
         return self.snapshots.newest(space)
 
     def writer(self, patience: float = 0.0) -> Writer:
-        """The one writer; `with` it, the lock is held.
+        """The collection's writer, which holds the lock inside a `with` block.
 
         Raises:
-            LockedError: On entering, when another writer holds it for more than `patience` seconds.
+            LockedError: On entering, another writer holds the lock for more than `patience` seconds.
         """
         return Writer(self.catalog, self.layout, self.open_spaces.default.space, self._merges, patience)
 
@@ -236,19 +237,20 @@ class Collection:
     ) -> Added:
         """Embed and store documents, replacing those of the same id, as one generation.
 
-        A document that cannot be used is rejected with its reason; the others are stored. Of one id twice in a call
-        the first document counts, and the other is rejected.
+        A document that cannot be used is rejected with its reason; the others are stored. If a call gives an id twice,
+            the second document is rejected.
 
         Args:
-            documents: Any number, or one.
-            skip_rejected: Whether it is no error if all of them are rejected.
-            max_pixels: Of one image when it is decoded; see `ImageRules`.
-            exif: Whether a photograph's date, camera, lens, position and size become fields; the document's own win.
-            spaces: The names of the spaces in which they are embedded; all without it. `fill_space` does the rest.
+            documents: One document or any number.
+            skip_rejected: Whether to accept that all of them are rejected.
+            max_pixels: The most pixels of one decoded image; see `ImageRules`.
+            exif: Whether a photograph's date, camera, lens, position and size become fields. The document's own
+                fields win.
+            spaces: The names of the spaces in which to embed them; default all. `fill_space` fills the others.
 
         Raises:
-            CallError: What is given is no document, and holds something else than documents; nothing is stored.
-            RejectedError: Documents were given, and none can be stored; `rejected` says why.
+            CallError: An argument is not a document; nothing is stored.
+            RejectedError: None of the documents can be stored; `rejected` says why.
             LockedError: Another writer holds the collection.
         """
         arguments.flag(skip_rejected, "skip_rejected")
@@ -266,17 +268,17 @@ class Collection:
         max_pixels: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Filled:
-        """Embed all documents by another model, too; from now on `add` and `index_corpus` do so with every document.
+        """Embed all documents with another model, too. From now on, `add` and `index_corpus` use it for every document.
 
-        Searches use the new space when they name it, or once it is the default (`set_default_space`). Killed at any
-        moment and called again, it goes on. Documents can be added and deleted meanwhile, by other processes, too.
+        Searches use the new space if they name it, or once it is the default (`set_default_space`). If killed, it
+            continues when called again. Meanwhile documents can be added and deleted, also by other processes.
 
         Args:
             model: An embedder or its name.
-            name: What the space is called; the model's name without it.
-            parts: Which parts of documents are embedded; those of the default space unless told, or the only ones that
+            name: The name of the space; default the model's name.
+            parts: Which parts of documents are embedded; default those of the default space, or the only ones that
                 the model reads.
-            dtype: Arithmetic of a model that is loaded by name (float32 unless told).
+            dtype: Arithmetic of a model that is loaded by name (default float32).
             workers: As for `index_corpus`.
             shard_size: As for `index_corpus`.
             max_pixels: As for `index_corpus`.
@@ -284,8 +286,8 @@ class Collection:
 
         Raises:
             CallError: Another space has the name.
-            LockedError: Another writer holds the collection, for longer than a minute where a shard is committed.
-            StoreError: The disk or the database refuses; what was committed stays.
+            LockedError: Another writer holds the collection; when a shard is committed, for more than a minute.
+            StoreError: The disk or the database fails; what was committed stays.
         """
         require_opening(model)
         embedder = LazyEmbedder(model, dtype or Dtype.FLOAT32, self.open_spaces.device).get()
@@ -293,26 +295,26 @@ class Collection:
         return fill(self, own, workers=workers, shard_size=shard_size, max_pixels=max_pixels, on_progress=on_progress)
 
     def fill_space(self, name: str, *, max_pixels: int | None = None) -> Filled:
-        """Embed the documents that have no vector in a space; raises as `add_space`."""
+        """Embed the documents that have no vector in a space. Raises the errors of `add_space`."""
         return fill(self, self.open_spaces.named(name), max_pixels=max_pixels)
 
     @property
     def spaces(self) -> list[SpaceStatus]:
-        """The embedding spaces, the default one first, with how many documents have a vector in each."""
+        """The embedding spaces, the default first, with the number of documents in each."""
         return statuses(self)
 
     def set_default_space(self, name: str) -> None:
-        """Choose the space that is used where none is named, here and by who opens the collection from now on.
+        """Choose the space that is used by default, here and in later openings.
 
-        Others that have it open keep theirs. Do not call it while other threads search this object. Raises
-        `UnknownNameError` and `LockedError`.
+        Other open objects keep their default. Do not call it while other threads search this object. Raises
+            `UnknownNameError` and `LockedError`.
         """
         make_default(self, name)
 
     def drop_space(self, name: str) -> int:
-        """Remove a space with its vectors; returns how many they were. Documents stay; `compact` drops the rows.
+        """Remove a space and its vectors; returns how many there were. Documents stay; `compact` drops the rows.
 
-        Raises as `set_default_space`, and `CallError` for the default space.
+        Raises the errors of `set_default_space`, and `CallError` for the default space.
         """
         return drop(self, name)
 
@@ -325,27 +327,27 @@ class Collection:
         on_progress: OnProgress | None = None,
         space: str | None = None,
     ) -> list[BuiltIndex]:
-        """Build the index that searches use, and keep its settings; nothing else builds one but `index_corpus`.
+        """Build the index that searches use, and store its settings. Apart from this, only `index_corpus` builds one.
 
-        It is built aside: searches go on meanwhile, and use it as soon as it is there, in other processes too. An
+        Searches go on during the build and use the index as soon as it is complete, in other processes too. An
         approximate index is tuned until every kind of query reaches the recall of the settings, or is answered exactly
-        (`indexer/vectors/tuning.py`); `info` shows the recall of each.
+        (`indexer/vectors/tuning.py`); `info` shows the recall of each kind.
 
         Args:
-            queries: Query vectors to tune by instead of those that the model makes, by what they are: (n, dim) each.
-                With them the model is not loaded.
-            settings: As `index` of `open`: how to build and search it from now on. They are kept with the collection.
-            coverage: Nothing is built where the index there is covers this share of the vectors.
-            on_progress: Called with what is done, how much of it, and of how much.
+            queries: Query vectors to tune by, by kind, (n, dim) each, instead of those that the model makes. With them
+                the model is not loaded.
+            settings: As `index` of `open`: how to build and search from now on. They are stored with the collection.
+            coverage: Nothing is built if the existing index covers this share of the vectors.
+            on_progress: Called with the step, the amount done, and the total.
             space: The name of the space whose index is built; the default space without it.
 
         Returns:
-            What was built; empty where nothing was wanting, or where scanning is quick enough.
+            What was built; empty if nothing was missing, or if scanning is fast enough.
 
         Raises:
             LockedError: Another process or thread is building.
-            MissingExtraError: There is no FAISS.
-            StoreError: The disk refuses.
+            MissingExtraError: FAISS is not installed.
+            StoreError: The disk is full or fails.
             SpaceMismatchError: `queries` have another dimension.
         """
         return build_index(self, self.open_spaces.named(space), queries, settings, coverage, on_progress)
@@ -356,9 +358,9 @@ class Collection:
         only: IndexKind | None = None,
         spaces: Sequence[str] | None = None,
     ) -> list[BuiltIndex]:
-        """`build_index` where the index there is covers under four fifths of the vectors; fails at nothing.
+        """Call `build_index` if the index covers less than four fifths of the vectors; never fails.
 
-        Where none can be built (another process builds one, the disk is full, no FAISS), answers are exact and say so.
+        If none can be built (another process is building, the disk is full, no FAISS), answers are exact and say so.
         """
         return keep_index(self, spaces, on_progress, only)
 
@@ -366,7 +368,7 @@ class Collection:
         """Delete documents by id, as one generation; returns how many there were.
 
         Raises:
-            CallError: The ids are no list, or hold something else than texts and whole numbers.
+            CallError: The ids are not a list of texts and whole numbers.
             LockedError: Another writer holds the collection.
         """
         wanted = ids_to_delete(ids)
@@ -374,7 +376,7 @@ class Collection:
             return writer.commit(deleted=wanted, note="deleted").deleted
 
     def missing_query_mean(self) -> Sums:
-        """The sum of generic query texts' vectors, if the space has none yet; read once, since it stays."""
+        """The sum of the vectors of generic query texts, if the space has no mean of query texts yet."""
         return missing_query_mean(self.open_spaces.default, self.catalog)
 
     def check(self, on_file: Callable[[Path], None] | None = None) -> Report:
@@ -383,17 +385,17 @@ class Collection:
         return check(self.catalog, self.layout, on_file)
 
     def repair(self) -> list[str]:
-        """Drop what is damaged so that indexing again brings it back; see `indexer.ingest.repair`."""
+        """Drop what is damaged, so that indexing again restores it; see `indexer.ingest.repair`."""
         return repair(self.catalog, self.layout)
 
     def compact(self) -> tuple[int, int]:
-        """Merge segments, drop the dead, build indexes anew; returns how many segments there were and are."""
+        """Merge segments, drop dead rows, rebuild indexes; returns the numbers of segments before and after."""
         return compact_and_build(self)
 
     def info(self) -> dict[str, Any]:
-        """What the collection is and holds, as plain JSON."""
+        """A description of the collection and its content, as plain JSON."""
         return description.info(self)
 
     def explain(self) -> dict[str, Any]:
-        """Which index a search will use and why, and what the others would take, as plain JSON. Builds nothing."""
+        """The index that a search will use, why, and the cost of the others, as plain JSON. Builds nothing."""
         return description.explain(self)

@@ -1,4 +1,4 @@
-"""Names that changed: the old ones work, with a `DeprecationWarning`, until release 0.3."""
+"""Support for renamed names: old ones work until release 0.3 and raise a `DeprecationWarning`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ REMOVED = "0.3"
 
 
 def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
-    """Warn the caller of a function that was reached by an old name.
+    """Warn the caller of a function about an old name.
 
     Args:
         old: As the caller wrote it.
-        new: What to write.
+        new: The new name.
         stacklevel: As of `warnings.warn`, counted from here: 3 is the caller of the function that calls this.
     """
     warnings.warn(f"{old} is now {new}; the old name goes in {REMOVED}.", DeprecationWarning, stacklevel=stacklevel)
@@ -26,16 +26,16 @@ def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
 def renamed_arguments(
     function: str, given: Mapping[str, Any], renamed: Mapping[str, str], arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of a call, those given by an old name among them.
+    """The arguments of a call, including those given by an old name.
 
     Args:
         function: The name of the function that was called.
-        given: What it was given by names that are not its own.
-        renamed: The old names it knows, with the new ones.
-        arguments: By new name, what it was given; None for nothing.
+        given: Keyword arguments that are not its own.
+        renamed: The old names with the new ones.
+        arguments: The values given by new names; None for nothing.
 
     Raises:
-        TypeError: A name is no old one either.
+        TypeError: A name is not an old one either.
         CallError: A value was given by its old name and by its new one.
     """
     answer = dict(arguments)

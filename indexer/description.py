@@ -1,6 +1,6 @@
-"""What a collection is and holds, and how it is searched, as plain JSON. Nothing is built or changed.
+"""Describe a collection, its content and its index as plain JSON. Nothing is built or changed.
 
-What this module does not know: how any of it is shown.
+What this module does not know: how a description is shown.
 """
 
 from __future__ import annotations
@@ -46,6 +46,6 @@ def explain(collection: Collection) -> dict[str, Any]:
     newest, space = collection.catalog.generation(), collection.space
     segments = collection.catalog.segments(newest.number, space.id)
     pinned = Pinned(space.digest, space.dim, segments, newest.next_vector)
-    told = collection.store.explain(pinned)
+    explained = collection.store.explain(pinned)
     built = not pinned.rows or not collection.store.lacks(collection.snapshot().view, COVERED)
-    return {"vectors": pinned.rows, "dim": space.dim, **told, "built": built}
+    return {"vectors": pinned.rows, "dim": space.dim, **explained, "built": built}

@@ -6,25 +6,25 @@
     │   ├── QueryError                 a query that cannot be asked
     │   └── FilterError                a `where` that does not parse
     ├── MissingExtraError              an optional package is needed; carries its pip line
-    ├── PluginError                    another package's part cannot be imported, or clashes with one of that name
+    ├── PluginError                    a plugin cannot be imported, or its name is taken
     ├── ItemError                      one item cannot be used; becomes a reject, never stops a job
     ├── RejectedError                  nothing that a call gave could be stored; carries the rejects
     ├── ItemsError                     several ItemErrors of one call, with their positions
     ├── ModelError                     a model cannot be found, fetched or loaded
-    ├── DeviceError                    a device that models or indexes should use is not there, or failed
-    ├── GeneratorError                 a pseudo-target could not be drawn
+    ├── DeviceError                    a device for models or indexes is missing or failed
+    ├── GeneratorError                 a pseudo-target could not be generated
     ├── WritingError                   a caption or a sentence could not be written
-    │   └── WriterAwayError            whoever writes cannot be asked at all: nothing else can be written either
-    └── StoreError                     a collection
-        ├── CollectionNotFoundError    nothing there
+    │   └── WriterAwayError            the language model cannot be reached, for any text
+    └── StoreError                     something about a collection
+        ├── CollectionNotFoundError    there is no collection
         ├── LockedError                another writer holds it
         ├── SpaceMismatchError         made with another model
-        ├── UntrustedModelError        names a model by a path that nobody else named
+        ├── UntrustedModelError        only the collection names its model's path
         ├── FormatError                written by a newer release
         ├── CorruptionError            a file or a row is damaged
         └── SnapshotGoneError          the pinned generation was compacted away; open a new snapshot
 
-What this module does not know: where an error is shown. Lower libraries' errors are mapped where they arise.
+What this module does not know: where an error is shown. Errors of other libraries are mapped where they arise.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """The names that were most likely meant, the nearest first; none where nothing is near."""
-    from difflib import get_close_matches  # here: only who has made a mistake pays for it
+    """The most likely intended names, nearest first; empty if nothing is near."""
+    from difflib import get_close_matches  # imported here: only a mistake needs it
 
     folded = {each.casefold(): each for each in known}
     return [folded[each] for each in get_close_matches(name[:200].casefold(), folded, most, 0.6)]
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """`Did you mean 'slerp'? Known: image, slerp, text`: what to say where a name is not among those known."""
+    """`Did you mean 'slerp'? Known: image, slerp, text`: the remedy for an unknown name."""
     near = nearest(name, known, 2)
     meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
     return f"{meant}Known: {', '.join(known) or 'none'}"
 
 
 class UnderdrawingError(Exception):
-    """Base of all. `message` says what happened to which object; `remedy` says what to do about it."""
+    """Base of all errors. `message` says what happened to which object; `remedy` says what to do about it."""
 
     exit_code = 1
 
@@ -66,7 +66,7 @@ class UnderdrawingError(Exception):
 
 
 class CallError(UnderdrawingError):
-    """The call itself is wrong: nothing was done."""
+    """The call itself is wrong; nothing was done."""
 
     exit_code = 2
 
@@ -80,7 +80,7 @@ class UnknownNameError(CallError):
 
 
 class QueryError(CallError):
-    """A query that cannot be asked: no part, a part its method lacks, a k below 1."""
+    """An invalid query: it has no part, lacks a part that its method needs, or asks for a k below 1."""
 
 
 class RequestError(QueryError):
@@ -109,7 +109,7 @@ class MissingExtraError(UnderdrawingError):
 
 
 class PluginError(UnderdrawingError):
-    """What another package offers by an entry point cannot be used. The message names package and reason."""
+    """A part that another package offers by an entry point cannot be used. The message names package and reason."""
 
 
 class ItemError(UnderdrawingError):
@@ -126,7 +126,7 @@ class ItemError(UnderdrawingError):
         self.detail = detail
 
     def __reduce__(self) -> tuple[type[ItemError], tuple[str, str]]:
-        # Errors cross process borders when decode workers report them; the default rebuilds from `args` alone.
+        # Errors cross process borders when decode workers report them; by default they are rebuilt from `args` only.
         return (type(self), (self.reason, self.detail))
 
 
@@ -137,13 +137,13 @@ class ItemsError(UnderdrawingError):
         first = min(errors)
         super().__init__(
             f"{len(errors)} of {total} items cannot be embedded; item {first}: {errors[first].detail}",
-            "Drop them, or call try_encode, which returns the good rows and the errors apart.",
+            "Drop them, or call try_encode, which returns the good rows and the errors separately.",
         )
         self.errors = dict(errors)
 
 
 class RejectedError(UnderdrawingError):
-    """Nothing that one call gave could be stored; `rejected` has the reasons, in the order given."""
+    """None of a call's documents could be stored; `rejected` has the reasons, in the order given."""
 
     def __init__(self, message: str, rejected: Sequence[Rejected]) -> None:
         super().__init__(message, "Correct them; or pass skip_rejected=True to get the rejects back without an error.")
@@ -155,11 +155,11 @@ class ModelError(UnderdrawingError):
 
 
 class DeviceError(UnderdrawingError):
-    """A device is not there, or failed. Where an index was to use it, the search goes on on the CPU and says so."""
+    """A device is missing or failed. If an index was to use it, the CPU is searched instead and a note says so."""
 
 
 class GeneratorError(UnderdrawingError):
-    """A pseudo-target could not be drawn. Retrieval goes on without it and says so."""
+    """A pseudo-target could not be generated. Retrieval goes on without it and says so."""
 
 
 class WritingError(UnderdrawingError):
@@ -167,7 +167,7 @@ class WritingError(UnderdrawingError):
 
 
 class WriterAwayError(WritingError):
-    """Whoever writes cannot be asked at all: an endpoint that is not there, or refuses the key or the model."""
+    """The language model cannot be reached: its endpoint is missing, or refuses the key or the model."""
 
 
 class StoreError(UnderdrawingError):
@@ -181,7 +181,7 @@ class CollectionNotFoundError(StoreError):
 
 
 class LockedError(StoreError):
-    """Another writer holds the collection; the message names it."""
+    """Another writer holds the collection; the message names that writer."""
 
 
 class SpaceMismatchError(StoreError):
@@ -189,7 +189,7 @@ class SpaceMismatchError(StoreError):
 
 
 class UntrustedModelError(StoreError):
-    """The collection names its model by a path, and neither the caller did nor said to trust it."""
+    """The collection names its model by a path that the caller neither named nor trusts."""
 
     exit_code = 2
 
@@ -207,6 +207,6 @@ class SnapshotGoneError(StoreError):
 
 
 def first_line(error: BaseException, most: int = 300) -> str:
-    """What another library's error says, for a sentence of ours: its first line, without a full stop."""
+    """The first line of another library's error, without a full stop, to quote in a message."""
     said = str(error).strip() or type(error).__name__
     return said.splitlines()[0][:most].rstrip(". ")

@@ -1,11 +1,11 @@
-"""What a forked child has to know: it has none of its parent's threads.
+"""Support for forked processes, which have none of their parent's threads.
 
 Servers that load an application once and fork their workers (gunicorn --preload, uwsgi), `multiprocessing` on Linux and
-the workers of data loaders all do this. OpenMP keeps its threads for the next computation, and a child would wait for
-threads that are not there. So torch and FAISS compute in one thread in a child; pools of our own are started anew; and
-locks that somebody else held are free again.
+the workers of data loaders all fork. OpenMP keeps its threads for the next computation, and a child would wait for
+threads that do not exist there. So in a child, torch and FAISS compute in one thread, our own pools are recreated, and
+locks held by other threads are released.
 
-What this module does not know: who computes what.
+What this module does not know: what is computed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _child = False
 
 
 class Lock:
-    """A lock that is free in a forked child, whoever held it in the parent: that thread is not there.
+    """A lock that is free in a forked child, even if a thread of the parent held it.
 
     Args:
-        again: Whether the thread that holds it may take it again.
+        again: Whether the lock is reentrant.
     """
 
     def __init__(self, *, again: bool = False) -> None:
@@ -32,7 +32,7 @@ class Lock:
         _locks.add(self)
 
     def renew(self) -> None:
-        """Be a lock that nobody holds."""
+        """Reset to a lock that nobody holds."""
         self._lock = self._kind()
 
     def __enter__(self) -> None:
@@ -46,17 +46,17 @@ _locks: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
 def in_child() -> bool:
-    """Whether this process was forked from one that had this package loaded."""
+    """Whether this process was forked from one that had loaded this package."""
     return _child
 
 
 def _settle() -> None:
-    """In a child: nothing may wait for a thread that stayed with the parent."""
+    """Prepare a forked child so that nothing waits for a thread of the parent."""
     global _child
     _child = True
     torch, faiss = sys.modules.get("torch"), sys.modules.get("faiss")
     for library, name in ((torch, "set_num_threads"), (faiss, "omp_set_num_threads")):
-        limit = getattr(library, name, None)  # None while it is being imported
+        limit = getattr(library, name, None)  # None during its import
         if limit is not None:
             limit(1)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,6 +1,6 @@
-"""The model of a space, given as an object or by name; one given by name is loaded once, when it is first needed.
+"""The model of a space, given as an object or by name. A named model is loaded once, when first needed.
 
-What this module does not know: how models are loaded, what they are used for.
+What this module does not know: how models are loaded or used.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ class LazyEmbedder:
     Args:
         model: The model or its name.
         dtype: The arithmetic of a model that is loaded by name.
-        device: Where it runs.
-        chosen_by: The folder of the collection that named the model, if neither the caller named it nor trusts the
-            collection.
+        device: Where the model runs.
+        chosen_by: The folder of the collection, if only it named the model and the caller does not trust it.
     """
 
     def __init__(self, model: str | Embedder, dtype: Dtype | str, device: str, chosen_by: Path | None = None) -> None:
@@ -35,38 +34,37 @@ class LazyEmbedder:
         self._dtype = Dtype(dtype) if isinstance(model, str) else Dtype.FLOAT32
 
     def get(self) -> Embedder:
-        """The model; raises as `load_embedder`.
+        """The model. Raises the errors of `load_embedder`, too.
 
         Raises:
-            UntrustedModelError: It is a folder on this machine, named by the collection alone.
+            UntrustedModelError: It is a local folder that only the collection names.
         """
         if not isinstance(self._model, str):
             return self._model
-        with loading():  # threads that ask at once get one model; a failed load is tried again next time
+        with loading():  # concurrent threads get one model; a failed load is retried next time
             if not isinstance(self._model, str):
                 return self._model
             if self._chosen_by is not None and names_a_folder(self._model):
                 raise UntrustedModelError(
-                    f"{self._chosen_by} names the model {self._model!r}, a folder of this machine. Whoever made the "
+                    f"{self._chosen_by} names the model {self._model!r}, a local folder. Whoever made the "
                     "collection chose that name.",
-                    f"If you know the folder, name it yourself: Collection.open(..., model={self._model!r}), or "
-                    "trust=True; on the command line, --trust.",
+                    f"If you know the folder, name it yourself: `model={self._model}`, or give `trust=True`.",
                 )
             self._model = load_embedder(self._model, dtype=self._dtype, device=self._device)
             return self._model
 
     @property
     def device(self) -> str:
-        """Where it runs, or will run; finding out loads nothing. Raises as `settled_device`."""
+        """Where it runs or will run; loads nothing. Raises the errors of `settled_device`."""
         return settled_device(self._device) if isinstance(self._model, str) else self._model.device or "cpu"
 
     def comparable(self, space: Space, folder: Path) -> Embedder:
-        """The model, to be compared with that of a collection.
+        """The model, to compare it with a collection's.
 
         Raises:
-            SpaceMismatchError: It has another name and cannot be loaded: then it is the name that is wrong.
-            ModelError: It has that name, and cannot be loaded.
-            MissingExtraError: The same, for want of a package.
+            SpaceMismatchError: It cannot be loaded and has another name, so the name is probably wrong.
+            ModelError: It has the same name and cannot be loaded.
+            MissingExtraError: It has the same name and needs a package.
         """
         named = self._model
         try:
@@ -81,10 +79,10 @@ class LazyEmbedder:
 
 
 def require_same_space(folder: Path, embedder: Embedder, space: Space) -> None:
-    """See that a model gives a collection's vectors.
+    """Verify that a model is the one that made a collection's vectors.
 
     Raises:
-        SpaceMismatchError: It names what differs.
+        SpaceMismatchError: It is not; the message names what differs.
     """
     found = embedder.fingerprint()
     if found.digest == space.digest:
@@ -101,15 +99,15 @@ def require_same_space(folder: Path, embedder: Embedder, space: Space) -> None:
 
 
 def _details(now: Mapping[str, object], then: Mapping[str, object]) -> str:
-    """What differs between two fingerprints, each value cut to 60 characters."""
+    """The differences between two fingerprints, each value cut to 60 characters."""
     differing = [key for key in now if key not in ("model", "decoding") and now[key] != then.get(key)]
     return "; ".join(f"{key} {str(then.get(key))[:60]!r}, now {str(now[key])[:60]!r}" for key in differing)
 
 
 def names_a_folder(model: str) -> bool:
-    """Whether loading a model by this name would read a folder or file that lies where the name says.
+    """Whether loading a model by this name would read a local folder or file.
 
-    A name such as `org/model` is a folder wherever the working directory has one of that name.
+    A name such as `org/model` counts as a folder if the working directory has one of that name.
     """
     family, _, rest = model.partition(":")
     if family in ("bundled", "fake"):

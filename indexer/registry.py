@@ -1,4 +1,4 @@
-"""Names of interchangeable parts: built-in ones, ones registered in code, and ones that other packages offer.
+"""Registry of interchangeable parts by name: built-in ones, ones registered in code, and plugins of other packages.
 
     METHODS = Registry[Method]("method", "underdrawing.methods", {
         "sum": Builtin("retrieval.methods.linear:SumMethod", "weighted sum of both vectors"),
@@ -11,19 +11,21 @@ A package offers a part by an entry point of the registry's group; its `pyprojec
     [project.entry-points."underdrawing.methods"]
     mine = "my_package.method:MyMethod"
 
-Entry points are read when a name is neither built in nor registered, or when all names are asked for. A plugin that
-cannot be used costs its own name only: asking for it raises a `PluginError`, and all others work. No plugin replaces a
-built-in name: the built-in part answers, and `plugins()` tells of the clash.
+Entry points are read if a name is neither built in nor registered, or if all names are requested. A broken plugin
+affects only its own name: getting it raises a `PluginError`, and all others work. No plugin replaces a built-in name:
+the built-in part is used, and `plugins()` reports the conflict.
 
 What this module does not know: what the parts do.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from indexer.errors import CallError, PluginError, UnknownNameError, first_line
@@ -31,13 +33,17 @@ from indexer.errors import CallError, PluginError, UnknownNameError, first_line
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+OURS = frozenset({"benchmarks", "indexer", "pipelines", "retrieval", "underdrawing"})
+"""The packages of this project, whose errors are its own."""
+MISUSE = (AttributeError, LookupError, TypeError, ValueError)
+"""What a part with a wrong signature, or one that returns something else than it promises, makes others raise."""
 T = TypeVar("T")
 _PART = TypeVar("_PART")
 
 
 @dataclass(frozen=True)
 class Builtin:
-    """A part of this project: where it is, as `module:attribute`, and one line about it."""
+    """A built-in part: its location as `module:attribute`, and one line of help."""
 
     target: str
     help: str
@@ -48,11 +54,11 @@ class Plugin:
     """A part that another package offers.
 
     Attributes:
-        name: What it is asked for by.
+        name: Its name.
         package: The package's name and version.
-        target: Where it is, as `module:attribute`.
+        target: Its location as `module:attribute`.
         help: The package's own summary.
-        problem: Why it cannot be used, where that is known without importing it.
+        problem: Why it cannot be used, if that is known without importing it.
     """
 
     name: str
@@ -63,13 +69,13 @@ class Plugin:
 
 
 class Registry(Generic[T]):
-    """Names of one kind of part. Threads may ask at the same time.
+    """The registry of one kind of part. Threads may share one.
 
     Args:
-        kind: What a part is called in messages, such as "method".
+        kind: The word for a part in messages, such as "method".
         group: The entry-point group of other packages' parts.
-        builtin: The parts of this project, in the order in which they are listed.
-        accepts: Whether an imported object can be such a part; by default anything that can be called.
+        builtin: The built-in parts, in the order in which they are listed.
+        accepts: Whether an imported object can be such a part; by default any callable.
     """
 
     def __init__(
@@ -83,11 +89,11 @@ class Registry(Generic[T]):
         self._imported: dict[str, T] = {}
 
     def get(self, name: str) -> T:
-        """The part of a name, imported when it is first asked for.
+        """The part with a name, imported on first use.
 
         Raises:
-            UnknownNameError: Nothing has that name; the message has the nearest names and all of them.
-            PluginError: A package offers the name and its part cannot be imported or used, or several packages do.
+            UnknownNameError: Nothing has that name; the message lists the nearest names and all names.
+            PluginError: The part cannot be imported or used, or several packages offer the name.
             MissingExtraError: A built-in part needs a package that is not installed.
         """
         if name in self._registered:
@@ -97,11 +103,11 @@ class Registry(Generic[T]):
         return self._imported[name]
 
     def names(self) -> list[str]:
-        """All names: built-in ones first, then registered ones, then plugins by their names. Nothing is imported."""
+        """All names: built-in ones first, then registered ones, then plugins sorted by name. Nothing is imported."""
         return list(self.help())
 
     def help(self) -> dict[str, str]:
-        """One line about each name, in the order of `names`. A plugin's line is its package's summary."""
+        """A line of help for each name, in the order of `names`. A plugin's line is its package's summary."""
         lines = {name: each.help for name, each in self._builtin.items()}
         lines |= {name: line for name, (_, line) in self._registered.items()}
         for plugin in self.plugins():
@@ -109,18 +115,18 @@ class Registry(Generic[T]):
         return lines
 
     def plugins(self) -> list[Plugin]:
-        """What other packages offer, also what clashes with another name; sorted by name and package."""
+        """All plugins, including those with conflicting names, sorted by name and package."""
         return [self._plugin(point) for name in sorted(self._points) for point in self._points[name]]
 
     def register(self, name: str, *, help: str = "") -> Callable[[_PART], _PART]:
-        """Register a part in code, for this process: `@METHODS.register("mine")`.
+        """Decorator that registers a part in this process: `@METHODS.register("mine")`.
 
         Args:
-            name: What it is asked for by.
-            help: One line about it; by default the first line of its docstring.
+            name: Its name.
+            help: One line of help; by default the first line of its docstring.
 
         Raises:
-            CallError: The name is taken, or the object is no such part.
+            CallError: The name is taken, or the object cannot be such a part.
         """
         taken = self._registered.get(name)
         if name in self._builtin or taken is not None:
@@ -129,19 +135,41 @@ class Registry(Generic[T]):
 
         def keep(part: _PART) -> _PART:
             if not self._accepts(part):
-                raise CallError(f"{part!r} cannot be registered as the {self.kind} {name!r}: it is not one.")
+                raise CallError(f"{part!r} cannot be registered as the {self.kind} {name!r}: it is not a {self.kind}.")
             line = help or (part.__doc__ or "").strip().partition("\n")[0]
             self._registered[name] = (cast(T, part), line)
             return part
 
         return keep
 
+    def failure(self, name: str, part: object, error: Exception) -> PluginError | None:
+        """What to raise in place of an error in a part of another package; None where the part is this project's.
+
+        None, too, for an error that does not come of the part: it was not raised in the part's package, and a wrong
+        signature or a wrong answer does not lead to one of its kind.
+
+        Args:
+            name: What the part was asked for by; what stands behind a colon is passed over.
+            part: The part, or what it made.
+            error: What was raised while it worked.
+        """
+        home = _home(part)
+        if home in OURS or not (isinstance(error, MISUSE) or _raised_in(home, error)):
+            return None
+        family = name.partition(":")[0]
+        packages = [each.package for each in self.plugins() if each.name == family or _top(each.target) == home]
+        owner = f"the package {packages[0]}" if packages else f"the module {home}"
+        return PluginError(
+            f"The {self.kind} {family!r} of {owner} failed: {type(error).__name__}: {first_line(error)}.",
+            "Tell its authors, or do without it; everything else works.",
+        )
+
     def __contains__(self, name: object) -> bool:
         return name in self._builtin or name in self._registered or name in self._points
 
     @cached_property
     def _points(self) -> dict[str, list[EntryPoint]]:
-        from importlib.metadata import entry_points  # here: reading every installed package's metadata takes a while
+        from importlib.metadata import entry_points  # here, since the import is slow
 
         found: dict[str, list[EntryPoint]] = {}
         for point in sorted(entry_points(group=self.group), key=_package):
@@ -175,7 +203,7 @@ class Registry(Generic[T]):
         remedy = "Update the package, or uninstall it; everything else works without it."
         try:
             part = point.load()
-        except Exception as error:  # foreign code, which may raise anything
+        except Exception as error:  # another package's code may raise anything
             raise PluginError(
                 f"{offered} cannot be imported: {type(error).__name__}: {first_line(error)}.", remedy
             ) from error
@@ -192,3 +220,17 @@ def _package(point: EntryPoint) -> str:
 
 def _summary(point: EntryPoint) -> str:
     return point.dist.metadata["Summary"] if point.dist and "Summary" in point.dist.metadata else ""
+
+
+def _home(part: object) -> str:
+    """The package that a part's class or function is defined in."""
+    own = part if hasattr(part, "__qualname__") else type(part)
+    return _top(str(own.__module__))
+
+
+def _top(module: str) -> str:
+    return re.split(r"[.:]", module, maxsplit=1)[0]
+
+
+def _raised_in(home: str, error: Exception) -> bool:
+    return any(_top(str(frame.f_globals.get("__name__"))) == home for frame, _ in walk_tb(error.__traceback__))

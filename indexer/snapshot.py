@@ -1,12 +1,12 @@
-"""One generation of a collection, pinned: search and read it as often as you like, it does not change.
+"""A pinned generation of a collection, to search and read; it never changes.
 
 Opening maps segments and reads the tombstones; nothing is copied. Dead vectors are never returned. If another process
-compacts the collection meanwhile, what is mapped stays readable, and so are the documents that still live; but what
-asks SQL for more (filters, exclusions, ids, documents that died since) raises `SnapshotGoneError`: open a new snapshot.
+compacts the collection meanwhile, mapped vectors and documents that still live stay readable; calls that ask SQL for
+more (filters, exclusions, ids, documents deleted since) raise `SnapshotGoneError`: open a new snapshot.
 
-`centered` gives the same generation without the modality gap: a snapshot like any other, through another view.
+`centered` gives the same generation with the modality gap corrected, as a snapshot over another view.
 
-What this module does not know: models, how vectors are kept and found, how a generation came to be.
+What this module does not know: models, how vectors are stored and found, how a generation was made.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arguments import names, told, vector_ids, whole_number
+from indexer.arguments import described, names, vector_ids, whole_number
 from indexer.deprecation import warn_renamed
 from indexer.errors import CallError, ItemError, SnapshotGoneError, SpaceMismatchError
 from indexer.files.layout import Layout
@@ -29,42 +29,42 @@ from indexer.forks import Lock
 from indexer.metadata.catalog import Catalog, Generation, Space
 from indexer.metadata.filter_nodes import Node
 from indexer.metadata.filters import Where, parse
-from indexer.stored_document import StoredDocument, stored_document
+from indexer.stored_document import StoredDocument, stored_documents
 from indexer.types import MODALITIES, UNKNOWN, Center, Ids, Mean, Modality, Role, Scores, Vectors
 from indexer.validate import checked_id
 from indexer.vectors.centered import CenteredView
 from indexer.vectors.modality_gap import document_means, settled
-from indexer.vectors.protocol import Neighbours, Pinned, VectorStore, VectorView
+from indexer.vectors.protocol import Neighbors, Pinned, VectorStore, VectorView
 from indexer.vectors.segments import damaged
 from indexer.vectors.unit import query_rows
 
 __all__ = ["Mean", "Snapshot", "Space", "StoredDocument"]
 
 REMEMBERED, REMEMBERED_IDS = 16, 1 << 22
-"""Filters whose matches are remembered, and how many ids in all (32 MB)."""
+"""The most filters whose matches are cached, and the most ids in all (32 MB)."""
 READ_AHEAD = 500
-"""Documents that are read together when all are gone through."""
+"""Documents that iteration reads at once."""
 MOST_HITS = 10_000_000
-"""That one search gives: more would not fit in memory."""
+"""The most hits of one search: more would not fit in memory."""
 
 
 class Snapshot:
     """A pinned generation. Threads may share one.
 
     Attributes:
-        space: With its means as of the generation; a centered snapshot's means are zero.
+        space: The space, with its means as of the generation; a centered snapshot's means are zero.
         generation: Its number.
-        published: Its row.
-        view: What finds its vectors; `VectorView` says what it can do.
-        center: Whether the modality gap is taken out: `off`, or what `centered` was asked for.
+        published: Its record.
+        view: The view that searches its vectors.
+        center: Whether the modality gap is corrected: `off`, or the argument of `centered`.
 
     Args:
-        catalog: Its documents.
+        catalog: The collection's catalog.
         layout: The collection's folder.
-        space: As above.
-        generation: As above.
+        space: The space.
+        generation: The generation.
         store: Opens the view.
-        before: A snapshot of an earlier generation, of which the view may take over what still serves.
+        before: A snapshot of an earlier generation, whose parts the view may reuse.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Snapshot:
         self.generation = generation.number
         self.published = generation
         self.center = Center.OFF
-        self._stored: Snapshot | None = None  # not itself: an object in a cycle lives on, and its memory maps too
+        self._stored: Snapshot | None = None  # not `self`: a reference cycle would keep its memory maps open
         pinned = Pinned(space.digest, space.dim, catalog.segments(self.generation, space.id), generation.next_vector)
         try:
             self.view: VectorView = store.open(pinned, None if before is None else before.view)
@@ -100,16 +100,16 @@ class Snapshot:
 
     @property
     def plain(self) -> Snapshot:
-        """The snapshot of vectors as they are stored: itself, unless it is centered."""
+        """The snapshot of the stored vectors: this one, unless it is centered."""
         return self if self._stored is None else self._stored
 
     def centered(self, center: Center) -> Snapshot:
-        """This generation without the modality gap (`indexer/vectors/centered.py`), or itself where there is none.
+        """This generation with the modality gap corrected, see `indexer/vectors/centered.py`; plain if `center` is off.
 
-        Query vectors of a centered snapshot have their own mean taken off; one that is zero is answered, too.
+        Subtract the queries' own mean from the query vectors of a centered snapshot; they may then be zero.
 
         Args:
-            center: `auto` decides by the documents, see `indexer/vectors/modality_gap.py`.
+            center: `auto` decides by the documents; see `indexer/vectors/modality_gap.py`.
 
         Raises:
             SnapshotGoneError: The generation was compacted away before its modalities were read.
@@ -119,7 +119,7 @@ class Snapshot:
             center = plain._auto = plain._auto or settled(center, plain.space, lambda: plain.living)
         if center is Center.OFF:
             return plain
-        # Kept: samples and modalities are the same for all that is asked of a generation.
+        # Cached: samples and modalities are the same for all queries of a generation.
         if center not in self._centered:
             self._centered[center] = self._without_gap(center)
         return self._centered[center]
@@ -144,7 +144,7 @@ class Snapshot:
         self.close()
 
     def close(self) -> None:
-        """Nothing is held but memory maps, which go with the object; here for symmetry with `Collection`."""
+        """Do nothing, for symmetry with `Collection`: memory maps are released with the object."""
 
     def __len__(self) -> int:
         return self._count
@@ -157,71 +157,66 @@ class Snapshot:
         return bool(self._catalog.known_vector_ids([wanted], self.generation, self.space.id))
 
     def __iter__(self) -> Iterator[StoredDocument]:
-        """Every document, in the order they were stored, as they are asked for."""
+        """Every document, in the order they were stored, read as needed."""
         ids = np.flatnonzero(self._lives)
         for start in range(0, len(ids), READ_AHEAD):
             yield from self.documents(ids[start : start + READ_AHEAD])
 
     def __bool__(self) -> bool:
-        return True  # a snapshot, however empty
+        return True  # a snapshot is true even if empty
 
     def get(self, identifier: str | int) -> StoredDocument | None:
-        """The document of that id, or None.
+        """The document with that id, or None.
 
         Raises:
-            CallError: It is nothing that an id can be.
+            CallError: The value cannot be an id.
             SnapshotGoneError: The generation was compacted away.
         """
         try:
             wanted = checked_id(identifier)
         except ItemError as error:
-            raise CallError(f"id is {told(identifier)}. {error.detail}") from None
+            raise CallError(f"id is {described(identifier)}. {error.detail}") from None
         found = self._catalog.known_vector_ids([wanted], self.generation, self.space.id)
         return self.documents(np.array([found[wanted]], np.int64))[0] if found else None
 
     def known(self, identifiers: Sequence[str]) -> set[str]:
-        """Those ids that a document of this generation has."""
+        """The given ids that a document of this generation has."""
         return set(self._catalog.known_vector_ids(identifiers, self.generation, self.space.id))
 
     @property
     def index(self) -> str:
-        """The kind of index in use, and why."""
+        """The kind of index in use and the reason."""
         return self.view.reason
 
     @property
     def index_facts(self) -> Mapping[str, Any]:
-        """How the built index was made, with its recall as measured then; empty where there is none."""
+        """How the built index was made, with its measured recall; empty if there is none."""
         return self.view.facts
 
     @property
     def scans(self) -> bool:
-        """Whether a search looks at every row; otherwise an index finds candidates."""
+        """Whether a search reads every row; otherwise an index finds candidates."""
         return self.view.scans
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Warnings for everyone who searches it; empty where all is as the settings say."""
+        """Warnings for all who search it; empty if it searches as the settings say."""
         return self.view.notes
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """`notes`, by the name of earlier releases."""
+        """The old name of `notes`."""
         warn_renamed("Snapshot.remarks", "Snapshot.notes")
         return self.notes
 
-    @property
-    def outdated(self) -> bool:
-        """Whether another snapshot of this generation, opened now, would be faster."""
-        return self.view.outdated
-
     @cached_property
     def modality_codes(self) -> npt.NDArray[np.uint8]:
-        """What each vector is made of, by vector id, as its place in `MODALITIES`: (next vector id or more,) uint8."""
+        """The modality of each vector, by vector id, as its place in `MODALITIES`: (next vector id or more,) uint8."""
         return self._catalog.modalities(self.published.next_vector)
 
     @cached_property
     def _lives(self) -> npt.NDArray[np.bool_]:
-        """Whether each vector's document lives, by vector id: (next vector id,)."""
+        """Whether each vector's document lives, by vector id: (next vector id,) bool."""
         lives = np.zeros(self.published.next_vector, np.bool_)
         lives[self.view.all_ids()] = True
         lives[self._dead] = False
@@ -229,7 +224,7 @@ class Snapshot:
 
     @cached_property
     def living(self) -> dict[Modality, int]:
-        """How many living vectors there are of each modality that has any.
+        """The number of living vectors of each modality that has any.
 
         Raises:
             SnapshotGoneError: The generation was compacted away before its modalities were read.
@@ -248,29 +243,30 @@ class Snapshot:
         where: Where | None = None,
         exclude: Sequence[str] = (),
         modalities: Collection[Modality] = (),
-    ) -> Neighbours:
+    ) -> Neighbors:
         """The k nearest living vectors of each query, best first.
 
         Args:
             vectors: (n, dim) float32, of any length: scores are cosines.
-            k: At least 1; if k documents match, k come back, else all that match, padded with -1 and -inf.
+            k: At least 1. If k documents match, k are returned, else all that match, padded with -1 and -inf.
             where: A filter on the documents' fields.
-            exclude: Document ids left out; ids not in the collection are passed over.
-            modalities: Only documents whose vector is made of one of these; none for all.
+            exclude: Document ids to leave out; unknown ids are ignored.
+            modalities: Only documents whose vector is of one of these; empty for all.
 
         Raises:
             FilterError: The filter does not parse.
-            CallError: k is no whole number of at least 1.
+            CallError: k is not a whole number of at least 1.
             QueryError: A query is zero, or holds a value that is not finite.
             SpaceMismatchError: The vectors have another dimension.
             SnapshotGoneError: The generation was compacted away, and there is a filter or an exclusion.
         """
         queries = query_rows(self._checked(vectors), zero=self.center is not Center.OFF)
-        k = whole_number(k, "k", 1, MOST_HITS)
+        if type(k) is not int or not 1 <= k <= MOST_HITS:
+            k = whole_number(k, "k", 1, MOST_HITS)
         return self.view.search(queries, k, self._allowed(where, modalities), self._hidden(exclude))
 
     def scores(self, vectors: Vectors, ids: Ids) -> Scores:
-        """Exact inner products, (n, len(ids)) float32: a document's score is the same however it is found."""
+        """Exact inner products, (n, len(ids)) float32: a document's score does not depend on how it was found."""
         return self.view.score(self._rows(vectors), ids)
 
     def scan(
@@ -280,15 +276,15 @@ class Snapshot:
         exclude: Sequence[str] = (),
         modalities: Collection[Modality] = (),
     ) -> tuple[Ids, Scores]:
-        """Every living vector that matches: ids ascending (N,), and scores (n, N) float32."""
+        """Every living vector that matches: ascending ids (N,) and scores (n, N) float32."""
         return self.view.scan(self._rows(vectors), self.eligible(where, exclude, modalities))
 
     def vectors(self, ids: Ids) -> Vectors:
         """Stored vectors, (len(ids), dim) float32."""
-        return self.view.fetch(vector_ids(ids))
+        return self.view.fetch(_ids(ids))
 
     def vector_ids(self, document_ids: Sequence[str]) -> Ids:
-        """The vectors of documents, in the order asked.
+        """The vector ids of documents, in the order of their ids.
 
         Raises:
             CallError: An id is not in this generation.
@@ -296,16 +292,16 @@ class Snapshot:
         return self._catalog.vector_ids(names(document_ids, "document_ids"), self.generation, self.space.id)
 
     def with_images(self, digests: Collection[str]) -> dict[str, list[tuple[int, str]]]:
-        """The documents with an image of that content (sha256, in hex): by content, their vectors and ids."""
+        """The documents with an image of each content (sha256 in hex): their vector ids and ids, by content."""
         return self._catalog.with_images(digests, self.generation, self.space.id) if digests else {}
 
     def documents(self, ids: Ids) -> list[StoredDocument]:
-        """The documents of vectors, in the order asked.
+        """The documents of vectors, in the given order.
 
         Raises:
             SnapshotGoneError: Their rows were compacted away.
         """
-        wanted = vector_ids(ids).tolist()
+        wanted = _ids(ids).tolist()
         found = self._catalog.documents(wanted, self.generation)
         missing = [each for each in wanted if each not in found]
         if missing:
@@ -313,14 +309,14 @@ class Snapshot:
                 f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone.",
                 "Open a new snapshot.",
             )
-        return [stored_document(found[each], self._media) for each in wanted]
+        return stored_documents([found[each] for each in wanted], self._media)
 
     def require_filter(self, where: Where) -> None:
-        """See that a filter parses, without asking the database; raises `FilterError`."""
+        """Check that a filter parses, without the database. Raises `FilterError`."""
         parse(where)
 
     def filter_notes(self, where: Where) -> tuple[str, ...]:
-        """Warnings about a filter: fields that no document has, values of types that none has there.
+        """Warnings about a filter: fields that no document has, values of types that no document has there.
 
         Raises:
             FilterError: It does not parse.
@@ -328,7 +324,7 @@ class Snapshot:
         return self._catalog.filter_notes.of(parse(where), self.generation)
 
     def matching(self, where: Where) -> Ids:
-        """The living vectors that a filter lets through, ascending. The last few filters are remembered."""
+        """The living vectors that a filter lets through, ascending. The last few filters are cached."""
         read = parse(where)
         key = read.node
         with self._lock:
@@ -338,9 +334,9 @@ class Snapshot:
             if mask is None:
                 ids = self._catalog.matching(read, self.generation, self.space.id)
             else:
-                self._catalog.require(self.generation)  # last: what is there now was there when columns were read
+                self._catalog.require(self.generation)  # last: what exists now existed when columns were read
                 ids = np.flatnonzero(mask & self._lives)
-            ids.setflags(write=False)  # others get the same array
+            ids.setflags(write=False)  # later calls get the same array
         with self._lock:
             self._filters[key] = ids
             while len(self._filters) > REMEMBERED or sum(map(len, self._filters.values())) > REMEMBERED_IDS:
@@ -350,7 +346,7 @@ class Snapshot:
     def eligible(
         self, where: Where | None = None, exclude: Sequence[str] = (), modalities: Collection[Modality] = ()
     ) -> Ids | None:
-        """The vectors that a search with these conditions may return, ascending, or None for all; raises as it."""
+        """The vectors that such a search may return, ascending, or None for all. Raises as `search`."""
         allowed, hidden = self._allowed(where, modalities), self._hidden(exclude)
         if len(hidden) == 0:
             return allowed
@@ -362,13 +358,13 @@ class Snapshot:
         kinds = [Modality(each) for each in _names(given, "modalities")]
         if not kinds:
             return None if where is None else self.matching(where)
-        _ = self.living  # refuses a generation whose modalities are gone, where a mask would drop them in silence
+        _ = self.living  # raises if the modalities are gone; a mask would drop their rows silently
         wanted = [MODALITIES.index(each) for each in kinds]
         ids = self.view.all_ids() if where is None else self.matching(where)
         return ids[np.isin(self.modality_codes[ids], wanted)]
 
     def _hidden(self, exclude: Sequence[str]) -> Ids:
-        """The ids no search returns: those of dead documents, and of documents to leave out; ascending."""
+        """The ids that no search returns, ascending: those of dead and of excluded documents."""
         exclude = _names(exclude, "exclude")
         if not exclude:
             return self._dead
@@ -376,13 +372,13 @@ class Snapshot:
         return np.union1d(self._dead, np.fromiter(left_out.values(), np.int64))
 
     def _checked(self, vectors: Any) -> npt.NDArray[Any]:
-        """Query vectors, (n, dim), of any type of number."""
+        """Query vectors, (n, dim), of any numeric type."""
         try:
             found = np.asarray(vectors)
         except ValueError:  # rows of several lengths
             found = np.empty(0, object)
         if found.dtype.kind not in "fiu":
-            raise CallError(f"vectors is {told(vectors)}; it takes an array (n, dim) of numbers.")
+            raise CallError(f"vectors is {described(vectors)}; it takes an array (n, dim) of numbers.")
         if found.ndim != 2 or found.shape[1] != self.space.dim:
             raise SpaceMismatchError(
                 f"The queries have shape {found.shape}; this space has dimension {self.space.dim}."
@@ -390,10 +386,16 @@ class Snapshot:
         return found
 
     def _rows(self, vectors: Any) -> Vectors:
-        """Query vectors as they are, (n, dim) float32."""
+        """Query vectors, not scaled, (n, dim) float32."""
         return np.asarray(self._checked(vectors), np.float32)
 
 
 def _names(values: Any, name: str) -> tuple[str, ...]:
-    """`names`, but for no names at all, as in nearly every search."""
+    """`names`, with a fast path for none, as in nearly every search."""
     return () if isinstance(values, tuple) and not values else names(values, name)
+
+
+def _ids(values: Any) -> Ids:
+    """`vector_ids`, but for ids just as a search gives them."""
+    as_found = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype == np.int64
+    return values if as_found else vector_ids(values)

@@ -1,6 +1,6 @@
-"""The records that travel between the parts, and the enums that name their modes.
+"""The records that all packages share, and the enums of their modes.
 
-What this module does not know: files, SQL, models. Nothing here does work.
+What this module does not know: files, SQL, models.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import EnumMeta, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.errors import CallError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ImageSource: TypeAlias = "Path | bytes | Image"
-"""A picture: a file's path, encoded bytes, or a decoded PIL image. A `str` is never taken for a path."""
+"""An image: a file's path, encoded bytes, or a decoded PIL image. A `str` is never taken for a path."""
 
 JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
 Fields: TypeAlias = Mapping[str, Any]
@@ -36,11 +36,11 @@ Scores: TypeAlias = "npt.NDArray[np.float32]"
 
 
 class _TextsAlone(EnumMeta):
-    """Members are asked for by text: what else there is may not even be comparable with one."""
+    """Members are looked up by text; other values may not be comparable with one."""
 
     def __call__(cls, value: Any, *args: Any, **options: Any) -> Any:
         if not args and not options and not isinstance(value, str):
-            shown = value if value is None or isinstance(value, int | float) else told(value)
+            shown = value if value is None or isinstance(value, int | float) else described(value)
             raise UnknownNameError(_words(cls.__name__), shown, list(cls.__members__.values()))
         return super().__call__(value, *args, **options)
 
@@ -50,7 +50,7 @@ def _words(name: str) -> str:
 
 
 class HelpfulEnum(StrEnum, metaclass=_TextsAlone):
-    """A closed set of names; a wrong one raises an error that lists the right ones."""
+    """A closed set of names; an unknown one raises an error that lists all."""
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
@@ -58,7 +58,7 @@ class HelpfulEnum(StrEnum, metaclass=_TextsAlone):
 
 
 class Modality(HelpfulEnum):
-    """What an item, and so its vector, is made of."""
+    """The parts that an item, and so its vector, is made of."""
 
     TEXT = "text"
     IMAGE = "image"
@@ -66,15 +66,15 @@ class Modality(HelpfulEnum):
 
 
 MODALITIES = tuple(Modality)
-"""A vector's modality as a small number is its place here; see `Catalog.modalities`."""
+"""A vector's modality as a small number is its position here; see `Catalog.modalities`."""
 UNKNOWN = len(MODALITIES)
 
 
 class Center(HelpfulEnum):
     """Whether the modality gap is corrected before vectors are compared (`indexer/vectors/modality_gap.py`).
 
-    `auto` is `on` where texts and pictures are both numerous and their means lie apart, else `off`; `means` takes the
-    means off and leaves the spreads as they are.
+    `auto` is `on` if texts and images are both numerous and their means lie apart, else `off`; `means` subtracts the
+        means and leaves the spreads as they are.
     """
 
     AUTO = "auto"
@@ -84,7 +84,7 @@ class Center(HelpfulEnum):
 
 
 class Role(HelpfulEnum):
-    """The side of a search a vector stands on: encoders and modality means differ between the two."""
+    """The side of a search that a vector is on: encoders and modality means differ between the two."""
 
     QUERY = "query"
     DOCUMENT = "document"
@@ -103,8 +103,8 @@ class Mean:
     """The mean of the unit vectors of one role and modality.
 
     Attributes:
-        count: How many there were.
-        vector: (dim,) float32; shorter than unit length, the more so the more they differ.
+        count: The number of vectors.
+        vector: (dim,) float32; the more the vectors differ, the shorter it is.
     """
 
     count: int
@@ -114,8 +114,8 @@ class Mean:
 class _FromImage(tuple[Any, ...]):
     """The `images` that follow from `image`.
 
-    `dataclasses.replace` hands over all fields as if they had been given. Where it is asked for another `image`, or
-    None, these must not bring the old one back.
+    `dataclasses.replace` passes all fields as if they had been given. If it sets another `image`, or None, the derived
+        `images` must not restore the old one.
     """
 
 
@@ -131,7 +131,7 @@ def _settle_images(self: Item | Document, adapt: Callable[[Any], Any]) -> None:
     """Make `image` the first of `images`, whichever of the two was given.
 
     Raises:
-        CallError: Both were given and do not agree, or `images` is no list of images.
+        CallError: Both were given and do not agree, or `images` is not a list of images.
     """
     name, image, images = type(self).__name__, self.image, self.images
     if image is _NOT_GIVEN:
@@ -150,8 +150,8 @@ def _settle_images(self: Item | Document, adapt: Callable[[Any], Any]) -> None:
         raise CallError(f"{name}.images holds None.", "Leave it out.")
     elif first is not None and not (first is several[0] or (type(first) is type(several[0]) and first == several[0])):
         raise CallError(
-            f"{name} has an image and images, and the first of these is another one.",
-            "Give one of the two; to replace both, give image=None, too.",
+            f"{name} has an image and images, and the first of these is a different image.",
+            "Give only one of the two; to replace both, also give image=None.",
         )
     object.__setattr__(self, "image", several[0] if several else None)
     object.__setattr__(self, "images", several)
@@ -163,15 +163,15 @@ def _typed_image(image: Any) -> Any:
             f"Item.image is the string {image[:80]!r}; a string is never taken for a path.",
             "Write Path(...), bytes, or a PIL image.",
         )
-    # A PIL image is told by its shape: who reads texts alone need not load Pillow.
+    # A PIL image is recognized by its attributes, so reading texts only does not load Pillow.
     if image is not None and not isinstance(image, Path | bytes) and not hasattr(image, "getbands"):
-        raise CallError(f"Item.image is {told(image)}; it must be a Path, bytes or a PIL image.")
+        raise CallError(f"Item.image is {described(image)}; it must be a Path, bytes or a PIL image.")
     return image
 
 
 def _document_image(image: Any) -> Any:
-    # The one place where a plain string is welcome: a document's image can only be a file. A URI would be another path:
-    # it stays as it is, to be refused by its name.
+    # The one place where a plain string is allowed: a document's image can only be a file. `Path` would change a URI,
+    # so it stays a string and is refused by its name.
     return Path(image) if isinstance(image, str) and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", image) else image
 
 
@@ -183,25 +183,22 @@ class Item:
         text: The text.
         image: The image, or the first of several.
         images: All images, in order. Give `image` or `images`; each follows from the other.
+        modality: What the item is made of.
     """
 
     text: str | None = None
     image: ImageSource | None = _NOT_GIVEN
     images: Sequence[ImageSource] = ()
+    modality: Modality = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _settle_images(self, _typed_image)
         if self.text is None and self.image is None:
             raise CallError("An Item needs a text, an image, or both; it has neither.")
         if self.text is not None and not isinstance(self.text, str):
-            raise CallError(f"Item.text is {told(self.text)}; it must be a text.")
-
-    @property
-    def modality(self) -> Modality:
-        """What the item is made of."""
-        if self.image is None:
-            return Modality.TEXT
-        return Modality.IMAGE if self.text is None else Modality.FUSED
+            raise CallError(f"Item.text is {described(self.text)}; it must be a text.")
+        image = Modality.IMAGE if self.text is None else Modality.FUSED
+        object.__setattr__(self, "modality", Modality.TEXT if self.image is None else image)
 
 
 @dataclass(frozen=True)
@@ -214,9 +211,9 @@ class Document:
         image: A path (referenced, not copied), encoded bytes or a PIL image (both stored once, by content).
         fields: A JSON object, for filters and for display.
         uri: Where the document came from; filled by corpus readers, and for stored images.
-        images: Several images in order, as of a page: a model that reads text and images at once reads all of them as
-            one, of others the mean of their vectors counts. Give `image` or `images`; each follows from the other, and
-            `image` is the first.
+        images: Several images in order, such as those of a page. A model that reads text and images jointly reads all
+            of them at once; for others, the mean of their vectors is used. Give `image` or `images`; each follows from
+            the other, and `image` is the first.
 
     Raises:
         CallError: `image` and `images` were both given and do not agree.
@@ -238,12 +235,12 @@ class Rejected:
     """An item that could not be used, and why.
 
     Attributes:
-        uri: Where it is.
+        uri: Its location.
         reason: A short stable code for counting; `indexer/reasons.py` lists them.
         detail: One sentence with the numbers.
         hides: Prefix of the ids of documents that may lie under what could not be read: the id itself for one file, a
-            folder's path for a folder that cannot be listed, the empty text for a whole source, None if nothing can.
-            Documents it covers are never pruned: not seen is not gone.
+            folder's path for a folder that cannot be listed, the empty text for a whole source, None for nothing.
+            Documents it covers are never pruned: they may still exist.
     """
 
     uri: str
@@ -254,12 +251,12 @@ class Rejected:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """Something a reader saw and made neither a document nor a reject of.
+    """Something a reader passed over, making neither a document nor a reject.
 
     Attributes:
-        uri: Where it is.
-        kind: What it is counted under: a suffix such as `.cr2`, or a short phrase such as `README beside tables`.
-        hides: As of a `Rejected`: an empty folder may be the mount point of a disk that is away.
+        uri: Its location.
+        kind: Its name in counts: a suffix such as `.cr2`, or a short phrase such as `README beside tables`.
+        hides: As in `Rejected`: an empty folder may be the mount point of an unmounted disk.
     """
 
     uri: str

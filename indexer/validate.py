@@ -1,25 +1,24 @@
-"""What a collection takes: the one check of ids, texts and fields, whatever door they come through.
+"""The validator of ids, texts and fields, for every way into a collection.
 
-`Collection.add` and every corpus reader come through here, so a value that one of them takes the others take, too, and
-what is refused is refused with the same reason.
+`Collection.add` and every corpus reader use it, so all accept the same values and reject others for the same reasons.
 
 * An id is a non-empty text of at most 1,024 characters and 2,048 bytes; a whole number is its decimal text.
 * A text has at most 10,000,000 characters; a blank one counts as none.
-* Fields are JSON of at most 1 MiB and 100 levels. Their names are kept in Unicode's form C. What Python's and
-  NumPy's values become:
+* Fields are JSON of at most 1 MiB and 100 levels. Their names are stored in Unicode's form C. Values of Python and
+  NumPy become:
 
 | value | is stored as |
 | --- | --- |
 | NaN, NaT, pandas' NA | null |
 | `Decimal` | a number: the nearest float64; a whole number beyond 2^53 exactly |
-| `datetime`, `date`, `time`, `datetime64` | ISO 8601 to the microsecond; offsets are kept, naive times stay naive |
+| `datetime`, `date`, `time`, `datetime64` | ISO 8601 to the microsecond; offsets stay, naive times stay naive |
 | `timedelta`, `timedelta64` | seconds |
 | `UUID`, paths | their text |
 | enum members | their value |
 | tuples, sets, arrays, tensors, series | lists; sets in order of their JSON |
-| -0.0 | 0.0, since PostgreSQL knows no other |
+| -0.0 | 0.0, since PostgreSQL has no -0.0 |
 
-Refused: infinities, whole numbers beyond 64 bits, bytes, and all that has no form in JSON.
+Refused: infinities, whole numbers beyond 64 bits, bytes, and other values without a JSON form.
 
 What this module does not know: images, stores, where documents come from.
 """
@@ -45,21 +44,21 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_ID, MAX_ID_BYTES = 1_024, 2_048
-"""Characters of a document's id, and bytes of it in UTF-8: PostgreSQL's indexes hold no more than 2,704."""
+"""Characters of a document's id, and its bytes in UTF-8: PostgreSQL's indexes hold at most 2,704."""
 MAX_TEXT = 10_000_000
 """Characters. An embedder reads far less of a text; this limit keeps a store usable."""
 MAX_IMAGES = 100
-"""Of one document."""
+"""Images of one document."""
 MAX_FIELDS_BYTES = 1_048_576
-"""Of a document's fields as JSON in UTF-8."""
+"""Bytes of a document's fields as JSON in UTF-8."""
 MAX_DEPTH = 100
-"""Of lists and objects inside each other in a document's fields; SQLite gives up at 1,000."""
+"""Nesting of lists and objects in a document's fields; SQLite fails at 1,000."""
 WHOLE = range(-(2**63), 2**63)
-"""The whole numbers that both databases hold and compare exactly."""
+"""The range of whole numbers that both databases store and compare exactly."""
 
 
 def checked_id(value: object) -> str:
-    """A document id that every database can hold.
+    """A document id that both databases can store.
 
     Args:
         value: A non-empty text, a UUID, or a whole number, Python's or NumPy's, which becomes its decimal text.
@@ -69,7 +68,7 @@ def checked_id(value: object) -> str:
     """
     if isinstance(value, Integral) and not isinstance(value, bool | Enum):
         value = int(value)
-        # Python refuses to write out a number of more than 4,300 digits.
+        # Python does not convert numbers of more than 4,300 digits to text.
         value = str(value) if value.bit_length() <= 4 * MAX_ID else "9" * (MAX_ID + 1)
     if isinstance(value, UUID):
         value = str(value)
@@ -85,11 +84,11 @@ def checked_id(value: object) -> str:
 
 
 def checked_text(value: object, what: str = "text") -> str | None:
-    """A text that every database can hold; None for a blank one.
+    """A text that both databases can store; None for a blank one.
 
     Args:
         value: A text or None.
-        what: What to call it.
+        what: Its name in messages.
 
     Raises:
         ItemError: `bad-text`, `too-long`, `nul` or `not-unicode`.
@@ -104,10 +103,10 @@ def checked_text(value: object, what: str = "text") -> str | None:
 
 
 def checked_fields(value: object) -> dict[str, Any]:
-    """Fields as plain JSON: of `dict`, `list`, `str`, `int`, `float`, `bool` and None alone.
+    """Fields as plain JSON: only `dict`, `list`, `str`, `int`, `float`, `bool` and None.
 
     Args:
-        value: A mapping; the table above has what its values may be.
+        value: A mapping; the table above lists the types of its values.
 
     Raises:
         ItemError: `bad-fields`, naming the field; `too-long`, `nul` or `not-unicode`.
@@ -123,12 +122,12 @@ def checked_fields(value: object) -> dict[str, Any]:
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON in UTF-8, the same for equal objects; of what `checked_fields` gave."""
+    """The JSON of checked fields, in UTF-8; equal objects give equal bytes."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
 def checked_unicode(value: str, what: str) -> str:
-    """A text without NUL and without halves of surrogate pairs, neither of which databases can hold.
+    """A text without NUL and without halves of surrogate pairs, which databases cannot store.
 
     Raises:
         ItemError: `nul` or `not-unicode`.
@@ -139,15 +138,15 @@ def checked_unicode(value: str, what: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise refusal(Reason.NOT_UNICODE, f"The {what} has a lone surrogate at character {error.start:,}.") from None
-    return str(value)  # of a subclass, such as NumPy's, the plain text
+    return str(value)  # the plain text of a subclass, such as NumPy's
 
 
 def checked_name(name: object, where: str) -> str:
-    """The name of a field, or of a part of one: a text in form C, or a whole number as its decimal text.
+    """The name of a field or of a part of one: a text in form C; a whole number becomes its decimal text.
 
     Args:
         name: The name.
-        where: The names around it with a dot after each; empty for a field of the document itself.
+        where: The names of the enclosing fields, each followed by a dot; empty for a top-level field.
 
     Raises:
         ItemError: `bad-fields`, `nul` or `not-unicode`.
@@ -156,15 +155,15 @@ def checked_name(name: object, where: str) -> str:
         name = str(int(name))
     if not isinstance(name, str):
         inside = f" in {_shown(where[:-1])}" if where else ""
-        raise refusal(Reason.BAD_FIELDS, f"The name of a field must be a text; {shown(name)}{inside} is none.")
+        raise refusal(Reason.BAD_FIELDS, f"The name of a field must be a text; {shown(name)}{inside} is not.")
     return unicodedata.normalize("NFC", checked_unicode(name, "name of a field"))
 
 
 def shown(value: object) -> str:
-    """A value in a message: the first 80 characters of its `repr`, or its type if it has none."""
+    """A value for a message: the first 80 characters of its `repr`, or its type if that fails."""
     try:
         return f"{value!r:.80}"
-    except (ValueError, RecursionError):  # a number of more than 4,300 digits; lists in lists
+    except (ValueError, RecursionError):  # a number of more than 4,300 digits; deeply nested lists
         return f"a {type(value).__name__}"
 
 
@@ -184,7 +183,7 @@ def _list(values: Iterable[Any], where: str, depth: int) -> list[Any]:
 
 
 def _value(value: Any, where: str, depth: int) -> Any:
-    """A value of a field as JSON has it."""
+    """A field's value as plain JSON."""
     if depth > MAX_DEPTH:
         raise refusal(Reason.BAD_FIELDS, f"The field {_shown(where)} is nested more than {MAX_DEPTH} deep.")
     match value:
@@ -206,7 +205,7 @@ def _value(value: Any, where: str, depth: int) -> Any:
         case bytes() | bytearray() | memoryview():
             raise refusal(
                 Reason.BAD_FIELDS,
-                f"The field {_shown(where)} holds bytes, which JSON cannot. Write them as text (value.hex()), "
+                f"The field {_shown(where)} holds bytes, not JSON. Write them as text (value.hex()), "
                 "or give them as the document's image if they are one.",
             )
         case AbstractSet():
@@ -218,8 +217,8 @@ def _value(value: Any, where: str, depth: int) -> Any:
 
 
 def _foreign(value: Any, where: str, depth: int) -> Any:
-    """What neither JSON nor Python's own containers have."""
-    if type(value).__name__ in ("NAType", "NaTType"):  # pandas'; NaT passes for a datetime
+    """Convert values that are neither JSON nor Python's own containers."""
+    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' NA and NaT; NaT is also a datetime
         return None
     match value:
         case Decimal():
@@ -238,12 +237,12 @@ def _foreign(value: Any, where: str, depth: int) -> Any:
 
 
 def _array(value: Any, where: str, depth: int) -> Any:
-    """NumPy's arrays and single values, and those of other libraries."""
-    import numpy as np  # not above: who only reads a corpus of texts does without
+    """Convert arrays and scalars of NumPy and other libraries."""
+    import numpy as np  # imported here: reading a corpus of texts does not need it
 
     match value:
         case np.ndarray() if value.ndim:
-            return _list(_short(value, where), where, depth)  # not tolist: of times it makes numbers
+            return _list(_short(value, where), where, depth)  # not tolist, which turns times into numbers
         case np.ndarray():
             return _value(value[()], where, depth + 1)
         case np.bool_():
@@ -279,7 +278,7 @@ def _number(value: float, where: str) -> float | None:
     if math.isnan(value):
         return None
     if math.isinf(value):
-        raise refusal(Reason.BAD_FIELDS, f"The field {_shown(where)} is infinite; JSON has finite numbers alone.")
+        raise refusal(Reason.BAD_FIELDS, f"The field {_shown(where)} is infinite; JSON has only finite numbers.")
     return float(value) + 0.0
 
 
@@ -310,7 +309,7 @@ def _duration(value: np.timedelta64, where: str) -> float | None:
     if np.isnat(value):
         return None
     if np.datetime_data(value)[0] in ("Y", "M", "generic"):
-        raise refusal(Reason.BAD_FIELDS, f"The field {_shown(where)} holds {value!r}, which is no number of seconds.")
+        raise refusal(Reason.BAD_FIELDS, f"The field {_shown(where)} holds {value!r}, not a number of seconds.")
     return float(value / np.timedelta64(1, "s"))
 
 
@@ -320,7 +319,7 @@ def _short(values: Any, where: str) -> Any:
 
 
 def _require_short(parts: int, where: str) -> None:
-    """Refuse what cannot be within the limit before work goes into it: a part takes a byte at least."""
+    """Refuse at once what must exceed the limit: each part takes at least one byte."""
     if parts > MAX_FIELDS_BYTES:
         name = f"field {_shown(where)} has" if where else "fields have"
         raise _too_long(f"The {name} {parts:,} parts")
@@ -339,5 +338,5 @@ def _too_long(fault: str) -> Exception:
 
 
 def _shown(name: str) -> str:
-    """A field's name in a message: it came with the document, and may hold anything."""
+    """A field's name for a message; it may contain anything."""
     return ascii(name[:80]) if not name.isprintable() else repr(name[:80])

@@ -11,7 +11,7 @@ from inspect import getattr_static
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from indexer.arguments import names, several, told, whole_number
+from indexer.arguments import described, names, several, whole_number
 from indexer.errors import CallError, QueryError
 from indexer.types import Modality
 from retrieval.methods.base import Resolved
@@ -79,7 +79,7 @@ def source_of(source: Source, space: str | None) -> Source:
     if space is None:
         return source
     if not isinstance(space, str):
-        raise CallError(f"space is {told(space)}; it must be the name of a space.")
+        raise CallError(f"space is {described(space)}; it must be the name of a space.")
     if not hasattr(type(source), "embedder_of"):
         raise CallError(f"{type(source).__name__} has only one space, so {space!r} cannot be named.")
     return InSpace(cast(Spaces, source), space)
@@ -96,9 +96,12 @@ def require_collection(source: object) -> None:
         return
     if isinstance(source, str | Path):
         raise CallError(
-            f"Retriever takes a Collection, not {told(source)}.", f"Write Retriever(Collection.open({str(source)!r}))."
+            f"Retriever takes a Collection, not {described(source)}.",
+            f"Write Retriever(Collection.open({str(source)!r})).",
         )
-    raise CallError(f"Retriever takes a Collection, not {told(source)}.", "Write Retriever(Collection.open('folder')).")
+    raise CallError(
+        f"Retriever takes a Collection, not {described(source)}.", "Write Retriever(Collection.open('folder'))."
+    )
 
 
 def checked_k(k: object) -> int:
@@ -122,8 +125,8 @@ def require_query(query: object, method: str) -> None:
     if isinstance(query, Query):
         return
     if isinstance(query, list | tuple):
-        raise QueryError(f"{method} takes one Query, not {told(query)}.", "For several, use search_batch.")
-    raise QueryError(f"{method} takes a Query, not {told(query)}.", f"Write {method}({_written(query)}).")
+        raise QueryError(f"{method} takes one Query, not {described(query)}.", "For several, use search_batch.")
+    raise QueryError(f"{method} takes a Query, not {described(query)}.", f"Write {method}({_written(query)}).")
 
 
 def queries_of(queries: object, method: str) -> list[Query]:
@@ -135,11 +138,13 @@ def queries_of(queries: object, method: str) -> list[Query]:
     if isinstance(queries, Query):
         raise QueryError(f"{method} takes a list of queries, not one Query.", "Write search(query), or [query].")
     if isinstance(queries, str | bytes | Mapping) or not isinstance(queries, Iterable):
-        raise QueryError(f"{method} takes a list of queries, not {told(queries)}.", f"Write [{_written(queries)}].")
+        raise QueryError(
+            f"{method} takes a list of queries, not {described(queries)}.", f"Write [{_written(queries)}]."
+        )
     found = list(queries)
     for place, each in enumerate(found):
         if not isinstance(each, Query):
-            raise QueryError(f"queries[{place}] is {told(each)}; it must be a Query.", f"Write {_written(each)}.")
+            raise QueryError(f"queries[{place}] is {described(each)}; it must be a Query.", f"Write {_written(each)}.")
     return found
 
 
@@ -152,7 +157,7 @@ def all_resolved(encoded: object) -> list[Resolved]:
     found = several(encoded, "encoded")
     for place, each in enumerate(found):
         if not isinstance(each, Resolved):
-            raise QueryError(f"encoded[{place}] is {told(each)}; it must come from Retriever.encode.")
+            raise QueryError(f"encoded[{place}] is {described(each)}; it must come from Retriever.encode.")
     return found
 
 

@@ -53,7 +53,7 @@ def settled(found: Found, documents: Mapping[int, StoredDocument], k: int | None
     """The k best, ties by document id."""
     names = [documents[number].id for number in found.ids.tolist()]
     places = order(found.scores, names)[:k]
-    return Found(found.ids[places], found.scores[places], found.plan)
+    return Found(found.ids[places], found.scores[places], found.plans)
 
 
 def hits_of(snapshot: Snapshot, composed: Sequence[Composed], found: Sequence[Found], k: int) -> list[tuple[Hit, ...]]:

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Final
 
-from indexer.arguments import finite, flag, names, told, whole_number
+from indexer.arguments import described, finite, flag, names, whole_number
 from indexer.errors import CallError, RequestError, did_you_mean
 from indexer.types import HelpfulEnum, JsonValue
 from retrieval.query import Weights, checked_image, checked_text
 
 REFINE: Final = "refine"
 """The trait of a method with a slow step that an answer can do without."""
+NAMED: Final = "named"
+"""The trait of no method: who reads such a field names it."""
 
 
 class Group(HelpfulEnum):
@@ -58,10 +60,10 @@ class FieldInfo:
         kind: The type of its values.
         metavar: The placeholder for its value in a help text.
         least: The smallest number allowed, for a number.
-        read_by: The methods that read it, the one it was made for first; empty if every method does.
-        trait: The trait that makes other methods read it, too: a helper model by its field's name, or `REFINE`.
-        among: The names that it takes, for a closed set.
-        local: Whether it names a file, a model or a service of the machine that answers. A client on another machine
+        trait: What methods have that read it: a helper model by its field's name, `REFINE`, or `NAMED`; empty where
+            every method does. A method also reads the fields that it names (`ReadsFields`).
+        among: The names that it takes, where that is a closed set.
+        local: Whether it names a file, a model or a service of the machine that answers. Who asks from another machine
             cannot set it.
     """
 
@@ -70,7 +72,6 @@ class FieldInfo:
     kind: Kind
     metavar: str = ""
     least: int | None = None
-    read_by: tuple[str, ...] = ()
     trait: str = ""
     among: type[HelpfulEnum] | None = None
     local: bool = False
@@ -115,7 +116,7 @@ def _several(value: object) -> Sequence[Any]:
 
 def _name(value: object, name: str, _: FieldInfo) -> str:
     if not isinstance(value, str) or not value:
-        raise CallError(f"{name} is {told(value)}; it must be a name.")
+        raise CallError(f"{name} is {described(value)}; it must be a name.")
     return value
 
 
@@ -134,7 +135,7 @@ def _weights(value: object, name: str, _: FieldInfo) -> Weights:
     if isinstance(value, Weights):
         return value
     if not isinstance(value, Mapping):
-        raise CallError(f"{name} is {told(value)}; it maps names of weights to numbers.")
+        raise CallError(f"{name} is {described(value)}; it maps names of weights to numbers.")
     known = [each.name for each in fields(Weights)]
     for weight in value:
         if weight not in known:
@@ -198,7 +199,7 @@ def from_json(value: Any, name: str, info: FieldInfo, *, local: bool) -> Any:
             false.
     """
     if not local and (info.local or info.kind is Kind.PART and ":" in str(value)):
-        raise RequestError(name, f"`{name}` is {told(value)}, which can only be set where the service is started.")
+        raise RequestError(name, f"`{name}` is {described(value)}, which can only be set where the service is started.")
     if info.kind is Kind.IMAGE:
         return _decoded(value, name)
     if info.kind is Kind.IMAGES:
@@ -208,7 +209,7 @@ def from_json(value: Any, name: str, info: FieldInfo, *, local: bool) -> Any:
 
 def _decoded(value: object, name: str) -> bytes:
     if not isinstance(value, str):
-        raise RequestError(name, f"`{name}` is {told(value)}; it must be an encoded image file in base64.")
+        raise RequestError(name, f"`{name}` is {described(value)}; it must be an encoded image file in base64.")
     text = value.partition(",")[2] if value.startswith("data:") else value
     try:
         return base64.b64decode(text, validate=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from indexer.arguments import finite, told, url_in
+from indexer.arguments import described, finite, url_in
 from indexer.errors import CallError, QueryError
 from indexer.types import ImageSource, Item, Modality
 
@@ -51,7 +51,7 @@ class Weights:
             try:
                 object.__setattr__(self, name, finite(value, name))
             except CallError:
-                shown = repr(value) if isinstance(value, str | bool | float) else told(value)
+                shown = repr(value) if isinstance(value, str | bool | float) else described(value)
                 raise QueryError(f"The weight {name} is {shown[:80]}; it must be a finite number.") from None
 
     def __getitem__(self, name: str) -> float:
@@ -129,7 +129,7 @@ class Query:
         if self.like is not None and (not isinstance(self.like, str) or not self.like):
             raise QueryError(f"`like` is {self.like!r}; it must be the id of a stored document.")
         if self.weights is not None and not isinstance(self.weights, Weights):
-            raise QueryError(f"`weights` is {told(self.weights)}.", "Write Weights(...).")
+            raise QueryError(f"`weights` is {described(self.weights)}.", "Write Weights(...).")
         settle: dict[str, Any] = {
             "text": None if self.text is None else checked_text("`text`", self.text),
             "caption": None if self.caption is None else checked_text("`caption`", self.caption),
@@ -178,7 +178,7 @@ def checked_text(name: str, value: object) -> str:
         QueryError: It is not a text, or empty.
     """
     if not isinstance(value, str):
-        raise QueryError(f"{name} is {told(value)}; it must be a text.")
+        raise QueryError(f"{name} is {described(value)}; it must be a text.")
     text = value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-16", "surrogatepass")
     cleaned = text.decode("utf-16", "replace").strip()
     if not cleaned:
@@ -210,4 +210,4 @@ def checked_image(name: str, value: object) -> ImageSource:
     if hasattr(value, "getbands"):
         return value  # type: ignore[return-value]
     remedy = "Write PIL.Image.fromarray(...)." if hasattr(value, "__array_interface__") else None
-    raise QueryError(f"{name} is {told(value)}; it must be a path, bytes or a PIL image.", remedy)
+    raise QueryError(f"{name} is {described(value)}; it must be a path, bytes or a PIL image.", remedy)

@@ -12,6 +12,7 @@ What this module does not know: queries, methods, documents.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -43,12 +44,12 @@ class Found:
     Attributes:
         ids: (m,) int64 vector ids, best first: the k best and those that tie with the last of them.
         scores: (m,) float32.
-        plan: How they were found, in terms of `Plan`.
+        plans: How they were found, each way once.
     """
 
     ids: Ids
     scores: Scores
-    plan: str = ""
+    plans: tuple[Plan, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,19 +87,11 @@ def find(snapshot: Snapshot, functions: Sequence[ScoringFunction], k: int, scope
         k: At least 1.
         scope: Limits what may be found.
     """
-    found: dict[int, Found] = {}
-    single = [place for place, function in enumerate(functions) if isinstance(function, Linear)]
-    if single:
-        found |= _search(snapshot, {place: functions[place] for place in single}, k, scope)
-    rest = [place for place in range(len(functions)) if place not in found]
-    if not rest:
-        return [found[place] for place in range(len(functions))]
-    shortlist = _shortlist_all if len(snapshot) <= SCAN_ROWS else _shortlist_by_vector
-    for start in range(0, len(rest), TOGETHER):
-        batch = {place: functions[place] for place in rest[start : start + TOGETHER]}
-        shortlists, plan = shortlist(snapshot, batch, k, scope)
-        for place, ids in shortlists.items():
-            found[place] = replace(score(snapshot, functions[place], ids, k), plan=plan)
+    single = {place: each for place, each in enumerate(functions) if isinstance(each, Linear)}
+    found = _search(snapshot, single, k, scope) if single else {}
+    rest = {place: each for place, each in enumerate(functions) if place not in single}
+    if rest:
+        found |= _among_candidates(snapshot, rest, k, scope)
     return [found[place] for place in range(len(functions))]
 
 
@@ -153,30 +146,44 @@ def _places(snapshot: Snapshot, function: ScoringFunction, wanted: Ids, others: 
     return tuple((before + np.arange(1, len(exact) + 1)).tolist())
 
 
-def _search(snapshot: Snapshot, functions: Mapping[int, ScoringFunction], k: int, scope: Scope) -> dict[int, Found]:
+def _search(snapshot: Snapshot, functions: Mapping[int, Linear], k: int, scope: Scope) -> dict[int, Found]:
     """One search for all functions of one vector, repeated more deeply for those whose ties reach the end."""
     size, found = len(snapshot), {}
     depth = k + 1 + max(len(scope.hidden_from(place)) for place in functions)
     pending = list(functions)
     while pending:
         depth = min(depth, size)
-        vectors = np.concatenate([functions[place].query_vectors for place in pending])
+        vectors = np.stack([functions[place].vector for place in pending])
         neighbours = snapshot.search(vectors, depth, *scope.conditions)
         open_ended = []
         for place, ids, scores in zip(pending, neighbours.ids, neighbours.scores, strict=True):
             seen = (ids != NO_ID) & ~np.isin(ids, scope.hidden_from(place))
             places = np.flatnonzero(seen)[top_k(scores[seen], k)]
-            found[place] = Found(ids[places], scores[places], neighbours.plan)
+            found[place] = Found(ids[places], scores[places], neighbours.plans)
             if depth < min(size, k + MOST_TIES) and ids[-1] != NO_ID and scores[-1] == scores[places[-1]]:
                 open_ended.append(place)
         pending, depth = open_ended, 4 * depth
     return found
 
 
+def _among_candidates(
+    snapshot: Snapshot, functions: Mapping[int, ScoringFunction], k: int, scope: Scope
+) -> dict[int, Found]:
+    """The best of a shortlist for each function, scored exactly."""
+    found = {}
+    shortlist = _shortlist_all if len(snapshot) <= SCAN_ROWS else _shortlist_by_vector
+    for start in range(0, len(functions), TOGETHER):
+        batch = dict(itertools.islice(functions.items(), start, start + TOGETHER))
+        shortlists, plans = shortlist(snapshot, batch, k, scope)
+        for place, ids in shortlists.items():
+            found[place] = replace(score(snapshot, functions[place], ids, k), plans=plans)
+    return found
+
+
 def _shortlist_all(
     snapshot: Snapshot, functions: Mapping[int, ScoringFunction], k: int, scope: Scope
-) -> tuple[dict[int, Ids], str]:
-    """The best of all rows, by a scan whose float32 sums differ from exact ones in the last digits only; the plan."""
+) -> tuple[dict[int, Ids], tuple[Plan, ...]]:
+    """The best of all rows, by a scan whose float32 sums differ from exact ones in the last digits only; the plans."""
     vectors = [function.query_vectors for function in functions.values()]
     ids, products = snapshot.scan(np.concatenate(vectors), *scope.conditions)
     ends = np.cumsum([len(each) for each in vectors])
@@ -184,13 +191,13 @@ def _shortlist_all(
     for (place, function), end, each in zip(functions.items(), ends, vectors, strict=True):
         seen = ~np.isin(ids, scope.hidden_from(place))
         shortlists[place] = _shortest(ids[seen], function.score(products[end - len(each) : end, seen]), k)
-    return shortlists, Plan.SCAN.value
+    return shortlists, (Plan.SCAN,)
 
 
 def _shortlist_by_vector(
     snapshot: Snapshot, functions: Mapping[int, ScoringFunction], k: int, scope: Scope
-) -> tuple[dict[int, Ids], str]:
-    """The union of the results of a function's query vectors, and the plan."""
+) -> tuple[dict[int, Ids], tuple[Plan, ...]]:
+    """The union of what each query vector of a function finds, and the plans."""
     vectors = [function.query_vectors for function in functions.values()]
     depth = min(max(DEPTH, 10 * k), len(snapshot))
     neighbours = snapshot.search(np.concatenate(vectors), depth, *scope.conditions)
@@ -199,7 +206,7 @@ def _shortlist_by_vector(
     for place, end, each in zip(functions, ends, vectors, strict=True):
         ids = np.unique(neighbours.ids[end - len(each) : end])
         shortlists[place] = np.setdiff1d(ids, np.append(scope.hidden_from(place), NO_ID))
-    return shortlists, neighbours.plan
+    return shortlists, neighbours.plans
 
 
 def _shortest(ids: Ids, scores: Scores, k: int) -> Ids:

@@ -12,15 +12,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.errors import RequestError, did_you_mean
-from indexer.types import Center, JsonValue, Modality
-from retrieval.fields import REFINE, FieldInfo, Group, Kind, checked, from_json, option
+from indexer.types import Center, HelpfulEnum, JsonValue, Modality
+from retrieval.fields import NAMED, REFINE, SEVERAL, FieldInfo, Group, Kind, checked, from_json, option
 from retrieval.query import Picture, Query, Weights
 
-_GENERATOR: Final[Mapping[str, Any]] = {"read_by": ("cig",), "trait": "generator"}
-_REFINE: Final[Mapping[str, Any]] = {"read_by": ("cig",), "trait": REFINE}
-_REWRITER: Final[Mapping[str, Any]] = {"read_by": ("caption",), "trait": "rewriter"}
+_GENERATOR: Final[Mapping[str, Any]] = {"trait": "generator"}
+_REFINE: Final[Mapping[str, Any]] = {"trait": REFINE}
+_REWRITER: Final[Mapping[str, Any]] = {"trait": "rewriter"}
+
+
+class Fusion(HelpfulEnum):
+    """What of a ranking counts where several become one; see `retrieval/late_fusion.py`."""
+
+    RANKS = "ranks"
+    SCORES = "scores"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +43,18 @@ class SearchOptions:
     collection: str | None = option(
         None, Kind.NAME, Group.METHOD, "The collection to search, where several are served.", "NAME"
     )
-    space: str | None = option(
-        None, Kind.NAME, Group.METHOD, "The embedding space to search, if a collection has several.", "NAME"
-    )
+    space: tuple[str, ...] = option(
+        (), Kind.NAMES, Group.METHOD,
+        "The embedding space to search, where a collection has several. Repeatable: the rankings of several spaces "
+        "become one.",
+        "NAME",
+    )  # fmt: skip
+    fusion: str | None = option(
+        None, Kind.NAME, Group.METHOD,
+        "How the rankings of several spaces become one: ranks (reciprocal ranks, the default) or scores (standardized "
+        "scores).",
+        "NAME", among=Fusion,
+    )  # fmt: skip
     method: str | None = option(
         None, Kind.NAME, Group.METHOD,
         "text, image, sum, slerp, product, shift, inversion, cig, caption, joint, or any other that is registered. By "
@@ -71,7 +87,7 @@ class SearchOptions:
         None, Kind.MODEL, Group.PSEUDO_TARGET,
         "The inversion that makes the reference's pseudo-word, for inversion and cig: bundled, trained, or a published "
         "Phi. By default, the one that comes with the collection's model.",
-        "NAME|DIR|FILE", read_by=("inversion", "cig"), trait="inversion", local=True,
+        "NAME|DIR|FILE", trait="inversion", local=True,
     )  # fmt: skip
     generator: str | Path | None = option(
         None, Kind.MODEL, Group.PSEUDO_TARGET,
@@ -80,7 +96,7 @@ class SearchOptions:
     )  # fmt: skip
     merge: str | None = option(
         None, Kind.NAME, Group.PSEUDO_TARGET,
-        "How cig uses a pseudo-target: embed (the default), reinvert or product.", "NAME", read_by=("cig",),
+        "How cig uses a pseudo-target: embed (the default), reinvert or product.", "NAME", trait=NAMED,
     )  # fmt: skip
     steps: int | None = option(
         None, Kind.WHOLE, Group.PSEUDO_TARGET, "Denoising steps; the generator's default if not given.", "N",
@@ -101,7 +117,6 @@ class SearchOptions:
         "The seed of the noise; 0 by default.",
         "N",
         least=0,
-        read_by=("cig",),
         trait="generator",
     )
     regenerate: bool = option(
@@ -109,7 +124,6 @@ class SearchOptions:
         Kind.FLAG,
         Group.PSEUDO_TARGET,
         "Generate pseudo-targets again even if they are in the cache.",
-        read_by=("cig",),
         trait="generator",
     )
     deadline_ms: float | None = option(
@@ -126,7 +140,7 @@ class SearchOptions:
         None, Kind.MODEL, Group.CAPTION,
         "The model that says what the reference shows, for caption: an image-to-text model of transformers, or a JSON "
         "object of captions by file name.",
-        "NAME|DIR|table:FILE", read_by=("caption",), trait="captioner", local=True,
+        "NAME|DIR|table:FILE", trait="captioner", local=True,
     )  # fmt: skip
     rewriter: str | Path | None = option(
         None, Kind.MODEL, Group.CAPTION,
@@ -139,14 +153,15 @@ class SearchOptions:
         Kind.FLAG,
         Group.CAPTION,
         "Caption and rewrite again even if the answers are in the cache.",
-        read_by=("caption",),
         trait="rewriter",
     )
 
     def __post_init__(self) -> None:
         for name, info in fields_of(type(self)).items():
             value = getattr(self, name)
-            if value is not None:
+            if value is None and info.kind in SEVERAL:
+                object.__setattr__(self, name, ())
+            elif value is not None:
                 object.__setattr__(self, name, checked(value, name, info))
 
     def given(self) -> Iterator[str]:
@@ -201,7 +216,7 @@ class SearchRequest(SearchOptions):
     caption: str | None = option(
         None, Kind.TEXT, Group.CAPTION,
         "What the reference shows, for shift, and for caption in place of a captioner.", "TEXT",
-        read_by=("caption", "shift"), trait="captioner",
+        trait="captioner",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -235,7 +250,7 @@ class SearchRequest(SearchOptions):
             QueryError: The fields do not go together.
         """
         if not isinstance(value, Mapping):
-            raise RequestError("", f"A request is a JSON object, not {told(value)}.")
+            raise RequestError("", f"A request is a JSON object, not {described(value)}.")
         known = fields_of(cls)
         given: dict[str, Any] = {}
         for name, own in value.items():

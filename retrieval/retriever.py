@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from indexer.arguments import finite, flag, require_kinds
 from indexer.deprecation import renamed_arguments
-from indexer.errors import CallError, QueryError, SnapshotGoneError
+from indexer.errors import CallError, QueryError, SnapshotGoneError, UnderdrawingError
 from indexer.types import Center, Modality
 from retrieval.arguments import Source, checked_k, queries_of, require_query, scope_of, source_of
 from retrieval.documents import hits_of, leave_out, references_of
-from retrieval.methods import Composed, Merge, Method, Refining, Resolved, Tuned, load_method, load_weights
+from retrieval.methods import METHODS, Composed, Merge, Method, Refining, Resolved, Tuned, load_method, load_weights
 from retrieval.methods.base import without_gap
 from retrieval.methods.context import Context, require_images
 from retrieval.providers.caption_rewrite import CaptionRewriter
@@ -153,12 +153,15 @@ class Retriever(Rankings):
         """
         require_query(query, "stream")
         asked, k, scope = _checked([query], k, where, exclude, modalities, keep_reference, "stream")
-        self._method.branches(query)
-        if self._refining is not None and self._refining.refines(query):
+        if self._on_snapshot(lambda _: self._in_two_steps(query)):
             yield self._on_snapshot(
                 lambda snapshot: self._answer(snapshot, asked, k, scope, keep_reference, refine=False)
             )[0]
         yield self.search(query, k, where, exclude, modalities, keep_reference=keep_reference)
+
+    def _in_two_steps(self, query: Query) -> bool:
+        self._method.branches(query)
+        return self._refining is not None and self._refining.refines(query)
 
     def encode(self, queries: Sequence[Query]) -> list[Resolved]:
         """The vectors of the queries' branches, including pseudo-targets; weights matter only for a gate.
@@ -236,7 +239,7 @@ class Retriever(Rankings):
                 scale=scale,
                 artifacts=asked.artifacts,
                 notes=each.notes + left.notes + notes + more,
-                plan=top.plan,
+                plan=" and ".join(top.plans),
             )
             for asked, each, own, top, left, scale, more in zip(
                 resolved, composed, hits, found, left_out, scales, warned, strict=True
@@ -315,11 +318,14 @@ class Retriever(Rankings):
     def _on_snapshot(self, work: Callable[[Snapshot], Answer]) -> Answer:
         """Run the work on the newest generation, and once more if that is compacted away meanwhile."""
         try:
-            with self._source.snapshot() as snapshot:
-                return work(snapshot)
-        except SnapshotGoneError:
-            with self._source.snapshot() as snapshot:
-                return work(snapshot)
+            try:
+                return work(self._source.snapshot())
+            except SnapshotGoneError:
+                return work(self._source.snapshot())
+        except UnderdrawingError:
+            raise
+        except Exception as error:  # another package's method may raise anything
+            raise METHODS.failure(self.method, self._method, error) or error from error
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""What was made of the bundled emoji, and how well models know them."""
+"""Builders of the bundled emoji corpus and EmojiCIR, and measurements of models on the corpus."""

@@ -1,4 +1,4 @@
-"""The connectors of bridges side by side: what each costs, and how well what it joins finds.
+"""A table that compares trained bridges: the cost of each connector, and the recall of the bridge.
 
     underdrawing train bridge indexer/bundled/emoji.parquet --out runs/bridge-mlp --connector mlp \
         --recipe benchmarks/recipes/emoji-bridge.json
@@ -8,10 +8,8 @@
     python -m benchmarks.mixed --model bridge:runs/bridge-mlp/model --json runs/bridge-mlp/mixed.json
     python -m benchmarks.emoji.bridges runs/bridge-linear runs/bridge-mlp runs/bridge-qformer [--json FILE]
 
-Costs are those that the run itself wrote down; a measure whose file is not there is left blank. The last line of
-standard output is one JSON document.
-
-What this module does not know: how bridges are trained and measured.
+Costs are those that the run recorded; a measure without a file is left blank. The last line of standard output is one
+JSON document.
 """
 
 from __future__ import annotations
@@ -28,21 +26,21 @@ from indexer.files.atomic import atomic_write
 from pipelines.train.common.run import RunFolder
 
 MEASURES: Mapping[str, tuple[str, tuple[str | int, ...]]] = {
-    "drawing to name, R@10": ("emoji-clip.json", ("image_to_text", "test", "R@10")),
-    "name to drawing, R@10": ("emoji-clip.json", ("text_to_image", "test", "R@10")),
+    "image to name, R@10": ("emoji-clip.json", ("image_to_text", "test", "R@10")),
+    "name to image, R@10": ("emoji-clip.json", ("text_to_image", "test", "R@10")),
     "EmojiCIR joint, R@10": ("emojicir.json", ("measures", "R@10", "value")),
     "EmojiCIR joint, mAP@10": ("emojicir.json", ("measures", "mAP@10", "value")),
     "mixed, nDCG@10": ("mixed.json", ("results", 0, "measures", "nDCG@10", "value")),
     "mixed centered, nDCG@10": ("mixed.json", ("results", 2, "measures", "nDCG@10", "value")),
 }
-"""By column: the file in a run's folder, and where in it the measure stands, a part of one."""
+"""By column: the file in a run's folder, and the path of the measure in it, a fraction of one."""
 
 
 def gather(folder: Path) -> dict[str, Any]:
-    """One run: what was trained, what it cost, and what was measured of it.
+    """One run: its settings, its cost, and its measures.
 
     Raises:
-        CallError: There is no finished run in the folder, or a result file is damaged or of another model.
+        CallError: There is no finished run in the folder, or a result file is damaged or belongs to another model.
     """
     try:
         asked = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
@@ -64,7 +62,7 @@ def _measure(file: Path, path: Sequence[str | int], folder: Path) -> float | Non
         value: Any = json.loads(file.read_text(encoding="utf-8"))
         model = value["model"] if "model" in value else value["results"][0]["model"]
         if Path(str(model).partition(":")[2]).parent.resolve() != folder.resolve():
-            raise CallError(f"{file} is of the model {model}.", f"Measure bridge:{folder}/model.")
+            raise CallError(f"{file} belongs to the model {model}.", f"Measure bridge:{folder}/model.")
         for name in path:
             value = value[name]
         return float(value)
@@ -75,9 +73,9 @@ def _measure(file: Path, path: Sequence[str | int], folder: Path) -> float | Non
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A row for each run; measures in percent."""
+    """A row per run; measures in percent."""
     lines = [
-        "| connector | text model | trained | tokens an image | peak memory | time | " + " | ".join(MEASURES) + " |",
+        "| connector | text model | trained | tokens per image | peak memory | time | " + " | ".join(MEASURES) + " |",
         "| --- | --- |" + " ---: |" * (4 + len(MEASURES)),
     ]
     for row in rows:
@@ -95,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.emoji.bridges", description="Compare trained bridges.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that `train bridge` finished")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
     options = parser.parse_args(arguments)
     try:
         rows = [gather(folder) for folder in options.runs]

@@ -1,9 +1,9 @@
-"""Build the bundled emoji corpus: one Parquet file of 64-pixel drawings with what Unicode says about them.
+"""Build the bundled emoji corpus: one Parquet file of 64-pixel images with what Unicode says about them.
 
 Run as `python -m benchmarks.emoji.build [--packages DIR] [--out FILE] [--check]`. Without `--packages` it
 fetches the pinned npm packages with `npm pack`. The file is the same byte for byte for the same versions of
-Pillow, libwebp and pyarrow (printed beside the sum); another version of one of them may encode the same rows
-differently. It does not know the composed queries (`build_queries.py`) nor anything about models.
+Pillow, libwebp and pyarrow (printed beside the checksum); another version of one of them may encode the same rows
+differently. This module does not know the composed queries (`build_queries.py`) or any model.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ BUNDLED = Path(__file__).parents[2] / "indexer" / "bundled"
 SIZE = 64
 QUALITY = 93
 ROWS_PER_GROUP = 1024
-# Root mean square difference of the pixels (of 255) below which two drawings of a vendor count as the same
-# one: re-encodings of one drawing lie below 1.3, the closest drawings that a person can tell apart above 2.1.
+# Root mean square difference of the pixels (of 255) below which two images of a vendor count as the same
+# one: re-encodings of one image lie below 1.3, the closest images that a person can distinguish above 2.1.
 SAME_DRAWING = 2.0
 
 # The Fluent package also holds images that Microsoft's MIT-licensed repository (microsoft/fluentui-emoji)
-# does not, or that show a trademark: flags of countries in the waving style of other sets, families and
+# lacks, or that show a trademark: flags of countries in the waving style of other sets, families and
 # couples, the paperclip with eyes, the game pad, and people at a laptop with a logo. They are left out.
 UNPROVEN_FLUENT = ("country-flag", "subdivision-flag", "family")
 TRADEMARKS = ("paperclip", "video game", "technologist", "man technologist", "woman technologist")
-# Files of the Fluent package that show another skin tone than their name says, in no regular way.
+# Files of the Fluent package that show a skin tone other than their name says, without a regular pattern.
 WRONG_FLUENT = ("1F6B5-1F3FB", "1F6B5-1F3FC", "1F6B5-1F3FD", "1F6B5-1F3FE", "1F6B5-1F3FF", "1FAC4-1F3FF")
 
 SCHEMA = pa.schema(
@@ -92,9 +92,9 @@ class Drawing:
 
 
 def datasource_files(package: Path, vendor: str) -> dict[str, Path]:
-    """The 64-pixel files that the vendor drew itself, by canonical hexcode.
+    """The 64-pixel files that the vendor itself made, by canonical hexcode.
 
-    Where the flag is false the package may hold art of another vendor under the same name; it is left out.
+    Where the flag is false, the package may hold another vendor's art under the same name; it is left out.
     """
     found = {}
     for base in json.loads((package / "emoji.json").read_text(encoding="utf-8")):
@@ -105,10 +105,10 @@ def datasource_files(package: Path, vendor: str) -> dict[str, Path]:
 
 
 def fluent_code(name: str) -> str:
-    """The canonical hexcode of what a file of the Fluent package shows; its name is wrong at times.
+    """The canonical hexcode of what a file of the Fluent package shows; some names are wrong.
 
-    All files exchange the medium-light and the medium skin tone, and those of the deaf man and the deaf woman
-    exchange the gender; both were found by measuring and looking, and hold for every file of their kind.
+    All files swap the medium-light and the medium skin tone, and those of the deaf man and the deaf woman swap the
+    gender; both were found by measuring and looking, and hold for every file of their kind.
     """
     exchanged = {"1F3FC": "1F3FD", "1F3FD": "1F3FC"}
     if name.upper().startswith("1F9CF"):
@@ -117,7 +117,7 @@ def fluent_code(name: str) -> str:
 
 
 def fluent_files(package: Path, concepts: Mapping[str, Concept]) -> dict[str, Path]:
-    """The 3D renders by canonical hexcode; of two spellings of one code the first in order of name counts."""
+    """The 3D renders by canonical hexcode; of two spellings of one code, the first in name order counts."""
     found: dict[str, Path] = {}
     for path in sorted((package / "assets").glob("*.webp")):
         concept = concepts.get(fluent_code(path.stem))
@@ -129,7 +129,7 @@ def fluent_files(package: Path, concepts: Mapping[str, Concept]) -> dict[str, Pa
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """The image on white, as 64x64 RGB; flattened first, so that no transparent colour bleeds in."""
+    """The image on white, as 64x64 RGB; flattened before resizing, so that no transparent color bleeds in."""
     rgba = image.convert("RGBA")
     white = Image.new("RGBA", rgba.size, "white")
     white.alpha_composite(rgba)
@@ -152,7 +152,7 @@ def close_pairs(pixels: np.ndarray, threshold: float) -> list[tuple[int, int, fl
     for start in range(0, len(rows), 512):
         block = rows[start : start + 512]
         distance = squares[start : start + 512, None] + squares[None] - 2 * block @ rows.T
-        # The expanded square is only good to a few units here; close pairs are measured again, exactly.
+        # The expanded square is only accurate to a few units here; close pairs are measured again exactly.
         for i, j in zip(*np.nonzero(distance < rows.shape[1] * (threshold + 2) ** 2), strict=True):
             a, b = start + int(i), int(j)
             if a < b and (difference := float(np.sqrt(np.mean((rows[a] - rows[b]) ** 2)))) < threshold:
@@ -161,9 +161,9 @@ def close_pairs(pixels: np.ndarray, threshold: float) -> list[tuple[int, int, fl
 
 
 def same_drawings(pixels: np.ndarray, threshold: float = SAME_DRAWING) -> list[int]:
-    """For each row of `pixels` (n, ...), the first row that shows the same drawing (itself, mostly).
+    """For each row of `pixels` (n, ...), the first row that shows the same image (usually itself).
 
-    Chains count: where a is like b and b like c, all three are one drawing.
+    Chains count: if a is like b and b is like c, all three are one image.
     """
     first = list(range(len(pixels)))
 
@@ -179,7 +179,7 @@ def same_drawings(pixels: np.ndarray, threshold: float = SAME_DRAWING) -> list[i
 
 
 def read_drawings(packages: Path) -> list[Drawing]:
-    """All drawings of the three vendors, in CLDR order of the concepts, Noto, Twemoji, Fluent."""
+    """All images of the three vendors, in CLDR order of the concepts, Noto, Twemoji, Fluent."""
     concepts = read_concepts(packages / "emojibase-data")
     files = {
         "noto": datasource_files(packages / "emoji-datasource-google", "google"),
@@ -202,7 +202,7 @@ def decode(image: bytes) -> np.ndarray:
 
 
 def first_alike(drawings: Sequence[Drawing]) -> dict[str, str]:
-    """For each document id, the first id of the same vendor that shows the same drawing."""
+    """For each document id, the first id of the same vendor that shows the same image."""
     alike: dict[str, str] = {}
     for vendor in ("noto", "twemoji", "fluent"):
         own = [drawing for drawing in drawings if drawing.vendor == vendor]
@@ -213,7 +213,7 @@ def first_alike(drawings: Sequence[Drawing]) -> dict[str, str]:
 
 
 def alike_concepts(alike: Mapping[str, str]) -> list[list[str]]:
-    """Groups of hexcodes that some vendor draws alike, joined over vendors."""
+    """Groups of hexcodes for which some vendor has the same image, joined over vendors."""
     group_of: dict[str, list[str]] = {}
     for one, other in alike.items():
         a, b = (group_of.setdefault(code, [code]) for code in (one.split("/")[1], other.split("/")[1]))
@@ -270,7 +270,7 @@ def write(table: pa.Table, out: Path) -> None:
 
 
 def fetch(folder: Path) -> Path:
-    """Fetch the pinned packages from the npm registry that is configured and unpack them into `folder`."""
+    """Fetch the pinned packages from the configured npm registry and unpack them into `folder`."""
     npm = shutil.which("npm")
     if npm is None:
         raise BuildError("npm is not on the path: install Node.js, or pass --packages with the packages in it")
@@ -282,7 +282,7 @@ def fetch(folder: Path) -> Path:
 
 
 def unpack(source: Path, folder: Path) -> Path:
-    """Unpack the tarballs that `npm pack` left in `source`; each package gets the last part of its name."""
+    """Unpack the tarballs that `npm pack` left in `source`; each package is named by the last part of its name."""
     for name, version in PACKAGES.items():
         tarball = source / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
         if not tarball.is_file():
@@ -294,7 +294,7 @@ def unpack(source: Path, folder: Path) -> Path:
 
 
 def _needed(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    # The sheets are most of each datasource package and none of them is read.
+    # The sheets are most of each datasource package, and none of them is read.
     folders = ("/img/google/64/", "/img/twitter/64/", "/assets/", "/en/", "/en-gb/", "/meta/")
     for member in archive:
         if member.name == "package/emoji.json" or any(folder in f"/{member.name}" for folder in folders):
@@ -312,13 +312,13 @@ def versions() -> str:
 
 
 def publish(built: Path, out: Path, check: bool) -> int:
-    """Move the built file to its place, or only compare it with the file there; the exit status."""
+    """Move the built file to its place, or only compare it with the existing file; returns the exit status."""
     print(f"{sha256(built)}  {out.name}  {built.stat().st_size:,} bytes  ({versions()})")
     if not check:
         shutil.move(built, out)
         return 0
     if not out.is_file() or sha256(out) != sha256(built):
-        print(f"{out} differs from what was built; rebuild it without --check", file=sys.stderr)
+        print(f"{out} differs from the built file; rebuild it without --check", file=sys.stderr)
         return 1
     return 0
 

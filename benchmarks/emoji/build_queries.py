@@ -1,9 +1,8 @@
-"""Build EmojiCIR: composed queries over the bundled emoji corpus, made by rule from Unicode's structure.
+"""Build EmojiCIR: composed queries over the bundled emoji corpus, made by rules from Unicode's structure.
 
-Run as `python -m benchmarks.emoji.build_queries [--corpus FILE] [--out FILE] [--check | --table]`. It takes the
-edits of `families.py`, finds the drawings that show them, chooses a balanced number of each family
-and puts them into words. It knows no model: that a query is hard or easy for one never decides whether it
-stays.
+Run as `python -m benchmarks.emoji.build_queries [--corpus FILE] [--out FILE] [--check | --table]`. It takes the edits
+of `families.py`, finds the images that show them, chooses a balanced number of each family and writes the sentences. It
+uses no model: a query is never kept or dropped because a model finds it hard or easy.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from benchmarks.emoji.families import RULES, Edit, shuffled
 from benchmarks.emoji.words import FAMILIES, TEMPLATES
 
 SPLITS = ("train", "validation", "test")
-# Most queries of a family, in training and in each held-out split.
+# Limit of queries per family, in training and in each held-out split.
 CAPS = {
     "skin_tone": (4500, 500), "role": (4500, 500), "gender": (2800, 350), "style": (2500, 350),
     "hair": (1500, 250), "expression": (1800, 300), "direction": (1600, 250), "clock": (1200, 200),
     "colour": (1000, 150), "moon_phase": (500, 100),
 }  # fmt: skip
-# Most queries of one reference in a family, in training and in each held-out split; of the families with few
-# references all edits may be used.
+# Limit of queries per reference in a family, in training and in each held-out split; families with few
+# references may use all edits.
 PER_REFERENCE = (3, 2)
 FEW_REFERENCES = ("clock", "colour", "moon_phase", "direction")
 QUERIES_PER_TEXT = 4
@@ -60,8 +59,8 @@ SCHEMA = pa.schema(
 class Corpus:
     """The emoji corpus without its pixels: what the rules and the checks need.
 
-    `documents` are the ids in row order. `near` maps an id to those of the same vendor that can hardly be
-    told from it, `twins` to those that show the same drawing.
+    `documents` are the ids in row order. `near` maps an id to ids of the same vendor that can hardly be
+    distinguished from it, `twins` to those that show the same image.
     """
 
     documents: Mapping[str, Concept]
@@ -76,7 +75,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An edit as one vendor draws it."""
+    """An edit in one vendor's images."""
 
     reference: str
     targets: tuple[str, ...]
@@ -85,13 +84,13 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """Names the candidate, for orders by hash."""
+        """The candidate's name, for ordering by hash."""
         return f"{self.edit.family}|{self.reference}|{self.edit.change}"
 
 
 @dataclass(frozen=True)
 class Query:
-    """A candidate in words."""
+    """A candidate with its sentence."""
 
     candidate: Candidate
     text: str
@@ -100,7 +99,7 @@ class Query:
 
 
 def read_corpus(path: Path) -> Corpus:
-    """Read the bundled corpus and measure which drawings look alike."""
+    """Read the bundled corpus and measure which images look alike."""
     rows = pq.read_table(path).to_pylist()
     texts = {row["concept"]: row["text"] for row in rows}
     documents = {row["id"]: concept_of(row, texts[row["base"]]) for row in rows}
@@ -131,7 +130,7 @@ def concept_of(row: Mapping[str, object], base_text: str) -> Concept:
 
 
 def candidates(corpus: Corpus, edits: Iterable[Edit]) -> Iterator[Candidate]:
-    """The edits as documents: all exist, the change is visible, and nothing else shows it."""
+    """The edits as documents that all exist, with a visible change that nothing else shows."""
     vendors = sorted({document.split("/")[0] for document in corpus.documents})
     for edit in edits:
         for vendor in vendors:
@@ -139,7 +138,7 @@ def candidates(corpus: Corpus, edits: Iterable[Edit]) -> Iterator[Candidate]:
             if reference == target or not {reference, target} <= corpus.documents.keys():
                 continue
             targets = corpus.twins[target]
-            # Near the targets there may be nothing but the targets: neither the reference nor any rival.
+            # Only the targets may be near the targets: neither the reference nor any rival.
             if any(corpus.near[one] - targets for one in targets) or reference in targets:
                 continue
             split = corpus.split_of(target)
@@ -151,10 +150,10 @@ def candidates(corpus: Corpus, edits: Iterable[Edit]) -> Iterator[Candidate]:
 def select(
     found: Sequence[Candidate], cap: int, each: int, known: Mapping[str, set[tuple[str, ...]]]
 ) -> list[Candidate]:
-    """At most `cap` candidates, at most `each` for a reference, preferring the targets that were used least.
+    """At most `cap` candidates, at most `each` per reference, preferring the least used targets.
 
     A reference must lead to two different answers, here or among those `known` from elsewhere; otherwise the
-    image alone would tell the answer.
+    image alone would determine the answer.
     """
     own: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in found:
@@ -204,7 +203,7 @@ def says_name(family: str, phrase: str, name: str) -> bool:
 
 
 def sayable(corpus: Corpus, candidate: Candidate) -> bool:
-    """Whether the change can be said without the CLDR name of a target."""
+    """Whether the change can be expressed without the CLDR name of a target."""
     edit = candidate.edit
     return not any(says_name(edit.family, edit.phrase, corpus.documents[one].text) for one in candidate.targets)
 
@@ -231,7 +230,7 @@ def subset_of(corpus: Corpus, candidate: Candidate) -> tuple[str, ...]:
 
 
 def templates_for(split: str, family: str, turn: int) -> list[str]:
-    """All templates that the split may use; the `turn`-th change of the family begins with the `turn`-th."""
+    """All templates that the split may use; the `turn`-th change of the family starts at the `turn`-th."""
     templates = TEMPLATES[family]
     allowed = templates.trained if split == "train" else (*templates.trained, *templates.unseen)
     order = shuffled(allowed, f"{split}|{family}")
@@ -240,7 +239,7 @@ def templates_for(split: str, family: str, turn: int) -> list[str]:
 
 
 def put_into_words(corpus: Corpus, chosen: Sequence[Candidate]) -> list[Query]:
-    """One sentence per candidate; each sentence is shared by several queries of the split."""
+    """One sentence per candidate; several queries of the split share each sentence."""
     groups: dict[tuple[str, str, str], list[Candidate]] = defaultdict(list)
     for candidate in chosen:
         groups[candidate.split, candidate.edit.family, candidate.edit.change].append(candidate)
@@ -260,7 +259,7 @@ def put_into_words(corpus: Corpus, chosen: Sequence[Candidate]) -> list[Query]:
 
 
 def telling_texts(queries: Iterable[Query]) -> set[tuple[str, str]]:
-    """The (split, text) that some document answers in every query: there the image would not be needed."""
+    """The (split, text) pairs with a document that answers every query: these need no image."""
     common: dict[tuple[str, str], set[str]] = {}
     for query in queries:
         targets = set(query.candidate.targets)
@@ -270,7 +269,7 @@ def telling_texts(queries: Iterable[Query]) -> set[tuple[str, str]]:
 
 
 def telling_references(queries: Iterable[Query]) -> set[str]:
-    """The references that have one answer wherever they occur: there the text would not be needed."""
+    """The references that have one answer in all their queries: these need no text."""
     answers: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for query in queries:
         answers[query.candidate.reference].add(query.candidate.targets)
@@ -278,7 +277,7 @@ def telling_references(queries: Iterable[Query]) -> set[str]:
 
 
 def without_shortcuts(queries: Sequence[Query]) -> list[Query]:
-    """The queries that need both parts; dropping one may leave another alone, so until nothing changes."""
+    """The queries that need both parts; repeated until stable, since dropping one may affect another."""
     kept = list(queries)
     while True:
         texts, references = telling_texts(kept), telling_references(kept)
@@ -323,7 +322,7 @@ def build(corpus: Corpus) -> pa.Table:
 
 
 def markdown_table(table: pa.Table) -> str:
-    """The number of queries of each family and split, as the README shows it."""
+    """The number of queries per family and split, as shown in the README."""
     counts = Counter(zip(table["family"].to_pylist(), table["split"].to_pylist(), strict=True))
     lines = ["| family | train | validation | test |", "| --- | ---: | ---: | ---: |"]
     for family in FAMILIES:

@@ -1,7 +1,7 @@
 """What Unicode says about each emoji (names, groups, skin tones, genders), and the split of the corpus.
 
-Reads the JSON files of the `emojibase-data` package. It does not know any image: which vendor draws which
-concept, and how a drawing is encoded, is the business of `build.py`.
+This module reads the JSON files of the `emojibase-data` package. It does not know any image: `build.py` knows which
+vendor has which concept and how images are encoded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHORTCODE_PRESETS = ("cldr", "emojibase", "github", "iamcal")  # iamcal is the s
 COLOURED_SHAPES = ("heart", "circle", "square", "book")
 COLOURS = frozenset("red pink orange yellow green blue purple brown black grey white".split()) | {"light blue"}
 
-# Neither a field of the data set nor the first word of the name tells the gender of these.
+# Neither a field of the data set nor the first word of the name gives the gender of these.
 NAMED_GENDERS = {
     "prince": "man", "princess": "woman", "person with crown": "person", "Santa Claus": "man",
     "Mrs. Claus": "woman", "Mx Claus": "person", "merman": "man", "mermaid": "woman", "merperson": "person",
@@ -29,7 +29,7 @@ NAMED_GENDERS = {
     "child": "person", "pregnant man": "man", "pregnant woman": "woman", "pregnant person": "person",
     "deaf man": "man", "deaf woman": "woman", "deaf person": "person", "breast-feeding": "woman",
 }  # fmt: skip
-# Subgroups where a concept without any sign of a gender is a person drawn neutrally, not a thing.
+# Subgroups in which a concept without a gender is a gender-neutral person, not a thing.
 PERSON_SUBGROUPS = frozenset(
     (
         "person",
@@ -46,7 +46,7 @@ NOT_ONE_PERSON = frozenset(("baby", "baby angel"))
 
 @dataclass(frozen=True)
 class Concept:
-    """One emoji of Unicode, whoever draws it."""
+    """One Unicode emoji, independent of vendors."""
 
     hexcode: str
     emoji: str
@@ -63,7 +63,7 @@ class Concept:
 
 
 def canonical(code: str) -> str:
-    """The hexcode without variation selectors: the packages disagree about where these stand."""
+    """The hexcode without variation selectors: the packages disagree about where they belong."""
     return "-".join(part for part in code.upper().split("-") if part != "FE0F")
 
 
@@ -80,7 +80,7 @@ def phrase(shortcode: str) -> str:
 
 
 def plain(text: str) -> str:
-    """The text in lower case without punctuation, for telling two wordings apart."""
+    """The text in lower case without punctuation, for comparing wordings."""
     return " ".join(re.findall(r"[\w#*]+", text.casefold()))
 
 
@@ -161,7 +161,7 @@ def _as_list(value: str | Sequence[str] | None) -> list[str]:
 
 
 def shape_and_colour(text: str) -> tuple[str, str] | None:
-    """(`heart`, `light blue`) for `light blue heart`; None for a name that is not a colour and a shape."""
+    """(`heart`, `light blue`) for `light blue heart`; None for a name that is not a color and a shape."""
     words = text.replace(" large ", " ")
     for shape in COLOURED_SHAPES:
         colour = words.removesuffix(f" {shape}")
@@ -171,7 +171,7 @@ def shape_and_colour(text: str) -> tuple[str, str] | None:
 
 
 def stratum(concept: Concept) -> tuple[str, bool]:
-    """The stratum that the concept is drawn from, and whether it is small (held out more densely)."""
+    """The stratum of the concept, and whether it is small (and held out more densely)."""
     number = int(concept.hexcode.split("-")[0], 16)
     if 0x1F550 <= number <= 0x1F567:
         return "clock", True
@@ -200,11 +200,10 @@ def rank(text: str) -> str:
 def assign_splits(concepts: Sequence[Concept], same: Iterable[Sequence[str]] = ()) -> dict[str, Split]:
     """The split of every hexcode, about 80/10/10, the same on every machine.
 
-    Concepts are ordered by the hash of their stratum and then of their hexcode, and every tenth goes to each
-    held-out split; so no six skin tones of a person lose more than one to each. A small family has its own
-    count, with every eighth, so that each has targets in both. Concepts listed together in `same` share one
-    split (that of the first): a vendor draws them alike, and a drawing must not be both trained on and held
-    out.
+    Concepts are ordered by the hash of their stratum and then of their hexcode, and every tenth goes to each held-out
+    split; so of the six skin tones of a person, each held-out split gets at most one. A small family is counted
+    separately, with every eighth, so that both splits have targets of it. Concepts listed together in `same` share one
+    split (that of the first): a vendor has one image for them, which must not be in training and held out.
     """
     leader = {code: group[0] for group in same for code in group}
     strata: dict[tuple[str, bool], list[str]] = {}

@@ -1,7 +1,7 @@
-"""The ten rules of EmojiCIR: which pairs of emoji differ in one thing that a sentence can say.
+"""The ten rules of EmojiCIR: pairs of emoji that differ in one thing that a sentence can express.
 
-Each rule takes the concepts of the corpus and yields edits between concepts. It does not know vendors (except
-`style`), images, splits or how many queries are made; `build_queries.py` turns edits into queries.
+Each rule takes the concepts of the corpus and yields edits between concepts. This module does not know vendors (except
+`style`), images, splits or the number of queries; `build_queries.py` turns edits into queries.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.emoji.concepts import TONES, Concept, rank, shape_and_colour
 TONE_ORDER = tuple(TONES.values())
 GROUP_NOUN = re.compile(r"^(women|woman|men|man|person)\b ?")
 
-# Triples and pairs whose names share no words: name -> (what is shared, whatever the gender).
+# Triples and pairs whose names share no words: name -> (what they share, whatever the gender).
 NAMED_STEMS = {
     "prince": "crown", "princess": "crown", "person with crown": "crown", "Santa Claus": "claus",
     "Mrs. Claus": "claus", "Mx Claus": "claus", "merman": "mer", "mermaid": "mer", "merperson": "mer",
@@ -31,7 +31,7 @@ ARROWS = {
     "up": 0, "up-right": 45, "right": 90, "down-right": 135, "down": 180, "down-left": 225, "left": 270,
     "up-left": 315,
 }  # fmt: skip
-# Name -> (what is drawn, the angle it points to, clockwise from up).
+# Name -> (what is shown, the angle it points to, clockwise from up).
 POINTING: dict[str, tuple[str, int]] = {
     **{f"{name} arrow": ("arrow", angle) for name, angle in ARROWS.items()},
     **{f"backhand index pointing {w}": ("backhand", ARROWS[w]) for w in ("up", "right", "down", "left")},
@@ -49,7 +49,7 @@ POINTING: dict[str, tuple[str, int]] = {
 
 @dataclass(frozen=True)
 class Edit:
-    """One change from a concept to another: what is said, and who else stands nearby.
+    """One change from a concept to another: its words, and similar concepts.
 
     `change` names the change, so that edits with the same words share it. `siblings` are hexcodes in order of
     preference. In `style` the vendor changes and the concept stays; then `vendor` is the target's.
@@ -65,7 +65,7 @@ class Edit:
 
 
 def shuffled(codes: Iterable[str], salt: str) -> list[str]:
-    """The hexcodes in an order that is arbitrary, but the same on every machine."""
+    """The hexcodes in an arbitrary order that is the same on every machine."""
     return sorted(codes, key=lambda code: rank(f"{salt}|{code}"))
 
 
@@ -84,7 +84,7 @@ def grouped(concepts: Iterable[Concept], key: Callable[[Concept], object]) -> di
 
 
 def stem_of(concept: Concept) -> str | None:
-    """What a gendered concept is apart from its gender; None for a concept without one."""
+    """A gendered concept without its gender; None for a concept without one."""
     if concept.gender is None:
         return None
     if concept.base_text in NAMED_STEMS:
@@ -93,7 +93,7 @@ def stem_of(concept: Concept) -> str | None:
 
 
 def skin_tone(concepts: Sequence[Concept]) -> Iterator[Edit]:
-    """The same emoji in another skin tone, said absolutely or in shades from the reference's."""
+    """The same emoji in another skin tone, named absolutely or in shades relative to the reference's."""
     for base, members in grouped(concepts, lambda concept: concept.base).items():
         couple = any(len(member.skin_tone) > 1 for member in members)
         phrases = words.COUPLE_TONE_PHRASES if couple else words.TONE_PHRASES
@@ -131,7 +131,7 @@ def gender(concepts: Sequence[Concept]) -> Iterator[Edit]:
 
 
 def hair(concepts: Sequence[Concept]) -> Iterator[Edit]:
-    """The same head with other hair (or none, or a beard)."""
+    """The same head with different hair (or none, or a beard)."""
     heads = [concept for concept in concepts if stem_of(concept) in ("", *words.HAIR_PHRASES)]
     for members in grouped(heads, lambda concept: (concept.gender, concept.skin_tone)).values():
         for reference, target in permutations(members, 2):
@@ -161,7 +161,7 @@ def role(concepts: Sequence[Concept]) -> Iterator[Edit]:
 
 
 def expression(concepts: Sequence[Concept]) -> Iterator[Edit]:
-    """Another expression of a face or a person, one feature more, or the same feeling on a cat."""
+    """Another expression of a face or a person, one more feature, or the same feeling on a cat."""
     faces = [c for c in concepts if c.subgroup.startswith("face-") and c.subgroup != "face-costume"]
     cats = [c for c in concepts if c.subgroup == "cat-face"]
     named = {c.text: c for c in concepts if c.subgroup in ("monkey-face", "cat-face") or c.subgroup.startswith("face-")}
@@ -179,7 +179,7 @@ def expression(concepts: Sequence[Concept]) -> Iterator[Edit]:
                 yield edit(reference, target, words.EXPRESSION_PHRASES[target.text])
     for face, cat in words.CATS.items():
         yield edit(named[face], named[cat], words.AS_CAT)
-        if cat != "pouting cat":  # it may stand for any of the angry faces
+        if cat != "pouting cat":  # it could match any of the angry faces
             yield edit(named[cat], named[face], words.AS_FACE)
     for before, after, phrase in words.FEATURES:
         yield edit(named[before], named[after], phrase)
@@ -187,7 +187,7 @@ def expression(concepts: Sequence[Concept]) -> Iterator[Edit]:
 
 
 def shape_of(concept: Concept) -> tuple[str, str] | None:
-    """(shape, colour) of an emoji that exists in several colours and differs in nothing else."""
+    """(shape, color) of an emoji that exists in several colors and differs in nothing else."""
     if concept.text == "closed book":
         return "book", "red"
     match = re.fullmatch(r"(large|small) (orange|blue) (diamond)", concept.text)
@@ -199,7 +199,7 @@ def shape_of(concept: Concept) -> tuple[str, str] | None:
 
 
 def colour(concepts: Sequence[Concept]) -> Iterator[Edit]:
-    """The same shape in another colour, or the same colour in another shape."""
+    """The same shape in another color, or the same color in another shape."""
     shapes = {concept.hexcode: found for concept in concepts if (found := shape_of(concept))}
     for reference, target in permutations(shapes, 2):
         (shape, tint), (new_shape, new_tint) = shapes[reference], shapes[target]
@@ -241,7 +241,7 @@ def _pointing(concept: Concept) -> tuple[str, int] | None:
 
 
 def direction(concepts: Sequence[Concept]) -> Iterator[Edit]:
-    """The same thing pointing or facing another way, said absolutely or by the turn."""
+    """The same thing pointing or facing another way, named absolutely or by the rotation."""
     right = {c.base_text.removesuffix(": facing right") for c in concepts if c.base_text.endswith(": facing right")}
     movable = [c for c in concepts if c.base_text in POINTING or c.base_text.removesuffix(": facing right") in right]
     angles = {concept.hexcode: found for concept in movable if (found := _pointing(concept))}
@@ -277,12 +277,12 @@ def moon_phase(concepts: Sequence[Concept]) -> Iterator[Edit]:
     for text, code in moons.items():
         if face := moons.get(f"{text} face"):
             yield edit(code, face, words.MOON_FACE)
-            if "quarter" not in text:  # these two are drawn as crescents
+            if "quarter" not in text:  # these two look like crescents
                 yield edit(face, code, words.MOON_PLAIN)
 
 
 def style(concepts: Sequence[Concept]) -> Iterator[Edit]:
-    """The same emoji in the drawing of another vendor."""
+    """The same emoji in another vendor's style."""
     by_base = grouped(concepts, lambda concept: concept.base)
     neighbours = {}
     for members in grouped(concepts, lambda concept: concept.subgroup).values():

@@ -1,15 +1,13 @@
-"""How well a model knows the emoji corpus: names of drawings, seen and unseen, and words no caption holds.
+"""How well a model knows the emoji corpus: names of images, seen and unseen, and words that are in no caption.
 
     python -m benchmarks.emoji.names [--model bundled:emoji-clip] [--json FILE]
 
 Three measures, each R@10:
 
-* image to text: a drawing against the 3,786 names, for the concepts of each part of the split;
-* text to image: a name against all drawings of the corpus, for the same parts; right is any drawing of the concept;
-* synonyms: a word of `synonyms.json` against all drawings; right is any drawing whose name holds one of the listed
-  words. None of these words occurs in any name, keyword or wording of the corpus, which is checked on every run.
-
-What this module does not know: how the model was trained.
+* image to text: an image against the 3,786 names, for the concepts of each part of the split;
+* text to image: a name against all images of the corpus, for the same parts; any image of the concept is right;
+* synonyms: a word of `synonyms.json` against all images; any image whose name contains one of the listed words is
+  right. None of these words occurs in any name, keyword or wording of the corpus, which is checked on every run.
 """
 
 from __future__ import annotations
@@ -92,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the last line of standard output is one JSON document."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.emoji.names", description="What a model knows.")
     parser.add_argument("--model", default="bundled:emoji-clip", help="an embedder's name")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
     options = parser.parse_args(arguments)
     try:
         rows = pq.read_table(CORPUS).to_pylist()

@@ -1,6 +1,6 @@
-"""The words of EmojiCIR: sentence templates of every family and the phrases that go into them.
+"""The words of EmojiCIR: sentence templates of every family and the phrases that fill them.
 
-It does not know which emoji exist or which queries are made; `families.py` finds the pairs and
+This module does not know which emoji exist or which queries are made; `families.py` finds the pairs and
 `build_queries.py` chooses among the templates. Every template has one `{}` for the phrase of the change.
 """
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Templates(NamedTuple):
-    """Sentences of one family. Training queries use `trained` alone, the held-out splits use both."""
+    """Sentences of one family. Training queries use only `trained`, the held-out splits use both."""
 
     trained: tuple[str, ...]
     unseen: tuple[str, ...]
@@ -159,7 +159,7 @@ ROLE_PHRASES = {
     "juggling": "juggling", "in lotus position": "meditating cross-legged",
 }  # fmt: skip
 
-# What a person expresses with the body; these people are references and targets of the family `expression`.
+# Expressions of the body; these people are references and targets of the family `expression`.
 GESTURE_PHRASES = {
     "frowning": "frowning", "gesturing NO": "with arms crossed in refusal",
     "gesturing OK": "with arms forming a circle overhead", "raising hand": "with one hand raised",
@@ -167,7 +167,7 @@ GESTURE_PHRASES = {
     "pouting": "sulking", "tipping hand": "holding out a flat palm beside the head",
 }  # fmt: skip
 
-# Faces whose look can be said in a way that fits no other face. Those that cannot (the five kinds of grin,
+# Faces whose look can be described so that no other face fits. Those that cannot (the five kinds of grin,
 # the seven of frown) are references, but never targets of these phrases.
 EXPRESSION_PHRASES = {
     "upside-down face": "turned on its head", "melting face": "melting into a puddle",
@@ -217,8 +217,8 @@ EXPRESSION_PHRASES = {
     "downcast face with sweat": "downhearted with a cold bead on the brow",
 }  # fmt: skip
 
-# Pairs of faces that differ in one feature: the reference, the target, the feature. The reference tells which
-# of the faces with that feature is meant.
+# Pairs of faces that differ in one feature: the reference, the target, the feature. The reference determines
+# which of the faces with that feature is meant.
 FEATURES = (
     ("grinning face with big eyes", "grinning face with smiling eyes", "with happily curved eyes"),
     ("grinning cat", "grinning cat with smiling eyes", "with happily curved eyes"),

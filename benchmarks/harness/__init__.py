@@ -1,1 +1,1 @@
-"""The one harness: options, gallery, methods, protocol, measuring, results."""
+"""The harness of all benchmarks: options, gallery, methods, protocol, measurement, results."""

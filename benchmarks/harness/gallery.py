@@ -1,7 +1,4 @@
-"""A benchmark's documents as a collection, indexed once for each model and continued where it was broken off.
-
-What this module does not know: queries, data sets, models.
-"""
+"""A benchmark's documents as a collection, indexed once per model, resuming an interrupted run."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ TWINS: Mapping[str, tuple[str, ...]] = {
     ".jpg": (".jpg", ".png", ".jpeg"),
     ".jpeg": (".jpeg", ".jpg", ".png"),
 }
-"""By the suffix that an annotation has, those that copies of the data set have."""
+"""Alternative file suffixes, by the suffix in the annotations: copies of a data set differ."""
 DILATION = 0.7
 
 
@@ -41,8 +38,8 @@ class ImageCorpus:
     """Image files by id, as `index_corpus` reads them.
 
     Attributes:
-        source: Names the gallery.
-        images: By id, the files.
+        source: Name of the gallery.
+        images: Image files by id.
     """
 
     def __init__(self, source: str, images: Mapping[str, Path]) -> None:
@@ -56,15 +53,15 @@ class ImageCorpus:
 
 
 def images_of(task: Task, data: DataSet, crops: Path) -> dict[str, Path]:
-    """The file of every image; a part of an image is cut out and kept.
+    """The file of every image; a part of an image is cropped and cached.
 
     Args:
-        task: Says which.
+        task: The task with the images.
         data: The data set.
-        crops: Where parts are kept.
+        crops: The folder of cropped parts.
 
     Raises:
-        CallError: Some are not there; the first is named, and where to get it.
+        CallError: Some are missing; the error names the first, and where to get it.
     """
 
     @cache
@@ -102,20 +99,20 @@ def _cut(path: Path, box: Box, crops: Path, data: DataSet) -> Path:
     state = path.stat()
     key = hashlib.sha256(f"{path} {state.st_size} {state.st_mtime_ns} {box} {DILATION}".encode()).hexdigest()[:24]
     part = (crops / key[:2] / f"{key}.png").absolute()
-    if not part.exists():  # written whole or not at all
+    if not part.exists():  # written completely or not at all
         try:
             content, _ = encode_for_storage(crop_of(decode_image(path), box))
         except ItemError as error:
-            raise data.wrong(f"{path} cannot be read: {error.detail}", "Get it anew from") from error
+            raise data.wrong(f"{path} cannot be read: {error.detail}", "Download it again from") from error
         atomic_write(part, content)
     return part
 
 
 def crop_of(image: Image, box: Box) -> Image:
-    """A box, made larger, of an image, in the middle of a black square: as GeneCIS cuts Visual Genome's objects.
+    """An expanded box of an image, centered in a black square: as GeneCIS crops Visual Genome's objects.
 
     The box grows to the left and to the top by 0.7 of its size. GeneCIS's own code measures the right and lower edges
-    from the grown corner, so that they stay where they were, unless the corner met the image's edge; so they do here.
+    from the expanded corner, so they stay in place unless the corner met the image's edge; this code does the same.
 
     Args:
         image: RGB.
@@ -143,28 +140,28 @@ def gallery(
     folder: Path,
     workers: int = 0,
 ) -> Iterator[Collection]:
-    """The documents of a task as a collection, indexed once for each state of model and documents.
+    """The documents of a task as a collection, indexed once per state of model and documents.
 
     Args:
-        name: The benchmark's.
+        name: Name of the benchmark.
         data: The data set.
-        task: Has the corpus, where documents are not image files.
-        images: By id, the files; as `images_of` found them.
+        task: Has the corpus, if documents are not image files.
+        images: Files by id, as `images_of` found them.
         embedder: The model.
-        folder: Where such collections are kept.
+        folder: Where such collections are stored.
         workers: Processes that decode ahead; 0 decodes in a thread.
 
     Raises:
-        CallError: A document cannot be read: numbers would not compare.
+        CallError: A document cannot be read: numbers would not be comparable.
     """
     listed = hashlib.sha256("\0".join(f"{key} {path}" for key, path in sorted(images.items())).encode()).hexdigest()
     corpus: Path | Corpus = ImageCorpus(f"{name} {listed[:16]}", images) if task.corpus is None else task.corpus
     source = listed if task.corpus is None else _digest(task.corpus)
     count = len(task.documents)
-    exact = IndexSettings(kind=IndexKind.EXACT)  # a published number is of whole rankings, whatever the size
+    exact = IndexSettings(kind=IndexKind.EXACT)  # published numbers need exact rankings, whatever the size
     state = folder / f"{embedder.fingerprint().digest}-{source[:16]}"
     with Collection.open(state, embedder, parts=task.parts, index=exact) as collection:
-        # What is there is passed over, so that an indexing that was interrupted is finished.
+        # Documents that are indexed already are skipped, so an interrupted run is completed.
         with _shown(count) as on_progress:
             summary = index_corpus(corpus, collection, workers=workers, on_progress=on_progress)
         if summary.rejected:
@@ -172,7 +169,7 @@ def gallery(
             raise data.wrong(
                 f"{summary.rejected:,} of {count:,} documents cannot be read, the first: "
                 f"{first.uri} ({first.reason}: {first.detail})",
-                "Without them numbers would not compare; get them anew from",
+                "Without them, numbers would not be comparable; download them again from",
             )
         yield collection
 
@@ -183,7 +180,7 @@ def _digest(corpus: Path | Corpus) -> str:
 
 @contextmanager
 def _shown(total: int) -> Iterator[Callable[[Progress], None]]:
-    """A progress bar on standard error, where a person looks at it."""
+    """A progress bar on standard error, if it is a terminal."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 

@@ -1,41 +1,37 @@
-"""The methods that benchmarks run, by the names of their weights, and the weights that are tried for each.
-
-What this module does not know: how queries are composed.
-"""
+"""The methods that benchmarks run, by name, and the weights that a sweep tries."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection
 
-from retrieval import Merge, Method, Weights
-
-VARIANTS: Mapping[str, tuple[Method, Merge]] = {
-    **{method.value: (method, Merge.EMBED) for method in Method if method is not Method.CIG},
-    **{f"{Method.CIG}-{merge}": (Method.CIG, merge) for merge in Merge},
-}
-"""Every method by the name of its weights: `cig` once for each merge. The merge means nothing to the others."""
-INVERTING = (Method.INVERSION, Method.CIG)
-"""Those that read pseudo-words."""
+from indexer.embed.base import Embedder
+from retrieval import Weights
+from retrieval.methods import Helper, SearchMethod, Selective, usable_methods, variant_of
 
 
-def possible(*, inversion: bool, generator: bool, writers: bool, joint: bool) -> list[str]:
-    """The variants that can be run with what is there; `writers` are a captioner and a rewriter."""
-    lacking = {
-        Method.INVERSION: not inversion,
-        Method.CIG: not (inversion and generator),
-        Method.CAPTION: not writers,
-        Method.JOINT: not joint,
-    }
-    return [name for name, (method, _) in VARIANTS.items() if not lacking.get(method, False)]
+def compared() -> dict[str, SearchMethod]:
+    """Every method that a table compares, by name: the variants in place of their common base."""
+    usable = usable_methods()
+    bases = {variant_of(method) for method in usable.values()}
+    return {name: method for name, method in usable.items() if name not in bases}
+
+
+def possible(helpers: Collection[Helper], embedder: Embedder) -> list[str]:
+    """The methods that can run with the available helper models and an embedder."""
+    return [
+        name
+        for name, method in compared().items()
+        if set(method.needs) <= set(helpers) and (not isinstance(method, Selective) or method.fits(embedder))
+    ]
 
 
 def grids() -> dict[str, list[Weights]]:
-    """What `--sweep` tries, by variant."""
+    """The weights that `--sweep` tries, by variant."""
     share = [n / 20 for n in range(21)]
-    coarse = [n / 10 for n in range(3, 8)]  # the image's share beside the sentence's never did best outside
+    coarse = [n / 10 for n in range(3, 8)]  # outside, the image's share beside the sentence's was never best
     small = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8)
-    # Of three terms that are added, the shares count alone: they sum to one.
+    # Of three terms of a sum, only the shares matter: they sum to one.
     thirds = [((1 - a) * (1 - b), a * (1 - b), b) for a in coarse for b in small]
     floors = (-0.2, -0.4, -0.8, -1.6, -3.2)
     return {
@@ -54,5 +50,5 @@ def grids() -> dict[str, list[Weights]]:
 
 
 def _weights(**point: float) -> Weights:
-    """Without the crumbs of binary fractions, which would be stored and shown."""
+    """Rounded, so that no binary fractions are stored and shown."""
     return Weights(**{name: round(value, 4) for name, value in point.items()})

@@ -1,10 +1,8 @@
-"""The choices that published numbers differ by, each with a name: a protocol is one of each.
+"""The choices in which published numbers differ, each with a name: a protocol is one of each.
 
-    python -m benchmarks.cirr --protocol      every choice, what it means, and what the benchmark has by default
+    python -m benchmarks.cirr --protocol      every choice, its meaning, and the benchmark's default
 
 Results store their protocol, and tables refuse to mix two.
-
-What this module does not know: any benchmark.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from pipelines.evaluation.qrels import Average, Precision, Reference, Ties
 
 
 class Gallery(HelpfulEnum):
-    """What queries choose from."""
+    """The gallery that queries search."""
 
     SPLIT = "split"
     ORIGINAL = "original"
@@ -30,7 +28,7 @@ class Gallery(HelpfulEnum):
 
 
 class Captions(HelpfulEnum):
-    """How several captions of a query become its sentence."""
+    """How several captions of a query are combined."""
 
     SINGLE = "single"
     BOTH_ORDERS = "both-orders"
@@ -39,7 +37,7 @@ class Captions(HelpfulEnum):
 
 
 class SharedConcept(HelpfulEnum):
-    """Whether the query is told what reference and target have in common."""
+    """Whether the query names what reference and target have in common."""
 
     ABSENT = "absent"
     LEFT_OUT = "left-out"
@@ -48,17 +46,17 @@ class SharedConcept(HelpfulEnum):
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a benchmark is run. Two results can be compared where all of this agrees.
+    """How a benchmark is run. Two results are comparable if all of this agrees.
 
     Attributes:
-        gallery: What queries choose from.
+        gallery: The gallery that queries search.
         reference: Whether a query may find its own reference.
-        captions: How captions are joined.
+        captions: How captions are combined.
         shared_concept: Whether it is part of the sentence.
         preprocessing: What is done to images before the model sees them.
-        precision: Which average precision.
-        ties: Which of equal scores goes first.
-        average: What the one number is the mean of.
+        precision: Which definition of average precision.
+        ties: Which of equal scores ranks first.
+        average: The groups that the main number averages over.
     """
 
     gallery: Gallery
@@ -78,8 +76,8 @@ class Protocol:
 MEANINGS: Mapping[str, Mapping[HelpfulEnum, str]] = {
     "gallery": {
         Gallery.SPLIT: "all images of the split",
-        Gallery.ORIGINAL: "FashionIQ's own split files, one gallery a category: what zero-shot papers report",
-        Gallery.VAL: "references and targets of the category's queries alone: smaller, higher numbers",
+        Gallery.ORIGINAL: "FashionIQ's own split files, one gallery per category: what zero-shot papers report",
+        Gallery.VAL: "only references and targets of the category's queries: smaller, higher numbers",
         Gallery.LISTED: "each query names its own candidates",
         Gallery.WHOLE: "all images of the data set, whatever the split",
     },
@@ -88,18 +86,18 @@ MEANINGS: Mapping[str, Mapping[HelpfulEnum, str]] = {
         Reference.KEPT: "the reference stays in the gallery, a distractor that is hard to beat",
     },
     "captions": {
-        Captions.SINGLE: "there is one caption, taken as it stands",
+        Captions.SINGLE: "there is one caption, used unchanged",
         Captions.BOTH_ORDERS: "'A and B' and 'B and A', their vectors averaged (SEARLE, LinCIR)",
-        Captions.FORWARD: "'A and B' alone",
-        Captions.REVERSED: "'B and A' alone (Pic2Word)",
+        Captions.FORWARD: "only 'A and B'",
+        Captions.REVERSED: "only 'B and A' (Pic2Word)",
     },
     "shared_concept": {
         SharedConcept.ABSENT: "the data set has none",
-        SharedConcept.LEFT_OUT: "not told (SEARLE, LinCIR, CIG, CIReVL)",
-        SharedConcept.BEFORE: "'CONCEPT, CAPTION': some papers tell it, with higher numbers",
+        SharedConcept.LEFT_OUT: "left out (SEARLE, LinCIR, CIG, CIReVL)",
+        SharedConcept.BEFORE: "'CONCEPT, CAPTION': some papers include it, with higher numbers",
     },
     "preprocessing": {
-        Preprocessing.OWN: "the checkpoint's own; for CLIP, resize the short side and cut the middle out (LinCIR)",
+        Preprocessing.OWN: "the checkpoint's own; for CLIP, resize the short side and crop the center (LinCIR)",
         Preprocessing.TARGET_PAD: "pad to at most 1.25 : 1 with black first (SEARLE, CIG)",
     },
     "precision": {
@@ -109,31 +107,31 @@ MEANINGS: Mapping[str, Mapping[HelpfulEnum, str]] = {
         Precision.TRAPEZOID: "the mean of P just before and at each target of the whole ranking (i-CIR)",
     },
     "ties": {
-        Ties.AGAINST_TARGET: "what ties with a target goes before it",
+        Ties.AGAINST_TARGET: "documents that tie with a target rank before it",
         Ties.BY_ID: "by document id",
     },
     "average": {
-        Average.QUERIES: "every query weighs the same",
-        Average.FAMILIES: "every category, task or attribute weighs the same",
+        Average.QUERIES: "every query has equal weight",
+        Average.FAMILIES: "every category, task or attribute has equal weight",
     },
 }
-"""By field of `Protocol`, what each choice means."""
+"""The meaning of each choice, by field of `Protocol`."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The protocol of a benchmark and where one may leave it.
+    """The protocol of a benchmark and its open choices.
 
     Attributes:
-        default: As the papers have it.
-        open: By field, other choices that are offered; the rest is fixed by the data set.
+        default: The papers' protocol.
+        open: Other choices on offer, by field; the rest is fixed by the data set.
     """
 
     default: Protocol
     open: Mapping[str, Sequence[HelpfulEnum]]
 
     def with_given(self, given: Mapping[str, str | None]) -> Protocol:
-        """The default with what was chosen.
+        """The default with the given choices.
 
         Raises:
             UnknownNameError: No such choice.
@@ -153,7 +151,7 @@ class Choices:
         return replace(self.default, **chosen)
 
     def told(self) -> str:
-        """Every choice on a line, the default marked."""
+        """Every choice, one per line, with the default marked."""
         lines = []
         for field in fields(Protocol):
             mine = getattr(self.default, field.name)

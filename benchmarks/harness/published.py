@@ -1,10 +1,8 @@
-"""Published numbers beside measured ones: only where the protocol agrees, and with the difference.
+"""Comparison of measured with published numbers, only where the protocols agree.
 
 `expected.json` holds rows of papers, each with its source. A row is compared with a result of the same benchmark,
-split, method and backbone; where a choice of the protocol or a weight differs that the row is known to depend on, the
-difference is named in place of numbers.
-
-What this module does not know: how anything was measured.
+split, method and backbone; if a choice of the protocol or a weight that the row is known to depend on differs, the
+difference is reported instead of numbers.
 """
 
 from __future__ import annotations
@@ -21,10 +19,10 @@ def rows_for(benchmark: str, split: str, method: str, model: str) -> list[dict[s
     """The published rows that a result may be compared with.
 
     Args:
-        benchmark: Its name.
-        split: Which.
+        benchmark: Name of the benchmark.
+        split: Name of the split.
         method: The variant's name, such as `inversion` or `cig-reinvert`.
-        model: The embedder's name; a row is of one backbone, such as `ViT-L-14`.
+        model: The embedder's name; a row has one backbone, such as `ViT-L-14`.
     """
     rows: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))["rows"]
     backbone = model.partition(":")[2].partition("/")[0].removesuffix("-quickgelu")
@@ -40,8 +38,8 @@ def compared(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any
     """A row beside a result.
 
     Returns:
-        `label` and `source` of the row; and `differs`, by field what the two protocols say, or else `measures`: by
-        name what was published and measured, in percent, and the difference.
+        `label` and `source` of the row; and `differs`, the values of both protocols by field, or else `measures`: by
+        name the published and the measured number, in percent, and their difference.
     """
     mine = {**result["protocol"], "pretrained": result["model"].rpartition("/")[2]}
     told: dict[str, Any] = {"label": row["label"], "source": row["source"]}
@@ -77,7 +75,7 @@ def told(comparisons: Sequence[Mapping[str, Any]]) -> str:
     for each in comparisons:
         lines.append(f"published: {each['label']} ({each['source']})")
         for field, own in each.get("differs", {}).items():
-            lines.append(f"  not compared: {field} is {own['published']} there, {own['here']} here")
+            lines.append(f"  not compared: {field} is {own['published']} in the paper, {own['here']} here")
         lines += [
             f"  {name:8} {own['published']:6.2f} published {own['measured']:6.2f} measured {own['difference']:+6.2f}"
             for name, own in each.get("measures", {}).items()
@@ -86,7 +84,7 @@ def told(comparisons: Sequence[Mapping[str, Any]]) -> str:
 
 
 def announced(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What a server's answer may be compared with, as lines."""
+    """Published rows to compare a server's answer with, as lines."""
     lines = []
     for row in rows:
         numbers = ", ".join(f"{name} {value:.2f}" for name, value in row["measures"].items())

@@ -1,7 +1,4 @@
-"""Where results are kept, `TASK/MODEL/METHOD.json`, and the environment that each was measured in.
-
-What this module does not know: how anything was measured.
-"""
+"""Result files, `TASK/MODEL/METHOD.json`, and the environment that each was measured in."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from indexer.files.atomic import atomic_write
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("underdrawing", "open-clip-torch", "transformers", "diffusers", "pillow")
-"""Those whose versions may change a measure, besides those that `machine` tells."""
+"""Packages whose versions may change a measure, besides those in `machine`."""
 
 
 def environment(device: str | None = None) -> dict[str, Any]:
@@ -28,8 +25,8 @@ def environment(device: str | None = None) -> dict[str, Any]:
         device: Where the models ran.
 
     Returns:
-        `commit` of the checkout (with `+` where files were changed since) or None, `device`, the machine's facts and
-        the versions of libraries.
+        `commit` of the checkout (with `+` if files have changed) or None, `device`, facts about the machine, and the
+        versions of libraries.
     """
     versions = {}
     for name in PACKAGES:
@@ -41,7 +38,7 @@ def environment(device: str | None = None) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of this checkout, with `+` behind it where tracked files differ; None where there is no git."""
+    """The commit of this checkout, with `+` if tracked files differ; None without git."""
     try:
         told = [
             subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603, S607
@@ -53,12 +50,12 @@ def commit() -> str | None:
 
 
 def slug(name: str) -> str:
-    """A model's name as the name of a folder: `open_clip:ViT-L-14/openai` is `open_clip-ViT-L-14-openai`."""
+    """A model's name as a folder name: `open_clip:ViT-L-14/openai` becomes `open_clip-ViT-L-14-openai`."""
     return re.sub(r"[^\w.]+", "-", name).strip("-.")
 
 
 def place_of(folder: Path, document: Mapping[str, Any]) -> Path:
-    """The file of a result below a folder. A split that is not the usual one is part of the task's name."""
+    """The path of a result in a folder. A split other than the default is part of the task's name."""
     task, method = str(document["benchmark"]), str(document["method"])
     if document["split"] not in ("all", "test", "val"):
         task = f"{task}-{document['split']}"
@@ -68,7 +65,7 @@ def place_of(folder: Path, document: Mapping[str, Any]) -> Path:
 
 
 def write_result(folder: Path, document: Mapping[str, Any]) -> Path:
-    """Write a result into its place below a folder."""
+    """Write a result to its path in a folder."""
     file = place_of(folder, document)
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
@@ -76,7 +73,7 @@ def write_result(folder: Path, document: Mapping[str, Any]) -> Path:
 
 
 def markdown(documents: Sequence[Mapping[str, Any]]) -> str:
-    """Methods as rows, measures in percent with half the width of their intervals."""
+    """A table of methods, with measures in percent and half the width of their intervals."""
     names = list(documents[0]["measures"])
     lines = ["| method | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
     for document in documents:

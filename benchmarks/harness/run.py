@@ -1,10 +1,8 @@
-"""The one harness of all benchmarks: index the gallery once, ask, measure, and say by which protocol.
+"""The runner of all benchmarks: index the gallery once, search, measure, and record the protocol.
 
-Each data set's module supplies a `Benchmark`; queries, documents and qrels come from there, and all else is the same
-for all: the public `Retriever` on a collection, the evaluation loop, the result file. The last line of
-standard output is one JSON document.
-
-What this module does not know: any data set, how queries are ranked and measured.
+Each data set's module supplies a `Benchmark` with queries, documents and qrels. Everything else is the same for all:
+the public `Retriever` on a collection, the evaluation loop, the result file. The last line of standard output is one
+JSON document.
 """
 
 from __future__ import annotations
@@ -20,14 +18,13 @@ from typing import Any
 
 from benchmarks.harness import published
 from benchmarks.harness.gallery import gallery, images_of
-from benchmarks.harness.methods import INVERTING, VARIANTS, grids, possible
+from benchmarks.harness.methods import grids, possible
 from benchmarks.harness.options import RUN_DEPTH, Asked, check, parser
 from benchmarks.harness.protocol import Protocol
 from benchmarks.harness.results import environment, markdown, write_result
 from benchmarks.harness.shown import shown
 from benchmarks.harness.stored_weights import entry_of, write_weights
 from benchmarks.tasks.dataset import BLANK_SENTENCE, Benchmark, DataSet, Task
-from indexer.collection import Collection
 from indexer.embed import load_embedder
 from indexer.embed.base import Embedder
 from indexer.errors import CallError, UnderdrawingError
@@ -35,32 +32,33 @@ from indexer.files.atomic import atomic_write
 from indexer.types import Center
 from pipelines.evaluation.loop import Evaluation, JudgedQuery, answer, evaluate, sweep, write_run
 from pipelines.evaluation.qrels import Average, Plan, Reference
-from retrieval import CaptionRewriter, Method, PseudoTargetProvider, Retriever, Weights
+from retrieval import CaptionRewriter, PseudoTargetProvider, Retriever, SearchOptions, SearchService, Weights
+from retrieval.methods import Helper, load_method
 from retrieval.metrics import mean
-from retrieval.providers.pseudo_target import COMPANIONS
+from retrieval.providers.companions import has_companions
 
 
 @dataclass(frozen=True)
 class Run:
-    """One call, with everything loaded.
+    """One benchmark run, with everything loaded.
 
     Attributes:
-        benchmark: Which.
-        protocol: What was chosen.
+        benchmark: The benchmark.
+        protocol: The chosen protocol.
         task: The queries and documents.
-        queries: Those of the task, as they are asked.
-        collection: The documents, indexed.
-        embedder: Its model.
+        queries: The task's queries, prepared for the protocol.
+        service: Searches the indexed documents.
+        embedder: Model of the documents.
         pseudo_targets: Makes pseudo-words and pseudo-targets.
         captions: Captions references and rewrites captions.
-        options: The call's options.
+        options: The command line's options.
     """
 
     benchmark: Benchmark
     protocol: Protocol
     task: Task
     queries: Sequence[JudgedQuery]
-    collection: Collection
+    service: SearchService
     embedder: Embedder
     pseudo_targets: PseudoTargetProvider
     captions: CaptionRewriter
@@ -77,38 +75,25 @@ class Run:
         return [query.query_id for query in self.queries if query.query.text == BLANK_SENTENCE]
 
     def methods(self) -> list[str]:
-        """Those that are run: the one that was asked for, or all that can be."""
+        """The variants to run: the requested one, or all that can run."""
         options = self.options
         if options.method is not None and not options.table:
             return [options.method]
-        comes = self.embedder.name in COMPANIONS
-        return possible(
-            inversion=bool(options.inversion) or comes,
-            generator=bool(options.generator) or comes,
-            writers=bool(options.captioner and options.rewriter),
-            joint=self.embedder.fuses_natively,
-        )
+        comes = {Helper.INVERSION, Helper.GENERATOR} if has_companions(self.embedder.name) else set()
+        return possible(comes | {helper for helper in Helper if getattr(options, helper)}, self.embedder)
 
     def retriever(self, name: str, center: Center, weights: Weights | None = None) -> Retriever:
-        """What answers by a method."""
-        method, merge = VARIANTS[name]
-        return Retriever(
-            self.collection,
-            method,
-            weights or self.options.weights,
-            merge=merge,
-            pseudo_targets=self.pseudo_targets,
-            captions=self.captions,
-            center=center,
-        )
+        """The retriever of a method."""
+        weights = weights or self.options.weights
+        return self.service.retriever(SearchOptions(method=name, weights=weights, center=center))
 
     def described(self, name: str, center: Center) -> dict[str, Any]:
-        """All that a result depends on."""
-        used, method = self.retriever(name, center).weights(), VARIANTS[name][0]
+        """Everything that a result depends on."""
+        used, needs = self.retriever(name, center).weights(), load_method(name).needs
         source = used.source
         if self.options.weights.given():
             source = f"{source}; tuned on: {self.options.tuned_on or 'not told'}"
-        inverting = method in INVERTING
+        inverting = Helper.INVERSION in needs
         told = {
             "benchmark": self.benchmark.name,
             "split": self.options.split,
@@ -119,9 +104,9 @@ class Run:
             "fingerprint": asdict(self.embedder.fingerprint()),
             "inversion": self.options.inversion if inverting else None,
             "template": self.pseudo_targets.template(self.embedder) if inverting else None,
-            "generator": self.options.generator if method is Method.CIG else None,
-            "captioner": self.captions.captioner().name if method is Method.CAPTION else None,
-            "rewriter": self.captions.rewriter().name if method is Method.CAPTION else None,
+            "generator": self.options.generator if Helper.GENERATOR in needs else None,
+            "captioner": self.captions.captioner().name if Helper.CAPTIONER in needs else None,
+            "rewriter": self.captions.rewriter().name if Helper.REWRITER in needs else None,
             "weights": used.weights.given(),
             "weights_source": source,
             "protocol": {**self.protocol.to_json(), **self.task.digests},
@@ -136,8 +121,8 @@ def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> int:
     """The command line of a benchmark.
 
     Args:
-        benchmark: Which.
-        arguments: Of the command line; None for those of the process.
+        benchmark: The benchmark.
+        arguments: Arguments of the command line; None for those of the process.
     """
     options = parser(benchmark).parse_args(arguments)
     if options.protocol:
@@ -169,13 +154,14 @@ def _main(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]:
         options.model, dtype=options.dtype, device=options.device, preprocessing=protocol.preprocessing
     )
     pseudo_targets = _provider(options, embedder)
-    # Strict: a sentence that could not be written would make a row of another method.
+    # Strict: a missing sentence would give a row of another method.
     captions = CaptionRewriter(options.captioner, options.rewriter, cache=options.cache / "sentences", strict=True)
     with gallery(benchmark.name, data, task, images, embedder, cache, options.workers) as collection:
-        run = Run(benchmark, protocol, task, queries, collection, embedder, pseudo_targets, captions, options)
+        service = SearchService(collection, pseudo_targets=pseudo_targets, captions=captions)
+        run = Run(benchmark, protocol, task, queries, service, embedder, pseudo_targets, captions, options)
         if run.blank:
             names = ", ".join(run.blank[:3])
-            print(f"{len(run.blank):,} of {len(queries):,} captions are blank and asked as {BLANK_SENTENCE!r}: {names}",
+            print(f"{len(run.blank):,} of {len(queries):,} captions are blank, replaced by {BLANK_SENTENCE!r}: {names}",
                   file=sys.stderr)  # fmt: skip
         if options.split in benchmark.hidden:
             return _submitted(run)
@@ -183,7 +169,7 @@ def _main(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _all_measured(run: Run) -> dict[str, Any]:
-    """The result, or all of them where there are several."""
+    """The result, or all of them if there are several."""
     options = run.options
     pairs = [(name, center) for name in run.methods() for center in options.centers]
     documents = [_measured(run, name, center) for name, center in pairs]
@@ -220,7 +206,7 @@ def _measured(run: Run, name: str, center: Center) -> dict[str, Any]:
 
 
 def _tuned(run: Run) -> dict[str, Any]:
-    """The best weights on this split, and the whole curve; stored with the package where the benchmark is for that."""
+    """The best weights on this split, and the whole curve; stored in the package if the benchmark tunes weights."""
     points, [center] = grids(), run.options.centers
     if run.benchmark.tuned_on is None or run.options.method is not None:
         if (name := run.options.method) not in points:
@@ -264,7 +250,7 @@ def _best(curve: Sequence[tuple[Weights, float]]) -> Weights:
 
 
 def _submitted(run: Run) -> dict[str, Any]:
-    """Files for the benchmark's server."""
+    """The files for the benchmark's server."""
     options, [center] = run.options, run.options.centers
     name = options.method
     retriever = run.retriever(name, center)
@@ -284,12 +270,12 @@ def _submitted(run: Run) -> dict[str, Any]:
 
 
 def asked(query: JudgedQuery, protocol: Protocol, images: Mapping[str, Path] | None) -> JudgedQuery:
-    """A query as the protocol has it.
+    """A query prepared for the protocol.
 
     Args:
-        query: As the data set's module made it.
+        query: The query of the data set's module.
         protocol: Says whether it may find its reference.
-        images: Of all documents, where the reference is to be read from its file; None for its stored vector.
+        images: Images of all documents, if the reference is read from its file; None for its stored vector.
     """
     reference = query.query.like
     if reference is None:
@@ -300,12 +286,12 @@ def asked(query: JudgedQuery, protocol: Protocol, images: Mapping[str, Path] | N
 
 
 def _macro(found: Evaluation) -> dict[str, float]:
-    """The mean of the families' means, where the one number is another."""
+    """The mean of the families' means, if that is not the main number."""
     return {name: round(mean([own[name] for own in found.families.values()]), 4) for name in found.measures}
 
 
 def _provider(options: argparse.Namespace, embedder: Embedder) -> PseudoTargetProvider:
-    """What makes words and drawings, loaded where the method needs it: no run of `cig` goes on without drawings."""
+    """The provider of pseudo-words and pseudo-targets, loaded if the method needs it; `cig` must have a generator."""
     pseudo_targets = PseudoTargetProvider(
         options.inversion,
         options.generator,
@@ -313,9 +299,9 @@ def _provider(options: argparse.Namespace, embedder: Embedder) -> PseudoTargetPr
         cache=options.cache / "drawings",
         device=options.device,
     )
-    method = None if options.method is None else VARIANTS[options.method][0]
-    if method in INVERTING:
+    needs = () if options.method is None else load_method(options.method).needs
+    if Helper.INVERSION in needs:
         pseudo_targets.inversion(embedder)
-    if method is Method.CIG:
+    if Helper.GENERATOR in needs:
         pseudo_targets.generator(embedder)
     return pseudo_targets

@@ -1,7 +1,4 @@
-"""A result for people: what was run by which protocol, and a table of measures in percent.
-
-What this module does not know: how anything was measured.
-"""
+"""A result for people: its variant and protocol, and a table of measures in percent."""
 
 from __future__ import annotations
 

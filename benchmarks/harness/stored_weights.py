@@ -1,7 +1,4 @@
-"""Tuned weights are written into the package's `weights.json`, with the curve that they come from.
-
-What this module does not know: how weights are tuned.
-"""
+"""Storage of tuned weights in the package's `weights.json`, with the curve that they come from."""
 
 from __future__ import annotations
 
@@ -20,12 +17,12 @@ def entry_of(best: Weights, curve: Curve, split: str, queries: int, measure: str
     """A method's entry in the file.
 
     Args:
-        best: The weights at the top of the curve.
-        curve: All that were tried, with the measure at each.
+        best: The weights at the maximum of the curve.
+        curve: All weights tried, with the measure for each.
         split: What they were tuned on, in words.
-        queries: How many that has.
-        measure: Its name.
-        command: That which tuned them.
+        queries: Number of queries of the split.
+        measure: Name of the measure.
+        command: The command that tuned them.
     """
     return {
         "weights": best.given() | {"negative": 0.5},
@@ -45,7 +42,7 @@ def write_weights(model: str, entries: Mapping[str, Any]) -> None:
 
 
 def _pretty(table: Mapping[str, Any]) -> str:
-    """JSON with a line for each field of an entry: a curve on one line, a change on few."""
+    """JSON with one line for each field of an entry, so that changes touch few lines."""
     models = []
     for model, methods in table.items():
         entries = []

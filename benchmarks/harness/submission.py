@@ -1,12 +1,10 @@
-"""What the servers of CIRR and CIRCO take: files written and checked, refused where a query is missing or twice there.
+"""Submission files for the servers of CIRR and CIRCO: written, and checked for missing or duplicate queries.
 
-    python -m benchmarks.submission cirr FILE --data DIR       check a file, whoever wrote it
+    python -m benchmarks.submission cirr FILE --data DIR       check a file from any source
     python -m benchmarks.submission circo FILE --data DIR
 
-CIRR wants two files for its split test1, `recall` with 50 names for each pair and `recall_subset` with 3 of its group;
-CIRCO one for its split test, with 50 image ids for each query.
-
-What this module does not know: how anything was found.
+CIRR takes two files for its split test1: `recall` with 50 names for each pair, and `recall_subset` with 3 of its group.
+CIRCO takes one for its split test, with 50 image ids for each query.
 """
 
 from __future__ import annotations
@@ -37,11 +35,11 @@ class Wanted:
     """What a submission must hold.
 
     Attributes:
-        head: Keys that are no queries, and their values.
-        choices: By query, the ids that it may answer with.
-        depth: How many ids each query answers with.
+        head: Keys that are not queries, and their values.
+        choices: The ids that each query may answer with.
+        depth: Number of ids per query.
         numbers: Whether ids are whole numbers, not names.
-        most_bytes: The longest file that the server takes, or None.
+        most_bytes: Size limit of the server, or None.
     """
 
     head: Mapping[str, str]
@@ -52,7 +50,7 @@ class Wanted:
 
 
 def cirr_recall(task: Task) -> Wanted:
-    """CIRR's first file: any image but the reference."""
+    """CIRR's first file: any image except the reference."""
     choices = {query.query_id: task.images.keys() - {query.query.like} for query in task.queries}
     return Wanted(
         {"version": CIRR_VERSION, "metric": "recall"},
@@ -63,7 +61,7 @@ def cirr_recall(task: Task) -> Wanted:
 
 
 def cirr_subset(task: Task) -> Wanted:
-    """CIRR's second file: of the other five of the group."""
+    """CIRR's second file: the other five of the group."""
     choices = {query.query_id: query.subset for query in task.queries}
     head = {"version": CIRR_VERSION, "metric": "recall_subset"}
     return Wanted(head, choices, CIRR_SUBSET_DEPTH, most_bytes=CIRR_BYTES)
@@ -78,7 +76,7 @@ def write_cirr(task: Task, ranked: Ranked, folder: Path) -> list[Path]:
     """Both files of CIRR.
 
     Raises:
-        CallError: A query is missing or answers with the wrong number of names; nothing is written then.
+        CallError: A query is missing or has the wrong number of names; nothing is written then.
     """
     documents = {
         "recall": ({name: each.ids[:CIRR_DEPTH] for name, each in ranked.rankings.items()}, cirr_recall(task)),
@@ -101,19 +99,19 @@ def write_circo(task: Task, ranked: Ranked, folder: Path) -> list[Path]:
 
 
 def check(text: str, wanted: Wanted) -> None:
-    """See that a submission is one.
+    """Check a submission.
 
     Raises:
-        CallError: It is not; the query or the key is named.
+        CallError: It is invalid; the error names the query or the key.
     """
     if wanted.most_bytes is not None and len(text.encode()) > wanted.most_bytes:
         raise CallError(f"The file has {len(text.encode()):,} bytes; the server takes {wanted.most_bytes:,}.")
     try:
         document = json.loads(text, object_pairs_hook=_without_duplicates)
     except ValueError as error:
-        raise CallError(f"The file is no JSON: {error}.") from error
+        raise CallError(f"The file is not JSON: {error}.") from error
     if not isinstance(document, dict):
-        raise CallError("The file is no JSON object.")
+        raise CallError("The file is not a JSON object.")
     for key, value in wanted.head.items():
         if document.get(key) != value:
             raise CallError(f"{key} is {document.get(key)!r}; it must be {value!r}.")
@@ -122,7 +120,7 @@ def check(text: str, wanted: Wanted) -> None:
     if missing:
         raise CallError(f"{len(missing):,} of {len(wanted.choices):,} queries are missing, such as {missing[0]}.")
     if extra := [name for name in answers if name not in wanted.choices]:
-        raise CallError(f"{extra[0]} is no query of this split.")
+        raise CallError(f"{extra[0]} is not a query of this split.")
     for name, own in answers.items():
         _check_answer(name, own, wanted)
 
@@ -130,13 +128,13 @@ def check(text: str, wanted: Wanted) -> None:
 def _check_answer(name: str, own: Any, wanted: Wanted) -> None:
     kind = int if wanted.numbers else str
     if not isinstance(own, list) or any(type(each) is not kind for each in own):
-        raise CallError(f"The query {name} answers with something else than a list of {kind.__name__}s.")
+        raise CallError(f"The query {name} does not answer with a list of {kind.__name__}s.")
     if len(own) != wanted.depth:
-        raise CallError(f"The query {name} answers with {len(own)} ids; it must be {wanted.depth}.")
+        raise CallError(f"The query {name} answers with {len(own)} ids; it must have {wanted.depth}.")
     if twice := [each for place, each in enumerate(own) if each in own[:place]]:
         raise CallError(f"The query {name} answers with {twice[0]} twice.")
     if unknown := [each for each in own if str(each) not in wanted.choices[name]]:
-        raise CallError(f"The query {name} answers with {unknown[0]}, which it cannot choose.")
+        raise CallError(f"The query {name} answers with {unknown[0]}, which is not among its choices.")
 
 
 def _written(documents: Mapping[Path, tuple[Mapping[str, Sequence[Any]], Wanted]]) -> list[Path]:
@@ -155,7 +153,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise CallError(f"The query {key} is there twice.")
+            raise CallError(f"The query {key} occurs twice.")
         found[key] = value
     return found
 

@@ -1,11 +1,9 @@
-"""How good each weight was on the validation split: the stored curves of `retrieval/methods/weights.json` as an image.
+"""A plot of the tuning curves in `retrieval/methods/weights.json`: the validation measure by weight.
 
     python -m benchmarks.harness.weight_curves [--model bundled:emoji-clip] [--out docs/weights.png]
 
-A panel for each method. Where several weights were tuned together, a panel has a line for each of them: at every value
-of the one (or near it, where there are many), the best that the others make of it. A ring marks the weights in use.
-
-What this module does not know: how weights are tuned; that is `python -m benchmarks.emojicir --sweep`.
+There is a panel for each method. If several weights were tuned together, a panel has a line for each: for every value
+of one (or near it, if there are many), the best result over the others. A ring marks the weights in use.
 """
 
 from __future__ import annotations
@@ -27,12 +25,12 @@ MOST_POINTS, BIN = 25, 0.05
 
 
 def lines_of(entry: Entry) -> dict[str, list[tuple[float, float]]]:
-    """For each tuned weight, its values in order with the best score that the other weights allow there."""
+    """For each tuned weight, its values in order with the best score over the other weights."""
     curve = [(weights, score) for weights, score in entry["curve"]]
     lines: dict[str, list[tuple[float, float]]] = {}
     for name in curve[0][0]:
         best: dict[float, float] = {}
-        # Shares that sum to one meet many values a few times each, and a line through these would be a saw.
+        # Shares that sum to one have many values with few points each, which would give a jagged line.
         width = BIN if len({weights[name] for weights, _ in curve}) > MOST_POINTS else 0
         for weights, score in curve:
             value = round(round(weights[name] / width) * width, 4) if width else weights[name]
@@ -43,7 +41,7 @@ def lines_of(entry: Entry) -> dict[str, list[tuple[float, float]]]:
 
 
 def draw_curves(entries: Mapping[str, Entry], file: Path) -> None:
-    """Write the image.
+    """Write the plot.
 
     Raises:
         CallError: No method of the model has a curve.
@@ -51,11 +49,11 @@ def draw_curves(entries: Mapping[str, Entry], file: Path) -> None:
     """
     tuned = {method: entry for method, entry in entries.items() if "curve" in entry}
     if not tuned:
-        raise CallError("No weights were tuned for this model.", "Run: python -m benchmarks.emojicir --sweep --model M")
+        raise CallError("No weights are tuned for this model.", "Run: python -m benchmarks.emojicir --sweep --model M")
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtraError("matplotlib", "train", "Drawing the weights' curves") from None
+        raise MissingExtraError("matplotlib", "train", "Plotting weight curves") from None
     rows = -(-len(tuned) // COLUMNS)
     figure = Figure(figsize=(4.2 * COLUMNS, 2.9 * rows), layout="constrained")
     grid = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)

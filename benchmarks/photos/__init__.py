@@ -1,1 +1,1 @@
-"""Composed queries on product photos: their rules and their builder."""
+"""Composed queries on product photos: their rules, their builder, and the training corpus of the photo model."""

@@ -2,16 +2,14 @@
 
     python -m benchmarks.photos.build fashion.parquet DIR
 
-The table is Parquet with the columns `id`, `image` (bytes), `title`, `gender`, `articleType` and `baseColour`, as the
-public set "Fashion Product Images" has them. Into the folder come
+The table is Parquet with the columns `id`, `image` (bytes), `title`, `gender`, `articleType` and `baseColour`, as in
+the public set "Fashion Product Images". The folder gets
 
     images/ID.jpg           the photos of the validation and test galleries, byte for byte
     SPLIT.json              the queries of a split, for each kind of `rules.py`, and the ids of its gallery
-    split.json              the part of every product, for those who train: models never seen in training are tested
+    split.json              the part of every product, for training: the tested product models are not in training
 
 The same table gives the same files, byte for byte.
-
-What this module does not know: models, how queries are asked.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ from indexer.files.atomic import atomic_write
 
 COLUMNS = ("id", "image", "title", "gender", "articleType", "baseColour")
 MOST: Mapping[str, int] = {"validation": 450, "test": 900}
-"""Queries of each kind."""
+"""Limit of queries of each kind."""
 
 
 def build(table: Path, folder: Path, *, most: Mapping[str, int] = MOST) -> dict[str, dict[str, int]]:
@@ -42,14 +40,14 @@ def build(table: Path, folder: Path, *, most: Mapping[str, int] = MOST) -> dict[
 
     Args:
         table: The shop's table.
-        folder: Where to; files that are there are replaced.
-        most: By split, how many queries of each kind at most.
+        folder: Destination; existing files are replaced.
+        most: Limit of queries of each kind, by split.
 
     Returns:
-        By split, the size of the gallery and the number of queries of each kind.
+        The size of the gallery and the number of queries of each kind, by split.
 
     Raises:
-        CallError: The table cannot be read or lacks a column, or a row is not of a photo.
+        CallError: The table cannot be read or lacks a column, or a row has no photo.
     """
     rows = _rows(table)
     products = [_product(row, number) for number, row in enumerate(rows)]
@@ -95,7 +93,7 @@ def _product(row: Mapping[str, Any], number: int) -> Product:
         if not isinstance(row[name], bytes if name == "image" else str):
             raise CallError(f"Row {number} has no {name}: {str(row[name])[:40]!r}.", "Leave such rows out.")
     if Path(row["id"]).name != row["id"]:
-        raise CallError(f"Row {number} has the id {row['id'][:40]!r}, which cannot be a file's name.")
+        raise CallError(f"Row {number} has the id {row['id'][:40]!r}, which cannot be a file name.")
     digest = hashlib.sha256(row["image"]).hexdigest()
     return Product(row["id"], row["title"], row["gender"], row["articleType"], row["baseColour"].lower(), digest)
 

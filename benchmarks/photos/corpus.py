@@ -1,14 +1,12 @@
-"""Put the corpus together that the photo model is trained on: `python -m benchmarks.photos.corpus`.
+"""Build the training corpus of the photo model: `python -m benchmarks.photos.corpus`.
 
     python -m benchmarks.photos.corpus photos.parquet --flickr8k F --fashion F --grocery F --emoji F
 
-Each source is a Parquet table of a public set, with the columns that `SOURCES` names; any of them may be left out. The
+Each source is a Parquet table of a public set, with the columns that `SOURCES` names; sources may be omitted. The
 result is one table: `id`, `image`, `text` (a first caption), `captions` (all of them), `source` and `split` (`train`,
-`validation`, `test`). Photos of people and scenes have the sentences that people wrote; products are described from
-their fields in many ways, since no two people ask alike; groceries from their names and what a shop says of them.
-Products are split by model, as `rules.py` does it. Rows without an image or a caption are left out.
-
-What this module does not know: models, training.
+`validation`, `test`). Photos of people and scenes have sentences by people; products are described from their fields in
+many ways, since people's wordings differ; groceries from their names and a shop's descriptions. Products are split by
+model, as in `rules.py`. Rows without an image or a caption are left out.
 """
 
 from __future__ import annotations
@@ -65,7 +63,7 @@ def fashion(rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def described(product: Product, usage: str) -> list[str]:
-    """What may be said of a product: its type and color in many ways, and its title with and without the brand."""
+    """Captions of a product: its type and color in many ways, and its title with and without the brand."""
     noun = re.sub(r"^an? ", "", TYPES.get(product.type, product.type.lower()))
     one = TYPES.get(product.type, noun).startswith(("a ", "an "))
     color = COLORS.get(product.color, f"{product.color} " if product.color else "")
@@ -103,7 +101,7 @@ def grocery(rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def emoji(rows: Sequence[Row]) -> Iterator[Row]:
-    """Drawings, with their names and keywords."""
+    """Emoji images, with their names and keywords."""
     for row in rows:
         name, words = row["text"], " ".join((row["keywords"] or [])[:6])
         yield {
@@ -119,7 +117,7 @@ SOURCES: Mapping[str, tuple[Callable[[Sequence[Row]], Iterator[Row]], tuple[str,
     "grocery": (grocery, ("id", "image", "label", "coarse", "description", "split")),
     "emoji": (emoji, ("id", "image", "text", "keywords", "split")),
 }
-"""By source, what reads it, and the columns that it has."""
+"""The reader of each source, and its columns."""
 SCHEMA = pa.schema([
     ("id", pa.string()), ("image", pa.binary()), ("text", pa.string()), ("captions", pa.list_(pa.string())),
     ("source", pa.string()), ("split", pa.string()),

@@ -1,7 +1,4 @@
-"""What people call the types of products: `Tshirts` is said as "a T-shirt". A type that is not here is not asked for.
-
-What this module does not know: queries, photos.
-"""
+"""Everyday words for the types of products: "a T-shirt" for `Tshirts`. Types that are not listed get no queries."""
 
 from __future__ import annotations
 

@@ -1,19 +1,17 @@
-"""Composed queries on product photos, by rule from what a shop says of its products.
+"""Rules for composed queries on product photos, from a shop's descriptions of its products.
 
-Three kinds of query, each a photo and a sentence:
+There are three kinds of query, each a photo and a sentence:
 
 * `same-model`: "this exact one, but in black". Right is the same model (same title without its colors, for the same
-  gender, of the same type) in the color asked for. Asked only of models with at most `MODEL_SIZE` photos, since a title
-  that more share ("striped shirt") names no model, and only where the model comes in two or more other colors, so that
-  the photo alone does not tell the answer.
-* `color`: "the same kind, but in red". Right is what has the reference's type and gender and the color asked for.
-* `type`: "shorts in this color". Right is what has the type asked for and the reference's gender and color.
+  gender, of the same type) in the requested color. Only models with at most `MODEL_SIZE` photos are used, since a title
+  shared by more ("striped shirt") does not identify a model, and only if the model has two or more other colors, so
+  that the photo alone does not determine the answer.
+* `color`: "the same kind, but in red". Right is what has the reference's type and gender and the requested color.
+* `type`: "shorts in this color". Right is what has the requested type and the reference's gender and color.
 
 What might be right is *neutral* and left out of that query's ranking: the same for another gender, colors that shops
-confuse (`NEAR`), and other photos of the reference's model where kind or color are asked for. Products whose title
-names another color than their color field are left out of everything, and of byte-identical photos one remains.
-
-What this module does not know: files, models, how queries are asked.
+confuse (`NEAR`), and other photos of the reference's model if kind or color are requested. Products whose title names a
+color other than their color field are left out entirely, and of byte-identical photos one remains.
 """
 
 from __future__ import annotations
@@ -31,11 +29,11 @@ from indexer.types import HelpfulEnum
 Key = TypeVar("Key", bound=Hashable)
 
 MODEL_SIZE = 8
-"""Photos of a model of which `same-model` may ask."""
+"""Limit of photos of a model for `same-model` queries."""
 MOST_TARGETS = 40
-"""A `color` or `type` query with more right answers asks for too little."""
+"""Limit of right answers; a `color` or `type` query with more is too unspecific."""
 LEAST_OF_COLOR = 10
-"""Queries of a kind that a color needs to be measured; rarer colors are left out."""
+"""Least number of queries of a kind per color; rarer colors are left out."""
 
 _FAMILIES = (
     ("blue", "navy blue", "turquoise blue", "teal"),
@@ -56,9 +54,9 @@ NEAR: Mapping[str, frozenset[str]] = {
     color: frozenset(chain.from_iterable(family for family in _FAMILIES if color in family)) - {color}
     for color in chain.from_iterable(_FAMILIES)
 }
-"""Colors that one shop calls so and another otherwise: neither right nor wrong in each other's place."""
+"""Colors that shops name differently: neither right nor wrong in place of each other."""
 UNASKED = frozenset({"", "na", "multi", "metallic", "skin"})
-"""Color fields that name no color to ask for."""
+"""Values of the color field that name no color."""
 SHADES = frozenset({"dark", "light", "pale", "deep", "bright"})
 _MORE = (
     "gray navy multicolor multicolored multicoloured violet indigo aqua ivory wine plum crimson coral fuchsia golden"
@@ -70,7 +68,7 @@ SPELLED: Mapping[str, frozenset[str]] = {"grey": frozenset({"gray"}), "gold": fr
 
 
 class Kind(HelpfulEnum):
-    """What a query keeps and what it changes."""
+    """What a query preserves and what it changes."""
 
     SAME_MODEL = "same-model"
     COLOR = "color"
@@ -110,10 +108,10 @@ class Product:
     """One photo of a product.
 
     Attributes:
-        id: Of the data set.
-        title: As the shop wrote it.
-        gender: Whom it is for.
-        type: What it is, such as `Tshirts`.
+        id: Id in the data set.
+        title: Title in the shop.
+        gender: Its intended wearers.
+        type: Its type, such as `Tshirts`.
         color: Its color field, in lower case.
         digest: sha256 of the photo's bytes.
     """
@@ -127,13 +125,13 @@ class Product:
 
     @property
     def model(self) -> tuple[str, str, str]:
-        """What all colors of one model have in common: title without colors and plurals, gender, type."""
+        """What all colors of one model share: title without colors and plurals, gender, type."""
         words = (word for word in _words(self.title) if word not in COLOR_WORDS and word not in SHADES)
         return " ".join(word.removesuffix("s") for word in words), self.gender, self.type
 
     @property
     def consistent(self) -> bool:
-        """Whether the title names no color but that of the color field."""
+        """Whether the title names no color other than that of the color field."""
         own = set(self.color.split())
         said = own.union(*(SPELLED.get(word, frozenset()) for word in own))
         return all(word in said for word in _words(self.title) if word in COLOR_WORDS)
@@ -141,14 +139,14 @@ class Product:
 
 @dataclass(frozen=True)
 class RuleQuery:
-    """A query and its judgments; all documents by id.
+    """A query and its qrels; all documents by id.
 
     Attributes:
-        kind: What is asked.
-        reference: The photo.
+        kind: The kind of query.
+        reference: The reference photo.
         text: The sentence.
-        color: Of the targets: the measures are averaged over colors.
-        targets: Right.
+        color: Color of the targets, over which the measures are averaged.
+        targets: Right answers.
         neutral: Neither right nor wrong.
     """
 
@@ -161,9 +159,9 @@ class RuleQuery:
 
 
 def split_of(products: Iterable[Product]) -> dict[str, str]:
-    """The part of each product, by id: `train` (60 %), `validation` (15 %) or `test` (25 %), drawn by model.
+    """The part of each product, by id: `train` (60 %), `validation` (15 %) or `test` (25 %), assigned by model.
 
-    Models that share a photo are in one part, so that no model and no photo is in two.
+    Models that share a photo are in one part, so that no model or photo is in two.
     """
     parent: dict[object, object] = {}
 
@@ -186,7 +184,7 @@ def _part(node: object) -> str:
 
 
 def gallery_of(products: Iterable[Product]) -> list[Product]:
-    """What may be found, in order of id: consistent products, one for each photo."""
+    """The gallery, in order of id: consistent products, one for each photo."""
     first: dict[str, Product] = {}
     for product in sorted(products, key=lambda each: each.id):
         first.setdefault(product.digest, product)
@@ -194,13 +192,13 @@ def gallery_of(products: Iterable[Product]) -> list[Product]:
 
 
 def queries_of(gallery: Sequence[Product], kind: Kind, most: int, said: Mapping[str, str]) -> list[RuleQuery]:
-    """Queries of one kind, at most so many, spread over the colors asked for; the same ones in every run.
+    """Queries of one kind, up to a limit, spread over the requested colors; the same ones in every run.
 
     Args:
-        gallery: As `gallery_of` gives it, of one part.
-        kind: What is asked.
-        most: How many queries.
-        said: The words for each type, such as `{"Tshirts": "a T-shirt"}`; a type that is not there is not asked for.
+        gallery: From `gallery_of`, of one part.
+        kind: The kind of query.
+        most: Limit of queries.
+        said: The words for each type, such as `{"Tshirts": "a T-shirt"}`; other types get no queries.
     """
     found = {
         Kind.SAME_MODEL: lambda: _same_model(gallery),

@@ -1,1 +1,1 @@
-"""How fast searching and indexing are, and how much code a search crosses."""
+"""Speed of search and indexing, and the amount of code that a search runs through."""

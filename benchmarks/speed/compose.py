@@ -1,18 +1,16 @@
-"""What a pseudo-target costs and what it brings, on EmojiCIR's test split.
+"""Cost and benefit of pseudo-targets, on EmojiCIR's test split.
 
     python -m benchmarks.speed.compose [--limit N] [--json FILE] [--pictures DIR] [--part NAME ...]
 
     differences   paired differences between methods, with intervals
     steps         denoising steps, guidance and images: recall, network evaluations, milliseconds
     stages        where the time of a single query goes
-    gate          share of queries drawn for, against recall
-    references    the same with references blurred, posterised and redrawn in ink
-    families      what drawings fix and what they break, and images of both
+    gate          share of queries with a pseudo-target, against recall
+    references    the same with references blurred, posterized and redrawn in ink
+    families      what pseudo-targets fix and what they break, and images of both
 
-Weights are those in `weights.json`, tuned on the validation split. Drawings are made anew wherever time is measured.
-The last line of standard output is one JSON document.
-
-What this module does not know: how queries are answered and measured; those are `retrieval` and `pipelines.evaluation`.
+Weights are those in `weights.json`, tuned on the validation split. Pseudo-targets are generated anew wherever time is
+measured. The last line of standard output is one JSON document.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from PIL import ImageFilter, ImageOps
 from PIL.Image import Image
 
 from benchmarks.harness.gallery import gallery
-from benchmarks.harness.methods import VARIANTS, possible
+from benchmarks.harness.methods import possible
 from benchmarks.harness.options import cache_folder
 from benchmarks.speed.pictures import Panel, draw_panels
 from benchmarks.tasks import emojicir
@@ -46,7 +44,7 @@ from indexer.files.atomic import atomic_write
 from pipelines.evaluation.emojicir import Split, by_family
 from pipelines.evaluation.loop import Evaluation, JudgedQuery, evaluate
 from retrieval import GenerateOptions, Method, PseudoTargetProvider, Query, Retriever
-from retrieval.methods import load_method
+from retrieval.methods import Helper, load_method
 from retrieval.metrics import bootstrap_interval, hit_rate_at, macro_mean
 from retrieval.retriever import STAGES
 
@@ -63,20 +61,20 @@ SPOILT: Mapping[str, Callable[[Image], Image]] = {
     "posterised": lambda picture: ImageOps.posterize(picture, 1),
     "in ink": lambda picture: picture.convert("L").filter(ImageFilter.CONTOUR).convert("RGB"),
 }
-"""What becomes of a reference: soft by a twenty-fourth of its width, two tones a channel, outlines alone."""
+"""Degradations of a reference: blurred by a twenty-fourth of its width, two tones per channel, outlines alone."""
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-"""Of queries that a gate lets be drawn for."""
+"""Shares of queries that a gate generates pseudo-targets for."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A gallery and the queries asked of it.
+    """A gallery and its queries.
 
     Attributes:
         collection: The gallery.
         queries: All of them.
         corpus: Its documents, with their images.
-        data: Where drawings are kept.
+        data: Where pseudo-targets are cached.
     """
 
     collection: Collection
@@ -95,12 +93,11 @@ class Bench:
     ) -> Evaluation:
         """Evaluate a variant; `more` goes to the provider and the retriever.
 
-        Where times are looked at, `warm` asks one query before: each provider loads its models when first asked.
+        If times matter, `warm` runs one query first, since each provider loads its models on first use.
         """
-        method, merge = VARIANTS[variant]
         gate = more.pop("gate", None)
         pseudo_targets = PseudoTargetProvider(options=options, cache=self.data / "drawings", **more)
-        retriever = Retriever(self.collection, method, merge=merge, pseudo_targets=pseudo_targets, gate=gate)
+        retriever = Retriever(self.collection, variant, pseudo_targets=pseudo_targets, gate=gate)
         asked = self.queries if queries is None else queries
         if warm:
             retriever.search(asked[0].query, 1)
@@ -108,7 +105,7 @@ class Bench:
 
     @cached_property
     def pictures(self) -> Mapping[str, bytes]:
-        """The gallery's drawings, as files, by id."""
+        """The gallery's images, as files, by id."""
         import pyarrow.parquet as pq
 
         table = pq.read_table(self.corpus, columns=["id", "image"])
@@ -120,24 +117,23 @@ class Bench:
 
     @cached_property
     def cig(self) -> str:
-        """The merge that `cig` has by default."""
+        """The default merge of `cig`."""
         return load_method(Method.CIG).tuned
 
     @cached_property
     def plain(self) -> dict[str, Evaluation]:
-        """Every variant that needs no other models, as it is by default."""
-        joint = self.collection.embedder.fuses_natively
-        names = possible(inversion=True, generator=True, writers=False, joint=joint)
+        """Every variant that needs no other models, with default settings."""
+        names = possible((Helper.INVERSION, Helper.GENERATOR), self.collection.embedder)
         return {name: self.run(name) for name in names}
 
 
 def hits(found: Evaluation, queries: Sequence[JudgedQuery], k: int) -> list[float]:
-    """1 or 0 for each query: whether a target is among the first k."""
+    """1 or 0 for each query: whether a target is in the top k."""
     return [hit_rate_at(found.rankings[query.query_id].ids, query.targets, k) for query in queries]
 
 
 def differences(bench: Bench) -> list[dict[str, Any]]:
-    """By how much one variant is better than another, in points, macro over families, query by query."""
+    """The difference between two variants, in points, macro over families, paired by query."""
     rows: list[dict[str, Any]] = []
     groups = [query.family for query in bench.queries]
     for better, worse in PAIRS:
@@ -152,7 +148,7 @@ def differences(bench: Bench) -> list[dict[str, Any]]:
 
 
 def steps(bench: Bench) -> list[dict[str, Any]]:
-    """Recall and cost of every number of steps, with guidance and without, and of four images."""
+    """Recall and cost by number of steps, with and without guidance, and with four images."""
     asked = [GenerateOptions(steps=n, guidance=g) for g in GUIDANCE for n in STEPS]
     asked += [GenerateOptions(steps=n, guidance=1.0, images=4) for n in (2, 8)]
     base = bench.run("inversion", warm=True)
@@ -176,22 +172,21 @@ def stages(bench: Bench, count: int = 40) -> dict[str, Any]:
     """Median milliseconds of each stage, one query at a time, the models loaded."""
     told: dict[str, Any] = {}
     for name in ("sum", "inversion", bench.cig):
-        method, merge = VARIANTS[name]
         pseudo_targets = PseudoTargetProvider(cache=bench.data / "drawings", regenerate=True)
-        retriever = Retriever(bench.collection, method, merge=merge, pseudo_targets=pseudo_targets)
+        retriever = Retriever(bench.collection, name, pseudo_targets=pseudo_targets)
         chosen = bench.queries[:: max(1, len(bench.queries) // count)][: count + 1]
-        took = [retriever.search(query.query, 10).took_ms for query in chosen][1:]  # the first one loads models
+        took = [retriever.search(query.query, 10).took_ms for query in chosen][1:]  # the first query loads models
         told[name] = {stage: round(statistics.median(each[stage] for each in took), 2) for stage in STAGES}
     return told
 
 
 def gate(bench: Bench) -> list[dict[str, Any]]:
-    """Recall where only the least certain share of queries is drawn for."""
+    """Recall if only the least certain share of queries gets a pseudo-target."""
     undrawn = bench.run(bench.cig, gate=0.0)
     margins = [found.scores[0] - found.scores[1] for found in undrawn.rankings.values()]
     rows = []
     for share in SHARES:
-        # Beyond the ends, so that rounding lets none or all of them through.
+        # Beyond the ends, so that rounding still passes none or all of them.
         edge = {0.0: 0.0, 1.0: float("inf")}.get(share, float(np.quantile(margins, share)))
         found = undrawn if share == 0 else bench.run(bench.cig, gate=edge)
         rows.append({"share": share, "gate": None if edge == float("inf") else round(edge, 4), **_recalls(found)})
@@ -199,7 +194,7 @@ def gate(bench: Bench) -> list[dict[str, Any]]:
 
 
 def references(bench: Bench) -> list[dict[str, Any]]:
-    """Recall where the reference is a spoilt copy of the stored drawing, by method."""
+    """Recall if the reference is a degraded copy of the stored image, by method."""
     rows = []
     for label, spoil in SPOILT.items():
         queries = [
@@ -214,7 +209,7 @@ def references(bench: Bench) -> list[dict[str, Any]]:
 
 
 def families(bench: Bench) -> list[dict[str, Any]]:
-    """By family, how many queries a drawing puts right at the first place, and how many it puts wrong."""
+    """By family, how many queries a pseudo-target makes right at rank 1, and how many it makes wrong."""
     before, after = (hits(bench.plain[name], bench.queries, 1) for name in ("inversion", bench.cig))
     rows = []
     for family in dict.fromkeys(query.family for query in bench.queries):
@@ -234,7 +229,7 @@ def families(bench: Bench) -> list[dict[str, Any]]:
 
 
 def show_pictures(bench: Bench, folder: Path) -> None:
-    """Write `pseudo-targets.png`, evenly chosen, and `fixed-and-broken.png`, where a drawing changed anything."""
+    """Write `pseudo-targets.png`, evenly chosen, and `fixed-and-broken.png`, where a pseudo-target changed anything."""
     before, after = (hits(bench.plain[name], bench.queries, 1) for name in ("inversion", bench.cig))
     rng = np.random.default_rng(0)
     fixed = [query for query, a, b in zip(bench.queries, before, after, strict=True) if b > a]
@@ -252,8 +247,7 @@ def show_pictures(bench: Bench, folder: Path) -> None:
 
 def _panel(bench: Bench, query: JudgedQuery, label: str) -> Panel:
     pseudo_targets = PseudoTargetProvider(cache=bench.data / "drawings")
-    method, merge = VARIANTS[bench.cig]
-    found = Retriever(bench.collection, method, merge=merge, pseudo_targets=pseudo_targets).search(query.query, 1)
+    found = Retriever(bench.collection, bench.cig, pseudo_targets=pseudo_targets).search(query.query, 1)
     about = found.pseudo_target or {}
     shown = {"reference": bench.picture(str(query.query.like))}
     if "path" in about:
@@ -269,11 +263,11 @@ def _panel(bench: Bench, query: JudgedQuery, label: str) -> Panel:
 
 @contextmanager
 def opened(limit: int | None, folder: Path) -> Iterator[Bench]:
-    """EmojiCIR's test split, ready to be asked.
+    """EmojiCIR's test split, ready to run.
 
     Args:
-        limit: At most so many queries.
-        folder: Where the gallery and drawings are kept.
+        limit: Limit of queries.
+        folder: Where the gallery and pseudo-targets are stored.
     """
     benchmark = emojicir.BENCHMARK
     data = DataSet(benchmark.title, Path(), benchmark.home)
@@ -299,9 +293,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.compose", description="Measure pseudo-targets.")
     parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS), help="what to measure")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N queries, spread evenly over the split")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there; other parts in it stay")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw what is fixed and broken there")
-    parser.add_argument("--data", type=Path, default=cache_folder(), metavar="DIR", help="for the gallery and drawings")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to FILE, keeping its other parts")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="write images of fixed and broken queries to DIR")
+    parser.add_argument(
+        "--data", type=Path, default=cache_folder(), metavar="DIR", help="for the gallery and pseudo-targets"
+    )
     options = parser.parse_args(arguments)
     try:
         told = _measured(options)

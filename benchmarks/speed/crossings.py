@@ -2,11 +2,11 @@
 
     python -m benchmarks.speed.crossings [--json FILE] [--where]
 
-Counted with `sys.setprofile` in every thread. A *switch* is a call whose caller, the nearest frame of the project
-below it, is in another file; so a call through the standard library counts. Resuming a generator is a call. Methods
-that dataclasses generate have no file and are not counted. `sum` runs with `fake:64`; `cig` with the bundled CLIP and
-pseudo-words, and a generator that makes noise. What belongs to `cig` alone is what it runs beyond `sum` with that
-model.
+Counted with `sys.setprofile` in every thread. A *switch* is a call from one of the project's files straight into
+another. A second count adds the calls that come through a library, such as a hook of SQLAlchemy or the exit of a
+context manager. Resuming a generator is a call. Methods that dataclasses generate have no file and are not counted.
+`sum` runs with `fake:64`; `cig` with the bundled CLIP and pseudo-words, and a generator that makes noise. The part of
+`cig` alone is what it runs beyond `sum` with that model.
 """
 
 from __future__ import annotations
@@ -36,29 +36,37 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("indexer", "retrieval", "pipelines")
 DOCUMENTS = 64
 SIDE = 16
-"""Of an image, in pixels."""
+"""Side of an image, in pixels."""
 
 BARS = {"files": 14, "switches": 60}
-"""Of a `sum` search that returns one document."""
+"""Bars of a `sum` search that returns one document."""
 
 Profiler = Callable[[FrameType, str, Any], None]
 
 
 @dataclass
 class Crossings:
-    """What was run through.
+    """The code that a search ran through.
 
     Attributes:
-        calls: By file, relative to the checkout, how often one of its functions was entered.
-        switches: By calling and called file, how often a call went from the one into the other.
+        calls: Calls of a file's functions, by its path in the checkout.
+        switches: Direct calls from one file into another, by calling and called file.
+        through: The same for calls through a library.
     """
 
     calls: Counter[str] = field(default_factory=Counter)
     switches: Counter[tuple[str, str]] = field(default_factory=Counter)
+    through: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def counts(self) -> dict[str, int]:
-        """How many files, switches and calls."""
-        return {"files": len(self.calls), "switches": self.switches.total(), "calls": self.calls.total()}
+        """The numbers of files, switches, switches including those through a library, and calls."""
+        switches = self.switches.total()
+        return {
+            "files": len(self.calls),
+            "switches": switches,
+            "with_library": switches + self.through.total(),
+            "calls": self.calls.total(),
+        }
 
 
 class Watch:
@@ -92,11 +100,11 @@ class Watch:
         if self.found is None or event != "call" or (file := self._file(frame)) is None:
             return
         self.found.calls[file] += 1
-        below = frame.f_back
+        below, caller, counted = frame.f_back, None, self.found.switches
         while below is not None and (caller := self._file(below)) is None:
-            below = below.f_back
-        if below is not None and caller is not None and caller != file:
-            self.found.switches[caller, file] += 1
+            below, counted = below.f_back, self.found.through
+        if caller is not None and caller != file:
+            counted[caller, file] += 1
 
     def _file(self, frame: FrameType) -> str | None:
         """The project's file that a frame runs, relative to the checkout; None outside the project."""
@@ -124,7 +132,7 @@ class NoiseGenerator:
     defaults = GenerateOptions(steps=1, guidance=1.0, size=SIDE)
 
     def identity(self, options: GenerateOptions) -> dict[str, Any]:
-        """What the cache tells pseudo-targets apart by."""
+        """The generator's part of the cache key."""
         return {"generator": self.name, **asdict(options.over(self.defaults))}
 
     def generate(self, requests: Sequence[Any], options: GenerateOptions) -> list[Any]:
@@ -139,10 +147,10 @@ def image(seed: int) -> Image.Image:
 
 
 def measure(folder: Path) -> dict[str, Crossings]:
-    """By search, what it runs through.
+    """The code that each search runs through.
 
     Args:
-        folder: An empty one, for collections and pseudo-targets.
+        folder: An empty folder for collections and pseudo-targets.
     """
     watch = Watch()
     with watch.installed():
@@ -156,6 +164,7 @@ def measure(folder: Path) -> dict[str, Crossings]:
     found["cig alone"] = Crossings(
         Counter({file: count for file, count in cig.calls.items() if file not in plain.calls}),
         Counter({pair: count for pair, count in cig.switches.items() if pair not in plain.switches}),
+        Counter({pair: count for pair, count in cig.through.items() if pair not in plain.through}),
     )
     return found
 
@@ -178,7 +187,7 @@ def _search(watch: Watch, folder: Path, model: str, method: str, k: int) -> Cros
 
 def table(found: dict[str, Crossings], *, where: bool = False) -> str:
     """The counts as a markdown table; with `where`, each file and its calls below it."""
-    lines = ["| search | files | switches | calls |", "| --- | ---: | ---: | ---: |"]
+    lines = ["| search | files | switches | with a library's | calls |", "| --- | ---: | ---: | ---: | ---: |"]
     for name, own in found.items():
         lines.append(f"| {name} | " + " | ".join(f"{count:,}" for count in own.counts().values()) + " |")
     if where:

@@ -1,9 +1,7 @@
-"""Collections of made-up vectors for measuring speed: as large as asked for, made once, the same every time.
+"""Synthetic collections for measuring speed: of any size, built once, deterministic.
 
-Vectors are a mixture of 64 directions with noise, so that neighbours exist, as in a real embedding; a field `bucket` of
-0 to 999 lets filters choose any share. They are committed the way every document is.
-
-What this module does not know: what is measured.
+Vectors are a mixture of 64 directions with noise, so that neighbors exist, as in a real embedding; a field `bucket` of
+0 to 999 lets filters choose any share. They are committed like any document.
 """
 
 from __future__ import annotations
@@ -28,14 +26,14 @@ NOISE = 2.0
 COMMIT = 1 << 15
 BUCKETS = 1000
 TUNED_BY = 200
-"""Queries that an index is tuned by, of another seed than those that are asked."""
+"""Queries for tuning an index, with another seed than those that are measured."""
 
 
 class Maker:
     """Vectors and queries of one distribution.
 
     Args:
-        dim: Their length.
+        dim: Length of a vector.
     """
 
     def __init__(self, dim: int) -> None:
@@ -48,21 +46,21 @@ class Maker:
         return unit_rows(mixture + NOISE * rng.standard_normal(mixture.shape, np.float32))
 
     def queries(self, count: int) -> Vectors:
-        """As `vectors`, of a seed that no collection uses: none of them is stored."""
+        """Like `vectors`, with a seed that no collection uses, so none of them is stored."""
         return self.vectors(count, 1 << 40)
 
 
 def synthetic(
     folder: Path, rows: int, dim: int, settings: IndexSettings | None = None, gpus: Gpus | None = None
 ) -> Collection:
-    """Open a collection of made-up documents; make it first if it is not there, or not finished.
+    """Open a synthetic collection, building it first if it does not exist or is incomplete.
 
-    Where settings are given, its index is built, too; `gpus`, where given, hold its copies.
+    If settings are given, its index is built, too; `gpus`, if given, hold its copies.
     """
     name = folder / f"speed-{rows}x{dim}"
     collection = Collection.open(name, FakeEmbedder(dim), index=settings)
     if gpus is not None:
-        collection.store.__dict__["gpus"] = gpus  # before the first snapshot, which asks for them
+        collection.store.__dict__["gpus"] = gpus  # before the first snapshot, which uses them
     maker, start = Maker(dim), collection.catalog.generation().documents
     buckets = np.random.default_rng(1).integers(0, BUCKETS, rows).tolist()
     while start < rows:

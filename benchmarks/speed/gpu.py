@@ -1,17 +1,15 @@
-"""How fast searching on a GPU is, beside raw FAISS on that card and beside what its memory allows at best.
+"""Speed of GPU search, compared with raw FAISS on the same GPU and with the limit of its memory bandwidth.
 
     python -m benchmarks.speed.gpu [--json FILE] [--rows N] [--dim D] [--turns N]
 
     exact     one query, documents returned, in 32 and in 16 bits, and on the CPU
     batch     500 queries at once
-    filters   1 query that 50, 10, 1 and 0.1 % of the documents match, on the card and on the CPU
-    crowd     32 threads that ask one query each, against raw FAISS behind a lock
+    filters   one query with a filter that 50, 10, 1 and 0.1 % of the documents match, on the GPU and on the CPU
+    crowd     32 threads with one query each, against raw FAISS behind a lock
 
-The floor is the time in which the card reads the vectors once: their bytes by the bandwidth of a copy, as measured in
-the same run (a copy reads and writes each byte). Only the first card in sight is used. Contenders take turns; a ratio
-is the median of the turns' ratios. The last line of standard output is one JSON document.
-
-What this module does not know: how searching is done.
+The floor is the time in which the GPU reads the vectors once: their bytes by the bandwidth of a copy, as measured in
+the same run (a copy reads and writes each byte). Only the first visible GPU is used. Contenders take turns; a ratio is
+the median of the turns' ratios. The last line of standard output is one JSON document.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ CROWD = 32
 
 
 def copy_bandwidth(number: int = 0) -> float:
-    """Bytes a second that the card's memory reads and writes in a copy of a gigabyte; the best of ten."""
+    """Bytes per second that the GPU's memory reads and writes in a copy of a gigabyte; the best of ten."""
     import torch
 
     source = torch.empty(COPIED, dtype=torch.uint8, device=f"cuda:{number}")
@@ -61,15 +59,15 @@ def copy_bandwidth(number: int = 0) -> float:
 
 
 class Bench:
-    """What is searched: one collection, on a card in 32 and 16 bits and on the CPU, and raw FAISS on the same card.
+    """The contenders: one collection, on a GPU in 32 and 16 bits and on the CPU, and raw FAISS on the same GPU.
 
     Args:
-        card: The card.
-        bandwidth: Of its memory, in bytes a second.
-        folder: Where the collection is kept.
-        rows: Its vectors.
-        dim: Their length.
-        turns: Of each race.
+        card: The GPU.
+        bandwidth: Of its memory, in bytes per second.
+        folder: Where the collection is stored.
+        rows: Number of vectors.
+        dim: Length of a vector.
+        turns: Turns of each race.
     """
 
     def __init__(self, card: Gpu, bandwidth: float, folder: Path, rows: int, dim: int, turns: int) -> None:
@@ -79,7 +77,7 @@ class Bench:
         self.collections: dict[str, Collection] = {}
         for name, half in ("card", False), ("card-fp16", True):
             settings = IndexSettings(IndexKind.EXACT, "1TB", device=Device.CUDA, half=half)
-            self.collections[name] = synthetic(folder, rows, dim, settings, cards)  # this card alone, one set of locks
+            self.collections[name] = synthetic(folder, rows, dim, settings, cards)  # this GPU only, one set of locks
         self.collections["cpu"] = synthetic(folder, rows, dim, IndexSettings(IndexKind.EXACT))
         snapshots = {name: each.snapshot() for name, each in self.collections.items()}
         for name, snapshot in snapshots.items():
@@ -100,7 +98,7 @@ class Bench:
         return rows
 
     def floor_ms(self, width: int) -> float:
-        """Milliseconds to read all vectors once, of so many bytes a number."""
+        """Milliseconds to read all vectors once, by bytes per number."""
         return 1000 * self.rows * self.dim * width / self.bandwidth
 
     def size(self) -> str:
@@ -109,7 +107,7 @@ class Bench:
 
 
 def exact(bench: Bench) -> dict[str, Any]:
-    """One query at a time, every neighbour the true one."""
+    """One query at a time, exact."""
     return _race(bench, 1, "one query")
 
 
@@ -143,7 +141,7 @@ def _race(bench: Bench, count: int, work: str) -> dict[str, Any]:
 
 
 def filters(bench: Bench) -> dict[str, Any]:
-    """Where a card fetches more and drops, against the CPU, which looks at what matches."""
+    """Filters on a GPU, which fetches more candidates and drops some, against the CPU, which reads only matches."""
     lines, plans = [], {}
     for share in SHARES:
         where = {"bucket": {"$lt": round(1000 * share)}}
@@ -164,7 +162,7 @@ def _filtered(bench: Bench, own: Collection, where: Mapping[str, Any], turn: int
 
 
 def crowd(bench: Bench) -> dict[str, Any]:
-    """Many threads that ask at the same time."""
+    """Many threads searching at the same time."""
     lock, flat = threading.Lock(), bench.raw["faiss"]
 
     def locked(place: int) -> Any:
@@ -191,9 +189,9 @@ PARTS = {"exact": exact, "batch": batch, "filters": filters, "crowd": crowd}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.gpu", description="Measure searching on a card.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.gpu", description="Measure search on a GPU.")
     parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS), help="what to measure")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
     parser.add_argument("--turns", type=int, default=30, metavar="N", help="of each race")
     parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="vectors")
     parser.add_argument("--dim", type=int, default=512, metavar="D", help="their dimension")
@@ -212,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
     if min(options.turns, options.dim) < 1 or options.rows < BATCH:
-        raise CallError(f"Numbers are at least 1, and the collection has at least {BATCH} vectors.")
+        raise CallError(f"Numbers must be at least 1, and the collection needs at least {BATCH} vectors.")
     card = cuda_gpus()[0]
     bandwidth = copy_bandwidth()
     bench = Bench(card, bandwidth, options.data, options.rows, options.dim, options.turns)

@@ -1,13 +1,11 @@
-"""How fast indexing is, beside the encoder's own forward pass on tensors that are ready.
+"""Speed of indexing, compared with the encoder's own forward pass on prepared tensors.
 
     python -m benchmarks.speed_index [--json FILE] [--photographs N] [--dtype TYPE ...] [--workers N ...]
 
-An encoder of the size of ViT-B/32 (random weights cost the same time) indexes JPEGs of made-up photographs, from a
-folder to a durable commit. In the same turn it embeds as many ready tensors, and the simple loop (decode a batch, embed
-it, take the next) does the same work without a store. Ratios are medians over the turns. Texts alone are indexed, too,
-and the most memory is measured for corpora of several sizes.
-
-What this module does not know: how indexing is done.
+An encoder of the size of ViT-B/32 (random weights take the same time) indexes JPEGs of synthetic photographs, from a
+folder to a durable commit. In the same turn it embeds as many prepared tensors, and a simple loop (decode a batch,
+embed it, take the next) does the same work without a store. Ratios are medians over the turns. Indexing of texts alone
+is measured, too, and the peak memory for corpora of several sizes.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ ARCHITECTURE = "ViT-B-32"
 PHOTOGRAPH = (640, 480)
 BAR = 0.95
 LOOP_BATCH = 64
-"""Of the simple loop, on all cores."""
+"""Batch size of the simple loop, on all cores."""
 
 
 def encoder(architecture: str, dtype: Dtype, folder: Path) -> ClipEmbedder:
@@ -54,14 +52,14 @@ def encoder(architecture: str, dtype: Dtype, folder: Path) -> ClipEmbedder:
     from indexer.embed.clip.embedder import ClipEmbedder
 
     torch.manual_seed(0)
-    weights = folder / "weights"  # what the fingerprint reads; these weights have no file
+    weights = folder / "weights"  # read by the fingerprint; these weights have no file
     weights.write_text(f"{architecture}, seed 0", encoding="utf-8")
     model, tokenizer = open_clip.create_model(architecture), open_clip.get_tokenizer(architecture)
     return ClipEmbedder(model, tokenizer, weights, name=f"random:{architecture}", dtype=dtype, device="cpu")
 
 
 def photographs(folder: Path, count: int) -> Path:
-    """A folder of JPEGs with detail of every size; made once."""
+    """A folder of JPEGs with detail of every size, made once."""
     target = folder / f"photographs-{count}"
     target.mkdir(parents=True, exist_ok=True)
     for number in range(count):
@@ -112,14 +110,14 @@ def measure(embedder: ClipEmbedder, source: Path, workers: int, turns: int, fold
 
 
 def _begun(embedder: ClipEmbedder, folder: Path) -> Path:
-    """A collection with one document: the first commit embeds a hundred generic texts, once and for all."""
+    """A collection with one document: the first commit also embeds a hundred generic texts."""
     with Collection.open(folder / "begun", embedder) as collection:
         collection.add([Document("first", text="a text")])
         return collection.path
 
 
 def measure_texts(embedder: ClipEmbedder, count: int, turns: int, folder: Path) -> dict[str, Any]:
-    """The race of indexing and the raw forward pass on ready tokens, over a corpus of texts alone."""
+    """The race of indexing and the raw forward pass on prepared tokens, for a corpus of texts alone."""
     texts = [f"a photograph of thing number {number} in a made-up place" for number in range(count)]
     source = folder / "captions.jsonl"
     lines = (json.dumps({"id": str(number), "text": text}) + "\n" for number, text in enumerate(texts))
@@ -147,7 +145,7 @@ def measure_texts(embedder: ClipEmbedder, count: int, turns: int, folder: Path) 
 
 
 def _raw(embedder: ClipEmbedder, ready: Sequence[Any], count: int) -> Callable[[int], None]:
-    """The model alone, on input that is as ready as it can be."""
+    """The model alone, on fully prepared input."""
     import torch
 
     pixels = embedder._preprocess.normalize(np.stack([each.arrays["image"] for each in ready]))
@@ -158,7 +156,7 @@ def _raw(embedder: ClipEmbedder, ready: Sequence[Any], count: int) -> Callable[[
 def _side_by_side(
     embedder: ClipEmbedder, encode: Callable[[Any], Any], ready: Any, count: int
 ) -> Callable[[int], None]:
-    """So many forward passes on rows of what is ready, in the streams and batches of a batch job, which are fastest."""
+    """A number of forward passes on prepared rows, in the streams and batches of a job, which are fastest."""
     import torch
 
     def forward(start: int) -> None:
@@ -198,7 +196,7 @@ print(peak_megabytes())
 
 
 def memory(folder: Path, counts: Sequence[int]) -> dict[str, Any]:
-    """The most that indexing so many texts holds in memory, in MB, each in a process of its own."""
+    """Peak memory of indexing texts, in MB, by number of texts, each in a process of its own."""
     import subprocess
 
     peaks = {}
@@ -215,19 +213,24 @@ def memory(folder: Path, counts: Sequence[int]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed_index", description="Measure indexing.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to FILE")
     parser.add_argument("--architecture", default=ARCHITECTURE, metavar="NAME", help="one of open_clip's")
     parser.add_argument("--photographs", type=int, default=192, metavar="N", help="in the corpus")
     parser.add_argument("--turns", type=int, default=2, metavar="N", help="of the race")
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"], metavar="TYPE", help="arithmetic")
     parser.add_argument("--workers", nargs="+", type=int, default=[0], metavar="N", help="decoding processes")
     parser.add_argument(
-        "--draft", type=int, default=0, metavar="N", help="measure it with ImagePreprocess.draft, too; 0 for not"
+        "--draft", type=int, default=0, metavar="N", help="also measure with ImagePreprocess.draft; 0 to skip"
     )
     parser.add_argument(
-        "--texts", nargs="*", type=int, default=[2_000, 20_000, 200_000], metavar="N", help="to measure memory by"
+        "--texts",
+        nargs="*",
+        type=int,
+        default=[2_000, 20_000, 200_000],
+        metavar="N",
+        help="corpus sizes for measuring memory",
     )
-    parser.add_argument("--captions", type=int, default=256, metavar="N", help="of the corpus of texts; 0 for none")
+    parser.add_argument("--captions", type=int, default=256, metavar="N", help="texts in the text corpus; 0 for none")
     parser.add_argument("--data", type=Path, default=cache_folder(), metavar="DIR", help="for the photographs")
     options = parser.parse_args(arguments)
     try:
@@ -241,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
     if min(options.photographs, options.turns) < 1:
-        raise CallError("There is at least one photograph and one turn.")
+        raise CallError("At least one photograph and one turn are needed.")
     source = photographs(options.data, options.photographs)
     facts = machine()
     print(f"indexing: {facts}")
@@ -273,13 +276,13 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
             )
             _kept(told, options.json)
         told["memory_mb"] = memory(folder, options.texts)
-        print(f"  most memory, MB, by the number of texts: {told['memory_mb']}")
+        print(f"  peak memory, MB, by number of texts: {told['memory_mb']}")
     _kept(told, options.json)
     return told
 
 
 def _kept(told: dict[str, Any], file: Path | None) -> None:
-    """Write what is measured so far: a run that is broken off has its finished rows."""
+    """Write the results so far, so that an interrupted run has its finished rows."""
     if file:
         atomic_write(file, json.dumps(told, indent=1).encode() + b"\n")
 

@@ -1,10 +1,10 @@
-"""Whether another state of the code is as fast: the same work in two checkouts, taking turns on one machine.
+"""Speed of two checkouts of the project compared: the same work in turns on one machine.
 
     python -m benchmarks.speed.paired OTHER_CHECKOUT [--json FILE] [--rounds N] [--rows N] [--images N] [--turns N]
 
-Each turn is a process of its own, which runs `paired_driver.py` with one checkout on the path: other, this, this,
-other, and so on. A ratio is this checkout's median over the other's, in neighbouring turns; shown are the median ratio
-and the quartiles of all pairs. With the sizes that are preset it takes about eight minutes on a quiet machine.
+Each turn is a process that runs `paired_driver.py` with one checkout on the path: other, this, this, other, and so on.
+A ratio is this checkout's median over the other's, in adjacent turns; the table shows the median ratio and the
+quartiles of all pairs. With the default sizes it takes about eight minutes on a quiet machine.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from indexer.files.atomic import atomic_write
 ROOT = Path(__file__).parents[2]
 DRIVER = Path(__file__).with_name("paired_driver.py")
 SLOWER = 1.03
-"""The ratio beyond which work counts as slower."""
+"""The ratio above which work counts as slower."""
 
 Times = Mapping[str, Sequence[float]]
 
 
 def run(checkout: Path, folder: Path, sizes: Sequence[str]) -> dict[str, list[float]]:
-    """One turn of a checkout: by work, milliseconds.
+    """One turn of a checkout: milliseconds by work.
 
     Args:
         checkout: Its folder.
-        folder: Where its collections are.
+        folder: The folder of its collections.
         sizes: Options of the driver.
 
     Raises:
-        UnderdrawingError: The driver failed; what it said is in the message.
+        UnderdrawingError: The driver failed; the message has its output.
     """
     command = [sys.executable, "-P", str(DRIVER), str(folder), *sizes]
     done = subprocess.run(  # noqa: S603
@@ -58,7 +58,7 @@ def compared(pairs: Sequence[tuple[Times, Times]]) -> dict[str, dict[str, Any]]:
     """By work, the medians of both in milliseconds and the spread of their ratios.
 
     Args:
-        pairs: Neighbouring turns: the other checkout's times, and this one's.
+        pairs: Adjacent turns: the other checkout's times, and this one's.
     """
     found = {}
     for work in pairs[0][0]:
@@ -91,11 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.paired", description="Compare two checkouts.")
     parser.add_argument("other", type=Path, metavar="OTHER_CHECKOUT", help="the folder of another state of the code")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
-    parser.add_argument("--rounds", type=int, default=4, metavar="N", help="of four turns: other, this, this, other")
-    parser.add_argument("--rows", type=int, default=30_000, metavar="N", help="documents that are searched")
-    parser.add_argument("--images", type=int, default=300, metavar="N", help="images that are indexed")
-    parser.add_argument("--turns", type=int, default=40, metavar="N", help="searches of a kind in each turn")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to FILE")
+    parser.add_argument(
+        "--rounds", type=int, default=4, metavar="N", help="rounds of four turns: other, this, this, other"
+    )
+    parser.add_argument("--rows", type=int, default=30_000, metavar="N", help="documents to search")
+    parser.add_argument("--images", type=int, default=300, metavar="N", help="images to index")
+    parser.add_argument("--turns", type=int, default=40, metavar="N", help="searches of each kind per turn")
     options = parser.parse_args(arguments)
     try:
         told = _measured(options)
@@ -110,10 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
     if min(options.rounds, options.images, options.turns) < 1 or options.rows < 4:
-        raise CallError("Numbers are at least 1, and rows at least 4.")
+        raise CallError("Numbers must be at least 1, and rows at least 4.")
     for package in ("indexer", "retrieval"):
         if not (options.other / package / "__init__.py").exists():
-            raise CallError(f"{options.other} is no checkout of this project: it has no package {package}.")
+            raise CallError(f"{options.other} is not a checkout of this project: it has no package {package}.")
     sizes = [f"--{name}={getattr(options, name)}" for name in ("rows", "images", "turns")]
     pairs: list[tuple[Times, Times]] = []
     facts = machine()
@@ -121,7 +123,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         folders = {checkout: Path(folder) / name for checkout, name in ((options.other, "other"), (ROOT, "this"))}
         for checkout, own in folders.items():
             own.mkdir()
-            run(checkout.resolve(), own, sizes)  # makes what is searched; these times do not count
+            run(checkout.resolve(), own, sizes)  # builds the collections; these times do not count
         for turn in range(2 * options.rounds):
             order = [options.other, ROOT][:: -1 if turn % 2 else 1]
             times = {checkout: run(checkout.resolve(), folders[checkout], sizes) for checkout in order}

@@ -1,7 +1,7 @@
-"""What `paired` times in each checkout: indexing and searching, through public names only.
+"""The work that `paired` times in each checkout: indexing and searching, through public names only.
 
-It runs as a script, with the checkout that is measured on the path, and so imports nothing of `benchmarks`. It prints
-one JSON document: by work, the milliseconds of each turn.
+It runs as a script, with the measured checkout on the path, and so imports nothing of `benchmarks`. It prints one JSON
+document: by work, the milliseconds of each turn.
 
     python -P paired_driver.py FOLDER --rows N --images N --turns N
 """
@@ -27,14 +27,14 @@ from indexer import Collection, Document, index_corpus
 from retrieval import Query, Retriever
 
 WORDS = 4000
-"""Of the made-up language, of which each text has eight."""
+"""Words of the synthetic vocabulary; each text has eight."""
 BUCKETS = 1000
 BATCH = 500
 SPAN = 10
-"""Of buckets, that a filter lets through."""
+"""Number of buckets that a filter matches."""
 ADDS = 100
 UNSEEN = 10**6
-"""Queries from this number on are made of numbers that no document has."""
+"""First number of queries whose numbers no document has."""
 MODEL = "fake:512"
 
 FIRST_ANSWER = """
@@ -47,7 +47,7 @@ with Collection.open(sys.argv[1]) as collection:
 
 
 def text_of(number: int) -> str:
-    """The text of a document: eight words, the same for the same number."""
+    """The text of a document: eight words that depend on its number."""
     return " ".join(f"word{word}" for word in np.random.default_rng(number).integers(0, WORDS, 8))
 
 
@@ -57,14 +57,14 @@ def image_of(number: int, side: int = 24) -> Image.Image:
 
 
 def make_texts(file: Path, rows: int) -> None:
-    """A corpus of texts with a field to filter by; made once."""
+    """A corpus of texts with a field to filter by, made once."""
     if not file.exists():
         lines = (json.dumps({"id": str(n), "text": text_of(n), "bucket": n % BUCKETS}) + "\n" for n in range(rows))
         file.write_text("".join(lines), encoding="utf-8")
 
 
 def make_images(folder: Path, count: int) -> None:
-    """A corpus of JPEGs of 320 × 240 pixels; made once."""
+    """A corpus of JPEGs of 320 × 240 pixels, made once."""
     folder.mkdir(exist_ok=True)
     for number in range(count):
         if not (file := folder / f"{number}.jpg").exists():
@@ -93,7 +93,7 @@ def indexing(folder: Path) -> dict[str, list[float]]:
         target = folder / "new"
         shutil.rmtree(target, ignore_errors=True)
         with Collection.open(target, model) as collection:
-            # The first commit embeds a hundred generic texts, once and for all.
+            # The first commit also embeds a hundred generic texts.
             collection.add([Document("first", text="a text")])
             found[name] = timed(partial(_index, source, collection), 1)
             if model == MODEL:
@@ -111,7 +111,7 @@ def _add(collection: Collection, number: int) -> None:
 
 
 def searching(folder: Path, turns: int) -> dict[str, list[float]]:
-    """The times of searching, documents returned; every turn asks something new."""
+    """The times of searching, documents returned; every turn has a new query."""
     kept = folder / "kept"
     if not kept.exists():
         with Collection.open(folder / "making", MODEL) as collection:
@@ -144,7 +144,7 @@ def searching(folder: Path, turns: int) -> dict[str, list[float]]:
 
 
 def approximate(folder: Path, turns: int) -> dict[str, list[float]]:
-    """The time of a search through a graph, which is built first if need be."""
+    """The time of a search through HNSW, which is built first if needed."""
     with Collection.open(folder / "kept", index="hnsw") as collection:
         if not (folder / "built").exists():
             collection.build_index()
@@ -159,7 +159,7 @@ def approximate(folder: Path, turns: int) -> dict[str, list[float]]:
 
 
 def starting(folder: Path) -> dict[str, list[float]]:
-    """A new process, from its start to the first answer."""
+    """The time of a new process, from its start to the first answer."""
     command = [sys.executable, "-c", FIRST_ANSWER, str(folder / "kept")]
     return {"process to first answer": timed(lambda _: subprocess.run(command, check=True), 2)}  # noqa: S603
 

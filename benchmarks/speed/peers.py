@@ -1,10 +1,9 @@
-"""Other libraries on the same vectors, where they are installed, each as its own documentation says.
+"""Comparison with other installed libraries on the same vectors, each used as in its documentation.
 
-One query, and one query with a filter, new each turn, that 1 % of the rows match; rows returned, all at a recall of
-0.95 or more: graphs that have an effort to set get the least of a doubling series that reaches it. Libraries that keep
-no rows (FAISS, usearch) get a table in SQLite beside them. They come with `pip install 'underdrawing[peers]'`.
-
-What this module does not know: how searching is done here.
+The work is one query, and one query with a filter, new each turn, that 1 % of the rows match, with rows returned and at
+a recall of 0.95 or more: HNSW peers with an effort setting get the smallest of a doubling series that reaches it.
+Libraries that store no rows (FAISS, usearch) get a table in SQLite. Install all with `pip install
+'underdrawing[peers]'`.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from indexer.vectors.protocol import IndexKind
 from indexer.vectors.selection import HNSW_LINKS
 
 SHARE = BUCKETS // 100
-"""Of the buckets, those that a filter lets through."""
+"""Number of buckets that a filter matches."""
 EFFORTS = (32, 64, 128, 256, 512, 1024)
 
 Search = Callable[[Any, int | None], Any]
-"""A query, (dim,), and the first of the buckets that a filter lets through, or None for no filter; the rows found."""
+"""Searches for a query, (dim,), with a filter by its first bucket, or None for no filter; returns the rows found."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,9 @@ class Peer:
     """A library with the vectors in it.
 
     Attributes:
-        search: Its search.
-        filters: Whether it has filters.
-        set_effort: For a graph, sets how many candidates a search keeps.
+        search: Its search function.
+        filters: Whether it supports filters.
+        set_effort: For HNSW, sets how many candidates a search keeps.
     """
 
     search: Search
@@ -57,14 +56,15 @@ class Peer:
 def measure(
     vectors: Vectors, queries: Vectors, ours: Mapping[IndexKind, Collection], folder: Path, turns: int
 ) -> dict[str, Any]:
-    """Race all that are installed; those that are not are named.
+    """Race all installed peers; the others are named.
 
     Args:
-        vectors: What all of them hold.
-        queries: None of them stored.
-        ours: The collection, searched exactly and through a graph: graphs are compared with that, all else with this.
-        folder: For theirs.
-        turns: Of each race.
+        vectors: The vectors of all contenders.
+        queries: Queries; none of them is stored.
+        ours: The collection, searched exactly and with HNSW; HNSW peers are compared with the latter, others with the
+            former.
+        folder: Folder for the peers' files.
+        turns: Turns of each race.
     """
     buckets = np.random.default_rng(1).integers(0, BUCKETS, len(vectors))
     peers = {kind.value: Peer(partial(_ours, collection)) for kind, collection in ours.items()}
@@ -74,7 +74,7 @@ def measure(
         try:
             importlib.import_module(package)
         except ImportError:
-            print(f"  {package} is not installed, and left out.")
+            print(f"  {package} is not installed; it is left out.")
             continue
         target = folder / f"peer-{package}"
         shutil.rmtree(target, ignore_errors=True)
@@ -90,7 +90,7 @@ def measure(
         for name, peer in peers.items():
             if filtered and not peer.filters:
                 continue
-            # Each beside ours alone: one that takes a second empties the caches for all others.
+            # Each races ours alone: one that takes a second would empty the caches for all others.
             found = race(
                 {each: partial(_turn, peers[each].search, queries, filtered) for each in dict.fromkeys([*own, name])},
                 turns,
@@ -124,7 +124,7 @@ def _truth(vectors: Vectors, queries: Vectors, buckets: Any, filtered: bool) -> 
 
 
 def _tuned(peer: Peer, queries: Vectors, truth: list[Any]) -> int | None:
-    """Set the least effort that reaches the recall, or the most there is; None for a peer without one."""
+    """Set the smallest effort that reaches the recall, or the largest; None for a peer without one."""
     if peer.set_effort is None:
         return None
     for effort in EFFORTS:
@@ -139,7 +139,7 @@ def _turn(search: Search, queries: Vectors, filtered: bool, turn: int) -> Any:
 
 
 def _start(turn: int) -> int:
-    """The first bucket that a turn's filter lets through: another one in each."""
+    """The first bucket that a turn's filter matches; each turn has another one."""
     return 7 * turn % (BUCKETS - SHARE)
 
 
@@ -155,7 +155,7 @@ def _usearch(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
     def set_effort(effort: int) -> None:
         index.expansion_search = effort
 
-    # From Python it has no filters.
+    # Its Python interface has no filters.
     rows = _rows_beside(folder, buckets)
     return Peer(lambda query, _: rows(index.search(query, K).keys.astype(np.int64)), False, set_effort)
 
@@ -173,7 +173,7 @@ def _faiss(vectors: Vectors, buckets: Any, folder: Path) -> Peer:
 
 
 def _rows_beside(folder: Path, buckets: Any) -> Callable[[Any], Any]:
-    """What fetches rows by their numbers, for libraries that keep none."""
+    """Fetches rows by number, for libraries that store none."""
     folder.mkdir(parents=True)
     table = sqlite3.connect(folder / "rows.db", isolation_level=None)
     table.execute("CREATE TABLE rows (number INTEGER PRIMARY KEY, bucket INTEGER, name TEXT)")

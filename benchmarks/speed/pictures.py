@@ -1,7 +1,4 @@
-"""A page of composed queries as an image: the sentence above, the images of one query side by side below.
-
-What this module does not know: where queries and images come from.
-"""
+"""A figure of composed queries: each panel has the sentence above and the images side by side below."""
 
 from __future__ import annotations
 
@@ -18,8 +15,8 @@ class Panel:
     """One query.
 
     Attributes:
-        sentence: What stands above.
-        pictures: Label to image, from left to right.
+        sentence: The text above.
+        pictures: Images by label, from left to right.
     """
 
     sentence: str
@@ -30,7 +27,7 @@ def draw_panels(panels: Sequence[Panel], file: Path, columns: int) -> None:
     """Write the panels, row by row, as one image.
 
     Args:
-        panels: At least one, all with as many images as the first, or fewer.
+        panels: At least one; none has more images than the first.
         file: A `.png`.
         columns: Panels in a row.
     """
@@ -38,7 +35,7 @@ def draw_panels(panels: Sequence[Panel], file: Path, columns: int) -> None:
 
     width = max(len(panel.pictures) for panel in panels)
     rows = -(-len(panels) // columns)
-    height = rows * 1.42 + 0.3  # inches: the first sentence stands above the first row
+    height = rows * 1.42 + 0.3  # inches: the first sentence is above the first row
     figure = Figure(figsize=(columns * width * 0.92, height), dpi=110)
     grid = figure.add_gridspec(rows, columns, left=0.01, right=0.99, top=1 - 0.55 / height, bottom=0.01,
                                wspace=0.08, hspace=0.62)  # fmt: skip

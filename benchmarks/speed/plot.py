@@ -1,7 +1,4 @@
-"""The image of how the cost of a query and of a commit grows with the number of vectors.
-
-What this module does not know: how anything was measured.
-"""
+"""A plot of how the cost of a query and of a commit grows with the number of vectors."""
 
 from __future__ import annotations
 
@@ -13,11 +10,11 @@ from indexer.errors import MissingExtraError
 
 
 def draw_growth(rows: Sequence[Mapping[str, Any]], dim: int, file: Path) -> None:
-    """Draw it on logarithmic axes.
+    """Plot it on logarithmic axes.
 
     Args:
-        rows: Of `speed_search growth`.
-        dim: Of the vectors.
+        rows: From `speed_search growth`.
+        dim: Length of the vectors.
         file: A PNG.
 
     Raises:

@@ -1,7 +1,4 @@
-"""What whole processes cost: starting, opening a large collection; and how cost grows with the number of vectors.
-
-What this module does not know: how searching is done, and how results are shown.
-"""
+"""Cost of whole processes: start-up and opening a large collection; and growth of cost with the number of vectors."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from benchmarks.speed.races import RECALL, Bench, Line, answered
 from benchmarks.speed.timing import race
 from indexer.collection import Collection
 from indexer.types import Vectors
-from indexer.vectors.protocol import IndexKind, IndexSettings, Neighbours
+from indexer.vectors.protocol import IndexKind, IndexSettings, Neighbors
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 OPENINGS = 5
@@ -46,11 +43,11 @@ print(time.perf_counter() - begun, begun - start, peak_megabytes(), found.plan)
 
 
 def opened(bench: Bench) -> dict[str, Any]:
-    """A new process, from opening to the first answer; importing NumPy and the package is told apart."""
+    """A new process, from opening to the first answer; importing NumPy and the package is measured separately."""
     lines, told = [], {}
     for kind in (IndexKind.EXACT, IndexKind.IVF):
         settings = IndexSettings(kind=kind)
-        synthetic(bench.data, bench.large, bench.large_dim, settings).snapshot()  # builds what is not there
+        synthetic(bench.data, bench.large, bench.large_dim, settings).snapshot()  # builds what is missing
         runs = []
         for _ in range(OPENINGS):
             sizes = [str(bench.data), str(bench.large), str(bench.large_dim), kind.value]
@@ -71,7 +68,7 @@ def opened(bench: Bench) -> dict[str, Any]:
 
 
 def startup(bench: Bench) -> dict[str, Any]:
-    """Whole processes, the interpreter's own start among them: processor time, which others' work disturbs less."""
+    """Whole processes, the interpreter's start included: processor time, which is less sensitive to other load."""
     seconds: dict[str, list[float]] = {"python": [], "import": [], "help": []}
     calls = {"python": ["-c", "pass"], "import": ["-c", "import retrieval"], "help": ["-m", "pipelines.cli", "--help"]}
     found = race(
@@ -91,7 +88,7 @@ def startup(bench: Bench) -> dict[str, Any]:
 
 
 def _started(arguments: list[str], seconds: list[float], _turn: int) -> None:
-    """Run an interpreter, and note the processor's seconds that it took."""
+    """Run an interpreter, and record its processor time in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)  # noqa: S603
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -99,9 +96,9 @@ def _started(arguments: list[str], seconds: list[float], _turn: int) -> None:
 
 
 def growth(bench: Bench) -> dict[str, Any]:
-    """Milliseconds of a query, documents returned, and of a commit for each document, by the number of vectors."""
+    """Milliseconds of a query, documents returned, and of a commit per document, by the number of vectors."""
     rows: list[dict[str, Any]] = []
-    shutil.rmtree(bench.data / "growth", ignore_errors=True)  # what was made before would be committed in no time
+    shutil.rmtree(bench.data / "growth", ignore_errors=True)  # existing documents would be committed in no time
     queries = Maker(bench.large_dim).queries(bench.turns)
     for count in [each for each in SIZES if each < bench.large] + [bench.large]:
         row: dict[str, Any] = {"vectors": count}
@@ -134,12 +131,12 @@ def growth(bench: Bench) -> dict[str, Any]:
     return {"lines": [line.json() for line in lines], "rows": rows, "dim": bench.large_dim}
 
 
-def _asked(collection: Collection, queries: Vectors, turn: int) -> Neighbours:
+def _asked(collection: Collection, queries: Vectors, turn: int) -> Neighbors:
     return answered(collection, queries[turn % len(queries)][None])
 
 
 def _slope(rows: Sequence[Mapping[str, Any]], name: str) -> float:
-    """The power of N that the time grows with, above 10,000 vectors, where fixed costs no longer hide it."""
+    """The power of N by which the time grows, above 10,000 vectors, where fixed costs are negligible."""
     chosen = [row for row in rows if row["vectors"] >= 10_000] or list(rows)
     if len(chosen) < 2:
         return 0.0

@@ -1,7 +1,4 @@
-"""The races of searching: exact, approximate, in batches and with filters, against raw FAISS and NumPy.
-
-What this module does not know: how searching is done, and how results are shown.
-"""
+"""Races of search against raw FAISS and NumPy: exact, approximate, in batches and with filters."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from indexer.metadata.filters import Where
 from indexer.snapshot import Snapshot
 from indexer.types import Vectors
 from indexer.vectors.faiss_index import faiss
-from indexer.vectors.protocol import IndexKind, IndexSettings, Neighbours
+from indexer.vectors.protocol import IndexKind, IndexSettings, Neighbors
 from indexer.vectors.quantized import SPARSE, QuantizedIndex
 
 K = 10
@@ -36,7 +33,7 @@ BY_HAND = """
 SELECT v.id FROM vectors v JOIN documents d ON v.document = d.key
 WHERE json_extract(d.fields, '$.bucket') >= ? AND json_extract(d.fields, '$.bucket') < ? AND d.died IS NULL
 """
-"""The least SQL that finds the living rows of a range of buckets."""
+"""The simplest SQL that finds the living rows of a range of buckets."""
 
 Between = Callable[[int], tuple[int, int]]
 
@@ -46,13 +43,13 @@ class Line:
     """One line of the table.
 
     Attributes:
-        work: What was done.
-        bar: What it should reach, in words.
-        value: What it reached.
+        work: The work measured.
+        bar: The target, in words.
+        value: The result.
         limit: The largest value that reaches the bar.
-        unit: Of both: `x` (times the contender), `s`, `ms`.
+        unit: Unit of both: `x` (times the contender), `s`, `ms`.
         told: The times behind it, in words.
-        good: Whether the answers were as good as the bar wants; without that no time reaches it.
+        good: Whether the answers were good enough; otherwise no time reaches the bar.
     """
 
     work: str
@@ -64,21 +61,21 @@ class Line:
     good: bool = True
 
     def json(self) -> dict[str, Any]:
-        """As JSON, with whether the bar was reached."""
+        """The line as JSON, with whether it reached the bar."""
         return {**asdict(self), "reached": self.good and self.value <= self.limit}
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What is searched, and how often.
+    """The collections that are searched, and how often.
 
     Attributes:
-        data: Where collections are kept.
+        data: Where collections are stored.
         rows: Vectors of the middle-sized collection.
         dim: Its dimension.
         large: Vectors of the large one.
-        large_dim: The dimension of the large one, and of those from which `growth` is read.
-        turns: Of each race.
+        large_dim: The dimension of the large one, and of those used by `growth`.
+        turns: Turns of each race.
     """
 
     data: Path
@@ -94,7 +91,7 @@ class Bench:
 
     @cached_property
     def queries(self) -> Vectors:
-        """Enough for every part; none is stored."""
+        """Queries for every part; none is stored."""
         return Maker(self.dim).queries(max(BATCH, self.turns))
 
     @cached_property
@@ -112,8 +109,8 @@ class Bench:
         return rows
 
 
-def answered(collection: Collection, query: Vectors, **options: Any) -> Neighbours:
-    """What a user waits for: the newest state, its neighbours, their documents."""
+def answered(collection: Collection, query: Vectors, **options: Any) -> Neighbors:
+    """What a user waits for: the newest state, its neighbors, their documents."""
     snapshot = collection.snapshot()
     found = snapshot.search(query, K, **options)
     snapshot.documents(found.ids[found.ids >= 0])
@@ -121,7 +118,7 @@ def answered(collection: Collection, query: Vectors, **options: Any) -> Neighbou
 
 
 def exact(bench: Bench) -> dict[str, Any]:
-    """One query at a time, every neighbour the true one."""
+    """One query at a time, exact."""
     vectors, flat = bench.flat
     collection = bench.collection(IndexKind.EXACT)
     found = race(
@@ -143,7 +140,7 @@ def exact(bench: Bench) -> dict[str, Any]:
 
 
 def approximate(bench: Bench) -> dict[str, Any]:
-    """Through a graph and an inverted file, and by FAISS alone on that very index, at the recall that ours has."""
+    """HNSW and IVF, and FAISS alone on the same index, at the same recall."""
     truth = bench.flat[1].search(bench.queries, K)[1]
     lines, told = [], {}
     for kind in (IndexKind.HNSW, IndexKind.IVF):
@@ -163,7 +160,7 @@ def approximate(bench: Bench) -> dict[str, Any]:
         )
         ratio, beyond = found.ratio("ours", "faiss")["median"], found.beyond("ours", "faiss")["median"]
         words = f"{found.ms('ours')} ms, recall {recall:.3f}; FAISS {found.ms('faiss')}, recall {raw_recall:.3f}"
-        # Either bar will do; the one it is nearer to, as a share of it, is told.
+        # Either bar is enough; the line reports the one with the better value relative to it.
         by_ratio = ratio / 1.3 <= beyond / 0.3
         value, limit, unit = (ratio, 1.3, "x") if by_ratio else (beyond, 0.3, "ms")
         bar = "recall ≥ 0.95; ≤ 1.3 × raw FAISS at the same recall, or ≤ 0.3 ms over it"
@@ -190,11 +187,11 @@ def batch(bench: Bench) -> dict[str, Any]:
 
 
 def filters(bench: Bench) -> dict[str, Any]:
-    """Filters that some share of the documents match, a new one each turn.
+    """Filters that a share of the documents match, a new one each turn.
 
-    What is raced is what a program does by hand over the same file: SQL that reads the field, a gather of the rows it
-    names, and a scan of those. Told beside it: the first two queries of a process with a filter on that field, which
-    ask the database and read the column, and the search alone, once the matches are known.
+    The contender is what a program does by hand with the same file: SQL that reads the field, a gather of the matching
+    rows, and a scan of those. Reported beside it: the first two queries of a process with a filter on that field, which
+    query the database and read the column, and the search alone, once the matches are known.
     """
     vectors, collection = bench.flat[0], bench.collection(IndexKind.EXACT)
     snapshot, database = collection.snapshot(), sqlite3.connect(collection.layout.database)
@@ -238,12 +235,12 @@ def filters(bench: Bench) -> dict[str, Any]:
 
 
 def crossover(bench: Bench) -> dict[str, Any]:
-    """Both plans of a filtered search, by the share of rows that match: fetching those, and a scan of their codes."""
+    """Both plans of a filtered search, by the share of matching rows: fetching those, and scanning their SQ8 codes."""
     vectors = bench.flat[0]
     index = QuantizedIndex.build([(vectors, np.arange(bench.rows))])
     rng = np.random.default_rng(0)
 
-    def search(sparse: float, allowed: Any, turn: int) -> Neighbours:
+    def search(sparse: float, allowed: Any, turn: int) -> Neighbors:
         index.sparse = sparse
         return index.search(bench.query(turn), K, allowed)
 
@@ -262,37 +259,37 @@ def crossover(bench: Bench) -> dict[str, Any]:
 
 
 def recall_of(found: Any, truth: Any) -> float:
-    """The share of the true neighbours that were found; 1 where there are none."""
+    """The share of the true neighbors that were found; 1 if there are none."""
     shares = [np.isin(true, own).mean() for own, true in zip(found, truth, strict=True) if len(true)]
     return float(np.mean(shares)) if shares else 1.0
 
 
 def size(bench: Bench) -> str:
-    """The middle-sized collection's, in words."""
+    """The size of the middle collection, in words."""
     return f"{bench.rows:,} × {bench.dim}"
 
 
-def _answer(bench: Bench, collection: Collection, turn: int, **options: Any) -> Neighbours:
+def _answer(bench: Bench, collection: Collection, turn: int, **options: Any) -> Neighbors:
     return answered(collection, bench.query(turn), **options)
 
 
 def _between(width: int, turn: int) -> tuple[int, int]:
-    """The buckets of a turn, no other turn's: from the first, below the second."""
+    """The buckets of a turn, different in every turn: from the first, below the second."""
     start = 7 * turn % max(BUCKETS - width, 1)
     return start, start + width
 
 
-def _filtered(bench: Bench, collection: Collection, between: Between, turn: int) -> Neighbours:
+def _filtered(bench: Bench, collection: Collection, between: Between, turn: int) -> Neighbors:
     start, stop = between(turn)
     return answered(collection, bench.query(turn), where={"bucket": {"$gte": start, "$lt": stop}})
 
 
-def _searched(bench: Bench, snapshot: Snapshot, where: Where, turn: int) -> Neighbours:
+def _searched(bench: Bench, snapshot: Snapshot, where: Where, turn: int) -> Neighbors:
     return snapshot.search(bench.query(turn), K, where=where)
 
 
 def _first_filtered(bench: Bench, between: Between) -> list[float]:
-    """Milliseconds of the first two filtered queries after opening, with all else warm."""
+    """Milliseconds of the first two filtered queries after opening, with everything else warm."""
     with bench.collection(IndexKind.EXACT) as collection:
         answered(collection, bench.query(0))
         moments = [time.perf_counter()]
@@ -323,7 +320,7 @@ def _parameters(kind: IndexKind, effort: int) -> Any:
 
 
 def _least_effort(index: Any, kind: IndexKind, queries: Vectors, truth: Any, recall: float) -> tuple[int, float]:
-    """The least efSearch or nprobe at which FAISS alone finds as many as were found, and what it finds."""
+    """The smallest efSearch or nprobe at which FAISS alone reaches the given recall, and its recall."""
     effort = K if kind is IndexKind.HNSW else 1
     while True:
         reached = recall_of(index.search(queries, K, params=_parameters(kind, effort))[1], truth)

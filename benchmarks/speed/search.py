@@ -1,21 +1,17 @@
-"""How fast searching is, beside raw FAISS and NumPy on the same vectors, each with the bar that it should reach.
+"""Speed of search, compared with raw FAISS and NumPy on the same vectors, each with the bar to reach.
 
     python -m benchmarks.speed_search [--json FILE] [--part NAME ...] [--runs N] [--plot FILE]
 
-    exact         one query, exact, documents returned, against raw `IndexFlatIP` and NumPy
-    approximate   the same through HNSW and IVF, against the same FAISS index at the same recall
-    batch         500 queries at once
-    filters       1 query that 50, 10, 1 and 0.1 % of the documents match, against SQL, gather and scan by hand
-    crossover     fetching matching rows against scanning codes, by the share that match
-    open          a million vectors: a new process, from opening to the first answer
-    startup       `import retrieval` and `underdrawing --help`
-    growth        from 1,000 vectors to a million
-    peers         other libraries, where they are installed; only when asked for (`make bench-peers`)
+    exact         one query, exact, documents returned, against raw `IndexFlatIP` and NumPy approximate   the same
+    through HNSW and IVF, against the same FAISS index at the same recall batch         500 queries at once filters
+    one query with a filter that 50, 10, 1 and 0.1 % of the documents match, against SQL, gather and scan by hand
+    crossover     fetching matching rows against scanning SQ8 codes, by the matching share open          a million
+    vectors: a new process, from opening to the first answer startup       `import retrieval` and `underdrawing --help`
+    growth        from 1,000 vectors to a million peers         other libraries, if installed; only on request (`make
+    bench-peers`)
 
-Contenders take turns; a ratio is the median of the turns' ratios. A part that is run several times keeps the run whose
-ratio is the median one. The last line of standard output is one JSON document.
-
-What this module does not know: how searching is done.
+Contenders take turns; a ratio is the median of the turns' ratios. A part that runs several times keeps the run with the
+median ratio. The last line of standard output is one JSON document.
 """
 
 from __future__ import annotations
@@ -37,7 +33,7 @@ from indexer.vectors.protocol import IndexKind
 
 
 def peers(bench: Bench) -> dict[str, Any]:
-    """Other libraries, each as its own documentation says."""
+    """Other libraries, each used as in its documentation."""
     from benchmarks.speed.peers import measure
 
     ours = {kind: bench.collection(kind) for kind in (IndexKind.EXACT, IndexKind.HNSW)}
@@ -62,13 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed_search", description="Measure searching.")
     usual = [name for name in PARTS if name != "peers"]
     parser.add_argument("--part", nargs="+", choices=list(PARTS), default=usual, help="what to measure")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there; other parts in it stay")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to FILE, keeping its other parts")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw `growth` there")
-    parser.add_argument("--runs", type=int, default=1, metavar="N", help="run each part so often, keep the median run")
+    parser.add_argument("--runs", type=int, default=1, metavar="N", help="repeat each part, keep the median run")
     parser.add_argument("--turns", type=int, default=30, metavar="N", help="of each race")
-    parser.add_argument("--rows", type=int, default=200_000, metavar="N", help="vectors of the middle-sized collection")
+    parser.add_argument("--rows", type=int, default=200_000, metavar="N", help="vectors in the middle-sized collection")
     parser.add_argument("--dim", type=int, default=512, metavar="D", help="their dimension")
-    parser.add_argument("--large", type=int, default=1_000_000, metavar="N", help="vectors of the large collection")
+    parser.add_argument("--large", type=int, default=1_000_000, metavar="N", help="vectors in the large collection")
     parser.add_argument("--large-dim", type=int, default=128, metavar="D", help="their dimension")
     parser.add_argument("--data", type=Path, default=cache_folder(), metavar="DIR", help="for the collections")
     options = parser.parse_args(arguments)
@@ -83,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
     if min(options.runs, options.turns, options.dim, options.large_dim) < 1 or min(options.rows, options.large) < BATCH:
-        raise CallError(f"Numbers are at least 1, and collections have at least {BATCH} vectors.")
+        raise CallError(f"Numbers must be at least 1, and collections need at least {BATCH} vectors.")
     told: dict[str, Any] = {}
     if options.json and options.json.exists():
         told = json.loads(options.json.read_text(encoding="utf-8"))
@@ -106,5 +102,5 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _median_run(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The run in which the first line's value is the median one."""
+    """The run with the median value of the first line."""
     return sorted(runs, key=lambda run: run["lines"][0]["value"] if run["lines"] else 0.0)[len(runs) // 2]

@@ -1,7 +1,4 @@
-"""Measuring time where others use the machine, too: contenders take turns, and what counts is the ratio within a turn.
-
-What this module does not know: what is measured.
-"""
+"""Timing on a shared machine: contenders take turns, and the result is the ratio within a turn."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ class Race:
     """Seconds of every contender in every turn.
 
     Attributes:
-        seconds: By contender (turns,) float64.
+        seconds: (turns,) float64 by contender.
     """
 
     seconds: Mapping[str, npt.NDArray[np.float64]]
@@ -36,11 +33,11 @@ class Race:
         return _rounded(1000 * float(np.median(self.seconds[name])))
 
     def ratio(self, one: str, other: str) -> dict[str, Any]:
-        """How long one takes as a multiple of another: median and quartiles of the turns' ratios."""
+        """The time of one as a multiple of another: median and quartiles of the turns' ratios."""
         return spread(self.seconds[one] / self.seconds[other])
 
     def beyond(self, one: str, other: str) -> dict[str, Any]:
-        """By how many milliseconds one takes longer than another, turn by turn."""
+        """How many milliseconds longer one takes than another, turn by turn."""
         return spread(1000 * (self.seconds[one] - self.seconds[other]))
 
     def told(self) -> dict[str, Any]:
@@ -49,9 +46,9 @@ class Race:
 
 
 def race(contenders: Mapping[str, Callable[[int], Any]], turns: int) -> Race:
-    """Let contenders take turns; each call gets the turn's number, so that inputs differ from turn to turn.
+    """Let contenders take turns; each call gets the turn's number, so that inputs differ between turns.
 
-    Every other turn goes backwards: who comes second finds in the caches what the first had to fetch.
+    Every other turn is in reverse order: the second contender finds in the caches what the first had to fetch.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(-min(WARM_UP, turns), turns):
@@ -70,17 +67,17 @@ def spread(values: npt.NDArray[np.float64]) -> dict[str, Any]:
 
 
 def peak_megabytes() -> float:
-    """The most that this process has held in memory, mapped files included."""
+    """The peak memory of this process, mapped files included."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
     except (OSError, StopIteration):
-        # Elsewhere than on Linux, where it also counts what the process held that started this one.
+        # Not on Linux; there it also counts the memory of the parent process.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def machine() -> dict[str, Any]:
-    """The facts without which a time means nothing."""
+    """The facts that a time depends on."""
     import psutil
 
     return {

@@ -1,11 +1,9 @@
-"""What the way of an image's pixels from a decoding process to the model costs: pickled, and in shared memory.
+"""Cost of passing an image's pixels from a decoding process to the model: pickled, and in shared memory.
 
     python -m benchmarks.speed.transfer [--sizes N ...]
 
-A process makes a chunk of images, as the job sends them, and hands it over in either way; making it and
-handing over nothing is taken off. The last line of standard output is one JSON document.
-
-What this module does not know: how indexing is done.
+A process makes a chunk of images, like the job, and passes it in either way; the time of making it without passing it
+is subtracted. The last line of standard output is one JSON document.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ def _nothing(side: int) -> None:
 
 
 def _shared(side: int) -> str:
-    """The name of a block with a chunk of images in it; who reads it unlinks it."""
+    """The name of a shared memory block with a chunk of images; the reader unlinks it."""
     made = _made(side)
     block = SharedMemory(create=True, size=CHUNK * made[0].nbytes)
     np.ndarray((CHUNK, *made[0].shape), np.uint8, block.buf)[:] = made
@@ -53,13 +51,13 @@ def _through_shared_memory(pool: ProcessPoolExecutor, side: int, _turn: int) -> 
     block = SharedMemory(name=pool.submit(_shared, side).result())
     pixels = np.ndarray((CHUNK, side, side, 3), np.uint8, block.buf)
     assert pixels[-1, -1, -1, -1] == CHUNK - 1
-    del pixels  # a view holds the block open
+    del pixels  # a view keeps the block open
     block.close()
     block.unlink()
 
 
 def measure(sides: Sequence[int], turns: int) -> list[dict[str, Any]]:
-    """Milliseconds for each image of a side, in both ways."""
+    """Milliseconds per image of a given side, in both ways."""
     rows = []
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         for side in sides:
@@ -85,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts, rows = machine(), measure(options.sizes, options.turns)
     print(f"handing over: {facts}")
     for row in rows:
-        print(f"  {row['side']} px: {row['pickled_ms']} ms an image pickled, {row['shared_ms']} in shared memory")
+        print(f"  {row['side']} px: {row['pickled_ms']} ms per image pickled, {row['shared_ms']} in shared memory")
     print(json.dumps({"machine": facts, "rows": rows}, separators=(",", ":")))
     return 0
 

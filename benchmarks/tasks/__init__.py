@@ -1,1 +1,1 @@
-"""What reads the data sets: each module turns the files of one into a `Task`."""
+"""Readers of the data sets: each module turns the files of one into a `Task`."""

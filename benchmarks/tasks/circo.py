@@ -1,13 +1,11 @@
 """CIRCO: composed queries over COCO's unlabelled images, with several targets each (Baldrati et al., ICCV 2023).
 
     python -m benchmarks.circo --data DIR --split val --method sum --json FILE
-    python -m benchmarks.circo --data DIR --split test --method sum --submission DIR      what its server takes
+    python -m benchmarks.circo --data DIR --split test --method sum --submission DIR      files for its server
     python -m benchmarks.circo --protocol
 
-The gallery is all 123,403 images, the reference among them. mAP@K counts all targets, R@K the one that the query was
-written for; semantic aspects are shown beside. Targets of the test split are known to the server alone.
-
-What this module does not know: how queries are ranked and measured.
+The gallery is all 123,403 images, including the reference. mAP@K counts all targets, R@K the one that the query was
+written for; results per semantic aspect are shown, too. Only the server knows the targets of the test split.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ QUERIES: Mapping[str, int] = {"val": 220, "test": 800}
 IMAGES = 123_403
 FOLDERS = ("COCO2017_unlabeled/unlabeled2017", "unlabeled2017")
 INFO = ("COCO2017_unlabeled/annotations/image_info_unlabeled2017.json", "annotations/image_info_unlabeled2017.json")
-HOME = "https://github.com/miccunifi/CIRCO (annotations) and https://cocodataset.org (the unlabeled pictures of 2017)"
+HOME = "https://github.com/miccunifi/CIRCO (annotations) and https://cocodataset.org (the unlabeled images of 2017)"
 
 
 def read(data: DataSet, split: str, protocol: Protocol) -> Task:
@@ -55,14 +53,14 @@ def _query(data: DataSet, record: Mapping[str, Any], split: str, protocol: Proto
 
 
 def _numbers(data: DataSet) -> list[int]:
-    """The ids of all images: COCO's own list where it is there, else the files."""
+    """The ids of all images, from COCO's own list if it exists, else from the files."""
     if not any((data.root / place).exists() for place in INFO):
         stems = (name.rpartition(".")[0] for name in scan_folder(data.find(*FOLDERS)))
         return sorted(int(stem) for stem in stems if stem.isdecimal())
     listed = data.json(*INFO)
     images = listed.get("images") if isinstance(listed, dict) else None
     if not isinstance(images, list) or not all(isinstance(each, dict) and "id" in each for each in images):
-        raise data.wrong(f"{data.find(*INFO)} has no list of images with ids.", "Get it anew from")
+        raise data.wrong(f"{data.find(*INFO)} has no list of images with ids.", "Download it again from")
     numbers = [int(each["id"]) for each in images]
     data.require_unique("image", numbers)
     return numbers

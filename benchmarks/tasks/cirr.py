@@ -1,13 +1,11 @@
 """CIRR: composed queries over images of everyday scenes, with subsets of hard siblings (Liu et al., ICCV 2021).
 
     python -m benchmarks.cirr --data DIR --split val --method sum --json FILE
-    python -m benchmarks.cirr --data DIR --split test1 --method sum --submission DIR      what its server takes
+    python -m benchmarks.cirr --data DIR --split test1 --method sum --submission DIR      files for its server
     python -m benchmarks.cirr --protocol
 
-The gallery is that of the split, the reference is removed; Rsub@K chooses from the five other images of the group
-of six that a query was written for. Targets of test1 are known to the server alone.
-
-What this module does not know: how queries are ranked and measured.
+The gallery is that of the split, without the reference; Rsub@K ranks the five other images of the group of six that a
+query was written for. Only the server knows the targets of test1.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from pipelines.evaluation.qrels import JudgedQuery, Plan, Reference, Ties
 
 @dataclass(frozen=True)
 class Counts:
-    """Of a split, as published."""
+    """Published counts of a split."""
 
     queries: int
     images: int
@@ -34,7 +32,7 @@ class Counts:
 COUNTS: Mapping[str, Counts] = {"val": Counts(4181, 2297, 2165), "test1": Counts(4148, 2315, 2178)}
 
 FOLDERS = ("", "img_raw", "cirr", "cirr/img_raw")
-HOME = "https://github.com/Cuberick-Orion/CIRR (annotations) and https://lil.nlp.cornell.edu/nlvr/ (NLVR2's pictures)"
+HOME = "https://github.com/Cuberick-Orion/CIRR (annotations) and https://lil.nlp.cornell.edu/nlvr/ (NLVR2's images)"
 
 
 def read(data: DataSet, split: str, protocol: Protocol) -> Task:
@@ -44,7 +42,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
     records = data.records(fields, captions, f"cirr/{captions}")
     names = data.json(splits, f"cirr/{splits}")
     if not isinstance(names, dict):
-        raise data.wrong(f"{splits} is no object of names and paths.", "Get it anew from")
+        raise data.wrong(f"{splits} is not an object of names and paths.", "Download it again from")
     known = COUNTS[split]
     data.require_count(f"queries in {captions}", len(records), known.queries)
     data.require_count(f"images in {splits}", len(names), known.images)

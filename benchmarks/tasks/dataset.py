@@ -1,9 +1,6 @@
-"""A published data set on this machine: its files as its publisher lays them out, and what a benchmark reads of them.
+"""A published data set on this machine: its files in the publisher's layout, and what a benchmark reads from them.
 
-A file that is missing is named together with where to get it; counts are compared with the published ones. Nothing is
-downloaded.
-
-What this module does not know: any data set, how queries are ranked.
+The error for a missing file says where to get it; counts are compared with the published ones. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ from retrieval.query import Query
 Box = tuple[float, float, float, float]
 
 BLANK_SENTENCE = "the same image"
-"""What a query with a blank caption is asked as.
+"""Replacement for a blank caption.
 
 CIRR's test1 has one (pair 27098, a single space), and its server expects an answer to every pair.
 """
@@ -41,7 +38,7 @@ class DataSet:
     """The folder of a data set.
 
     Attributes:
-        title: What people call it.
+        title: Its usual name.
         root: The folder.
         home: Where to get it.
     """
@@ -51,51 +48,51 @@ class DataSet:
     home: str
 
     def wrong(self, what: str, remedy: str = "") -> CallError:
-        """The error to raise where the data set is not as published; it names the data set and where to get it."""
-        mend = f"{remedy or 'Get it from'} {self.home}" if self.home else "Install this project anew: it comes with it."
+        """The error for a data set that is not as published; it names the data set and where to get it."""
+        mend = f"{remedy or 'Get it from'} {self.home}" if self.home else "Reinstall this project, which includes it."
         return CallError(f"{self.title}: {what}", mend)
 
     def find(self, *places: str) -> Path:
-        """The first of several places that exists.
+        """The first of several paths that exists.
 
         Raises:
-            CallError: None does.
+            CallError: None exists.
         """
         for place in places:
             if (self.root / place).exists():
                 return self.root / place
         others = f" (nor {', '.join(places[1:])})" if len(places) > 1 else ""
-        raise self.wrong(f"{self.root / places[0]} is not there{others}.")
+        raise self.wrong(f"{self.root / places[0]} does not exist{others}.")
 
     def json(self, *places: str) -> Any:
-        """The JSON in the first place that exists.
+        """The JSON in the first path that exists.
 
         Raises:
-            CallError: None exists, or what is there is no JSON.
+            CallError: None exists, or it is not JSON.
         """
         path = self.find(*places)
         try:
             return json.loads(self._text(path))
         except (ValueError, RecursionError) as error:
-            raise self.wrong(f"{path} is no JSON ({error}).", "Get it anew from") from error
+            raise self.wrong(f"{path} is not JSON ({error}).", "Download it again from") from error
 
     def records(self, fields: Sequence[str], *places: str) -> list[Mapping[str, Any]]:
         """A JSON list of objects that have at least the given fields.
 
         Raises:
-            CallError: As `json`; or it is something else.
+            CallError: As `json`; or it is not such a list.
         """
         found = self.json(*places)
         path = self.find(*places)
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-            raise self.wrong(f"{path} is no list of objects.", "Get it anew from")
+            raise self.wrong(f"{path} is not a list of objects.", "Download it again from")
         for number, record in enumerate(found):
             if absent := [name for name in fields if name not in record]:
-                raise self.wrong(f"entry {number} of {path} has no {absent[0]!r}.", "Get it anew from")
+                raise self.wrong(f"entry {number} of {path} has no {absent[0]!r}.", "Download it again from")
         return found
 
     def rows(self, columns: int, *places: str) -> list[list[str]]:
-        """The rows of a CSV without a head.
+        """The rows of a CSV without a header.
 
         Raises:
             CallError: None exists, or a row has another number of columns.
@@ -104,59 +101,64 @@ class DataSet:
         rows = [row for row in csv.reader(io.StringIO(self._text(path))) if row]
         for number, row in enumerate(rows, 1):
             if len(row) != columns:
-                raise self.wrong(f"row {number} of {path} has {len(row)} columns, not {columns}.", "Get it anew from")
+                raise self.wrong(
+                    f"row {number} of {path} has {len(row)} columns, not {columns}.", "Download it again from"
+                )
         return rows
 
     def query(self, query_id: str, sentences: Sequence[str], reference: str) -> Query:
-        """A query by its sentence, said in one wording or several, and the id of its reference.
+        """A query by its sentence, in one wording or several, and the id of its reference.
 
-        A blank wording is read as `BLANK_SENTENCE`.
+        A blank wording is replaced by `BLANK_SENTENCE`.
 
         Raises:
-            CallError: It cannot be asked; it is named.
+            CallError: The query is invalid; the error names it.
         """
         text, *wordings = (BLANK_SENTENCE if isinstance(each, str) and not each.strip() else each for each in sentences)
         try:
             return Query(text=text, like=reference, wordings=tuple(wordings))
         except QueryError as error:
-            raise self.wrong(f"the query {query_id} cannot be asked: {error.message}", "Get it anew from") from error
+            raise self.wrong(f"the query {query_id} is invalid: {error.message}", "Download it again from") from error
 
     def require_count(self, what: str, found: int, published: int | None) -> None:
-        """See that there are as many as were published; None where no number is known.
+        """Check that a count equals the published one; None if no number is known.
 
         Raises:
-            CallError: There are not.
+            CallError: The counts differ.
         """
         if published is not None and found != published:
             raise self.wrong(
-                f"{found:,} {what}, and {published:,} are published.", "Numbers would not compare; get it anew from"
+                f"{found:,} {what}, and {published:,} are published.",
+                "Numbers would not be comparable; download it again from",
             )
 
     def require_unique(self, what: str, ids: Iterable[object]) -> None:
-        """See that no id occurs twice.
+        """Check that no id occurs twice.
 
         Raises:
-            CallError: One does; it is named.
+            CallError: One does; the error names it.
         """
         for name, times in Counter(ids).items():
             if times > 1:
-                raise self.wrong(f"the {what} {name} occurs {times} times.", "Get it anew from")
+                raise self.wrong(f"the {what} {name} occurs {times} times.", "Download it again from")
 
     def require_known(self, what: str, named: Iterable[tuple[str, str | None]], known: Container[str | None]) -> None:
-        """See that what queries name is among the images.
+        """Check that the images that queries name exist.
 
         Args:
-            what: What it is to the query.
+            what: The role of the image in the query.
             named: The query's id and the id that it names.
-            known: Where it must be.
+            known: The existing ids.
 
         Raises:
-            CallError: It is not; query and id are named.
+            CallError: One is missing; the error names query and id.
         """
         for query, name in named:
             if name not in known:
                 whose = f" of the query {query}" if query else ""
-                raise self.wrong(f"the {what} {name}{whose} is not in the gallery.", "Get the annotations anew from")
+                raise self.wrong(
+                    f"the {what} {name}{whose} is not in the gallery.", "Download the annotations again from"
+                )
 
     def _text(self, path: Path) -> str:
         try:
@@ -164,16 +166,16 @@ class DataSet:
         except ItemError as error:
             raise self.wrong(error.detail) from error
         except UnicodeDecodeError as error:
-            raise self.wrong(f"{path} is not UTF-8 at byte {error.start:,}.", "Get it anew from") from error
+            raise self.wrong(f"{path} is not UTF-8 at byte {error.start:,}.", "Download it again from") from error
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image is.
+    """The location of an image.
 
     Attributes:
-        path: Below one of a task's folders; `.png` and `.jpg` stand for each other.
-        box: Left, top, width and height of the part that is meant, in pixels; None for all of it.
+        path: Relative to one of a task's folders; `.png` and `.jpg` are interchangeable.
+        box: Left, top, width and height of the part that is used, in pixels; None for the whole image.
     """
 
     path: str
@@ -182,16 +184,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of which documents.
+    """Queries and their documents.
 
     Attributes:
-        queries: Each names what it needs by ids of documents.
-        images: By id, the images that are indexed; nothing where there is a `corpus`.
-        folders: Below the data set's root, where images may be.
-        corpus: What is indexed in place of `images`.
-        ids: Of the documents of `corpus`.
+        queries: Queries, which refer to documents by id.
+        images: Images to index, by id; empty if there is a `corpus`.
+        folders: Folders of images, below the data set's root.
+        corpus: What is indexed instead of `images`.
+        ids: Ids of the documents of `corpus`.
         parts: Which parts of documents are embedded.
-        digests: By name, of what the task was read from, where that may change with a release.
+        digests: Digests of the task's sources that may change with a release, by name.
     """
 
     queries: Sequence[JudgedQuery]
@@ -204,12 +206,12 @@ class Task:
 
     @property
     def documents(self) -> frozenset[str]:
-        """The ids of all that is indexed."""
+        """The ids of all documents."""
         return self.ids if self.corpus is not None else frozenset(self.images)
 
 
 def spread(task: Task, limit: int) -> Task:
-    """The task with at most so many queries, spread evenly over all."""
+    """The task with a limited number of queries, spread evenly."""
     count = min(limit, len(task.queries))
     return replace(task, queries=[task.queries[place * len(task.queries) // count] for place in range(count)])
 
@@ -219,24 +221,24 @@ class Benchmark:
     """A data set as a benchmark. It supplies queries, documents and qrels, and nothing else.
 
     Attributes:
-        name: Of its module.
-        title: What people call it.
-        home: Where to get it; empty for one that comes with the project.
-        layout: Which files are expected below `--data`, for `--help`.
-        splits: The first is the default.
+        name: Name of its module.
+        title: Its usual name.
+        home: Where to get it; empty if it is bundled.
+        layout: The files expected in `--data`, for `--help`.
+        splits: Its splits; the first is the default.
         choices: Its protocol.
-        measures: What is measured; its rules are taken from the protocol.
-        main: The measure that weights are tuned by.
-        read: Reads a split. It raises CallError where the files are not as published.
-        submit: Writes what a server takes for a split without public qrels; None where there is no server.
+        measures: The measures; their rules come from the protocol.
+        main: The measure that weights are tuned for.
+        read: Reads a split. It raises CallError if the files are not as published.
+        submit: Writes the server's files for a split without public qrels; None without a server.
         hidden: The splits without public qrels.
-        depth: How many ids a server takes for a query.
+        depth: How many ids per query the server takes.
         model: The default embedder.
-        limited: The task with at most so many queries.
-        tuned_on: The one split that weights are tuned on, to be stored with the package; None where a sweep stores
-            nothing and may look at any split.
+        limited: Limits the number of queries of the task.
+        tuned_on: The one split that weights are tuned on and stored for; None if a sweep stores nothing and may use any
+            split.
         centers: The ways of comparing modalities that are measured.
-        beyond: Measures of rankings besides the plan's, by name.
+        beyond: Further measures of rankings, by name.
     """
 
     name: str
@@ -258,7 +260,7 @@ class Benchmark:
     beyond: Callable[[Task, Mapping[str, Ranking]], dict[str, Any]] | None = None
 
     def plan(self, protocol: Protocol) -> Plan:
-        """What is measured under a protocol."""
+        """The measures under a protocol."""
         whole = protocol.precision if protocol.precision in (Precision.STANDARD, Precision.TRAPEZOID) else None
         return replace(
             self.measures,
@@ -276,9 +278,9 @@ class Benchmark:
         """
         try:
             task = self.read(data, split, protocol)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:  # of annotations that are JSON, and another
-            what = f"the annotations of {split} are not of the published shape ({type(error).__name__}: {error})."
-            raise data.wrong(what, "Get them anew from") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # annotations of another structure
+            what = f"the annotations of {split} do not have the published structure ({type(error).__name__}: {error})."
+            raise data.wrong(what, "Download them again from") from error
         data.require_unique("query", [query.query_id for query in task.queries])
         documents = task.documents
         galleries = {id(query.gallery): set(query.gallery) for query in task.queries if query.gallery}

@@ -4,10 +4,8 @@
     python -m benchmarks.emojicir --split test --table       every method, as the markdown table of the README
     python -m benchmarks.emojicir --sweep                    tune the weights on the validation split
 
-The gallery is the whole corpus, all vendors and all splits; images alone are embedded, never names or keywords; the
-reference is a stored drawing and is removed from the ranking; the text is the query's sentence as it stands.
-
-What this module does not know: how queries are ranked and measured.
+The gallery is the whole corpus, all vendors and all splits; only images are embedded, never names or keywords; the
+reference is a stored image and is removed from the ranking; the text is the query's sentence, unchanged.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
 
 
 def limited(task: Task, limit: int) -> Task:
-    """At most so many queries, spread evenly over the file, so that every large family has its share."""
+    """A limited number of queries, spread evenly over the file, so that every large family has its share."""
     if limit >= len(task.queries):
         return task
     return replace(
@@ -48,7 +46,7 @@ BENCHMARK = Benchmark(
     name="emojicir",
     title="EmojiCIR",
     home="",
-    layout="Its corpus and its queries come with the package.",
+    layout="Its corpus and queries are bundled.",
     splits=("test", "validation", "train"),
     choices=Choices(
         Protocol(

@@ -1,14 +1,12 @@
-"""FashionIQ: dresses, shirts and tops, with two captions a query (Wu et al., CVPR 2021).
+"""FashionIQ: dresses, shirts and tops, with two captions per query (Wu et al., CVPR 2021).
 
     python -m benchmarks.fashioniq --data DIR --method sum --json FILE
     python -m benchmarks.fashioniq --data DIR --split dress --gallery val
     python -m benchmarks.fashioniq --protocol
 
-Each category has a gallery of its own, that of the split files (`original`) or the queries' own images (`val`); the
-reference stays in it. The one number is the mean over categories. Only the validation split has public qrels, so
+Each category has its own gallery: that of the split files (`original`) or the queries' own images (`val`); the
+reference stays in it. The main number is the mean over categories. Only the validation split has public qrels, so
 `--split` is that, or one category of it.
-
-What this module does not know: how queries are ranked and measured.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Reference, Ti
 
 @dataclass(frozen=True)
 class Counts:
-    """Of a category, as published: queries, and images of either gallery."""
+    """Published counts of a category: queries, and images of either gallery."""
 
     queries: int
     original: int
@@ -38,7 +36,7 @@ COUNTS: Mapping[str, Counts] = {
     "toptee": Counts(1961, 5373, 2902),
 }
 STRIPPED = ".?, "
-HOME = "https://github.com/XiaoxiaoGuo/fashion-iq (annotations, and addresses of the pictures)"
+HOME = "https://github.com/XiaoxiaoGuo/fashion-iq (annotations, and URLs of the images)"
 
 
 def read(data: DataSet, split: str, protocol: Protocol) -> Task:
@@ -49,7 +47,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
         own = _category(data, category, protocol)
         queries += own
         names |= dict.fromkeys(own[0].gallery)
-        # A reference is indexed even where it is in no gallery: its vector is what is asked.
+        # A reference is indexed even if it is in no gallery: its vector is the query.
         names |= dict.fromkeys(query.query.like or "" for query in own)
     return Task(queries, {name: Place(f"{name}.jpg") for name in names}, ("images", ""))
 
@@ -59,7 +57,7 @@ def _category(data: DataSet, category: str, protocol: Protocol) -> list[JudgedQu
     records = data.records(["candidate", "target", "captions"], captions)
     original = data.json(split)
     if not isinstance(original, list):
-        raise data.wrong(f"{split} is no list of names.", "Get it anew from")
+        raise data.wrong(f"{split} is not a list of names.", "Download it again from")
     known = COUNTS[category]
     data.require_count(f"queries in {captions}", len(records), known.queries)
     data.require_count(f"images in {split}", len(original), known.original)
@@ -83,7 +81,7 @@ def _category(data: DataSet, category: str, protocol: Protocol) -> list[JudgedQu
 def _sentences(data: DataSet, file: str, number: int, given: Any, how: Captions) -> Sequence[str]:
     """The captions joined; an empty one, of which the data set has three, leaves the other with its 'and'."""
     if not isinstance(given, list) or len(given) != 2 or not all(isinstance(each, str) for each in given):
-        raise data.wrong(f"entry {number} of {file} has not two captions.", "Get it anew from")
+        raise data.wrong(f"entry {number} of {file} does not have two captions.", "Download it again from")
     one, two = (each.strip(STRIPPED) for each in given)
     match how:
         case Captions.FORWARD:

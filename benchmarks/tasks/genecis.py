@@ -4,11 +4,9 @@
     python -m benchmarks.genecis --data DIR --split change_object
     python -m benchmarks.genecis --protocol
 
-The condition is the sentence. `focus` keeps what it names, `change` changes to it; objects are whole images of COCO,
-attributes are parts of Visual Genome's, cut out as the authors do. The one number is the mean over tasks. The published
-lists begin with the target: ties go against it.
-
-What this module does not know: how queries are ranked and measured.
+The condition is the sentence. `focus` preserves what it names, `change` changes to it; objects are whole images of
+COCO, attributes are parts of Visual Genome's images, cropped as by the authors. The main number is the mean over tasks.
+The published lists begin with the target, so ties count against it.
 """
 
 from __future__ import annotations
@@ -27,9 +25,9 @@ QUERIES: Mapping[str, int | None] = {
     "focus_object": 1960,
     "change_object": 1960,
 }
-"""By task, how many are published; of the attribute tasks no number is known here."""
+"""Published number of queries by task; unknown for the attribute tasks."""
 CANDIDATES: Mapping[str, int | None] = {**dict.fromkeys(QUERIES), "focus_object": 15, "change_object": 15}
-"""By task, how many images a query chooses from."""
+"""Number of candidates of a query, by task."""
 
 FOLDERS = ("val2017", "coco/val2017", "VG_100K", "VG_100K_2", "VG_All", "visual_genome", "")
 HOME = (
@@ -67,12 +65,12 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
 
 def _pictures(data: DataSet, record: Mapping[str, Any], where: str) -> list[Any]:
     if not isinstance(record["gallery"], list):
-        raise data.wrong(f"the gallery in {where} is no list.", "Get it anew from")
+        raise data.wrong(f"the gallery in {where} is not a list.", "Download it again from")
     return [record["reference"], record["target"], *record["gallery"]]
 
 
 def _picture(data: DataSet, record: Any, where: str) -> tuple[str, Place]:
-    """The id and place of an image of COCO, by `val_image_id`, or of a part of one of Visual Genome."""
+    """The id and location of an image of COCO, by `val_image_id`, or of a part of an image of Visual Genome."""
     try:
         if "val_image_id" in record:
             number = int(record["val_image_id"])
@@ -80,7 +78,7 @@ def _picture(data: DataSet, record: Any, where: str) -> tuple[str, Place]:
         number = int(record["image_id"])
         left, top, width, height = (float(each) for each in record["instance_bbox"])
     except (KeyError, TypeError, ValueError) as error:
-        raise data.wrong(f"{where} names no image: {record!r:.80}.", "Get it anew from") from error
+        raise data.wrong(f"{where} names no image: {record!r:.80}.", "Download it again from") from error
     box = "-".join(f"{each:g}" for each in (left, top, width, height))
     return f"vg/{number}/{box}", Place(f"{number}.jpg", (left, top, width, height))
 
@@ -89,7 +87,7 @@ BENCHMARK = Benchmark(
     name="genecis",
     title="GeneCIS",
     home=HOME,
-    layout=f"genecis/TASK.json for {', '.join(QUERIES)}, COCO's pictures in val2017/, "
+    layout=f"genecis/TASK.json for {', '.join(QUERIES)}, COCO's images in val2017/, "
     "and Visual Genome's in VG_100K/ and VG_100K_2/",
     splits=("all", *QUERIES),
     choices=Choices(

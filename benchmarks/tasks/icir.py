@@ -1,13 +1,11 @@
-"""i-CIR: particular objects under a change, each with a database of hard negatives (Psomas et al., NeurIPS 2025).
+"""i-CIR: specific objects under a change, each with a database of hard negatives (Psomas et al., NeurIPS 2025).
 
     python -m benchmarks.icir --data DIR --method product --json FILE
     python -m benchmarks.icir --protocol
 
-A query chooses among the images of its own instance's database, about 3,700; a target shows the instance as the text
-says. The one number is the mean over queries of the trapezoidal average precision of the whole ranking; the mean over
+A query searches the images of its own instance's database, about 3,700; a target shows the instance as the text says.
+The main number is the mean over queries of the trapezoidal average precision of the whole ranking; the mean over
 instances is shown beside it.
-
-What this module does not know: how queries are ranked and measured.
 """
 
 from __future__ import annotations
@@ -45,7 +43,9 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
     judged = []
     for number, (path, text, instance) in enumerate(queries):
         if (instance, text) not in shows:
-            raise data.wrong(f"no image is the target of query {number + 1}, {instance}: {text!r}.", "Get it anew from")
+            raise data.wrong(
+                f"no image is the target of query {number + 1}, {instance}: {text!r}.", "Download it again from"
+            )
         judged.append(
             JudgedQuery(
                 query_id=f"q{number + 1:04}",
@@ -61,7 +61,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
 def _rows(data: DataSet, file: str) -> Sequence[Sequence[str]]:
     """Path, text and instance of each image.
 
-    What paths have before `query/` or `database/` is the folder's name on their authors' machine.
+    The part of paths before `query/` or `database/` is a folder on the authors' machine.
     """
     rows = data.rows(3, file, f"annotations/{file}")
     rows = rows[1:] if rows and rows[0][0] in HEADS else rows

@@ -2,15 +2,13 @@
 
     python -m benchmarks.mixed [--model M] [--json FILE] [--limit N]
 
-Each of the 3,786 concepts has one document: its name, a drawing, or both, a third each, by a hash of the concept. It is
-asked for in other words (a wording, or three keywords, never the name) and by another vendor's drawing. There is one
-right document for a query, so nDCG@10 is 1 / log2(rank + 1). The *share* of a modality is its part of all first tens
-over its part of the documents: 1 is fair. MixBench (arXiv:2507.19054) does the same with captioned photographs.
+Each of the 3,786 concepts has one document: its name, an image, or both, a third each, by a hash of the concept.
+Queries use other words (a wording, or three keywords, never the name) or another vendor's image. A query has one right
+document, so nDCG@10 is 1 / log2(rank + 1). The *share* of a modality is its fraction of all top-10 results over its
+fraction of the documents: 1 is fair. MixBench (arXiv:2507.19054) does the same with captioned photographs.
 
-Three ways to compare: `off`, vectors as they are; `means`, each modality's mean taken off (GR-CLIP); `on`, and the
-spread of its scores made equal.
-
-What this module does not know: how documents are centered and ranked.
+There are three ways to compare: `off`, raw vectors; `means`, each modality's mean subtracted (GR-CLIP); and `on`, the
+spread of its scores equalized, too.
 """
 
 from __future__ import annotations
@@ -42,9 +40,9 @@ class Pool:
     """The documents, one for each concept, as `index_corpus` reads them.
 
     Attributes:
-        source: Names the documents.
-        documents: By id.
-        kinds: By id, what each is made of.
+        source: Name of the documents.
+        documents: Documents by id.
+        kinds: The modality of each, by id.
     """
 
     def __init__(self, documents: Sequence[Document], kinds: Mapping[str, Modality]) -> None:
@@ -55,7 +53,7 @@ class Pool:
 
     def __iter__(self) -> Iterator[Entry]:
         for document in self.documents:
-            image = cast("bytes | None", document.image)  # as the corpus has it
+            image = cast("bytes | None", document.image)  # bytes in this corpus
             made = partial(make_record, id=document.id, text=document.text, image=image, fields={}, uri=document.id)
             yield record_or_rejected(document.id, made)
 
@@ -98,7 +96,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
 
 
 def limited(task: Task, limit: int) -> Task:
-    """At most so many concepts, spread evenly over the corpus, with the queries for them."""
+    """A limited number of concepts, spread evenly over the corpus, with their queries."""
     pool = pool_of(task)
     concepts = sorted(pool.kinds)
     if limit >= len(concepts):
@@ -116,8 +114,8 @@ def shares(task: Task, rankings: Mapping[str, Ranking]) -> dict[str, Any]:
     """How fairly each modality is found, over all queries and over those of each aspect.
 
     Returns:
-        `documents`, by modality their number; and `shares`, by aspect: by modality, its part of the first tens over
-        its part of the documents, and `worst`, the factor by which the least fair of them is off.
+        `documents`, their number by modality; and `shares`, by aspect: each modality's fraction of the top 10 over its
+        fraction of the documents, and `worst`, the factor by which the least fair of them is off.
     """
     kinds = pool_of(task).kinds
     groups: dict[str, list[Ranking]] = {"all": []}
@@ -132,7 +130,7 @@ def shares(task: Task, rankings: Mapping[str, Ranking]) -> dict[str, Any]:
 
 
 def shares_of(ranked: Sequence[Ranking], kinds: Mapping[str, Modality]) -> dict[str, float]:
-    """By modality, its part of the first tens over its part of the documents."""
+    """By modality, its fraction of the top 10 over its fraction of the documents."""
     found = [kinds[name] for each in ranked for name in each.ids[:10]]
     stored = list(kinds.values())
     return {
@@ -145,26 +143,26 @@ def shares_of(ranked: Sequence[Ranking], kinds: Mapping[str, Modality]) -> dict[
 
 
 def worst_share(shares: Mapping[str, float]) -> float:
-    """By what factor the least fair share is off, either way; what is never found counts as found once in 1,000."""
+    """The factor by which the least fair share is off, either way; a modality never found counts as 1 in 1,000."""
     return round(max(max(each, 1 / max(each, 0.001)) for each in shares.values()), 3)
 
 
 def pool_of(task: Task) -> Pool:
-    """The documents of a task that `build` made."""
+    """The documents of a task from `build`."""
     assert isinstance(task.corpus, Pool)
     return task.corpus
 
 
 def _drawn(key: str, choices: int) -> int:
-    """A number below `choices` that depends on the key alone."""
+    """A number below `choices` that depends only on the key."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % choices
 
 
 BENCHMARK = Benchmark(
     name="mixed",
-    title="a mixed collection of the bundled emoji",
+    title="a mixed collection of bundled emoji",
     home="",
-    layout="The corpus comes with the package.",
+    layout="The corpus is bundled.",
     splits=("all",),
     choices=Choices(Protocol(Gallery.WHOLE, Reference.KEPT, ties=Ties.BY_ID, average=Average.QUERIES), {}),
     measures=Plan(recall=(10,), precision=(), subset=(), gain=(10,)),

@@ -1,18 +1,16 @@
-"""What taking the gap out does to folders as people have them: is what is there still found first?
+"""Effect of modality-gap correction on typical folders: whether existing documents are still found first.
 
     python -m benchmarks.tasks.mixed_folders [--photos FILE] [--model M] [--queries N]
 
-Folders of images, of images with a caption, and of texts, in seven mixtures, of bundled drawings, or of photographs
-in a Parquet file with the columns `image` (bytes) and `captions` (a list). Each is asked
+The folders hold images, captioned images, and texts, in seven mixtures, of the bundled emoji, or of photographs in a
+Parquet file with the columns `image` (bytes) and `captions` (a list). The queries are
 
-* with images that it holds, and with those images made smaller and saved as JPEG: *identical*, *near*;
-* with texts that it holds, and with the captions of images: *text*, *named*;
+* images in the folder, and those images reduced and saved as JPEG: *identical*, *near*;
+* texts in the folder, and the captions of images: *text*, *named*;
 
-and told are the share that comes first, and each modality's part of the first tens over its part of the folder, asked
-in other words and by near images. The rule of `vectors/modality_gap.py` was chosen by these figures, not by those of
-`benchmarks.tasks.mixed`.
-
-What this module does not know: how documents are centered.
+The table shows the share found first, and each modality's fraction of the top 10 over its fraction of the folder, for
+queries in other words and by near images. The rule of `vectors/modality_gap.py` was chosen by these figures, not by
+those of `benchmarks.tasks.mixed`.
 """
 
 from __future__ import annotations
@@ -51,7 +49,7 @@ FOLDERS = {
     "few notes": (20, 900, 0),
     "half": (300, 300, 0),
 }
-"""Texts, images, and images with a caption."""
+"""Numbers of texts, images, and captioned images."""
 LARGEST = max(sum(counts) for counts in FOLDERS.values())
 K = 10
 
@@ -69,7 +67,7 @@ class Material:
 
 
 def material(embedder: Embedder, photos: Path | None) -> Material:
-    """Drawings with a name and another wording of it, or photographs with two captions."""
+    """Emoji images with a name and another wording, or photographs with two captions."""
     rows = pq.read_table(CORPUS).to_pylist() if photos is None else pq.read_table(photos).to_pylist()
     rows = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))[:LARGEST]]
     if photos is None:
@@ -106,7 +104,7 @@ def smaller(picture: bytes) -> bytes:
 
 
 def measured(embedder: Embedder, given: Material, counts: tuple[int, int, int], queries: int) -> dict[str, list[str]]:
-    """By way of comparing, the cells of its row."""
+    """The cells of a row, by way of comparing."""
     rng = np.random.default_rng(1)
     kinds = rng.permutation(np.repeat(np.arange(3), counts))
     rows = np.stack([given.stored[kind][place] for place, kind in enumerate(kinds)])
@@ -156,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tasks.mixed_folders", description="Ask folders.")
     parser.add_argument("--model", default="bundled:emoji-clip", help="an embedder's name")
     parser.add_argument("--photos", type=Path, metavar="FILE", help="Parquet with image and captions")
-    parser.add_argument("--queries", type=int, default=200, metavar="N", help="of each kind, at most")
+    parser.add_argument("--queries", type=int, default=200, metavar="N", help="limit of queries of each kind")
     options = parser.parse_args(arguments)
     try:
         embedder = load_embedder(options.model)

@@ -1,14 +1,12 @@
-"""PatternCom: aerial images and the value that an attribute should have (Psomas et al., IGARSS 2024).
+"""PatternCom: aerial images and the requested value of an attribute (Psomas et al., IGARSS 2024).
 
     python -m benchmarks.patterncom --data DIR --method sum --json FILE
     python -m benchmarks.patterncom --data DIR --split color
     python -m benchmarks.patterncom --protocol
 
 A query is an image and another value of one of its attributes, as one word; a target shows the same class with that
-value. The gallery is all of PatternNet, the reference among it; average precision looks at the whole ranking. The one
-number is the mean over the six attributes (its authors' `Avg` weighs values instead).
-
-What this module does not know: how queries are ranked and measured.
+value. The gallery is all of PatternNet, including the reference; average precision uses the whole ranking. The main
+number is the mean over the six attributes (its authors' `Avg` weights values instead).
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from pipelines.evaluation.qrels import Average, JudgedQuery, Plan, Precision, Re
 ATTRIBUTES = ("color", "context", "density", "existence", "quantity", "shape")
 IMAGES = 38 * 800
 QUERIES = 21_000
-"""At least so many, of all attributes."""
+"""Lower bound of the published number of queries, over all attributes."""
 
 MERGED: Mapping[str, str] = {
     "denseresidential": "residential",
@@ -42,15 +40,15 @@ MERGED: Mapping[str, str] = {
     "parkingspace": "parking",
     "parkinglot": "parking",
 }
-"""Classes that are one to the benchmark: a target may be of either."""
+"""Classes that the benchmark merges: a target may belong to either."""
 OFFERED: Mapping[str, frozenset[str]] = {
     "density": frozenset({"residential"}),
     "shape": frozenset({"road"}),
     "context": frozenset({"roadpass"}),
     "existence": frozenset({"pier", "parking"}),
 }
-"""By attribute, the merged classes whose values are asked of each other; elsewhere a class asks for its own values."""
-HOME = "https://github.com/billpsomas/rscir (annotations, and where PatternNet is)"
+"""By attribute, the merged classes that share their values; every other class uses its own values."""
+HOME = "https://github.com/billpsomas/rscir (annotations, and a link to PatternNet)"
 
 
 def read(data: DataSet, split: str, protocol: Protocol) -> Task:
@@ -63,7 +61,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
     if split == "all" and len(queries) < QUERIES:
         raise data.wrong(
             f"{len(queries):,} queries, and more than {QUERIES:,} are published.",
-            "Numbers would not compare; get it anew from",
+            "Numbers would not be comparable; download it again from",
         )
     return Task(queries, {name: Place(path) for name, path in paths.items()}, ("images",))
 
@@ -95,13 +93,13 @@ def _merged(name: str) -> str:
 
 
 def _asking(name: str, attribute: str) -> str:
-    """The class whose values are asked of an image."""
+    """The class whose values an image's queries use."""
     own, merged = re.split(r"\d", name)[0], _merged(name)
     return merged if merged in OFFERED.get(attribute, ()) else own
 
 
 def _files(folder: Path) -> list[Path]:
-    """The images, in one folder or one for each class."""
+    """The images, in one folder or one per class."""
     found = []
     for name in sorted(scan_folder(folder)):
         if name.endswith("/"):
@@ -115,7 +113,7 @@ BENCHMARK = Benchmark(
     name="patterncom",
     title="PatternCom",
     home=HOME,
-    layout="images/ of PatternNet, flat or a folder for each class, and PatternCom/ATTRIBUTE.csv for "
+    layout="images/ of PatternNet, flat or in one folder per class, and PatternCom/ATTRIBUTE.csv for "
     f"{', '.join(ATTRIBUTES)}",
     splits=("all", *ATTRIBUTES),
     choices=Choices(

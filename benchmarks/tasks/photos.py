@@ -4,10 +4,8 @@
     python -m benchmarks.photos --data DIR --method sum --json FILE
     python -m benchmarks.photos --data DIR --split color
 
-A query chooses among all photos of its split but the reference and what is neutral. The one number is the mean over
-the colors asked for, so that black and blue do not drown the others.
-
-What this module does not know: how queries are ranked and measured.
+A query searches all photos of its split except the reference and the neutral ones. The main number is the mean over the
+requested colors, so that black and blue do not dominate.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
     gallery, queries = [str(each) for each in found["gallery"]], []
     for number, record in enumerate(found["queries"]):
         if absent := [name for name in FIELDS if name not in record]:
-            raise data.wrong(f"query {number} of {file} has no {absent[0]!r}.", "Build it anew from")
+            raise data.wrong(f"query {number} of {file} has no {absent[0]!r}.", "Build it again from")
         if record["kind"] == kind:
             queries.append(
                 JudgedQuery(
@@ -46,7 +44,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
 
 BENCHMARK = Benchmark(
     name="photos",
-    title="Product photos by rule",
+    title="product photos by rule",
     home="the table of the public set Fashion Product Images, with python -m benchmarks.photos.build",
     layout="what python -m benchmarks.photos.build writes: test.json, validation.json and images/",
     splits=(*Kind, *(f"{VALIDATION}{kind}" for kind in Kind)),

@@ -1,9 +1,9 @@
-"""Reading what is to be indexed: documents from folders, tables and archives, and decoding their images.
+"""Readers of corpora: documents from folders, tables and archives, and the decoding of their images.
 
 `open_corpus` opens a source; iterating over it yields a `Record` or a `Rejected` for each entry. Images are
 decoded later, by `indexer.corpus.images`, so that many processes can share that work.
 
-What this package does not know: embedders, collections, SQL.
+This package does not know embedders, collections or SQL.
 """
 
 from indexer.corpus.readers import Corpus, Record, open_corpus

@@ -1,20 +1,20 @@
-"""Which columns of a table, or keys of a JSON object, are a document's id, its text and its images.
+"""Which columns of a table, or keys of a JSON object, hold a document's id, text and images.
 
-The same rule for every table: JSON lines, JSON arrays, CSV, Parquet, and the JSON beside an image. Names count without
-regard to case, spaces and hyphens.
+The same rule holds for every table: JSON lines, JSON arrays, CSV, Parquet, and the JSON beside an image. Names are
+compared without regard to case, spaces and hyphens.
 
 * **id**: `id`.
-* **text**: `text`, or else `caption`, `captions`, `txt`, which stay fields, too. A list of texts is joined by line
-  ends.
+* **text**: `text`, or else `caption`, `captions` or `txt`, which also stay fields. A list of texts is joined with
+  line breaks.
 * **images**: the first of `IMAGE_NAMES` that has a value; then a column whose values are images; then one of
-  `FILE_NAMES` whose value is an image by its suffix. A document that has no text takes whatever file such a column
-  names. Last, any column of a table that holds the path of an image, but for the id, the text and a title.
-* **URLs**: nothing here fetches. A column called `image_url` and the like, or `url` where that can only mean the image,
-  is refused with what to do.
+  `FILE_NAMES` whose value has the suffix of an image. A document without a text takes whatever file such a column
+  names. Last, any column of a table that holds the path of an image, except the id, the text and a title.
+* **URLs**: nothing is fetched. A column such as `image_url`, or `url` where it can only mean the image, is refused,
+  and the error says what to do.
 
-Every other column is a field, and so is a path or URL that is not the image. Who calls may name the columns instead.
+Every other column is a field, and so is a path or URL that is not the image. The caller may name the columns instead.
 
-What this module does not know: how a table is read, and whether an image is one.
+This module does not know how a table is read, or whether an image is valid.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ IMAGE_NAMES = (
     *("image_file_name", "image_filename"),
     *("jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp", "avif", "heic"),
 )
-"""What names an image whatever its value is. The first goes before the others."""
+"""Names that mean an image whatever the value is. The first takes precedence."""
 FILE_NAMES = ("file_name", "filename", "file_path", "filepath", "path", "file", "image_name", "img_name", "uri")
-"""What may name an image, or any other file; so may names that end in `_file_name`, behind these."""
+"""Names of an image or any other file. Names that end in `_file_name` count too, after these."""
 _FILE_ENDINGS = ("_file_name", "_file_names")
 URL_NAMES = ("image_url", "img_url", "image_urls", "img_urls", "image_uri", "image_link", "picture_url", "photo_url")
 _BASE64_NAMES = frozenset({"image_base64", "img_base64", "image_b64", "img_b64"})
 _LOOSE = frozenset(
     {"picture", "pictures", "photo", "photos", "jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp"}
 )
-"""Names that also stand for other things, such as how many photos there are: the value must look like an image."""
+"""Names with other meanings, too, such as the number of photos: the value must look like an image."""
 
 _NO_IMAGES = frozenset({"title", "description", "fields"})
 _RANKS = {name: rank for rank, name in enumerate(IMAGE_NAMES)}
@@ -63,12 +63,12 @@ _FEW_COLUMNS = 256
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns that the caller names; None leaves each to the rule of this module.
+    """Columns that the caller names; None leaves the choice to the rule of this module.
 
     Attributes:
-        id: The column of ids. A row without a value gets the id of its place.
+        id: The column of ids. A row without a value gets an id made from its position.
         text: The column of texts.
-        image: The column of images. Rows without a value have no image; an empty name means that none has one.
+        image: The column of images. Rows without a value have no image; an empty name means no row has one.
     """
 
     id: str | None = None
@@ -77,21 +77,21 @@ class Columns:
 
     @property
     def named(self) -> dict[str, str]:
-        """The names that were given, by what they are for."""
+        """The names that were given, by their purpose."""
         return {part: name for part, name in vars(self).items() if name is not None}
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What of a row is what.
+    """The parts of a row.
 
     Attributes:
-        id: As it stands there; None without one.
-        text: As it stands there, or joined; None without one.
-        text_column: Where it came from.
+        id: The value as written; None without one.
+        text: The value as written, or joined; None without one.
+        text_column: The column that the text came from.
         images: Paths, and encoded bytes.
-        fields: All other columns, and an object `fields` laid over them.
-        other_images: Columns that could have been the image, too, and the one that is.
+        fields: All other columns, overridden by an object `fields`.
+        other_images: Columns that could also have been the image, and the one that is.
     """
 
     id: object
@@ -103,27 +103,27 @@ class Parts:
 
 
 def find_id(row: Mapping[str, Any], columns: Columns) -> tuple[str | None, object]:
-    """The column of the id and the id in it, both None without one."""
+    """The id column and the id in it; both None without one."""
     name = columns.id if columns.id is not None else next(iter(_names_of(row).ids), None)
     return name, None if name is None else row.get(name)
 
 
 def own_id(details: Mapping[str, Any]) -> object:
-    """The id in the JSON beside an image or a text; None without one. An empty text is none, and 0 is one."""
+    """The id in the JSON beside an image or a text; None without one. An empty text is no id; 0 is one."""
     _, value = find_id(details, Columns())
     return None if isinstance(value, str) and not value else value
 
 
 def is_image_column(name: str) -> bool:
-    """Whether a column of bytes holds images by its name."""
+    """Whether the name of a column of bytes says that it holds images."""
     return _plain(name) in _RANKS
 
 
 def require_columns(names: Collection[str], columns: Columns) -> None:
-    """See that a table has the columns that the caller named.
+    """Check that a table has the columns that the caller named.
 
     Raises:
-        ItemError: `no-column`, with those that there are.
+        ItemError: `no-column`, with the columns that the table has.
     """
     for name in columns.named.values():
         if name and name not in names:
@@ -140,16 +140,16 @@ def find_parts(
     has_text: bool = False,
     only_objects: bool = False,
 ) -> Parts:
-    """Tell the parts of a row apart.
+    """Split a row into its parts.
 
     Args:
         row: Values by the names of their columns.
         columns: What the caller named.
-        folder: What paths are relative to; None if a path leads nowhere, as one in an archive does.
+        folder: What paths are relative to; None if paths lead nowhere, as in an archive.
         image_columns: Columns whose values are known to be images, by their type and content.
         has_text: Whether the document has a text that is not in the row.
-        only_objects: Take a value of `fields` that is no object for a field of that name, as in a table that has such a
-            column; else it is refused.
+        only_objects: Treat a `fields` value that is not an object as a field of that name, for tables that have such
+            a column; otherwise it is refused.
 
     Raises:
         ItemError: `bad-image`, `remote-uri` or `bad-fields`.
@@ -190,13 +190,13 @@ def find_parts(
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """The columns of a table by what they may be; of equal names the one that is spelt so goes first.
+    """The columns of a table by their possible roles; of equal names, the exact spelling comes first.
 
     Attributes:
-        ids, texts, images, files, links: In the order in which they count.
-        url: What is called `url`.
-        captions: What is called a caption.
-        blank: Which stand for the text or the image, and are no field if they are blank.
+        ids, texts, images, files, links: In order of precedence.
+        url: The columns called `url`.
+        captions: The caption columns.
+        blank: Columns that stand for the text or the image, and are not fields if they are blank.
     """
 
     ids: tuple[str, ...]
@@ -254,7 +254,7 @@ def _find_text(row: Mapping[str, Any], columns: Columns, names: _Names) -> tuple
             if any(each.strip() for each in value if each is not None):
                 return key, value
         elif value not in (None, []) and _plain(key) == "text":
-            wrong = (key, value)  # for the validator to say so
+            wrong = (key, value)  # the validator reports it
     return wrong
 
 
@@ -275,13 +275,13 @@ def _image_candidates(
     has_text: bool,
     guess: bool,
 ) -> list[str]:
-    """The columns that may hold the image and have a value, likeliest first."""
+    """The columns that may hold the image and have a value, most likely first."""
     if columns.image is not None:
-        # No column is meant by the empty name, though a key of JSON may be called so.
+        # An empty name never selects a column, although a JSON key may be empty.
         return [] if not columns.image or is_absent(row.get(columns.image)) else [columns.image]
     found = [key for key in names.images if not is_absent(row[key])]
     found = [key for key in found if _plain(key) not in _LOOSE or looks_like_image(row[key])]
-    found.sort(key=lambda key: row[key] == "")  # a blank one is an error where there is no other
+    found.sort(key=lambda key: row[key] == "")  # a blank one is an error if it is the only one
     found += [key for key in image_columns if key not in found and not is_absent(row.get(key))]
     for key in names.files:
         if has_image_suffix(row[key]) or (_plain(key) == "file_name" and may_be_image_file(row[key])):
@@ -292,7 +292,7 @@ def _image_candidates(
             found.append(key)
     found += [key for key in names.links if not is_absent(row[key])]
     if not found:
-        # Of a text, `url` is the page that it comes from.
+        # In a text document, `url` is the page that it comes from.
         captioned = not has_text or any(key in row and row[key] for key in names.captions)
         is_text = any(_plain(key) == "text" for key in names.texts)
         found += [key for key in names.url if row[key] and ((captioned and not is_text) or has_image_suffix(row[key]))]

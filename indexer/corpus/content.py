@@ -1,7 +1,4 @@
-"""What a file is by its first bytes, asked where its name does not tell.
-
-What this module does not know: the formats.
-"""
+"""The kind of a file by its first bytes, for files whose names do not tell."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ _LIST = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{")
 
 
 def looks_like_image(path: Path) -> bool:
-    """Whether a file begins (and, of one format, ends) like an image that is read here. Some 300 bytes are read.
+    """Whether a file begins (and, for one format, ends) like an image that can be read. Reads some 300 bytes.
 
     Raises:
         ItemError: `missing`, `not-a-file` or `unreadable`.
@@ -30,7 +27,7 @@ def looks_like_image(path: Path) -> bool:
 
 
 def begins_as_list(path: Path) -> bool:
-    """Whether a JSON file begins as a list of objects does; no for what cannot be read. 4,096 bytes are read."""
+    """Whether a JSON file begins like a list of objects; False if it cannot be read. Reads 4,096 bytes."""
     try:
         with open_file(path) as file:
             return _LIST.match(file.read(_LIST_HEAD)) is not None

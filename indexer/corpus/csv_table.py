@@ -1,14 +1,13 @@
-"""A table of comma- or tab-separated values (`.csv`, `.tsv`, also compressed): a document in each row.
+"""A reader of comma- or tab-separated values (`.csv`, `.tsv`, also compressed), one document per row.
 
-* The first line has the names of the columns. `columns.py` tells which are the id, the text and the image, and a row
+* The first line has the names of the columns. `columns.py` decides which are the id, the text and the image. A row
   without an id is named `<file stem>-<line>`, by the line that it begins on.
-* UTF-8, with or without a byte order mark. Values may be quoted, with line ends and doubled quotes inside. Tabs
-  separate a `.tsv`; of a `.csv` the header tells whether commas, semicolons, tabs or vertical bars do.
-* A value is a number if it is written as JSON writes one, and a yes or no if it is `true` or `false`; an empty value is
-  missing. Leading zeros make a text: `007` stays `007`, and so do more than 64 bits. Ids and texts are never numbers.
-* A row whose quotes or number of values are wrong is a reject of its own.
-
-What this module does not know: whether an image is there, and is one.
+* UTF-8, with or without a byte order mark. Values may be quoted, with line breaks and doubled quotes inside. A `.tsv`
+  is separated by tabs; the header of a `.csv` shows whether it uses commas, semicolons, tabs or vertical bars.
+* A value is a number if it is written as in JSON, and a boolean if it is `true` or `false`; an empty value is
+  missing. Numbers with leading zeros, or of more than 64 bits, stay texts: `007` stays `007`. Ids and texts are never
+  converted.
+* A row with wrong quotes or a wrong number of values is rejected on its own.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from indexer.types import PassedOver, Rejected
 from indexer.validate import WHOLE
 
 MAX_ROW_BYTES = 32 * 1024 * 1024
-"""Of a row, and so of a quoted value: more is taken for a quote that is never closed."""
+"""Bytes of a row, and so of a quoted value. Beyond it, a quote counts as never closed."""
 _SEPARATORS = (",", ";", "\t", "|")
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
@@ -45,15 +44,15 @@ class CsvCorpus:
 
     Args:
         path: The file.
-        name: What the ids of rows without one begin with; by default the file's stem.
-        columns: Which columns are the id, the text and the image, where that is not to be found out.
+        name: Prefix of the ids of rows without one; by default the file's stem.
+        columns: Which columns are the id, the text and the image; by default they are found by name.
 
     Attributes:
         source: The file's absolute path.
     """
 
     def __init__(self, path: Path, *, name: str | None = None, columns: Columns | None = None) -> None:
-        self._path = path.absolute()  # a link's own place: what it names lies beside it
+        self._path = path.absolute()  # not resolved: paths are relative to the link
         stem, _, suffix = without_compression(self._path.name).rpartition(".")
         self._separators = ("\t",) if suffix.lower() == "tsv" else _SEPARATORS
         self._name = name or portable_name(stem)
@@ -101,18 +100,18 @@ class CsvCorpus:
 
 
 class _Reader:
-    """Puts lines together to rows. A row that is not one costs its first line alone, not what a quote swallowed."""
+    """Joins lines into rows. A bad row costs its first line only, not the lines that its open quote swallowed."""
 
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
-        self._ahead: deque[Line] = deque()  # lines that were read and not used
+        self._ahead: deque[Line] = deque()  # lines read ahead
         self._separator = ","
 
     def header(self, separators: tuple[str, ...]) -> list[str] | None:
-        """The names of the columns; None of an empty file.
+        """The names of the columns; None for an empty file.
 
         Raises:
-            ItemError: They cannot be read, and so nothing can.
+            ItemError: The header cannot be read, so the file cannot.
         """
         line = self._next()
         while line is not None and line.content is not None and not line.content.strip():
@@ -129,7 +128,7 @@ class _Reader:
         return [name.strip() for name in values]
 
     def rows(self, columns: int) -> Iterator[tuple[int, list[str] | ItemError]]:
-        """The rows with the numbers of the lines that they begin on, or why they are none."""
+        """The rows with the numbers of their first lines, or errors in place of rows."""
         while (line := self._next()) is not None:
             if line.content is not None and not line.content.strip():
                 continue
@@ -155,19 +154,19 @@ class _Reader:
                     raise refusal(Reason.TOO_LONG, f"The row has more than {MAX_ROW_BYTES:,} bytes.")
                 yield decode_text(line.content).removesuffix("\r") + "\n"
 
-        csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))  # the module's own is 128 KiB, and global
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))  # the default is 128 KiB, and global
         try:
             values = next(csv.reader(texts(), delimiter=self._separator, strict=True))
         except (csv.Error, ItemError) as error:
             self._ahead.extendleft(reversed(used[1:]))
             if isinstance(error, ItemError):
                 return used[0].number, error
-            detail = f"The row cannot be read: {error}. A quote in a value is written twice."
+            detail = f"The row cannot be read: {error}. Double a quote that is part of a value."
             return used[0].number, refusal(Reason.BAD_ROW, detail)
         return used[0].number, values
 
     def _unquoted(self, line: Line, columns: int) -> list[str] | None:
-        """A line whose quotes are meant as they stand, as many tables with tabs have them."""
+        """A line whose quotes are taken literally, as in many tab-separated tables."""
         if line.content is None:
             return None
         try:
@@ -181,7 +180,7 @@ class _Reader:
 
 
 def _value(text: str, *, as_text: bool) -> Any:
-    """What a value stands for."""
+    """The typed value of a cell."""
     if not text.strip():
         return None
     if as_text:

@@ -1,10 +1,8 @@
-"""A table or an archive that holds nothing is told of, as an empty folder is.
+"""Reports of tables and archives that hold nothing, as for empty folders.
 
-A file of no bytes at all may be one that was never written to its end, on a full disk for example. So it hides the
-documents that came from it, and they are not pruned. A table of no rows (a header alone, `[]`) says that there are
+A file of zero bytes may never have been written completely, for example on a full disk. So it hides the documents
+that came from it, and they are not pruned. A table without rows (a header alone, `[]`) states that there are
 none.
-
-What this module does not know: how a table is read.
 """
 
 from __future__ import annotations
@@ -21,12 +19,12 @@ EMPTY_TABLE = "empty table"
 
 
 def or_empty(entries: Iterable[Entry], path: Path, prefix: str) -> Iterator[Entry]:
-    """The entries of a file, or that it has none.
+    """The entries of a file, or a note that it has none.
 
     Args:
-        entries: As they are read.
+        entries: The entries as they are read.
         path: The file.
-        prefix: Of the ids that its rows have by their places.
+        prefix: Prefix of the ids that its rows get from their positions.
     """
     found = False
     for entry in entries:
@@ -41,7 +39,7 @@ def or_empty(entries: Iterable[Entry], path: Path, prefix: str) -> Iterator[Entr
 
 
 def is_empty(path: Path) -> bool:
-    """Whether a file has no bytes, or is there no more."""
+    """Whether a file has zero bytes or no longer exists."""
     try:
         state = path.stat()
     except OSError:

@@ -1,15 +1,13 @@
-"""What a photograph says of itself: when, with what and where it was taken, as fields of its document.
+"""EXIF metadata of a photograph as fields of its document: when, where and with which camera it was taken.
 
     taken                  ISO 8601, `2024-05-01T18:30:00`, with the offset from UTC where the camera wrote one
-    year                   a number, that of `taken`
+    year                   that of `taken`, a number
     camera, lens           maker and model, as one text
     latitude, longitude    degrees, north and east positive
     width, height          pixels of the upright photograph
 
-An image without any of the first six gets no fields at all: a drawing's size is not worth one. Damaged metadata cost
-themselves: what can be read is kept, and no image is refused for them.
-
-What this module does not know: documents, and whose fields win.
+An image without any of the first six gets no fields: the size alone is not worth a field. If metadata are damaged,
+readable parts are used, and no image is refused because of them.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ FIELDS = ("taken", "year", "camera", "lens", "latitude", "longitude", "width", "
 """The names of all fields that a photograph may get."""
 
 _JPEG_HEAD = 1 << 20
-"""Bytes of a JPEG that are read for its metadata, which come first; none is read whole for them."""
+"""Bytes read from a JPEG for its metadata, which come first; the whole file is never read for them."""
 _MAX_EXIF = 1 << 21
 _MAX_TEXT = 200
 _DATE = re.compile(r"(\d{4})[:/.-](\d\d?)[:/.-](\d\d?)(?!\d)")
@@ -53,11 +51,11 @@ _DAMAGE = (
     AttributeError,
     RecursionError,
 )
-"""What reading damaged metadata raises, beside what decoding does: fractions of zero, missing tables."""
+"""What reading damaged metadata raises, besides decoding errors: fractions of zero, missing tables."""
 
 
 def photo_fields(source: ImageSource) -> dict[str, str | int | float]:
-    """The fields of a photograph, those of `FIELDS` that it has; none for an image that says nothing of the kind.
+    """The fields of a photograph, a subset of `FIELDS`; empty for an image without such metadata.
 
     Args:
         source: A path, encoded bytes, or a PIL image.
@@ -77,7 +75,7 @@ def photo_fields(source: ImageSource) -> dict[str, str | int | float]:
 
 
 def _header(source: ImageSource) -> Image.Image:
-    """The image, opened and not decoded.
+    """The image, opened but not decoded.
 
     Raises:
         ItemError: It has no metadata, or too much.
@@ -91,7 +89,7 @@ def _header(source: ImageSource) -> Image.Image:
     else:
         data = source[:_JPEG_HEAD] if source.startswith(b"\xff\xd8\xff") else encoded_bytes(source)
     if not data.startswith((b"II", b"MM")) and not any(name in data for name in (b"Exif", b"eXIf", b"EXIF")):
-        raise ItemError("no-exif", "The image has no EXIF.")  # told at the speed of memory
+        raise ItemError("no-exif", "The image has no EXIF.")  # checked before Pillow opens it
     image, _ = open_image(data, MAX_PIXELS)
     if data.startswith(b"\x89PNG") and "exif" not in image.info:
         _late_exif(image, data)
@@ -101,7 +99,7 @@ def _header(source: ImageSource) -> Image.Image:
 
 
 def _late_exif(image: Image.Image, data: bytes) -> None:
-    """A PNG may have its metadata behind its pixels."""
+    """Whether a PNG may have its metadata after its pixels."""
     at = data.rfind(b"eXIf")
     length = int.from_bytes(data[at - 4 : at], "big") if at > 4 else 0
     if 0 < length <= _MAX_EXIF:
@@ -114,7 +112,7 @@ def _moment(exif: Image.Exif) -> dict[str, str | int]:
     if _text(exif.get(ExifTags.Base.Make)) or _text(exif.get(ExifTags.Base.Model)):
         told.append(
             (exif.get(ExifTags.Base.DateTime), details.get(ExifTags.Base.OffsetTime))
-        )  # of a camera, not a scan
+        )  # written by cameras, not by scanners
     for value, offset in told:
         if (taken := _taken(_text(value), _text(offset))) is not None:
             return {"taken": taken, "year": int(taken[:4])}
@@ -122,14 +120,14 @@ def _moment(exif: Image.Exif) -> dict[str, str | int]:
 
 
 def _taken(text: str, offset: str) -> str | None:
-    """A date and its time in ISO 8601; the date alone where the time is none, and None without a date."""
+    """A date and time in ISO 8601; the date alone if the time is invalid; None without a date."""
     written = _DATE.match(text)
     if written is None:
         return None
     try:
         day = date(*map(int, written.groups()))
     except ValueError:
-        return None  # `0000:00:00 00:00:00`, as a camera without a clock writes
+        return None  # `0000:00:00 00:00:00`, written by cameras without a set clock
     time = _TIME.match(text, written.end())
     hour, minute, second = (int(part or 0) for part in time.group(1, 2, 3)) if time else (99, 0, 0)
     if time and time[4]:
@@ -154,7 +152,7 @@ def _devices(exif: Image.Exif) -> dict[str, str]:
 
 
 def _device(make: object, model: object) -> str:
-    """`NIKON CORPORATION` and `NIKON D850` are a NIKON D850; `Panasonic` and `DMC-GX80` are a Panasonic DMC-GX80."""
+    """Maker and model as one name: NIKON D850 if the model repeats the maker, else such as Panasonic DMC-GX80."""
     maker, name = _text(make), _text(model)
     if maker and name.lower().startswith(maker.split()[0].lower()):
         return name
@@ -171,7 +169,7 @@ def _position(exif: Image.Exif) -> dict[str, float]:
 
 
 def _degrees(value: object, reference: object, sides: str, most: int) -> float | None:
-    """Degrees, minutes and seconds as a number; None unless all is there and possible."""
+    """Degrees, minutes and seconds as a number; None unless all are present and valid."""
     side = _text(reference).upper()
     if side not in tuple(sides) or not isinstance(value, Iterable):
         return None
@@ -193,7 +191,7 @@ def _folder(exif: Image.Exif, name: int) -> Mapping[int, Any]:
 
 
 def _text(value: object) -> str:
-    """A text without what pads and controls it, at most 200 characters; empty for what is none."""
+    """A text without padding and control characters, at most 200 characters; empty for anything else."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str):

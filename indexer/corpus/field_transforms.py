@@ -1,7 +1,4 @@
-"""Transforms of a record's fields: edit them, or make the text of them.
-
-What this module does not know: how transforms are applied.
-"""
+"""Transforms of a record's fields: edit them, or build the text from them."""
 
 from __future__ import annotations
 
@@ -10,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.corpus.records import Record
 from indexer.errors import CallError
 
 
 @dataclass(frozen=True)
 class EditFields:
-    """Drops, renames and sets fields, in this order; what a record lacks is no error."""
+    """Drops, renames and sets fields, in this order; missing fields are no error."""
 
     drop: frozenset[str] = frozenset()
     rename: Mapping[str, str] = field(default_factory=dict)
@@ -43,28 +40,28 @@ def edit_fields(arguments: str) -> EditFields:
     """`fields:JSON`.
 
     Raises:
-        CallError: It is no JSON object of `drop`, `rename` and `set`.
+        CallError: The arguments are not a JSON object of `drop`, `rename` and `set`.
     """
     example = 'Write fields:{"drop": ["price"], "rename": {"titel": "title"}, "set": {"shop": "north"}}.'
     try:
         edits = json.loads(arguments)
     except ValueError as error:
-        raise CallError(f"What stands behind fields: is no JSON: {error}.", example) from error
+        raise CallError(f"The arguments of fields are not JSON: {error}.", example) from error
     shapes: dict[str, type] = {"drop": list, "rename": dict, "set": dict}
     if not isinstance(edits, dict) or not edits or edits.keys() - shapes.keys():
         raise CallError(f"fields takes drop, rename and set, not {arguments[:80]}.", example)
     for name, value in edits.items():
         if not isinstance(value, shapes[name]):
-            raise CallError(f"{name} of fields is {told(value)}; it must be a {shapes[name].__name__}.", example)
+            raise CallError(f"{name} of fields is {described(value)}; it must be a {shapes[name].__name__}.", example)
     names = [*edits.get("drop", []), *edits.get("rename", {}).values()]
     if strange := [name for name in names if not isinstance(name, str)]:
-        raise CallError(f"{told(strange[0])} is no name of a field.", example)
+        raise CallError(f"{described(strange[0])} is not the name of a field.", example)
     return EditFields(frozenset(edits.get("drop", [])), edits.get("rename", {}), edits.get("set", {}))
 
 
 @dataclass(frozen=True)
 class TextFrom:
-    """Makes the text of fields, a line for each that has a value; without any, the text stays as it is."""
+    """Builds the text from fields, one line for each that has a value; if none has one, the text is unchanged."""
 
     names: tuple[str, ...]
 

@@ -1,24 +1,24 @@
-"""A folder, read recursively: images, texts, tables and shards, each as what it is.
+"""A reader of folders, recursive: images, texts, tables and shards, each read as what it is.
 
-* An image file is a document. `sidecars.py` says which files beside it are its text and its JSON, which gives its
-  `id`, `text` and `fields`; every other key there is one more field. A text in the JSON goes before the text file; a
-  `caption` in the JSON is the text where there is no other, and of Google Takeout's JSON the `description`.
-* A `.txt` or `.md` file that describes no image is a text document; it may have its JSON, too. README.md, LICENSE.txt
-  and their like beside or above tables are passed over: they are about the data set, and not of it.
-* A file is an image if its suffix says so; where the suffix tells nothing, if its first bytes do.
+* An image file is a document. `sidecars.py` decides which files beside it are its text and its JSON, which gives its
+  `id`, `text` and `fields`; every other key becomes a field. A text in the JSON takes precedence over the text file.
+  Without either, the text is a `caption` in the JSON, or the `description` in Google Takeout's JSON.
+* A `.txt` or `.md` file that describes no image is a text document; it may have its own JSON. README.md, LICENSE.txt
+  and similar files beside or above tables are passed over: they describe the data set.
+* A file is an image if its suffix says so, or, if the suffix tells nothing, its first bytes do.
 * The id is the path below the folder, with slashes, made portable by `portable_name`.
-* The stamp is made of the size and the time of change of the file and of its sidecars.
+* The stamp is made from the size and modification time of the file and its sidecars.
 * A table or shard (`tables.py`) gives its own documents; ids that it makes up begin with its path. If its records name
-  image files of its folder, they reach these images instead (`named_files.py`). A record or a JSON file that names
-  several (`pages.py`) is a document of all of them, and they are no documents beside it.
-* The order is that of the bytes of the paths.
+  image files of its folder, they describe these images instead (`named_files.py`). A record or a JSON file that names
+  several images (`pages.py`) is one document of all of them, and they are not documents themselves.
+* Entries come in the byte order of their paths.
 
-A sidecar that cannot be used is a reject of its own; its image or text is a document all the same, without it.
+A sidecar that cannot be used is rejected on its own; its image or text is still a document, without it.
 
-Everything else that is seen is passed over, by its suffix; so are hidden files and what file managers leave behind,
-underdrawing's own collections, empty folders, and links to what is read without them (`places.py`).
+Everything else is passed over and counted by suffix, including hidden files, files that file managers leave,
+underdrawing's own collections, empty folders, and links to what is read anyway (`places.py`).
 
-What this module does not know: whether a file with an image's name is one. The decoder finds out, later.
+This module does not know whether a file named like an image is one; the decoder finds out later.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ PAGE_IMAGE = "image of a page"
 
 
 class FolderCorpus:
-    """The documents of a folder, or of those of its files that a pattern names.
+    """The documents of a folder, or of the files in it that match a pattern.
 
     Args:
         root: The folder.
-        meant: Which of its files.
+        meant: Which of its files to read.
         source: The name of the source; by default the folder's absolute path.
-        columns: Which columns of its tables are the id, the text and the image, where that is not to be found out.
+        columns: Which columns of its tables are the id, the text and the image; by default they are found by name.
 
     Attributes:
         source: As given.
@@ -76,7 +76,7 @@ class FolderCorpus:
 
     def __iter__(self) -> Iterator[Entry]:
         walk = _Walk(self._root, Visited(self._root, self._meant), NamedFiles(), self._columns)
-        # A stack in place of recursion: folders nest deeper than Python's calls may.
+        # A stack instead of recursion: folders nest deeper than Python's calls may.
         opened = [walk.read(Place(self._root, "", self._meant))]
         try:
             while opened:
@@ -101,7 +101,7 @@ class _Walk:
     columns: Columns | None
 
     def read(self, place: Place) -> Generator[Entry | Place, None, None]:
-        """The entries of a folder, and the folders in it, in their order."""
+        """The entries of a folder, and its subfolders, in order."""
         uri = place.path.as_uri()
         try:
             listing = read_listing(place.path)
@@ -120,7 +120,7 @@ class _Walk:
 
 
 class _Reading:
-    """One folder while it is read."""
+    """One folder while it is being read."""
 
     def __init__(self, walk: _Walk, place: Place, listing: Listing) -> None:
         self._root, self._visited, self._named, self._columns = walk.root, walk.visited, walk.named, walk.columns
@@ -130,7 +130,7 @@ class _Reading:
         self._file_tables: dict[str, FileTable] = {}
 
     def entries(self, stack: ExitStack) -> Iterator[Entry | Place]:
-        """What is in the folder, in order; what `stack` closes is needed until what is below was read, too."""
+        """The contents of the folder, in order; what `stack` closes is needed until all below it has been read."""
         for name in self._names:
             if self._may_name_files(name):
                 table = self._table_of(name)
@@ -159,7 +159,7 @@ class _Reading:
             yield Place(path, self._place.prefix + name, meant, name in self._links or self._place.linked)
 
     def _file(self, name: str) -> Iterator[Entry]:
-        """The entries of a file; none for one that describes a document, for it is a part of that."""
+        """The entries of a file; none for a file that describes a document, since it is part of that."""
         path, suffix, id = self._place.path / name, split_name(name)[1], self._place.id_of(name)
         is_document = litter_kind(name) is None and self._sidecars.is_document(name)
         if (kind := litter_kind(name)) is not None:
@@ -167,7 +167,7 @@ class _Reading:
         elif not is_document and self._sidecars.describes(name):
             return
         elif suffix == DRAWING:
-            detail = f"{printable(name)} is a drawing; draw it to pixels first."
+            detail = f"{printable(name)} is a vector graphic; convert it to pixels first."
             yield Rejected(path.as_uri(), Reason.SVG.value, detail, hides=id)
         elif is_document and self._is_read_elsewhere(name):
             yield PassedOver(path.as_uri(), FILE_READ)
@@ -179,7 +179,7 @@ class _Reading:
             if error.reason == Reason.NOT_A_FILE.value:
                 yield PassedOver(path.as_uri(), NOT_A_FILE)
             else:
-                # A table may have given ids of its own to images elsewhere.
+                # A table may have given images elsewhere ids of its own.
                 is_table = tables.is_table(name) or suffix == DETAILS
                 yield Rejected(path.as_uri(), error.reason, error.detail, hides="" if is_table else id)
         elif self._is_table(name):
@@ -213,11 +213,11 @@ class _Reading:
         return tables.open_in_folder(self._place, name, self._root, self._columns)
 
     def _is_table(self, name: str) -> bool:
-        """Whether a file is a table or a shard by its name, or a list of objects or a page in a `.json` of its own."""
+        """Whether a file is a table or a shard by its name, or a standalone `.json` with a list or a page."""
         return tables.is_table(name) or name in self._json_lists or name in self._pages
 
     def _may_name_files(self, name: str) -> bool:
-        """Whether it is worth while to look into a table for names of files. Parquet files by the thousand are not."""
+        """Whether a table should be scanned for names of files. Thousands of Parquet files are not."""
         if litter_kind(name) is not None or name in self._broken or not self._is_table(name):
             return False
         if tables.suffix_of(name) == tables.PARQUET:
@@ -252,10 +252,10 @@ class _Reading:
         return bool(self._json_lists) or tables.holds_tables(self._place.path, self._names)
 
     def _is_read_elsewhere(self, name: str) -> bool:
-        """Whether the file is read under another name, which a link gives it."""
+        """Whether the file is read under another name, through a link."""
         path, is_link = self._place.path / name, name in self._links
         if name in self._broken or not (is_link or self._place.linked):
-            return False  # what cannot be read at all is told by whoever tries
+            return False  # the reader reports a file that cannot be read
         try:
             alike = is_link and _reads_alike(name, path.resolve())
             if alike and self._visited.is_read_in_place(path):
@@ -275,7 +275,7 @@ class _Reading:
 
 
 def _reads_alike(name: str, real: Path) -> bool:
-    """Whether a file is read as the same under its real name; caches keep files under names that tell nothing."""
+    """Whether a file reads the same under its real name; caches store files under names that tell nothing."""
     if tables.is_table(name):
         return tables.is_table(real.name)
     if split_name(name)[1] in TEXTS:

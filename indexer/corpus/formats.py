@@ -1,11 +1,9 @@
-"""Readers by name, for a source written as `NAME:REST`: formats of other packages, and files whose suffix misleads.
+"""Readers by name, for a source written as `NAME:REST`: other packages' formats, and files with a misleading suffix.
 
     csv:export.txt        a CSV file, whatever its name
     mine:anything         what the reader `mine` of an installed package makes of `anything`
 
 A file whose suffix is the name of such a reader, and of no built-in format, is read by it without a prefix.
-
-What this module does not know: how any of them is read.
 """
 
 from __future__ import annotations
@@ -27,17 +25,17 @@ from indexer.registry import Builtin, Registry
 
 
 class Reader(Protocol):
-    """Opens the sources of one format."""
+    """Opens sources of one format."""
 
     def __call__(self, rest: str, *, columns: Columns | None = None) -> Corpus:
-        """A corpus; nothing is read before it is iterated over.
+        """A corpus; nothing is read until it is iterated over.
 
         Args:
-            rest: What stands behind the colon of the source, or the path of a file with the format's suffix.
-            columns: Which columns are the id, the text and the image, where the user named them.
+            rest: The part of the source after the colon, or the path of a file with the format's suffix.
+            columns: Which columns are the id, the text and the image, if the user named them.
 
         Raises:
-            CallError: There is no such source, or it has no columns and some are named.
+            CallError: There is no such source, or columns are named for a source that has none.
         """
         ...
 
@@ -46,10 +44,10 @@ READERS = Registry[Reader](
     "reader",
     "underdrawing.readers",
     {
-        "csv": Builtin("indexer.corpus.formats:read_csv", "a row of comma- or tab-separated values for each document"),
-        "json": Builtin("indexer.corpus.formats:read_json", "a list of objects, one for each document"),
-        "jsonl": Builtin("indexer.corpus.formats:read_jsonl", "an object on each line"),
-        "parquet": Builtin("indexer.corpus.formats:read_parquet", "a row of a Parquet file for each document"),
+        "csv": Builtin("indexer.corpus.formats:read_csv", "comma- or tab-separated values, one document per row"),
+        "json": Builtin("indexer.corpus.formats:read_json", "a list of objects, one document each"),
+        "jsonl": Builtin("indexer.corpus.formats:read_jsonl", "JSON lines, one document per line"),
+        "parquet": Builtin("indexer.corpus.formats:read_parquet", "a Parquet file, one document per row"),
         "tar": Builtin("indexer.corpus.formats:read_tar", "a WebDataset shard"),
     },
 )
@@ -57,9 +55,9 @@ READERS = Registry[Reader](
 
 
 def reader_in(source: str | Path) -> tuple[str, str] | None:
-    """The reader that a source names, and the rest; None for one that names none. What exists is a path."""
+    """The reader that a source names, and the rest; None if it names none. An existing path counts as a path."""
     if "\0" in str(source):
-        return None  # no path, and lexists refuses to look
+        return None  # no path; lexists would raise
     name, colon, rest = str(source).partition(":")
     if not colon or not rest or os.path.lexists(source) or name not in READERS:
         return None
@@ -88,7 +86,7 @@ def read_parquet(rest: str, *, columns: Columns | None = None) -> Corpus:
 
 
 def read_tar(rest: str, *, columns: Columns | None = None) -> Corpus:
-    """`tar:FILE`; `open_corpus` refuses columns."""
+    """`tar:FILE`; `open_corpus` refuses columns for it."""
     path = _file(rest)
     return WebDatasetCorpus([path], portable_name(str(path)))
 

@@ -1,10 +1,10 @@
-"""Files that are built to cost more than they are worth, told before a decoder looks at them.
+"""Limits on image files that are built to be expensive, checked before a decoder reads them.
 
-A header says how many pixels there are; it does not say that a JPEG of 300 kB has 30,000 scans, each of which passes
-over all pixels, or that half of a file is one comment, which a decoder reads a byte at a time. Each check here is one
-pass over the structure of a file, stops as soon as a bound is passed, and raises `too-complex`.
+A header gives the number of pixels. It does not show that a JPEG of 300 kB has 30,000 scans, each of which passes over
+all pixels, or that half of a file is one comment, which a decoder reads byte by byte. Each check here is one pass over
+the structure of a file. It stops at the first limit exceeded and raises `too-complex`.
 
-What this module does not know: Pillow, and how many pixels are too many.
+This module does not know Pillow, or how many pixels are too many.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from indexer.errors import ItemError
 from indexer.reasons import Reason, refusal
 
 MAX_SCANS = 100
-"""Of a JPEG; progressive photographs have 10 to 20."""
+"""Scans of a JPEG; progressive photographs have 10 to 20."""
 MAX_SCANNED = 3_000_000_000
-"""Scans times pixels of a JPEG: what decoding it costs."""
+"""Scans times pixels of a JPEG: the cost of decoding it."""
 MAX_HEADER = 32 * 1024 * 1024
 """Bytes of metadata before the pixels of a JPEG or a GIF."""
 MAX_PARTS = 10_000
-"""Segments, chunks, boxes or blocks before the pixels, or beside them."""
+"""Segments, chunks, boxes or blocks before or beside the pixels."""
 MAX_CHUNKS = 1_000_000
-"""Chunks of a PNG, those of pixels included."""
+"""Chunks of a PNG, pixel chunks included."""
 MAX_SLOW = 16 * 1024 * 1024
 """Bytes of a file whose pixels are decoded one at a time: plain PPM, run lengths in a BMP."""
 MAX_GAP = MAX_PPM_HEADER = 65_536
@@ -47,15 +47,15 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323
 
 
 def checked_structure(name: str, data: bytes, max_pixels: int) -> bytes:
-    """The file as a decoder may be given it: as it is, or, of a PPM, without its comments.
+    """The data to give to a decoder: unchanged, except that a PPM loses its comments.
 
     Args:
         name: The format, as `image_format` names it.
         data: The whole file.
-        max_pixels: What a tile of a TIFF may have.
+        max_pixels: Limit of pixels in one tile of a TIFF.
 
     Raises:
-        ItemError: `too-complex`, with the number and the bound; `truncated`, where a header ends too early.
+        ItemError: `too-complex`, with the number and the limit; `truncated`, if a header ends too early.
     """
     if name == "PPM":
         return _checked_ppm(data)
@@ -66,7 +66,7 @@ def checked_structure(name: str, data: bytes, max_pixels: int) -> bytes:
 
 
 def jpeg_coefficients(data: bytes) -> int:
-    """Bytes that a decoder needs for a JPEG beside its pixels: none for one scan, two a sample for several."""
+    """Bytes that a decoder needs for a JPEG besides its pixels: none for one scan, two per sample for several."""
     frame, scans = _jpeg_scans(data)
     if scans < 2 or frame is None:
         return 0
@@ -78,7 +78,7 @@ def jpeg_coefficients(data: bytes) -> int:
 
 
 def _too_complex(what: str) -> ItemError:
-    return refusal(Reason.TOO_COMPLEX, f"The image is built to cost more than its pixels: {what}.")
+    return refusal(Reason.TOO_COMPLEX, f"The image is too expensive to decode for its pixels: {what}.")
 
 
 def _check_jpeg(data: bytes, max_pixels: int) -> None:
@@ -87,7 +87,7 @@ def _check_jpeg(data: bytes, max_pixels: int) -> None:
     if scans > MAX_SCANS or (scans > 1 and scans * height * width > MAX_SCANNED):
         raise _too_complex(
             f"{'more than ' if scans > MAX_SCANS else ''}{min(scans, MAX_SCANS):,} scans of {width:,} × {height:,} "
-            f"pixels; allowed are {MAX_SCANS:,} scans, and {MAX_SCANNED:,} pixels in all of them"
+            f"pixels; the limits are {MAX_SCANS:,} scans, and {MAX_SCANNED:,} pixels in all of them"
         )
 
 
@@ -101,7 +101,7 @@ def _jpeg_scans(data: bytes) -> tuple[bytes | None, int]:
         if not scans and (found.start() > MAX_HEADER or parts > MAX_PARTS or found.start() - at > MAX_GAP):
             raise _too_complex(
                 f"{parts:,} segments and {found.start():,} bytes before the pixels, {found.start() - at:,} bytes in no "
-                f"segment; allowed are {MAX_PARTS:,}, {MAX_HEADER:,} and {MAX_GAP:,}"
+                f"segment; the limits are {MAX_PARTS:,}, {MAX_HEADER:,} and {MAX_GAP:,}"
             )
         marker, at, parts = data[found.start() + 1], found.end(), parts + 1
         if marker == 0xD9:
@@ -113,7 +113,7 @@ def _jpeg_scans(data: bytes) -> tuple[bytes | None, int]:
             frame, progressive = data[at + 2 : at + length], marker in _PROGRESSIVE
         scans += marker == 0xDA
         if scans and frame is not None and not progressive and data[at + 2 : at + 3] == frame[5:6]:
-            break  # all components in one scan: decoders stop behind it, whatever follows
+            break  # all components in one scan: decoders stop after it
         if parts > MAX_PARTS:
             raise _too_complex(f"more than {MAX_PARTS:,} segments")
         at += max(length, 2)
@@ -149,7 +149,7 @@ def _check_gif(data: bytes, max_pixels: int) -> None:
 
 
 def _check_boxes(data: bytes, max_pixels: int) -> None:
-    """JPEG 2000: boxes of a length and a name, one after the other, with the pixels in `jp2c`."""
+    """JPEG 2000: consecutive boxes of a length and a name, with the pixels in `jp2c`."""
     at, parts = 0, 0
     if data[:4] == b"\xff\x4f\xff\x51":
         return
@@ -167,7 +167,7 @@ def _check_boxes(data: bytes, max_pixels: int) -> None:
 
 
 def _check_tiff(data: bytes, max_pixels: int) -> None:
-    """The first directory: what its entries say to have, and the size of a tile."""
+    """The first directory: the sizes that its entries claim, and the size of a tile."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     try:
@@ -175,11 +175,11 @@ def _check_tiff(data: bytes, max_pixels: int) -> None:
         count = struct.unpack_from(order + ("Q" if big else "H"), data, at)[0]
         at += 8 if big else 2
         if count > MAX_PARTS:
-            raise _too_complex(f"{count:,} entries in its directory; allowed are {MAX_PARTS:,}")
+            raise _too_complex(f"{count:,} entries in its directory; the limit is {MAX_PARTS:,}")
         entry = struct.Struct(order + ("HHQQ" if big else "HHLL"))
         entries = list(entry.iter_unpack(data[at : at + count * entry.size]))
     except (struct.error, OverflowError):
-        return  # the decoder says so
+        return  # the decoder reports it
     lengths = [_TIFF_SIZES.get(kind, 0) * number for _, kind, number, _ in entries]
     if sum(lengths) > 2 * len(data) + MAX_GAP:
         raise _too_complex(f"its directory lists {sum(lengths):,} bytes, and the file has {len(data):,}")
@@ -190,12 +190,12 @@ def _check_tiff(data: bytes, max_pixels: int) -> None:
     }
     if tile.get(_TILE_WIDTH, 0) * tile.get(_TILE_LENGTH, 0) > max_pixels:
         raise _too_complex(
-            f"tiles of {tile[_TILE_WIDTH]:,} × {tile[_TILE_LENGTH]:,} pixels; allowed are {max_pixels:,}"
+            f"tiles of {tile[_TILE_WIDTH]:,} × {tile[_TILE_LENGTH]:,} pixels; the limit is {max_pixels:,}"
         )
 
 
 def _tiff_value(value: int, kind: int, order: str, big: bool) -> int:
-    """A number that stands in the entry itself; a short one stands at its beginning."""
+    """A number stored in the entry itself; a short one is at its beginning."""
     return value >> (48 if big else 16) if kind == 3 and order == ">" else value & 0xFFFF if kind == 3 else value
 
 
@@ -204,7 +204,7 @@ def _check_bitmap(data: bytes, max_pixels: int) -> None:
     length = int.from_bytes(data[at : at + 4], "little")
     runs = int.from_bytes(data[at + 16 : at + 20], "little") in (1, 2) and length > 12
     if runs and len(data) > MAX_SLOW:
-        raise _too_complex(f"{len(data):,} bytes of run lengths; allowed are {MAX_SLOW:,}")
+        raise _too_complex(f"{len(data):,} bytes of run lengths; the limit is {MAX_SLOW:,}")
 
 
 def _checked_ppm(data: bytes) -> bytes:
@@ -213,10 +213,10 @@ def _checked_ppm(data: bytes) -> bytes:
     header = _PPM_HEADER[2 if bilevel else 3].match(data[:MAX_PPM_HEADER])
     if header is None:
         if len(data) > MAX_PPM_HEADER:
-            raise _too_complex(f"its header is not over within {MAX_PPM_HEADER:,} bytes")
+            raise _too_complex(f"its header does not end within {MAX_PPM_HEADER:,} bytes")
         raise refusal(Reason.TRUNCATED, "The image ends inside its header.")
     if plain and len(data) > MAX_SLOW:
-        raise _too_complex(f"{len(data):,} bytes of numbers to be read one by one; allowed are {MAX_SLOW:,}")
+        raise _too_complex(f"{len(data):,} bytes of numbers read one by one; the limit is {MAX_SLOW:,}")
     tokens, body = list(header.groups()), data[header.end() :]
     if plain:
         body = _PPM_COMMENT.sub(b" ", body)
@@ -226,7 +226,7 @@ def _checked_ppm(data: bytes) -> bytes:
 
 
 def _scaled(body: bytes, most: int, white: int) -> tuple[bytes, bytes]:
-    """Numbers up to `most`, of one byte or two, as numbers up to `white`: what Pillow does one by one."""
+    """Numbers up to `most`, in one byte or two, scaled to `white`: Pillow does this one by one."""
     white = 255 if most < 256 else white
     table = np.minimum(np.round(np.arange(256 if most < 256 else 65_536) / most * white), white)
     found = np.frombuffer(body[: len(body) - len(body) % 2] if most > 255 else body, np.uint8 if most < 256 else ">u2")

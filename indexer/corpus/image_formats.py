@@ -1,13 +1,11 @@
-"""What a file is, told by how it begins: the formats that are read as images, and those that are known and refused.
+"""The image format of a file by its first bytes: formats that are read, and known formats that are refused.
 
-`image_format` looks at a few bytes, opens nothing and decodes nothing, so that a reader can ask it about every file
-that it meets, whatever the file is called. Suffixes lie: cameras write two JPEGs into one `.mpo`, phones call HEIF
-photographs `.jpg`, and web pages call WebP images `.png`.
+`image_format` looks at a few bytes and opens and decodes nothing, so a reader can ask it about every file, whatever its
+name. Suffixes mislead: cameras write two JPEGs into one `.mpo`, phones name HEIF photographs `.jpg`, and web pages name
+WebP images `.png`.
 
-The formats are a closed set. Pillow knows forty more; among them are one that runs another program (EPS), some whose
-decoder is so slow that a small file takes minutes, and some that have no signature to know them by.
-
-What this module does not know: Pillow, files.
+The formats are a closed set. Pillow knows forty more; among them are one that runs another program (EPS), some with
+decoders so slow that a small file takes minutes, and some without a signature.
 """
 
 from __future__ import annotations
@@ -16,12 +14,12 @@ import re
 from collections.abc import Mapping
 
 DECODING = "2: transparency on white, or on dark where white hides it; JPEGs above max_pixels reduced"
-"""How files become pixels in this release, beside the fingerprint of a collection's space. It does not part old vectors
-from new ones: they differ only where an image came out blank, or was refused, by the rules before."""
+"""How files become pixels in this release, stored beside the fingerprint of a collection's space. Old and new vectors
+stay compatible: they differ only where the earlier rules gave a blank image or refused it."""
 HEAD = 256
 """How many of a file's first bytes `image_format` looks at; more do no harm."""
 TAIL = 26
-"""How many of a file's last bytes tell a Targa file."""
+"""How many of a file's last bytes identify a Targa file."""
 
 SUFFIXES: Mapping[str, str] = {
     "JPEG": ".jpg",
@@ -43,7 +41,7 @@ KNOWN_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .jif .mpo .png .apng .gif .webp .avif .avifs .bmp .dib .tif .tiff"
     " .jp2 .j2k .j2c .jpc .jpf .jpx .ppm .pgm .pbm .pnm .pfm .tga .heic .heics .heif .heifs .hif".split()
 )
-"""Suffixes of these formats, in lower case: a file with one of them is an image, or a reject that says why not."""
+"""Suffixes of these formats, in lower case: a file with one of them is an image, or is rejected with a reason."""
 
 _HEVC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _AV1 = frozenset({b"avif", b"avis"})
@@ -94,14 +92,14 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
 
 
 def image_format(head: bytes, tail: bytes = b"") -> str | None:
-    """The image format of a file, or None for anything that is not read as an image here.
+    """The image format of a file, or None for anything that is not read as an image.
 
     Args:
         head: The file's first bytes, `HEAD` of them if there are so many.
-        tail: Its last bytes, `TAIL` of them. Without them a Targa file is not known: it begins like anything.
+        tail: Its last bytes, `TAIL` of them. Without them a Targa file is not recognized: its start has no signature.
 
     Returns:
-        A key of `SUFFIXES`. `HEIF` needs the package pillow-heif to be decoded.
+        A key of `SUFFIXES`. Decoding `HEIF` needs the package pillow-heif.
     """
     if head[8:11] == b"CR\x02" and head[:4] == b"II*\0":
         return None  # a Canon raw photograph, which begins as a TIFF does
@@ -122,7 +120,7 @@ def image_format(head: bytes, tail: bytes = b"") -> str | None:
 
 
 def foreign_format(head: bytes) -> str | None:
-    """The name of an image format that is known and not read here, or None."""
+    """The name of a known image format that is not read, or None."""
     if head[8:11] == b"CR\x02" or head[4:12] == b"ftypcrx ":
         return "camera raw"
     if head[:4] == b"\0\0\1\0" and 0 < _number(head[4:6]) < 256:
@@ -132,12 +130,12 @@ def foreign_format(head: bytes) -> str | None:
 
 
 def _may_be_targa(head: bytes) -> bool:
-    """A Targa file of before 1989, or anything that looks like one: enough to say so, too little to decode it."""
+    """Whether it looks like a Targa file of before 1989: enough to say so, too little to decode it."""
     return len(head) > 18 and head[1] in (0, 1) and head[2] in (1, 2, 3, 9, 10, 11) and head[16] in (8, 15, 16, 24, 32)
 
 
 def _by_brand(head: bytes) -> str | None:
-    """AVIF or HEIF, or None for a film: the first brand decides, then those that it says it is compatible with."""
+    """AVIF or HEIF, or None for a video: the first brand decides, then the compatible brands."""
     length = min(max(_number(head[:4], "big"), 16), HEAD)
     major = head[8:12]
     brands = {major} | {head[place : place + 4] for place in range(16, length - 3, 4)}
@@ -151,7 +149,7 @@ def _by_brand(head: bytes) -> str | None:
 
 
 def _is_bitmap(head: bytes) -> bool:
-    """A BMP without its file header: no signature, but the length of a header, one plane, and a depth that exists."""
+    """Whether it is a BMP without its file header: a header length, one plane, and a valid depth, but no signature."""
     length = _number(head[:4])
     if len(head) < 16 or length not in _BITMAP_HEADERS:
         return False

@@ -1,7 +1,4 @@
-"""What a value of a table stands for as an image: bytes, a path, a data URI, base64, a struct, a list of those.
-
-What this module does not know: columns, and whether an image is one.
-"""
+"""Images in the values of a table: bytes, a path, a data URI, base64, a struct, or a list of those."""
 
 from __future__ import annotations
 
@@ -23,12 +20,12 @@ from indexer.reasons import Reason, refusal
 from indexer.validate import shown
 
 _LONGEST_LIST = 65_536
-"""Characters of a list of paths in a cell."""
+"""Characters of a list of paths in one cell."""
 _MAX_DEPTH = 3
-"""Of lists and objects around an image."""
+"""Levels of lists and objects around an image."""
 _FETCH_REMEDY = (
     "Nothing is fetched. Download the images and give their paths relative to the table; or index the texts alone: "
-    "image_column='' (--image-column '')"
+    "`image_column=''`"
 )
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _DATA_URI = re.compile(r"data:[^,]{0,200}?(;base64)?,", re.IGNORECASE)
@@ -37,7 +34,7 @@ _IMAGE_SUFFIXES = KNOWN_SUFFIXES | UNREAD_IMAGES | {DRAWING}
 
 
 def is_absent(value: object) -> bool:
-    """Whether there is no image in a value, and nothing that claims to be one."""
+    """Whether a value holds no image and nothing that claims to be one."""
     if isinstance(value, dict):
         return all(each is None for each in value.values())
     if isinstance(value, list):
@@ -46,7 +43,7 @@ def is_absent(value: object) -> bool:
 
 
 def is_encoded(value: object, *, base64_column: bool, depth: int = 0) -> bool:
-    """Whether a value holds an image itself, which no field can."""
+    """Whether a value contains the image data itself, which no field can."""
     if isinstance(value, list | dict):
         inner = value.values() if isinstance(value, dict) else value
         return depth < _MAX_DEPTH and any(
@@ -70,7 +67,7 @@ def has_image_suffix(value: object) -> TypeGuard[str]:
 
 
 def is_image_path(value: object) -> bool:
-    """Whether a value can only be the path of an image, whatever its column is called: one, or a list of them."""
+    """Whether a value can only be the path of an image, or a list of such paths, whatever its column is called."""
     if isinstance(value, list):
         return 0 < len(value) <= 1_000 and all(isinstance(each, str) and is_image_path(each) for each in value)
     if not isinstance(value, str) or "." not in value[-6:]:
@@ -79,14 +76,14 @@ def is_image_path(value: object) -> bool:
 
 
 def may_be_image_file(value: object) -> bool:
-    """Whether a value is the name of a file that may be an image: its suffix is known to be nothing else."""
+    """Whether a value is the name of a file that may be an image: its suffix is not known to be anything else."""
     if not isinstance(value, str) or not (suffix := suffix_of(value)):
         return False
     return suffix in _IMAGE_SUFFIXES or suffix not in NO_IMAGES
 
 
 def suffix_of(value: str) -> str:
-    """The suffix of a path or a URL, in lower case."""
+    """The suffix of a path or URL, in lower case."""
     if _URI.match(value):
         value = re.split("[?#]", value, maxsplit=1)[0]
     stem, dot, suffix = value[-12:].rpartition(".")
@@ -101,9 +98,9 @@ def read_images(
     Args:
         value: The value.
         folder: What paths are relative to; None if they lead nowhere.
-        column: Where the value stands.
-        base64_column: Whether a text there is base64 by the column's name.
-        depth: Of the lists and objects around it.
+        column: The column of the value.
+        base64_column: Whether the column's name says that texts in it are base64.
+        depth: Levels of lists and objects around the value.
 
     Raises:
         ItemError: `bad-image` or `remote-uri`.
@@ -146,7 +143,7 @@ def _image_of_object(value: dict[str, Any], folder: Path | None, column: str, de
 
 
 def _written_list(value: str) -> list[str] | None:
-    """The texts of a list that stands in a cell as JSON or Python writes it, which CSV has no other form for."""
+    """The texts of a list written as JSON or Python in one cell, since CSV has no form for lists."""
     if not (value.startswith("[") and value.endswith("]") and len(value) <= _LONGEST_LIST):
         return None
     try:
@@ -170,12 +167,12 @@ def _image_of_text(value: str, folder: Path | None) -> Path | bytes:
         try:
             content = _decoded(value)
         except ItemError:
-            pass  # then it is a path, and will not be found
+            pass  # it is a path then, and will not be found
         else:
             if image_format(content[:HEAD]) is not None:
                 return content
     if folder is None and not _URI.match(value):
-        detail = f"The image is {printable(value[:80])!r}; in an archive an image must be a member of the same name."
+        detail = f"The image is {printable(value[:80])!r}; in an archive, the image must be a member of the same name."
         raise refusal(Reason.BAD_IMAGE, detail)
     return image_path(value, Path() if folder is None else folder)
 
@@ -188,7 +185,7 @@ def _decoded(encoded: str) -> bytes:
 
 
 def image_path(value: str, folder: Path) -> Path:
-    """The file that an entry means by its image, relative to the folder that the entry's own file is in.
+    """The file that an entry names as its image, relative to the folder of the entry's own file.
 
     Raises:
         ItemError: `remote-uri` or `bad-image`.
@@ -199,7 +196,7 @@ def image_path(value: str, folder: Path) -> Path:
             raise refusal(Reason.REMOTE_URI, f"The image is {printable(value[:80])}. {_FETCH_REMEDY}.")
         value = unquote(path[1])
     if not value or value.startswith("data:") or "\0" in value or not _is_unicode(value):
-        raise refusal(Reason.BAD_IMAGE, f"The image is {printable(value[:80])!r}, which is no path.")
+        raise refusal(Reason.BAD_IMAGE, f"The image is {printable(value[:80])!r}, which is not a path.")
     if "\\" in value and not os.path.lexists(folder / value):
         value = value.replace("\\", "/")  # a table from Windows
     return folder / value

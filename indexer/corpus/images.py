@@ -1,29 +1,29 @@
-"""Images in: a file, encoded bytes or a PIL image becomes upright 8-bit RGB, a content key, bytes to keep.
+"""Decoding of images: a file, encoded bytes or a PIL image becomes upright 8-bit RGB, a content key, bytes to store.
 
-Every image comes out the same way:
+Every image is treated the same way:
 
 * the first frame, turned upright by its EXIF orientation;
-* transparency laid on white, unless the drawing would vanish there: where less than `SEEN` of what is visible differs
-  from white by `NOTICEABLE` of 255 in any channel, it is laid on dark gray, `DARK`;
-* CMYK, YCbCr and palettes converted, without color management;
-* 16-bit gray divided by 257. Wider gray has no white of its own: integers within 0 to 65,535 are read as
-  16-bit, floats within 0 to 1 as fractions of white, and an image outside that range is stretched from its
-  smallest to its largest finite value.
+* transparency is laid on white, or on dark gray (`DARK`) if the image would vanish on white: if less than `SEEN` of
+  what is visible differs from white by `NOTICEABLE` of 255 in any channel;
+* CMYK, YCbCr and palettes are converted, without color management;
+* 16-bit gray is divided by 257. Wider gray has no defined white: integers within 0 to 65,535 are read as 16-bit,
+  floats within 0 to 1 as fractions of white, and an image outside that range is stretched from its smallest to its
+  largest finite value.
 
-What counts is the content, not the name of the file (`image_formats.py`). `max_pixels` bounds what is decoded: a JPEG
-that has more is decoded at a half or a quarter of its width and height, so that photographs of 108 or 200 megapixels
-are read; every other image with more is refused. Files built to take minutes or gigabytes are refused before a decoder
-sees them (`image_bounds.py`).
+The content counts, not the name of the file (`image_formats.py`). `max_pixels` limits what is decoded: a larger JPEG is
+decoded at a half or a quarter of its width and height, so that photographs of 108 or 200 megapixels can be read; other
+larger images are refused. Files built to take minutes or gigabytes are refused before a decoder sees them
+(`image_bounds.py`).
 
 An image that cannot be used raises `ItemError` with one of these codes of `Reason`: `missing`, `not-a-file`,
 `unreadable`, `empty`, `too-many-bytes`, `truncated`, `not-an-image`, `svg`, `unsupported-format`, `missing-package`,
 `too-many-pixels`, `too-complex`, `decode-failed`.
 
-Pillow's settings are never changed, and no opener is registered with it, so that threads do not disturb each other.
-Its warnings about damaged metadata stay warnings; in a process that turns warnings into errors they are a
+Pillow's settings are never changed, and no opener is registered with it, so threads do not disturb each other.
+Its warnings about damaged metadata stay warnings; in a process that turns warnings into errors they become
 `decode-failed`.
 
-What this module does not know: models and their preprocessing, and where images are kept.
+This module does not know models, their preprocessing, or where images are stored.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ from indexer.reasons import Reason, refusal
 from indexer.types import ImageSource
 
 MAX_PIXELS = 1 << 26
-"""Of one image when it is decoded, 67,108,864: 256 MiB in Pillow's memory, and up to three times that on the way."""
+"""Pixels of one decoded image, 67,108,864: 256 MiB in Pillow's memory, and up to three times that while decoding."""
 REDUCED = 4
-"""A JPEG of more pixels may be decoded at one part in so many of its width and height."""
+"""A larger JPEG may be decoded at this fraction of its width and height."""
 
 DARK = (51, 51, 51)
 NOTICEABLE = 32
 SEEN = 0.01
 
 _COEFFICIENTS = 12
-"""Bytes that a JPEG of several scans may take beside its pixels, for each pixel of `max_pixels`."""
+"""Bytes that a JPEG of several scans may need besides its pixels, for each pixel of `max_pixels`."""
 
 # What Pillow raises on damaged input, found by feeding it more than a hundred thousand mutated files: OSError
 # (most decoders), SyntaxError (headers, PNG chunks), ValueError (header fields, palettes, tiles, texts),
@@ -66,7 +66,7 @@ _COEFFICIENTS = 12
 # Warning, where the process makes warnings errors.
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError, struct.error, Warning)
 
-# These decoders measure a image once more against Pillow's own limit, and warn or refuse by it.
+# These decoders check an image against Pillow's own limit again, and warn or refuse.
 _MEASURED_BY_PILLOW = frozenset({"TIFF", "GIF"})
 
 _TURNS: Mapping[object, Image.Transpose] = {
@@ -80,20 +80,20 @@ _TURNS: Mapping[object, Image.Transpose] = {
 }
 
 _RAW_TAG, _SUBFILE_TAG, _SUBFOLDERS_TAG = 50706, 254, 330
-"""Of a TIFF: a DNG's version, whether this is a smaller copy of another image, where more images are."""
+"""TIFF tags: a DNG's version, whether this is a reduced copy of another image, where more images are."""
 
 _limit: ContextVar[int] = ContextVar("max_pixels", default=MAX_PIXELS)
 
 
 @contextmanager
 def decoding_at_most(max_pixels: int | None) -> Iterator[None]:
-    """Inside the block, in this thread, images are decoded at no more than so many pixels; None is `MAX_PIXELS`.
+    """Within the block, in this thread, decode at most this many pixels per image; None is `MAX_PIXELS`.
 
     Raises:
         CallError: The number is less than 1.
     """
     if max_pixels is not None and max_pixels < 1:
-        raise CallError(f"max_pixels is {max_pixels}; it is at least 1.")
+        raise CallError(f"max_pixels is {max_pixels}; it must be at least 1.")
     token = _limit.set(MAX_PIXELS if max_pixels is None else max_pixels)
     try:
         yield
@@ -112,14 +112,14 @@ def decode_image(
     """Decode an image to upright 8-bit RGB, loaded and independent of its file.
 
     Args:
-        source: A path, encoded bytes, or a PIL image, which is taken at the frame where it stands.
-        max_pixels: Decode no more, judged by the header, before any pixel is decoded; a JPEG is decoded smaller, all
-            else is refused. None is what `decoding_at_most` says, and else `MAX_PIXELS`.
+        source: A path, encoded bytes, or a PIL image, which is read at its current frame.
+        max_pixels: Limit of decoded pixels, checked in the header before decoding; a larger JPEG is decoded smaller,
+            other formats are refused. None is the limit of `decoding_at_most`, or else `MAX_PIXELS`.
         max_bytes: Refuse a longer file.
-        hint: The short side the caller needs. A JPEG may then come out smaller than it is, by a power of two
-            and with a short side of at least `hint`, at a fraction of the cost.
-        as_stored: Leave the EXIF orientation alone, and let Pillow make RGB of everything, which drops transparency
-            but for RGBA, laid on white: what the scripts of published models do.
+        hint: The short side the caller needs. A JPEG may then be decoded smaller by a power of two, with a short side
+            of at least `hint`, at a fraction of the cost.
+        as_stored: Ignore the EXIF orientation, and let Pillow convert everything to RGB. This drops transparency except
+        in RGBA, which is laid on white. The scripts of published models do this.
 
     Raises:
         ItemError: The image cannot be used; the module's docstring lists the codes.
@@ -139,9 +139,9 @@ def decode_image(
 
 
 def image_digest(source: ImageSource) -> str:
-    """The content key of a image: sha256, in hex, of the bytes that `encode_for_storage` gives for it.
+    """The content key of an image: sha256, in hex, of the bytes that `encode_for_storage` gives for it.
 
-    A file is read in pieces and not looked into, so that the key of any file can be taken.
+    A file is read in pieces and not parsed, so the key of any file can be computed.
 
     Raises:
         ItemError: The file cannot be read, or the PIL image cannot be loaded.
@@ -154,13 +154,13 @@ def image_digest(source: ImageSource) -> str:
 
 
 def encode_for_storage(source: ImageSource, *, max_bytes: int = MAX_BYTES) -> tuple[bytes, str]:
-    """The bytes to keep for a image, and their file suffix.
+    """The bytes to store for an image, and their file suffix.
 
-    Encoded bytes are kept as they are, with the suffix of what they are and not of what they were called.
+    Encoded bytes are stored unchanged, with the suffix of their actual format.
     A PIL image becomes a PNG of its upright 8-bit pixels, with its transparency and without metadata.
 
     Raises:
-        ItemError: The image cannot be read, or its header says that it is none of the formats read here.
+        ItemError: The image cannot be read, or its format is not one of those read here.
     """
     if isinstance(source, Image.Image):
         return _png(source), ".png"
@@ -171,11 +171,11 @@ def encode_for_storage(source: ImageSource, *, max_bytes: int = MAX_BYTES) -> tu
 
 
 def encoded_bytes(source: Path | bytes, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of a file, or those given.
+    """The bytes of a file, or the bytes given.
 
     Raises:
-        ItemError: The file cannot be read, or there are none, or more than `max_bytes`.
-        CallError: The source is neither.
+        ItemError: The file cannot be read, is empty, or has more than `max_bytes`.
+        CallError: The source is neither a path nor bytes.
     """
     match source:
         case Path():
@@ -185,16 +185,16 @@ def encoded_bytes(source: Path | bytes, max_bytes: int = MAX_BYTES) -> bytes:
         case _:
             raise CallError(f"An image is a Path, bytes or a PIL image, not {type(source).__name__}.")
     if len(data) > max_bytes:
-        raise refusal(Reason.TOO_MANY_BYTES, f"The image has {len(data):,} bytes; allowed are {max_bytes:,}.")
+        raise refusal(Reason.TOO_MANY_BYTES, f"The image has {len(data):,} bytes; the limit is {max_bytes:,}.")
     if not data:
         raise refusal(Reason.EMPTY, "The image has no bytes.")
     return data
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[ImageFile, str]:
-    """Read the header, and tell the suffix of its format.
+    """Read the header, and return the suffix of its format.
 
-    Image.open does the same, but warns above a global limit, and lets every plugin try.
+    Image.open does the same, but warns above a global limit and lets every plugin try.
     """
     name = image_format(data[:HEAD], data[-TAIL:])
     if name is None:
@@ -207,13 +207,13 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[ImageFile, st
 
 
 def _opener(name: str) -> Callable[..., ImageFile]:
-    """What reads a format.
+    """The opener of a format.
 
     Raises:
         ItemError: The package for it is missing, or Pillow was built without it.
     """
     if name == "JPEG":
-        # The registered factory also looks for a second image behind this one, and warns of damage.
+        # The registered factory also looks for a second image after this one, and warns of damage.
         return JpegImagePlugin.JpegImageFile
     if name == "HEIF":
         try:
@@ -232,7 +232,7 @@ def _opener(name: str) -> Callable[..., ImageFile]:
 
 
 def _refuse_raw(image: Any) -> None:
-    """Raw photographs are TIFF files whose first image is a thumbnail."""
+    """Whether it is a camera raw photograph: a TIFF file whose first image is a thumbnail."""
     tags = image.tag_v2
     if _RAW_TAG in tags or (tags.get(_SUBFILE_TAG) == 1 and _SUBFOLDERS_TAG in tags):
         raise refusal(Reason.UNSUPPORTED_FORMAT, "A camera raw photograph; develop it to JPEG first.")
@@ -241,7 +241,7 @@ def _refuse_raw(image: Any) -> None:
 def _not_read(data: bytes) -> ItemError:
     head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"<") and b"<svg" in head:
-        return refusal(Reason.SVG, "The image is an SVG drawing; draw it to pixels first.")
+        return refusal(Reason.SVG, "The image is an SVG; convert it to pixels first.")
     known = ", ".join(SUFFIXES)
     foreign = foreign_format(data[:HEAD])
     if foreign is not None:
@@ -250,7 +250,7 @@ def _not_read(data: bytes) -> ItemError:
 
 
 def _draft(image: ImageFile, data: bytes, max_pixels: int, hint: int | None) -> None:
-    """Have a JPEG decoded no larger than it must be, and than it may."""
+    """Let a JPEG be decoded no larger than needed and allowed."""
     width, height = image.size
     if width * height > max_pixels * REDUCED**2:
         raise _too_many_pixels(
@@ -285,19 +285,18 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
 def _too_many_pixels(width: int, height: int, allowed: str) -> ItemError:
     return refusal(
         Reason.TOO_MANY_PIXELS,
-        f"The image has {width:,} × {height:,} pixels; allowed are {allowed}. Raise the limit with max_pixels, "
-        "on the command line with --max-pixels.",
+        f"The image has {width:,} × {height:,} pixels; the limit is {allowed}. Raise the limit with `max_pixels`.",
     )
 
 
 def _pixels(image: Image.Image, *, keep_alpha: bool) -> Image.Image:
-    """The upright image as a new one, in RGB, or in RGBA where it has transparency that is to be kept."""
+    """The upright image as a new one, in RGB, or in RGBA if it has transparency to be preserved."""
     image.load()
     turn = _TURNS.get(orientation(image))
     grey = _eight_bit_grey(image)
     transparent = grey.has_transparency_data
     pixels = grey.convert("RGBA" if transparent else "RGB")
-    pixels.info = {}  # The EXIF orientation in it would turn the result again, if that is decoded or saved.
+    pixels.info = {}  # its EXIF orientation would turn the result again when that is decoded or saved
     if transparent and not keep_alpha:
         ground = Image.new("RGB", pixels.size, _ground(pixels))
         ground.paste(pixels, mask=pixels)
@@ -306,7 +305,7 @@ def _pixels(image: Image.Image, *, keep_alpha: bool) -> Image.Image:
 
 
 def _stored_pixels(image: Image.Image) -> Image.Image:
-    """Pillow's own RGB, with RGBA on white, as qwen_vl_utils has it."""
+    """Pillow's own RGB, with RGBA on white, as in qwen_vl_utils."""
     image.load()
     if image.mode == "RGBA":
         ground = Image.new("RGB", image.size, (255, 255, 255))
@@ -318,7 +317,7 @@ def _stored_pixels(image: Image.Image) -> Image.Image:
 
 
 def _ground(pixels: Image.Image) -> tuple[int, int, int]:
-    """What an RGBA image is laid on: white, or `DARK` where white hides nearly all that is visible of it."""
+    """The background for an RGBA image: white, or `DARK` if white hides nearly all that is visible."""
     red, green, blue, alpha = pixels.split()
     noticed = ImageChops.darker(ImageChops.darker(red, green), blue).point(
         [255] * (256 - NOTICEABLE) + [0] * NOTICEABLE
@@ -335,11 +334,11 @@ def orientation(image: Image.Image) -> object:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except PILLOW_ERRORS:
-        return None  # Viewers show a image whose metadata are damaged, and so do we.
+        return None  # viewers show images with damaged metadata, too
 
 
 def _eight_bit_grey(image: Image.Image) -> Image.Image:
-    """Bring 16-bit, 32-bit and float gray to 8 bits by the rule in the module's docstring; leave all else."""
+    """Convert 16-bit, 32-bit and float gray to 8 bits by the rule in the module's docstring; leave the rest."""
     if image.mode[0] not in "IF":
         return image
     values = np.asarray(image)
@@ -358,7 +357,7 @@ def _eight_bit_grey(image: Image.Image) -> Image.Image:
     clear = image.info.get("transparency")
     if not isinstance(clear, int):
         return Image.fromarray(grey)
-    # PNG: one gray value that means see-through
+    # PNG: one gray value that means transparent
     return Image.merge(
         "LA", [Image.fromarray(grey), Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))]
     )
@@ -373,7 +372,7 @@ def _png(image: Image.Image) -> bytes:
 
 @contextmanager
 def pillow_errors(data: bytes = b"") -> Iterator[None]:
-    """Turn what Pillow raises while it works on `data` into ItemErrors."""
+    """Turn what Pillow raises while it reads `data` into ItemErrors."""
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -386,7 +385,7 @@ def pillow_errors(data: bytes = b"") -> Iterator[None]:
 
 
 def _ends_early(data: bytes) -> bool:
-    """Whether the end that the format prescribes is missing. Asked after a failure only, to name it well."""
+    """Whether the end that the format prescribes is missing. Asked only after a failure, to name the cause."""
     tail = data[-32:]
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in tail

@@ -1,13 +1,10 @@
-"""A JSON file (`.json`, also compressed) that holds a list of objects, as annotation files do: a document in each.
+"""A reader of JSON files (`.json`, also compressed) that hold a list of objects, such as annotations: a document each.
 
-Objects that follow each other without a list count, too, so that JSON lines under the name `.json` are read, however
-they are broken into lines. What is in an object is told in `jsonl.py`; one without an id is named
-`<file stem>-<number>`, counted from 1.
+Consecutive objects without a list count, too, so JSON lines under the name `.json` are read, whatever their line
+breaks. `jsonl.py` describes the objects; one without an id is named `<file stem>-<number>`, counted from 1.
 
-The file is read object by object and never held whole. Behind an object that is not JSON nothing can be found again, so
-reading ends there.
-
-What this module does not know: whether an image is there, and is one.
+The file is read object by object and never held whole. Reading ends at an object that is not JSON, since the next one
+cannot be found.
 """
 
 from __future__ import annotations
@@ -40,9 +37,9 @@ class JsonCorpus:
 
     Args:
         path: The file.
-        name: What the ids of objects without one begin with; by default the file's stem.
-        columns: Which keys are the id, the text and the image, where that is not to be found out.
-        max_object_bytes: End at a longer object.
+        name: Prefix of the ids of objects without one; by default the file's stem.
+        columns: Which keys are the id, the text and the image; by default they are found by name.
+        max_object_bytes: Stop at a longer object.
 
     Attributes:
         source: The file's absolute path.
@@ -56,7 +53,7 @@ class JsonCorpus:
         columns: Columns | None = None,
         max_object_bytes: int = MAX_LINE_BYTES,
     ) -> None:
-        self._path = path.absolute()  # a link's own place: what it names lies beside it
+        self._path = path.absolute()  # not resolved: paths are relative to the link
         self._name = name or portable_name(without_compression(self._path.name).rpartition(".")[0])
         self._columns = columns or Columns()
         self._max_object_bytes = max_object_bytes
@@ -87,7 +84,7 @@ class JsonCorpus:
 
 
 class _Objects:
-    """The values of a JSON list, or of values that follow each other, one at a time."""
+    """The values of a JSON list, or of consecutive values, one at a time."""
 
     def __init__(self, stream: BufferedIOBase, limit: int) -> None:
         self._stream, self._limit = stream, limit
@@ -105,7 +102,7 @@ class _Objects:
             if mark == "]" and is_list:
                 self._place += 1
                 if mark := self._next_mark():
-                    raise refusal(Reason.BAD_JSON, f"behind the list, at {self._where()}, stands {mark!r}.")
+                    raise refusal(Reason.BAD_JSON, f"the list is followed by {mark!r} at {self._where()}.")
                 return
             yield self._value()
             if self._next_mark() == ",":
@@ -117,7 +114,7 @@ class _Objects:
         return f"character {self._before + self._place:,}"
 
     def _next_mark(self) -> str:
-        """The next character that is not white; none at the end."""
+        """The next character that is not blank; none at the end."""
         white = 0
         while True:
             begin = self._place
@@ -132,7 +129,7 @@ class _Objects:
                 return ""
 
     def _more(self, count: int) -> bool:
-        """Read on; False at the end."""
+        """Read more; False at the end."""
         self._before, self._text, self._place = self._before + self._place, self._text[self._place :], 0
         pieces = []
         while count > 0 and not self._ended:
@@ -142,7 +139,7 @@ class _Objects:
             try:
                 pieces.append(self._decode.decode(chunk, final=self._ended))
             except UnicodeDecodeError as error:
-                raise refusal(Reason.NOT_UTF8, f"behind {self._where()} it is not UTF-8 ({error.reason}).") from error
+                raise refusal(Reason.NOT_UTF8, f"after {self._where()} it is not UTF-8 ({error.reason}).") from error
         self._text += "".join(pieces)
         return any(pieces)
 
@@ -158,14 +155,14 @@ class _Objects:
                 return value
 
     def _read_on(self, error: json.JSONDecodeError) -> None:
-        """Read more of a value that is cut off here; as much again as there is, so as not to parse it often."""
+        """Read more of a value that is cut off, doubling the text, so that it is not parsed often."""
         length = len(self._text) - self._place
         cut = error.msg.startswith("Unterminated string") or error.pos >= len(self._text) - 10
         if length > self._limit:
             detail = f"the object at {self._where()} has more than {self._limit:,} characters."
             raise refusal(Reason.TOO_LONG, detail) from error
         if (commas := self._text.count(",", self._place)) > MAX_JSON_COMMAS:
-            detail = f"the object at {self._where()} has more than {commas:,} commas; allowed are {MAX_JSON_COMMAS:,}."
+            detail = f"the object at {self._where()} has more than {commas:,} commas; the limit is {MAX_JSON_COMMAS:,}."
             raise refusal(Reason.TOO_LONG, detail) from error
         if not cut or not self._more(max(_CHUNK_BYTES, length)):
             reason = Reason.TRUNCATED if cut else Reason.BAD_JSON

@@ -1,15 +1,13 @@
-"""A file of JSON lines (`.jsonl`, `.ndjson`, also compressed): a document on each.
+"""A reader of JSON lines (`.jsonl`, `.ndjson`, also compressed), one document per line.
 
-* `id` is a string or an integer. A line without one is named `<stem>-<line>`, which holds only as long as no
-  line is put before it: give ids to what will be edited.
-* `columns.py` tells which keys are the text and the image. A path is relative to the folder of the file.
-* `fields` is an object, and every other key is one more field.
-* The stamp is a digest of the content; an image in a file counts by its size and time of change.
+* `id` is a string or an integer. A line without one is named `<stem>-<line>`. This name changes when a line is
+  inserted before it, so give ids to files that will be edited.
+* `columns.py` decides which keys are the text and the image. A path is relative to the folder of the file.
+* `fields` is an object, and every other key becomes a field.
+* The stamp is a digest of the content; an image in a file counts by its size and modification time.
 
-A line that cannot be used is rejected by its number, and reading goes on behind it. Blank lines are skipped. Where the
-id of a rejected line is not known, it may be any of the file's: no document of it may then be taken for gone.
-
-What this module does not know: whether an image is there, and is one.
+A line that cannot be used is rejected by its number, and reading goes on after it. Blank lines are skipped. If the id
+of a rejected line is not known, it may be any of the file's, so none of its documents may be pruned.
 """
 
 from __future__ import annotations
@@ -35,8 +33,8 @@ class JsonlCorpus:
     Args:
         path: The file.
         max_line_bytes: Reject a longer line.
-        name: What the ids of lines without one begin with; by default the file's stem.
-        columns: Which keys are the id, the text and the image, where that is not to be found out.
+        name: Prefix of the ids of lines without one; by default the file's stem.
+        columns: Which keys are the id, the text and the image; by default they are found by name.
 
     Attributes:
         source: The file's absolute path.
@@ -50,7 +48,7 @@ class JsonlCorpus:
         name: str | None = None,
         columns: Columns | None = None,
     ) -> None:
-        self._path = path.absolute()  # a link's own place: what it names lies beside it
+        self._path = path.absolute()  # not resolved: paths are relative to the link
         self._max_line_bytes = max_line_bytes
         self._name = name or portable_name(without_compression(self._path.name).rpartition(".")[0])
         self._columns = columns or Columns()

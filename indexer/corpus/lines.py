@@ -1,7 +1,4 @@
-"""The lines of a stream, one at a time, whatever their lengths.
-
-What this module does not know: what is in a line.
-"""
+"""The lines of a stream, one at a time, whatever their length."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from indexer.reasons import Reason, refusal
 
 MAX_LINE_BYTES = 128 * 1024 * 1024
 MAX_SILENT_BYTES = 256 * 1024 * 1024
-"""Bytes without an end of a line, or of blank lines, behind which a stream is not read on."""
+"""Bytes without a line break, or of blank lines, after which reading stops."""
 _CHUNK_BYTES = 256 * 1024
 _WHITE = b" \t\r\n\v\f"
 
@@ -24,7 +21,7 @@ class Line(NamedTuple):
     Attributes:
         number: From 1.
         offset: Where it begins, in bytes of the unpacked stream.
-        content: Without its end; None if it is longer than allowed.
+        content: Without its line break; None if it is longer than allowed.
     """
 
     number: int
@@ -37,14 +34,14 @@ def read_lines(stream: BufferedIOBase, max_bytes: int = MAX_LINE_BYTES, *, keep_
 
     Args:
         stream: Read to its end.
-        max_bytes: Of a line.
-        keep_blank: Give blank lines, too, but not many of them behind each other.
+        max_bytes: Limit of one line.
+        keep_blank: Yield blank lines, too, up to a limit of consecutive ones.
 
     Raises:
-        ItemError: `not-utf-8` of UTF-16; `too-long` or `too-many-bytes` if nothing can be expected any more.
+        ItemError: `not-utf-8` for UTF-16; `too-long` or `too-many-bytes` if nothing useful can follow.
     """
     number, offset, silent = 1, 0, 0
-    pieces: list[bytes] = []  # of the line that has no end yet
+    pieces: list[bytes] = []  # of the unfinished line
     length = 0
     while chunk := stream.read1(_CHUNK_BYTES):
         if offset == 0 and not length and chunk.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -85,6 +82,6 @@ def read_lines(stream: BufferedIOBase, max_bytes: int = MAX_LINE_BYTES, *, keep_
 def _refuse_silence(silent: int, place: str, what: str) -> None:
     if silent > MAX_SILENT_BYTES:
         detail = (
-            f"From {place} there are {silent:,} bytes of {what}; allowed are {MAX_SILENT_BYTES:,}. Reading ends there."
+            f"From {place} there are {silent:,} bytes of {what}; the limit is {MAX_SILENT_BYTES:,}. Reading ends there."
         )
         raise refusal(Reason.TOO_MANY_BYTES, detail)

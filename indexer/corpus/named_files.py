@@ -1,14 +1,12 @@
-"""A table that tells of image files, as `metadata.jsonl` with `file_name` does: its rows reach these images.
+"""Tables that describe image files, such as `metadata.jsonl` with `file_name`: their rows are joined to these images.
 
-The table stands in the folder of the images, or above it. Each image that it names gets the row's text and fields, and
-its id if the row has one. Of several rows that name one image and differ in their text alone, the texts are joined, a
-line each; another row that names it again is a reject. Several tables may tell of one image: all of them reach it, and
-the nearest goes before, then the first by its name. An image that no row names is a document all the same, and a row
-whose image is missing is a reject. A row of several images is a document of its own, and its images are none beside it.
+The table is in the folder of the images, or above it. Each image that it names gets the row's text and fields, and its
+id if the row has one. If several rows name one image and differ in their text only, the texts are joined, one per line;
+another row that names it is rejected. Several tables may describe one image: all of them apply, the nearest first, then
+by name. An image that no row names is a document too, and a row whose image is missing is rejected. A row of several
+images is a document of its own, and its images are not documents themselves.
 
-Rows wait in a temporary SQLite file, not in memory, until the walk comes to their images.
-
-What this module does not know: where a table says which file it means; its reader does.
+Rows wait in a temporary SQLite file, not in memory, until the walk reaches their images.
 """
 
 from __future__ import annotations
@@ -38,14 +36,14 @@ _MOST_TEXT = 65_536
 
 @dataclass(frozen=True)
 class Row:
-    """What a table says of a file.
+    """What a table says about a file.
 
     Attributes:
-        uri: Of the row, the first if there are several.
+        uri: URI of the row, the first if there are several.
         id: As a user wrote it, or None.
-        text: One line a row.
-        fields: As of a document.
-        part: Whether the file is one of several images of the row's document, and none of its own.
+        text: One line per row.
+        fields: Fields of the document.
+        part: Whether the file is one of several images of the row's document, and not a document itself.
     """
 
     uri: str
@@ -62,7 +60,7 @@ class Row:
 
     @property
     def stamp(self) -> str:
-        """Changes when the row does."""
+        """A digest that changes when the row does."""
         return hashlib.sha256(self.dumped().encode()).hexdigest()[:16]
 
     def dumped(self) -> str:
@@ -70,7 +68,7 @@ class Row:
         return json.dumps([self.uri, self.id, self.text, dict(self.fields), self.part])
 
     def over(self, other: Row) -> Row:
-        """Both as one, of two tables: this one's id and fields go before, and the texts are joined."""
+        """Two rows of two tables as one: this one's id and fields take precedence, and the texts are joined."""
         if self.part or other.part:
             return other if self.part else self
         texts = dict.fromkeys(text for text in (self.text, other.text) if text is not None)
@@ -78,7 +76,7 @@ class Row:
         return Row(f"{self.uri} {other.uri}", id, "\n".join(texts) or None, {**other.fields, **self.fields})
 
     def joined(self, other: Row) -> Row | None:
-        """Both as one, if they differ in their text alone."""
+        """Two rows as one, if they differ in their text only."""
         mine, others = (
             [each.id, {key: value for key, value in each.fields.items() if key not in _TEXTS}] for each in (self, other)
         )
@@ -88,10 +86,10 @@ class Row:
 
 
 class NamedFiles:
-    """What the tables that are in force say of files, by the files' paths below the root of a walk."""
+    """What the active tables say about files, by the files' paths below the root of a walk."""
 
     def __init__(self) -> None:
-        # One file for all tables, however many there are; it is there once SQLite's memory does not suffice.
+        # One file for all tables, however many there are; it is created once SQLite's memory does not suffice.
         self._rows = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._rows.execute("PRAGMA synchronous = OFF")
         self._rows.execute(
@@ -102,11 +100,11 @@ class NamedFiles:
         self._tables = 0
 
     def close(self) -> None:
-        """Give the temporary file back."""
+        """Delete the temporary file."""
         self._rows.close()
 
     def take(self, path: str) -> Row | None:
-        """What is said of a file, by its path below the root; from now on it counts as met."""
+        """The row of a file, by its path below the root; from now on it counts as met."""
         if not self._tables:
             return None
         key = _key(path)
@@ -117,19 +115,19 @@ class NamedFiles:
         return reduce(Row.over, (_row(dumped) for (dumped,) in found))
 
     def read(self, table: Corpus, path: Path, prefix: str) -> FileTable:
-        """Put a table in force: read it, and keep its rows until it is closed.
+        """Activate a table: read it, and hold its rows until it is closed.
 
         Args:
             table: Its reader.
             path: The table's file.
-            prefix: Of the ids of what is in its folder.
+            prefix: Prefix of the ids in its folder.
         """
         self._tables += 1
         return FileTable(self._rows, self._tables, table, path, prefix)
 
 
 class FileTable:
-    """One table in force; close it when the walk has left its folder. `NamedFiles.read` makes them."""
+    """One active table; close it when the walk has left its folder. `NamedFiles.read` makes them."""
 
     def __init__(self, rows: sqlite3.Connection, number: int, table: Corpus, path: Path, prefix: str) -> None:
         self._rows, self._number = rows, number
@@ -155,7 +153,7 @@ class FileTable:
         self._rows.execute("DELETE FROM rows WHERE number = ?", (self._number,))
 
     def others(self) -> Iterator[Entry]:
-        """The entries of the table that reach no file of the folder: rejects, and documents of their own."""
+        """The entries of the table that match no file of the folder: rejects, and documents of their own."""
         for entry in self._table:
             several = isinstance(entry, Record) and len(entry.document.images) > 1
             if not isinstance(entry, Record) or several or (name := self._name(entry.document.image)) is None:
@@ -163,15 +161,15 @@ class FileTable:
                 continue
             row, kept = Row.of(entry), self._get(name)
             if kept is not None and kept.uri != row.uri and kept.joined(row) is None:
-                detail = f"{printable(name)} was described before, by {kept.uri}; the first one counts."
+                detail = f"{printable(name)} was already described by {kept.uri}; the first one counts."
                 yield Rejected(row.uri, Reason.DUPLICATE_ID.value, detail)
 
     def unmet(self) -> Iterator[Entry]:
-        """The files that the walk did not come to: hidden ones, and those that are missing."""
+        """The files that the walk did not reach: hidden or missing ones."""
         query = "SELECT name, row FROM rows WHERE number = ? AND NOT met ORDER BY rowid"
         with closing(self._rows.execute(query, (self._number,))) as found:
             for name, dumped in found:
-                if not (row := _row(dumped)).part:  # the document that it is a part of says that it is missing
+                if not (row := _row(dumped)).part:  # its document reports that it is missing
                     yield self._document(os.fsdecode(name), row)
 
     def _document(self, name: str, row: Row) -> Entry:
@@ -192,7 +190,7 @@ class FileTable:
             return Rejected(row.uri, error.reason, f"{printable(self._path.name)}: {error.detail}", hides=id)
 
     def _name(self, image: ImageSource | None) -> str | None:
-        """The path of the file that an image is, below the table's folder; None if it is no such file."""
+        """The path of an image file below the table's folder; None if the image is not such a file."""
         if not isinstance(image, Path):
             return None
         name = Path(os.path.relpath(image, self._path.parent))
@@ -218,5 +216,5 @@ def _row(dumped: str) -> Row:
 
 
 def _key(name: str) -> bytes:
-    """Names are compared in one normal form: macOS keeps them decomposed, and tables compose them."""
+    """A name in one normal form: macOS decomposes names, and tables compose them."""
     return os.fsencode(unicodedata.normalize("NFC", name))

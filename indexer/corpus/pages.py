@@ -1,9 +1,7 @@
-"""A page: a JSON file in a folder that names its images, `{"text": ..., "images": ["a.jpg", "b.jpg"]}`.
+"""A reader of pages: a JSON file in a folder that names its images, `{"text": ..., "images": ["a.jpg", "b.jpg"]}`.
 
-It is one document of a text and several images, and the images are no documents beside it. Its id is the path of the
-file, unless it has an `id`; every other key is a field. A page of one image is a description of that image.
-
-What this module does not know: which files of a folder describe others.
+A page is one document of a text and several images, which are not documents themselves. Its id is its `id`, or else the
+path of the file; every other key is a field. A page of one image is a description of that image.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from indexer.corpus.suffixes import DETAILS, split_name
 from indexer.errors import ItemError
 
 MAX_PAGE_BYTES = 1 << 20
-"""A larger file of JSON is no page."""
+"""Bytes of a page; a larger JSON file is not a page."""
 _KEY = "images"
 
 
@@ -43,7 +41,7 @@ class PageCorpus:
 
     Args:
         path: The file's absolute path.
-        id: The id of a page without one.
+        id: The id if the page has none.
 
     Attributes:
         source: The file's path.

@@ -1,18 +1,16 @@
-"""One or more Parquet files: a document in each row.
+"""A reader of one or more Parquet files, one document per row.
 
 * `id` is a column of strings or integers. Without the column, or where it is null, a row is named
   `<file stem>-<row>`, counted from 0 in its file.
-* `columns.py` tells which columns are the text and the images: encoded bytes, paths relative to the folder of the
+* `columns.py` decides which columns are the text and the images: encoded bytes, paths relative to the folder of the
   file, structs of both (`bytes`, `path`), as Hugging Face's datasets writes them, or lists of those. A column of bytes
   under any other name counts, too, if its first values are images.
-* Every other column is a field; `indexer/validate.py` has what its values become. Columns of bytes that are no images
-  are passed over, for JSON cannot hold them.
-* The stamp is a digest of the content; an image in a file counts by its size and time of change.
+* Every other column is a field; `indexer/validate.py` defines how its values are converted. Columns of other bytes
+  are passed over, since JSON cannot hold them.
+* The stamp is a digest of the content; an image in a file counts by its size and modification time.
 
-Rows are read in small batches, so memory does not grow with the file or its row groups; what pages claim is looked at
-before they are unpacked. A row group that cannot be read costs its rows alone.
-
-What this module does not know: whether an image is one.
+Rows are read in small batches, so memory does not grow with the file or its row groups; the sizes that pages claim are
+checked before they are unpacked. A row group that cannot be read costs its own rows only.
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ _BATCH_VALUES = 4 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 MAX_PAGE_BYTES = 1024 * 1024 * 1024
 MAX_CHUNK_VALUES = 256 * 1024 * 1024
-"""Values of lists in one column of a row group: as many may be in a single row."""
+"""Values of lists in one column of a row group: all may be in a single row."""
 
 
 class ParquetCorpus:
@@ -56,8 +54,8 @@ class ParquetCorpus:
     Args:
         files: The files, by their absolute paths.
         source: The absolute path of the file, or of the folder that holds the files.
-        name: What the ids of rows without one begin with; by default the stem of each row's file.
-        columns: Which columns are the id, the text and the image, where that is not to be found out.
+        name: Prefix of the ids of rows without one; by default the stem of each row's file.
+        columns: Which columns are the id, the text and the image; by default they are found by name.
 
     Attributes:
         source: As given.
@@ -81,7 +79,7 @@ class ParquetCorpus:
             with open_file(file) as opened:
                 yield from _Table(opened, file, name, self._columns).entries()
         except ItemError as error:
-            # Nothing is known of the rows, which may have ids of their own.
+            # Nothing is known about the rows, which may have ids of their own.
             yield Rejected(file.as_uri(), error.reason, error.detail, hides="")
 
 
@@ -103,7 +101,7 @@ class _Table:
         self._hides = f"{name}-" if id_column is None else ""
 
     def entries(self) -> Iterator[Entry]:
-        """The entries of the file's rows, and of the columns that are passed over."""
+        """The entries of the file's rows, and notes on the columns that are passed over."""
         images, passed_over = self._image_columns()
         for name in passed_over:
             yield PassedOver(f"{self._uri}#column={quote(name, errors='replace')}", "column of bytes")
@@ -147,18 +145,18 @@ class _Table:
     def _open(self) -> tuple[Any, ColumnTypes]:
         import pyarrow.parquet as pq
 
-        # With a buffer, pages are read one by one; without, the whole column of a row group at once.
+        # With a buffer, pages are read one by one; without one, the whole column of a row group at once.
         table = pq.ParquetFile(self._file, buffer_size=_READ_BYTES)
         schema = table.metadata.schema
         leaves = [schema.column(number) for number in range(len(schema))]
-        # A dictionary of long values, taken again and again by one list, unpacks to a thousand times the file.
+        # A dictionary of long values, repeated by one list, may unpack to a thousand times the file.
         kept = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.max_repetition_level > 0]
         if kept:
             table = pq.ParquetFile(self._file, buffer_size=_READ_BYTES, read_dictionary=kept)
         return table, ColumnTypes(table.schema_arrow)
 
     def _image_columns(self) -> tuple[tuple[str, ...], list[str]]:
-        """The columns that hold images, and those of bytes that are passed over."""
+        """The columns that hold images, and the columns of other bytes, which are passed over."""
         images: list[str] = []
         passed_over: list[str] = []
         for name in self._types.of_bytes:
@@ -170,7 +168,7 @@ class _Table:
         return tuple(images), passed_over
 
     def _holds_images(self, name: str) -> bool:
-        """Whether a column of bytes holds images, by the first that has a value."""
+        """Whether a column of bytes holds images, by its first value."""
         if self._types.is_image(name):
             return True
         for group in range(self._table.num_row_groups):
@@ -179,7 +177,7 @@ class _Table:
                     if (found := self._types.look(batch.column(0))) is not None:
                         return found
             except ItemError:
-                return True  # it will be met again, and told
+                return True  # reading the rows reports it
         return False
 
     def _batches(self, group: int, columns: Sequence[str]) -> Iterator[Any]:
@@ -199,7 +197,7 @@ class _Table:
             yield batch
 
     def _survey(self, group: int, columns: frozenset[str]) -> dict[str, Pages]:
-        """What the pages of a row group claim, by leaf column."""
+        """The sizes that the pages of a row group claim, by leaf column."""
         found = {}
         metadata = self._table.metadata.row_group(group)
         for number in range(metadata.num_columns):
@@ -221,9 +219,9 @@ def _batch_rows(claims: dict[str, Pages], rows: int) -> int:
     """
     for name, pages in claims.items():
         if pages.largest > MAX_PAGE_BYTES:
-            raise _too_much(name, f"a page of {pages.largest:,} bytes; allowed are {MAX_PAGE_BYTES:,}")
+            raise _too_much(name, f"a page of {pages.largest:,} bytes; the limit is {MAX_PAGE_BYTES:,}")
         if pages.values > MAX_CHUNK_VALUES:
-            raise _too_much(name, f"{pages.values:,} values in one row group; allowed are {MAX_CHUNK_VALUES:,}")
+            raise _too_much(name, f"{pages.values:,} values in one row group; the limit is {MAX_CHUNK_VALUES:,}")
     heaviest = max((pages.largest for pages in claims.values()), default=0)
     longest = max((pages.values for pages in claims.values()), default=0) // max(rows, 1)
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(heaviest, 1), _BATCH_VALUES // max(longest, 1)))

@@ -1,10 +1,8 @@
-"""What the pages of a Parquet column say that they unpack to, read before Arrow believes them.
+"""The unpacked sizes that the pages of a Parquet column claim, read before Arrow relies on them.
 
-Arrow takes the memory that a page header asks for, and a file of a few hundred kilobytes can ask for gigabytes. The
-footer's sums may be anything, so the headers themselves are read: a struct in Thrift's compact protocol before each
-page (parquet.thrift, `PageHeader`), of which three numbers count.
-
-What this module does not know: Arrow, and what is in a page.
+Arrow allocates the memory that a page header asks for, and a file of a few hundred kilobytes can ask for gigabytes. The
+footer's totals cannot be trusted, so the headers are read: a struct in Thrift's compact protocol before each page
+(parquet.thrift, `PageHeader`), of which three numbers count.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from typing import TypeAlias
 from indexer.reasons import Reason, refusal
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024
-"""What Arrow reads of a header; statistics in it may be long."""
+"""Bytes that Arrow reads for a header; statistics in it may be long."""
 _FIRST_BYTES = 4 * 1024
 
 _UNCOMPRESSED, _COMPRESSED = 2, 3
@@ -28,10 +26,10 @@ _Struct: TypeAlias = "dict[int, int | _Struct]"
 
 @dataclass
 class Pages:
-    """What the pages of one column chunk claim.
+    """The sizes that the pages of one column chunk claim.
 
     Attributes:
-        largest: Uncompressed bytes of the largest, a dictionary among them: no value is longer.
+        largest: Uncompressed bytes of the largest page, dictionaries included: no value is longer.
         values: Values of all data pages.
     """
 
@@ -45,7 +43,7 @@ def survey(file: BufferedReader, start: int, length: int) -> Pages:
     Args:
         file: The Parquet file.
         start: Where its first page begins.
-        length: Bytes of all pages with their headers, as the footer has it.
+        length: Bytes of all pages with their headers, from the footer.
 
     Raises:
         ItemError: `damaged`.
@@ -70,7 +68,7 @@ def _count(struct: _Struct, field: int) -> int:
 
 
 def _header(file: BufferedReader, place: int) -> tuple[_Struct, int]:
-    """The header at a place of the file, and its length."""
+    """The header at an offset in the file, and its length."""
     wanted = _FIRST_BYTES
     while True:
         file.seek(place)
@@ -85,14 +83,14 @@ def _header(file: BufferedReader, place: int) -> tuple[_Struct, int]:
 
 
 class _Compact:
-    """Thrift's compact protocol, as far as headers need it. Reading beyond the content raises IndexError."""
+    """Thrift's compact protocol, as far as headers need it. Reading past the content raises IndexError."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self.place = 0
 
     def struct(self, depth: int) -> _Struct:
-        """The numbers and structs of a struct, by field; all else is passed over."""
+        """The numbers and structs of a struct, by field; everything else is skipped."""
         if depth > 16:
             raise refusal(Reason.DAMAGED, "a page header is nested too deep")
         fields: _Struct = {}
@@ -110,7 +108,7 @@ class _Compact:
 
     def _skip(self, kind: int, depth: int) -> None:
         if kind in (1, 2):
-            return  # a yes or no is in the kind
+            return  # a boolean is encoded in the kind
         if kind == 3:
             self._advance(1)
         elif kind == 7:

@@ -1,7 +1,4 @@
-"""Arrow's types and values, as far as a reader of documents must know them.
-
-What this module does not know: files, documents.
-"""
+"""Arrow's types and values, as far as a reader of documents needs them."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ class ColumnTypes:
     """The columns of a table by their types.
 
     Attributes:
-        names: Of all columns, in order.
-        of_bytes: Of those that hold bytes, or contain some.
+        names: All columns, in order.
+        of_bytes: Columns that hold bytes, directly or nested.
     """
 
     def __init__(self, schema: Any) -> None:
@@ -35,10 +32,10 @@ class ColumnTypes:
         self._features = _features(schema.metadata or {})
 
     def is_image(self, name: str) -> bool | None:
-        """Whether a column of bytes holds images, by its type, its name and what Hugging Face wrote of it.
+        """Whether a column of bytes holds images, by its type, its name and Hugging Face's metadata.
 
         Returns:
-            None if its values must tell.
+            None if its values must decide.
         """
         if name not in self._may_be_image:
             return False
@@ -47,7 +44,7 @@ class ColumnTypes:
         return True if is_image_column(name) else None
 
     def look(self, column: Any) -> bool | None:
-        """Whether there are images among the values of a column. None if there are no values."""
+        """Whether there are images among the values of a column; None if there are no values."""
         found = None
         for scalar in column:
             for value in _flat(scalar.as_py()):
@@ -58,7 +55,7 @@ class ColumnTypes:
         return found
 
     def column_of(self, path: str) -> str:
-        """The column that a leaf belongs to, by its path. Names of columns may have dots themselves."""
+        """The column that a leaf belongs to, by its path. Column names may contain dots."""
         while path not in self._known:
             path, dot, _ = path.rpartition(".")
             if not dot:
@@ -68,7 +65,7 @@ class ColumnTypes:
 
 @contextmanager
 def arrow_errors(what: str) -> Iterator[None]:
-    """Turn what Arrow raises of a bad file into an `ItemError`.
+    """Turn what Arrow raises for a bad file into an `ItemError`.
 
     Raises:
         ItemError: `damaged` or `too-many-bytes`.
@@ -81,12 +78,12 @@ def arrow_errors(what: str) -> Iterator[None]:
         raise refusal(Reason.TOO_MANY_BYTES, f"{what}: it asks for more memory than there is") from error
     except (pa.ArrowException, OSError, ValueError, KeyError, RuntimeError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk
+            raise  # a disk error
         raise refusal(Reason.DAMAGED, f"{what} ({' '.join(str(error).split())[:300]})") from error
 
 
 def in_microseconds(column: Any) -> Any:
-    """Python's times go down to microseconds; Arrow converts finer ones only where pandas is installed."""
+    """Arrow's times with microseconds, the limit of Python; Arrow converts finer ones only if pandas is installed."""
     import pyarrow as pa
 
     kind = column.type
@@ -98,7 +95,7 @@ def in_microseconds(column: Any) -> Any:
 
 
 def python_value(name: str, scalar: Any) -> Any:
-    """A value of a column as Python has it.
+    """A value of a column as a Python object.
 
     Raises:
         ItemError: `not-utf-8` or `bad-fields`.
@@ -112,7 +109,7 @@ def python_value(name: str, scalar: Any) -> Any:
 
 
 def is_heavy(column: Any) -> bool:
-    """Whether a column has so much in it that each of its rows must be asked by `require_small`."""
+    """Whether a column is so large that each of its rows must be checked by `require_small`."""
     if not _is_nested(column.type):
         return False
     parts, size = _weight(column)
@@ -127,15 +124,15 @@ def require_small(name: str, column: Any, row: int) -> None:
     """
     parts, size = _weight(column.slice(row, 1))
     if parts > MAX_FIELDS_BYTES:
-        detail = f"The column {printable(name)!r} has {parts:,} values in one row; allowed are {MAX_FIELDS_BYTES:,}."
+        detail = f"The column {printable(name)!r} has {parts:,} values in one row; the limit is {MAX_FIELDS_BYTES:,}."
         raise refusal(Reason.TOO_LONG, detail)
     if size > MAX_BYTES:
-        detail = f"The column {printable(name)!r} has {size:,} bytes in one row; allowed are {MAX_BYTES:,}."
+        detail = f"The column {printable(name)!r} has {size:,} bytes in one row; the limit is {MAX_BYTES:,}."
         raise refusal(Reason.TOO_MANY_BYTES, detail)
 
 
 def _weight(array: Any) -> tuple[int, int]:
-    """How many values an array has, those inside of others counted, and how many bytes they take."""
+    """How many values an array has, nested ones included, and how many bytes they take."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -167,7 +164,7 @@ def _is_nested(kind: Any) -> bool:
 
 
 def _holds_bytes(kind: Any) -> bool:
-    """Whether values of an Arrow type are bytes, or contain some."""
+    """Whether values of an Arrow type are bytes or contain some."""
     import pyarrow as pa
 
     if pa.types.is_struct(kind):
@@ -193,7 +190,7 @@ def _may_be_image(kind: Any) -> bool:
 
 
 def _features(metadata: dict[bytes, bytes]) -> dict[str, str]:
-    """The types that Hugging Face's datasets notes in a table: `Image`, `Audio`, and so on, by column."""
+    """The feature types that Hugging Face's datasets notes in a table: `Image`, `Audio`, and so on, by column."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         return {name: kind for name, feature in features.items() if (kind := _feature(feature)) is not None}
@@ -202,7 +199,7 @@ def _features(metadata: dict[bytes, bytes]) -> dict[str, str]:
 
 
 def _feature(feature: Any) -> str | None:
-    """The type of a feature, or of what a list of them holds."""
+    """The type of a feature, or of the elements of a list of them."""
     for _ in range(4):
         if isinstance(feature, list) and feature:
             feature = feature[0]

@@ -1,7 +1,4 @@
-"""Paths that others named: what is no regular, readable file becomes an ItemError and never hangs.
-
-What this module does not know: what is in a file.
-"""
+"""Access to files that others named: whatever is not a regular, readable file is an ItemError and never blocks."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ COLLECTION_FILE = "collection.json"
 Identity: TypeAlias = "tuple[int, int] | str"
 
 MAX_BYTES = 256 * 1024 * 1024
-"""The longest image or sidecar that is read into memory."""
+"""Bytes of the longest image or sidecar that is read into memory."""
 
 
 @contextmanager
@@ -35,7 +32,7 @@ def open_file(path: Path) -> Iterator[BufferedReader]:
         ItemError: `missing`, `not-a-file` or `unreadable`.
     """
     with _file_errors(path):
-        # Path.open takes no opener; this one keeps a fifo without a writer from blocking the open for ever.
+        # Path.open takes no opener; this one keeps a fifo without a writer from blocking forever.
         with open(path, "rb", opener=_open_without_waiting) as file:  # noqa: PTH123
             _check_regular(path, os.fstat(file.fileno()))
             yield file
@@ -48,7 +45,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         ItemError: `missing`, `not-a-file`, `unreadable` or `too-many-bytes`.
     """
     with open_file(path) as file:
-        # The size of the directory entry is not asked: a file may grow, and some report none.
+        # The size of the directory entry is not used: a file may grow, and some report none.
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise refusal(Reason.TOO_MANY_BYTES, f"{printable(path)} has more than {max_bytes:,} bytes.")
@@ -68,7 +65,7 @@ def stat_file(path: Path) -> os.stat_result:
 
 
 def scan_folder(path: Path) -> Iterator[str]:
-    """The names in a folder, in no order; those of folders end in a slash.
+    """The names in a folder, in no order; names of folders end in a slash.
 
     Raises:
         ItemError: `missing` or `unreadable`.
@@ -89,13 +86,13 @@ def list_folder(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder holds, by name; nothing of it was opened.
+    """The contents of a folder, by name; no file was opened.
 
     Attributes:
-        identity: What tells the folder from every other, under whatever names links give it: see `identity_of`.
-        names: In the order of `list_folder`; those of folders end in a slash.
-        links: Those of the names that are symbolic links.
-        broken: What is wrong with those that lead nowhere or that cannot be asked what they are.
+        identity: Identifies the folder under whatever names links give it; see `identity_of`.
+        names: In the order of `list_folder`; names of folders end in a slash.
+        links: The names that are symbolic links.
+        broken: The errors of links that lead nowhere, and of entries that cannot be examined.
     """
 
     identity: Identity
@@ -105,10 +102,10 @@ class Listing:
 
 
 def read_listing(path: Path) -> Listing:
-    """List a folder, all of it or nothing.
+    """List a folder, completely or not at all.
 
     Raises:
-        ItemError: `missing` or `unreadable`, the disk's error in the middle of the list among them.
+        ItemError: `missing` or `unreadable`, also if the disk fails in the middle of the list.
     """
     names: list[str] = []
     links: set[str] = set()
@@ -122,7 +119,7 @@ def read_listing(path: Path) -> Listing:
                     if entry.is_dir():
                         name += "/"
                     elif is_link:
-                        entry.stat()  # a link that leads nowhere is no folder, either
+                        entry.stat()  # a broken link is not a folder, either
                 except OSError as error:
                     broken[name] = _told(path / name, error)
                 names.append(name)
@@ -132,12 +129,12 @@ def read_listing(path: Path) -> Listing:
 
 
 def identity_of(path: Path, state: os.stat_result) -> Identity:
-    """Device and inode, which all links to a file or folder share; its real path where there are no inodes."""
+    """Device and inode, which all links to a file or folder share; the real path on systems without inodes."""
     return (state.st_dev, state.st_ino) if state.st_ino else os.path.realpath(path)
 
 
 def is_collection(folder: Path) -> bool:
-    """Whether an underdrawing collection lies in a folder: its `collection.json`, with its store beside it."""
+    """Whether a folder is an underdrawing collection: it has a `collection.json` and its store."""
     try:
         with open_file(folder / COLLECTION_FILE) as file:
             content = json.loads(file.read(1 << 16))
@@ -151,7 +148,7 @@ def is_collection(folder: Path) -> bool:
 def portable_name(path: str) -> str:
     """A path as a Unicode string that no other path maps to.
 
-    A byte that is not UTF-8 is written `%FF`, and a per cent sign that would read as such an escape `%25`.
+    A byte that is not UTF-8 is written `%FF`, and a percent sign that would read as such an escape `%25`.
     """
     escaped = re.sub("%(?=[0-9A-Fa-f]{2})", "%25", path)
     return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", escaped)
@@ -166,7 +163,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        return False  # A link that leads to itself: no folder, and no reason to give up its neighbours.
+        return False  # a link to itself is no folder, and no reason to give up its neighbors
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -189,7 +186,7 @@ def _file_errors(path: Path) -> Iterator[None]:
 
 
 def _told(path: Path, error: OSError | UnicodeEncodeError) -> ItemError:
-    """The error of a file, with its code."""
+    """The `ItemError` for an error of a file."""
     if isinstance(error, FileNotFoundError | NotADirectoryError | UnicodeEncodeError):
         return refusal(Reason.MISSING, _what_is_missing(path))
     if isinstance(error, IsADirectoryError) or error.errno == errno.ENXIO:  # ENXIO: a socket
@@ -202,4 +199,4 @@ def _what_is_missing(path: Path) -> str:
         target = path.readlink()
     except (OSError, ValueError):
         return f"{printable(path)} does not exist."
-    return f"{printable(path)} is a link to {printable(target)}, which is not there."
+    return f"{printable(path)} is a link to {printable(target)}, which does not exist."

@@ -1,7 +1,4 @@
-"""Where a walk through a folder stands, and what it has been to: links are followed once, and only out of the folder.
-
-What this module does not know: what is read of a file.
-"""
+"""The position of a walk through folders, and its history: links are followed once, and only out of the root folder."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ from indexer.corpus.paths import Identity, identity_of, is_collection, portable_
 from indexer.corpus.selection import ALL, Selection
 from indexer.corpus.suffixes import litter_kind
 
-FOLDER_READ = "link to a folder read already"
-FILE_READ = "link to a file read already"
+FOLDER_READ = "link to a folder already read"
+FILE_READ = "link to a file already read"
 
 
 @dataclass(frozen=True)
@@ -22,9 +19,9 @@ class Place:
     """A folder on the walk.
 
     Attributes:
-        path: Under the names that links gave it.
-        prefix: Of the ids of what is in it: its path below the root, with a slash behind, or nothing for the root.
-        meant: What is read of it.
+        path: With the names that links gave it.
+        prefix: Prefix of its ids: its path below the root with a trailing slash, empty for the root.
+        meant: Which of its files to read.
         linked: Whether a link led here.
     """
 
@@ -40,17 +37,17 @@ class Place:
 
 @dataclass
 class Visited:
-    """What a walk has been to, so that it reads each file once, by whatever names links give it.
+    """The files and folders that a walk has visited, so that it reads each file once, whatever links name it.
 
-    A file or folder that lies below the root is read where it lies, and links to it are passed over. What lies
-    elsewhere is read under the first link, in the order of the walk. Memory grows by the folders, not by the files.
+    A file or folder below the root is read at its real place, and links to it are passed over. One elsewhere is read at
+    the first link, in the order of the walk. Memory grows with the folders, not with the files.
     """
 
     root: Path
     meant: Selection = ALL
     _folders: set[Identity] = field(default_factory=set)
     _collections: dict[Path, bool] = field(default_factory=dict)
-    _files: set[Identity] = field(default_factory=set)  # those that links led to
+    _files: set[Identity] = field(default_factory=set)  # reached through links
 
     def enter(self, identity: Identity) -> bool:
         """Remember a folder; False if it was read before."""
@@ -60,11 +57,11 @@ class Visited:
         return True
 
     def is_read_in_place(self, link: Path, meant: Selection | None = None) -> bool:
-        """Whether what a link leads to lies below the root, where the walk comes to it without a link.
+        """Whether the target of a link lies below the root, where the walk reaches it without the link.
 
         Args:
             link: To a file or folder.
-            meant: What is to be read of the folder; None for a file.
+            meant: Which files of the folder to read; None for a file.
         """
         real = Path(os.path.realpath(link))
         if not real.is_relative_to(self.root):
@@ -89,15 +86,15 @@ class Visited:
         return self._collections[folder]
 
     def take_file(self, path: Path, *, is_link: bool, alike: bool) -> bool:
-        """Remember a file outside the root, which a link led to, itself or its folder; False if it was read before.
+        """Remember a file outside the root, reached by a link to it or its folder; False if it was read before.
 
         Args:
             path: The file.
             is_link: Whether it is a link itself.
-            alike: Whether what the link leads to is read by its own name, too, where the walk comes to it.
+            alike: Whether the target reads the same under its own name, where the walk reaches it.
 
         Raises:
-            OSError: The file cannot be asked.
+            OSError: The file cannot be examined.
         """
         if not (is_link or self._files):
             return True

@@ -1,12 +1,10 @@
-"""The door to every kind of source: `open_corpus` looks at what is there and picks the reader.
+"""`open_corpus`, the entry to every kind of source: it looks at what is there and picks the reader.
 
-    a folder                                      FolderCorpus      images, texts, tables, shards
-    an image, or a pattern such as photos/**/*.jpg FolderCorpus     those files of it
-    a table or a shard                            as `tables.py` says
-    shards-{000..012}.tar                         WebDatasetCorpus  shards by a pattern of braces
-    NAME:REST                                     what the reader of that name makes of it; see `formats.py`
-
-What this module does not know: how any of them is read.
+a folder                                      FolderCorpus      images, texts, tables, shards
+an image, or a pattern such as photos/**/*.jpg FolderCorpus     the matching files of a folder
+a table or a shard                            see `tables.py`
+shards-{000..012}.tar                         WebDatasetCorpus  shards named by braces
+NAME:REST                                     the reader of that name; see `formats.py`
 """
 
 from __future__ import annotations
@@ -35,22 +33,22 @@ _ACCEPTED = (
 
 
 def open_corpus(source: str | Path, *, columns: Columns | None = None) -> Corpus:
-    """Open a source of documents. Nothing is read of it before it is iterated over.
+    """Open a source of documents. Nothing is read until it is iterated over.
 
     Args:
         source: The path of a folder or file, a pattern of files, or `NAME:REST` with the name of a reader, such as
-            `csv:export.txt`. A path that exists is taken as one.
-        columns: Which columns of a table are the id, the text and the image; by default `columns.py` finds out.
+            `csv:export.txt`. An existing path takes precedence.
+        columns: Which columns of a table are the id, the text and the image; by default they are found by name.
 
     Raises:
-        CallError: Nothing is there, or nothing that can be read, or it lies in a collection; or columns are named of
-            what has none.
+        CallError: Nothing is there, nothing can be read, or it lies in a collection; or columns are named for a source
+            that has none.
         PluginError: The package that offers the reader cannot be imported.
     """
     corpus = _open(source, columns)
     if columns is not None and columns.named and isinstance(corpus, WebDatasetCorpus):
         named = ", ".join(repr(name) for name in columns.named.values())
-        raise CallError(f"Columns are named ({named}), and {printable(corpus.source)} is a shard, which has none.")
+        raise CallError(f"Columns are named ({named}), but {printable(corpus.source)} is a shard, which has none.")
     return corpus
 
 
@@ -78,19 +76,19 @@ def _open(source: str | Path, columns: Columns | None) -> Corpus:
 
 
 def _refuse_collections(source: Path) -> None:
-    """Raise CallError if the source is a collection of underdrawing's own, or lies in one."""
+    """Raise CallError if the source is an underdrawing collection, or lies in one."""
     real = source.resolve()
     for folder in (real, *real.parents):
         if is_collection(folder):
             raise CallError(
-                f"{printable(folder)} is an underdrawing collection, and no source of documents.",
+                f"{printable(folder)} is an underdrawing collection, not a source of documents.",
                 "Name the folder or file that the documents come from.",
             )
 
 
 def _open_folder(path: Path, columns: Columns | None) -> Corpus:
     try:
-        next(scan_folder(path), None)  # a folder that cannot be listed is told at once
+        next(scan_folder(path), None)  # report a folder that cannot be listed at once
     except ItemError as error:
         raise CallError(error.detail, _ACCEPTED) from error
     return FolderCorpus(path, columns=columns)
@@ -107,7 +105,7 @@ def _open_file(path: Path, columns: Columns | None) -> Corpus:
             return FolderCorpus(path.parent, Selection.named(path.name), portable_name(str(path)))
     except ItemError as error:
         raise CallError(error.detail, _ACCEPTED) from error
-    raise CallError(f"{printable(path.name)} is no source of documents.", _ACCEPTED)
+    raise CallError(f"{printable(path.name)} is not a source of documents.", _ACCEPTED)
 
 
 def _open_wildcards(pattern: str, columns: Columns | None) -> Corpus:
@@ -119,14 +117,14 @@ def _open_wildcards(pattern: str, columns: Columns | None) -> Corpus:
 
 
 def _finds_any(root: Path, meant: Selection) -> bool:
-    """Whether a selection has a file at all; the walk ends at the first."""
+    """Whether a selection has any file; the walk ends at the first."""
     seen, folders = set(), [(root, meant)]
     while folders:
         path, here = folders.pop()
         try:
             listing = read_listing(path)
         except ItemError:
-            continue  # whoever reads the corpus is told; if nothing else is there, nothing matches
+            continue  # reading the corpus reports it; if nothing else is there, nothing matches
         if listing.identity in seen:
             continue
         seen.add(listing.identity)
@@ -143,7 +141,7 @@ def _open_pattern(pattern: str) -> Corpus:
     for name in expand(pattern):
         shard = Path(name).absolute()
         if suffix_of(shard.name) not in SHARDS:
-            raise CallError(f"{printable(shard)} is no shard, and only shards are named by a pattern.", _ACCEPTED)
+            raise CallError(f"{printable(shard)} is not a shard; only shards can be named by a pattern.", _ACCEPTED)
         if not shard.is_file():
             raise CallError(f"{printable(shard)}, named by {printable(pattern)}, does not exist.", _ACCEPTED)
         _refuse_collections(shard)

@@ -2,8 +2,6 @@
 
 A `Record` holds nothing that a store must refuse: its parts passed `indexer/validate.py`. What fails there becomes a
 `Rejected` with a code of `Reason`.
-
-What this module does not know: where records come from.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from indexer.types import Document, PassedOver, Rejected
 from indexer.validate import canonical_json, checked_fields, checked_id, checked_text
 
 IMAGE_SUFFIXES = KNOWN_SUFFIXES
-"""What is taken for an image by its name; what is in it, `image_formats.image_format` tells."""
+"""What counts as an image by its name; `image_formats.image_format` examines the content."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,10 @@ class Record:
     """One entry of a source, not decoded yet.
 
     Attributes:
-        document: What to store. Its image, if any, may still turn out to be none.
+        document: What to store. Its image, if any, may still turn out to be invalid.
         stamp: Changes when the content changes. A known id with a known stamp need not be embedded again.
-        derived: Whether the id was made from the record's place in its source (a path, an archive's key, a line) and
-            so may name another document in another source. An id that the user wrote is not derived.
+        derived: Whether the id was made from the record's place in its source (a path, an archive's key, a line), so
+            that it may name another document in another source. An id that the user wrote is not derived.
     """
 
     document: Document
@@ -45,11 +43,11 @@ class Record:
 
 
 Entry: TypeAlias = Record | Rejected | PassedOver
-"""What a reader yields: everything that it sees is one of the three."""
+"""What a reader yields: each thing that it sees is one of the three."""
 
 
 class Corpus(Protocol):
-    """A source of documents that can be read again and again, in the same order, one record at a time.
+    """A source of documents that can be read repeatedly, in the same order, one record at a time.
 
     Attributes:
         source: The canonical name of the source: its absolute path, the same in every run.
@@ -58,7 +56,7 @@ class Corpus(Protocol):
     source: str
 
     def __iter__(self) -> Iterator[Entry]:
-        """The entries in order, everything seen among them."""
+        """The entries in order, including everything that is passed over."""
         ...
 
 
@@ -67,8 +65,8 @@ def record_or_rejected(uri: str, build: Callable[[], Record], hides: str | None 
 
     Args:
         uri: Where the record is.
-        build: May say in `of_document` whose record it is making.
-        hides: What a reject hides whose id is not known; one whose id is known hides that.
+        build: Makes the record; may name the record's id through `of_document`.
+        hides: What a reject of unknown id hides; a reject of known id hides that id.
     """
     try:
         return build()
@@ -119,11 +117,11 @@ def make_record(
     Args:
         id: As `checked_id` takes it.
         text: As `checked_text` takes it; a blank one counts as none.
-        image: The image, not looked at.
-        images: All images in order, in place of `image`, where there may be several.
+        image: The image, not examined.
+        images: All images in order, instead of `image`, if there may be several.
         fields: As `checked_fields` takes them.
         uri: Where the document came from.
-        stamp: By default a digest of the content, and for an image in a file of its size and time.
+        stamp: By default a digest of the content, for an image in a file of its size and modification time.
         derived: Whether the id was made from the record's place.
 
     Raises:
@@ -154,9 +152,9 @@ def make_sample(
 ) -> Record:
     """Like `make_record`, for an image or a text with a JSON file beside it, whose content is `details`.
 
-    An `id` or `text` in the details goes before those given; a `caption` is the text where there is no other. An id
-    that is not in the details is derived. `columns.py` has the rest. An image in the details is that of a sample with
-    none; if it cannot be read, that is an error, lest an image's description becomes a text document.
+    An `id` or `text` in the details takes precedence over those given; a `caption` is the text if there is no other. An
+    id that is not in the details is derived. `columns.py` has the other rules. An image in the details is that of a
+    sample without one; if it cannot be read, that is an error, lest a description become a text document.
     """
     own = own_id(details)
     with of_document(id if own is None else own) as known_id:
@@ -175,17 +173,17 @@ def make_sample(
 
 
 MAX_JSON_COMMAS = 4_000_000
-"""In one object; a list of so many empty lists takes 300 MB of memory."""
+"""Commas in one object; a list of as many empty lists takes 300 MB of memory."""
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """Read one JSON object. NaN, which Python writes for what is missing, is null; no field may be infinite.
+    """Read one JSON object. NaN, which Python writes for missing values, becomes null; no field may be infinite.
 
     Raises:
         ItemError: `not-utf-8`, `bad-json` or `too-long`.
     """
     if (commas := content.count(b",")) > MAX_JSON_COMMAS:
-        detail = f"The object has {commas:,} commas in {len(content):,} bytes; allowed are {MAX_JSON_COMMAS:,}."
+        detail = f"The object has {commas:,} commas in {len(content):,} bytes; the limit is {MAX_JSON_COMMAS:,}."
         raise refusal(Reason.TOO_LONG, detail)
     try:
         value = json.loads(decode_text(content), parse_constant=json_constant)
@@ -217,7 +215,7 @@ def _content_stamp(document: Document) -> str:
     text, fields = document.text, canonical_json(document.fields)
     states = [_image_state(image) for image in document.images] or [b""]
     for part in (b"" if text is None else text.encode(), states[0], fields, *states[1:]):
-        digest.update(len(part).to_bytes(8, "little"))  # so that no part can run into the next
+        digest.update(len(part).to_bytes(8, "little"))  # so that parts cannot run into each other
         digest.update(part)
     return digest.hexdigest()[:32]
 
@@ -228,10 +226,10 @@ def _image_state(image: object) -> bytes:
     try:
         state = stat_file(image)
     except ItemError as error:
-        return error.reason.encode()  # The decoder will say it aloud, and the stamp changes once the file is there.
+        return error.reason.encode()  # the decoder reports it, and the stamp changes once the file exists
     return f"{state.st_size}-{state.st_mtime_ns}".encode()
 
 
 def json_constant(name: str) -> float | None:
-    """What Python's `NaN` and `Infinity` in JSON stand for."""
+    """The values of Python's `NaN` and `Infinity` in JSON."""
     return None if name == "NaN" else float(name)

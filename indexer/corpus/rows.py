@@ -1,7 +1,4 @@
-"""Rows of tables become documents: the one way of JSON lines, JSON arrays, CSV and Parquet.
-
-What this module does not know: how a table is read.
-"""
+"""Conversion of table rows to documents, shared by JSON lines, JSON arrays, CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -17,18 +14,18 @@ from indexer.reasons import Reason, refusal
 from indexer.types import PassedOver, Rejected
 
 _MOST_TOLD = 100
-"""Columns of one table that are told to have been the image, too."""
+"""Columns of one table that are reported as other possible images."""
 
 
 class Rows:
     """Makes the entries of one table.
 
     Args:
-        uri: The table's.
+        uri: URI of the table.
         columns: What the caller named.
         folder: What paths in the table are relative to.
         image_columns: Columns known to hold images, whatever they are called.
-        only_objects: As of `find_parts`.
+        only_objects: See `find_parts`.
     """
 
     def __init__(
@@ -47,12 +44,12 @@ class Rows:
         self._parts: Parts | None = None
 
     def entries(self, row: Mapping[str, Any], id_of_place: str, uri: str) -> Iterator[Entry]:
-        """The record of a row or why there is none, and what of it was passed over.
+        """The record of a row or its reject, and the parts that were passed over.
 
         Args:
             row: Values by the names of their columns.
-            id_of_place: The id of a row without one.
-            uri: The row's.
+            id_of_place: The id if the row has none.
+            uri: URI of the row.
         """
         self._parts = None
         if self._unseen:
@@ -68,9 +65,9 @@ class Rows:
                 )
 
     def unseen(self) -> Iterator[Rejected]:
-        """Behind the last row: columns that the caller named and no row had."""
+        """After the last row: rejects for columns that the caller named and no row had."""
         for name in sorted(self._unseen):
-            yield Rejected(self._uri, Reason.NO_COLUMN.value, f"No row has the column {name!r}, which was named.")
+            yield Rejected(self._uri, Reason.NO_COLUMN.value, f"No row has the column {name!r}, which the call names.")
 
     def _record(self, row: Mapping[str, Any], id_of_place: str, uri: str) -> Record:
         _, own = find_id(row, self._columns)
@@ -87,7 +84,7 @@ class Rows:
                 raise refusal(
                     Reason.EMPTY,
                     f"The document has neither text nor image; its columns are {names or 'none'}. If one of them is, "
-                    "name it: text_column or image_column, --text-column or --image-column.",
+                    "name it: `text_column` or `image_column`.",
                 )
             record = make_record(
                 id=id,

@@ -1,16 +1,14 @@
-"""Which members of an archive make a sample, told by their names alone.
+"""Grouping of archive members into samples, by their names alone.
 
-A name is a key, a dot and a suffix. WebDataset ends the key at the first dot, so that `0001.jpg`, `0001.seg.png` and
-`0001.cls` are one sample; but names have dots of their own, and `22.05.png` with `22.05.txt` are one, too. So:
+A name is a key, a dot and a suffix. WebDataset ends the key at the first dot, so `0001.jpg`, `0001.seg.png` and
+`0001.cls` are one sample; but keys may contain dots, and `22.05.png` and `22.05.txt` are one sample, too. So:
 
-* `0001.jpg`: one dot, and nothing to decide.
+* `0001.jpg`: one dot, so no choice.
 * `0001.jpg.txt`: a text or JSON file with the whole name of an image belongs to that image.
 * `0001.seg.png`: belongs to `0001` if there is a member `0001.*` with one suffix, and is an extra there. If `0001`
   has no image of its own, its images are those that have more suffixes.
-* `22.05.png`: where nothing is called `22.*`, the key ends at the last dot. So it does where `22.05.*` is an image
-  with a text, or where `05` is a number and `22` has an image of its own.
-
-What this module does not know: archives, and what is in their members.
+* `22.05.png`: if nothing is called `22.*`, the key ends at the last dot. It also does if `22.05.*` is an image with a
+  text, or if `05` is a number and `22` has an image of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ _PARTS = {"txt": Part.TEXT, "text": Part.TEXT, "caption": Part.TEXT, "json": Par
         *IMAGE_SUFFIXES,
         DRAWING,
         *UNREAD_IMAGES,
-    )  # the decoder refuses drawings, the reader what it does not know
+    )  # the decoder refuses SVG, the reader unknown formats
 }
 _IMAGE, _TEXT, _DETAILS, _OTHER = 1, 2, 4, 8
 _BITS = {Part.IMAGE: _IMAGE, Part.TEXT: _TEXT, Part.DETAILS: _DETAILS, None: _OTHER}
@@ -48,12 +46,12 @@ _NAME = re.compile(r"(?:\./)*((?:.*/)?[^./][^/]*)", re.DOTALL)
 
 @dataclass(slots=True)
 class Sample:
-    """The members of one key, by their places in the list of names.
+    """The members of one key, by their positions in the list of names.
 
     Attributes:
         key: The name that they share.
-        images, texts, details: What makes the document; of texts and images those with one suffix go first.
-        extras: What is no part of it, with its suffix.
+        images, texts, details: The parts of the document; texts and images with one suffix come first.
+        extras: Members that are not part of it, with their suffixes.
     """
 
     key: str
@@ -64,25 +62,25 @@ class Sample:
 
     @property
     def parts(self) -> list[int]:
-        """The places of all parts of the document."""
+        """The positions of all parts of the document."""
         return [*self.images, *self.texts, *self.details]
 
     @property
     def places(self) -> list[int]:
-        """The places of all members, in order."""
+        """The positions of all members, in order."""
         return sorted([*self.parts, *(place for place, _ in self.extras)])
 
 
 def part_of(name: str) -> Part | None:
-    """What a member would be by its last suffix."""
+    """The part that a member would be by its last suffix."""
     return _PARTS.get(name.rpartition(".")[2].lower()) if _split(name) else None
 
 
 def group(names: Sequence[str]) -> tuple[list[Sample], list[tuple[int, str]]]:
-    """Put names together to samples, in the order of their first members.
+    """Group names into samples, in the order of their first members.
 
     Returns:
-        The samples, and the places of names that belong to none, with what they are.
+        The samples, and the positions of names that belong to none, with their kinds.
     """
     keys = _Keys(names)
     found: dict[tuple[str, int], _Members] = {}
@@ -94,24 +92,24 @@ def group(names: Sequence[str]) -> tuple[list[Sample], list[tuple[int, str]]]:
             continue
         path, tokens = split
         key, suffix = keys.of(path, tokens)
-        # The same name once more begins another sample of that key: two archives written into one look so.
+        # A repeated name begins another sample of that key, as in two concatenated archives.
         found.setdefault((key, seen[name]), _Members([])).append((place, suffix))
         seen[name] += 1
     return [members.sample(key) for (key, _), members in found.items()], outside
 
 
 class _Keys:
-    """What of a list of names decides where keys end."""
+    """What decides, for a list of names, where keys end."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._parts: dict[str, int] = defaultdict(int)  # of names by the key up to their last dot: bits, to be small
+        self._parts: dict[str, int] = defaultdict(int)  # by the key up to the last dot; bits, to be small
         for name in names:
             if (split := _split(name)) is not None:
                 path, tokens = split
                 self._parts[".".join((path, *tokens[:-1]))] |= _BITS[_PARTS.get(tokens[-1].lower())]
 
     def of(self, path: str, tokens: list[str]) -> tuple[str, str]:
-        """The key of a name and its suffix in lower case."""
+        """The key of a name, and its suffix in lower case."""
         whole = ".".join((path, *tokens[:-1]))
         last = tokens[-1].lower()
         if len(tokens) == 1:
@@ -134,7 +132,7 @@ class _Keys:
 
 
 class _Members(list[tuple[int, str]]):
-    """The members of one sample: places and suffixes."""
+    """The members of one sample: positions and suffixes."""
 
     def sample(self, key: str) -> Sample:
         by_part: dict[Part, list[tuple[int, str]]] = {part: [] for part in Part}
@@ -152,7 +150,7 @@ class _Members(list[tuple[int, str]]):
 
 
 def _chosen(part: Part, members: list[tuple[int, str]]) -> list[int]:
-    """The places that count: what has one suffix, the first of it; else texts beside images; else all, by name."""
+    """The positions that count: the first of each single suffix; else texts beside images; else all, by name."""
     for matches in (_is_plain, lambda suffix: "." not in suffix, _is_sidecar):
         if plain := [place for place, suffix in members if matches(suffix)]:
             return plain[:1]
@@ -160,7 +158,7 @@ def _chosen(part: Part, members: list[tuple[int, str]]) -> list[int]:
 
 
 def _natural(suffix: str) -> list[tuple[int, str]]:
-    """To sort by: `2.png` goes before `10.png`."""
+    """A sort key: `2.png` comes before `10.png`."""
     return [(int(token), "") if token.isdecimal() else (-1, token) for token in re.split(r"([0-9]+)", suffix)]
 
 
@@ -174,7 +172,7 @@ def _is_sidecar(suffix: str) -> bool:
 
 
 def _split(name: str) -> tuple[str, list[str]] | None:
-    """The name up to its first dot, and the rest at the dots. Dots in folders do not count. None without a suffix."""
+    """The name up to its first dot, and its further parts. Dots in folders do not count. None without a suffix."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None

@@ -1,7 +1,4 @@
-"""A document of a folder: an image or a text, with the text and the JSON beside it.
-
-What this module does not know: which files belong together.
-"""
+"""A document of a folder: an image or a text, with the text and the JSON beside it."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from indexer.errors import ItemError
 from indexer.types import Rejected
 from indexer.validate import MAX_TEXT
 
-_MAX_TEXT_BYTES = 4 * MAX_TEXT  # UTF-8 takes at most four for a character
+_MAX_TEXT_BYTES = 4 * MAX_TEXT  # UTF-8 takes at most four bytes per character
 _TAKEOUT_KEY = "photoTakenTime"
 
 
@@ -33,10 +30,10 @@ class _Sidecar:
 
     Attributes:
         path: The file.
-        state: Its part of the document's stamp: size and time, or that it could not be read.
-        content: A text, or an object; None where there is a reject instead.
+        state: Its part of the document's stamp: size and time, or a mark that it could not be read.
+        content: A text or an object; None if there is a reject instead.
         reject: Why it cannot be used.
-        hides: As of a `Rejected`: an id that cannot be read may be any.
+        hides: As in `Rejected`: an id that cannot be read may be any.
     """
 
     path: Path
@@ -47,7 +44,7 @@ class _Sidecar:
 
     @classmethod
     def read(cls, path: Path) -> _Sidecar:
-        """Read it; what is wrong with it is its own reject."""
+        """Read it; an error becomes its own reject."""
         sidecar = cls(path)
         try:
             if split_name(path.name)[1] in TEXTS:
@@ -55,7 +52,7 @@ class _Sidecar:
             else:
                 sidecar.hides = ""
                 content = read_file(path, MAX_BYTES)
-                # Of one that is cut off nobody knows whether it had an id.
+                # A truncated one may or may not have had an id.
                 is_whole = content.rstrip().endswith((b"}", b"]"))
                 sidecar.hides = None if is_whole and b'"id"' not in content.lower() else ""
                 sidecar.content = parse_object(content)
@@ -72,13 +69,13 @@ class _Sidecar:
 
 
 def read_sample(place: Place, name: str, sidecars: Sidecars, row: Row | None = None) -> Iterator[Entry]:
-    """The document in a file of a folder or why there is none, and the rejects of its sidecars.
+    """The document in a file of a folder, or its reject, and the rejects of its sidecars.
 
     Args:
         place: The folder.
         name: The file, an image or a text.
         sidecars: Which files of the folder describe it.
-        row: What a table says of it; sidecars go before.
+        row: What a table says about it; sidecars take precedence.
     """
     path, text_file = place.path / name, None
     if split_name(name)[1] not in TEXTS:

@@ -1,10 +1,8 @@
-"""Which files of a folder are meant: all, or those that a pattern such as `photos/**/*.jpg` names.
+"""The files of a folder to read: all, or those that match a pattern such as `photos/**/*.jpg`.
 
-Patterns are the shell's: `*`, `?` and `[...]` stand for a part of a name, `**` for any number of folders, `{a,b}` and
-`{000..012}` for each of these names in turn. A folder that a pattern names is meant with all that is in it. Upper and
-lower case differ; `*` and `**` leave hidden names out.
-
-What this module does not know: what is on the disk.
+Patterns are the shell's: `*`, `?` and `[...]` match part of a name, `**` any number of folders, `{a,b}` and
+`{000..012}` each of these names in turn. If a pattern matches a folder, everything in it is selected. Upper and lower
+case differ; `*` and `**` do not match hidden names.
 """
 
 from __future__ import annotations
@@ -22,23 +20,23 @@ _WILD = re.compile(r"[*?[]")
 
 @dataclass(frozen=True)
 class Selection:
-    """The names in one folder that are meant.
+    """The names in one folder that are selected.
 
     Attributes:
-        patterns: What the names of each folder on the way down must match.
-        reached: For this folder, how far down each pattern has come; past its end, all is meant.
+        patterns: For each pattern, what the names of the folders on the way down must match.
+        reached: For this folder, how far each pattern has been matched; past its end, everything is selected.
     """
 
     patterns: tuple[tuple[str, ...], ...]
     reached: frozenset[tuple[int, int]]
 
     def below(self, name: str) -> Selection | None:
-        """What is meant in a folder of this folder, or None if nothing is."""
+        """The selection in a subfolder, or None if it is empty."""
         reached = {after for state in self.reached for after in self._after(state, name)}
         return Selection(self.patterns, frozenset(self._closed(reached))) if reached else None
 
     def has(self, name: str) -> bool:
-        """Whether a file of this folder is meant. A last `**` means what is in a folder, not a file in its place."""
+        """Whether a file of this folder is selected. A final `**` selects the contents of a folder, not a file."""
         return any(
             self._ends(each, place, after)
             for each, place in self.reached
@@ -62,7 +60,7 @@ class Selection:
             yield each, place + 1
 
     def _closed(self, reached: set[tuple[int, int]]) -> set[tuple[int, int]]:
-        """With the places behind a `**`, which may stand for no folder at all."""
+        """The positions, with those after a `**`, which may match no folder at all."""
         for each, place in tuple(reached):
             parts = self.patterns[each][place:]
             reached |= {(each, place + ahead) for ahead in range(1, 1 + len([*takewhile("**".__eq__, parts)]))}
@@ -75,7 +73,7 @@ class Selection:
 
     @classmethod
     def of(cls, patterns: Sequence[Sequence[str]]) -> Selection:
-        """What patterns mean in the folder that they begin in."""
+        """What patterns select in the folder that they begin in."""
         made = cls(tuple(map(tuple, patterns)), frozenset())
         return cls(made.patterns, frozenset(made._closed({(each, 0) for each in range(len(patterns))})))
 
@@ -94,13 +92,13 @@ def has_wildcards(pattern: str) -> bool:
 
 
 def before_braces(pattern: str) -> str:
-    """What stands before the first `{...}`."""
+    """The part before the first `{...}`."""
     braces = _BRACES.search(pattern)
     return pattern if braces is None else pattern[: braces.start()]
 
 
 def expand(pattern: str) -> Iterator[str]:
-    """The names that a pattern stands for by braces: `{08..11}` counts in the width of its start, `{a,b}` lists."""
+    """The names that a pattern with braces stands for: `{08..11}` counts with its start's width, `{a,b}` lists."""
     braces = _BRACES.search(pattern)
     if braces is None:
         yield pattern
@@ -112,7 +110,7 @@ def expand(pattern: str) -> Iterator[str]:
 
 
 def select(pattern: str) -> tuple[Path, Selection]:
-    """The deepest folder that a pattern with wildcards names in full, and what is meant in it."""
+    """The deepest folder that a pattern with wildcards names in full, and what it selects there."""
     several = [Path(each).absolute().parts for each in expand(pattern)]
     plain = [list(takewhile(lambda part: not has_wildcards(part), parts[:-1])) for parts in several]
     depth = 0

@@ -1,13 +1,11 @@
-"""Which files of a folder describe which: the text and the JSON beside an image, by its stem or by its full name.
+"""The files of a folder that describe others: the text and the JSON beside an image, by its stem or full name.
 
-    dog.jpg    dog.txt, or else dog.md        its text               (dog.jpg.txt and dog.jpg.md go before)
+    dog.jpg    dog.txt, or else dog.md        its text               (dog.jpg.txt and dog.jpg.md take precedence)
                dog.json                       its id, text, fields   (shared by all images of that stem)
-               dog.jpg.json                   the same; its keys go before those of dog.json
-               dog.jpg.supplemental-metadata.json, also cut short, dog.jpg(1).json for dog(1).jpg: Google Takeout
+               dog.jpg.json                   the same; its keys override those of dog.json
+               dog.jpg.supplemental-metadata.json, also truncated, dog.jpg(1).json for dog(1).jpg: Google Takeout
 
 A text that describes no image is a document of its own, and may have its JSON too.
-
-What this module does not know: what is in these files.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from indexer.corpus.suffixes import DETAILS, TEXTS, is_image_name, split_name
 
 _TAKEOUT_WORD = "supplemental-metadata"
 _TAKEOUT_LENGTH = 46
-"""Takeout cuts the name of a JSON file, without `.json`, to so many characters."""
+"""Takeout truncates the name of a JSON file, without `.json`, to so many characters."""
 
 
 @dataclass(slots=True)
@@ -30,12 +28,12 @@ class _Group:
     """The files of one stem."""
 
     images: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)  # told by their content only
+    unknown: list[str] = field(default_factory=list)  # known by their content only
     texts: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
 
     def text(self, stem: str) -> str | None:
-        """The text for images of this stem: `.txt` before `.md`, and what is spelt as the stem is before all."""
+        """The text for images of this stem: `.txt` before `.md`, and the exact spelling of the stem first."""
         last_first = reversed(self.texts)
         return max(last_first, key=lambda name: (_spelt(name, stem), split_name(name)[1] == TEXTS[0]), default=None)
 
@@ -57,8 +55,8 @@ class Sidecars:
     """The files of one folder, as they describe each other.
 
     Args:
-        names: Of the files, without folders and litter.
-        looks_like_image: Asked, at most once for each name, where the name does not tell.
+        names: Names of the files, without folders and system files.
+        looks_like_image: Called, at most once for each name, if the name does not tell.
     """
 
     def __init__(self, names: Iterable[str], looks_like_image: Callable[[str], bool]) -> None:
@@ -84,7 +82,7 @@ class Sidecars:
                 self._takeout[_key(image)] = each
 
     def is_image(self, name: str) -> bool:
-        """Whether a file is an image, or a drawing, by its name or else by its content."""
+        """Whether a file is an image, SVG included, by its name or else by its content."""
         known = is_image_name(name)
         if known is None:
             known = self._looked.get(name)
@@ -98,13 +96,13 @@ class Sidecars:
         return self._group(image).text(image) or self._group(stem).text(stem)
 
     def details_of(self, name: str) -> list[str]:
-        """The JSON files of an image, or of a text that is a document; what is in a later one goes before."""
+        """The JSON files of an image, or of a text that is a document; later ones take precedence."""
         stem = split_name(name)[0]
         found = (self._group(stem).detail(stem), self._takeout.get(_key(name)), self._group(name).detail(name))
         return list(dict.fromkeys(each for each in found if each is not None))
 
     def is_document(self, name: str) -> bool:
-        """Whether a file is a document, and not only a part of one."""
+        """Whether a file is a document, not only a part of one."""
         stem, suffix = split_name(name)
         if suffix in TEXTS:
             return next(self._images(stem), None) is None and not self._is_here(stem)
@@ -148,7 +146,7 @@ class Sidecars:
         return self._groups.get(_key(stem), self._none)
 
     def _takeout_image(self, stem: str) -> str | None:
-        """The image that a JSON file of Takeout's belongs to, by the file's name without `.json`."""
+        """The image that a Takeout JSON file belongs to, by the file's name without `.json`."""
         name, copy = stem, ""
         if match := re.fullmatch(r"(.+)(\(\d+\))", stem):
             name, copy = match[1], match[2]

@@ -1,9 +1,7 @@
-"""Compressed files, read from front to back: gzip, bzip2, xz and zstd, told by their content and not by their name.
+"""Compressed files, read sequentially: gzip, bzip2, xz and zstd, recognized by their content, not their name.
 
-Memory does not grow with what a file unpacks to: a few bytes that stand for gigabytes come out in small pieces. How
-many of them make sense, who reads them must decide.
-
-What this module does not know: what is in a file.
+Memory does not grow with the unpacked size: a few bytes that stand for gigabytes are unpacked in small pieces. The
+reader decides how many are reasonable.
 """
 
 from __future__ import annotations
@@ -25,20 +23,20 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst")
-"""Of names of compressed files, in lower case."""
+"""Suffixes of compressed files, in lower case."""
 
-_READ_BYTES = 2 * 1024  # small, for what a damaged piece unpacks to is lost
+_READ_BYTES = 2 * 1024  # small, since the content of a damaged piece is lost
 _BUFFER_BYTES = 64 * 1024
 _XZ_MEMORY = 256 * 1024 * 1024
-"""What an xz stream may ask for; its strongest preset takes 65 MiB."""
+"""Memory that an xz stream may ask for; its strongest preset takes 65 MiB."""
 
 
 @contextmanager
 def open_stream(path: Path) -> Iterator[BufferedIOBase]:
-    """Open a regular file for reading from front to back, unpacked if it is compressed. A plain file can be sought in.
+    """Open a regular file for sequential reading, unpacked if it is compressed. A plain file is seekable.
 
     Raises:
-        ItemError: As `open_file`; while it is read also `truncated` or `damaged`.
+        ItemError: As `open_file`; while reading also `truncated` or `damaged`.
     """
     with open_file(path) as file:
         head = file.peek(6)[:6]
@@ -61,7 +59,7 @@ def without_compression(name: str) -> str:
 
 
 class _Decompressor(Protocol):
-    """What the decompressors of `bz2` and `lzma` have in common."""
+    """The common interface of the decompressors of `bz2` and `lzma`."""
 
     @property
     def eof(self) -> bool: ...
@@ -76,7 +74,7 @@ class _Decompressor(Protocol):
 
 
 class _Inflate:
-    """One member of a gzip file, in the manner of `bz2.BZ2Decompressor`."""
+    """One member of a gzip file, with the interface of `bz2.BZ2Decompressor`."""
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(31)
@@ -98,7 +96,7 @@ class _Inflate:
 
 
 def _packing(head: bytes) -> tuple[str, Any] | None:
-    """The name of a compression and the maker of its decompressor; None of what is not compressed."""
+    """The name of a compression and the maker of its decompressor; None if the data are not compressed."""
     if head.startswith(b"\x1f\x8b"):
         return "gzip", _Inflate
     if head.startswith(b"BZh"):
@@ -109,7 +107,7 @@ def _packing(head: bytes) -> tuple[str, Any] | None:
 
 
 class _Unpacked(io.RawIOBase):
-    """What a compressed file unpacks to. Streams that follow each other in it read as one."""
+    """The unpacked content of a compressed file. Consecutive streams in it read as one."""
 
     def __init__(self, file: BufferedReader, path: Path, name: str, make: Any) -> None:
         self._file, self._path, self._name, self._make = file, path, name, make
@@ -118,7 +116,7 @@ class _Unpacked(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """As of every file that is read."""
+        """Always true, as for every file that is read."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
@@ -132,7 +130,7 @@ class _Unpacked(io.RawIOBase):
             content = self._next(len(view))
         except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the disk
+                raise  # a disk error
             detail = f"{printable(self._path)} is a damaged {self._name} stream ({error})."
             raise refusal(Reason.DAMAGED, detail) from error
         view[: len(content)] = content
@@ -154,7 +152,7 @@ class _Unpacked(io.RawIOBase):
         return b""
 
     def _begin_next(self) -> None:
-        """Go on with the stream behind the one that ended, if there is one; zeros may stand between them."""
+        """Continue with the next stream, if there is one; zeros may separate them."""
         rest = self._stream.unused_data.lstrip(b"\0")
         while len(rest) < 6 and (data := self._file.read(_READ_BYTES)):
             rest = (rest + data).lstrip(b"\0")
@@ -162,14 +160,14 @@ class _Unpacked(io.RawIOBase):
             self._ended = True
             return
         if (packing := _packing(rest[:6])) is None or packing[0] != self._name:
-            detail = f"{printable(self._path)} goes on behind the end of its {self._name} stream with {rest[:8]!r}."
+            detail = f"{printable(self._path)} has data after its {self._name} stream: {rest[:8]!r}."
             raise refusal(Reason.DAMAGED, detail)
         self._stream = self._make()
         self._rest = rest
 
 
 class _Zstd(io.RawIOBase):
-    """What a zstd file unpacks to, by Arrow: Python has no zstd before 3.14."""
+    """The unpacked content of a zstd file, by Arrow: Python has no zstd before 3.14."""
 
     def __init__(self, file: BufferedReader, path: Path) -> None:
         import pyarrow as pa
@@ -178,7 +176,7 @@ class _Zstd(io.RawIOBase):
         self._stream: Any = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
 
     def readable(self) -> bool:
-        """As of every file that is read."""
+        """Always true, as for every file that is read."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
@@ -192,7 +190,7 @@ class _Zstd(io.RawIOBase):
             content = self._stream.read(len(view))
         except OSError as error:
             if error.errno is not None:
-                raise  # of the disk
+                raise  # a disk error
             if "Truncated" in str(error):
                 raise refusal(Reason.TRUNCATED, f"{printable(self._path)} ends inside its zstd stream.") from error
             raise refusal(Reason.DAMAGED, f"{printable(self._path)} is a damaged zstd stream ({error}).") from error

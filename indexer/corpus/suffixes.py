@@ -1,6 +1,6 @@
-"""What a file is taken for by its name: an image, a text, a table, a shard, litter, or something known to be none.
+"""The kind of a file by its name: image, text, table, shard, system file, or something known to be none of these.
 
-What this module does not know: what is in a file. Where a name tells nothing, `content.py` looks.
+Where a name tells nothing, `content.py` looks into the file.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ UNREAD_IMAGES = frozenset(_RAW.split()) | {
     ".flif",
     ".qoi",
 }
-"""Suffixes of images that are not read here: a document that has one is no text document for that."""
+"""Suffixes of images that are not read here: a document with such an image is not a text document."""
 NO_IMAGES = frozenset(" ".join((_RAW, _FILMS, _SOUNDS, _PAPERS, _PACKED, _DATA, _CODE)).split())
-"""Suffixes of what is no image that is read here, and so is not opened to find out. Raw photographs are among them:
-most begin as a TIFF does, and what a TIFF decoder gives of one is its thumbnail."""
+"""Suffixes of files that are known not to be readable images, and so are never opened to find out. Raw photographs are
+among them: most begin like a TIFF, and a TIFF decoder gives only their thumbnail."""
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -59,7 +59,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def litter_kind(name: str) -> str | None:
-    """What a hidden file or a file manager's own counts under, and None for every other. A folder ends in a slash."""
+    """The kind under which a hidden or system file is counted, None for other files. A folder ends in a slash."""
     is_folder = name.endswith("/")
     if name.startswith("."):
         return HIDDEN_FOLDER if is_folder else HIDDEN_FILE
@@ -69,7 +69,7 @@ def litter_kind(name: str) -> str | None:
 
 
 def is_image_name(name: str) -> bool | None:
-    """Whether a file is taken for an image by its name; None where the name does not tell. A drawing counts as one."""
+    """Whether a file counts as an image by its name, SVG included; None if the name does not tell."""
     suffix = split_name(name)[1]
     if suffix in KNOWN_SUFFIXES or suffix == DRAWING:
         return True

@@ -1,13 +1,11 @@
-"""Tables and shards, by their names: which reader reads one, and what is no table's but lies beside them.
+"""The reader of a table or shard by its file name, and which files beside tables are not documents.
 
-    .jsonl .ndjson, also compressed    JsonlCorpus       a document on each line
-    .csv .tsv, also compressed         CsvCorpus         a document in each row
-    .json, also compressed             JsonCorpus        a document in each object of a list; in a folder, where it
-                                                         describes nothing
-    .parquet                           ParquetCorpus     a document in each row
-    .tar .tgz .txz, also compressed    WebDatasetCorpus  a document for each name in the archive
-
-What this module does not know: how any of them is read.
+.jsonl .ndjson, also compressed    JsonlCorpus       a document per line
+.csv .tsv, also compressed         CsvCorpus         a document per row
+.json, also compressed             JsonCorpus        a document per object of a list; in a folder, only if it
+                                                     describes nothing
+.parquet                           ParquetCorpus     a document per row
+.tar .tgz .txz, also compressed    WebDatasetCorpus  a document per key in the archive
 """
 
 from __future__ import annotations
@@ -47,20 +45,20 @@ _CARD = re.compile(
     r"(model|data(set)?)_?card)([-_.].*)?"
 )
 _LOOK = 10
-"""Entries of a table that are read to learn what it is."""
+"""Entries of a table that are read to recognize its kind."""
 _MOST_LEVELS = 2
 _MOST_NAMES = 10_000
-"""Names below a folder that are looked at for tables."""
+"""Names below a folder that are searched for tables."""
 
 
 def suffix_of(name: str) -> str:
-    """The last suffix in lower case, with the one before that of a compression."""
+    """The last suffix in lower case, including the one before a compression suffix."""
     match = re.search(r"\.[^.]+(\.(gz|bz2|xz|zst))?$", name.lower())
     return match[0] if match else ""
 
 
 def is_table(name: str) -> bool:
-    """Whether a file is a table or a shard by its name. Spark's `_metadata.parquet` and its like are none."""
+    """Whether a file is a table or a shard by its name. Spark's `_metadata.parquet` and similar files are not."""
     return suffix_of(name) in TABLES | SHARDS and not name.startswith("_")
 
 
@@ -71,9 +69,9 @@ def open_table(
 
     Args:
         path: Its absolute path.
-        name: What the ids of rows without one begin with; by default the stem of the file.
-        folder: What the name of a shard is relative to, which stands before its keys; None leaves it out.
-        columns: Which columns of a table are the id, the text and the image, where that is not to be found out.
+        name: Prefix of the ids of rows without one; by default the stem of the file.
+        folder: The folder that a shard's name in its ids is relative to; None leaves the name out.
+        columns: Which columns of a table are the id, the text and the image; by default they are found by name.
     """
     suffix, source = suffix_of(path.name), portable_name(str(path))
     if suffix in SHARDS:
@@ -90,26 +88,26 @@ def open_table(
 def open_in_folder(place: Place, name: str, root: Path, columns: Columns | None = None) -> Corpus:
     """The reader of a table or shard in a folder; ids that it makes up begin with its path below the root.
 
-    Parquet files leave their suffix out of it, as they do by themselves; two other tables may share a stem.
+    Parquet ids omit the file's suffix, as elsewhere; other tables include it, since two may share a stem.
     """
     stem = name[: -len(PARQUET)] if suffix_of(name) == PARQUET else name
     return open_table(place.path / name, place.id_of(stem), root, columns)
 
 
 def is_beside_its_shard(name: str, names: frozenset[str]) -> bool:
-    """Whether a Parquet file is what img2dataset writes beside a shard of the same stem."""
+    """Whether a Parquet file is the one that img2dataset writes beside a shard of the same stem."""
     stem = name[: -len(PARQUET)]
     return suffix_of(name) == PARQUET and any(f"{stem}{suffix}" in names for suffix in SHARDS)
 
 
 def names_files(table: Corpus) -> bool:
-    """Whether a table tells of files, its records naming images by their paths."""
+    """Whether a table describes files: its records name images by their paths."""
     records = (each for each in islice(table, _LOOK) if isinstance(each, Record))
     return any(isinstance(each.document.image, Path) for each in records)
 
 
 def entries_of(table: Corpus, uri: str) -> Iterator[Entry]:
-    """The entries of a table in a folder; it is passed over as a whole if no row has a text or an image."""
+    """The entries of a table in a folder; it is passed over entirely if no row has a text or an image."""
     entries = iter(table)
     first = list(islice(entries, _LOOK))
     if any(isinstance(each, Rejected) for each in first) and all(map(_is_empty, first)) and all(map(_is_empty, table)):
@@ -123,16 +121,16 @@ def _is_empty(entry: Entry) -> bool:
 
 
 def is_card(name: str) -> bool:
-    """Whether a text is about a data set and not of it: README.md, LICENSE.txt and their like."""
+    """Whether a text describes a data set and is not part of it: README.md, LICENSE.txt and similar files."""
     return _CARD.fullmatch(name.lower()) is not None
 
 
 def holds_tables(folder: Path, names: list[str]) -> bool:
-    """Whether a folder has tables or shards, in it or in the two levels of folders below it; links are not followed.
+    """Whether a folder has tables or shards, in it or up to two levels below; links are not followed.
 
     Args:
         folder: Its path.
-        names: What is in it, folders with a slash. Below it 10,000 names are looked at, the upper ones first.
+        names: Its contents, folders with a slash. Below it, 10,000 names are examined, the upper levels first.
     """
     if any(map(_is_seen_table, names)):
         return True

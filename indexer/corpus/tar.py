@@ -1,12 +1,10 @@
-"""The members of a tar archive, header by header, without faith in what a header claims.
+"""A reader of tar archives, header by header, that trusts no size that a header claims.
 
-Python's `tarfile` reads a name of three gigabytes into memory if a header says that there is one, reads a terabyte to
-pass over a member that claims it, takes a bad header for the end of the archive, and searches extended headers in
-quadratic time. Here a header is read by `tarfile.TarInfo`, and all that follows from it is bounded.
+Python's `tarfile` reads a name of three gigabytes into memory if a header claims one, reads a terabyte to skip a member
+that claims it, takes a bad header for the end of the archive, and searches extended headers in quadratic time. Here
+`tarfile.TarInfo` parses a header, and everything that follows from it is bounded.
 
-In a plain file members are passed over and read by seeking; a compressed stream is read from front to back, once.
-
-What this module does not know: what members mean.
+In a plain file, members are skipped and read by seeking; a compressed stream is read once, from front to back.
 """
 
 from __future__ import annotations
@@ -20,20 +18,20 @@ from indexer.reasons import Reason, refusal
 
 BLOCK = 512
 MAX_NAME_BYTES = 1024 * 1024
-"""Of a long name or an extended header; file systems allow a path of 4,096."""
+"""Bytes of a long name or an extended header; file systems allow a path of 4,096."""
 MAX_SKIPPED = 4 * 1024 * 1024 * 1024
-"""Of one member of a compressed archive, where passing over it means to unpack it."""
+"""Bytes of one member of a compressed archive that may be skipped: skipping unpacks it."""
 MAX_GAP = 64 * 1024 * 1024
-"""Zeros between an archive and another one that was written behind it."""
+"""Zero bytes between an archive and another one appended to it."""
 MAX_END, MAX_EMPTY_END = 64 * 1024, 10 * 1024
-"""Zeros that end an archive, and one without members. Writers fill up to 10 KiB; a file with more was not written to
-its end."""
+"""Zero bytes that end an archive, and one without members. Writers pad to 10 KiB; a file with more was not written
+completely."""
 _MAX_EXTENSIONS = 16
-"""Headers that describe one member, beside its own."""
+"""Headers that describe one member, besides its own."""
 
 
 class Kind(Enum):
-    """What a member is."""
+    """The kind of a member."""
 
     FILE = "file"
     FOLDER = "folder"
@@ -66,27 +64,27 @@ class TarReader:
 
     Args:
         stream: The archive, unpacked.
-        size: Bytes of the archive, if it can be sought in; None of a compressed stream.
+        size: Bytes of the archive if it is seekable; None for a compressed stream.
 
     Attributes:
-        position: Where the member begins that is read; everything before it could be read.
-        current: The member whose content cannot be read, behind an error.
-        ended: Whether an end mark was met, so that what came before it is whole.
+        position: Where the member being read begins; everything before it was readable.
+        current: After an error, the member whose content cannot be read.
+        ended: Whether an end mark was met, so that everything before it is complete.
     """
 
     def __init__(self, stream: BufferedIOBase, size: int | None) -> None:
         self._stream, self._size = stream, size
         self._offset = 0  # in the archive
-        self._end = 0  # of the content of the member before
+        self._end = 0  # of the previous member's content
         self.position = 0
         self.current: Member | None = None
         self.ended = False
 
     def next(self) -> Member | None:
-        """The next member, or None at the end of the archive. The content of the one before is passed over.
+        """The next member, or None at the end of the archive. The content of the previous one is skipped.
 
         Raises:
-            ItemError: `truncated`, `damaged` or `too-many-bytes`. The archive cannot be read on.
+            ItemError: `truncated`, `damaged` or `too-many-bytes`. Reading cannot continue.
         """
         self._skip_to(self._end)
         self.position, self.current = self._offset, None
@@ -115,7 +113,7 @@ class TarReader:
         raise refusal(Reason.DAMAGED, f"one member has more than {_MAX_EXTENSIONS} headers")
 
     def read(self, member: Member) -> bytes:
-        """The content of a member: of any that was met, in a plain file; else of the one met last, once.
+        """The content of a member: of any previous one, in a plain file; otherwise of the last one, once.
 
         Raises:
             ItemError: `truncated` or `damaged`.
@@ -147,7 +145,7 @@ class TarReader:
             self.current = None
 
     def _header(self) -> tarfile.TarInfo | None:
-        """The next header; None at the end. Where another archive was written behind the end, it goes on with that."""
+        """The next header; None at the end. If another archive was appended, reading continues with it."""
         ends, self.ended = 0, False
         while True:
             block = self._block()
@@ -163,7 +161,7 @@ class TarReader:
             try:
                 info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             except (tarfile.HeaderError, ValueError) as error:
-                what = "behind its end mark stands no header" if ends else "a header is damaged"
+                what = "no header follows its end mark" if ends else "a header is damaged"
                 raise refusal(Reason.DAMAGED, f"{what}: {error}") from error
             if info.type == tarfile.GNUTYPE_SPARSE:
                 self._skip_sparse_map(more=block[482] != 0)
@@ -176,7 +174,7 @@ class TarReader:
             raise refusal(Reason.TRUNCATED, detail)
 
     def _skip_sparse_map(self, more: bool) -> None:
-        """Pass over the blocks between a sparse file's header and content; each says if one more follows."""
+        """Skip the blocks between a sparse file's header and content; each says whether another follows."""
         for _ in range(MAX_NAME_BYTES // BLOCK):
             if not more:
                 return
@@ -185,14 +183,14 @@ class TarReader:
 
     def _extension(self, info: tarfile.TarInfo) -> bytes:
         if not 0 <= info.size <= MAX_NAME_BYTES:
-            detail = f"a name or extended header claims {info.size:,} bytes; allowed are {MAX_NAME_BYTES:,}"
+            detail = f"a name or extended header claims {info.size:,} bytes; the limit is {MAX_NAME_BYTES:,}"
             raise refusal(Reason.TOO_MANY_BYTES, detail)
         content = self._exactly(info.size)
         self._skip_to(self._offset - info.size + _padded(info.size))
         return content
 
     def _block(self) -> bytes | None:
-        """A block; None where the archive ends before it."""
+        """A block; None if the archive ends before it."""
         block = self._some(BLOCK)
         if not block:
             return None
@@ -207,7 +205,7 @@ class TarReader:
         return content
 
     def _some(self, count: int) -> bytes:
-        """As much as there is, in small pieces: a claim takes no memory, and what precedes damage is not lost."""
+        """As much as there is, in small pieces: a claim allocates no memory, and what precedes damage is not lost."""
         pieces: list[bytes] = []
         while count:
             piece = self._stream.read1(min(count, 1 << 20))
@@ -246,7 +244,7 @@ def _member(info: tarfile.TarInfo, name: str | None, size: int | None, sparse: b
     elif info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
         kind = Kind.OTHER
     else:
-        kind = Kind.FILE  # and every type that is not known, as POSIX asks
+        kind = Kind.FILE  # so is every unknown type, as POSIX requires
     return Member(info.name if name is None else name, kind, header, start, size)
 
 
@@ -268,7 +266,7 @@ def _pax_records(content: bytes) -> dict[str, str]:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        raise refusal(Reason.DAMAGED, f"an extended header has {text[:30]!r} for a number")
+        raise refusal(Reason.DAMAGED, f"an extended header has {text[:30]!r} in place of a number")
     return int(text)
 
 

@@ -1,13 +1,11 @@
-"""Transforms: what is changed of a corpus's records on their way into a collection, by name.
+"""Transforms by name: changes to a corpus's records on their way into a collection.
 
     fields:{"drop": ["price"], "rename": {"titel": "title"}, "set": {"shop": "north"}}
-    text-from:title,description         the text is made of these fields
+    text-from:title,description         build the text from these fields
 
-A transform takes a record and returns what takes its place: a record, a reject, or several of them. The stamp of what
-it returns is made of the record's and of the transform's key, so that a job that is resumed or repeated takes over what
-is there, and does again what another transform, or another version of one, would make otherwise.
-
-What this module does not know: readers, collections, models.
+A transform takes a record and returns its replacement: a record, a reject, or several of them. The stamp of the result
+is made from the record's stamp and the transform's key. So a resumed or repeated job reuses what is stored, and redoes
+what another transform, or another version of one, would change.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.corpus.records import Corpus, Entry, Record
 from indexer.errors import CallError, ItemError, PluginError
 from indexer.registry import Builtin, Registry
@@ -28,19 +26,19 @@ Outcome: TypeAlias = "Record | Rejected | Iterable[Record | Rejected]"
 
 @runtime_checkable
 class Transform(Protocol):
-    """Changes records, one at a time and each by itself.
+    """A change of records, each independently.
 
-    A transform that costs more than a few milliseconds should cache what it makes by `record.stamp`: it runs again
-    whenever its corpus is read, also for records that are indexed already.
+    A transform that takes more than a few milliseconds should cache its output by `record.stamp`: it runs whenever its
+    corpus is read, also for records that are already indexed.
     """
 
     @property
     def key(self) -> str:
-        """All that the outcome depends on besides the record: name, arguments, version of a model."""
+        """Everything that the outcome depends on besides the record: name, arguments, version of a model."""
         ...
 
     def __call__(self, record: Record) -> Outcome:
-        """What takes the record's place; an empty list leaves it out.
+        """The record's replacement; an empty list leaves it out.
 
         Raises:
             ItemError: The record cannot be used; it becomes a reject.
@@ -49,14 +47,14 @@ class Transform(Protocol):
 
 
 TransformFactory: TypeAlias = Callable[[str], Transform]
-"""From what stands behind the colon of a transform's name, empty without a colon, to the transform."""
+"""A factory of transforms; its argument is the part of the name after the colon, empty without a colon."""
 
 TRANSFORMS = Registry[TransformFactory](
     "transform",
     "underdrawing.transforms",
     {
-        "fields": Builtin("indexer.corpus.field_transforms:edit_fields", "drop, rename and set fields, told as JSON"),
-        "text-from": Builtin("indexer.corpus.field_transforms:text_from", "make the text of fields: text-from:title"),
+        "fields": Builtin("indexer.corpus.field_transforms:edit_fields", "drop, rename and set fields, given as JSON"),
+        "text-from": Builtin("indexer.corpus.field_transforms:text_from", "build the text from fields"),
     },
 )
 """Transforms by name. A package adds one by an entry point of the group `underdrawing.transforms`."""
@@ -66,23 +64,25 @@ def load_transform(name: str) -> Transform:
     """The transform of a name: `NAME`, or `NAME:ARGUMENTS`.
 
     Raises:
-        UnknownNameError: There is none of that name; the message lists those there are.
-        PluginError: The package that offers it cannot be imported, or gives something else.
+        UnknownNameError: No transform of that name; the message lists the known ones.
+        PluginError: The package that offers it cannot be imported, or its factory returns something else.
         CallError: The arguments do not parse.
     """
     if not isinstance(name, str):
-        raise CallError(f"A transform is {told(name)}; it must be a name.", "Write NAME or NAME:ARGUMENTS.")
+        raise CallError(f"A transform is {described(name)}; it must be a name.", "Write NAME or NAME:ARGUMENTS.")
     family, _, arguments = name.partition(":")
     made = TRANSFORMS.get(family)(arguments)
     if not isinstance(made, Transform):
-        raise PluginError(f"The transform {name!r} is {told(made)}, which has no key or cannot be called.")
+        raise PluginError(f"The transform {name!r} is {described(made)}, which has no key or cannot be called.")
     return made
 
 
 def transformed(corpus: Corpus, transforms: Sequence[str | Transform]) -> Corpus:
-    """The corpus with its records changed by each transform in turn; raises as `load_transform`."""
+    """The corpus with each transform applied in turn; raises as `load_transform`."""
     if isinstance(transforms, str) or not isinstance(transforms, Sequence):
-        raise CallError(f"transforms is {told(transforms)}; it must be a list of names.", "Write ['text-from:title'].")
+        raise CallError(
+            f"transforms is {described(transforms)}; it must be a list of names.", "Write ['text-from:title']."
+        )
     for each in transforms:
         made = each if isinstance(each, Transform) else load_transform(each)
         corpus = _Transformed(corpus, made)
@@ -90,7 +90,7 @@ def transformed(corpus: Corpus, transforms: Sequence[str | Transform]) -> Corpus
 
 
 class _Transformed:
-    """A corpus seen through a transform."""
+    """A corpus with a transform applied."""
 
     def __init__(self, corpus: Corpus, transform: Transform) -> None:
         self.source = corpus.source
@@ -107,7 +107,7 @@ class _Transformed:
         uri = record.document.uri or str(record.document.id)
         try:
             outcome = self._transform(record)
-            # Of a generator, the errors come while it is read.
+            # A generator raises while it is read.
             several = [outcome] if isinstance(outcome, Record | Rejected) else list(outcome)
         except ItemError as error:
             yield Rejected(uri, error.reason, error.detail, hides=str(record.document.id))
@@ -120,7 +120,7 @@ class _Transformed:
             elif isinstance(each, Rejected):
                 yield each
             else:
-                raise CallError(f"The transform {self._transform.key[:80]!r} gave {told(each)} for {uri}.")
+                raise CallError(f"The transform {self._transform.key[:80]!r} gave {described(each)} for {uri}.")
 
 
 def _stamp(stamp: str, key: str) -> str:

@@ -1,19 +1,17 @@
-"""WebDataset shards: tar archives, also compressed, in which the files of one document share a name.
+"""A reader of WebDataset shards: tar archives, also compressed, in which the files of one document share a name.
 
-* `0001.jpg`, `0001.txt`, `0001.json` are one document: its image, its text, and as in a folder its `id`, `text`,
-  `caption` and fields. `indexer/corpus/sample_names.py` tells which names belong together, dots in them included.
-* The id is that name. In a folder or pattern of shards, be it of one, the shard's name and a slash go before it,
-  for many datasets begin to count anew in each.
+* `0001.jpg`, `0001.txt`, `0001.json` are one document: its image, its text, and, as in a folder, its `id`, `text`,
+  `caption` and fields. `indexer/corpus/sample_names.py` decides which names belong together, including names with dots.
+* The id is that name. For shards in a folder or pattern, even a single one, the shard's name and a slash come first,
+  since many datasets restart counting in each.
 * The stamp is a digest of the content.
 
-Members of one name need not follow each other as long as they are in one window: 65,536 members of a plain archive, of
-which headers alone are held, or 64 MiB of a compressed one. Further apart they are rejected, and the reason says so.
+Members of one name need not be adjacent if they are in one window: 65,536 members of a plain archive, of which only
+headers are held, or 64 MiB of a compressed one. Members further apart are rejected, and the reason says so.
 
-Everything else in an archive is passed over, by its suffix. Nothing is extracted, so a member's name is a name and no
-path. A cut shard gives the documents before the cut, then a reject that says where; the document at the cut may lack a
-part, and is not given.
-
-What this module does not know: whether an image is one.
+Everything else in an archive is passed over and counted by suffix. Nothing is extracted, so a member's name is never
+used as a path. A truncated shard gives the documents before the cut, then a reject that says where; the document at the
+cut may be incomplete and is omitted.
 """
 
 from __future__ import annotations
@@ -49,14 +47,14 @@ from indexer.reasons import Reason, refusal
 from indexer.types import PassedOver, Rejected
 from indexer.validate import MAX_IMAGES, MAX_TEXT
 
-# The webdataset package is not used: it imports torch, hands `pipe:` names to a shell, and gives the document
-# at a cut without its missing parts, as if it were whole.
+# The webdataset package is not used: it imports torch, passes `pipe:` names to a shell, and gives the document
+# at a cut as if it were complete.
 
 WINDOW_MEMBERS = 65_536
 WINDOW_BYTES = 64 * 1024 * 1024
-"""Of the contents that are held of a compressed archive, and one sample more."""
+"""Bytes of contents that are held of a compressed archive, plus one sample."""
 MAX_SAMPLE_BYTES = 512 * 1024 * 1024
-"""Of one sample of a compressed archive; what comes of it behind that is apart."""
+"""Bytes of one sample of a compressed archive; later members of it count as not adjacent."""
 _MAX_TEXT_BYTES = 4 * MAX_TEXT
 
 
@@ -66,7 +64,7 @@ class WebDatasetCorpus:
     Args:
         shards: The archives, by their absolute paths.
         source: The absolute path of the shard, of the folder that holds the shards, or of their pattern.
-        folder: What the shards' names in ids are relative to; None leaves them out.
+        folder: The folder that the shards' names in ids are relative to; None leaves the names out.
 
     Attributes:
         source: As given.
@@ -92,7 +90,7 @@ class WebDatasetCorpus:
                     own = own or (isinstance(entry, Rejected) and not (entry.hides or "").startswith(prefix or "\0"))
                     yield entry
         except ItemError as error:
-            # What is not seen is named as what was seen; where that has ids of its own, it may have any.
+            # Unseen documents are named like those seen; if those have ids of their own, the unseen may have any.
             hides = prefix if derived and not own else ""
             yield Rejected(shard.as_uri(), error.reason, f"{printable(shard.name)}: {error.detail}", hides=hides)
 
@@ -104,14 +102,14 @@ class WebDatasetCorpus:
 
 
 class _Held(NamedTuple):
-    """A member that waits for the others of its name; of a compressed archive with its content."""
+    """A member that waits for the others of its name; in a compressed archive, with its content."""
 
     member: Member
     content: bytes | None
 
 
 class _Shard:
-    """One archive, read window after window."""
+    """One archive, read window by window."""
 
     def __init__(self, stream: BufferedIOBase, uri: str, prefix: str) -> None:
         self._seekable = stream.seekable()
@@ -120,13 +118,13 @@ class _Shard:
         self._uri, self._prefix = uri, prefix
         self._held: list[_Held] = []
         self._bytes = 0
-        self._given: set[int] = set()  # of the keys that were given, 64 bits of a digest of each
+        self._given: set[int] = set()  # 64-bit digests of the keys that were given
 
     def entries(self) -> Iterator[Entry]:
         """The archive's entries.
 
         Raises:
-            ItemError: It cannot be read on; what comes before has been given.
+            ItemError: Reading cannot continue; what comes before has been given.
         """
         try:
             while (member := self._archive.next()) is not None:
@@ -144,7 +142,7 @@ class _Shard:
             lost = _key_of_last([*names, at.name] if at is not None and at.kind is Kind.FILE else names)
             lost = None if self._archive.ended else lost
             incomplete = yield from self._give(last=True, lost=lost)
-            told = f"; {printable(lost)} is not complete" if lost is not None and incomplete else ""
+            told = f"; {printable(lost)} is incomplete" if lost is not None and incomplete else ""
             detail = f"cannot be read beyond byte {self._archive.position:,} of the archive ({error.detail}){told}."
             raise ItemError(error.reason, detail) from error
         yield from self._give(last=True)
@@ -157,10 +155,10 @@ class _Shard:
         self._held.append(_Held(member, content))
 
     def _give(self, *, last: bool, lost: str | None = None) -> Generator[Entry, None, bool]:
-        """Give the samples of what is held, but not that of `lost`, and if more may follow not the open one.
+        """Give the held samples, except that of `lost`, and except the open one if more may follow.
 
         Returns:
-            Whether something of `lost` was there.
+            Whether any part of `lost` was there.
         """
         held, self._held, self._bytes = self._held, [], 0
         samples, outside = group([each.member.name for each in held])
@@ -203,12 +201,12 @@ class _Shard:
         with of_document(id if own is None else own):
             texts = [decode_text(self._content(held[place], _MAX_TEXT_BYTES)).strip() for place in sample.texts]
             if (count := len(sample.images)) > MAX_IMAGES:
-                raise refusal(Reason.TOO_MANY_IMAGES, f"It has {count:,} images; allowed are {MAX_IMAGES}.")
+                raise refusal(Reason.TOO_MANY_IMAGES, f"It has {count:,} images; the limit is {MAX_IMAGES}.")
             size = sum(held[place].member.size for place in sample.images)
             if size > MAX_BYTES:
                 raise refusal(
                     Reason.TOO_MANY_BYTES,
-                    f"Its {len(sample.images):,} images have {size:,} bytes; allowed are {MAX_BYTES:,}.",
+                    f"Its {len(sample.images):,} images have {size:,} bytes; the limit is {MAX_BYTES:,}.",
                 )
             images = [self._image(held[place]) for place in sample.images]
         return make_sample(id=id, text="\n".join(filter(None, texts)), images=images, details=details, uri=uri)
@@ -217,13 +215,13 @@ class _Shard:
         suffix = split_name(held.member.name)[1]
         if suffix in UNREAD_IMAGES:
             name = printable(held.member.name)
-            raise refusal(Reason.UNSUPPORTED_FORMAT, f"{name} is an image of a format that is not read; convert it.")
+            raise refusal(Reason.UNSUPPORTED_FORMAT, f"{name} is an image in a format that is not read; convert it.")
         return self._content(held, MAX_BYTES)
 
     def _content(self, held: _Held, limit: int) -> bytes:
         if held.member.size > limit:
             name, size = printable(held.member.name), held.member.size
-            raise refusal(Reason.TOO_MANY_BYTES, f"{name} has {size:,} bytes; allowed are {limit:,}.")
+            raise refusal(Reason.TOO_MANY_BYTES, f"{name} has {size:,} bytes; the limit is {limit:,}.")
         return self._archive.read(held.member) if held.content is None else held.content
 
     def _apart(self, sample: Sample, uri: str) -> Rejected:

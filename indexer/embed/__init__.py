@@ -1,8 +1,8 @@
-"""Embedders by name. Each is imported only when it is asked for; model libraries never at package import."""
+"""Embedders by name. Each is imported only when it is asked for; no model library is imported with the package."""
 
 from __future__ import annotations
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.embed.base import AdjustableImages, Dtype, Embedder, EmbedderFamily
 from indexer.embed.devices import AUTO, settled_device
 from indexer.embed.loading import loading
@@ -23,8 +23,8 @@ EMBEDDERS = Registry[EmbedderFamily](
             "indexer.embed.mllm.embedder:load",
             "multimodal language models: mllm:Qwen/Qwen3-VL-Embedding-2B, or a folder",
         ),
-        "bridge": Builtin("indexer.embed.bridge.embedder:load", "what `train bridge` made: bridge:FOLDER"),
-        "photo": Builtin("indexer.embed.photo.embedder:load", "what `train photo` made: photo:FOLDER"),
+        "bridge": Builtin("indexer.embed.bridge.embedder:load", "a folder that `train bridge` made: bridge:FOLDER"),
+        "photo": Builtin("indexer.embed.photo.embedder:load", "a folder that `train photo` made: photo:FOLDER"),
         "st": Builtin("indexer.embed.sentence_transformers:load", "sentence-transformers: a folder or a hub id"),
         "fake": Builtin("indexer.embed.fake:load", "no model, for tests: fake:64 gives vectors of 64 numbers"),
     },
@@ -44,30 +44,30 @@ def load_embedder(
     device: str = AUTO,
     preprocessing: str | Preprocessing = Preprocessing.OWN,
 ) -> Embedder:
-    """The embedder of that name.
+    """Load the embedder of a name.
 
     Args:
         name: `family:rest`, one of `bundled:NAME`, `open_clip:ARCHITECTURE/TAG`, `open_clip:FOLDER`,
             `mllm:HUB/ID[@REVISION]`, `mllm:FOLDER`, `bridge:FOLDER` (what `train bridge` made), `photo:FOLDER` (what
             `train photo` made), `st:FOLDER` or `st:HUB_ID` (sentence-transformers), `fake:DIM`; or of a family that
-            another package adds. Options may stand behind the name of an `mllm`, such as `?dim=512`;
-            `indexer/embed/mllm/spec.py` has them. One of the CLIP family may end in `?draft=N`: JPEGs are decoded at a
-            fraction of their size where the short side stays N times the model's. Large photographs decode several
-            times faster, to slightly different vectors.
+            another package adds. Options may follow the name of an `mllm`, such as `?dim=512`;
+            `indexer/embed/mllm/spec.py` lists them. A CLIP name may end in `?draft=N`: JPEGs are decoded at a fraction
+            of their size while the short side stays N times the model's. Large photographs decode several times faster,
+            to slightly different vectors.
         dtype: Arithmetic of the forward pass.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `auto` takes a GPU where there is one.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `auto` takes a GPU if there is one.
         preprocessing: What is done to images first; part of the fingerprint.
 
     Raises:
-        CallError: The name does not parse, the model's images cannot be padded, or there is no device of that name.
+        CallError: The name does not parse, the model's images cannot be padded, or no such device exists.
         DeviceError: This machine has no such device.
         UnknownNameError: An unknown family, bundled model, dtype or architecture.
-        PluginError: The package that offers the family cannot be imported, or gives no embedder.
+        PluginError: The package that offers the family cannot be imported, or returns no embedder.
         ModelError: The weights cannot be found, fetched or read.
         MissingExtraError: The model needs a package that is not installed.
     """
     if not isinstance(name, str):
-        raise CallError(f"model is {told(name)}; it must be a name.", f"Write FAMILY:NAME, such as {EXAMPLES}.")
+        raise CallError(f"model is {described(name)}; it must be a name.", f"Write FAMILY:NAME, such as {EXAMPLES}.")
     family, colon, rest = name.partition(":")
     if not colon or not rest:
         raise CallError(f"The model name {name!r} has no family.", f"Write FAMILY:NAME, such as {EXAMPLES}.")
@@ -75,9 +75,11 @@ def load_embedder(
     with loading():
         model = EMBEDDERS.get(family)(rest, name=name, dtype=Dtype(dtype), device=settled)
     if not isinstance(model, Embedder):
-        raise PluginError(f"The model family {family!r} gave {told(model)} for {name!r}, which is no Embedder.")
+        raise PluginError(
+            f"The model family {family!r} gave {described(model)} for {name!r}, which is not an Embedder."
+        )
     if Preprocessing(preprocessing) is Preprocessing.OWN:
         return model
     if not isinstance(model, AdjustableImages):
-        raise CallError(f"{name} prepares images in its own way only; target-pad is for models of the CLIP family.")
+        raise CallError(f"{name} has its own preparation of images; target-pad is for models of the CLIP family.")
     return model.target_padded()

@@ -1,4 +1,4 @@
-"""What every embedder promises, and the two steps each is made of.
+"""The interface of every embedder, and the two steps that each one implements.
 
 An embedder turns `Item`s into unit vectors in two steps, so that a batch job can run the first in worker processes
 ahead of the model:
@@ -6,10 +6,10 @@ ahead of the model:
     prepare(item) -> Prepared     CPU only, picklable, no model: decode, resize, tokenize; raises ItemError
     forward(prepared, role) -> (n, dim) float32, rows of unit length
 
-Everything else here is derived from the two and is the same for all embedders. A single item is a batch of one, and
+Everything else here is derived from these two steps. A single item is a batch of one, and
 results do not depend on the batch or its padding.
 
-What this module does not know: any model, files, SQL.
+This module does not know any model, files or SQL.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.corpus.image_formats import DECODING
 from indexer.errors import CallError, ItemError, ItemsError
 from indexer.types import HelpfulEnum, Item, Modality, Role, Vectors
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Dtype(HelpfulEnum):
-    """The arithmetic of a model's forward pass; it is part of the fingerprint."""
+    """The arithmetic of a model's forward pass, part of the fingerprint."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -45,16 +45,16 @@ class Dtype(HelpfulEnum):
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a vector depends on. Two embedders with the same digest give the same vectors.
+    """Everything that a vector depends on. Two embedders with the same digest give the same vectors.
 
     Attributes:
-        model: The name the embedder was asked for by.
+        model: The name that the embedder was loaded by.
         weights: sha256 over the weights' content.
         preprocessing: How images and texts become model input.
-        template: The text around a query or document, and how parts are fused.
+        template: The text around a query or document, and how the parts of an item are fused.
         dtype: The arithmetic of the forward pass.
         dim: Length of a vector.
-        decoding: How an image's file becomes pixels.
+        decoding: How an image file becomes pixels.
     """
 
     model: str
@@ -69,8 +69,8 @@ class Fingerprint:
     def digest(self) -> str:
         """A short stable key. The name is left out: the same weights under another name are the same space.
 
-        So is `decoding`: a release that decodes more than the last, or shows what came out blank, must still open the
-        collections of the last. Their documents have the vectors of their time until they are indexed again.
+        `decoding` is left out too: a release that decodes more images than the last must still open its collections.
+        Their documents keep their vectors until they are indexed again.
         """
         content = [self.weights, self.preprocessing, self.template, self.dtype, self.dim]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
@@ -91,7 +91,7 @@ class Embedded:
     Attributes:
         vectors: (m, dim) float32, one row for each item that could be embedded.
         rows: (m,) int64, the position in the call of each row of `vectors`.
-        errors: The reasons of all others, by position.
+        errors: The reasons of all other items, by position.
     """
 
     vectors: Vectors
@@ -100,16 +100,16 @@ class Embedded:
 
 
 class Embedder(ABC):
-    """Base of all embedders. A subclass gives the attributes, `preparer` and `forward`.
+    """Base class of all embedders. A subclass provides the attributes, `preparer` and `forward`.
 
     Attributes:
-        name: What it is asked for by.
+        name: The name that it was loaded by.
         dim: Length of a vector.
-        modalities: What it takes.
+        modalities: The kinds of items that it takes.
         batch_size: Items handed to `forward` at once.
-        device: Where it runs, such as `cpu` or `cuda:1`; empty where it does not say.
-        streams: Batches that a batch job embeds side by side, each in one of the `threads`.
-        fuses_natively: Whether a fused item is read by one model, and not summed from the vectors of its parts.
+        device: Where it runs, such as `cpu` or `cuda:1`; empty if it does not say.
+        streams: Batches that a job embeds concurrently, each in one of the `threads`.
+        fuses_natively: Whether one model reads a fused item as a whole, instead of summing the vectors of its parts.
         reads_instructions: Whether an instruction changes a query's vector.
     """
 
@@ -124,7 +124,7 @@ class Embedder(ABC):
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:
-        """What the vectors depend on."""
+        """The fingerprint of its vectors."""
 
     @abstractmethod
     def preparer(self) -> Callable[[Item], Prepared]:
@@ -135,20 +135,20 @@ class Embedder(ABC):
         """Embed one batch that fits the device.
 
         Args:
-            prepared: Items of any mixture of the supported modalities.
-            role: The side of the search.
-            instruction: What the query asks for, for models that read one; others ignore it by contract.
+            prepared: Items in any mix of the supported modalities.
+            role: Query or document.
+            instruction: The task of the query, for models that read one; others ignore it.
 
         Returns:
-            (n, dim) float32, rows of unit length, in the order given.
+            (n, dim) float32, rows of unit length, in the given order.
         """
 
     @contextmanager
     def threads(self, ready: Callable[[], object] | None = None) -> Iterator[Executor]:
-        """Threads in which a batch job runs `forward`, one for each stream; what then still waits is dropped.
+        """Threads in which a job runs `forward`, one for each stream; on exit, batches still waiting are dropped.
 
         Args:
-            ready: What each of them begins with.
+            ready: Called at the start of each thread.
         """
         pool = ThreadPoolExecutor(self.streams, "model", ready)
         try:
@@ -166,11 +166,11 @@ class Embedder(ABC):
         return self._encode(items, Role.QUERY, instruction)
 
     def encode_document(self, items: Sequence[Item]) -> Vectors:
-        """Embed documents. Differs from `encode_query` in the role alone; raises the same."""
+        """Embed documents. Differs from `encode_query` only in the role, and raises the same errors."""
         return self._encode(items, Role.DOCUMENT, None)
 
     def try_encode(self, items: Sequence[Item], role: Role, instruction: str | None = None) -> Embedded:
-        """Embed what can be embedded; a bad item costs its own row only.
+        """Embed all valid items; a bad item costs only its own row.
 
         Raises:
             CallError: An item's modality is not supported by this model.
@@ -194,10 +194,10 @@ class Embedder(ABC):
         return Embedded(vectors, np.asarray(rows, np.int64), errors)
 
     def require(self, modalities: set[Modality]) -> None:
-        """Refuse items this model has no encoder for.
+        """Refuse items of a modality that this model has no encoder for.
 
         Raises:
-            CallError: Naming the modality, the model and what it does take.
+            CallError: Names the modality, the model and what it takes.
         """
         for modality in sorted(modalities - self.modalities):
             known = ", ".join(sorted(m.value for m in self.modalities))
@@ -212,19 +212,19 @@ class Embedder(ABC):
 
 
 class EmbedderFamily(Protocol):
-    """Loads the models of one family, which stands before the colon of a model's name."""
+    """A loader of one family of models, the part of a model's name before the colon."""
 
     def __call__(self, rest: str, *, name: str, dtype: Dtype, device: str) -> Embedder:
         """A model.
 
         Args:
-            rest: What stands behind the colon.
-            name: The whole name, which becomes the embedder's.
+            rest: The part after the colon.
+            name: The full name, which becomes the embedder's.
             dtype: Arithmetic of the forward pass.
             device: Where it runs: `cpu`, `cuda`, `cuda:1` or `mps`.
 
         Raises:
-            CallError: The rest does not parse, or the arithmetic does not suit the device.
+            CallError: The rest does not parse, or the device does not support the dtype.
             ModelError: The weights cannot be found, fetched or read.
             MissingExtraError: A package is missing.
         """
@@ -233,23 +233,23 @@ class EmbedderFamily(Protocol):
 
 @runtime_checkable
 class PseudoWordEncoder(Protocol):
-    """A capability: the text encoder reads pseudo-words, vectors in the place of words (textual inversion)."""
+    """A capability: the text encoder reads pseudo-words, vectors in place of words (textual inversion)."""
 
     @property
     def pseudo_word_reader(self) -> PseudoWordReader:
-        """The text encoder's token input.
+        """The token input of the text encoder.
 
         Raises:
-            CallError: This text encoder has none that can be reached.
+            CallError: This text encoder has no accessible token input.
         """
         ...
 
     def image_features(self, prepared: Sequence[Prepared]) -> Vectors:
-        """The image encoder's own output, (n, dim) float32, not of unit length; published inversions read it."""
+        """The raw output of the image encoder, (n, dim) float32, not normalized; published inversions read it."""
         ...
 
     def encode_pseudo_words(self, template: str, texts: Sequence[str], words: Vectors) -> Vectors:
-        """Texts read with a pseudo-word each: (n, dim) float32, rows of unit length.
+        """Encode texts, each with a pseudo-word: (n, dim) float32, rows of unit length.
 
         Args:
             template: With `{word}` and `{text}`.
@@ -261,10 +261,10 @@ class PseudoWordEncoder(Protocol):
 
 @runtime_checkable
 class PatchEncoder(Protocol):
-    """A capability: the image encoder shows what it has at every place of its grid, before pooling."""
+    """A capability: the image encoder exposes the features of every place of its grid, before pooling."""
 
     def fingerprint(self) -> Fingerprint:
-        """What its features depend on."""
+        """Everything that its features depend on."""
         ...
 
     def preparer(self) -> Callable[[Item], Prepared]:
@@ -278,20 +278,20 @@ class PatchEncoder(Protocol):
 
 @runtime_checkable
 class AdjustableImages(Protocol):
-    """A capability: images can be prepared in other ways than the model's own. Each way is another space."""
+    """A capability: images can be prepared in other ways than the model's default. Each way is another space."""
 
     def target_padded(self) -> Embedder:
-        """The same model, whose images are padded first; see `Preprocessing`."""
+        """The same model with images padded first; see `Preprocessing`."""
         ...
 
     def with_draft(self, times: int) -> Embedder:
-        """The same model, for which JPEGs are decoded no larger than `times` its input; see `ImagePreprocess.draft`."""
+        """The same model with JPEGs decoded no larger than `times` its input; see `ImagePreprocess.draft`."""
         ...
 
 
 @runtime_checkable
 class TrainableEncoder(PseudoWordEncoder, Protocol):
-    """A capability: the model and its tokenizer can be reached, for training."""
+    """A capability: the model and its tokenizer are accessible, for training."""
 
     name: str
     dim: int
@@ -314,25 +314,30 @@ class TrainableEncoder(PseudoWordEncoder, Protocol):
 
     @property
     def model(self) -> Any:
-        """The model itself, in open_clip's interface."""
+        """The model, with open_clip's interface."""
         ...
 
     @property
     def tokenizer(self) -> Any:
-        """Its tokenizer, in open_clip's interface."""
+        """Its tokenizer, with open_clip's interface."""
         ...
 
 
+def without_options(name: str) -> str:
+    """The model that a name names, without what may follow: `bundled:emoji-clip` of `bundled:emoji-clip?draft=2`."""
+    return name.partition("?")[0]
+
+
 def _items(items: object) -> Sequence[Item]:
-    """The items of a call.
+    """Check the items of a call.
 
     Raises:
-        CallError: They are no items.
+        CallError: They are not items.
     """
     if isinstance(items, str | bytes | Item | Mapping) or not isinstance(items, Iterable):
-        raise CallError(f"An embedder takes a list of Items, not {told(items)}.", "Write [Item(text='...')].")
+        raise CallError(f"An embedder takes a list of Items, not {described(items)}.", "Write [Item(text='...')].")
     found = items if isinstance(items, list | tuple) else list(items)
     for place, each in enumerate(found):
         if not isinstance(each, Item):
-            raise CallError(f"items[{place}] is {told(each)}; it must be an Item.", "Write Item(text='...').")
+            raise CallError(f"items[{place}] is {described(each)}; it must be an Item.", "Write Item(text='...').")
     return found

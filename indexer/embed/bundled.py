@@ -1,7 +1,4 @@
-"""Models that come with the package, by name: what lies in a model's folder says which family loads it.
-
-What this module does not know: any model.
-"""
+"""The loader of bundled models by name: the files in a model's folder determine the family that loads it."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from indexer.embed.base import Dtype, Embedder
 from indexer.embed.drafts import with_draft
 
 LAYOUTS = {"open_clip_config.json": "open_clip", "preprocessor_config.json": "mllm", "connectors.json": "photo"}
-"""The file that marks a folder of a family's layout."""
+"""The file that marks the folder layout of each family."""
 
 
 def load(rest: str, *, name: str, dtype: Dtype, device: str) -> Embedder:

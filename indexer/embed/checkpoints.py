@@ -1,9 +1,7 @@
-"""A checkpoint as a folder, named or fetched from the hub on first use, or as a GGUF file; and silence while it loads.
+"""Checkpoints as folders, local or fetched from the hub on first use, or as GGUF files; and quiet loading.
 
-Folders are in the layout of transformers or sentence-transformers. Only what is read as data is fetched: safetensors,
-configurations, tokenizers; no code is, and none is run.
-
-What this module does not know: any model.
+Folders have the layout of transformers or sentence-transformers. Only data files are fetched: safetensors,
+configurations, tokenizers. No code is fetched or run.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ def checkpoint_folder(source: str | Path) -> Path:
         source: A folder, or a hub id such as `Qwen/Qwen2.5-1.5B-Instruct`.
 
     Raises:
-        ModelError: There is no such folder, and the hub has it not or cannot be reached.
+        ModelError: There is no such folder, and the hub does not have it or cannot be reached.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -48,20 +46,20 @@ def checkpoint_folder(source: str | Path) -> Path:
             raise ModelError(*absent(name, "/path/to/folder")) from error
         reason = first_line(error, 200)
         raise ModelError(
-            f"{name} is not on this machine and could not be fetched: {reason}.",
+            f"{name} is not on this machine and cannot be fetched: {reason}.",
             "Connect once so that it is cached, or copy its folder here and name that.",
         ) from error
 
 
 def gguf_in(source: str | Path, extra: str) -> Path | None:
-    """The GGUF file that a source is: a file itself, or the only one in a folder that has no other weights.
+    """The GGUF file of a source: the file itself, or the only one in a folder without other weights.
 
     Args:
-        source: Any name of a model.
-        extra: What brings the package that reads such a file.
+        source: Any model name.
+        extra: The extra that installs the package that reads such a file.
 
     Raises:
-        ModelError: The file is not there, or the folder has several.
+        ModelError: The file does not exist, or the folder has several.
         MissingExtraError: There is one, and the package is not installed.
     """
     path = Path(source)
@@ -73,7 +71,7 @@ def gguf_in(source: str | Path, extra: str) -> Path | None:
     if len(found) > 1:
         raise ModelError(f"{path} has {len(found)} GGUF files.", f"Name one of them, such as {found[0]}.")
     if not found[0].is_file():
-        raise ModelError(f"There is no file {found[0]}.", "Name one that is there, or a folder with one.")
+        raise ModelError(f"{found[0]} does not exist.", "Name an existing file, or a folder with one.")
     if importlib.util.find_spec("gguf") is None:
         raise MissingExtraError("gguf", extra, "A model in a GGUF file")
     return found[0]
@@ -81,10 +79,10 @@ def gguf_in(source: str | Path, extra: str) -> Path | None:
 
 @contextmanager
 def quietly(*, gguf: bool = False) -> Iterator[None]:
-    """Without transformers' bars and reports: what is wrong with a checkpoint is an error here.
+    """Suppress transformers' progress bars and reports: errors in a checkpoint are raised here.
 
     Args:
-        gguf: A GGUF file is read. Its reader has a bar that only a standard error that leads nowhere keeps silent.
+        gguf: Whether a GGUF file is read. Only redirecting standard error silences its reader's progress bar.
     """
     from transformers.utils import logging
 
@@ -101,7 +99,7 @@ def quietly(*, gguf: bool = False) -> Iterator[None]:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """One sha256 over all that a checkpoint's answers depend on: weights, configurations, tokenizers.
+    """One sha256 over everything that a checkpoint's answers depend on: weights, configurations, tokenizers.
 
     Raises:
         ModelError: There are no safetensors weights; other formats are not read.

@@ -1,11 +1,9 @@
-"""Where models run: one rule for every door that takes a device.
+"""Device names: one rule for every interface that takes a device.
 
-    auto      a CUDA card if there is one, else Apple's MPS, else the CPU
+    auto      a CUDA GPU if there is one, else Apple's MPS, else the CPU
     cpu, cuda, cuda:1, mps
 
-Vectors do not depend on it but for their last digits, and fingerprints not at all.
-
-What this module does not know: any model.
+The device changes vectors only in their last digits, and fingerprints not at all.
 """
 
 from __future__ import annotations
@@ -15,41 +13,43 @@ import re
 import sys
 from pathlib import Path
 
-from indexer.arguments import told
+from indexer.arguments import described
 from indexer.errors import CallError, DeviceError
 
 AUTO = "auto"
 NAMES = "auto, cpu, cuda, cuda:N or mps"
 _NAME = re.compile(r"auto|cpu(:0)?|mps|cuda(:\d{1,3})?")
 _DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/proc/driver/nvidia/version")
-"""One of them is there where a card may be: of NVIDIA, of AMD, or through Windows."""
+"""Files of which one exists if there may be a GPU: NVIDIA's, AMD's, or through Windows."""
 
 
 def checked_device(device: str) -> str:
-    """The name of a device, if it is one.
+    """Check the name of a device.
 
     Raises:
-        CallError: It is none.
+        CallError: It is not the name of a device.
         DeviceError: This machine has no such device.
     """
     if not isinstance(device, str) or not _NAME.fullmatch(device):
-        shown = repr(device[:80]) if isinstance(device, str) else device if isinstance(device, int) else told(device)
+        shown = (
+            repr(device[:80]) if isinstance(device, str) else device if isinstance(device, int) else described(device)
+        )
         raise CallError(f"There is no device {shown}.", f"Write one of {NAMES}. {_there()}")
     if device.startswith("cuda"):
         count = cuda_cards()
         number = int(device.partition(":")[2] or 0)
         if number >= count:
-            raise DeviceError(f"The device {device} is not there: torch sees {_counted(count)}.", _there())
+            raise DeviceError(f"The device {device} does not exist: torch sees {_counted(count)}.", _there())
     elif device == "mps" and not has_mps():
-        raise DeviceError("The device mps is not there: it is for Apple's processors.", _there())
+        raise DeviceError("The device mps does not exist: it needs an Apple processor.", _there())
     return device
 
 
 def settled_device(device: str) -> str:
-    """The device that a name stands for on this machine: `auto` chooses.
+    """The device that a name stands for on this machine; `auto` chooses.
 
     Raises:
-        CallError: It is no name of a device.
+        CallError: It is not the name of a device.
         DeviceError: This machine has no such device.
     """
     if checked_device(device) != AUTO:
@@ -60,7 +60,7 @@ def settled_device(device: str) -> str:
 
 
 def cuda_cards() -> int:
-    """How many cards torch can use. Where there can be none, torch is not imported to find that out."""
+    """How many GPUs torch can use. If there can be none, torch is not imported to find out."""
     if sys.platform == "linux" and "torch" not in sys.modules and not any(Path(each).exists() for each in _DRIVERS):
         return 0
     if os.environ.get("CUDA_VISIBLE_DEVICES", None) in ("", "-1"):

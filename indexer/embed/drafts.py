@@ -1,7 +1,4 @@
-"""The option `?draft=N` behind a model's name: JPEGs are decoded no larger than N times what the model sees.
-
-What this module does not know: how models are loaded, how JPEGs are decoded.
-"""
+"""The option `?draft=N` after a model's name: JPEGs are decoded no larger than N times the model's input."""
 
 from __future__ import annotations
 
@@ -13,15 +10,15 @@ from indexer.errors import CallError
 
 
 def with_draft(rest: str, name: str, load: Callable[[str, str], Embedder]) -> Embedder:
-    """The model of a name, with the option that stands behind it.
+    """Load a model by name, applying the option after it.
 
     Args:
-        rest: What stands behind the family; a folder may have a question mark in its name.
-        name: The whole name.
-        load: From both without the option to a model.
+        rest: The name after the family; a folder may have a question mark in its name.
+        name: The full name.
+        load: Loads the model from both, without the option.
 
     Raises:
-        CallError: There is another option, or the model's images cannot be adjusted.
+        CallError: There is another option, or the model's preparation of images cannot be adjusted.
     """
     plain, question, option = rest.partition("?")
     if not question or Path(rest).is_dir():
@@ -31,7 +28,7 @@ def with_draft(rest: str, name: str, load: Callable[[str, str], Embedder]) -> Em
     key, _, times = option.partition("=")
     if key != "draft" or times not in ("1", "2", "3", "4") or not isinstance(embedder, AdjustableImages):
         raise CallError(
-            f"{name!r}: behind a question mark stands draft=N, with N from 1 to 4, for a model of the CLIP family.",
+            f"{name!r}: only draft=N may follow a question mark, with N from 1 to 4, for a CLIP model.",
             f"Write {short}?draft=2, or {short}.",
         )
     drafted = embedder.with_draft(int(times))

@@ -1,11 +1,9 @@
-"""A weightless, deterministic embedder: for tests, documentation and trying the engine without a model.
+"""A deterministic embedder without weights, for tests, documentation and trying the engine without a model.
 
-Texts and images get vectors by simple rules, so expected rankings can be worked out by hand: a text is the sum of
-random directions seeded by its lower-cased words; an image is a direction seeded by its 4x4 grid of average colors
-in coarse steps; several images are the mean of theirs, made unit; both at once is the sum of the two. The same word
-written in a text and the same colors seen in an image do not meet: a fake has no joint space.
-
-What this module does not know: models, torch.
+Vectors follow simple rules, so expected rankings can be worked out by hand: a text is the sum of random directions
+seeded by its lower-cased words; an image is a direction seeded by its 4x4 grid of average colors in coarse steps;
+several images are the normalized mean of theirs; a text with an image is the sum of the two. A word in a text and the
+same color in an image are unrelated: the fake has no joint space.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.embed.base import Dtype, Embedder, Fingerprint, Prepared
-from indexer.embed.several import image_arrays
+from indexer.embed.several import for_each
 from indexer.errors import CallError
 from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors.unit import unit_rows
@@ -28,10 +26,10 @@ def load(rest: str, *, name: str, dtype: Dtype, device: str) -> FakeEmbedder:
     """`fake:64`: the number is the dimension.
 
     Raises:
-        CallError: It is no number from 1 to 65,536.
+        CallError: It is not a number from 1 to 65,536.
     """
     if not rest.isdecimal():
-        raise CallError(f"{name!r}: the fake's dimension is a number.", "Write fake:64.")
+        raise CallError(f"{name!r}: the dimension must be a number.", "Write fake:64.")
     return FakeEmbedder(int(rest))
 
 
@@ -42,16 +40,16 @@ class FakeEmbedder(Embedder):
 
     def __init__(self, dim: int) -> None:
         if not 1 <= dim <= 65536:
-            raise CallError(f"fake:{dim} has no sense; a dimension is 1 to 65536.")
+            raise CallError(f"fake:{dim} is invalid; the dimension must be from 1 to 65536.")
         self.dim = dim
         self.name = f"fake:{dim}"
 
     def fingerprint(self) -> Fingerprint:
-        """Depends on the dimension alone."""
+        """Depends on the dimension only."""
         return Fingerprint(self.name, "none", "words and 4x4 colours", "sum", "float32", self.dim)
 
     def preparer(self) -> _Prepare:
-        """Words and colors to directions; all the work happens here."""
+        """Turns words and colors into directions; all the work happens here."""
         return _Prepare(self.dim)
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
@@ -71,8 +69,8 @@ class _Prepare:
             words = re.findall(r"\w+", item.text.lower()) or [item.text]
             for row in self._directions([word.encode("utf-8", "surrogatepass") for word in words]):
                 direction += row
-        shown = list(image_arrays(item, self._shown).values())
-        if shown:
+        if item.images:
+            shown = for_each(item.images, self._shown)
             direction += shown[0] if len(shown) == 1 else unit_rows(np.sum(shown, axis=0)[None])[0]
         return Prepared(item.modality, {"direction": direction})
 

@@ -1,9 +1,7 @@
-"""Fetching from a hub, or finding out at once that there is none.
+"""Quick detection of an unreachable model hub, so that fetching fails at once.
 
-The libraries try five times and tell of each. Here the hub is looked for once, briefly; where it does not answer, they
-look into their caches alone and say nothing. `HF_HUB_OFFLINE` is heeded, and then nothing is looked for.
-
-What this module does not know: what is fetched.
+The hub libraries retry five times and report each attempt. Here the hub is probed once, briefly; if it does not answer,
+they use their caches only, silently. With `HF_HUB_OFFLINE` set, nothing is probed.
 """
 
 from __future__ import annotations
@@ -17,17 +15,17 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 PATIENCE = 3.0
-"""Seconds that a hub may take to take a call."""
+"""Seconds to wait for a hub to accept a connection."""
 _answered: dict[tuple[str, int], bool] = {}
-"""Of this process; one that did not answer is asked again when something else is to be fetched."""
+"""Probe results of this process; a hub that did not answer is probed again for the next fetch."""
 
 
 @contextmanager
 def fetching(address: str | None = None) -> Iterator[bool]:
-    """Within this block the hub's library does not wait for a hub that is not there, and shows no attempts.
+    """Within this block the hub library does not wait for an unreachable hub, and shows no retries.
 
     Args:
-        address: What is to be reached; None for the hub.
+        address: The URL to reach; None for the hub.
 
     Yields:
         Whether it can be reached.
@@ -50,7 +48,7 @@ def fetching(address: str | None = None) -> Iterator[bool]:
 
 
 def reachable(address: str) -> bool:
-    """Whether somebody takes a call at a URL, or at the proxy that is to be used for it."""
+    """Whether a URL, or the proxy for it, accepts a connection."""
     scheme = urlsplit(address).scheme or "https"
     proxy = next((os.environ[name] for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
                   if os.environ.get(name)), None)  # fmt: skip
@@ -65,7 +63,7 @@ def reachable(address: str) -> bool:
 
 
 def _answers(place: tuple[str, int]) -> bool:
-    """In a thread: looking a name up has no time-out of its own."""
+    """Probe in a thread: name resolution has no time-out of its own."""
     found: list[bool] = []
 
     def call() -> None:
@@ -82,15 +80,15 @@ def _answers(place: tuple[str, int]) -> bool:
 
 
 def absent(name: str, local: str) -> tuple[str, str]:
-    """What is said of something that is neither here nor to be had: the sentence, and what to do.
+    """The error for something that is neither local nor fetchable: the sentence, and what to do.
 
     Args:
-        name: What was asked for.
-        local: How a folder of such is named.
+        name: The name asked for.
+        local: How such a folder is named.
     """
     why = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
     return (
-        f"{name} is not on this machine, and could not be fetched: {why}.",
+        f"{name} is not on this machine and cannot be fetched: {why}.",
         "Connect once so that it is cached, or copy its folder from a machine that has it, and name that: "
         f"{local}. Without a network, bundled:emoji-clip always works.",
     )

@@ -1,10 +1,8 @@
-"""One model is loaded at a time in a process.
+"""The process-wide lock under which models are loaded, one at a time.
 
-transformers, diffusers, open_clip and accelerate build models on a device without memory, by switches that hold for the
-whole process: two threads that load at once give each other modules without weights. The lock is one for all of them,
-and whoever holds it may take it again: a bridge loads its image encoder.
-
-What this module does not know: any model.
+transformers, diffusers, open_clip and accelerate build models on a device without memory, using process-wide switches:
+two threads that load at once give each other modules without weights. There is one lock for all libraries, and its
+holder may take it again: a bridge loads its image encoder.
 """
 
 from __future__ import annotations
@@ -19,6 +17,6 @@ _lock = Lock(again=True)
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Hold the lock under which models are loaded."""
+    """Hold the loading lock."""
     with _lock:
         yield

@@ -1,15 +1,13 @@
-"""Files of a model folder, read as data: somebody else's folder must never act.
+"""Model folders read as data: a folder from anyone must never run code.
 
-A folder may come from anyone. What a library makes of its configuration is not for the folder to say, so
+A folder may come from anyone, so it must not decide what a library does with its configuration:
 
-* `read_json` reads a configuration with a bound on size and depth;
+* `read_json` reads a configuration with limits on size and depth;
 * `harmless` drops the keys by which a configuration points to code, kernels or files elsewhere, and refuses those that
   change how weights are made;
-* `data_only` gives the libraries a copy of the folder that holds data alone: cleaned configurations, tokenizers and
-  safetensors. No Python file, adapter, pickle or shared library of the folder is in it, so none can be run;
-* `closed_to_code` has transformers refuse code where it would ask on the standard input.
-
-What this module does not know: any model.
+* `data_only` gives the libraries a copy of the folder with data only: cleaned configurations, tokenizers and
+  safetensors. It has no Python file, adapter, pickle or shared library, so none can run;
+* `closed_to_code` makes transformers refuse code where it would ask on standard input.
 """
 
 from __future__ import annotations
@@ -29,11 +27,11 @@ from indexer.errors import ModelError, first_line
 
 AGAIN = "Is the folder whole? If not, copy the whole folder again."
 SPARE = 1.05
-"""Times as many numbers as there are weights that a model may have: a pooler that nothing reads may be missing."""
+"""Parameters that a model may have, relative to its weights: an unused pooler may be missing."""
 LARGEST = 16 << 20
 """Bytes of a configuration."""
 DATA = ("*.safetensors", "*.safetensors.index.json", "*.txt", "*.model", "*.jinja", "tokenizer.json", "vocab.json")
-"""Read by libraries as they are."""
+"""Files that libraries read unchanged."""
 CONFIGURATIONS = frozenset({
     "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json", "chat_template.json",
@@ -42,7 +40,7 @@ CONFIGURATIONS = frozenset({
     "sentence_camembert_config.json", "sentence_albert_config.json", "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json", "router_config.json",
 })  # fmt: skip
-"""Read by libraries, after what is harmful was taken out."""
+"""Files that libraries read after harmful keys were removed."""
 LARGEST_TEMPLATE = 256 << 10
 """Bytes of a chat template."""
 
@@ -53,9 +51,9 @@ IGNORED = frozenset({
     "tokenizer_file", "vocab_file", "merges_file", "spm_file", "pretrained_model_name_or_path", "cache_dir",
     "base_model_name_or_path", "local_files_only", "_commit_hash",
 })  # fmt: skip
-"""They name code, kernels or files; a model is the same without them."""
+"""Keys that name code, kernels or files; a model is the same without them."""
 REFUSED = frozenset({"quantization_config", "compression_config", "backbone", "use_timm_backbone", "timm_model_name"})
-"""They have a library fetch or build something else than the weights of the folder."""
+"""Keys that make a library fetch or build something other than the folder's weights."""
 CLASSES: Mapping[str, re.Pattern[str]] = {
     "tokenizer_class": re.compile(r"^(?!Rag)\w*(Tokenizer(Fast)?|TokenizersBackend)$"),
     "processor_class": re.compile(r"^\w*Processor(Fast)?$"),
@@ -63,7 +61,7 @@ CLASSES: Mapping[str, re.Pattern[str]] = {
     "video_processor_type": re.compile(r"^\w*VideoProcessor$"),
     "feature_extractor_type": re.compile(r"^\w*(FeatureExtractor|ImageProcessor(Fast)?)$"),
 }
-"""What names of classes may look like; the libraries look for them among their own."""
+"""Valid names of classes; the libraries look for them among their own."""
 
 
 def read_json(file: Path, what: str = "configuration") -> dict[str, Any]:
@@ -74,7 +72,7 @@ def read_json(file: Path, what: str = "configuration") -> dict[str, Any]:
         what: What it should be, for the error.
 
     Raises:
-        ModelError: It is missing, unreadable, larger than 16 MiB, nested without end, or no object.
+        ModelError: It is missing, unreadable, larger than 16 MiB, nested too deeply, or not an object.
     """
     found = _json(file, what)
     if not isinstance(found, dict):
@@ -86,7 +84,7 @@ def read_list(file: Path, what: str = "list of modules") -> list[dict[str, Any]]
     """A JSON list of objects from a model's folder; raises as `read_json`."""
     found = _json(file, what)
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise ModelError(f"{file}, the {what}, is no list of objects.", AGAIN)
+        raise ModelError(f"{file}, the {what}, is not a list of objects.", AGAIN)
     return found
 
 
@@ -107,10 +105,10 @@ def _json(file: Path, what: str) -> Any:
 
 
 def harmless(values: Any, file: Path) -> Any:
-    """A JSON value without the keys by which it could point to code.
+    """A JSON value without the keys that could point to code.
 
     Raises:
-        ModelError: It has a key that cannot be left out, or a class of a name that no such class has.
+        ModelError: It has a key that cannot be dropped, or an invalid class name.
     """
     if isinstance(values, list):
         return [harmless(each, file) for each in values]
@@ -125,14 +123,14 @@ def harmless(values: Any, file: Path) -> Any:
     for key, pattern in CLASSES.items():
         named = values.get(key)
         if named is not None and not (isinstance(named, str) and pattern.fullmatch(named)):
-            raise ModelError(f"{file} names {str(named)[:60]!r} as its {key}, which is no class of the library.")
+            raise ModelError(f"{file} names {str(named)[:60]!r} as its {key}, which is not a class of the library.")
     if len(str(values.get("chat_template") or "")) > LARGEST_TEMPLATE:
         raise ModelError(f"{file} has a chat template of more than {LARGEST_TEMPLATE >> 10} KiB.")
     return {key: harmless(value, file) for key, value in values.items() if key not in IGNORED}
 
 
 def numbers_in(folder: Path) -> int:
-    """Numbers in all safetensors files of a folder: what a library does not find there, it makes up at random.
+    """Numbers in all safetensors files of a folder: a library fills missing weights at random.
 
     Raises:
         ModelError: One of them cannot be read.
@@ -151,13 +149,13 @@ def numbers_in(folder: Path) -> int:
 
 @contextmanager
 def data_only(folder: Path) -> Iterator[Path]:
-    """A temporary copy of a model's folder that holds data alone; large files are links.
+    """A temporary copy of a model's folder with data files only; large files are links.
 
     Args:
         folder: In any library's layout.
 
     Raises:
-        ModelError: A configuration cannot be read, or says what is not read.
+        ModelError: A configuration cannot be read, or asks for something unsupported.
     """
     with tempfile.TemporaryDirectory(prefix="underdrawing-model-") as made:
         copy = Path(made)
@@ -176,7 +174,7 @@ def data_only(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def alone(file: Path) -> Iterator[Path]:
-    """A temporary folder that holds nothing but that file, as a link."""
+    """A temporary folder that holds only that file, as a link."""
     with tempfile.TemporaryDirectory(prefix="underdrawing-model-") as made:
         _link(file, Path(made) / file.name)
         yield Path(made)
@@ -184,7 +182,7 @@ def alone(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def closed_to_code() -> Iterator[None]:
-    """Within this block transformers refuses code that nobody has allowed, and does not ask for it."""
+    """Within this block transformers refuses code without asking for permission."""
     from transformers import dynamic_module_utils as asking
 
     before = getattr(asking, "TIME_OUT_REMOTE_CODE", 15)
@@ -205,7 +203,7 @@ def _link(file: Path, at: Path) -> None:
     target = file.resolve()
     try:
         at.symlink_to(target)
-    except OSError:  # a system without links, or that does not let everybody make them
+    except OSError:  # a system without links, or without permission to make them
         try:
             os.link(target, at)
         except OSError:

@@ -1,7 +1,4 @@
-"""A model of transformers and what prepares its input, from a folder or a GGUF file of which nothing is run.
-
-What this module does not know: what they are for.
-"""
+"""A transformers model and its input processor, loaded from a folder or GGUF file without running any of its code."""
 
 from __future__ import annotations
 
@@ -17,18 +14,18 @@ ADAPTER = "adapter_config.json"
 
 
 def load_pair(kind: Any, reader: Any, source: Path, **options: Any) -> tuple[Any, Any, Any]:
-    """What prepares the input, the model, and transformers' report on its weights.
+    """The input processor, the model, and transformers' report on its weights.
 
-    The libraries see a copy of the folder that holds data alone; of a GGUF file, the file alone.
+    The libraries see a copy of the folder with data files only, or the GGUF file only.
 
     Args:
         kind: The model's class, or an automatic one.
-        reader: The other's.
+        reader: The processor's class.
         source: A folder of safetensors, or a GGUF file.
-        options: For the model, such as `dtype`.
+        options: Options of the model, such as `dtype`.
 
     Raises:
-        ModelError: One of them cannot be loaded, or the folder is none that is read.
+        ModelError: One of them cannot be loaded, or the folder is not supported.
     """
     from safetensors import SafetensorError
 
@@ -53,7 +50,7 @@ def load_pair(kind: Any, reader: Any, source: Path, **options: Any) -> tuple[Any
 
 
 def _require_model(folder: Path) -> None:
-    """Refuse a folder that is no whole model.
+    """Refuse a folder that is not a complete model.
 
     Raises:
         ModelError: It has no configuration, or holds an adapter of another model.
@@ -63,6 +60,6 @@ def _require_model(folder: Path) -> None:
         raise ModelError(f"{folder / 'config.json'} names no model_type.", "Copy the whole folder again.")
     if (folder / ADAPTER).exists():
         raise ModelError(
-            f"{folder} holds an adapter ({ADAPTER}), which names another model to be fetched; that is not done.",
-            "Merge it with peft (merge_and_unload) where you trust both, and name that folder; or delete the file.",
+            f"{folder} holds an adapter ({ADAPTER}), which names another model to fetch; that is not supported.",
+            "Merge it with peft (merge_and_unload) if you trust both, and name that folder; or delete the file.",
         )

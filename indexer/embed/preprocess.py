@@ -1,10 +1,8 @@
-"""Images to a CLIP model's input, in PIL and NumPy alone, so that decode workers need no torch.
+"""Preparation of images for a CLIP model, in PIL and NumPy only, so that decoding workers need no torch.
 
-It repeats open_clip's evaluation transform (its `image_transform_v2` with `is_train=False`) pixel for pixel, for each
-of its three resize modes; a test holds the two together. Target padding, which much of composed retrieval puts before
-it, is here too.
-
-What this module does not know: models, open_clip.
+This repeats open_clip's evaluation transform (`image_transform_v2` with `is_train=False`) pixel for pixel, for each of
+its three resize modes; a test compares the two. It also has target padding, which much work on composed retrieval
+applies first.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ResizeMode(HelpfulEnum):
-    """How an image of another shape becomes the model's square."""
+    """How an image with other proportions becomes the model's square."""
 
     SHORTEST = "shortest"
     LONGEST = "longest"
@@ -33,9 +31,9 @@ class ResizeMode(HelpfulEnum):
 class Preprocessing(HelpfulEnum):
     """What is done to an image before a model sees it.
 
-    `own` is the checkpoint's own transform; for CLIP, the short side resized and the middle cut out. `target-pad` pads
-    a long image with black first, until no side is longer than 1.25 times the other (Baldrati et al., "Effective
-    conditioned and composed image retrieval combining CLIP-based features", CVPR 2022, which SEARLE and CIG follow).
+    `own` is the checkpoint's own transform; for CLIP, the short side is resized and the center cropped. `target-pad`
+    first pads a long image with black until no side is longer than 1.25 times the other (Baldrati et al., "Effective
+    conditioned and composed image retrieval combining CLIP-based features", CVPR 2022, followed by SEARLE and CIG).
     """
 
     OWN = "own"
@@ -51,14 +49,14 @@ class ImagePreprocess:
 
     Attributes:
         size: (height, width) of the model's input.
-        mean: Of each channel, subtracted after scaling to [0, 1].
-        std: Of each channel, divided by.
+        mean: Subtracted from each channel after scaling to [0, 1].
+        std: Divisor of each channel.
         interpolation: `bicubic` or `bilinear`, antialiased.
-        resize_mode: Cut the sides off (`shortest`), pad to a square (`longest`) or distort (`squash`).
+        resize_mode: Crop the sides (`shortest`), pad to a square (`longest`) or distort (`squash`).
         fill_color: Gray level of the padding.
-        target_ratio: Pad with black first, until the long side is no more than this times the short one; or None.
-        draft: A JPEG may be decoded at a half, a quarter or an eighth of its size, if its short side stays this many
-            times the model's; 0 decodes all of it, as open_clip does.
+        target_ratio: First pad with black until the long side is at most this times the short one; or None.
+        draft: A JPEG may be decoded at a half, a quarter or an eighth of its size while its short side stays this many
+            times the model's; 0 decodes it fully, as open_clip does.
     """
 
     size: tuple[int, int]
@@ -72,7 +70,7 @@ class ImagePreprocess:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ImagePreprocess:
-        """From the dictionary open_clip attaches to a model."""
+        """Read it from the dictionary that open_clip attaches to a model."""
         size = config["size"]
         return cls(
             size=(size, size) if isinstance(size, int) else (size[0], size[1]),
@@ -85,7 +83,7 @@ class ImagePreprocess:
 
     def describe(self) -> str:
         """A stable line for the fingerprint."""
-        # Without what is not used: a collection made before there was a draft or target padding stays as it is.
+        # Unused settings are omitted, so that collections from before draft and target padding still open.
         unused = (("target_ratio", None), ("draft", 0))
         told = {key: value for key, value in asdict(self).items() if (key, value) not in unused}
         return " ".join(f"{key}={value}" for key, value in told.items())
@@ -96,11 +94,11 @@ class ImagePreprocess:
         return only
 
     def pixels(self, image: Image) -> npt.NDArray[np.uint8]:
-        """An RGB image to (height, width, 3) uint8: what travels from worker processes, a quarter of the input."""
+        """An RGB image as (height, width, 3) uint8, which worker processes send: a quarter of the input's size."""
         return np.asarray(self._fit(self._padded(image)), np.uint8)
 
     def normalize(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """A batch of `pixels`, (n, height, width, 3), to the model's input, (n, 3, height, width) float32."""
+        """A batch of `pixels`, (n, height, width, 3), as model input, (n, 3, height, width) float32."""
         scaled: npt.NDArray[np.float32] = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
         scaled /= np.float32(255)
         scaled -= np.asarray(self.mean, np.float32)[:, None, None]
@@ -109,11 +107,11 @@ class ImagePreprocess:
 
     @property
     def hint(self) -> int | None:
-        """The short side that a JPEG must keep when it is decoded at less than its size; None where it must not be."""
+        """The short side that a JPEG must keep if it is decoded at a reduced size; None for full size only."""
         return self.draft * max(self.size) if self.draft else None
 
     def _padded(self, image: Image) -> Image:
-        """The image on a black ground that is no longer than the target ratio."""
+        """The image on black, with no side longer than the target ratio allows."""
         from PIL import Image as pil
 
         if self.target_ratio is None or max(image.size) / min(image.size) < self.target_ratio:

@@ -1,11 +1,9 @@
-"""Any model of sentence-transformers as an embedder: `st:FOLDER_OR_HUB_ID`, text-only, with two encoders, or joint.
+"""Models of sentence-transformers as embedders: `st:FOLDER_OR_HUB_ID`, text-only, with two encoders, or joint.
 
-Inputs are told apart by their type, never by what a text looks like: sentence-transformers itself takes a text that
-names an existing image for that image. Queries and documents get the model's own prompts. A fused item is read at
-once where the model can, and is else the sum of its unit parts, half and half; the fingerprint says which. Of several
-images the mean of their unit vectors counts, beside the text half and half.
-
-What this module does not know: where vectors go.
+Inputs are distinguished by their type, never by what a text looks like: sentence-transformers itself takes a text that
+names an existing image for that image. Queries and documents get the model's own prompts. A fused item is read jointly
+if the model can; otherwise it is the equally weighted sum of its unit parts. The fingerprint says which. The image part
+of several images is the mean of their unit vectors.
 """
 
 from __future__ import annotations
@@ -31,19 +29,19 @@ from indexer.types import ImageSource, Item, Modality, Role, Vectors
 from indexer.vectors.unit import unit_rows
 
 JOINT = ("image", "text")
-"""How sentence-transformers calls a fused item."""
+"""sentence-transformers' name for a fused item."""
 IMAGES_TOGETHER = 16
-"""Of a model that takes images: they wait for it at their full size, since it resizes them itself."""
+"""Batch size of a model that takes images: they wait at their full size, since it resizes them itself."""
 
 
 class SentenceTransformersEmbedder(Embedder):
     """A loaded `SentenceTransformer`.
 
     Args:
-        model: It.
+        model: The model.
         folder: Where its files are.
-        name: What it was asked for by.
-        dtype: What it computes in.
+        name: The name that it was loaded by.
+        dtype: The arithmetic of its forward pass.
     """
 
     def __init__(self, model: Any, folder: Path, *, name: str, dtype: Dtype) -> None:
@@ -57,7 +55,7 @@ class SentenceTransformersEmbedder(Embedder):
         self.modalities = frozenset(takes | ({Modality.FUSED} if self._joint or len(takes) == 2 else set()))
         self.batch_size = IMAGES_TOGETHER if self._typed else Embedder.batch_size
         if not self.modalities:
-            raise ModelError(f"{name} takes neither texts nor images, but {', '.join(map(str, model.modalities))}.")
+            raise ModelError(f"{name} takes neither texts nor images, only {', '.join(map(str, model.modalities))}.")
         found = model.get_embedding_dimension()
         self.dim = int(found) if found else int(self._encode_inputs([{"text": "a"}], Role.DOCUMENT).shape[1])
 
@@ -67,8 +65,8 @@ class SentenceTransformersEmbedder(Embedder):
 
         Args:
             source: A folder that sentence-transformers saved, or a hub id (fetched on first use).
-            name: What it was asked for by.
-            dtype: What it computes in.
+            name: The name that it is loaded by.
+            dtype: The arithmetic of its forward pass.
             device: Where it runs.
 
         Raises:
@@ -85,7 +83,7 @@ class SentenceTransformersEmbedder(Embedder):
         from safetensors import SafetensorError
 
         if dtype is Dtype.FLOAT16 and device == "cpu":
-            raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+            raise CallError("float16 is slow and imprecise on a CPU.", "Use float32 or bfloat16, or a GPU.")
         folder = checkpoint_folder(source)
         require_harmless(folder)
         try:
@@ -98,9 +96,9 @@ class SentenceTransformersEmbedder(Embedder):
                 AssertionError, ArithmeticError, SafetensorError) as error:  # fmt: skip
             raise ModelError(f"{name} cannot be loaded from {folder}: {first_line(error)}.") from error
         asked, there = sum(each.numel() for each in model.parameters()), numbers_in(folder)
-        if asked > SPARE * there:  # the library fills what is missing with random numbers
+        if asked > SPARE * there:  # the library fills missing weights with random numbers
             raise ModelError(
-                f"The weights in {folder} are {there:,} numbers; the model of its configuration has {asked:,}.",
+                f"The weights in {folder} are {there:,} numbers; its configuration needs {asked:,}.",
                 "Copy the whole folder again.",
             )
         return cls(model.to(getattr(torch, dtype.value)).eval(), folder, name=name, dtype=dtype)
@@ -118,15 +116,15 @@ class SentenceTransformersEmbedder(Embedder):
         )
 
     def fingerprint(self) -> Fingerprint:
-        """Weights and configurations by content; the first call reads them, later ones remember (path, size, time)."""
+        """Digests of weights and configurations; later calls use a cache by (path, size, time)."""
         return self._fingerprint
 
     def preparer(self) -> StPrepare:
-        """Decoding alone: what comes after it is the model's own."""
+        """Decoding only: the model does the rest."""
         return StPrepare()
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
-        """One call for each kind of item; instructions are not read, the model has prompts of its own."""
+        """One call for each kind of item; instructions are ignored, as the model has its own prompts."""
         several = np.array([len(images_of(each)) > 1 for each in prepared], bool)
         vectors = np.zeros((len(prepared), self.dim), np.float32)
         vectors[~several] = self._read([each for each, is_so in zip(prepared, several, strict=True) if not is_so], role)
@@ -141,7 +139,7 @@ class SentenceTransformersEmbedder(Embedder):
         return unit_rows(vectors)
 
     def _means(self, prepared: Sequence[Prepared], role: Role) -> Vectors:
-        """Items of several images, (n, dim): the mean of these, and the text, if there is one, half and half."""
+        """Items of several images, (n, dim): their mean, equally weighted with the text, if there is one."""
 
         def encode(images: Sequence[npt.NDArray[Any]]) -> Vectors:
             return self._read([Prepared(Modality.IMAGE, {"image": image}) for image in images], role)
@@ -154,7 +152,7 @@ class SentenceTransformersEmbedder(Embedder):
         return unit_rows(vectors)
 
     def _calls(self, prepared: Sequence[Prepared]) -> list[tuple[list[int], float, list[dict[str, Any]]]]:
-        """Rows, their share, and their inputs: alike, so that none is turned into a chat for another's sake."""
+        """Rows, their weight, and their inputs: alike, so that none is turned into a chat."""
         from PIL import Image
 
         alike: dict[tuple[tuple[str, ...], float], tuple[list[int], list[dict[str, Any]]]] = {}
@@ -173,16 +171,16 @@ class SentenceTransformersEmbedder(Embedder):
 
     def _encode_inputs(self, inputs: list[dict[str, Any]], role: Role) -> Vectors:
         encode = self._model.encode_query if role is Role.QUERY else self._model.encode_document
-        # Bare texts for models of texts: not all of these take anything else, and none looks at what a text names.
+        # Plain strings for text models: not all of these take anything else, and none reads a text as a path.
         given = inputs if self._typed else [each["text"] for each in inputs]
-        with self._encoding:  # its tokenizer is changed by being called
+        with self._encoding:  # its tokenizer changes its state when called
             rows = encode(given, batch_size=len(given), show_progress_bar=False, convert_to_tensor=True)
         return unit_rows(rows.float().cpu().numpy())
 
 
 @dataclass(frozen=True)
 class StPrepare:
-    """Item to arrays, in any process."""
+    """Converts items to arrays, in any process."""
 
     def __call__(self, item: Item) -> Prepared:
         """Decode the image: (height, width, 3) uint8.
@@ -192,7 +190,7 @@ class StPrepare:
         """
         arrays: dict[str, Any] = image_arrays(item, _pixels)
         if item.text is not None:
-            # NumPy drops trailing NULs of its strings, and a tokenizer has no use for any.
+            # NumPy drops trailing NULs of its strings, and tokenizers ignore them.
             arrays["text"] = np.array(item.text.replace("\0", " "))
         return Prepared(item.modality, arrays)
 

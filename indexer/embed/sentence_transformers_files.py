@@ -1,9 +1,7 @@
-"""What a folder of sentence-transformers may say: which of the library's own modules it is made of, and their numbers.
+"""Validation of sentence-transformers folders: only the library's own modules, with known arguments.
 
-The library imports modules by the names that a folder gives, and hands a folder's arguments on to transformers. Here
-names are looked up in a list, and arguments too.
-
-What this module does not know: how a model is loaded.
+The library imports modules by the names that a folder gives, and passes a folder's arguments on to transformers. Here
+names and arguments are checked against a list.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ MODULES = frozenset({
     "Transformer", "Pooling", "Dense", "Normalize", "LayerNorm", "Dropout", "CLIPModel", "StaticEmbedding", "Router",
     "Asym", "WeightedLayerPooling",
 })  # fmt: skip
-"""Of the library; each reads numbers and safetensors alone."""
+"""Modules of the library that read only numbers and safetensors."""
 _MODULE = re.compile(r"sentence_transformers(\.[a-z_]+)*\.([A-Za-z]+)")
 _ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation\.\w+|linear\.Identity)")
 TRANSFORMER_CONFIGS = (
@@ -34,19 +32,19 @@ ALLOWED: Mapping[str, tuple[type, ...]] = {
     "min_pixels": (int,), "max_pixels": (int,), "torch_dtype": (str,), "dtype": (str,), "use_fast": (bool,),
     "trust_remote_code": (bool,), "attn_implementation": (str,),
 }  # fmt: skip
-"""Of a folder's arguments to transformers. The last two are taken out before the library sees them."""
+"""Arguments that a folder may pass to transformers. The last two are removed before the library sees them."""
 
 
 def require_harmless(folder: Path) -> None:
-    """Refuse a folder that names foreign modules, hands arguments on, or has weights that would be unpickled.
+    """Refuse a folder that names foreign modules, passes other arguments, or has pickled weights.
 
     Raises:
-        ModelError: Naming the file, and what it says.
+        ModelError: Names the file and its content.
     """
     for file in sorted(folder.rglob("*.bin")):
         if not list(file.parent.glob("*.safetensors")):
             raise ModelError(
-                f"{file} is no safetensors file, and other formats are not read: unpickling runs code.",
+                f"{file} is not a safetensors file, and other formats are not read: unpickling runs code.",
                 "Load and save the model with sentence-transformers once, and name that folder.",
             )
     for module in read_list(folder / "modules.json") if (folder / "modules.json").exists() else []:
@@ -66,14 +64,14 @@ def require_harmless(folder: Path) -> None:
             activation = values.get("activation_function")
             dense = "in_features" in values
             if dense and activation is not None and not _ACTIVATION.fullmatch(str(activation)):
-                raise ModelError(f"{file} names {str(activation)[:60]!r}, which is no activation of torch.")
+                raise ModelError(f"{file} names {str(activation)[:60]!r}, which is not a torch activation.")
 
 
 def _require_module(file: Path, kind: Any) -> None:
     known = _MODULE.fullmatch(kind) if isinstance(kind, str) else None
     if known is None or known[2] not in MODULES:
         raise ModelError(
-            f"{file} is made of {str(kind)[:80]!r}, which is not one of the modules that are read; code of a folder's "
+            f"{file} names the module {str(kind)[:80]!r}, which is not a known one; code of a folder's "
             "own is never run.",
             f"Known: {', '.join(sorted(MODULES))}.",
         )
@@ -85,6 +83,6 @@ def _require_arguments(file: Path) -> None:
         for key, value in (values.get(part) or {}).items() if isinstance(values.get(part) or {}, dict) else [(part, 0)]:
             if key not in ALLOWED or type(value) not in ALLOWED[key]:
                 raise ModelError(
-                    f"{file}: {part} has {str(key)[:40]} = {str(value)[:40]!r}, which is not handed on to a library.",
+                    f"{file}: {part} has {str(key)[:40]} = {str(value)[:40]!r}, which is not passed on to a library.",
                     f"Take it out if you trust the folder. Known: {', '.join(ALLOWED)}.",
                 )

@@ -1,7 +1,4 @@
-"""Items of several images: each is prepared on its own, and what cannot be read at once becomes a mean.
-
-What this module does not know: any model, how an image is decoded.
-"""
+"""Items of several images: each is prepared separately, and most models average their vectors."""
 
 from __future__ import annotations
 
@@ -22,20 +19,20 @@ Made = TypeVar("Made")
 
 
 def image_arrays(item: Item, prepare: Callable[[ImageSource], Array]) -> dict[str, Array]:
-    """The images of an item, prepared: `image` is the first, `image_2` and so on are the others.
+    """The prepared images of an item: `image` is the first, `image_2` and so on are the others.
 
     Raises:
-        ItemError: One of them cannot be used; of several, it names which.
+        ItemError: One of them cannot be used; the error names which of several.
     """
     made = for_each(item.images, prepare)
     return {"image" if number == 1 else f"image_{number}": each for number, each in enumerate(made, 1)}
 
 
 def for_each(images: Sequence[Given], make: Callable[[Given], Made]) -> list[Made]:
-    """What is made of each image, in order.
+    """The results of a function for each image, in order.
 
     Raises:
-        ItemError: One of them cannot be used; of several, it names which.
+        ItemError: One of them cannot be used; the error names which of several.
     """
     made = []
     for number, image in enumerate(images, 1):
@@ -54,12 +51,12 @@ def images_of(prepared: Prepared) -> list[Array]:
 
 
 def mean_of_several(prepared: Sequence[Prepared], encode: Callable[[Sequence[Array]], Array], most: int) -> Vectors:
-    """One unit row for each item: the vector of its image, or the mean of the unit vectors of its images, made unit.
+    """One unit row for each item: the vector of its image, or the normalized mean of the unit vectors of its images.
 
     Args:
         prepared: n items, each with an image.
-        encode: Images to rows of any length.
-        most: Images handed to `encode` at once.
+        encode: Maps images to rows of any length.
+        most: Images passed to `encode` at once.
 
     Returns:
         (n, dim) float32.

@@ -2,12 +2,12 @@
 
     Phi                feature (d,) -> word embedding (w,): the network that recipes train
     PseudoWordReader   a text encoder that takes pseudo-words at marked places of a text
-    Inversion          a trained Phi with the template its words are read in
+    Inversion          a trained Phi with the template that its pseudo-words are read in
 
-A place is marked by position, not by a character: the text before and after it is tokenized on its own, so nothing a
-user types can be taken for it.
+A place is marked by its position, not by a character: the texts before and after it are tokenized separately, so no
+user text can be mistaken for it.
 
-What this module does not know: where images' features come from, how a Phi is trained.
+This module does not know where image features come from, or how a Phi is trained.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ Matrix = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class InversionConfig:
-    """What is to be known of a Phi besides its weights.
+    """The description of a Phi, besides its weights.
 
     Attributes:
         feature_dim: Length of the image features it reads.
         hidden_dim: Width of its two hidden layers.
         word_dim: Width of the text encoder's word embeddings.
         normalized: Whether it reads unit vectors; published ones read raw features.
-        template: The text its words are read in; `{word}` once, and `{text}` for the user's sentence.
+        template: The text that its pseudo-words are read in; `{word}` once, and `{text}` for the user's sentence.
         text_tower: sha256 of the weights of the model whose text encoder it was trained for, or empty.
         recipe: How it was trained.
     """
@@ -68,24 +68,24 @@ class InversionConfig:
 
 
 def check_template(template: str) -> None:
-    """See that a template has `{word}` once.
+    """Check that a template has `{word}` once.
 
     Raises:
         CallError: It has none or several.
     """
     if template.count(WORD) != 1:
-        raise CallError(f"The template {template!r} has {WORD} {template.count(WORD)} times; it needs it once.")
+        raise CallError(f"The template {template!r} has {WORD} {template.count(WORD)} times; it must have it once.")
 
 
 def build_phi(config: InversionConfig, dropout: float = 0.0) -> nn.Module:
-    """Linear, GELU, dropout, twice, and a last Linear; no norm, no residual.
+    """Linear, GELU, dropout, twice, and a last Linear, without normalization or residual connections.
 
-    The structure of SEARLE (Baldrati et al. 2023, arXiv:2303.15247) and LinCIR (Gu et al. 2024, arXiv:2312.01998).
+    The architecture of SEARLE (Baldrati et al. 2023, arXiv:2303.15247) and LinCIR (Gu et al. 2024, arXiv:2312.01998).
     """
     from torch import nn
 
     class Phi(nn.Module):
-        """(n, feature_dim) features to (n, word_dim) words."""
+        """(n, feature_dim) features to (n, word_dim) pseudo-words."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -105,8 +105,8 @@ def build_phi(config: InversionConfig, dropout: float = 0.0) -> nn.Module:
 class PseudoWordReader:
     """A text encoder whose word embeddings can be replaced at chosen places of a text.
 
-    It works on the encoder's own forward pass: a hook on the token embedding overwrites rows, and nothing else differs.
-    Without a place it is the encoder itself, bit for bit; so it is to other threads at any time.
+    It uses the encoder's own forward pass: a hook on the token embedding overwrites rows, and nothing else changes.
+    Without a place it is the encoder itself, bit for bit, also for other threads.
 
     Args:
         embedding: The encoder's token embedding, an `nn.Embedding`.
@@ -125,7 +125,7 @@ class PseudoWordReader:
         self._place = self._pieces.ids("a")[-1]  # any id: its embedding is overwritten
 
     def tokenize(self, template: str, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Texts in a template; see `tokenize_pieces` for what is returned and raised.
+        """Tokenize texts in a template; see `tokenize_pieces` for results and errors.
 
         Args:
             template: `{word}` any number of times, `{text}` too.
@@ -134,18 +134,18 @@ class PseudoWordReader:
         return self.tokenize_pieces([[p.replace("{text}", text) for p in template.split(WORD)] for text in texts])
 
     def tokenize_pieces(self, texts: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
-        """Texts with a word between any two of their pieces.
+        """Tokenize texts with a pseudo-word between any two of their pieces.
 
-        A long text loses its tail, never its first word or the end token.
+        A long text loses its end, never its first pseudo-word or the end token.
 
         Args:
-            texts: The pieces of each; a single piece is a text without a word.
+            texts: The pieces of each; a single piece is a text without a pseudo-word.
 
         Returns:
-            Token ids (n, context) int64, and where a word stands, (n, context) bool.
+            Token ids (n, context) int64, and the places of pseudo-words, (n, context) bool.
 
         Raises:
-            CallError: What comes before the first word fills the context.
+            CallError: The text before the first pseudo-word fills the context.
         """
         import torch
 
@@ -170,11 +170,11 @@ class PseudoWordReader:
 
     @contextmanager
     def reading(self, places: Tensor, words: Tensor) -> Iterator[None]:
-        """Within this block, a forward pass of the encoder reads other words at some places.
+        """Within this block, a forward pass of the encoder reads pseudo-words at some places.
 
         Args:
-            places: (n, context) bool; cut as the token ids are, where those are cut.
-            words: (n, word_dim), the word of each text.
+            places: (n, context) bool; truncated like the token ids.
+            words: (n, word_dim), the pseudo-word of each text.
         """
         outer = getattr(self._now, "read", None)
         self._now.read = (places, words) if bool(places.any()) else None
@@ -185,9 +185,9 @@ class PseudoWordReader:
 
 
 def _reads_words(embedding: Any) -> threading.local:
-    """Have an embedding read words; `read`, of each thread its own, says which and where.
+    """Make an embedding read pseudo-words; `read`, separate for each thread, says which and where.
 
-    For good: hooks must not change while other threads run the module.
+    The hook stays: hooks must not change while other threads run the module.
     """
     import torch
 
@@ -207,7 +207,7 @@ def _reads_words(embedding: Any) -> threading.local:
 
 @dataclass(frozen=True)
 class _Pieces:
-    """How a tokenizer turns a piece of text into ids, and what it puts around a whole text."""
+    """How a tokenizer turns a piece of text into ids, and the special tokens around a whole text."""
 
     encode: Any
     start: int | None
@@ -222,7 +222,7 @@ class _Pieces:
             return cls(tokenizer.encode, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id or 0)
         inner = getattr(tokenizer, "tokenizer", tokenizer)  # open_clip's HFTokenizer wraps transformers' own
         clean = getattr(tokenizer, "clean_fn", None) or (lambda text: text)
-        # A copy: a tokenizer of transformers remembers how it last padded, so that other threads would get that.
+        # A copy: a transformers tokenizer remembers how it last padded, which would affect other threads.
         inner = copy.deepcopy(inner)
         return cls(
             lambda text: inner.encode(clean(text), add_special_tokens=False),
@@ -245,13 +245,13 @@ class _Pieces:
         return list(self.encode(text)) if text else []
 
     def wrapped(self, body: list[int], context: int) -> list[int]:
-        """The whole row: start, text, end, padding."""
+        """The complete row: start, text, end, padding."""
         row = [each for each in (self.start, *body, self.end) if each is not None]
         return row + [self.pad] * (context - len(row))
 
 
 class Inversion:
-    """A trained Phi: image features to words. Weights in single precision, on the CPU, unless moved."""
+    """A trained Phi, from image features to pseudo-words. Weights are in float32, on the CPU unless moved."""
 
     def __init__(self, config: InversionConfig, phi: Any, digest: str) -> None:
         self.config = config
@@ -259,7 +259,7 @@ class Inversion:
         self.phi = phi.eval()
 
     def words(self, features: Matrix) -> Matrix:
-        """(n, feature_dim) features to (n, word_dim) words.
+        """(n, feature_dim) features to (n, word_dim) pseudo-words.
 
         Raises:
             CallError: The features have another width.
@@ -278,7 +278,7 @@ class Inversion:
         return words
 
     def save(self, folder: Path) -> None:
-        """Write the configuration and, last, the weights in half precision."""
+        """Write the configuration, then the weights in half precision."""
         import torch
         from safetensors.torch import save_file
 
@@ -290,16 +290,16 @@ class Inversion:
 
 
 def load_inversion(source: str | Path) -> Inversion:
-    """An inversion: bundled, from a folder of ours, or a published checkpoint in SEARLE's or LinCIR's layout.
+    """Load an inversion: bundled, from a folder of ours, or a published checkpoint in SEARLE's or LinCIR's layout.
 
     Args:
         source: `bundled:NAME`, a folder with `inversion.json`, or a `.pt`, `.pth`, `.bin` or `.safetensors` file.
 
     Raises:
-        ModelError: There is none there, or the weights are not a Phi's, or they are unsafe to load.
+        ModelError: It does not exist, the weights are not a Phi's, or they are unsafe to load.
         UnknownNameError: No bundled inversion of that name.
     """
-    with loading():  # a library that loads elsewhere sets, for all threads, what numbers modules are made of
+    with loading():  # other loading libraries change the default dtype of all threads
         return _inversion(source)
 
 
@@ -321,14 +321,14 @@ def _inversion(source: str | Path) -> Inversion:
     tensors = _phi_tensors(path)
     first, last = tensors["layers.0.weight"], tensors["layers.6.weight"]
     if first.ndim != 2 or last.ndim != 2:
-        raise ModelError(f"{path} is no Phi: layers of {tuple(first.shape)} and {tuple(last.shape)} do not fit.")
+        raise ModelError(f"{path} is not a Phi: layers of {tuple(first.shape)} and {tuple(last.shape)} do not fit.")
     return _loaded(InversionConfig(first.shape[-1], first.shape[0], last.shape[0]), tensors, path)
 
 
 def _read_config(folder: Path) -> InversionConfig:
     file = folder / CONFIG
     if not file.exists():
-        raise ModelError(f"{folder} is no inversion: it lacks {CONFIG}.", "underdrawing train inversion makes one.")
+        raise ModelError(f"{folder} is not an inversion: it lacks {CONFIG}.", "underdrawing train inversion makes one.")
     values = read_json(file, "configuration of an inversion")
     known = {each.name: _TYPES[str(each.type)] for each in fields(InversionConfig)}
     strange = [key for key, value in values.items() if key not in known or type(value) is not known[key]]
@@ -337,7 +337,7 @@ def _read_config(folder: Path) -> InversionConfig:
             raise CallError(f"{strange[0]!r} is {str(values[strange[0]])[:40]!r}")
         return InversionConfig(**values)
     except (TypeError, CallError) as error:
-        raise ModelError(f"{folder} is no inversion: its {CONFIG} cannot be used: {first_line(error)}.") from error
+        raise ModelError(f"{folder} is not an inversion: its {CONFIG} cannot be used: {first_line(error)}.") from error
 
 
 _TYPES: Mapping[str, type] = {"int": int, "bool": bool, "str": str}
@@ -347,9 +347,9 @@ def _loaded(config: InversionConfig, tensors: Mapping[str, Tensor], file: Path) 
     shapes = {name: tuple(tensors[f"layers.{name}.weight"].shape) for name in (0, 3, 6)}
     hidden, wanted = config.hidden_dim, (config.feature_dim, config.word_dim)
     if shapes != {0: (hidden, wanted[0]), 3: (hidden, hidden), 6: (wanted[1], hidden)}:
-        # Looked at before anything is made of sizes that somebody wrote.
+        # Checked before anything of these untrusted sizes is allocated.
         raise ModelError(
-            f"The weights {file} do not fit their configuration: layers of {list(shapes.values())}, not of features of "
+            f"The weights {file} do not fit their configuration: layers of {list(shapes.values())}, not features of "
             f"{wanted[0]}, {hidden} inside and words of {wanted[1]}."
         )
     phi = build_phi(config)
@@ -361,8 +361,8 @@ def _loaded(config: InversionConfig, tensors: Mapping[str, Tensor], file: Path) 
 
 
 def _phi_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a Phi from safetensors or from a checkpoint that holds plain tensors alone."""
-    import pickle  # for its error: weights_only refuses what is not plain tensors
+    """The tensors of a Phi from safetensors or from a checkpoint that holds only plain tensors."""
+    import pickle  # for its error: weights_only refuses anything but plain tensors
 
     import torch
     from safetensors import SafetensorError
@@ -376,23 +376,23 @@ def _phi_tensors(file: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{file} holds more than tensors; loading it would run code from it.",
-            "Have its author save a plain state dict, or convert it to safetensors where you trust it.",
+            "Have its author save a plain state dict, or convert it to safetensors if you trust it.",
         ) from error
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, EOFError) as error:
         raise ModelError(f"{file} cannot be read as weights: {first_line(error)}.") from error
-    # SEARLE and LinCIR keep the state under the name of the class; others keep it bare or wrapped once more.
+    # SEARLE and LinCIR store the state under the name of the class; others store it bare or wrapped once more.
     while isinstance(found, dict) and not any(str(key).endswith("layers.0.weight") for key in found):
         nested = [value for value in found.values() if isinstance(value, dict)]
         if not nested:
             raise ModelError(f"{file} holds no Phi: no layers.0.weight among its {len(found)} entries.")
         found = next((found[key] for key in ("Phi", "phi", "state_dict", "model") if key in found), nested[0])
     if not isinstance(found, dict):
-        raise ModelError(f"{file} holds no Phi, but a {type(found).__name__}.")
+        raise ModelError(f"{file} holds a {type(found).__name__}, not a Phi.")
     tensors = {str(k)[str(k).index("layers.") :]: value for k, value in found.items() if "layers." in str(k)}
     wanted = {f"layers.{number}.{kind}" for number in (0, 3, 6) for kind in ("weight", "bias")}
     if set(tensors) != wanted:
         odd = sorted(set(tensors) ^ wanted)
-        raise ModelError(f"{file} is no Phi of three layers; these differ: {', '.join(odd[:6])}.")
+        raise ModelError(f"{file} is not a Phi of three layers; these differ: {', '.join(odd[:6])}.")
     if not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise ModelError(f"{file} is no Phi: not all of its weights are tensors.")
+        raise ModelError(f"{file} is not a Phi: not all of its weights are tensors.")
     return tensors

@@ -1,7 +1,4 @@
-"""`tokenizer.json`, read by the library that wrote it, without transformers.
-
-What this module does not know: what tokens are for.
-"""
+"""Tokenizers from `tokenizer.json`, read by the tokenizers library alone, without transformers."""
 
 from __future__ import annotations
 
@@ -19,10 +16,10 @@ FILE = "tokenizer.json"
 
 
 def read_tokenizer(file: Path) -> Tokenizer:
-    """A tokenizer, without limits of length.
+    """A tokenizer, without length limits.
 
     Raises:
-        ModelError: The file is missing or damaged, or describes none.
+        ModelError: The file is missing or damaged, or does not describe a tokenizer.
     """
     from tokenizers import Tokenizer
 
@@ -48,7 +45,7 @@ def read_tokenizer(file: Path) -> Tokenizer:
 
 
 class Readable:
-    """Turns the library's errors, which have no class of their own, into ours."""
+    """Converts the library's errors, which have no class of their own, to ours."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -63,7 +60,7 @@ class Readable:
 
 
 def token_named(config: Any, role: str) -> str | None:
-    """The token of a role such as `pad_token`, as configurations of transformers have it: a text, or an object."""
+    """The token of a role such as `pad_token` in a transformers configuration: a string, or an object."""
     found = config.get(role)
     if isinstance(found, dict):
         found = found.get("content")

@@ -1,7 +1,4 @@
-"""The digest of a weights file, which is large: read once, and remembered.
-
-What this module does not know: what a weights file holds.
-"""
+"""Digests of weights files, cached because the files are large."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from indexer.files.atomic import atomic_write, file_digest
 
 
 def weights_digest(file: Path) -> str:
-    """sha256 of a weights file, remembered by path, size and time under the user's cache folder."""
+    """sha256 of a weights file, cached by path, size and time in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "underdrawing" / "weights.json"
     stat = file.stat()
     key = hashlib.sha256(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
@@ -28,6 +25,6 @@ def weights_digest(file: Path) -> str:
         try:
             atomic_write(cache, json.dumps(known).encode())
         except StoreError:
-            # A read-only home only costs the memory, not the answer.
+            # With a read-only home, only the cache is lost, not the answer.
             return str(known[key])
     return str(known[key])

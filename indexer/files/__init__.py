@@ -1,1 +1,1 @@
-"""A collection's folder on disk: where things lie, how files become durable, and who may write."""
+"""A collection's folder on disk: its layout, durable writes, and the writer's lock."""

@@ -1,11 +1,11 @@
-"""The only place that writes files durably: write aside, sync, rename, sync the folder; one file or many.
+"""Durable writes of one file or many: write a temporary file, sync, rename, sync the folder.
 
-Files that grow by lines are the exception: these are appended and synced, and a line without an end counts for nothing.
+Files that grow by lines are the exception: lines are appended and synced, and an unterminated line is ignored.
 
 POSIX promises that a rename is atomic, not that it is durable, nor that it comes after the data: hence the two syncs.
 A crash leaves the old file or the new one, and at worst a `.tmp-` file beside it, which the next writer sweeps away.
 
-What this module does not know: what the bytes mean.
+What this module does not know: the meaning of the bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import errno
 import hashlib
 import os
 import re
-import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +24,12 @@ from indexer.errors import CorruptionError, StoreError
 
 TEMPORARY_PREFIX = ".tmp-"
 _TEMPORARY = re.compile(r"\.tmp(-[0-9A-Za-z_.]+|[0-9A-Za-z]{6})")
-"""What is written aside: by us, and by safetensors, without the hyphen (`.tmpV1zCxM`)."""
+"""Prefixes of temporary files: ours, and safetensors' without the hyphen (`.tmpV1zCxM`)."""
 SYNCED_AT_ONCE = 16
 
 
 def atomic_write(path: Path, content: bytes | bytearray | memoryview) -> None:
-    """Put `content` at `path`, durably and whole, or leave what was there.
+    """Write `content` to `path` durably and completely, or leave the old file.
 
     Raises:
         StoreError: The disk refuses.
@@ -41,7 +40,7 @@ def atomic_write(path: Path, content: bytes | bytearray | memoryview) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; on leaving the block it becomes `path`, durably and whole.
+    """A temporary name to write to; on leaving the block, the file is renamed to `path`, durably.
 
     For writers that insist on a file name, such as FAISS. If the block raises, the temporary file is removed.
 
@@ -57,7 +56,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_pending(path: Path, content: bytes) -> None:
-    """Put `content` aside, whole, for `settle` to make it `path` durably, together with others; or leave what is aside.
+    """Stage `content` in a temporary file for `settle` to rename to `path` durably, together with others.
 
     Raises:
         StoreError: The disk refuses.
@@ -72,10 +71,10 @@ def write_pending(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _aside(path: Path, suffix: str = "") -> Iterator[Path]:
-    """A new temporary file in the folder of `path`, which goes if the block raises.
+    """A new temporary file in the folder of `path`, removed if the block raises.
 
     Raises:
-        StoreError: The disk refuses, here or in the block.
+        StoreError: Writing fails, here or in the block.
     """
     try:
         make_folder(path.parent)
@@ -92,13 +91,13 @@ def _aside(path: Path, suffix: str = "") -> Iterator[Path]:
 
 
 def settle(paths: Iterable[Path]) -> None:
-    """Make each path what was put aside for it, durably; one for which nothing is aside must be there.
+    """Rename each path's staged file to the path, durably. A path without a staged file must exist.
 
-    All are synced before the first is renamed, and each folder once, several at a time: a file system's journal then
-    writes many of them together, where one after the other would each wait for the disk.
+    All are synced before the first rename, and each folder once, several at a time: a file system's journal then writes
+    many of them together, instead of waiting for the disk for each.
 
     Raises:
-        StoreError: The disk refuses, or there is neither a file nor one aside.
+        StoreError: Writing fails, or there is neither a file nor a staged one.
     """
     pending = {path: _pending(path) for path in sorted(set(paths))}
     waiting = [path for path, aside in pending.items() if aside.exists()]
@@ -110,7 +109,7 @@ def settle(paths: Iterable[Path]) -> None:
             path.stat()
         except OSError as error:
             raise _refused(path, error) from error
-    # Also where nothing was renamed: another process may have died before it came to this.
+    # Also if nothing was renamed: another process may have died before this step.
     _at_once(sync_folder, dict.fromkeys(path.parent for path in pending))
 
 
@@ -136,7 +135,7 @@ def _refused(path: Path, error: OSError) -> StoreError:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those it lies in, durably; harmless where they are there."""
+    """Create a folder and its parents durably; existing ones are left alone."""
     if not folder.exists():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -149,7 +148,7 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        # Some file systems cannot sync a folder and say EINVAL; any other failure is a failure.
+        # Some file systems cannot sync a folder and report EINVAL; any other error is real.
         if error.errno != errno.EINVAL:
             raise
     finally:
@@ -157,10 +156,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def append_lines(path: Path, lines: bytes) -> None:
-    """Add whole lines to a file durably, or to a new one. What is left of a line that was never ended is cut off first.
+    """Append complete lines durably, creating the file if needed. First an unterminated last line is cut off.
 
     Raises:
-        StoreError: The disk refuses. Lines that it took before may stay; half a line goes with the next call.
+        StoreError: Writing fails. Lines written before may stay; the next call removes a partial line.
     """
     try:
         make_folder(path.parent)
@@ -181,7 +180,7 @@ def append_lines(path: Path, lines: bytes) -> None:
 
 
 def read_lines(path: Path) -> list[bytes]:
-    """The lines of a file that `append_lines` adds to, those alone that have an end; none where there is no file.
+    """The complete lines of a file that `append_lines` writes; none if there is no file.
 
     Raises:
         StoreError: It cannot be read.
@@ -203,56 +202,10 @@ def _sync_file(path: Path) -> None:
         os.close(handle)
 
 
-def own_path(folder: Path, *names: str) -> Path:
-    """The path of a file or folder inside a collection's folder, which need not be there.
-
-    Who hands a collection over also chose the names in its tables and what lies in its folder. So names are plain, and
-    none of them is a link, a pipe or a device. The collection's folder itself may be reached through links.
-
-    Args:
-        folder: The collection's folder.
-        names: Each below the one before.
-
-    Raises:
-        StoreError: A name leads out of the folder.
-    """
-    path = folder
-    for name in names:
-        if name in ("", ".", "..") or any(sign in name for sign in "/\\:\0"):
-            raise StoreError(f"{name!r} is no name of a file inside the collection {folder}.", NOT_OURS)
-        path = path / name
-        require_plain(path)
-    return path
-
-
-NOT_OURS = "Do not use this collection, unless you know who changed it."
-
-
-def require_plain(path: Path) -> None:
-    """Refuse a link, a pipe or a device where a collection has a file or a folder.
-
-    Raises:
-        StoreError: It is one.
-    """
-    try:
-        state = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
-    if stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", False):
-        raise StoreError(
-            f"{path} is a link; what belongs to a collection lies in its own folder.",
-            "Put what it points to in its place. The collection's folder itself may be a link.",
-        )
-    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
-        raise StoreError(f"{path} is neither a file nor a folder.", NOT_OURS)
-
-
 def sweep_temporary(folder: Path) -> list[Path]:
-    """Remove what crashed writers left under `folder`; call it only while holding the writer's lock.
+    """Remove temporary files of crashed writers under `folder`; call it only while holding the writer's lock.
 
-    Links are not followed, and nothing is removed that has another name than ours.
+    Links are not followed, and only files with our names are removed.
     """
     leftovers = [
         Path(parent, name)
@@ -277,7 +230,7 @@ def file_digest(path: Path, on_bytes: Callable[[int], None] | None = None) -> st
 
 
 def require_digest(path: Path, expected: str) -> None:
-    """Refuse a file whose content is not what was recorded.
+    """Compare a file's sha256 with the recorded one.
 
     Raises:
         CorruptionError: The file is missing or its sha256 differs.
@@ -293,6 +246,6 @@ def require_digest(path: Path, expected: str) -> None:
 
 
 def file_identity(path: Path) -> str:
-    """What changes when a file's content is written anew: its place on the disk, its size and its time."""
+    """A file's identity, which changes when it is rewritten: inode, size and time."""
     state = path.stat()
     return f"{state.st_dev}:{state.st_ino}:{state.st_size}:{state.st_mtime_ns}"

@@ -1,7 +1,7 @@
-"""One writer at a time: a lock on a file that names its holder.
+"""The writer's lock: one writer at a time, through a locked file that names its holder.
 
-The operating system frees the lock when the process dies, however it dies, so there is nothing to clean up. On network
-file systems that do not support such locks, keep one writer by other means.
+The operating system releases the lock when the process dies in any way, so there is nothing to clean up. On network
+file systems without such locks, ensure a single writer by other means.
 
 What this module does not know: what is written.
 """
@@ -20,23 +20,24 @@ from pathlib import Path
 from types import TracebackType
 
 from indexer.errors import LockedError, StoreError
-from indexer.files.atomic import make_folder, require_plain
+from indexer.files.atomic import make_folder
+from indexer.files.layout import require_plain
 
 PAUSE = 0.05
-"""Seconds between two tries of one who waits."""
+"""Seconds between two attempts while waiting."""
 _NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 class WriterLock:
-    """`with WriterLock(path): …`; not reentrant, and exclusive between threads too.
+    """The lock, held inside `with WriterLock(path):`; not reentrant, and exclusive between threads, too.
 
     Args:
         path: The lock's file.
-        patience: Seconds to wait for another writer.
+        patience: The most seconds to wait for another writer.
 
     Raises:
-        LockedError: On entering, when another writer holds it for longer; names the holder.
-        StoreError: On entering, when the folder may not be written, or the lock is a link: its content is overwritten.
+        LockedError: On entering, another writer holds it for longer; the message names that writer.
+        StoreError: On entering, the folder is not writable, or the lock is a link, whose target would be overwritten.
     """
 
     def __init__(self, path: Path, patience: float = 0.0) -> None:
@@ -58,7 +59,7 @@ class WriterLock:
         try:
             make_folder(self.path.parent)
             require_plain(self.path)
-            # Opened without truncation: until the lock is ours, the content is the holder's name.
+            # Opened without truncation: until we hold the lock, the content is its holder's name.
             file = FileIO(os.open(self.path, os.O_RDWR | os.O_CREAT | _NOT_A_LINK, 0o644), "r+b")
         except OSError as error:
             require_plain(self.path)
@@ -80,16 +81,16 @@ class WriterLock:
             "command": Path(sys.argv[0]).name or "python",
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        with suppress(OSError):  # on a full disk the lock is held all the same, and names nobody
+        with suppress(OSError):  # on a full disk the lock is still held, but names nobody
             file.truncate(0)
             file.write(json.dumps(told).encode())
         self._file = file
 
     def require(self) -> None:
-        """See that the lock is still one: that the file which is held is the one that others find.
+        """Verify that the locked file is still the one that others find by its path.
 
         Raises:
-            StoreError: Somebody removed it, so that another writer may hold one of its own.
+            StoreError: The file was removed, so another writer may hold a new one.
         """
         if self._file is None:
             return
@@ -100,8 +101,8 @@ class WriterLock:
             found = None
         if found is None or not os.path.samestat(held, found):
             raise StoreError(
-                f"{self.path} was removed or replaced while it was held: another writer may be at work.",
-                "Run it again, and leave the file alone: the lock ends with its process.",
+                f"{self.path} was removed or replaced while it was held: another writer may be active.",
+                "Run it again, and do not delete the file: the lock ends with its process.",
             )
 
     def __exit__(
@@ -125,7 +126,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _lock(file: FileIO) -> None:
-        # Far beyond the content, so that the holder's name stays readable.
+        # Locked far beyond the content, so that the holder's name stays readable.
         file.seek(1 << 20)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         file.seek(0)

@@ -1,6 +1,6 @@
-"""Images of documents: referenced where they are, or kept once by content.
+"""Images of documents: referenced by path, or stored once by content.
 
-Storing puts bytes aside, and `settle_images` makes them durable, those of a whole commit at once.
+Storing stages the bytes, and `settle_images` makes those of a whole commit durable at once.
 
 An image is recorded as a URI, `file:///…` (percent-encoded, so that any file name survives) or `media:ab/abcd….png`.
 
@@ -9,33 +9,29 @@ What this module does not know: SQL, models.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
-from indexer.errors import CorruptionError, ItemError
-from indexer.files.atomic import own_path, settle, write_pending
-from indexer.files.layout import IMAGE_NAME
+from indexer.errors import ItemError
+from indexer.files.atomic import settle, write_pending
+from indexer.files.layout import MEDIA, image_path
 from indexer.types import ImageSource
-
-MEDIA, FILE = "media:", "file://"
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """Where a document's image is, and what it was when it was embedded."""
+    """An image's URI and its sha256 when it was embedded."""
 
     uri: str
     sha256: str
 
 
 def store_image(folder: Path, source: ImageSource) -> StoredImage:
-    """Reference a file, or put bytes and PIL images under `folder` by content, where `settle_images` makes them last.
+    """Reference a file, or stage bytes and PIL images under `folder` by content, for `settle_images` to make durable.
 
     Raises:
-        ItemError: The file is gone meanwhile, or the image cannot be encoded.
+        ItemError: The file has disappeared, or the image cannot be encoded.
         StoreError: The disk refuses.
     """
     from indexer.corpus.images import encode_for_storage, image_digest
@@ -52,7 +48,7 @@ def store_image(folder: Path, source: ImageSource) -> StoredImage:
 
 
 def _holds(path: Path, digest: str) -> bool:
-    """Whether an image is stored, whole. One that rotted is replaced by the same bytes given again."""
+    """Whether an image is stored undamaged. A damaged one is replaced when the same bytes are stored again."""
     from indexer.corpus.images import image_digest
 
     try:
@@ -62,40 +58,19 @@ def _holds(path: Path, digest: str) -> bool:
 
 
 def settle_images(folder: Path, uris: Iterable[str | None]) -> None:
-    """Make the images behind the `media:` URIs durable; others need nothing.
+    """Make the images of the `media:` URIs durable; other URIs are ignored.
 
     Raises:
-        StoreError: The disk refuses, or an image was never stored.
+        StoreError: Writing fails, or an image was never stored.
     """
     settle(image_path(folder, uri) for uri in uris if uri is not None and uri.startswith(MEDIA))
 
 
-def image_path(folder: Path, uri: str) -> Path:
-    """The file behind an image's URI; it need not exist any more.
-
-    Args:
-        folder: The collection's `media` folder.
-        uri: As recorded.
-
-    Raises:
-        CorruptionError: It names neither a stored image, by its content, nor a file by an absolute path.
-        StoreError: A stored image, or its folder, is a link.
-    """
-    if uri.startswith(MEDIA):
-        if (name := IMAGE_NAME.fullmatch(uri.removeprefix(MEDIA))) is None:
-            raise _no_image(folder, uri)
-        return own_path(folder.parent, folder.name, *name.groups())
-    path = Path(os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE))))
-    if not uri.startswith(FILE) or not path.is_absolute() or "\0" in str(path):
-        raise _no_image(folder, uri)
-    return path
-
-
 def recorded_image(path: Path, sha256: str | None) -> bytes | None:
-    """An image's bytes, if they are those that the collection recorded; None where the file changed or is gone.
+    """An image's bytes, if their sha256 is the recorded one; None if the file changed or is gone.
 
-    A document may name any file of the machine it is read on. Whoever made the collection cannot have a file shown
-    that they did not have themselves, since they would have to know its content.
+    A document may name any file of the machine on which it is read. The check of the sha256 ensures that whoever made
+        the collection cannot make a file appear that they did not have themselves.
     """
     from indexer.corpus.images import image_digest
     from indexer.corpus.paths import MAX_BYTES, read_file
@@ -105,10 +80,3 @@ def recorded_image(path: Path, sha256: str | None) -> bytes | None:
     except ItemError:
         return None
     return content if image_digest(content) == sha256 else None
-
-
-def _no_image(folder: Path, uri: str) -> CorruptionError:
-    return CorruptionError(
-        f"A document of {folder.parent} names the image {uri[:200]!r}, neither a file's URI nor one under media/.",
-        "Run `underdrawing check`, which names the document.",
-    )

@@ -1,1 +1,1 @@
-"""What SQL knows of a collection: generations, documents, filters, jobs."""
+"""A collection's metadata in SQL: generations, documents, filters, jobs."""

@@ -1,4 +1,4 @@
-"""What SQL knows, as of one generation: spaces, segments, tombstones, documents, filters. Reading only.
+"""Read a collection's metadata as of one generation: spaces, segments, tombstones, documents, filters.
 
 What this module does not know: vectors, models, how rows got here (`publish.py`).
 """
@@ -6,7 +6,7 @@ What this module does not know: vectors, models, how rows got here (`publish.py`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,32 +19,35 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from indexer.errors import CallError, CorruptionError, SnapshotGoneError, StoreError
 from indexer.forks import Lock
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database, storable
-from indexer.metadata.document_images import IMAGE_COLUMNS, DocumentRecord, every_image, several_images
+from indexer.metadata.document_images import IMAGE_COLUMNS, every_image
 from indexer.metadata.filter_columns import Columns
 from indexer.metadata.filter_notes import FilterNotes
 from indexer.metadata.filter_sql import compiled
 from indexer.metadata.filters import Filter
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import DocumentRow, GenerationRow, SegmentRow, SpaceRow, VectorRow, living
 from indexer.metadata.spaces import Space as Space
 from indexer.metadata.spaces import read_spaces
 from indexer.metadata.time_limit import limited
+from indexer.stored_document import DocumentRecord, several_images
 from indexer.types import MODALITIES, UNKNOWN, Ids, Modality
 from indexer.vectors.segments import SegmentFile
 
 MAX_PARAMETERS = 500
-"""Values in one IN list: old SQLite builds take 999 in a statement."""
+"""Values in one IN list: old SQLite builds allow 999 parameters in a statement."""
 
 _DOCUMENTS = """
 SELECT v.id, d.id, d.text, d.uri, d.image, d.image_sha256, coalesce(v.modality, d.modality), d.fields, d.images
 FROM vectors v JOIN documents d ON v.document = d.key
 WHERE v.id IN ({}) AND d.born <= ? AND (d.died IS NULL OR d.died > ?)
 """
-"""What `_document_rows` selects, for SQLite's driver; the braces take as many `?` as there are vectors."""
+"""The statement of `_document_rows` for SQLite's driver; the braces hold one `?` per vector."""
 
 _MODALITY = func.coalesce(VectorRow.modality, DocumentRow.modality)
-"""What a vector was made of."""
+"""The modality of a vector."""
+
+_KINDS: Mapping[str, Modality] = {each.value: each for each in Modality}
 
 Value = TypeVar("Value")
 
@@ -61,7 +64,7 @@ class Generation:
 
 
 class Catalog:
-    """Statements over one database."""
+    """The metadata of one collection, read-only."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -77,7 +80,7 @@ class Catalog:
 
         Raises:
             CorruptionError: There is none.
-            StoreError: It is older than one that was seen before.
+            StoreError: It is older than one that was read before.
         """
         before = self._highest
         with self.database.read() as connection:
@@ -87,13 +90,13 @@ class Catalog:
         return Generation(self._advanced(None if row is None else row[0], before), *row[1:] if row else ())
 
     def newest(self) -> int:
-        """The number of the newest published state: what every search asks first; raises as `generation`."""
+        """The number of the newest published state, which every search reads first. Raises as `generation`."""
         before = self._highest
         rows = self.database.read_directly("SELECT max(number) FROM generations", ())
         return self.generation().number if rows is None else self._advanced(rows[0][0], before)
 
     def _advanced(self, number: Any, before: int) -> int:
-        """The number of a generation that was read after `before` was the highest known."""
+        """Check the number of a generation against the highest known one, `before`."""
         if not isinstance(number, int):
             raise self._damaged("it names no generation")
         if number < before:
@@ -110,13 +113,13 @@ class Catalog:
         """The spaces of a generation, oldest first, with their means as of then.
 
         Raises:
-            CorruptionError: What is recorded of them cannot be; see `read_spaces`.
+            CorruptionError: Their rows are invalid; see `read_spaces`.
         """
         with self.database.read() as connection:
             return read_spaces(connection, generation, self._damaged)
 
     def living_spaces(self) -> list[int]:
-        """The ids of the spaces as they are now, oldest first: what every writer asks."""
+        """The ids of the current spaces, oldest first, which every writer reads."""
         rows = self.database.read_directly("SELECT id FROM spaces WHERE died IS NULL ORDER BY id", ())
         if rows is not None:
             return [row[0] for row in rows]
@@ -138,14 +141,14 @@ class Catalog:
     def tombstones(self, generation: int, space: int) -> Ids:
         """Vectors whose document is dead in a generation: (n,) int64, ascending.
 
-        Also those in segments that are gone: which segment a vector is in may change while a reader opens its own.
+        Vectors of removed segments are included: a vector may move to another segment while a reader opens its own.
         """
         dead = and_(DocumentRow.died.is_not(None), DocumentRow.died <= generation)
         with self._pinned(generation) as connection:
             return self._ids(row[0] for row in connection.execute(_vectors_of(space, VectorRow.id).where(dead)))
 
     def require(self, generation: int) -> None:
-        """Refuse a generation that was compacted away, whose rows may be gone; raises `SnapshotGoneError`."""
+        """Raise `SnapshotGoneError` if a generation was compacted away, so that rows may be gone."""
         rows = self.database.read_directly("SELECT 1 FROM generations WHERE number = ?", (generation,))
         if rows is None:
             with self._pinned(generation):
@@ -163,14 +166,14 @@ class Catalog:
         condition = compiled(where.node, self.database.engine.dialect.name)
         query = _vectors_of(space, VectorRow.id).where(condition, _alive(DocumentRow, generation))
         with self._pinned(generation) as connection, limited(connection):
-            # Past SQLAlchemy's rows: of a filter that most match, they take as long as the database does.
+            # Bypasses SQLAlchemy's rows, which take as long as the database when a filter matches most documents.
             cursor = connection.execute(query).cursor
-            assert cursor is not None  # only of a statement that gives no rows
+            assert cursor is not None  # None only if a statement returns no rows
             return self._ids(row[0] for row in cursor.fetchall())
 
     @undisturbed
     def vector_ids(self, ids: Sequence[str], generation: int, space: int) -> Ids:
-        """The vectors of documents, in the order of their ids.
+        """The vector ids of documents, in the order of their ids.
 
         Raises:
             CallError: Some ids are not in the collection.
@@ -187,11 +190,11 @@ class Catalog:
 
     @undisturbed
     def known_vector_ids(self, ids: Sequence[str], generation: int, space: int) -> dict[str, int]:
-        """The vectors of those documents that live in a generation, by document id."""
+        """The vector ids of the documents that live in a generation, by document id."""
         found: dict[str, int] = {}
         with self._pinned(generation) as connection:
             for some in batches([each for each in ids if storable(each)]):
-                # One question after the other: asked for both at once, neither database uses an index.
+                # Two statements: with both conditions in one, neither database uses an index.
                 for alive in (living(connection.dialect.name), DocumentRow.died > generation):
                     rest = [each for each in some if each not in found]
                     query = _vectors_of(space, DocumentRow.id, VectorRow.id).where(
@@ -202,9 +205,9 @@ class Catalog:
 
     @undisturbed
     def with_images(self, digests: Iterable[str], generation: int, space: int) -> dict[str, list[tuple[int, str]]]:
-        """The living documents with an image of that content: by content key, their vectors and ids.
+        """The living documents whose only image has a given content: their vector ids and ids, by content.
 
-        A document that has others beside it, such as a page, shows more than the image.
+        A document with several images, such as a page, is not a copy of one of them.
         """
         found: dict[str, list[tuple[int, str]]] = {}
         with self._pinned(generation) as connection:
@@ -221,21 +224,20 @@ class Catalog:
         found: dict[int, DocumentRecord] = {}
         for some in batches(vectors):
             for row in self._document_rows(some, generation):
-                images = several_images(row[8], self.database.shown)
-                found[row[0]] = DocumentRecord._make((*row[:6], Modality(row[6]), row[7], images))
+                images = None if row[8] is None else several_images(row[8], self.database.shown)
+                found[row[0]] = DocumentRecord._make((*row[:6], _KINDS.get(row[6]) or Modality(row[6]), row[7], images))
         return found
 
-    @undisturbed
     def _document_rows(self, vectors: Sequence[int], generation: int) -> Sequence[Any]:
         marks = ",".join("?" * len(vectors))
         rows = self.database.read_directly(_DOCUMENTS.format(marks), (*vectors, generation, generation))
         if rows is not None:
-            try:  # all in one call: calls for each would take as long as the statement
+            try:  # parsed in one call: one per row would take as long as the statement
                 fields = json.loads(f"[{','.join([row[7] for row in rows])}]")
                 images = [None if row[8] is None else json.loads(row[8]) for row in rows]
                 return [(*row[:7], *own) for row, *own in zip(rows, fields, images, strict=True)]
             except (TypeError, ValueError) as error:
-                raise self._damaged(f"fields of a document are no JSON ({error})") from error
+                raise self._damaged(f"fields of a document are not JSON ({error})") from error
         columns = (
             VectorRow.id, DocumentRow.id, DocumentRow.text, DocumentRow.uri, DocumentRow.image,
             DocumentRow.image_sha256, _MODALITY, DocumentRow.fields, DocumentRow.images,
@@ -250,7 +252,7 @@ class Catalog:
     def living_images(self, generation: int) -> Iterator[tuple[str, str, str | None]]:
         """(document id, image, sha256) of every image of a living document; of several, each in order."""
         last = -1
-        while True:  # in pages: no transaction stays open while whoever asks reads files
+        while True:  # in pages: no transaction stays open while the caller reads files
             query = select(*IMAGE_COLUMNS, DocumentRow.key).where(
                 DocumentRow.image.is_not(None), _alive(DocumentRow, generation), DocumentRow.key > last
             )
@@ -270,18 +272,18 @@ class Catalog:
 
     @undisturbed
     def modalities(self, below: int) -> npt.NDArray[np.uint8]:
-        """What each vector is made of, as its place in `MODALITIES`; `UNKNOWN` where no row is left.
+        """The modality of each vector, as its position in `MODALITIES`; `UNKNOWN` if its row is gone.
 
-        A vector id is never given out twice, so what was read once holds for ever, and only new ids are read.
+        A vector id is never reused, so what was read stays true, and only new ids are read.
 
         Args:
-            below: All ids up to this one, exclusive; a generation's `next_vector`.
+            below: The end of the ids, exclusive; a generation's `next_vector`.
 
         Returns:
-            (below or more,) uint8, by vector id, of all spaces.
+            (below or more,) uint8, by vector id, for all spaces.
 
         Raises:
-            CorruptionError: A row names a modality that there is not.
+            CorruptionError: A row names an unknown modality.
         """
         with self._modalities_lock:
             known = len(self._modalities)
@@ -303,7 +305,7 @@ class Catalog:
 
     @undisturbed
     def counts(self, generation: int) -> dict[str, int]:
-        """Living documents by modality."""
+        """The number of living documents by modality."""
         kind = DocumentRow.modality
         query = select(kind, func.count()).where(_alive(DocumentRow, generation)).group_by(kind)
         with self._pinned(generation) as connection:
@@ -319,7 +321,7 @@ class Catalog:
         """A connection for reading that sees all of a generation.
 
         Raises:
-            SnapshotGoneError: Rows of it may be gone: compaction forgets the generations before it.
+            SnapshotGoneError: Its rows may be gone: compaction drops earlier generations.
         """
         with self.database.read() as connection:
             known = select(GenerationRow.number).where(GenerationRow.number == generation)
@@ -332,13 +334,13 @@ class Catalog:
         try:
             ids = np.fromiter(values, np.int64)
         except TypeError as error:
-            raise self._damaged("the id of a vector is no number") from error
+            raise self._damaged("the id of a vector is not a number") from error
         ids.sort()
         return ids
 
 
 def _vectors_of(space: int, *columns: Any) -> Select[Any]:
-    """Columns of a space's vectors, beside their documents."""
+    """Columns of a space's vectors, joined with their documents."""
     return select(*columns).join(DocumentRow, VectorRow.document == DocumentRow.key).where(VectorRow.space == space)
 
 
@@ -349,7 +351,7 @@ def _alive(row: type[DocumentRow] | type[SegmentRow], generation: int) -> Column
 
 
 def batches(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
-    """The values in as many parts as statements need."""
+    """The values in parts, one for each statement."""
     for start in range(0, len(values), MAX_PARAMETERS):
         yield values[start : start + MAX_PARAMETERS]
 

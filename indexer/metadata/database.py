@@ -1,4 +1,4 @@
-"""SQLite or PostgreSQL: the engine, transactions for reading and writing, and SQL errors mapped to ours.
+"""The database, SQLite or PostgreSQL: engine, migrations, transactions for reading and writing.
 
 What this module does not know: any table.
 """
@@ -14,37 +14,37 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import (
-    ArgumentError,
-    NoSuchModuleError,
-)
 
-from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
-from indexer.metadata.filter_functions import add_functions
-from indexer.metadata.migrations import known, newest, upgrade
-from indexer.metadata.read_only import (
+from indexer.errors import CorruptionError, FormatError, StoreError
+from indexer.metadata.connections import (
+    BUSY_MILLISECONDS,
     LonelyConnection,
+    begin_sqlite,
+    mapped,
     only_readable,
+    parse_url,
+    postgres_engine,
     read_only_engine,
     require_undisturbed,
+    sqlite_engine,
     undisturbed,
 )
-from indexer.metadata.sql_errors import mapped
-from indexer.metadata.sqlite import BUSY_MILLISECONDS, begin_sqlite, sqlite_engine
+from indexer.metadata.filter_functions import add_functions
+from indexer.metadata.migrations import known, newest, upgrade
 
 
 def storable(text: str) -> bool:
-    """Whether the databases can hold a text: neither can hold a NUL or half a surrogate pair, so none is stored."""
+    """Whether the databases can store a text: neither can store a NUL or half a surrogate pair."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def to_json(value: Any) -> str:
     """JSON for both databases.
 
-    Unescaped, since older SQLite compares the names in a JSON path with what is written. Large fractions are written
-    out, to the digit: PostgreSQL would make the whole number 1000 of 1e+3, and a rounded one of 2.0**60.
+    Not escaped, since older SQLite compares the names in a JSON path with the raw text. Large floats are written with
+    all digits: PostgreSQL would turn 1e+3 into the whole number 1000, and 2.0**60 into a rounded one.
     """
     if not _has_large(value):
         return json.dumps(value, ensure_ascii=False)
@@ -58,7 +58,7 @@ def to_json(value: Any) -> str:
 
 
 def _has_large(value: Any) -> bool:
-    """Whether a number in it is a fraction that `repr` writes with an exponent above 0."""
+    """Whether it contains a float that `repr` writes with an exponent above 0."""
     match value:
         case float():
             return 1e16 <= abs(value) < float("inf")
@@ -83,15 +83,15 @@ class Database:
         self.schema = schema
         self.only_readable = only_readable(self.url)
         self.copy_of: str | None = None
-        """What this is an upgraded copy of, to be read and not to be written."""
+        """The database of which this is an upgraded, read-only copy; None for an original."""
         self.id: str | None = None
-        """Of the collection that was opened; None until that is known."""
+        """The id of the collection that was opened; None until it is known."""
         self.standing: Callable[[], None] = lambda: None
-        """Raises `StoreError` if something has taken the place of the collection that was opened."""
+        """Raises `StoreError` if the collection that was opened has been replaced."""
         self._file: tuple[int, int] | None = None
         if self.url.get_backend_name() == "sqlite":
             if self.only_readable:
-                self.engine = read_only_engine(Path(str(self.url.database)), BUSY_MILLISECONDS, to_json)
+                self.engine = read_only_engine(Path(str(self.url.database)), to_json)
                 event.listen(self.engine, "connect", _add_functions)
             else:
                 self.engine = sqlite_engine(self.url, to_json)
@@ -102,14 +102,14 @@ class Database:
             event.listen(self.engine, "do_connect", same)
             event.listen(self.engine, "connect", same)
         else:
-            self.engine = _postgres_engine(self.url, schema)
+            self.engine = postgres_engine(self.url, schema, to_json)
             # PostgreSQL's default gives each statement a state of its own.
             self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
         weakref.finalize(self, self.engine.dispose)
 
     @classmethod
     def in_file(cls, path: Path) -> Database:
-        """SQLite in a file. The path goes in as it is: in a URL, `?` and `%` have meanings of their own."""
+        """SQLite in a file. The path is passed as such, since `?` and `%` have a meaning in a URL."""
         return cls(URL.create("sqlite", database=str(path.absolute())))
 
     @property
@@ -119,10 +119,10 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection for reading; what it sees is as of its first statement.
+        """A connection for reading; it sees the state at its first statement.
 
         Raises:
-            DisturbedError: It may not be, after all: the method around this is `undisturbed`, and begins again.
+            DisturbedError: The file changed while it was read; the calling method is `undisturbed` and starts again.
         """
         with mapped(self.shown), self._reading.connect() as connection, connection.begin():
             with self._in_peace(connection.connection.dbapi_connection):
@@ -132,13 +132,12 @@ class Database:
     def _in_peace(self, connection: Any) -> Iterator[None]:
         try:
             yield
-        finally:  # an error may be one more sign of the disturbance
+        finally:  # the error may come from the same change of the file
             if isinstance(connection, LonelyConnection):
                 require_undisturbed(Path(str(self.url.database)), connection)
 
-    @undisturbed
     def read_directly(self, statement: str, values: Sequence[Any]) -> list[Any] | None:
-        """Rows of one statement straight from SQLite's driver, for what every search asks; None on PostgreSQL.
+        """Rows of one statement straight from SQLite's driver, for statements of every search; None on PostgreSQL.
 
         A connection's transaction and SQLAlchemy's rows cost more than such a statement does. CPU time of one call,
         direct and through SQLAlchemy: the newest generation 13 and 146 µs, 10 documents 57 and 540 µs, the contents of
@@ -150,6 +149,13 @@ class Database:
         """
         if self.engine.dialect.name != "sqlite":
             return None
+        return self._lonely_rows(statement, values) if self.only_readable else self._rows(statement, values)
+
+    @undisturbed
+    def _lonely_rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        return self._rows(statement, values)
+
+    def _rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
         with mapped(self.shown):
             connection = self.engine.raw_connection()
             try:
@@ -160,10 +166,10 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that is durable when the block ends, or never was."""
+        """A writing transaction: durable when the block ends, rolled back if it raises."""
         if self.copy_of is not None:
             raise StoreError(
-                f"{self.copy_of} was opened to be read, as an upgraded copy.", "Open the collection again to write."
+                f"{self.copy_of} was opened as a read-only, upgraded copy.", "To write, open the collection again."
             )
         self.standing()
         with (
@@ -211,7 +217,7 @@ class Database:
             )
 
     def require_same_file(self) -> None:
-        """For new connections: SQLite's file is the one that the first connection opened."""
+        """Check for new connections that SQLite's file is the one that the first connection opened."""
         try:
             state = os.stat(str(self.url.database))  # noqa: PTH116  # the name of a database need be no path
         except OSError:
@@ -225,7 +231,7 @@ class Database:
             )
 
     def create(self) -> None:
-        """Make the tables, or bring older ones up to date, in one transaction.
+        """Create the tables, or upgrade older ones, in one transaction.
 
         Raises:
             FormatError: The tables are newer than this release.
@@ -249,14 +255,14 @@ class Database:
 
     @contextmanager
     def _migrating(self) -> Iterator[Connection]:
-        """`write`, but on SQLite tables may be made anew, and what refers to them is looked at in the end."""
+        """`write`, but on SQLite tables may be recreated; foreign keys are checked at the end."""
         if self.engine.dialect.name != "sqlite":
             with self.write() as connection:
                 yield connection
             return
         with mapped(self.shown), self.engine.connect() as connection:
             driver: Any = connection.connection.dbapi_connection
-            # A table that is altered is dropped on the way; the pragma has no effect inside a transaction.
+            # Altering a table drops it on the way. The pragma has no effect inside a transaction.
             driver.execute("PRAGMA foreign_keys=OFF")
             try:
                 connection = connection.execution_options(underdrawing_write=True)
@@ -274,7 +280,7 @@ class Database:
                 driver.execute("PRAGMA foreign_keys=ON")
 
     def required_version(self) -> str:
-        """The schema, which this release knows.
+        """The schema's version, if this release knows it.
 
         Raises:
             CorruptionError: There are no tables, or no release made them.
@@ -291,7 +297,7 @@ class Database:
 
     @undisturbed
     def version(self) -> str | None:
-        """The newest migration applied, or None where there are no tables."""
+        """The newest migration applied, or None if there are no tables."""
         with self.read() as connection:
             return _version(connection, self.schema)
 
@@ -310,10 +316,10 @@ class Database:
 
     @undisturbed
     def problems(self) -> list[str]:
-        """What the database says is wrong with its own file; PostgreSQL looks after itself.
+        """The problems that SQLite's integrity check finds in its file; none for PostgreSQL.
 
         Raises:
-            CorruptionError: It is damaged so that it cannot say.
+            CorruptionError: It is too damaged to be checked.
         """
         if self.engine.dialect.name != "sqlite":
             return []
@@ -325,7 +331,7 @@ class Database:
         """Move SQLite's log into its file, as far as readers allow."""
         if self.engine.dialect.name == "sqlite":
             with mapped(self.shown), self.engine.connect() as connection:
-                # Straight to the driver: a checkpoint must be outside of any transaction.
+                # Through the driver: a checkpoint must run outside of any transaction.
                 cursor = connection.connection.cursor()
                 cursor.execute("PRAGMA busy_timeout=1000")
                 try:
@@ -335,12 +341,12 @@ class Database:
                     cursor.close()
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self.engine.dispose()
 
 
 def _weakly(database: Database) -> Callable[..., None]:
-    """`require_same_file` for an engine's events, without keeping the database alive."""
+    """`require_same_file` for an engine's events; holds no reference to the database."""
     known = weakref.ref(database)
 
     def require(*_: Any) -> None:
@@ -351,7 +357,7 @@ def _weakly(database: Database) -> Callable[..., None]:
 
 
 def _dangling(connection: Connection) -> Counter[tuple[str, str]]:
-    """How many rows of a table refer to rows of another that are not there, on SQLite."""
+    """On SQLite, the number of rows of a table that refer to missing rows of another."""
     found = connection.exec_driver_sql("PRAGMA foreign_key_check")
     return Counter((str(row[0]), str(row[2])) for row in found)
 
@@ -360,31 +366,6 @@ def _version(connection: Connection, schema: str | None) -> str | None:
     if not inspect(connection).has_table("alembic_version", schema=schema):
         return None
     return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
-
-
-def parse_url(url: str | URL) -> URL:
-    """A SQLAlchemy URL of one of the two databases; plain `postgresql://` means psycopg 3.
-
-    Raises:
-        CallError: It does not parse, or is for another database.
-    """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # a port that is no number
-        raise CallError(f"{url!r} is not a database URL.", "Write postgresql://USER:PASSWORD@HOST/NAME.") from None
-    backend = parsed.get_backend_name()
-    if backend not in ("sqlite", "postgresql"):
-        raise CallError(f"Collections keep metadata in SQLite or PostgreSQL, not {backend}.")
-    return parsed.set(drivername="postgresql+psycopg") if backend == "postgresql" else parsed
-
-
-def _postgres_engine(url: URL, schema: str | None) -> Engine:
-    # The search path makes one collection's tables the only ones in sight; no statement names a schema.
-    options: dict[str, Any] = {"options": f"-csearch_path={schema}"} if schema else {}
-    try:
-        return create_engine(url, connect_args=options, pool_pre_ping=True, json_serializer=to_json)
-    except (ImportError, NoSuchModuleError):
-        raise MissingExtraError("psycopg", "postgres", "A PostgreSQL collection") from None
 
 
 def _add_functions(connection: Any, _record: Any) -> None:

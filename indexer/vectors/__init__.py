@@ -1,1 +1,1 @@
-"""Vectors in segments and how the nearest are found: exactly, through SQ8 codes, FAISS or GPUs."""
+"""Vectors on disk and nearest-neighbor search over them: exact, through SQ8 codes, FAISS or GPUs."""

@@ -1,6 +1,6 @@
-"""Builds index files: aside, while searches go on, and published by a rename.
+"""Build index files beside running searches and publish them by a rename.
 
-What this module does not know: which index a collection wants, models, where readers are.
+What this module does not know: which index a collection needs, models, readers.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ def build(
     tuning: Tuning,
     on_progress: OnProgress,
 ) -> CachedIndex:
-    """Build an index and write its file; until that is whole, nobody sees it.
+    """Build an index and write its file. Readers see the file only once it is complete.
 
     Args:
-        folder: The collection's `indexes`, whose lock the caller holds.
-        segments: All of them are built from.
+        folder: The collection's `indexes` folder; the caller holds its lock.
+        segments: The segments that the index is built from.
         kind: `exact` for SQ8 codes, `hnsw` or `ivf`.
         codes: What the index stores of the vectors.
-        settings: The recall to reach.
-        tuning: The queries that it is to be reached for.
+        settings: They name the recall to reach.
+        tuning: The queries for which to reach it.
         on_progress: See `OnProgress`.
 
     Raises:
-        StoreError: The disk refuses.
-        MissingExtraError: There is no FAISS.
+        StoreError: The file cannot be written.
+        MissingExtraError: FAISS is not installed.
     """
     from indexer.vectors.faiss_index import FaissIndex
     from indexer.vectors.quantized import QuantizedIndex

@@ -1,16 +1,16 @@
-"""Index files on disk: named by what they were built from, and read only if they are what was written.
+"""The cache of index files: each is named by what it was built from, and used only if its checksum matches.
 
     hnsw-0123456789abcdef.faiss     what FAISS wrote
     hnsw-0123456789abcdef.json      its sidecar: segments, settings, how it was made, sha256 of the file
 
-The sidecar ends in its own sha256, over every other byte of it. The sha256 of an index file is compared each time that
-a collection opens it, so that rot is noticed even under an unchanged size and time. Files of approximate indexes above
-`COMPARED_ALWAYS` bytes are the exception: they are compared once for each time that they are written (place, size and
-time stand in the sidecar), and by `check`. Their candidates are scored again from the segments in any case.
+The sidecar ends in its own sha256, over all its other bytes. A collection compares the sha256 of an index file each
+time it opens the file, so that damage is noticed even where size and time are unchanged. Files of approximate indexes
+above `COMPARED_ALWAYS` bytes are the exception: they are compared once after each write (the sidecar records inode,
+size and time) and by `check`. Their candidates are scored again from the segments in any case.
 
-The folder has a lock of its own, for who builds and who sweeps; readers take none.
+The folder has its own lock, for builders and for the sweep; readers take no lock.
 
-What this module does not know: how an index is built or searched, which segments are alive.
+What this module does not know: how an index is built or searched, which segments are in use.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from indexer.files.lock import WriterLock
 from indexer.vectors.protocol import IndexKind
 
 COMPARED_ALWAYS = 1 << 30
-"""Bytes up to which files of approximate indexes are compared with their checksum at every opening; half a second."""
+"""Bytes up to which a file of an approximate index is compared with its checksum at every opening: half a second."""
 LARGEST_SIDECAR = 1 << 24
 FORMAT = 2
 REMEDY = "Delete the file; Collection.build_index() or `underdrawing index` makes it again from the segments."
@@ -38,21 +38,21 @@ REMEDY = "Delete the file; Collection.build_index() or `underdrawing index` make
 _NAME = re.compile(r"(?:exact|hnsw|ivf)-[0-9a-f]{16}")
 _BEFORE_DIGEST, _AFTER_DIGEST = b',\n  "digest": "', b'"\n}\n'
 _WITHOUT_DIGEST = {"space", "segments", "settings", "sha256", "metadata", "checked"}
-"""The keys of sidecars of releases that did not protect them."""
+"""The keys of sidecars from releases that wrote no checksum into them."""
 
 
 @dataclass(frozen=True)
 class CachedIndex:
-    """An index file, as its sidecar tells of it.
+    """An index file, as its sidecar describes it.
 
     Attributes:
         file: Where it is.
         space: The space's digest.
         segments: The sha256 of each segment that it holds.
         settings: The kind, the codes, and the recall that it was tuned to.
-        sha256: Of the file.
-        metadata: How it was made; what `load` of its class wants.
-        checked: The file's identity when its content was last compared; None where that is not known.
+        sha256: The file's sha256.
+        metadata: How it was made; `load` of its class takes this.
+        checked: The file's identity when its content was last compared; None if that is not known.
     """
 
     file: Path
@@ -65,11 +65,11 @@ class CachedIndex:
 
     @property
     def kind(self) -> IndexKind:
-        """Of the index."""
+        """The kind of the index."""
         return IndexKind(str(self.settings["kind"]))
 
     def require_whole(self) -> None:
-        """See that the file is what was written.
+        """Verify the file's checksum.
 
         Raises:
             CorruptionError: It is missing, or its content has changed.
@@ -88,21 +88,21 @@ class CachedIndex:
                 REMEDY,
             )
         if trusted:
-            with suppress(StoreError):  # where nothing can be written, it is compared every time
+            with suppress(StoreError):  # on a read-only disk, it is compared every time
                 _write_sidecar(self, identity)
 
 
 def index_name(space: str, segments: Iterable[str], settings: Mapping[str, str | float]) -> str:
-    """The name, without a suffix, of the file of an index of these segments with these settings."""
+    """The file name, without suffix, of an index of these segments with these settings."""
     key = json.dumps([space, sorted(segments), settings], sort_keys=True)
     return f"{settings['kind']}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 def read_sidecar(path: Path) -> CachedIndex:
-    """What a sidecar tells.
+    """Read a sidecar.
 
     Raises:
-        CorruptionError: It cannot be read, is not what was written, or is not protected (an older release's).
+        CorruptionError: It cannot be read, is damaged, or has no checksum since an older release wrote it.
     """
     try:
         if path.stat().st_size > LARGEST_SIDECAR:
@@ -135,7 +135,7 @@ def read_sidecar(path: Path) -> CachedIndex:
 
 
 def unprotected(content: bytes) -> bool:
-    """Whether this is the sidecar of a release that wrote no checksum into it; it cannot be trusted, nor be damaged."""
+    """Whether an older release wrote this sidecar, without a checksum: it can be neither trusted nor called damaged."""
     try:
         record = json.loads(content)
     except (ValueError, RecursionError):
@@ -144,7 +144,7 @@ def unprotected(content: bytes) -> bool:
 
 
 def cached_indexes(folder: Path) -> Iterator[CachedIndex | CorruptionError]:
-    """All index files of a folder whose sidecars can be believed, and for each of the others what is wrong."""
+    """All index files of a folder that have a valid sidecar, and what is wrong with each of the others."""
     for path in sorted(folder.glob("[!.]*.json")):
         if _NAME.fullmatch(path.stem):
             try:
@@ -154,15 +154,15 @@ def cached_indexes(folder: Path) -> Iterator[CachedIndex | CorruptionError]:
 
 
 def save_index(folder: Path, cached: CachedIndex, save: Any) -> CachedIndex:
-    """Write an index file durably, then its sidecar: a file without one does not exist.
+    """Write an index file durably, then its sidecar. An index file without a sidecar is ignored.
 
     Args:
-        folder: The collection's `indexes`; the caller holds its lock.
-        cached: What the sidecar is to tell; its file and checksum are filled in.
+        folder: The collection's `indexes` folder; the caller holds its lock.
+        cached: The sidecar's content; file and checksum are filled in.
         save: Writes the index to a path.
 
     Raises:
-        StoreError: The disk refuses.
+        StoreError: The files cannot be written.
     """
     file = folder / f"{index_name(cached.space, cached.segments, cached.settings)}.faiss"
     with atomic_path(file) as temporary:
@@ -189,19 +189,19 @@ def _write_sidecar(cached: CachedIndex, identity: str) -> None:
 
 
 def index_lock(folder: Path) -> WriterLock:
-    """The lock of who builds an index or sweeps the folder; `with` it, or `LockedError`."""
+    """The lock for building an index or sweeping the folder; entering it may raise `LockedError`."""
     return WriterLock(folder / ".lock")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in the folder that is not as it should be.
+    """A problem with a file of the folder.
 
     Attributes:
         path: The file.
         what: What is wrong.
-        damaged: Whether content changed; otherwise it only takes space.
-        index: Whether it has the name of an index file, and so may be removed.
+        damaged: Whether its content changed; otherwise it only takes up space.
+        index: Whether it is named like an index file, and so may be removed.
     """
 
     path: Path
@@ -214,8 +214,8 @@ def problems(folder: Path, living: Iterable[str]) -> Iterator[Problem]:
     """Compare every byte of a folder of index files with its checksums.
 
     Args:
-        folder: The collection's `indexes`.
-        living: The sha256 of every living segment.
+        folder: The collection's `indexes` folder.
+        living: The sha256 of every segment in use.
     """
     alive = set(living)
     for path in sorted(folder.glob("[!.]*")):
@@ -248,9 +248,9 @@ def _problems_of(sidecar: Path, alive: set[str]) -> Iterator[Problem]:
 
 
 def sweep_indexes(folder: Path, living: Iterable[str]) -> list[Path]:
-    """Remove index files that nothing can use, and what was left half written; returns what it removed.
+    """Remove index files that nothing can use and incomplete files; returns what it removed.
 
-    The caller holds the writer's and the folder's lock. Names that are not of index files are left alone.
+    The caller holds the writer's lock and the folder's. Files that are not named like index files are left alone.
     """
     alive, removed = set(living), []
     for sidecar in folder.glob("[!.]*.json"):
@@ -271,13 +271,13 @@ def sweep_indexes(folder: Path, living: Iterable[str]) -> list[Path]:
 
 
 def remove_index(file: Path) -> None:
-    """Remove an index file and its sidecar; either path names both."""
+    """Remove an index file and its sidecar, given either path."""
     for suffix in (".json", ".faiss"):
         file.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def newest_change(folder: Path) -> int:
-    """A number that changes when files come to a folder or leave it; 0 where there is none."""
+    """A number that changes when files are added to the folder or removed; 0 if there is no folder."""
     try:
         return folder.stat().st_mtime_ns
     except OSError:
@@ -285,6 +285,6 @@ def newest_change(folder: Path) -> int:
 
 
 def fits(cached: CachedIndex, kinds: Sequence[IndexKind], recall: float) -> bool:
-    """Whether an index is of one of these kinds and, if approximate, tuned to such a recall or a higher one."""
+    """Whether an index is of one of these kinds and, if approximate, tuned to at least this recall."""
     tuned = cached.kind is IndexKind.EXACT or float(cached.settings["recall"]) >= recall
     return cached.kind in kinds and tuned

@@ -1,31 +1,33 @@
-"""A view as if there were no gap between modalities: what a mixed collection is searched through.
+"""A view with the modality gap corrected, through which mixed collections are searched.
 
-It lies over another view, in the space in which every modality's mean is zero. Nothing stored changes. With p a query
+It wraps another view and subtracts each modality's mean. Nothing stored changes. With p a query
 vector, x a document of modality m, mu its mean, b = x . mu:
 
     s(p, x) = p . (x - mu) / |x - mu|  =  (p . x - p . mu) / n(b),    n(b) = sqrt(1 + |mu|^2 - 2 b)
 
-so a scan for the vectors p and mu_text, mu_image, mu_fused has all it needs, and costs as many vectors more.
+so a scan for p and the three means mu_text, mu_image and mu_fused gives all the products; the means are the only added
+cost.
 
-*Spread.* Means equal, scores of one modality still vary more than another's: texts tell texts apart more sharply than
-they tell pictures apart, and the wider spread takes all the first places. So, but with `means`, scores of the widest
-modality, which is nearly always the query's own, stay as they are, and those of modality m are lifted:
+*Spread.* Once the means are equal, the scores of one modality still vary more than another's: text vectors separate
+texts more sharply than images, and the modality with the wider spread takes all the top ranks. So, except with `means`,
+the widest modality, nearly always the query's own, keeps its scores, and those of modality m are raised:
 
     h(s) = f s / (1 + (f - 1) |s|),    f = sigma_max / sigma_m
 
 sigma_m^4 is the mean of s(p, .)^4 over up to `SAMPLE` documents of the modality, the same ones for every query of a
-generation, without the largest `TRIMMED` of them (the very item that is asked for says nothing of the spread), and
-shrunk to what is common where they are few. (The fourth power, since what comes first are the tails, and those of a
-query's own modality are heavier.) h is f s where scores are small, and leaves 1 and -1 where they are. So nothing is
-lifted above the identical item: multiplied instead, other modalities' documents went before it for 29 of 70 pictures.
+generation. The share `TRIMMED` of the largest scores does not count, since the item searched for says nothing about
+the spread; with few documents, the estimate is shrunk towards all modalities' mean. (The fourth power, because ranking
+depends on the tails, which are heavier for the query's own modality.) h is f s for small scores and maps 1 and -1 to
+themselves, so nothing rises above an identical item. With plain multiplication, documents of other modalities ranked
+above it for 29 of 70 images.
 
-*Through an index* that is not a scan, modalities are searched one by one. Among documents of one modality, those whose
-score reaches t are those with p . x - p . mu >= t n(b). n is concave, with slope -beta, beta = 1 / sqrt(1 - |mu|^2), at
-b = |mu|^2, where b is on average. So p + t beta mu is the vector whose nearest rows are the best, but for the curve of
-n: what it finds is scored exactly, and where a row beyond the last one found could still reach t by a b up to four
-standard deviations off, the search goes deeper. t is first 0, then what the round before reached.
+*Through an approximate index*, modalities are searched one by one. A document of one modality has a score of at least t
+if p . x - p . mu >= t n(b). n is concave, with slope -beta, beta = 1 / sqrt(1 - |mu|^2), at
+b = |mu|^2, the mean of b. So the rows nearest to p + t beta mu are the best ones, up to the curvature of n. They are
+scored exactly, and if a row beyond the last one found could still reach t with a b up to four standard deviations from
+the mean, the search goes deeper. t starts at 0 and is then the score that the last round reached.
 
-Exact where the other view scans; through an index as good as the index is.
+Answers are exact if the other view scans, and otherwise as good as its index.
 
 What this module does not know: models, methods, how means are estimated (`modality_gap.py`).
 """
@@ -42,37 +44,37 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.types import MODALITIES, Center, Ids, Scores, Vectors
-from indexer.vectors.exact import no_neighbours, rounding_error
+from indexer.vectors.exact import no_neighbors, rounding_error
 from indexer.vectors.modality_gap import Wide
-from indexer.vectors.protocol import NO_ID, NOTHING, Neighbours, Plan, VectorView
+from indexer.vectors.protocol import NO_ID, NOTHING, Neighbors, Plan, VectorView
 
 SAMPLE = 512
-"""Documents of a modality from which the spread of its scores is taken."""
+"""Documents of a modality from which the spread of its scores is estimated."""
 PRIOR = 16
-"""Documents that what is common to all modalities counts for, beside a modality's own sample."""
+"""The weight of the spread of all modalities, in documents, when a modality's own is estimated."""
 FEW_ROWS = 10_000
-"""Up to so many eligible vectors are scored one by one, whatever the index."""
+"""Up to this many eligible vectors are scored one by one, whatever the index."""
 TRIMMED = 0.01
-"""The share of a sample's largest scores that does not count for its spread; one at least."""
+"""The share of a sample's largest scores that is left out of its spread; at least one score."""
 SCORES_AT_ONCE = 1 << 24
 ROWS_AT_ONCE = 4096
 SMALLEST = 1e-9
-"""A vector this near to its mean has no direction: it scores 0."""
+"""A vector this close to its mean has no direction: it scores 0."""
 SPARE = 32
 DEEPER = 4
 DEEPEST = 4096
-"""What an index is asked for beyond twice k at first, how much more each time, and the most."""
+"""Candidates beyond twice k in the first round, the factor for each further round, and the most."""
 DEVIATIONS = 4.0
 
 
 class CenteredView:
-    """A `VectorView` without the gap.
+    """A `VectorView` with the modality gap corrected.
 
     Args:
-        plain: The view of vectors as they are stored.
+        plain: The view of the stored vectors.
         center: `on` or `means`.
-        means: What is taken off, (modalities, dim) float64 in the order of `MODALITIES`.
-        codes: What each vector is made of, by id, as its place in `MODALITIES`.
+        means: What is subtracted, (modalities, dim) float64 in the order of `MODALITIES`.
+        codes: The modality of each vector, by id, as its position in `MODALITIES`.
         living: The ids of all living documents, ascending.
     """
 
@@ -89,7 +91,7 @@ class CenteredView:
         of_living = codes[living]
         owned = {code: living[of_living == code] for code in range(len(MODALITIES))}
         self._own: dict[int, Ids] = {code: own for code, own in owned.items() if len(own)}
-        """The living documents of each modality that has any."""
+        """The ids of living documents, for each modality that has any."""
         self._kinds = list(self._own)
 
     @property
@@ -99,29 +101,29 @@ class CenteredView:
 
     @property
     def scans(self) -> bool:
-        """As the plain view."""
+        """See `VectorView`; the plain view answers."""
         return self._plain.scans
 
     @property
     def reason(self) -> str:
-        """As the plain view."""
+        """See `VectorView`; the plain view answers."""
         return self._plain.reason
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """As the plain view."""
+        """See `VectorView`; the plain view answers."""
         return self._plain.facts
 
     @property
     def outdated(self) -> bool:
-        """As the plain view."""
+        """See `VectorView`; the plain view answers."""
         return self._plain.outdated
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What whoever reads the scores must know, and the plain view's notes."""
-        spread = ", and the spreads of the modalities' scores are made equal" if self._center is Center.ON else ""
-        note = f"The collection mixes modalities: each one's mean is taken off the vectors{spread}."
+        """A note on how these scores are made, and the plain view's notes."""
+        spread = ", and the spreads of the modalities' scores are equalized" if self._center is Center.ON else ""
+        note = f"The collection mixes modalities: each one's mean is subtracted from its vectors{spread}."
         return (note, *self._plain.notes)
 
     def all_ids(self) -> Ids:
@@ -129,15 +131,15 @@ class CenteredView:
         return self._plain.all_ids()
 
     def held(self, ids: Ids) -> Ids:
-        """Those of the given ids that it holds, in their order."""
+        """The given ids that it holds, in the given order."""
         return self._plain.held(ids)
 
     def fetch(self, ids: Ids) -> Vectors:
-        """Vectors without their modality's mean, of unit length: (len(ids), dim) float32."""
+        """Vectors less their modality's mean, scaled to unit length: (len(ids), dim) float32."""
         return self._rows(ids).astype(np.float32)
 
     def score(self, queries: Vectors, ids: Ids) -> Scores:
-        """The scores of given ids: (n, len(ids)) float32; a document's is the same however it was found."""
+        """The scores of given ids, (n, len(ids)) float32. A document's score does not depend on how it was found."""
         out = np.empty((len(queries), len(ids)), np.float32)
         wide = queries.astype(np.float64)
         factors = self._factors(wide)
@@ -155,30 +157,30 @@ class CenteredView:
         ids, scores, *_ = self._scan(queries, allowed)
         return ids, scores
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbours:
-        """As `VectorView.search`; exact where the plain view scans, else see the module."""
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbors:
+        """As `VectorView.search`; exact if the plain view scans, otherwise see the module's docstring."""
         if len(hidden):
             allowed = np.setdiff1d(self.all_ids() if allowed is None else allowed, hidden, assume_unique=True)
         if allowed is not None and len(allowed) <= FEW_ROWS:
             every = np.broadcast_to(allowed, (len(queries), len(allowed)))
             return _best(every, self.score(queries, allowed), k, (Plan.PICK,))
-        found = [no_neighbours(0, k)]
+        found = [no_neighbors(0, k)]
         step = max(SCORES_AT_ONCE // max(self.size, 1), 1)
         for start in range(0, len(queries), step):
             part = queries[start : start + step]
             found.append((self._by_scan if self.scans else self._by_index)(part, k, allowed))
         unseen = [each.unseen for each in found if each.unseen is not None]
-        return Neighbours(
+        return Neighbors(
             np.concatenate([each.ids for each in found]),
             np.concatenate([each.scores for each in found]),
             tuple(dict.fromkeys(plan for each in found[1:] for plan in each.plans)) or (Plan.SCAN,),
             np.concatenate(unseen) if unseen else None,
         )
 
-    def _by_scan(self, vectors: Vectors, k: int, eligible: Ids | None) -> Neighbours:
+    def _by_scan(self, vectors: Vectors, k: int, eligible: Ids | None) -> Neighbors:
         """Keep every row that can be among the k best, given how far float32 may round; score those exactly."""
         ids, scores, nearest, steeper = self._scan(vectors, eligible)
-        found = no_neighbours(len(vectors), k)
+        found = no_neighbors(len(vectors), k)
         if not len(ids):
             return found
         # The derivative of (p . x - c) / n by its two products, each of which may be off by the error.
@@ -192,7 +194,7 @@ class CenteredView:
         return found
 
     def _scan(self, vectors: Vectors, eligible: Ids | None) -> tuple[Ids, Scores, float, Scores]:
-        """Ids, float32 scores, the smallest distance of a vector from its mean, and each query's largest factor."""
+        """Ids, float32 scores, the smallest distance of a vector from its mean, each query's largest factor."""
         ids, products = self._plain.scan(np.concatenate([vectors, self._means.astype(np.float32)]), eligible)
         wide = vectors.astype(np.float64)
         codes = self._codes[ids].astype(np.int64)  # small ones would wrap around below
@@ -203,9 +205,9 @@ class CenteredView:
         factors = np.asarray(self._factors(wide), np.float32)
         return ids, lifted(cosines, factors[:, codes]), float(lengths.min(initial=1.0)), factors.max(axis=1)
 
-    def _by_index(self, vectors: Vectors, k: int, eligible: Ids | None) -> Neighbours:
+    def _by_index(self, vectors: Vectors, k: int, eligible: Ids | None) -> Neighbors:
         """The best of each modality, merged."""
-        found = [no_neighbours(len(vectors), k)]
+        found = [no_neighbors(len(vectors), k)]
         for code in self._kinds:
             own = self._own[code] if eligible is None else eligible[self._codes[eligible] == code]
             if len(own) <= FEW_ROWS:
@@ -213,18 +215,18 @@ class CenteredView:
                 found.append(_best(np.broadcast_to(own, scores.shape), scores, k, (Plan.PICK,)))
             else:
                 found.append(self._probe(vectors, k, code, own))
-        merged = Neighbours.merged(found, k)
+        merged = Neighbors.merged(found, k)
         plans = tuple(dict.fromkeys(plan for each in found[1:] for plan in each.plans))
         return replace(merged, plans=plans)
 
-    def _probe(self, vectors: Vectors, k: int, code: int, own: Ids) -> Neighbours:
-        """The k best documents of one modality, of which `own` are eligible; see the module."""
+    def _probe(self, vectors: Vectors, k: int, code: int, own: Ids) -> Neighbors:
+        """The k best documents of one modality among the eligible ids `own`; see the module's docstring."""
         mean, wide = self._means[code], vectors.astype(np.float64)
         factors, offsets = self._factors(wide)[:, code], wide @ mean
         slope = 1 / math.sqrt(max(1 - float(self._squares[code]), SMALLEST))
         places = self._ranges[code]
         curve = np.sqrt(np.maximum(1 + self._squares[code] - 2 * places, 0))
-        found, reach = no_neighbours(len(vectors), k), np.zeros(len(vectors))
+        found, reach = no_neighbors(len(vectors), k), np.zeros(len(vectors))
         todo, depth = np.arange(len(vectors)), min(2 * k + SPARE, len(own))
         while len(todo):
             used = reach[todo] * slope
@@ -236,12 +238,12 @@ class CenteredView:
                 found.ids[place], found.scores[place] = best.ids[0], best.scores[0]
             last = found.scores[todo, min(k, len(own)) - 1]
             reach[todo] = lifted(np.where(np.isfinite(last), last, -1), 1 / factors[todo])
-            # What a row beyond the last one must have, at the most favourable b, to be among the k best.
+            # The score that a row beyond the last one needs, at the most favorable b, to be among the k best.
             needed = offsets[todo] + (reach[todo, None] * curve + used[:, None] * places).min(axis=1)
             complete = (near.scores[:, -1] < needed) | (depth >= min(len(own), DEEPEST))
             todo, depth = todo[~complete], min(DEEPER * depth, len(own))
         # An index may have missed any row.
-        return Neighbours(found.ids, found.scores, near.plans, np.full(len(vectors), np.float32(np.inf)))
+        return Neighbors(found.ids, found.scores, near.plans, np.full(len(vectors), np.float32(np.inf)))
 
     def _rows(self, ids: Ids) -> Wide:
         rows = self._plain.fetch(ids).astype(np.float64) - self._means[self._codes[ids]]
@@ -280,29 +282,29 @@ class CenteredView:
         return {code: self._range(code) for code in self._kinds}
 
     def _range(self, code: int) -> Wide:
-        """Where b lies for all but the rarest documents of a modality, in steps: (9,) float64."""
+        """The range of b for all but the rarest documents of a modality, in steps: (9,) float64."""
         inner = self._plain.fetch(self._sampled[code]) @ self._means[code]
         most, middle, off = math.sqrt(self._squares[code]), float(inner.mean()), DEVIATIONS * float(inner.std())
         return np.linspace(max(middle - off, -most), min(middle + off, most), 9)
 
 
 def lifted(cosines: npt.NDArray[Any], factors: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Scores of modalities whose spread is a factor narrower than the widest: see the module; with 1 / f, undone."""
+    """Raise scores whose spread is narrower than the widest by a factor (see the module); 1 / f undoes it."""
     up: npt.NDArray[Any] = factors * cosines / (1 + (factors - 1) * np.abs(cosines))
     return up
 
 
 def _spread(cosines: Wide) -> float:
-    """The square root of the mean fourth power, without the largest."""
+    """The square root of the mean fourth power of all but the largest scores."""
     powers = np.sort(cosines**4)
     return float(np.sqrt(powers[: len(powers) - math.ceil(TRIMMED * len(powers))].mean())) if len(powers) > 1 else 0.0
 
 
-def _best(ids: Ids, scores: Scores, k: int, plans: tuple[Plan, ...] = (Plan.SCAN,)) -> Neighbours:
-    """The k best of each row of candidates, (n, m) both, ties by ascending id; -1 among the ids stands for none."""
+def _best(ids: Ids, scores: Scores, k: int, plans: tuple[Plan, ...] = (Plan.SCAN,)) -> Neighbors:
+    """The k best of each row of candidates, ids and scores (n, m), ties by ascending id; id -1 stands for none."""
     keys = np.where(ids == NO_ID, np.iinfo(np.int64).max, ids)
     order = np.lexsort((keys, -scores), axis=1)[:, :k]
-    found = replace(no_neighbours(len(ids), k), plans=plans)
+    found = replace(no_neighbors(len(ids), k), plans=plans)
     found.ids[:, : order.shape[1]] = np.take_along_axis(ids, order, 1)
     found.scores[:, : order.shape[1]] = np.take_along_axis(scores, order, 1)
     return found

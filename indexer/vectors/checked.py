@@ -1,4 +1,4 @@
-"""The search that every index offers, for calls that may make no sense; inside the store, `nearest` is asked directly.
+"""`search` with checked arguments, for every index; the store itself calls `nearest`, which checks nothing.
 
 What this module does not know: any index.
 """
@@ -11,14 +11,14 @@ import numpy as np
 
 from indexer.errors import CallError, QueryError
 from indexer.types import Ids, Vectors
-from indexer.vectors.protocol import Neighbours
+from indexer.vectors.protocol import Neighbors
 
 SHORTEST, LONGEST = 1e-15, 1e15
-"""Lengths of queries between which products in float32 neither vanish nor overflow."""
+"""The range of query lengths in which float32 products neither vanish nor overflow."""
 
 
 class CheckedIndex(ABC):
-    """A `VectorIndex` that checks what it is asked."""
+    """A `VectorIndex` whose `search` checks its arguments."""
 
     @property
     @abstractmethod
@@ -28,29 +28,29 @@ class CheckedIndex(ABC):
     @property
     @abstractmethod
     def dim(self) -> int:
-        """Their length; 0 where there are none."""
+        """Length of a vector; 0 if there are none."""
 
     @abstractmethod
-    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
-        """`search` for a call that is known to make sense."""
+    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
+        """`search` without the checks, for arguments known to be valid."""
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
-        """The k best of each query, as `VectorIndex.search` promises, ties at the last place included.
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
+        """The k best of each query, as `VectorIndex.search` promises, ties at rank k included.
 
-        An approximate index gives near the k best.
+        An approximate index may miss some of them.
 
         Args:
-            queries: (n, dim) float32. A zero query is answered, by ties.
+            queries: (n, dim) float32. A zero query ties with every row.
             k: At least 1; may exceed `size`.
             allowed: Ascending ids to choose from, or None for all. Ids that are not held are ignored.
 
         Raises:
-            QueryError: k is below 1, the dimension is another, a value is not finite, or a query is too long or too
-                short for float32 to rank.
-            CallError: `allowed` does not ascend.
+            QueryError: k is below 1, the dimension differs, a value is not finite, or a query is too long or too
+                short to be ranked in float32.
+            CallError: `allowed` is not in ascending order.
         """
         if k < 1:
-            raise QueryError(f"k is {k}; a search returns at least 1 neighbour.")
+            raise QueryError(f"k is {k}; a search returns at least 1 neighbor.")
         queries = np.ascontiguousarray(queries, np.float32)
         if queries.ndim != 2 or (self.size and queries.shape[1] != self.dim):
             raise QueryError(
@@ -64,8 +64,8 @@ class CheckedIndex(ABC):
         if len(odd):
             raise QueryError(
                 f"A query vector has a length of {odd[0]:.1e}.",
-                f"Bring it to unit length: beyond {SHORTEST:.0e} and {LONGEST:.0e}, single precision does not rank.",
+                f"Scale it to unit length: outside {SHORTEST:.0e} to {LONGEST:.0e}, single precision cannot rank.",
             )
         if allowed is not None and not (allowed[1:] > allowed[:-1]).all():
-            raise CallError("The allowed ids must ascend, each once.", "Pass np.unique(ids).")
+            raise CallError("The allowed ids must be in ascending order, each once.", "Pass np.unique(ids).")
         return self.nearest(queries, k, allowed)

@@ -1,11 +1,11 @@
-"""Search on GPUs: exact through a flat index, or through an inverted file, some rows on each GPU.
+"""Search on GPUs, through a flat index (exact) or an inverted file, with the rows split over all GPUs.
 
-GPUs find candidates, `ExactIndex` scores them. FAISS's GPU indexes take a filter and ignore it without a word, so none
-is given to them: more is fetched than a filter can leave, and what it does not let through is dropped. A flat answer is
-proven: what was not fetched scores at most as the last that was, and the rounding of float32 or fp16 is bounded. Where
-more than 2,048 would have to be fetched, the search is exact on the CPU.
+GPUs find candidates, and `ExactIndex` scores them. FAISS's GPU indexes accept a filter and silently ignore it, so they
+get none: more rows are fetched than the filter excludes, and excluded ones are dropped. The answer of a flat index is
+proven: a row that was not fetched scores at most as much as the last one that was, and the rounding of float32 or fp16
+is bounded. Where more than 2,048 rows would have to be fetched, exact search on the CPU answers.
 
-Should a GPU fail, the answer comes from the CPU, as do all later ones, and `warning` says so.
+If a GPU fails, the CPU answers this and all later searches, and `warning` says so.
 
 What this module does not know: how a GPU is reached (`gpus.py`), documents, files.
 """
@@ -24,16 +24,16 @@ from indexer.vectors.checked import CheckedIndex
 from indexer.vectors.exact import ExactIndex, rounding_error
 from indexer.vectors.faiss_index import FaissIndex, faiss
 from indexer.vectors.gpus import MOST, Copies, CopyKey, Gpus, Share
-from indexer.vectors.protocol import NO_ID, Ids, IndexKind, Neighbours, Plan, Scores
+from indexer.vectors.protocol import NO_ID, Ids, IndexKind, Neighbors, Plan, Scores
 from indexer.vectors.rescoring import FLAT_SPARE, SPARE, RescoredIndex
 from indexer.vectors.selection import Codes, estimate_bytes
 
 FEW_ROWS = 20_000
-"""Rows that a CPU scores in the time that a GPU takes for all; a rule of thumb, not measured on a GPU."""
+"""Rows that a CPU scores while a GPU scores all; a rule of thumb, not measured on a GPU."""
 CHUNK = 1 << 16
 HALF = 2.0**-11
 SMALLEST_HALF = 2.0**-25
-"""By how much fp16 may be off: relative to a number, or, near zero, in all."""
+"""The rounding error of fp16: relative to the number, or absolute near zero."""
 
 
 class GpuIndex(RescoredIndex):
@@ -42,14 +42,14 @@ class GpuIndex(RescoredIndex):
     Use `flat` or `inverted`.
 
     Attributes:
-        metadata: As that of the index it was copied from.
-        warning: Why it is searched on the CPU now, once a GPU has failed; empty before.
+        metadata: That of the index it was copied from.
+        warning: Why the CPU is searched, once a GPU has failed; empty before.
 
     Args:
-        copies: On the GPUs.
+        copies: The copies on the GPUs.
         exact: Exact search over the same vectors.
         metadata: As above.
-        instead: Searched once a GPU has failed.
+        instead: The index to search once a GPU has failed.
     """
 
     def __init__(self, copies: Copies, exact: ExactIndex, metadata: Mapping[str, Any], instead: CheckedIndex) -> None:
@@ -59,16 +59,16 @@ class GpuIndex(RescoredIndex):
 
     @classmethod
     def flat(cls, gpus: Gpus, key: CopyKey, exact: ExactIndex, codes: Codes) -> GpuIndex:
-        """All vectors as they are, or rounded to fp16. While they are copied, a GPU's share is in memory, too.
+        """All vectors, as they are or rounded to fp16. While a GPU's share is copied, it is in main memory, too.
 
         Args:
             gpus: At least one.
-            key: What tells these vectors, so coded, from all others.
+            key: Identifies these vectors in this encoding.
             exact: Exact search over the vectors; not empty.
             codes: `float32` or `fp16`.
 
         Raises:
-            DeviceError: There is no room, or a GPU fails.
+            DeviceError: A GPU fails or is out of memory.
         """
         facts: dict[str, Any] = {
             "kind": IndexKind.EXACT.value,
@@ -88,10 +88,10 @@ class GpuIndex(RescoredIndex):
 
     @classmethod
     def inverted(cls, gpus: Gpus, key: CopyKey, index: FaissIndex) -> GpuIndex:
-        """A copy of an inverted file that is not empty; it stays at hand for a GPU that fails.
+        """A copy of a non-empty inverted file, which stays in memory in case a GPU fails.
 
         Raises:
-            DeviceError: There is no room, or a GPU fails.
+            DeviceError: A GPU fails or is out of memory.
         """
         codes = Codes(index.metadata["codes"])
 
@@ -105,16 +105,16 @@ class GpuIndex(RescoredIndex):
 
     @property
     def few(self) -> int:
-        """If a filter leaves no more rows than these, they are scored one by one."""
+        """Up to this many rows that a filter leaves are scored one by one."""
         return FEW_ROWS
 
-    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
-        """As `RescoredIndex.nearest`; from the CPU once a GPU has failed."""
+    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
+        """As `RescoredIndex.nearest`, on the CPU once a GPU has failed."""
         if not self.warning:
             try:
                 return super().nearest(queries, k, allowed)
             except DeviceError as error:
-                self.warning = f"Searched on the CPU: {error.message}"
+                self.warning = f"The CPU is searched: {error.message}"
         return self._instead.nearest(queries, k, allowed)
 
     def _plan(self, wanted: int, share: float, growth: int) -> tuple[int, int] | None:
@@ -124,8 +124,8 @@ class GpuIndex(RescoredIndex):
         return None if fetch > MOST or effort > min(self._lists, MOST) else (fetch, math.ceil(effort))
 
     def _candidates(self, queries: Vectors, fetch: int, effort: int, held: Ids | None) -> tuple[Ids, Scores]:
-        # fp16 ends at 65,504 and grows coarse near zero: a power of two, which changes no digit, brings any length
-        # to between a half and 1.
+        # fp16 ends at 65,504 and is coarse near zero. Scaling by a power of two, which is exact, brings any length
+        # to between 0.5 and 1.
         powers = np.frexp(np.linalg.norm(queries, axis=1))[1]
         scaled = np.ldexp(queries, -powers[:, None])
         scores, ids = self._copies.search(scaled, fetch, effort)
@@ -140,7 +140,7 @@ class GpuIndex(RescoredIndex):
         return ids, unseen
 
     def _error(self, queries: Vectors) -> Any:
-        """By how much a GPU's score may differ from the true one, for each query: (n,) float64.
+        """The largest difference between a GPU's score and the true one, for each query: (n,) float64.
 
         In fp16, queries are rounded too: |q'.x' - q.x| <= (2u + u^2) |q| |x| for normal numbers, and the smallest
         ones add their absolute error. Products are summed in float32.
@@ -168,7 +168,7 @@ def _flat(exact: ExactIndex, ids: Ids, codes: Codes) -> Any:
 
 
 def _part_of(whole: Any, number: int, count: int) -> Any:
-    """The rows of an inverted file whose ids, divided by `count`, leave `number`; with all of its lists."""
+    """The rows of an inverted file whose ids are `number` modulo `count`, with all of its lists."""
     if count == 1:
         return whole
     lists, metric = whole.nlist, whole.metric_type

@@ -1,6 +1,6 @@
-"""Approximate search with FAISS: the one module that imports faiss.
+"""Approximate search with FAISS. Only this module imports faiss.
 
-An index file is a cache: made from the segments, and of use only beside the very same ones.
+An index file is a cache: it is built from segments and is valid only with exactly those segments.
 
 What this module does not know: documents, where its file lies, which vectors came after the index was built.
 """
@@ -19,20 +19,20 @@ import numpy as np
 from indexer.errors import CallError, CorruptionError, MissingExtraError, StoreError, UnderdrawingError
 from indexer.types import JsonValue, Vectors
 from indexer.vectors.exact import ExactIndex, rounding_error
-from indexer.vectors.protocol import NO_ID, Ids, IndexKind, IndexSettings, Neighbours, Plan, Scores
+from indexer.vectors.protocol import NO_ID, Ids, IndexKind, IndexSettings, Neighbors, Plan, Scores
 from indexer.vectors.rescoring import EFFORT, FLAT_SPARE, SPARE, TUNE_K, RescoredIndex
 from indexer.vectors.selection import HNSW_LINKS, Codes, ivf_lists
 from indexer.vectors.tuning import DEPTH, TuningQueries, tune
 
-# They all install the same folder `faiss`: one of them works, two overwrite each other's files.
+# They all install the same folder `faiss`, so two of them overwrite each other's files.
 DISTRIBUTIONS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu12", "faiss-gpu-cu11", "faiss-cuda")
 INSTALL = "Run: pip install 'underdrawing[cpu]'\nor, with a CUDA device: pip install 'underdrawing[gpu]'"
 
 ADD_ROWS = 1 << 16
-TRAIN_ROWS_PER_LIST = 64  # FAISS wants 39 at least, and uses no more than 256
+TRAIN_ROWS_PER_LIST = 64  # FAISS needs at least 39 and uses at most 256
 EF_CONSTRUCTION = 80
-FLAT_MOST = 2048  # neighbours fetched of a flat index before exact search is as good
-EF_MOST = 4096  # where the graph is so broken that this is not enough, the metadata has the recall
+FLAT_MOST = 2048  # beyond this many neighbors, a flat index is no faster than exact search
+EF_MOST = 4096  # if even this is not enough for a graph, the metadata shows its recall
 FEW_ROWS = 1000
 """Rows up to which an inverted file reads all of its lists, so that its answers are exact."""
 _PLANS = {IndexKind.EXACT: Plan.SCAN, IndexKind.HNSW: Plan.HNSW, IndexKind.IVF: Plan.IVF}
@@ -54,7 +54,7 @@ def import_faiss() -> Any:
 
     Raises:
         MissingExtraError: No FAISS is installed.
-        UnderdrawingError: Two are, or the one that is cannot be loaded.
+        UnderdrawingError: Two are installed, or it cannot be loaded.
     """
     found = installed()
     names = " and ".join(f"{name} {version}" for name, version in found.items())
@@ -77,7 +77,7 @@ faiss = import_faiss()
 
 
 def describe() -> dict[str, JsonValue]:
-    """What `underdrawing doctor` shows of FAISS."""
+    """What `underdrawing doctor` shows about FAISS."""
     return {
         "version": faiss.__version__,
         "packages": dict(installed()),
@@ -87,7 +87,7 @@ def describe() -> dict[str, JsonValue]:
 
 
 def scores_of_rows(queries: Vectors, vectors: Vectors, rows: Ids) -> Scores:
-    """Inner products with some rows, (n, len(rows)) float32, read where they lie; NumPy would copy them first."""
+    """Inner products with some rows, (n, len(rows)) float32, read in place; NumPy would copy the rows first."""
     out = np.empty((len(queries), len(rows)), np.float32)
     rows = np.ascontiguousarray(rows)
     for query, scores in zip(queries, out, strict=True):
@@ -103,8 +103,8 @@ class FaissIndex(RescoredIndex):
 
     Attributes:
         metadata: How it was made, as JSON: kind, codes, rows, dim, FAISS version, seed, lists or links, the
-            chosen nprobe or ef_search, and the recall@10 measured with it. `load` wants it back.
-        index: FAISS's own, with int64 ids.
+            chosen nprobe or ef_search, and the recall@10 measured with it. `load` takes it.
+        index: The FAISS index, with int64 ids.
 
     Args:
         index: As above.
@@ -131,21 +131,22 @@ class FaissIndex(RescoredIndex):
     ) -> FaissIndex:
         """Build an index and tune it to the recall of the settings, for every kind of query; see `tuning.py`.
 
-        IVF is the same for the same seed; HNSW is built by several threads, and differs a little each time.
+        IVF is the same for the same seed. HNSW is built by several threads and differs slightly each time.
 
         Args:
             kind: `exact`, `hnsw` or `ivf`; the settings' own kind is not read.
             parts: The segments, as `ExactIndex` takes them.
-            settings: The recall to reach.
-            seed: Of the training sample, the clustering, the graph's levels and the tuning queries.
+            settings: They name the recall to reach.
+            seed: For the training sample, the clustering, the graph's levels and the tuning queries.
             codes: How IVF stores vectors.
-            samples: Queries to tune by, of unit length, by what they are; beside those made of the vectors themselves.
-            groups: Ids by modality, for documents held out of each.
-            on_progress: Called with what is done, how much of it, and of how much.
+            samples: Query vectors to tune by, of unit length, by kind, in addition to those made from the stored
+                vectors.
+            groups: Ids by modality; documents of each are held out.
+            on_progress: Called with the step, the amount done, and the total.
 
         Raises:
-            CallError: `auto`, which is no index of its own.
-            CorruptionError: The parts do not fit each other.
+            CallError: `kind` is `auto`, which is not an index.
+            CorruptionError: The parts do not match each other.
         """
         if kind is IndexKind.AUTO:
             raise CallError("kind='auto' is a rule, not an index.", "Ask choose_kind which index it means.")
@@ -178,12 +179,12 @@ class FaissIndex(RescoredIndex):
 
     @classmethod
     def load(cls, path: Path, exact: ExactIndex, metadata: Mapping[str, Any]) -> FaissIndex:
-        """Map a file that `save` wrote; keep it until the index is gone.
+        """Map a file that `save` wrote; the file must stay as long as the index.
 
         FAISS checks such files only in part, so a caller compares the file's checksum first.
 
         Raises:
-            CorruptionError: The file cannot be read, or was made from other vectors than `exact` holds.
+            CorruptionError: The file cannot be read, or holds other vectors than `exact`.
         """
         rebuild = "Delete the file; Collection.build_index() or `underdrawing index` makes it again from the segments."
         try:
@@ -199,7 +200,7 @@ class FaissIndex(RescoredIndex):
         return cls(index, exact, metadata)
 
     def save(self, path: Path) -> None:
-        """Write the index to `path`, neither atomically nor durably: pass a temporary name, then rename it.
+        """Write the index to `path`, not atomically or durably: pass a temporary name, then rename it.
 
         Raises:
             StoreError: The file cannot be written.
@@ -232,7 +233,7 @@ class FaissIndex(RescoredIndex):
         return ids, unseen
 
     def _parameters(self, effort: int, selected: Ids | None) -> Any:
-        """Search parameters of one call: IndexIDMap swaps the selector inside them, so none are shared."""
+        """Search parameters of one call: IndexIDMap swaps the selector inside them, so each call makes its own."""
         options = {} if selected is None else {"sel": _selector(selected)}
         if self._kind is IndexKind.HNSW:
             return faiss.SearchParametersHNSW(efSearch=effort, **options)
@@ -242,7 +243,7 @@ class FaissIndex(RescoredIndex):
 
 
 def _trained(kind: IndexKind, codes: Codes, exact: ExactIndex, seed: int, rng: np.random.Generator) -> Any:
-    """An empty FAISS index that takes `add_with_ids`, trained where its kind needs training."""
+    """An empty FAISS index that takes `add_with_ids`, trained if its kind needs training."""
     metric = faiss.METRIC_INNER_PRODUCT  # the default of most kinds is L2
     dim = exact.dim
     if kind is IndexKind.IVF:
@@ -254,11 +255,11 @@ def _trained(kind: IndexKind, codes: Codes, exact: ExactIndex, seed: int, rng: n
             stored = faiss.ScalarQuantizer.QT_8bit if codes is Codes.SQ8 else faiss.ScalarQuantizer.QT_fp16
             index = faiss.IndexIVFScalarQuantizer(quantizer, dim, lists, stored, metric)
         index.cp.seed = seed
-        index.cp.min_points_per_centroid = 1  # a tiny collection is no reason to print a warning
+        index.cp.min_points_per_centroid = 1  # no warning for tiny collections
         if exact.size:
             sample = rng.choice(exact.size, min(exact.size, TRAIN_ROWS_PER_LIST * lists), replace=False)
             index.train(exact.vectors(exact.all_ids()[np.sort(sample)]))
-        return index  # IVF keeps ids itself; IDMap around it would keep them twice
+        return index  # IVF stores ids itself; IDMap would store them twice
     if kind is IndexKind.HNSW:
         index = faiss.IndexHNSWFlat(dim, HNSW_LINKS, metric)
         index.hnsw.efConstruction = EF_CONSTRUCTION
@@ -269,22 +270,22 @@ def _trained(kind: IndexKind, codes: Codes, exact: ExactIndex, seed: int, rng: n
     # The vector doubles as it grows, so that memory peaks at three times the data; this reserves it at once.
     flat.codes.resize(exact.size * dim * 4)
     flat.codes.resize(0)
-    return faiss.IndexIDMap(index)  # IDMap2 adds a map from ids to positions, for calls that are not made here
+    return faiss.IndexIDMap(index)  # IDMap2 would add a map from ids to positions, which nothing here uses
 
 
 def _tuned(
     index: Any, exact: ExactIndex, facts: Mapping[str, Any], target: float, queries: TuningQueries
 ) -> dict[str, Any]:
-    """The effort that all kinds of queries want, or that an exact search beside it makes enough, and their recalls."""
+    """The least effort that is enough for all kinds of queries, some answered exactly, and their recalls."""
     kind = IndexKind(facts["kind"])
     inverted = kind is IndexKind.IVF
     least, most = (1, facts["lists"]) if inverted else (TUNE_K, EF_MOST)
     if inverted and exact.size <= FEW_ROWS:
-        least = most  # all lists are read as quickly as some
-    # Beyond a quarter of the lists, or a sixteenth of the rows of a graph, a scan of 8-bit codes costs no more.
+        least = most  # reading all lists is as fast as reading some
+    # Above a quarter of the lists, or a sixteenth of a graph's rows, a scan of SQ8 codes is no slower.
     worth = max(facts["lists"] // 4, 1) if inverted else max(exact.size // 16, 64)
 
-    def ask(effort: int) -> Neighbours:
+    def ask(effort: int) -> Neighbors:
         return FaissIndex(index, exact, {**facts, EFFORT[kind]: effort}).search(queries.vectors, DEPTH)
 
     found = tune(ask, queries, target, least, most, min(worth, most))

@@ -1,11 +1,11 @@
-"""GPUs: they hold copies of an index, some of its rows each, and are asked by one thread at a time.
+"""GPUs that hold copies of an index, some of its rows each. One thread at a time searches each GPU.
 
-FAISS's GPU indexes are not safe even for concurrent searches, since those share the temporary memory of their GPU:
-there is a lock for each. Queries that come while a search runs wait for it, and are then searched together; reading
-the vectors is what takes a GPU's time, and one reading does for all of them.
+FAISS's GPU indexes are not safe even for concurrent searches, which share their GPU's temporary memory, so each GPU has
+a lock. Queries that arrive during a search wait for it and are then searched together: most of a GPU's time goes into
+reading the vectors, and one pass serves all queries.
 
-What this is not: safe from what FAISS itself aborts the process for, such as a GPU that falls off the bus. What it
-raises (no memory, mostly) becomes a `DeviceError`.
+Errors that FAISS raises (mostly out of memory) become a `DeviceError`. FAISS aborts the process for others, such as a
+GPU that falls off the bus; nothing here prevents that.
 
 What this module does not know: filters, exact scores, when a copy is worth making.
 """
@@ -30,23 +30,23 @@ from indexer.vectors.faiss_index import faiss, installed
 from indexer.vectors.protocol import NO_ID, Ids, Scores
 
 MOST = 2048
-"""The largest k and nprobe of FAISS's own GPU kernels."""
+"""The largest k and nprobe of FAISS's GPU kernels."""
 TOGETHER = 1024
-"""Queries that are searched together, at most."""
+"""The most queries that are searched together."""
 
 Found = tuple[Scores, Ids]
 
 
 class Gpu(Protocol):
-    """A processor with memory of its own."""
+    """A processor with its own memory."""
 
     @property
     def name(self) -> str:
-        """What to call it in a message."""
+        """Its name in messages."""
         ...
 
     def free(self) -> int:
-        """Bytes of its memory that nothing uses; 0 where it cannot be asked."""
+        """Free bytes of its memory; 0 if unknown."""
         ...
 
     def copied(self, index: Any) -> Any:
@@ -55,40 +55,40 @@ class Gpu(Protocol):
 
 
 class CudaGpu:
-    """A CUDA device, by FAISS's own GPU code (not cuVS, which knows neither fp16 nor 8 bits).
+    """A CUDA device, through FAISS's own GPU code (cuVS supports neither fp16 nor 8 bits).
 
     Args:
-        number: Among those in sight.
+        number: Its number among the visible ones.
     """
 
     def __init__(self, number: int) -> None:
         self._number = number
-        # One for each GPU, not for each index: each takes up to 1.5 GB of temporary memory for itself.
+        # One per GPU, not per index: each reserves up to 1.5 GB of temporary memory.
         self._resources = faiss.StandardGpuResources()
         self._options = faiss.GpuClonerOptions()
         self._options.use_cuvs = False
 
     @property
     def name(self) -> str:
-        """As torch numbers it, too."""
+        """Its name and number; torch uses the same number."""
         return f"cuda:{self._number}"
 
     def free(self) -> int:
-        """As torch tells it; FAISS has no way to ask."""
+        """Free memory as torch reports it; FAISS has no call for this."""
         import torch
 
         return int(torch.cuda.mem_get_info(self._number)[0]) if torch.cuda.is_available() else 0
 
     def copied(self, index: Any) -> Any:
-        """Of a scalar quantizer with fp16, FAISS makes a flat GPU index with fp16."""
+        """FAISS turns a scalar quantizer with fp16 into a flat GPU index with fp16."""
         return faiss.index_cpu_to_gpu(self._resources, self._number, index, self._options)
 
 
 def cuda_gpus() -> list[Gpu]:
-    """Every CUDA device in sight.
+    """Every visible CUDA device.
 
     Raises:
-        DeviceError: There is none, or FAISS is a build for the CPU.
+        DeviceError: There is none, or FAISS is a CPU build.
     """
     if not hasattr(faiss, "StandardGpuResources"):
         names = " ".join(installed()) or "faiss"
@@ -98,16 +98,16 @@ def cuda_gpus() -> list[Gpu]:
         )
     count = faiss.get_num_gpus()
     if count == 0:
-        raise DeviceError("FAISS sees no CUDA device.", "Choose device='cpu', or see what nvidia-smi says.")
+        raise DeviceError("FAISS sees no CUDA device.", "Choose device='cpu', or check nvidia-smi.")
     return [CudaGpu(number) for number in range(count)]
 
 
 @dataclass(frozen=True)
 class CopyKey:
-    """What tells a copy from every other.
+    """The identity of a copy.
 
     Attributes:
-        space: Of the vectors, and how they are indexed.
+        space: The vectors' space, and how they are indexed.
         names: The checksums of their segments.
     """
 
@@ -117,11 +117,11 @@ class CopyKey:
 
 @dataclass(frozen=True)
 class Share:
-    """What one GPU is to hold.
+    """The share of an index that one GPU will hold.
 
     Attributes:
-        index: On the CPU; only its copy is kept.
-        ids: By the row that `index` finds; None where it finds ids itself.
+        index: The index on the CPU; only its copy on the GPU is kept.
+        ids: The id of each row that `index` finds; None if it finds ids itself.
     """
 
     index: Any
@@ -129,16 +129,16 @@ class Share:
 
 
 class Copies:
-    """An index in the memory of GPUs. Use `Gpus.hold`; gone with its last user.
+    """An index in GPU memory, freed with its last user. Use `Gpus.hold`.
 
     Attributes:
-        bytes: What it takes, as estimated.
+        bytes: Estimated memory.
     """
 
     def __init__(self, gpus: Gpus, shares: Sequence[Share], size: int) -> None:
         self.bytes = size
         held = [_Held(gpu, gpus.copied(gpu, share.index), share.ids) for gpu, share in enumerate(shares)]
-        # Not a method of this object: in a cycle, the memory would be given back late.
+        # Not a bound method: a reference cycle would free the memory late.
         self._together = Together(partial(_on_all, gpus, held, hasattr(shares[0].index, "nlist")))
         self._pid = os.getpid()
 
@@ -147,14 +147,14 @@ class Copies:
 
         Args:
             queries: (n, dim) float32.
-            fetch: How many of each query, at most `MOST`.
+            fetch: Rows per query, at most `MOST`.
             effort: nprobe of an inverted file, at most `MOST`.
 
         Returns:
-            Scores, best first, and ids, -1 with -inf where there are no more: (n, fetch) both.
+            Scores, best first, and ids, both (n, fetch), padded with -inf and -1.
 
         Raises:
-            DeviceError: A GPU failed, or this process was forked from the one that holds them.
+            DeviceError: A GPU failed, or this process was forked from the one that holds the copies.
         """
         if self._pid != os.getpid():
             raise DeviceError("A GPU's memory does not cross a fork.", "Open the collection in the child.")
@@ -187,7 +187,7 @@ def _on_all(
 
 
 class Gpus:
-    """The GPUs of one collection, with their locks and with what they hold.
+    """The GPUs of one collection, with their locks and the copies they hold.
 
     Args:
         gpus: At least one.
@@ -204,36 +204,36 @@ class Gpus:
 
     @property
     def available(self) -> int:
-        """Bytes for an index that may take the place of those held now.
+        """Bytes available for an index that may replace those held now.
 
-        Shares are of equal size, so that the fullest GPU decides.
+        Shares are of equal size, so the fullest GPU decides.
         """
         held = sum(copies.bytes for copies in self._copies.values())
         return len(self) * min(gpu.free() for gpu in self._gpus) + held
 
     def keys(self) -> list[CopyKey]:
-        """Of what is held."""
+        """Estimated bytes of all copies held."""
         return list(self._copies)
 
     def hold(self, key: CopyKey, shares: Callable[[int], Sequence[Share]], size: int) -> Copies:
-        """A copy of an index, or the one that is held already.
+        """A copy of an index; the existing one if there is one.
 
-        One thread at a time may ask: a collection opens its snapshots under a lock.
+        Call it from one thread at a time: a collection opens its snapshots under a lock.
 
         Args:
-            key: What tells it from every other.
-            shares: Given the number of GPUs, what each is to hold, none of it empty; it may give fewer.
+            key: The copy's identity.
+            shares: Given the number of GPUs, the shares, none of them empty; there may be fewer shares than GPUs.
             size: Its bytes.
 
         Raises:
-            DeviceError: A GPU has no room, or fails.
+            DeviceError: A GPU fails or is out of memory.
         """
         copies = self._copies.get(key)
         if copies is None:
             try:
                 copies = Copies(self, shares(len(self)), size)
             except DeviceError:
-                gc.collect()  # copies that only a cycle holds are in the way
+                gc.collect()  # copies kept alive only by a cycle take up memory
                 copies = Copies(self, shares(len(self)), size)
             self._copies[key] = copies
         return copies
@@ -260,7 +260,7 @@ class Gpus:
         return scores, rows
 
     def on_each(self, work: Callable[[Any], Found], held: Sequence[Any]) -> list[Found]:
-        """The work on every GPU at once."""
+        """Run the work on all GPUs at once."""
         return [work(held[0])] if len(held) == 1 else list(self._pool.map(work, held))
 
 
@@ -273,12 +273,12 @@ class _Request:
 
 
 class Together:
-    """Searches that wait for another are made as one, if they ask for as many neighbours with the same effort.
+    """Merges waiting searches into one, if they ask for the same number of neighbors with the same effort.
 
-    Nobody waits for company: whoever finds nothing under way searches at once.
+    No search waits to be merged: if none is running, it starts at once.
 
     Args:
-        search: Takes queries, how many to fetch, the effort; called by one thread at a time.
+        search: Takes queries, the number to fetch and the effort; called by one thread at a time.
     """
 
     def __init__(self, search: Callable[[Vectors, int, int], Found]) -> None:
@@ -287,7 +287,7 @@ class Together:
         self._waiting: list[_Request] = []
 
     def search(self, queries: Vectors, fetch: int, effort: int) -> Found:
-        """One caller's own part of the answer; raises as the search does, for all that were made with it."""
+        """One caller's part of the answer. If the merged search raises, every caller gets the error."""
         own = _Request(queries, (fetch, effort))
         with self._arrival:
             self._waiting.append(own)

@@ -1,9 +1,9 @@
-"""The store on this machine: segments searched exactly, or through a built index over most of them.
+"""The local store: searches segments exactly, or through a built index over most of them.
 
-What no index covers is scanned beside it, so that every answer is whole, and `notes` say what is missing and how to
-build it. Exact search reads SQ8 codes where there are some; they also answer the queries that an approximate index
-would fail. Few rows that must not be found (deleted, left out) are fetched with the others and dropped, so that one
-deletion does not make every search a filtered one.
+Vectors that no index covers are scanned in addition, so every answer is complete, and `notes` say what is missing and
+how to build it. Exact search reads SQ8 codes if there are any; they also answer the queries that an approximate index
+is known to miss. If only a few rows must not be found (deleted or excluded), they are fetched with the others and
+dropped, so that one deletion does not turn every search into a filtered one.
 
 What this module does not know: SQL, documents, generations, which index suits a collection.
 """
@@ -32,7 +32,7 @@ from indexer.vectors.protocol import (
     Device,
     IndexKind,
     IndexSettings,
-    Neighbours,
+    Neighbors,
     OnProgress,
     Pinned,
     Tuning,
@@ -44,24 +44,24 @@ if TYPE_CHECKING:
     from indexer.vectors.gpus import Gpus
 
 SPARE = 64
-"""Neighbours fetched beyond k, at most, to make up for those that must not be found."""
+"""The most neighbors fetched beyond k to make up for hidden ones."""
 BUILD = "Collection.build_index() builds it, and so does `underdrawing index`; until then answers are exact."
 
 
 class LocalView:
-    """A `VectorView` of segments and index files on this machine. Use `LocalStore.open`.
+    """A `VectorView` of local segments and index files. Use `LocalStore.open`.
 
     Attributes:
-        segments: The generation's.
-        opened: What is searched.
-        size: Rows, the dead included.
-        scans: Whether a search looks at every row, in this process's memory.
+        segments: The generation's segments.
+        opened: The indexes that are searched.
+        size: Rows, dead ones included.
+        scans: Whether a search reads every row in this process.
 
     Args:
         segments: As above.
         opened: As above.
-        folder: Of the index files.
-        seen: `newest_change` of it, from before it was looked into.
+        folder: The folder of index files.
+        seen: `newest_change` of the folder, taken before it was read.
     """
 
     def __init__(self, segments: PinnedSegments, opened: Opened, folder: Path, seen: int) -> None:
@@ -73,26 +73,26 @@ class LocalView:
 
     @property
     def reason(self) -> str:
-        """The kind of index in use, and why."""
+        """The kind of index in use and the reason."""
         choice = self.opened.choice
         used = self._main.index.metadata["kind"] if self._main else choice.kind.value
-        return choice.reason + ("" if used == choice.kind.value else f" The {used} index that is built serves.")
+        return choice.reason + ("" if used == choice.kind.value else f" The existing {used} index is used.")
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Warnings: that it is not searched where or how the settings say, and what is not built."""
+        """Warnings: what differs from the settings, and what is not built."""
         failed = self._main.index.warning if self._main else ""
         return (*self.opened.notes, *filter(None, (failed, self._lacking)))
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """How the built index was made, its measured recall among it; empty where there is none."""
+        """How the built index was made, with its measured recall; empty if there is none."""
         held = self._main or self._quantized
         return held.index.metadata if held else {}
 
     @property
     def outdated(self) -> bool:
-        """Whether something was built, or went, since this was opened, and could cover more."""
+        """Whether index files have changed since this was opened, so that a new view might cover more."""
         return self._incomplete and newest_change(self._folder) != self._seen
 
     def all_ids(self) -> Ids:
@@ -100,10 +100,10 @@ class LocalView:
         return self._exact.all_ids()
 
     def held(self, ids: Ids) -> Ids:
-        """Those of the given ids that are held, in their order."""
+        """The given ids that are held, in the given order."""
         return self._exact.held(ids)
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbours:
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbors:
         """The k best of the allowed rows that are not hidden; see `VectorView.search`."""
         if len(hidden):
             if allowed is None:
@@ -132,7 +132,7 @@ class LocalView:
         return self._exact.vectors(ids)
 
     def wants(self, coverage: float) -> list[tuple[IndexKind, Codes]]:
-        """The index files that this generation should have, and that do not exist or cover less than a share of it."""
+        """The index files that this generation should have, but that are missing or cover less than a share of it."""
         if not self.size:
             return []
         choice, share = self.opened.choice, self.segments.share
@@ -143,7 +143,7 @@ class LocalView:
             kinds.append((choice.kind, choice.codes))
         return kinds
 
-    def _nearest(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbours:
+    def _nearest(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbors:
         if self._main is None:
             return self._exactly(queries, k, allowed)
         found = self._main.index.nearest(queries, k, allowed)
@@ -151,7 +151,7 @@ class LocalView:
         if doubtful.all() and len(doubtful):
             return self._exactly(queries, k, allowed)
         if self._main.rest.size:
-            found = Neighbours.merged([found, self._main.rest.nearest(queries, k, allowed)], k)
+            found = Neighbors.merged([found, self._main.rest.nearest(queries, k, allowed)], k)
         if doubtful.any():
             sure = self._exactly(np.ascontiguousarray(queries[doubtful]), k, allowed)
             found.ids[doubtful], found.scores[doubtful] = sure.ids, sure.scores
@@ -160,16 +160,16 @@ class LocalView:
             found = replace(found, plans=tuple(dict.fromkeys((*found.plans, *sure.plans))))
         return found
 
-    def _exactly(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbours:
+    def _exactly(self, queries: Vectors, k: int, allowed: Ids | None) -> Neighbors:
         if self._quantized is None:
             return self._exact.nearest(queries, k, allowed)
         found = self._quantized.index.nearest(queries, k, allowed)
         if self._quantized.rest.size == 0:
             return found
-        return Neighbours.merged([found, self._quantized.rest.nearest(queries, k, allowed)], k)
+        return Neighbors.merged([found, self._quantized.rest.nearest(queries, k, allowed)], k)
 
     def _lack(self) -> str:
-        """What is not built and would make searches faster, in words; nothing where all is."""
+        """A sentence for each index that is not built and would make searches faster."""
         kind = self.opened.choice.kind
         approximate = kind is not IndexKind.EXACT
         held = self._main if approximate else self._quantized
@@ -197,11 +197,11 @@ class LocalStore:
 
     @cached_property
     def gpus(self) -> Gpus:
-        """The GPUs that hold copies of its indexes, for settings that say `cuda`.
+        """The GPUs that hold copies of its indexes, for settings with `cuda`.
 
         Raises:
-            DeviceError: There is none, or FAISS is a build for the CPU.
-            MissingExtraError: There is no FAISS.
+            DeviceError: There is none, or FAISS is a CPU build.
+            MissingExtraError: FAISS is not installed.
         """
         from indexer.vectors.gpus import Gpus, cuda_gpus
 
@@ -230,8 +230,8 @@ class LocalStore:
     ) -> list[BuiltIndex]:
         """Build the index files that a view lacks; see `VectorStore.build`.
 
-        Searches go on meanwhile, and other threads wait for nothing: only the folder of index files is locked, against
-        another builder and against a writer's sweep.
+        Searches and other threads go on meanwhile: only the folder of index files is locked, against other builders and
+        against a writer's sweep.
         """
         view, folder, report = _own(view), self._layout.indexes, on_progress or (lambda what, done, total: None)
         wanted = [(kind, codes) for kind, codes in view.wants(coverage) if only in (None, kind)]

@@ -1,24 +1,24 @@
-"""What the vectors of a modality have in common: estimated from a space's means, shrunk where few were seen.
+"""The modality gap: the mean vector of each modality, shrunk where few vectors were seen.
 
-Vectors of texts lie around one point of the sphere, vectors of pictures around another (the modality gap: Liang et al.,
-"Mind the Gap", NeurIPS 2022, arXiv:2203.02053). A text is therefore nearer to any text than to the right picture, and
-where documents of several modalities are searched together, those of the query's own kind come first. The remedy takes
-each (role, modality)'s mean off and makes unit vectors again (GR-CLIP, arXiv:2507.19054): a document x of modality m
-scores against a query vector p
+Vectors of texts lie around one point of the sphere, vectors of images around another (the modality gap: Liang et al.,
+"Mind the Gap", NeurIPS 2022, arXiv:2203.02053). A text is therefore nearer to any text than to the right image, and
+where documents of several modalities are searched together, those of the query's own modality come first. The remedy
+subtracts the mean of each (role, modality) and scales to unit length again (GR-CLIP, arXiv:2507.19054): a document x of
+modality m scores against a query vector p
 
     s(p, x) = p . (x - mu_m) / |x - mu_m|
 
-The mean of few vectors is noisy, so it is drawn towards the mean of all by how noisy it is: with S the variance within
-modalities, pooled, the mean of n vectors has the variance v = S / n, its squared distance from the mean of all an
-excess d over what noise alone makes, and its share of noise is v / (v + d) (an empirical Bayes estimate; James and
-Stein, 1961). A thousand texts keep their own mean. Fewer than `FEW` documents have none: what they would lose is what
-they say.
+The mean of few vectors is noisy, so it is shrunk towards the mean of all in proportion to its noise: with S the
+variance within modalities, pooled, the mean of n vectors has the variance v = S / n, its squared distance from the mean
+of all an excess d over what noise alone makes, and its share of noise is v / (v + d) (an empirical Bayes estimate;
+James and Stein, 1961). A thousand texts keep their own mean. With fewer than `FEW` documents, a modality has no mean of
+its own: subtracting it would remove their content.
 
-*When `auto` takes it off.* Where texts and pictures are both numerous, and only there: in folders of photographs of
-which some have a caption, taking means off made the photograph that a caption names come first less often (0.990 to
-0.965 of 200 captions, LOG.md), and there are no texts to be fair to.
+*When `auto` corrects it.* Only if texts and images are both numerous. In folders of photographs of which some have a
+caption, the correction put the photograph that a caption names at rank 1 less often (0.990 to 0.965 of 200 captions,
+LOG.md), and such folders hold no texts that it could help.
 
-What this module does not know: where vectors lie, and how they are searched.
+What this module does not know: where vectors are stored, and how they are searched.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 Wide = npt.NDArray[np.float64]
 
 FEW = 20
-"""Documents of a modality below which it has no mean of its own: that would be the documents themselves."""
+"""With fewer documents, a modality has no mean of its own: it would be the documents themselves."""
 LEAST, LEAST_SHARE = 50, 0.05
-"""Documents with a text alone, and documents with an image, that make a collection clearly mixed, and their shares."""
+"""How many documents with only a text, and how many with an image, make a collection mixed, and their least shares."""
 
 
 @dataclass(frozen=True)
 class Shrunk:
-    """A mean, drawn towards the mean of all by its share of noise.
+    """A mean, shrunk towards the mean of all by its share of noise.
 
     Attributes:
         vector: (dim,) float64.
-        noise: 0 for a mean that is known, up to 1 for one that tells nothing.
+        noise: 0 for an exact mean, up to 1 for one that is all noise.
     """
 
     vector: Wide
@@ -57,7 +57,7 @@ class Shrunk:
 
 
 def shrunk_means(means: Mapping[Modality, Mean]) -> dict[Modality, Shrunk]:
-    """The means of one role, shrunk as the module says; those of no vectors are left out."""
+    """The means of one role, shrunk as described above; modalities without vectors are left out."""
     known = {modality: mean for modality, mean in means.items() if mean.count}
     if not known:
         return {}
@@ -86,9 +86,9 @@ def document_means(space: Space) -> dict[Modality, Shrunk]:
 
 
 def query_mean(space: Space, modality: Modality) -> Wide:
-    """What queries of a modality have in common: (dim,) float64.
+    """The mean of a modality's queries: (dim,) float64.
 
-    The space's own mean of such queries; else that of its documents of the modality; else zero.
+    It is the space's stored mean of such queries, else that of its documents of the modality, else zero.
     """
     own = space.means.get((Role.QUERY, modality))
     if own is not None and own.count:
@@ -98,43 +98,43 @@ def query_mean(space: Space, modality: Modality) -> Wide:
 
 
 def clearly_mixed(living: Mapping[Modality, int]) -> bool:
-    """Whether documents with a text alone and documents with an image are both numerous."""
+    """Whether documents with only a text and documents with an image are both numerous."""
     texts = living.get(Modality.TEXT, 0)
-    pictures = sum(living.values()) - texts
-    return min(texts, pictures) >= max(LEAST, LEAST_SHARE * (texts + pictures))
+    images = sum(living.values()) - texts
+    return min(texts, images) >= max(LEAST, LEAST_SHARE * (texts + images))
 
 
 def mixture(living: Mapping[Modality, int]) -> str:
-    """Whether a collection is clearly mixed, in words."""
+    """A sentence on whether a collection is clearly mixed."""
     texts = living.get(Modality.TEXT, 0)
-    pictures = sum(living.values()) - texts
+    images = sum(living.values()) - texts
     is_so = "is" if clearly_mixed(living) else "is not"
     return (
-        f"{texts:,} documents are texts and {pictures:,} have an image: the collection {is_so} clearly mixed, "
-        f"which takes {LEAST} and {LEAST_SHARE:.0%} of each."
+        f"{texts:,} documents are texts and {images:,} have an image: the collection {is_so} clearly mixed, "
+        f"which needs {LEAST} and {LEAST_SHARE:.0%} of each."
     )
 
 
 def lie_apart(means: Mapping[Modality, Shrunk], living: Mapping[Modality, int]) -> bool:
-    """Whether texts and pictures live, and a mean of theirs is more signal than noise."""
+    """Whether there are living texts and images, and the mean of either is more signal than noise."""
     return clearly_mixed(living) and any(means[each].noise < 0.5 for each in living if each in means)
 
 
 def may_mix(space: Space) -> bool:
-    """Whether so many texts and pictures were ever indexed: what costs nothing to ask."""
+    """Whether enough texts and images were ever indexed; a cheap first test."""
     counts = {modality: mean.count for (role, modality), mean in space.means.items() if role is Role.DOCUMENT}
     texts = counts.pop(Modality.TEXT, 0)
     return min(texts, sum(counts.values())) >= LEAST
 
 
-def settled(centre: Center, space: Space, living: Callable[[], Mapping[Modality, int]]) -> Center:
-    """`auto` becomes `on` or `off`; the others stay.
+def settled(center: Center, space: Space, living: Callable[[], Mapping[Modality, int]]) -> Center:
+    """Turn `auto` into `on` or `off`; other values stay.
 
     Args:
-        centre: What was asked for.
-        space: Whose means decide.
-        living: Counts the living documents by modality; called only where that matters.
+        center: What was asked for.
+        space: The space whose means decide.
+        living: Counts the living documents by modality; called only if needed.
     """
-    if centre is not Center.AUTO:
-        return centre
+    if center is not Center.AUTO:
+        return center
     return Center.ON if may_mix(space) and lie_apart(document_means(space), living()) else Center.OFF

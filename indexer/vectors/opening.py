@@ -1,10 +1,10 @@
-"""What a view of the local store searches through: chosen by size, opened from index files, or copied to GPUs.
+"""Choose and open the indexes that a view of the local store searches: by size, from index files, or copied to GPUs.
 
 Nothing is built here. An index file is named by what it was built from (the segments' checksums and the settings), so
-that a stale one can never be mistaken for a good one. Which file is good is settled in `indexer/vectors/cache.py`.
+that a stale file is never taken for a current one. `indexer/vectors/cache.py` decides which files are valid.
 
-On GPUs a copy of the index takes its place, and is kept for later generations as long as anyone uses it. Where there
-are none, or they fail, the search is on the CPU and a note says so.
+On GPUs a copy of the index takes its place and serves later generations as long as anyone uses it. If there are no
+GPUs, or they fail, the CPU is searched and a note says so.
 
 What this module does not know: SQL, documents, how a view is searched.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     FileIndex: TypeAlias = FaissIndex | QuantizedIndex
 
 COVERED = 0.8
-"""Share of the rows below which what a built index covers is too little: it is worth building anew."""
+"""An index that covers less than this share of the rows is worth rebuilding."""
 
 
 Index = TypeVar("Index", "FaissIndex", "QuantizedIndex")
@@ -51,15 +51,15 @@ class Held(Generic[Held_co]):
 
 @dataclass(frozen=True)
 class Opened:
-    """What a view searches through.
+    """The indexes that a view searches.
 
     Attributes:
         choice: The kind of index that the settings and sizes ask for, and why.
-        settings: How to search, with the CPU where there are no GPUs.
-        quantized: For exact search, and for queries that an approximate index would fail.
-        main: What is asked first; None where every row is scanned.
-        notes: Why it is not done where or how the settings say.
-        files: The index files in use, opened.
+        settings: How to search; the device is the CPU if there are no GPUs.
+        quantized: For exact search, and for queries that an approximate index is known to miss.
+        main: The index asked first; None if every row is scanned.
+        notes: Why the search differs from the settings.
+        files: The opened index files.
     """
 
     choice: Choice
@@ -71,7 +71,7 @@ class Opened:
 
     @property
     def wants_codes(self) -> bool:
-        """Whether exact search should read codes: on the CPU, also beside an approximate index, where they fit."""
+        """Whether exact search should read SQ8 codes: on the CPU, even beside an approximate index, if they fit."""
         return self.settings.device is not Device.CUDA and self.choice.wants_codes
 
 
@@ -82,13 +82,13 @@ def open_indexes(
     gpus: Callable[[], Gpus],
     before: Mapping[Path, FileIndex],
 ) -> Opened:
-    """The indexes that serve a generation best.
+    """Open the best indexes for a generation.
 
     Args:
-        folder: Of the index files.
-        segments: The generation's.
+        folder: The folder of index files.
+        segments: The generation's segments.
         settings: How to search.
-        gpus: Asked where the settings want them.
+        gpus: Called if the settings ask for GPUs.
         before: Index files that are open already.
     """
     choice, settings, warning = choose(segments.size, segments.dim, settings, gpus)
@@ -110,7 +110,7 @@ def open_indexes(
     try:
         from indexer.vectors.faiss_index import FaissIndex
         from indexer.vectors.quantized import QuantizedIndex
-    except UnderdrawingError as error:  # answers are as good without, only later
+    except UnderdrawingError as error:  # answers are the same without it, only slower
         notes = notes or [f"Every vector is scanned: {error.message}"]
         return Opened(replace(choice, kind=IndexKind.EXACT, codes=Codes.FLOAT32), settings, None, None, tuple(notes))
     quantized = files.best(QuantizedIndex, [IndexKind.EXACT]) if choice.wants_codes else None
@@ -119,9 +119,9 @@ def open_indexes(
 
 
 def _serving(choice: Choice, settings: IndexSettings) -> list[IndexKind]:
-    """The approximate kinds that will do: the one chosen, first; any where the choice was left to the sizes.
+    """The approximate kinds that are acceptable: the chosen one first, and any other if the settings say `auto`.
 
-    Which one fits the memory changes from one opening to the next, and what is built need not.
+    The kind that fits in memory changes between openings; an index that is already built stays usable.
     """
     own: list[IndexKind] = [] if choice.kind is IndexKind.EXACT else [choice.kind]
     if settings.kind is IndexKind.AUTO and choice.rows > EXACT_ROWS:
@@ -142,14 +142,14 @@ def _on_gpus(
         if held is None:
             return None
         return Held(GpuIndex.inverted(gpus, CopyKey(space, held.covers), held.index), held.covers, held.rest)
-    # Nothing is saved, since a file would be a copy of the segments; what a GPU holds already is used.
+    # Nothing is saved, since a file would only copy the segments. A copy already on a GPU is reused.
     names = _most(segments, (key.names for key in gpus.keys() if key.space == space))
     flat = GpuIndex.flat(gpus, CopyKey(space, names), segments.inside(names), choice.codes)
     return Held(flat, names, segments.outside(names))
 
 
 def _most(segments: PinnedSegments, candidates: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    """The segments of the candidate that has the most rows, if those are enough; else all."""
+    """The segments of the candidate with the most rows, if it covers enough; otherwise all."""
     best = max(filter(segments.include, candidates), key=segments.share, default=())
     return tuple(best) if segments.share(best) >= COVERED else tuple(segments.names)
 
@@ -158,8 +158,8 @@ class _Files:
     """The index files that can serve a generation.
 
     Attributes:
-        problems: What is wrong with files that are not used.
-        used: Those that were opened.
+        problems: Why some files are not used.
+        used: The files that were opened.
     """
 
     def __init__(self, folder: Path, segments: PinnedSegments, recall: float, before: Mapping[Path, FileIndex]) -> None:
@@ -168,12 +168,12 @@ class _Files:
         self.used: dict[Path, FileIndex] = {}
 
     def best(self, made: type[Index], kinds: Sequence[IndexKind], codes: Codes | None = None) -> Held[Index] | None:
-        """The usable file that covers most; of those that cover alike, in the order of kinds.
+        """The usable file that covers most rows; ties go by the order of kinds.
 
         Args:
             made: The class that loads these kinds.
-            kinds: Which will do.
-            codes: What it must store of the vectors; None for anything.
+            kinds: The acceptable kinds.
+            codes: The encoding that it must have; None for any.
         """
         segments = self._segments
         useful = [
@@ -192,7 +192,7 @@ class _Files:
 
     @cached_property
     def _cached(self) -> list[CachedIndex]:
-        """Those of this space whose segments all live."""
+        """The files of this space whose segments are all in use."""
         found = []
         for each in cached_indexes(self._folder):
             if isinstance(each, CorruptionError):
@@ -213,17 +213,17 @@ class _Files:
 
     def _warn(self, error: UnderdrawingError) -> None:
         self.problems = (
-            f"{error.message} It is not used. Run `underdrawing check COLLECTION --repair`, then build it.",
+            f"{error.message} It is not used. Run `underdrawing check COLLECTION --repair`, then rebuild the index.",
         )
 
 
 def choose(
     rows: int, dim: int, settings: IndexSettings, gpus: Callable[[], Gpus]
 ) -> tuple[Choice, IndexSettings, str | None]:
-    """The index for a collection, on this machine.
+    """Choose the index for a collection on this machine.
 
     Returns:
-        The choice; the settings, with the CPU where GPUs were wanted but cannot be had; and the warning that says so.
+        The choice; the settings, with the CPU if GPUs were asked for but are missing; and the warning about that.
     """
     warning = None
     if settings.device is Device.CUDA:
@@ -235,12 +235,12 @@ def choose(
 
 
 def on_the_cpu(error: UnderdrawingError) -> str:
-    """The warning that GPUs were wanted and are not used."""
-    return f"Searched on the CPU: {error.message}"
+    """The warning that GPUs were asked for and are not used."""
+    return f"The CPU is searched: {error.message}"
 
 
 def available_memory() -> int:
-    """Bytes of memory that a new index may count on."""
+    """Bytes of memory available to a new index."""
     import psutil
 
     return int(psutil.virtual_memory().available)

@@ -31,21 +31,21 @@ class PinnedSegments:
     """The segments of a generation. A segment's name is its sha256.
 
     Args:
-        folder: Of the segments.
-        pinned: What is opened.
-        before: Those of an earlier generation; what was open before is taken over.
+        folder: The folder of segments.
+        pinned: The vectors to open.
+        before: The open segments of an earlier generation; those still in use are reused.
 
     Attributes:
         space: The space's digest.
         dim: Length of a vector.
-        parts: The segments.
-        names: Of all of them.
+        parts: The opened segments.
+        names: The names of all segments.
         exact: Exact search over all rows.
 
     Raises:
-        FileNotFoundError: A segment is not there.
-        CorruptionError: A segment is damaged, or holds an id that was never given out.
-        StoreError: A segment is a link, or may not be read.
+        FileNotFoundError: A segment is missing.
+        CorruptionError: A segment is damaged, or holds an id that was never assigned.
+        StoreError: A segment is a link, or cannot be read.
         FormatError: A newer release wrote one.
     """
 
@@ -63,15 +63,15 @@ class PinnedSegments:
 
     @property
     def size(self) -> int:
-        """Rows, the dead included."""
+        """Rows, dead ones included."""
         return self.exact.size
 
     def include(self, names: Iterable[str]) -> bool:
-        """Whether all of these are among its segments."""
+        """Whether these are all among its segments."""
         return set(self.names).issuperset(names)
 
     def share(self, names: Iterable[str]) -> float:
-        """The share of all rows that some segments hold."""
+        """The share of all rows that these segments hold."""
         return sum(part.file.rows for part in self._covered(names)) / max(self.size, 1)
 
     def inside(self, names: Iterable[str]) -> ExactIndex:
@@ -91,7 +91,7 @@ class PinnedSegments:
 def exact_over(parts: Sequence[Part]) -> ExactIndex:
     """Exact search over the parts.
 
-    Those that were read and not mapped become one: a search pays for each part, and there may be many small ones.
+    Segments that were read rather than mapped are joined into one part: every part costs time in each search.
     """
     small = [part for part in parts if part.file.size < READ_BELOW]
     if len(small) < 2:
@@ -107,6 +107,6 @@ def _require_ids(part: Part, below: int) -> None:
     if len(part.ids) and not 0 <= int(part.ids[0]) <= int(part.ids[-1]) < below:
         raise CorruptionError(
             f"The segment {part.file.file} is damaged: its ids go from {part.ids[0]} to {part.ids[-1]}, and "
-            f"{below:,} were given out.",
+            f"{below:,} were assigned.",
             "Run `underdrawing check --repair`, and index its documents again.",
         )

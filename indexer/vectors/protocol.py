@@ -1,10 +1,10 @@
-"""What a vector store promises: views of generations, and their answers.
+"""The protocols of vector stores, their views of generations, and their answers.
 
-Conventions, stated once: scores are inner products of unit vectors (cosines), larger is better. Vector ids are int64,
-dense, never reused, never a position. A row of results is ordered by score, best first, ties by ascending id; where
-fewer than k vectors exist (or are allowed) the row ends in id -1 and score -inf.
+Conventions: scores are inner products of unit vectors (cosines); larger is better. Vector ids are int64,
+dense, never reused, never a position. A row of results is ordered by score, best first, ties by ascending id. If
+fewer than k vectors exist (or are allowed), the row is padded with id -1 and score -inf.
 
-What this module does not know: documents, SQL, models, where vectors are kept.
+What this module does not know: documents, SQL, models, where vectors are stored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
     "Ids",
     "IndexKind",
     "IndexSettings",
-    "Neighbours",
+    "Neighbors",
     "OnProgress",
     "Pinned",
     "Plan",
@@ -44,16 +44,16 @@ NOTHING: Ids = np.empty(0, np.int64)
 NOTHING.setflags(write=False)
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is done, how much of it is done, and of how much."""
+"""Called with the step, the amount done, and the total."""
 
 
 class Plan(HelpfulEnum):
-    """One way to find an answer; all but graphs and inverted files are exact."""
+    """One way to find an answer; all are exact except graphs and inverted files."""
 
     SCAN = "scan"
     """Every row, in full."""
     CODES = "codes"
-    """SQ8 codes of every row, or of every row that matches a filter; the shortlist, in full."""
+    """SQ8 codes of every row (or of every row that matches a filter), then the shortlist in full."""
     PICK = "pick"
     """The rows that match a filter, in full."""
     HNSW = "hnsw"
@@ -61,20 +61,20 @@ class Plan(HelpfulEnum):
     IVF = "ivf"
     """The nearest lists of an inverted file."""
     GPU_SCAN = "gpu-scan"
-    """Every row, on GPUs; the shortlist, in full."""
+    """Every row on GPUs, then the shortlist in full."""
     GPU_IVF = "gpu-ivf"
     """The nearest lists of an inverted file on GPUs."""
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """The answer to a batch of n queries.
 
     Attributes:
         ids: (n, k) int64, padded with -1.
         scores: (n, k) float32, padded with -inf.
-        plans: How they were found, each way once.
-        unseen: (n,) float32: what a row that was not looked at may score at most. None where all were looked at.
+        plans: The ways in which they were found, each once.
+        unseen: (n,) float32: the highest possible score of a row that was not looked at. None if all were.
     """
 
     ids: Ids
@@ -84,22 +84,21 @@ class Neighbours:
 
     @property
     def plan(self) -> str:
-        """The plans in words, as results show them."""
+        """The plans as results show them."""
         return " and ".join(self.plans)
 
     @property
     def bound(self) -> Scores:
-        """What a row that was not returned scores at most, for each query: (n,) float32; -inf where all were returned.
+        """The highest possible score of a row that was not returned, for each query: (n,) float32; -inf if all were.
 
-        Whoever merges the answers of several shards has the k best of all of them if the last score kept is not
-        below any shard's bound.
+        A merge of several shards' answers is exact if the last score it keeps is not below any shard's bound.
         """
         full = self.ids[:, -1] != NO_ID
         bound = np.where(full, self.scores[:, -1], np.float32(-np.inf))
         return bound if self.unseen is None else np.maximum(bound, self.unseen)
 
-    def without(self, hidden: Ids, k: int) -> tuple[Neighbours, bool]:
-        """The k best that are not among ids, (m,) ascending, and whether each query has all that it can have."""
+    def without(self, hidden: Ids, k: int) -> tuple[Neighbors, bool]:
+        """The k best that are not among the ascending ids (m,), and whether each query's answer is complete."""
         places = np.minimum(np.searchsorted(hidden, self.ids), len(hidden) - 1)
         visible = (hidden[places] != self.ids) & (self.ids != NO_ID)
         order = np.argsort(~visible, axis=1, kind="stable")[:, :k]
@@ -107,10 +106,10 @@ class Neighbours:
         ids = np.where(first, np.take_along_axis(self.ids, order, 1), NO_ID)
         scores = np.where(first, np.take_along_axis(self.scores, order, 1), np.float32(-np.inf))
         exhausted = self.ids[:, -1] == NO_ID
-        return Neighbours(ids, scores, self.plans, self.unseen), bool((first.all(axis=1) | exhausted).all())
+        return Neighbors(ids, scores, self.plans, self.unseen), bool((first.all(axis=1) | exhausted).all())
 
     @staticmethod
-    def merged(found: Sequence[Neighbours], k: int) -> Neighbours:
+    def merged(found: Sequence[Neighbors], k: int) -> Neighbors:
         """The k best of several answers to the same queries, ties by ascending id."""
         ids = np.concatenate([each.ids for each in found], axis=1)
         scores = np.concatenate([each.scores for each in found], axis=1)
@@ -120,32 +119,32 @@ class Neighbours:
         plans = tuple(dict.fromkeys(plan for each in found for plan in each.plans))
         unseen = [each.unseen for each in found if each.unseen is not None]
         highest = np.maximum.reduce(unseen) if unseen else None
-        return Neighbours(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1), plans, highest)
+        return Neighbors(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1), plans, highest)
 
 
 class VectorIndex(Protocol):
-    """Nearest neighbours by inner product."""
+    """Nearest neighbors by inner product."""
 
     @property
     def size(self) -> int:
         """How many vectors it holds."""
         ...
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
         """The k best of each query.
 
         Args:
             queries: (n, dim) float32. Rows need not be of unit length: scores are inner products.
             k: At least 1; may exceed `size`.
-            allowed: Sorted ids to choose from, or None for all. If at least k of them are held, k come back.
+            allowed: Ascending ids to choose from, or None for all. If at least k of them are held, k are returned.
         """
         ...
 
 
 class VectorView(Protocol):
-    """All vectors of one space in one generation, pinned: what is written later, it does not see.
+    """All vectors of one space in one pinned generation. Later writes are not visible.
 
-    Threads may share one. It holds the vectors of deleted documents too; who asks says which ids to leave out.
+    Threads may share one. It also holds the vectors of deleted documents; the caller says which ids to leave out.
     """
 
     @property
@@ -155,27 +154,27 @@ class VectorView(Protocol):
 
     @property
     def scans(self) -> bool:
-        """Whether a search looks at every row in this process; `scan` is then no dearer than `search`."""
+        """Whether a search reads every row in this process; `scan` then costs no more than `search`."""
         ...
 
     @property
     def reason(self) -> str:
-        """How it searches, and why, in a sentence."""
+        """A sentence on how it searches and why."""
         ...
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Warnings for everyone who searches it; none where all is as the settings say."""
+        """Warnings for all who search it; empty if it searches as the settings say."""
         ...
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """How its index was made, as JSON, with the recall measured then; empty where there is none."""
+        """How its index was made, as JSON, with its measured recall; empty if there is none."""
         ...
 
     @property
     def outdated(self) -> bool:
-        """Whether a view of the same generation, opened now, would be faster."""
+        """Whether a newly opened view of the same generation would be faster."""
         ...
 
     def all_ids(self) -> Ids:
@@ -183,24 +182,24 @@ class VectorView(Protocol):
         ...
 
     def held(self, ids: Ids) -> Ids:
-        """Those of the given ids that it holds, in their order."""
+        """The given ids that it holds, in the given order."""
         ...
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbours:
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None, hidden: Ids = NOTHING) -> Neighbors:
         """The k best of the allowed rows that are not hidden, and a bound on all others.
 
         Args:
             queries: (n, dim) float32.
-            k: At least 1; may exceed `size`. If at least k rows may be found, k come back.
+            k: At least 1; may exceed `size`. If at least k rows are eligible, k are returned.
             allowed: Ascending ids, or None for all. Ids that are not held are ignored.
-            hidden: Ascending ids, of which none is found.
+            hidden: Ascending ids that are never returned.
         """
         ...
 
     def score(self, queries: Vectors, ids: Ids) -> Scores:
-        """The scores of ids, as `search` gives them: (n, len(ids)) float32.
+        """The scores of ids, equal to those of `search`: (n, len(ids)) float32.
 
-        A document's score does not depend on how it is found, nor on what is scored with it.
+        A document's score depends neither on how it is found nor on what else is scored.
 
         Raises:
             CorruptionError: An id is not held.
@@ -230,7 +229,7 @@ class Pinned:
     Attributes:
         space: The space's digest.
         dim: Length of a vector.
-        segments: Those of one generation, as SQL records them.
+        segments: The segments of one generation, as SQL records them.
         next_id: All vector ids are below it.
     """
 
@@ -247,10 +246,10 @@ class Pinned:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What an approximate index is tuned by, beside the vectors themselves.
+    """What an approximate index is tuned by, in addition to the vectors themselves.
 
     Attributes:
-        samples: Query vectors of unit length, by what they are.
+        samples: Query vectors of unit length, by kind.
         groups: Ids by modality.
     """
 
@@ -265,7 +264,7 @@ class BuiltIndex:
     Attributes:
         kind: `exact` for SQ8 codes, `hnsw` or `ivf`.
         rows: Vectors that it holds.
-        seconds: What building it took.
+        seconds: How long the build took.
         facts: How it was made: the tuned effort, and for an approximate kind `recall_by_kind`.
     """
 
@@ -278,21 +277,21 @@ class BuiltIndex:
 class VectorStore(Protocol):
     """Searches the segments of one collection with given settings.
 
-    Segments are written by the collection's writer and named in SQL; a store reads them and adds what makes searches
-    fast. A store is registered under a name in `indexer/vectors/stores.py`, as a function of the collection's `Layout`
-    and `IndexSettings`.
+    Segments are written by the collection's writer and named in SQL; a store reads them and adds indexes. A store is
+    registered under a name in `indexer/vectors/stores.py`, as a function of the collection's `Layout` and
+    `IndexSettings`.
     """
 
     def open(self, pinned: Pinned, before: VectorView | None = None) -> VectorView:
         """A view of a generation. Nothing is built.
 
         Args:
-            pinned: What it is opened over.
-            before: A view of an earlier generation, of which it may take over what still serves.
+            pinned: The vectors to open.
+            before: A view of an earlier generation, whose parts it may reuse.
 
         Raises:
-            FileNotFoundError: A segment is not there.
-            CorruptionError: A segment is damaged, or holds an id that was never given out.
+            FileNotFoundError: A segment is missing.
+            CorruptionError: A segment is damaged, or holds an id that was never assigned.
         """
         ...
 
@@ -308,18 +307,18 @@ class VectorStore(Protocol):
         only: IndexKind | None = None,
         on_progress: OnProgress | None = None,
     ) -> list[BuiltIndex]:
-        """Build what searches of a view would use, where what there is covers less than a share of its rows.
+        """Build the indexes that searches of a view would use, if existing ones cover less than a share of its rows.
 
         Args:
-            view: Of this store.
-            tuning: Called where an approximate index is built.
-            coverage: Above 0, at most 1.
+            view: A view of this store.
+            tuning: Called if an approximate index is built.
+            coverage: The share, above 0 and at most 1.
             only: Build no other kind.
             on_progress: See `OnProgress`.
 
         Raises:
             LockedError: Another process or thread is building.
-            StoreError: The disk refuses.
+            StoreError: A file cannot be written.
             MissingExtraError: A package is not installed.
         """
         ...

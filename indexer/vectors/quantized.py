@@ -1,16 +1,16 @@
-"""Exact search through SQ8 codes, 8 bits a dimension: a quarter of the bytes to read, and the same answer.
+"""Exact search through SQ8 codes, 8 bits per dimension: a quarter of the bytes to read, the same answer.
 
-Each dimension is divided by its largest value, s, and stored as one of 256 levels from -1 to 1. So a row's score by its
-code c differs from its true one by at most a bound that is known when the codes are made:
+Each dimension is divided by its largest value, s, and stored as one of 256 levels from -1 to 1. So the score
+of a row's code c differs from its true score by at most a bound that is known when the codes are made:
 
     |q.x - (q*s).c|  <=  min(|q| max|r|, |q*s| max|r/s|) + rounding,     r = x - s*c
 
-FAISS scans the codes on every core. The best of them are scored again from the segments; if the last of those, even
-with the bound in its favour, stays below the k-th true score, no row that was not looked at can be among the k best,
-nor tie with them. Where that cannot be shown, more are looked at, and in the end all, by `ExactIndex`. Batches go there
-at once: a matrix product reads each row once for all of their queries.
+FAISS scans the codes on every core. The best of them are scored again from the segments; if the last of those,
+plus the bound, stays below the k-th true score, no row that was not looked at can be among the k best or tie with
+them. If that cannot be shown, more rows are looked at, and finally all, by `ExactIndex`. Batches go straight to
+`ExactIndex`: a matrix product reads each row once for all queries.
 
-What this module does not know: documents, where its file lies, which vectors came after the codes were made.
+What this module does not know: documents, where its file is stored, which vectors were added later.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ import numpy as np
 from indexer.errors import CorruptionError, StoreError
 from indexer.types import Vectors
 from indexer.vectors.checked import CheckedIndex
-from indexer.vectors.exact import ExactIndex, no_neighbours
+from indexer.vectors.exact import ExactIndex, no_neighbors
 from indexer.vectors.faiss_index import faiss, scores_of_rows
-from indexer.vectors.protocol import Ids, IndexKind, Neighbours, Plan, Scores
+from indexer.vectors.protocol import Ids, IndexKind, Neighbors, Plan, Scores
 from indexer.vectors.selection import Codes
 
 FEW_QUERIES = 16
-"""More than these at once, and a matrix product is faster than scans of codes one by one."""
+"""With more queries at once, a matrix product is faster than one scan of the codes per query."""
 SPARSE = 0.1
-"""Share of the rows up to which those that match are fetched, rather than passed over in a scan of the codes.
+"""Up to this share of the rows, matching rows are fetched; above it, the codes are scanned.
 
-`python -m benchmarks.speed_search --part crossover` measures both plans. On two cores they meet between 10 and 20 %; a
-scan of codes takes every core, fetching one.
+`python -m benchmarks.speed_search --part crossover` measures both plans. On two cores the two plans break even between
+10 and 20 %; a scan of codes uses every core, fetching uses one.
 """
 LOOKED_AT = 128
 LOOKED_AT_PER_K = 8
@@ -54,7 +54,7 @@ class QuantizedIndex(CheckedIndex):
     Use `build` or `load`.
 
     Attributes:
-        metadata: How the codes were made, as JSON: the scale of each dimension and the bounds. `load` wants it back.
+        metadata: How the codes were made, as JSON: the scale of each dimension and the bounds. `load` takes it.
         sparse: `SPARSE`, for measuring.
 
     Args:
@@ -73,7 +73,7 @@ class QuantizedIndex(CheckedIndex):
         self._pool, self._pid = self._scanners(), os.getpid()
 
     def _scanners(self) -> ThreadPoolExecutor:
-        # FAISS searches one query on one core. Each thread takes a range of rows, and starts none of its own.
+        # FAISS searches one query on one core. Each thread scans a range of rows and starts no threads of its own.
         return ThreadPoolExecutor(self._workers, "scan", initializer=faiss.omp_set_num_threads, initargs=(1,))
 
     @classmethod
@@ -84,14 +84,14 @@ class QuantizedIndex(CheckedIndex):
             parts: The segments, as `ExactIndex` takes them.
 
         Raises:
-            CorruptionError: The parts do not fit each other.
+            CorruptionError: The parts do not match each other.
         """
         exact = ExactIndex(parts)
         largest = np.zeros(exact.dim, np.float32)
         for rows in _in_order(exact):
             np.maximum(largest, np.abs(rows).max(axis=0), out=largest)
         scale = np.where(largest > 0, largest, np.float32(1))
-        # One range for all dimensions, since FAISS decodes that twice as fast; `scale` makes it fit each of them.
+        # One range for all dimensions, which FAISS decodes twice as fast; `scale` fits it to each dimension.
         index = faiss.IndexScalarQuantizer(exact.dim, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT)
         index.train(np.repeat(np.array([[-1], [1]], np.float32), max(exact.dim, 1), axis=1))
         index.codes.resize(exact.size * exact.dim)  # at once: growing would double it
@@ -101,7 +101,7 @@ class QuantizedIndex(CheckedIndex):
             scaled = rows / scale
             codes = index.sa_encode(scaled)
             levels = index.sa_decode(codes)
-            # In float32, to whose roundings (three of numbers that are at most 1) the last lines leave room.
+            # In float32: the last lines leave room for its three roundings of numbers of at most 1.
             lost = max(lost, _longest(rows - levels * scale))
             lost_scaled = max(lost_scaled, _longest(scaled - levels))
             longest = max(longest, _longest(levels))
@@ -122,28 +122,28 @@ class QuantizedIndex(CheckedIndex):
 
     @classmethod
     def load(cls, path: Path, exact: ExactIndex, metadata: Mapping[str, Any]) -> QuantizedIndex:
-        """Map a file that `save` wrote; keep it until the index is gone.
+        """Map a file that `save` wrote; the file must stay as long as the index.
 
-        A caller compares the file's checksum first: codes that changed would miss neighbours.
+        A caller compares the file's checksum first: damaged codes would miss neighbors.
 
         Raises:
-            CorruptionError: The file cannot be read, or was made from other vectors than `exact` holds.
+            CorruptionError: The file cannot be read, or holds other vectors than `exact`.
         """
         rebuild = "Delete the file; Collection.build_index() or `underdrawing index` makes it again from the segments."
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
-            raise CorruptionError(f"FAISS cannot read the file of codes {path}: {error}", rebuild) from error
+            raise CorruptionError(f"FAISS cannot read the file of SQ8 codes {path}: {error}", rebuild) from error
         if (index.ntotal, index.d) != (exact.size, exact.dim):
             raise CorruptionError(
-                f"The file {path} holds codes of {index.ntotal} vectors of {index.d} dimensions, "
+                f"The file {path} holds SQ8 codes of {index.ntotal} vectors of {index.d} dimensions, "
                 f"the segments {exact.size} of {exact.dim}.",
                 rebuild,
             )
         return cls(index, exact, metadata)
 
     def save(self, path: Path) -> None:
-        """Write the codes to `path`, neither atomically nor durably: pass a temporary name, then rename it.
+        """Write the codes to `path`, not atomically or durably: pass a temporary name, then rename it.
 
         Raises:
             StoreError: The file cannot be written.
@@ -151,7 +151,7 @@ class QuantizedIndex(CheckedIndex):
         try:
             faiss.write_index(self._index, str(path))
         except RuntimeError as error:
-            raise StoreError(f"The file of codes {path} cannot be written: {error}") from error
+            raise StoreError(f"The file of SQ8 codes {path} cannot be written: {error}") from error
 
     @property
     def size(self) -> int:
@@ -163,34 +163,34 @@ class QuantizedIndex(CheckedIndex):
         """Length of a vector."""
         return self._exact.dim
 
-    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
+    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
         """The k best of each query: the ids, scores and ties of `ExactIndex`."""
         look = max(LOOKED_AT, LOOKED_AT_PER_K * k)
         eligible, share = (self.size, 0.0) if allowed is None else (len(allowed), self.sparse)
         if len(queries) > FEW_QUERIES or look > MOST or eligible <= max(look, self.size * share):
             return self._exact.nearest(queries, k, allowed)
         places = None if allowed is None else self._places(allowed)
-        found, plans = no_neighbours(len(queries), k), set()
+        found, plans = no_neighbors(len(queries), k), set()
         for place, query in enumerate(queries):
             answer = self._one(query, k, places, look)
             plans.add(Plan.CODES if answer else Plan.SCAN)
             answer = answer or self._exact.nearest(query[None], k, allowed)
             found.ids[place], found.scores[place] = answer.ids[0], answer.scores[0]
-        return Neighbours(found.ids, found.scores, tuple(sorted(plans)))
+        return Neighbors(found.ids, found.scores, tuple(sorted(plans)))
 
     def error(self, query: Vectors) -> float:
-        """By how much the score of a code may differ from the true one of its row, for one query: (dim,) float32."""
+        """The largest difference between a code's score and its row's true score, for one query: (dim,) float32."""
         wide = query.astype(np.float64)
         length, scaled = float(np.linalg.norm(wide)), float(np.linalg.norm(wide * self._scale))
         bounds = self.metadata
         lost = min(length * bounds["lost"], scaled * bounds["lost_scaled"])
-        # The sum in float32 (see `rounding_error`) and the product of query and scale; the levels, which a scan may
-        # make with one rounding less; and the rounding of true scores.
+        # Three roundings: of the sum in float32 (see `rounding_error`) and the product of query and scale, of the
+        # levels (a scan may round once less), and of the true scores.
         rounding = (len(query) + 16) * bounds["longest"] * scaled + 8 * math.sqrt(len(query)) * scaled + 4 * length
         return float(1.01 * ROUNDING * rounding + (1 + 1e-9) * lost)
 
-    def _one(self, query: Vectors, k: int, places: Ids | None, look: int) -> Neighbours | None:
-        """The answer to one query, or None where too many rows would have to be looked at to be sure of it."""
+    def _one(self, query: Vectors, k: int, places: Ids | None, look: int) -> Neighbors | None:
+        """The answer to one query, or None if too many rows would have to be looked at to prove it."""
         error = self.error(query)
         eligible = self.size if places is None else len(places)
         while look <= min(MOST, eligible):
@@ -202,7 +202,7 @@ class QuantizedIndex(CheckedIndex):
         return None
 
     def _scan(self, query: Vectors, look: int, places: Ids | None) -> tuple[Scores, Ids]:
-        """The scores and rows of the best codes, `look` of them, in no order."""
+        """The scores and rows of the `look` best codes, unordered."""
 
         def work(part: tuple[int, int]) -> tuple[Scores, Ids]:
             if places is None:
@@ -221,7 +221,7 @@ class QuantizedIndex(CheckedIndex):
         return scores[best], rows[best]
 
     def _places(self, allowed: Ids) -> Ids:
-        """The rows of those ids that are held."""
+        """The rows of the ids that are held."""
         first = self._ids[0] if len(self._ids) else 0
         if len(self._ids) and self._ids[-1] - first == len(self._ids) - 1:
             low, high = np.searchsorted(allowed, (first, self._ids[-1] + 1))
@@ -232,7 +232,7 @@ class QuantizedIndex(CheckedIndex):
 
 
 def _in_order(exact: ExactIndex) -> Iterator[Vectors]:
-    """All vectors by ascending id, some at a time."""
+    """All vectors by ascending id, in blocks."""
     ids = exact.all_ids()
     for start in range(0, len(ids), CHUNK):
         yield exact.vectors(ids[start : start + CHUNK])
@@ -244,7 +244,7 @@ def _longest(rows: Any) -> float:
 
 
 def _bits(places: Ids) -> Any:
-    """A bit for each row, set for the given ones, as FAISS reads them."""
+    """A bitmap of all rows, set for the given ones, in FAISS's layout."""
     chosen = np.zeros(int(places[-1]) + 1 if len(places) else 1, np.bool_)
     chosen[places] = True
     return np.packbits(chosen, bitorder="little")

@@ -1,8 +1,8 @@
-"""Candidates from one index, scored again exactly: the search that approximate indexes and GPUs have in common.
+"""Exact re-scoring of an index's candidates: the search shared by approximate indexes and GPUs.
 
-Candidates are scored from the segments, so that scores are those of exact search and ties go by id. Where k neighbours
-cannot be promised (a selective filter, a large k, a GPU, which knows no filters), the search is widened for the queries
-that lack them, and in the end replaced by an exact one.
+Candidates are scored from the segments, so scores equal those of exact search and ties go by id. Where an index may
+return fewer than k neighbors (a selective filter, a large k, a GPU, which ignores filters), the search is widened for
+the queries that lack some, and finally replaced by exact search.
 
 What this module does not know: FAISS, files, documents.
 """
@@ -19,20 +19,20 @@ import numpy.typing as npt
 
 from indexer.types import Vectors
 from indexer.vectors.checked import CheckedIndex
-from indexer.vectors.exact import ExactIndex, no_neighbours
-from indexer.vectors.protocol import Ids, IndexKind, Neighbours, Plan, Scores
+from indexer.vectors.exact import ExactIndex, no_neighbors
+from indexer.vectors.protocol import Ids, IndexKind, Neighbors, Plan, Scores
 from indexer.vectors.selection import EXACT_ROWS, Codes
 
-TUNE_K = 10  # neighbours that the tuned effort is for
-FLAT_SPARE = 32  # neighbours fetched beyond k, to prove that rounding has not swapped any of the k
+TUNE_K = 10  # neighbors for which the effort was tuned
+FLAT_SPARE = 32  # neighbors fetched beyond k, to prove that rounding has not changed the k best
 SPARE = {Codes.FLOAT32: 1, Codes.FP16: 2, Codes.SQ8: 4}
-"""Times k: short codes find the right neighbours, but in a rough order."""
+"""Candidates in multiples of k: compressed vectors find the right neighbors, but in a rough order."""
 GROWTH = 4
 EFFORT = {IndexKind.IVF: "nprobe", IndexKind.HNSW: "ef_search"}
 
 
 class RescoredIndex(CheckedIndex):
-    """A `VectorIndex` that needs only find candidates.
+    """Base of a `VectorIndex` that only has to find candidates.
 
     Attributes:
         metadata: How it was made, as JSON; it names at least the kind, the codes, and the tuned effort.
@@ -44,9 +44,9 @@ class RescoredIndex(CheckedIndex):
     """
 
     plan: Plan
-    """How its candidates are found."""
+    """The plan that finds its candidates."""
     warning = ""
-    """Why it is not searched where the settings say; nothing as long as it is."""
+    """Why the search is not on the device of the settings; empty while it is."""
 
     def __init__(self, exact: ExactIndex, metadata: Mapping[str, Any]) -> None:
         self.metadata = dict(metadata)
@@ -68,18 +68,18 @@ class RescoredIndex(CheckedIndex):
 
     @property
     def few(self) -> int:
-        """If a filter leaves no more rows than these, they are scored one by one."""
+        """Up to this many rows that a filter leaves are scored one by one."""
         return EXACT_ROWS
 
-    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbours:
-        """Near the k best of each query (kind `exact`: the k best); see `search`."""
+    def nearest(self, queries: Vectors, k: int, allowed: Ids | None = None) -> Neighbors:
+        """Approximately the k best of each query (kind `exact`: the k best); see `search`."""
         held = None if allowed is None else self.exact.held(allowed)
         eligible = self.size if held is None else len(held)
         if eligible == 0 or (held is not None and eligible <= self.few):
             return self.exact.nearest(queries, k, held)
         wanted = min(k, eligible)
-        found, plans = no_neighbours(len(queries), k), set[Plan]()
-        # A row that is no candidate of an approximate index may have any score; there is none if all come back.
+        found, plans = no_neighbors(len(queries), k), set[Plan]()
+        # An approximate index may miss a row of any score; no row is missed if all come back.
         unsure = np.float32(-np.inf if self._kind is IndexKind.EXACT or wanted == eligible else np.inf)
         unseen = np.full(len(queries), unsure)
         todo, growth = np.arange(len(queries)), 1
@@ -95,20 +95,20 @@ class RescoredIndex(CheckedIndex):
                 answer = self.exact.rerank(batch, candidates, k)
                 complete = answer.scores[:, wanted - 1] > beyond
                 plans.add(self.plan)
-            if growth == 1 and complete.all():  # at the first try, as nearly always
-                return Neighbours(answer.ids, answer.scores, tuple(plans), unseen)
+            if growth == 1 and complete.all():  # nearly always at the first try
+                return Neighbors(answer.ids, answer.scores, tuple(plans), unseen)
             found.ids[todo[complete]] = answer.ids[complete]
             found.scores[todo[complete]] = answer.scores[complete]
             todo = todo[~complete]
             growth *= GROWTH
-        return Neighbours(found.ids, found.scores, tuple(sorted(plans)), unseen)
+        return Neighbors(found.ids, found.scores, tuple(sorted(plans)), unseen)
 
-    def doubtful(self, queries: Vectors, found: Neighbours) -> npt.NDArray[np.bool_]:
-        """Which queries are of a kind that this index was found to miss neighbours of, and want an exact search: (n,).
+    def doubtful(self, queries: Vectors, found: Neighbors) -> npt.NDArray[np.bool_]:
+        """The queries for which this index is known to miss neighbors, and which need exact search: (n,) bool.
 
         Args:
-            queries: As they were searched.
-            found: What `search` answered.
+            queries: The queries.
+            found: The answers of `search`.
         """
         sure_above = self.metadata.get("sure_above")
         if sure_above is None or self.plan not in found.plans:
@@ -117,12 +117,12 @@ class RescoredIndex(CheckedIndex):
 
     @abstractmethod
     def _plan(self, wanted: int, share: float, growth: int) -> tuple[int, int] | None:
-        """How many neighbours to fetch and with which nprobe or efSearch; None where exact search is better.
+        """How many neighbors to fetch and with which nprobe or efSearch; None if exact search is better.
 
         Args:
-            wanted: Neighbours that must be found.
-            share: Of the rows, what a filter lets pass.
-            growth: By how much to do more than at first.
+            wanted: Neighbors to find.
+            share: The share of the rows that a filter lets pass.
+            growth: The factor over the first try.
         """
 
     @abstractmethod
@@ -130,15 +130,16 @@ class RescoredIndex(CheckedIndex):
         """One search for candidates.
 
         Returns:
-            The ids found, (n, fetch), -1 for none; and what the exact score of the last neighbour wanted must
-            exceed for the answer to be complete, (n,): for approximate kinds, only that there is one.
+            The ids found, (n, fetch), -1 for none; and for each query the bound that the exact score of its last
+                neighbor must exceed for the answer to be complete, (n,). For approximate kinds, any neighbor exceeds
+                it.
         """
 
     def _deeper(self, wanted: int, share: float, growth: int) -> float:
-        """The effort for so many neighbours.
+        """The effort for a number of neighbors.
 
-        The tuned effort is for 10 neighbours out of all. It is divided by the share that a filter lets pass, so
-        that as many eligible vectors are seen as without a filter, and grows with the square root of k. These
-        are rules of thumb; where neighbours are still missing, the search is repeated with `growth`.
+        The tuned effort is for 10 neighbors out of all. It is divided by the share that a filter lets pass, so
+            that as many eligible vectors are seen as without a filter, and grows with the square root of k. These
+            are rules of thumb; if neighbors are still missing, the search is repeated with `growth`.
         """
         return self._effort * math.sqrt(max(wanted / TUNE_K, 1)) * growth / share

@@ -1,9 +1,9 @@
-"""Segments: immutable safetensors files of vectors and their ids, memory-mapped to read.
+"""Segments: immutable, memory-mapped safetensors files of vectors and their ids.
 
 A file holds `vectors` (rows, dim) float32 and `ids` (rows,) int64, ascending, and in its metadata the format, the
 space's digest and the number of rows. Its sha256 is in SQL. Nothing here is ever changed in place.
 
-What this module does not know: SQL, documents, which segments are alive.
+What this module does not know: SQL, documents, which segments are in use.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from indexer.errors import CorruptionError, FormatError, StoreError
-from indexer.files.atomic import NOT_OURS, atomic_path, own_path
-from indexer.files.layout import SEGMENT_NAME
+from indexer.files.atomic import atomic_path
+from indexer.files.layout import NOT_OURS, SEGMENT_NAME, own_path
 from indexer.types import Ids, Vectors
 
 SEGMENT_FORMAT = 1
 READ_BELOW = 1 << 20
-"""Bytes of a segment below which it is read, since a mapping costs more than a copy."""
+"""Segments of fewer bytes are read instead of mapped: a mapping costs more than a copy."""
 _LARGEST_HEADER = 1 << 20
 _NO_DESCRIPTOR: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 _UNREADABLE = "Check its permissions, or restore it from a backup."
@@ -45,12 +45,12 @@ class SegmentFile:
 
 
 def segment_name(first: int) -> str:
-    """A new file name; sorted by name, segments are sorted by their first id."""
+    """A new file name; names sort in the order of first ids."""
     return f"{first:012d}-{uuid.uuid4().hex[:12]}.safetensors"
 
 
 def first_id(name: str) -> int:
-    """The first vector id in a segment, by its name; -1 for a name that is none."""
+    """The first vector id in a segment, from its name; -1 if it is not a segment's name."""
     return int(name.partition("-")[0]) if SEGMENT_NAME.fullmatch(name) else -1
 
 
@@ -59,15 +59,15 @@ def segment_path(folder: Path, name: str) -> Path:
 
     Args:
         folder: The collection's `segments` folder.
-        name: From SQL.
+        name: The name in SQL.
 
     Raises:
-        CorruptionError: The name is none that `segment_name` gives.
+        CorruptionError: The name is not of the form that `segment_name` gives.
         StoreError: The file or its folder is a link.
     """
     if not SEGMENT_NAME.fullmatch(name):
         raise CorruptionError(
-            f"The collection {folder.parent} names the segment {name[:200]!r}, which is no name of a segment.",
+            f"The collection {folder.parent} names the segment {name[:200]!r}, which is not a segment's name.",
             f"Restore it from a backup, or index again into a new folder. {NOT_OURS}",
         )
     return own_path(folder.parent, folder.name, name)
@@ -81,22 +81,22 @@ def write_segment(folder: Path, name: str, vectors: Vectors, ids: Ids, digest: s
         name: File name; never one that was used before.
         vectors: (rows, dim) float32, rows of unit length.
         ids: (rows,) int64, ascending.
-        digest: Of the space.
+        digest: The space's digest.
 
     Raises:
-        StoreError: The disk refuses.
+        StoreError: The file cannot be written.
     """
     return write_parts(folder, name, [(vectors, ids)], digest)
 
 
 def write_parts(folder: Path, name: str, parts: Sequence[tuple[Vectors, Ids]], digest: str) -> SegmentFile:
-    """`write_segment` of several arrays of one dimension, one behind the other, without a copy of them in memory.
+    """`write_segment` for several arrays of one dimension, concatenated without a copy in memory.
 
     Raises:
-        StoreError: The disk refuses.
+        StoreError: The file cannot be written.
     """
     rows, dim = sum(len(ids) for _, ids in parts), parts[0][0].shape[1]
-    # The layout that safetensors gives such tensors: the widest type first, the header padded to eight bytes.
+    # The layout of safetensors: the widest type first, the header padded to eight bytes.
     header = json.dumps(
         {
             "__metadata__": {"format": str(SEGMENT_FORMAT), "space": digest, "rows": str(rows)},
@@ -121,13 +121,13 @@ def write_parts(folder: Path, name: str, parts: Sequence[tuple[Vectors, Ids]], d
 def open_segment(folder: Path, segment: SegmentFile, digest: str, dim: int) -> tuple[Vectors, Ids]:
     """A segment's vectors (rows, dim) and ids (rows,): read if it is small, else memory-mapped.
 
-    The size and the header are checked here, which costs nothing; the sha256 is checked by `underdrawing check`.
-    A mapping keeps a descriptor before Python 3.13; what is read keeps none.
+    The size and the header are checked here at almost no cost; `underdrawing check` compares the sha256. Before
+        Python 3.13, a mapping holds a file descriptor.
 
     Raises:
         FileNotFoundError: The file is gone (compacted away, if another process writes).
-        CorruptionError: Its name, size, header or shape is not what was recorded.
-        StoreError: It is a link, or may not be read.
+        CorruptionError: Its name, size, header or shape differs from the record.
+        StoreError: It is a link, or cannot be read.
         FormatError: A newer release wrote it.
     """
     path = segment_path(folder, segment.file)
@@ -151,7 +151,7 @@ def open_segment(folder: Path, segment: SegmentFile, digest: str, dim: int) -> t
 
 
 def _checked_header(path: Path, file: BinaryIO, segment: SegmentFile, digest: str, dim: int) -> int:
-    """Where the tensors begin, in bytes, once all that the header says is what was recorded."""
+    """The byte at which the tensors begin, after checking the header against the record."""
     size = os.fstat(file.fileno()).st_size
     if size != segment.size:
         raise damaged(path, f"it has {size} bytes, recorded were {segment.size}")
@@ -167,7 +167,7 @@ def _checked_header(path: Path, file: BinaryIO, segment: SegmentFile, digest: st
     if metadata.get("space") != digest:
         raise damaged(path, f"it belongs to space {metadata.get('space')}, not {digest}")
     if start + segment.rows * (4 * dim + 8) != size:
-        raise damaged(path, f"its header ends at byte {start}, and {segment.rows} rows do not fit behind it")
+        raise damaged(path, f"its header ends at byte {start}, and {segment.rows} rows do not fit after it")
     # safetensors puts the widest type first; a header that says otherwise is damaged.
     first = 8 * segment.rows
     for name, kind, shape, span in (
@@ -180,7 +180,7 @@ def _checked_header(path: Path, file: BinaryIO, segment: SegmentFile, digest: st
 
 
 def damaged(path: Path, how: str) -> CorruptionError:
-    """The error for a segment that is not what was written."""
+    """The error for a damaged segment."""
     return CorruptionError(
         f"The segment {path} is damaged: {how}.",
         "Restore it from a backup, or run `underdrawing check --repair`, which drops its documents so that "

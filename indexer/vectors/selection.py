@@ -1,10 +1,9 @@
-"""Which index suits a collection, from its size and the memory at hand.
+"""Choose the index for a collection from its size and the available memory.
 
-The rule, after FAISS's guidelines: exact search while it is fast, or when a build would not pay; then a graph
-(HNSW), the fastest at high recall, while it fits; then an inverted file (IVF), with 8 bits a dimension where
-it does not fit as floats. On a GPU, exact search while it fits, with 16 bits a dimension where only that fits,
-then an inverted file. Settings overrule it.
-Exact search on the CPU reads SQ8 codes, 8 bits a dimension, where there are enough of them to repay making those.
+The rule follows FAISS's guidelines: exact search while it is fast, or if building would not pay; then a graph (HNSW),
+the fastest at high recall, if it fits; then an inverted file (IVF), with 8 bits per dimension if it does not fit as
+floats. On a GPU: exact search if it fits, if need be with 16 bits per dimension, then an inverted file. Settings
+override the rule. Exact search on the CPU reads SQ8 codes where there are enough vectors to repay making them.
 
 What this module does not know: the machine. Memory is passed in, so that everything here is a pure function.
 """
@@ -19,15 +18,15 @@ from indexer.types import HelpfulEnum
 from indexer.vectors.settings import Device, IndexKind, IndexSettings
 
 EXACT_ROWS = 200_000  # about 6 ms for one query of 512 dimensions on two cores
-CODED_ROWS = 20_000  # from here on, reading a quarter of the bytes saves more than threads and re-scoring cost
+CODED_ROWS = 20_000  # from this size on, reading a quarter of the bytes saves more than threads and re-scoring cost
 FEW_QUERIES = 1_000  # fewer searches than this take less time than building an index
 HNSW_LINKS = 32
 ID_BYTES = 8
-GRAPH_BYTES = 16  # of each row of a graph: its offset, its level, and its share of the upper levels
+GRAPH_BYTES = 16  # bytes per row of a graph: its offset, its level, and its share of the upper levels
 
 
 class Codes(HelpfulEnum):
-    """What a search reads first: vectors as they are, or 16 or 8 bits a dimension, re-scored exactly afterwards."""
+    """The encoding that a search reads first: float32, or 16 or 8 bits per dimension, re-scored exactly afterwards."""
 
     FLOAT32 = "float32"
     FP16 = "fp16"
@@ -36,15 +35,15 @@ class Codes(HelpfulEnum):
 
 @dataclass(frozen=True)
 class Choice:
-    """An index kind, why, and what it takes.
+    """The chosen kind of index, the reason, and its memory.
 
     Attributes:
         kind: Never `auto`.
-        codes: What is searched first. Exact search by codes has the same answers as without.
-        bytes: Estimated memory of the built index. Exact search without codes on the CPU needs none of its own: it
-            reads the mapped segments, through as many bytes of the system's cache.
-        reason: One sentence with the numbers.
-        rows: How many vectors there are.
+        codes: The encoding that is searched first. Exact search gives the same answers with any.
+        bytes: Estimated memory of the built index. Exact search on the CPU without SQ8 codes needs none of its
+            own: it reads the mapped segments through the system's cache.
+        reason: A sentence with the numbers.
+        rows: The number of vectors.
     """
 
     kind: IndexKind
@@ -55,18 +54,18 @@ class Choice:
 
     @property
     def wants_codes(self) -> bool:
-        """Whether exact search on the CPU should read SQ8 codes, also beside an approximate index."""
+        """Whether exact search on the CPU should read SQ8 codes, even beside an approximate index."""
         return self.codes is Codes.SQ8 if self.kind is IndexKind.EXACT else self.rows >= CODED_ROWS
 
 
 _NAMES = {
     (IndexKind.EXACT, Codes.FLOAT32): "a flat index",
-    (IndexKind.EXACT, Codes.FP16): "a flat index with 16 bits a dimension",
+    (IndexKind.EXACT, Codes.FP16): "a flat index with 16 bits per dimension",
     (IndexKind.EXACT, Codes.SQ8): "a scan of SQ8 codes",
     (IndexKind.HNSW, Codes.FLOAT32): "a graph",
     (IndexKind.IVF, Codes.FLOAT32): "an inverted file",
-    (IndexKind.IVF, Codes.FP16): "an inverted file with 16 bits a dimension",
-    (IndexKind.IVF, Codes.SQ8): "an inverted file with 8 bits a dimension",
+    (IndexKind.IVF, Codes.FP16): "an inverted file with 16 bits per dimension",
+    (IndexKind.IVF, Codes.SQ8): "an inverted file with 8 bits per dimension",
 }
 _BYTES = {Codes.FLOAT32: 4, Codes.FP16: 2, Codes.SQ8: 1}
 _ON_CPU = ((IndexKind.HNSW, Codes.FLOAT32), (IndexKind.IVF, Codes.FLOAT32), (IndexKind.IVF, Codes.SQ8))
@@ -77,11 +76,11 @@ _ON_GPU = (
     (IndexKind.IVF, Codes.FP16),
     (IndexKind.IVF, Codes.SQ8),
 )
-"""In the order of preference, beside the exact search of a CPU."""
+"""In order of preference, apart from exact search on the CPU."""
 
 
 def ivf_lists(rows: int) -> int:
-    """How many lists IVF has: 4 * sqrt(rows), or as many as get the 39 rows each that training wants."""
+    """The number of IVF lists: 4 * sqrt(rows), or fewer so that each has the 39 rows that training needs."""
     return max(min(round(4 * math.sqrt(rows)), rows // 39), 1)
 
 
@@ -92,10 +91,10 @@ def estimate_bytes(kind: IndexKind, rows: int, dim: int, codes: Codes = Codes.FL
         kind: Any but `auto`.
         rows: How many vectors.
         dim: Their length.
-        codes: What is stored of them; HNSW has no choice.
+        codes: Their encoding; HNSW always stores float32.
 
     Raises:
-        UnknownNameError: `kind` is `auto`, which has no size of its own.
+        UnknownNameError: `kind` is `auto`, which has no size.
     """
     stored = rows * dim * _BYTES[codes]
     if kind is IndexKind.EXACT:
@@ -114,18 +113,18 @@ def choose_kind(
     available_bytes: int,
     expected_queries: int | None = None,
 ) -> Choice:
-    """The index for a collection.
+    """Choose the index for a collection.
 
     Args:
         rows: How many vectors.
         dim: Their length.
-        settings: A kind other than `auto` is taken as it is; only the codes of IVF are then chosen.
-        available_bytes: Memory of the machine, or of the GPU where the settings say `cuda`. The index may
-            take half of it, unless the settings name a budget.
-        expected_queries: How many searches there will be in all, where that is known.
+        settings: A kind other than `auto` is used as given; only the encoding of IVF is then chosen.
+        available_bytes: Memory of the machine, or of the GPU if the settings say `cuda`. The index may
+            take half of it, unless the settings set a budget.
+        expected_queries: The total number of searches, if known.
 
     Raises:
-        CallError: The settings say `cuda`, and nothing fits the GPU, or what they name has no form there.
+        CallError: The settings say `cuda`, and nothing fits the GPU or their kind has no GPU version.
     """
     budget = allowed_bytes(settings, available_bytes)
     vectors = f"{rows:,} vectors of {dim} dimensions"
@@ -152,7 +151,7 @@ def choose_kind(
             reason = f"Building an index does not pay for {expected_queries:,} searches."
             return choice(IndexKind.EXACT, Codes.FLOAT32, reason)
         if rows <= EXACT_ROWS:
-            return exact(f"{vectors}; up to {EXACT_ROWS:,} are quick to scan in full.")
+            return exact(f"{vectors}; up to {EXACT_ROWS:,} are fast to scan in full.")
     too_large = ""
     for kind, codes in _gpu_candidates(settings) if on_gpu else _ON_CPU:
         name, size = _NAMES[kind, codes], estimate_bytes(kind, rows, dim, codes)
@@ -163,13 +162,13 @@ def choose_kind(
     reason = f"{vectors}: {too_large}and {_amount(budget)} are allowed"
     if on_gpu:
         raise CallError(f"{reason}.", "Search on the CPU (device='cpu'), or allow more with memory_budget.")
-    return choice(IndexKind.EXACT, Codes.FLOAT32, f"{reason}; so they are scanned from disk.")
+    return choice(IndexKind.EXACT, Codes.FLOAT32, f"{reason}, so they are scanned from disk.")
 
 
 def _gpu_candidates(settings: IndexSettings) -> list[tuple[IndexKind, Codes]]:
-    """What the settings admit of what a GPU can hold, the preferred first."""
+    """The options that a GPU can hold and the settings allow, in order of preference."""
     if settings.kind is IndexKind.HNSW:
-        raise CallError("FAISS has no GPU form of HNSW.", "Choose kind='exact' or 'ivf', or device='cpu'.")
+        raise CallError("FAISS has no HNSW on GPUs.", "Choose kind='exact' or 'ivf', or device='cpu'.")
     kinds = [IndexKind.EXACT, IndexKind.IVF] if settings.kind is IndexKind.AUTO else [settings.kind]
     return [
         (kind, codes) for kind, codes in _ON_GPU if kind in kinds and not (settings.half and codes is Codes.FLOAT32)
@@ -177,7 +176,7 @@ def _gpu_candidates(settings: IndexSettings) -> list[tuple[IndexKind, Codes]]:
 
 
 def allowed_bytes(settings: IndexSettings, available_bytes: int) -> int:
-    """What an index may take: what the settings say, or half of what there is."""
+    """The bytes that an index may take: the budget of the settings, or half of the available memory."""
     return available_bytes // 2 if settings.budget is None else settings.budget
 
 
@@ -186,11 +185,11 @@ class Alternative:
     """An index that a collection could have.
 
     Attributes:
-        kind: Which.
-        codes: What it stores of the vectors.
+        kind: Its kind.
+        codes: Its encoding of the vectors.
         bytes: Estimated memory.
-        fits: Whether that is allowed.
-        exact: Whether its answers are those of exact search; otherwise it is tuned to the recall of the settings.
+        fits: Whether it is within the budget.
+        exact: Whether it answers exactly; otherwise it is tuned to the recall of the settings.
     """
 
     kind: IndexKind
@@ -201,7 +200,7 @@ class Alternative:
 
 
 def alternatives(rows: int, dim: int, settings: IndexSettings, available_bytes: int) -> list[Alternative]:
-    """All there are for a collection, smallest first; `choose_kind` takes one of them."""
+    """All options for a collection, smallest first; `choose_kind` takes one of them."""
     budget = allowed_bytes(settings, available_bytes)
     exact = (IndexKind.EXACT, Codes.FLOAT32), (IndexKind.EXACT, Codes.SQ8)
     pairs = _ON_GPU if settings.device is Device.CUDA else (*exact, *_ON_CPU)

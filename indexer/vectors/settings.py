@@ -1,4 +1,4 @@
-"""How an index is built and searched: the settings that a caller gives and a collection keeps.
+"""The settings for building and searching an index, which a collection stores.
 
 What this module does not know: any index.
 """
@@ -30,7 +30,7 @@ class Device(HelpfulEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
-    """All GPUs in sight (`CUDA_VISIBLE_DEVICES`); the CPU, with a note, where there is none or it fails."""
+    """All visible GPUs (`CUDA_VISIBLE_DEVICES`); the CPU, with a note, if there is none or one fails."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class IndexSettings:
     """How an index is built and searched.
 
     Attributes:
-        kind: The index to use, an `IndexKind` or its name; `auto` follows the size rule.
-        memory_budget: Bytes that the index may take in memory, a number or a text such as "4GB"; None for half of what
-            the machine has free.
+        kind: The index to use, an `IndexKind` or its name; `auto` chooses by size.
+        memory_budget: Bytes that the index may take in memory, a number or a text such as "4GB"; None for half of the
+            machine's free memory.
         recall: The recall@10 against exact search that approximate kinds are tuned to, for every kind of query.
-        device: Where to search, a `Device` or its name.
-        half: On a GPU, hold 16 bits a dimension even where 32 would fit: half the memory, and about half the time.
-            What is found is scored in full, so that answers are the same.
+        device: Where to search: a `Device` or its name.
+        half: On a GPU, store 16 bits per dimension even where 32 would fit: half the memory, and about half the time.
+            Candidates are re-scored in full, so answers are the same.
 
     Raises:
-        UnknownNameError: No such kind or device; it lists those there are.
-        CallError: A number or an amount that makes no sense.
+        UnknownNameError: There is no such kind or device; the message lists all.
+        CallError: A number or an amount is invalid.
     """
 
     kind: IndexKind = IndexKind.AUTO
@@ -70,20 +70,20 @@ class IndexSettings:
         """`memory_budget` in bytes.
 
         Raises:
-            CallError: It is a text that says no amount, or below 0.
+            CallError: It is not an amount, or is below 0.
         """
         return None if self.memory_budget is None else parse_bytes(self.memory_budget)
 
     def changed(self, given: IndexSettings | IndexKind | str | Mapping[str, Any] | None) -> IndexSettings:
-        """These settings as a caller wants them.
+        """These settings with a caller's changes.
 
         Args:
-            given: Other settings, which replace these; the name of a kind, or settings by name, which change only what
-                they name; None for no change.
+            given: Other settings, which replace these; or the name of a kind, or settings by name, which change only
+                those; None for no change.
 
         Raises:
-            UnknownNameError: No such kind, device or setting.
-            CallError: A value that makes no sense.
+            UnknownNameError: There is no such kind, device or setting.
+            CallError: A value is invalid.
         """
         if given is None:
             return self
@@ -97,7 +97,7 @@ class IndexSettings:
         return replace(self, **changes)
 
     def to_json(self) -> dict[str, JsonValue]:
-        """All settings by name; `IndexSettings().changed(...)` takes them back."""
+        """All settings by name; `IndexSettings().changed(...)` reads them."""
         return {
             "kind": self.kind.value,
             "memory_budget": self.budget,
@@ -120,5 +120,5 @@ def parse_bytes(amount: int | str) -> int:
         return int(amount)
     said = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(amount))
     if said is None or said[2].upper() not in _UNITS:
-        raise CallError(f"{amount!r} is no amount of memory.", "Write a number of bytes, or such as 4GB or 500MB.")
+        raise CallError(f"{amount!r} is not an amount of memory.", "Write a number of bytes, or text such as 4GB.")
     return int(float(said[1]) * _UNITS[said[2].upper()])

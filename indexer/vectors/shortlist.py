@@ -1,6 +1,6 @@
-"""What a scan keeps: the rows that can still be among the k best of each query.
+"""The shortlist of a scan: the rows that can still be among the k best of each query.
 
-What this module does not know: where scores come from, and how ties are settled.
+What this module does not know: where scores come from, and how ties are broken.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ GROUP = 16
 class Shortlist:
     """The rows of a scan that can still be among the k best of each query.
 
-    If at least k rows reach a float32 score s, then each of the k best in exact arithmetic reaches s less
-    twice the rounding error. `_floor` holds that bound, and rises as the scan goes on.
+    If at least k rows reach a float32 score s, then each of the k best in exact arithmetic reaches s minus
+        twice the rounding error. `_floor` holds that bound, which rises during the scan.
 
     Args:
         k: At least 1.
@@ -32,7 +32,7 @@ class Shortlist:
         self._roomy = 4 * k * len(error)
 
     def offer(self, scores: Scores, ids: Ids) -> None:
-        """Take in one block: contiguous scores (n, b) of ids (b,)."""
+        """Add one block: contiguous scores (n, b) of ids (b,)."""
         keep = scores >= self._floor[:, None]
         if len(ids) > self._k and np.count_nonzero(keep) > self._roomy:
             self._raise_floor(np.arange(len(scores)), reached_by_k(scores, self._k))
@@ -46,7 +46,7 @@ class Shortlist:
             self._shrink()
 
     def all(self) -> tuple[Ids, Ids]:
-        """The query's row and the id of each row on the list."""
+        """The query's row and the id of each entry of the shortlist."""
         self._shrink()
         return self._listed[0][0], self._listed[0][1]
 
@@ -63,17 +63,17 @@ class Shortlist:
         keep = scores >= self._floor[owner]
         self._listed = [(owner[keep], ids[keep], scores[keep])]
         self._count = int(np.count_nonzero(keep))
-        # Where thousands of rows tie they all stay; wait for twice as many before sorting again.
+        # If thousands of rows tie, all of them stay; sort again only once there are twice as many.
         self._roomy = max(self._roomy, 2 * self._count)
 
 
 def place_in_group(owner: Ids) -> Ids:
-    """The place, from 0, of each element among those with its value; `owner` ascends."""
+    """The position, from 0, of each element among those of equal value; `owner` is ascending."""
     return np.arange(len(owner)) - np.searchsorted(owner, owner)
 
 
 def reached_by_k(scores: Scores, k: int) -> Scores:
-    """For each row of (n, b) scores a value that at least k of them reach, near the k-th largest: (n,).
+    """For each row of scores (n, b), a value near the k-th largest that at least k scores reach: (n,).
 
     In a long row it is the k-th largest of the maxima of groups, a tenth of the cost of partitioning all.
     """

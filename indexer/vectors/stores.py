@@ -1,4 +1,4 @@
-"""The vector stores by name, and the settings that a collection keeps about its own.
+"""The registry of vector stores, and the index settings that a collection stores.
 
 What this module does not know: how a store works.
 """
@@ -25,15 +25,15 @@ STORES: Registry[StoreFactory] = Registry(
 
 
 IndexChange: TypeAlias = IndexSettings | IndexKind | str | Mapping[str, Any] | None
-"""How a caller says what index settings to use; see `IndexSettings.changed`."""
+"""The forms in which a caller gives index settings; see `IndexSettings.changed`."""
 
 
 def require_known(index: IndexChange, vector_store: str | None) -> None:
-    """See that a call makes sense, where no collection is at hand yet.
+    """Check a call's settings before any collection is open.
 
     Raises:
         UnknownNameError: There is no such kind, device, setting or vector store.
-        CallError: A value makes no sense.
+        CallError: A value is invalid.
     """
     IndexSettings().changed(index)
     if vector_store is not None:
@@ -41,23 +41,23 @@ def require_known(index: IndexChange, vector_store: str | None) -> None:
 
 
 def open_store(layout: Layout, settings: IndexSettings) -> VectorStore:
-    """The store that a layout names, with these settings; raises as `Registry.get`."""
+    """The store that a layout names, with these settings. Raises the errors of `Registry.get`."""
     return STORES.get(layout.vector_store)(layout, settings)
 
 
 def opened_with(
     layout: Layout, index: IndexChange, vector_store: str | None, *, keeping: bool
 ) -> tuple[Layout, IndexSettings]:
-    """How a handle searches: the layout with the name of the store, and the settings.
+    """How an opened collection is searched: the layout, which names the store, and the settings.
 
     Args:
-        layout: As the collection has it.
-        index: What whoever opens it wants.
-        vector_store: The same; None for the one that the collection keeps.
-        keeping: Whether both are kept, as of a collection that is started.
+        layout: The collection's layout.
+        index: The caller's settings.
+        vector_store: The caller's store; None for the collection's own.
+        keeping: Whether to store both with the collection, as for a new one.
 
     Raises:
-        CorruptionError: As `settings_for`, which raises the others, too.
+        CorruptionError: As `settings_for`, whose other errors are raised, too.
     """
     layout = replace(layout, vector_store=vector_store or layout.vector_store)
     settings = settings_for(layout, index)
@@ -65,39 +65,39 @@ def opened_with(
 
 
 def settings_for(layout: Layout, given: IndexChange) -> IndexSettings:
-    """The settings of a handle: those that the collection keeps, as whoever opens it wants them.
+    """The collection's stored settings with the caller's changes.
 
     Args:
-        layout: Of the collection.
+        layout: The collection's layout.
         given: See `IndexSettings.changed`.
 
     Raises:
         UnknownNameError: `given` names no kind, device or setting.
-        CallError: A given value makes no sense.
-        CorruptionError: What the collection keeps makes no sense to this release, and is not replaced.
+        CallError: A given value is invalid.
+        CorruptionError: The stored settings are invalid for this release, and the caller does not replace them.
     """
     defaults = IndexSettings()
-    wanted = defaults.changed(given)  # first: what is given wrongly is not the collection's fault
+    wanted = defaults.changed(given)  # first: a caller's mistake must not be reported as the collection's
     if layout.index is None or isinstance(given, IndexSettings):
         return wanted
     try:
         kept = defaults.changed(layout.index)
     except CallError as error:
         raise CorruptionError(
-            f"{layout.description} keeps index settings that cannot be used: {error.message}",
-            "Open it with index=IndexSettings(...), and Collection.build_index() keeps those.",
+            f"{layout.description} has index settings that cannot be used: {error.message}",
+            "Open it with index=IndexSettings(...), and Collection.build_index() stores those.",
         ) from error
     return kept.changed(given)
 
 
 def keep(layout: Layout, settings: IndexSettings) -> Layout:
-    """Keep settings, and the name of a layout's store, with the collection. Defaults are not written where none are.
+    """Store settings and the name of a layout's store with the collection. Defaults are written only over other values.
 
     Returns:
-        The layout as it is now.
+        The updated layout.
 
     Raises:
-        StoreError: The disk refuses.
+        StoreError: The file cannot be written.
     """
     newest = Layout.read(layout.folder)
     told = settings.to_json()

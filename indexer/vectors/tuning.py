@@ -1,22 +1,22 @@
-"""Queries of every kind to tune an approximate index by, how many of their neighbours it finds, and the tuning.
+"""Tune an approximate index: queries of every kind, the recall of each, and the least effort that reaches the target.
 
-An index that finds the neighbours of one kind of query may miss those of another: over drawings, an inverted file that
-found 0.99 of the neighbours of held-out pictures found 0.60 for bare change sentences. So the kinds are
+An index that finds the neighbors of one kind of query may miss those of another: over emoji, an inverted file that
+found 0.99 of the neighbors of held-out images found 0.60 for bare change sentences. So the kinds are
 
-* *documents held out*: taken from the collection and added to the index only after it is tuned, so that it has never
-  seen them; for each modality on its own, where those are told;
-* *sums of two documents*, the worst kind for a graph; the two themselves do not count as neighbours;
-* what the caller samples: texts as the model embeds them, names of documents, sentences that say a change;
-* *documents with texts*: sums of a stored document and a sampled text, as composed queries are.
+* *documents held out*: taken from the collection and added to the index only after tuning, so that it has never
+  seen them; each modality separately, if modalities are given;
+* *sums of two documents*, the hardest kind for a graph; the two themselves do not count as neighbors;
+* the caller's samples: generic texts, names of documents and change sentences, as the model embeds them;
+* *documents with texts*: sums of a stored document and a sampled text, like composed queries.
 
-The recall that is kept is that of each kind, and the effort is the least at which the worst of them reaches the target.
-Where a kind would need more effort than an index is worth, it is answered exactly. Its queries are told by how far they
-are from the documents: the kinds that an index fails are those whose best score is low (0.47 for change sentences, 0.91
-for pictures). So a best score is found above which the index alone reaches the target, and a query that stays below it
-is searched again exactly.
+The recall of each kind is recorded, and the effort is the least at which the worst kind reaches the target. If a kind
+would need so much effort that the index no longer pays, it is answered exactly. Its queries are recognized by their
+distance from the documents: an index misses neighbors of queries whose best score is low (0.47 for change sentences,
+0.91 for images). So tuning finds a best score above which the index alone reaches the target; a query below it is
+searched again exactly.
 
-A stored vector that the index has seen would be too easy: on clustered data a graph whose efSearch of 10 finds 99 % of
-the neighbours of those finds 58 % of the neighbours of sums.
+Stored vectors would be too easy as queries: on clustered data, a graph with an efSearch of 10 that finds 99 % of their
+neighbors finds 58 % of the neighbors of sums.
 
 What this module does not know: any index but the exact one, models.
 """
@@ -32,54 +32,54 @@ import numpy.typing as npt
 
 from indexer.types import JsonValue, Vectors
 from indexer.vectors.exact import ExactIndex
-from indexer.vectors.protocol import NO_ID, Ids, Neighbours, Scores
+from indexer.vectors.protocol import NO_ID, Ids, Neighbors, Scores
 from indexer.vectors.unit import unit_rows
 
 QUERIES = 200
-"""Of each kind."""
+"""Queries of each kind."""
 LEAST_SHARE = 20
-"""At most every twentieth vector is held out: a small index without many of its vectors would be another index."""
+"""At most every twentieth vector is held out: without many of its vectors, a small index would be a different one."""
 K = 10
 PARENTS = 2
 DEPTH = K + PARENTS
-"""Neighbours to search for: ten, and the two that do not count."""
+"""Neighbors to search for: ten, plus the two that do not count."""
 DOCUMENTS, SUMS, COMPOSED = "documents held out", "sums of two documents", "documents with texts"
 MOSTLY = 0.5
-"""If so many of the queries that an index could answer would be answered exactly too, more effort is the better way."""
+"""If this share of the queries that the index could answer would be answered exactly too, more effort is better."""
 
 Shares = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Recall:
-    """The share of the ten nearest that were found.
+    """The recall@10 of one kind of query.
 
     Attributes:
-        mean: Over the queries of a kind.
-        low: The lower end of its 95 % interval: what other queries can count on.
+        mean: The mean over the queries.
+        low: The lower end of its 95 % confidence interval, which other queries can count on.
     """
 
     mean: float
     low: float
 
     def reaches(self, target: float) -> bool:
-        """Whether other queries can count on the target."""
+        """Whether the lower end reaches the target."""
         return self.low >= target or self.mean == 1
 
 
 class TuningQueries:
-    """Queries and their true neighbours.
+    """Queries and their true neighbors.
 
     Args:
         exact: Holds the vectors; not empty.
         rng: Chooses them.
-        samples: Query vectors of unit length, (n, dim) float32 each, by what they are, such as `texts`.
-        groups: Ids by modality; each is held out on its own. None for all documents as one kind.
+        samples: Query vectors of unit length, (n, dim) float32 each, by kind, such as `texts`.
+        groups: Ids by modality; each modality is held out separately. None for all documents as one kind.
 
     Attributes:
         vectors: The queries, (n, dim) float32: the vectors held out, then the sums, then the samples.
-        held_out: Ascending ids that the index must not hold yet when it is asked.
-        kinds: Where the queries of each kind stand.
+        held_out: Ascending ids that the index must not hold yet during tuning.
+        kinds: The rows of each kind's queries.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class TuningQueries:
         self.held_out: Ids = np.sort(np.concatenate(list(out.values())))
         kept = np.setdiff1d(ids, self.held_out, assume_unique=True)
         pairs = {name: np.stack([each] * PARENTS) for name, each in out.items()}
-        # A vector that is held out is the sum of itself and itself, neither of which is there to be found.
+        # A held-out vector counts as the sum of itself with itself; the index holds neither.
         pairs[SUMS] = rng.choice(kept, (PARENTS, QUERIES))
         vectors = [
             unit_rows(exact.vectors(each.ravel()).reshape(*each.shape, exact.dim).sum(axis=0))
@@ -132,9 +132,9 @@ class TuningQueries:
         self._wanted = counted.sum(axis=1)
         self._last: Scores = np.where(counted, truth.scores, np.float32(np.inf)).min(axis=1)
 
-    def shares(self, found: Neighbours) -> Shares:
-        """Of each query, the share of its neighbours in an answer with `DEPTH` for each; NaN if it has none."""
-        # By score, not by id: of equal vectors any will do.
+    def shares(self, found: Neighbors) -> Shares:
+        """For each query, the share of its neighbors in an answer of `DEPTH` rows; NaN if it has none."""
+        # By score, not by id: any of several equal vectors is right.
         right = (self._counted(found.ids) & (found.scores >= self._last[:, None])).sum(axis=1)
         asked = self._wanted > 0
         shares = np.full(len(right), np.nan)
@@ -145,8 +145,8 @@ class TuningQueries:
         """By kind."""
         return {name: _recall(shares[part]) for name, part in self.kinds.items()}
 
-    def recall(self, found: Neighbours) -> Recall:
-        """Of the kind that has fewer found."""
+    def recall(self, found: Neighbors) -> Recall:
+        """The recall of the worst kind."""
         return min(self.recalls(self.shares(found)).values(), key=lambda recall: recall.low)
 
     def _counted(self, ids: Ids) -> npt.NDArray[np.bool_]:
@@ -171,13 +171,13 @@ class _Tried:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning found.
+    """The outcome of tuning.
 
     Attributes:
         effort: nprobe or efSearch.
-        sure_above: The best score, of a query of unit length, below which a query is searched again exactly; None where
+        sure_above: The best score below which a query of unit length is searched again exactly; None if
             the index answers all.
-        kinds: By kind of query: its recall, the lower end of the interval, how many were asked, and the share of them
+        kinds: For each kind of query its recall, the lower end of the interval, the number of queries, and the share
             that is answered exactly.
     """
 
@@ -186,7 +186,7 @@ class Tuned:
     kinds: Mapping[str, Mapping[str, JsonValue]]
 
     def facts(self) -> dict[str, JsonValue]:
-        """As an index's metadata keep it. `recall_at_10` is that of the worst kind."""
+        """The entries for an index's metadata. `recall_at_10` is that of the worst kind."""
         worst = min(self.kinds.values(), key=lambda told: float(str(told["low"])))
         return {
             "recall_at_10": worst["recall"],
@@ -197,17 +197,17 @@ class Tuned:
 
 
 def tune(
-    ask: Callable[[int], Neighbours], queries: TuningQueries, target: float, least: int, most: int, worth: int
+    ask: Callable[[int], Neighbors], queries: TuningQueries, target: float, least: int, most: int, worth: int
 ) -> Tuned:
-    """The least effort at which every kind of query is sure to reach the target.
+    """The least effort at which every kind of query reliably reaches the target.
 
     Args:
-        ask: Answers the queries, `DEPTH` neighbours each, with an effort.
-        queries: As above.
+        ask: Answers the queries, `DEPTH` neighbors each, with an effort.
+        queries: The queries and their true neighbors.
         target: The recall to reach.
-        least: The effort to begin with.
-        most: The most there is.
-        worth: The effort above which an exact search is as good.
+        least: The effort to start with.
+        most: The largest effort.
+        worth: The effort above which exact search is as fast.
     """
     effort, kept = least, None
     while True:
@@ -224,14 +224,14 @@ def tune(
             threshold = _sure_above(queries, kept, target)
             if threshold is not None:
                 return _tuned(queries, kept, threshold)
-            kept = None  # so many would be exact that more effort is better
+            kept = None  # so many queries would be answered exactly that more effort is better
         if effort == most:
             return _tuned(queries, now, None)
         effort = min(math.ceil(effort * 1.2), most)
 
 
 def _sure_above(queries: TuningQueries, tried: _Tried, target: float) -> float | None:
-    """The least best score from which on the index alone reaches the target; None if most would be below it."""
+    """The lowest best score from which the index alone reaches the target; None if most queries are below it."""
     told = queries.recalls(tried.shares)
     failed = np.concatenate([tried.best[queries.kinds[name]] for name in told if not told[name].reaches(target)])
     for threshold in np.unique(failed):

@@ -1,6 +1,6 @@
 """Arithmetic of unit vectors.
 
-What this module does not know: where vectors come from or go.
+What this module does not know: where vectors come from.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from indexer.errors import QueryError
 from indexer.types import Vectors
 
 UNIT = 1e-5
-"""What rows of unit length may be off by in float32."""
+"""Tolerance of a unit row's length in float32."""
 
 
 def unit_rows(vectors: npt.NDArray[Any]) -> Vectors:
@@ -29,17 +29,17 @@ def unit_rows(vectors: npt.NDArray[Any]) -> Vectors:
 
 
 def query_rows(vectors: npt.NDArray[Any], *, zero: bool = False) -> Vectors:
-    """Query vectors at unit length, however long or short they were: (n, dim) float32.
+    """Query vectors scaled to unit length: (n, dim) float32.
 
-    Lengths are taken in float64 of rows divided by their largest number, so that nothing overflows or vanishes. Rows
-    that have unit length stay as they are, bit for bit.
+    Lengths are computed in float64 from rows divided by their largest value, so that nothing overflows or underflows.
+        Rows of unit length stay the same, bit for bit.
 
     Args:
         vectors: (n, dim), any float dtype.
-        zero: Let zero rows pass, as they are.
+        zero: Whether zero rows are allowed; they stay zero.
 
     Raises:
-        QueryError: A row is zero, which points nowhere, or holds a value that is not a finite number.
+        QueryError: A row is zero, which has no direction, or holds a value that is not a finite number.
     """
     wide = np.asarray(vectors, np.float64)
     if not np.isfinite(wide).all():
@@ -47,7 +47,7 @@ def query_rows(vectors: npt.NDArray[Any], *, zero: bool = False) -> Vectors:
     largest = np.abs(wide).max(axis=1, keepdims=True, initial=0)
     if not zero and not largest.all():
         place = int(np.flatnonzero(largest == 0)[0])
-        raise QueryError(f"Query vector {place} of {len(wide)} is zero: it points nowhere, so that nothing is near it.")
+        raise QueryError(f"Query vector {place} of {len(wide)} is zero: it has no direction, so nothing is near it.")
     scaled = wide / np.where(largest > 0, largest, 1)
     lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
     other = np.abs(lengths * largest - 1) > UNIT

@@ -25,6 +25,7 @@ from pipelines.cli import search as cli_search
 from pipelines.cli import spaces as cli_spaces
 from pipelines.cli import synthesize as cli_synthesize
 from pipelines.cli import train_photo as cli_train_photo  # which is one of the commands of train
+from pipelines.cli.request import with_options
 from pipelines.terminal.console import examples, out, show_error
 from underdrawing import __version__
 
@@ -53,7 +54,7 @@ class Commands(TyperGroup):
         except UnderdrawingError as error:
             if ctx.params["debug"]:
                 raise
-            show_error(error.message, error.remedy)
+            show_error(with_options(error.message), error.remedy and with_options(error.remedy))
             raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:
             raise  # whoever read the output has left, as `head` does; typer ends quietly then

@@ -42,6 +42,11 @@ WEIGHT_FLAGS: Final[Mapping[str, str]] = {
     "text": "Of the text in sum; the same as --weight text=X.",
 }
 """Weights with an option of their own."""
+FLAGS_OF_ARGUMENTS: Final[Mapping[str, str]] = {
+    name: f"--{name.replace('_', '-')}"
+    for name in ("database", "image_column", "max_pixels", "model", "prune_most", "replace", "text_column", "trust")
+}
+"""The options of arguments of the library that are no fields of a request."""
 NOT_ASKED: Final = ("collection",)
 """Fields that a command of one collection does not need."""
 
@@ -106,6 +111,9 @@ def with_options(sentence: str) -> str:
 def _option(found: re.Match[str]) -> str:
     name, value = found[1], found[2]
     known = fields_of(SearchRequest)
+    if name in FLAGS_OF_ARGUMENTS:
+        flag = FLAGS_OF_ARGUMENTS[name]
+        return flag if value in (None, "True") else f"{flag} {value}"
     if name not in known:
         return found[0]
     flag = "TEXT" if name == "text" else flags_of(name)[-1]

@@ -46,6 +46,17 @@ PseudoTargetFolder = Annotated[
 FormerDrawings = Annotated[Path | None, typer.Option("--drawings", metavar="DIR", hidden=True)]
 
 
+def generates(method: str) -> bool:
+    """Whether a method makes pseudo-targets.
+
+    Raises:
+        UnknownNameError: No such method.
+    """
+    from retrieval.methods import Helper, load_method
+
+    return Helper.GENERATOR in load_method(method).needs
+
+
 @taking_request
 def search(
     collection: CollectionFolder,
@@ -79,7 +90,7 @@ def search(
     folder = pseudo_targets or drawings
     if folder is not None and request.method is None:
         request = replace(request, method="cig")
-    elif folder is not None and request.method != "cig":
+    elif folder is not None and request.method is not None and not generates(request.method):
         raise CallError(
             f"The method {request.method} makes no pseudo-targets to save.",
             "Leave out --pseudo-targets, or choose --method cig.",
@@ -125,7 +136,7 @@ def _write_page(file: Path, request: SearchRequest, results: Results, collection
 
     reference: Any = request.image
     if request.like is not None and results.hits:
-        with collection.snapshot(request.space) as snapshot:
+        with collection.snapshot(*request.space[:1]) as snapshot:
             [document] = snapshot.documents(snapshot.vector_ids([request.like]))
         reference = stored_images(document)
     page = search_page(request.query, results, reference, filtered_by(request.where))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from indexer.types import Rejected
+from pipelines.cli.request import with_options
 from pipelines.terminal.console import (
     counted,
     duration,
@@ -165,7 +166,7 @@ def _show_rejects(summary: Summary, file: Path | None) -> None:
 
 
 def _reject_row(reject: Rejected) -> tuple[str, str]:
-    return reject.reason, f"{plain(reject.uri).removeprefix('file://')}\n{plain(reject.detail)}"
+    return reject.reason, f"{plain(reject.uri).removeprefix('file://')}\n{plain(with_options(reject.detail))}"
 
 
 def _reject_json(reject: Rejected) -> dict[str, Any]:

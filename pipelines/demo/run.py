@@ -37,7 +37,7 @@ from pipelines.pages.report import (
     thumbnail,
 )
 from pipelines.terminal.console import hushed_models
-from retrieval.methods import Method
+from retrieval.methods import Helper, Selective, usable_methods, variant_of
 from retrieval.providers.pseudo_target import PseudoTargetProvider
 from retrieval.request import SearchOptions
 from retrieval.results import Results
@@ -63,9 +63,11 @@ BEST, QUESTIONS_SHOWN = 5, 3
 RANKED_BY = ("R@10", "mAP@10")
 """The measures by which methods are the best, the second among equals."""
 WIDE = 110
-"""Characters of a terminal that has room for every method."""
+"""Characters of a terminal that has room for every method; a narrower one shows the best."""
+FAR = 1000
+"""The rank of a right answer that was not among those fetched."""
 
-Retrievers = dict[Method, Retriever]
+Retrievers = dict[str, Retriever]
 Fill = Callable[..., Summary]
 """Fills a collection, and tells its progress."""
 
@@ -75,9 +77,9 @@ class Answered:
     """One question and what each method found."""
 
     question: JudgedQuery
-    results: dict[Method, Results]
+    results: dict[str, Results]
 
-    def rank(self, method: Method) -> int | None:
+    def rank(self, method: str) -> int | None:
         """The rank of the first right answer among those fetched."""
         return next((hit.rank for hit in self.results[method].hits if hit.id in self.question.targets), None)
 
@@ -115,11 +117,11 @@ def run_demo(
                 drawn = stack.enter_context(Collection.open(out / "joint", joint, parts=Parts.IMAGE))
                 mixed = stack.enter_context(Collection.open(out / "pages", joint))
             except UnderdrawingError as error:
-                left_out.append(f"The method {Method.JOINT} is left out: {error}")
+                left_out.append(f"The method joint is left out: {error}")
             else:
                 _index(partial(index_corpus, CORPUS), drawn, "drawings", total, console)
                 _index(partial(index_pages, CORPUS), mixed, "pages", None, console)
-                retrievers[Method.JOINT] = SearchService(drawn).retriever(SearchOptions(method="joint"))
+                retrievers["joint"] = SearchService(drawn).retriever(SearchOptions(method="joint"))
                 pages = ask_pages(CORPUS, mixed)
         else:
             left_out.append(NO_JOINT)
@@ -143,19 +145,21 @@ def _retrievers(service: SearchService) -> tuple[Retrievers, list[str]]:
     """A retriever for every method whose models load, and remarks on the others."""
     retrievers: Retrievers = {}
     left_out = []
-    for method in Method:
-        if method is Method.CAPTION:
+    for name, method in usable_methods().items():
+        if {Helper.CAPTIONER, Helper.REWRITER} & set(method.needs):
             continue  # its models are the user's choice: none is bundled, and none is fetched for a demo
-        if method is Method.JOINT:
+        if isinstance(method, Selective):
             continue  # another kind of model, with a collection of its own
-        options = SearchOptions(method=method.value)
+        if variant_of(method) is not None:
+            continue
+        options = SearchOptions(method=name)
         try:
             with hushed_models():
                 service.load(options)
         except UnderdrawingError as error:
-            left_out.append(f"The method {method} is left out: {error}")
+            left_out.append(f"The method {name} is left out: {error}")
         else:
-            retrievers[method] = service.retriever(options)
+            retrievers[name] = service.retriever(options)
     return retrievers, left_out
 
 
@@ -194,7 +198,7 @@ def _ask(retrievers: Retrievers, questions: Sequence[JudgedQuery], console: Cons
     ]
 
 
-def _measure(retrievers: Retrievers, sample: Sequence[JudgedQuery], console: Console) -> dict[Method, Evaluation]:
+def _measure(retrievers: Retrievers, sample: Sequence[JudgedQuery], console: Console) -> dict[str, Evaluation]:
     from rich.progress import track
 
     return {
@@ -214,9 +218,11 @@ def _print_answers(answered: Sequence[Answered], collection: Collection, console
     table.add_column("reference and sentence")
     methods = list(answered[0].results)
     if console.width < WIDE:  # else nothing is left for the sentences; the report has all
-        methods = [method for method in methods if method not in (Method.SLERP, Method.PRODUCT, Method.SHIFT)]
+        gained = {method: sum(1 / (each.rank(method) or FAR) for each in answered) for method in methods}
+        best = sorted(methods, key=lambda method: -gained[method])[:BEST]
+        methods = [method for method in methods if method in best]
     for method in methods:
-        table.add_column(method.value, justify="right")
+        table.add_column(method, justify="right")
     names = _reference_names(collection, answered)
     for each in answered:
         ranks = [each.rank(method) for method in methods]
@@ -226,7 +232,7 @@ def _print_answers(answered: Sequence[Answered], collection: Collection, console
     console.print(table)
 
 
-def _print_measures(measured: dict[Method, Evaluation], console: Console) -> None:
+def _print_measures(measured: dict[str, Evaluation], console: Console) -> None:
     from rich.table import Table
 
     queries = next(iter(measured.values())).queries
@@ -243,7 +249,7 @@ def _print_measures(measured: dict[Method, Evaluation], console: Console) -> Non
     for method, found in measured.items():
         values = [(found.measures[name].value, best[name]) for name in names]
         cells = [f"[bold green]{100 * value:.1f}[/]" if value == top else f"{100 * value:.1f}" for value, top in values]
-        table.add_row(method.value, *cells)
+        table.add_row(method, *cells)
     console.print(table)
 
 
@@ -258,12 +264,10 @@ def _reference_names(collection: Collection, answered: Sequence[Answered]) -> di
     }
 
 
-def _best(
-    values: Mapping[str, Any], answered: Sequence[Answered], measured: dict[Method, Evaluation]
-) -> dict[str, Any]:
+def _best(values: Mapping[str, Any], answered: Sequence[Answered], measured: dict[str, Evaluation]) -> dict[str, Any]:
     """What the short report shows in place of everything: some questions, and the methods that did best."""
     ranked = sorted(measured, key=lambda method: [-measured[method].measures[name].value for name in RANKED_BY])
-    chosen = [method.value for method in ranked[:BEST]]
+    chosen = ranked[:BEST]
     # One question of each of the first families, each with the answers of the best methods, the best first.
     first = {each.question.family: place for place, each in reversed(list(enumerate(answered)))}
     cards = [values["cards"][place] for place in sorted(first.values())[:QUESTIONS_SHOWN]]
@@ -271,8 +275,8 @@ def _best(
             for card in cards]  # fmt: skip
     return {
         "cards": [replace(card, rows=own) for card, own in zip(cards, rows, strict=True)],
-        "score": {method.value: found.measures[RANKED_BY[0]].value for method, found in measured.items()},
-        "draws": values["draws"] and Method.CIG.value in chosen,
+        "score": {method: found.measures[RANKED_BY[0]].value for method, found in measured.items()},
+        "draws": any(each.results[method].pseudo_target for each in answered for method in chosen),
         "questions": len(answered),
         "methods": len(measured),
     }
@@ -282,7 +286,7 @@ def _values(
     collection: Collection,
     summary: Summary,
     answered: Sequence[Answered],
-    measured: dict[Method, Evaluation],
+    measured: dict[str, Evaluation],
     pages: Sequence[PagesAnswered],
     left_out: Sequence[str],
 ) -> dict[str, Any]:
@@ -290,7 +294,7 @@ def _values(
     first = next(iter(measured.values()))
     timings = [
         {
-            "method": method.value,
+            "method": method,
             "ms": [median(each.results[method].took_ms[stage] for each in answered) for stage in STAGES],
         }
         for method in measured
@@ -308,9 +312,7 @@ def _values(
         "sample": first.queries,
         "families": len(first.families),
         "measures": list(first.measures),
-        "table": [
-            {"method": method.value, "cells": list(found.measures.values())} for method, found in measured.items()
-        ],
+        "table": [{"method": method, "cells": list(found.measures.values())} for method, found in measured.items()],
         "best": [max(found.measures[name].value for found in measured.values()) for name in first.measures],
         "by_family": [
             {
@@ -350,10 +352,10 @@ def _page_card(answered: PagesAnswered) -> PageCard:
     )
 
 
-def _row(question: JudgedQuery, method: Method, results: Results, rank: int | None) -> MethodRow:
+def _row(question: JudgedQuery, method: str, results: Results, rank: int | None) -> MethodRow:
     made = next((each for each in shown_artifacts(results) if each.images), None)
     return MethodRow(
-        method.value,
+        method,
         [shown(hit, hit.id in question.targets) for hit in results.hits[:SHOWN]],
         rank,
         "" if made is None else thumbnail(made.images[0]),

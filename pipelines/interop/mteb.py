@@ -33,6 +33,7 @@ from indexer.embed.base import Dtype, Embedder
 from indexer.errors import CallError, MissingExtraError
 from indexer.types import Item, Modality, Vectors
 from retrieval import CaptionRewriter, Method, PseudoTargetProvider, Query, SearchOptions, SearchService
+from retrieval.methods import load_method
 from retrieval.retriever import RENAMED
 
 TOGETHER = 256
@@ -115,7 +116,7 @@ class MtebRetriever:
 
     Args:
         model_name: An embedder, or what `load_embedder` takes.
-        method: One of `Method`, for queries of both text and image; those of one part are searched by that part.
+        method: A name of `METHODS`, for queries of both text and image; those of one part are searched by that part.
         device: Where the model runs; None to choose, as `auto` does.
         dtype: Its arithmetic, for one that is loaded here.
         pseudo_targets: As `SearchService` takes it.
@@ -144,9 +145,9 @@ class MtebRetriever:
         settled = renamed_arguments("MtebRetriever", old, RENAMED, given)
         options |= {name: value for name, value in settled.items() if name not in given}
         self.model = _embedder(model_name, device, dtype)
-        self.method = Method(method)
+        self.method = load_method(method).name
         self.mteb_model_meta = model_meta(self.model, self.method)
-        self._options = SearchOptions(method=self.method.value, **options)
+        self._options = SearchOptions(method=self.method, **options)
         self._helpers = {name: settled[name] for name in given}
         self._folder = Path(tempfile.mkdtemp(prefix="underdrawing-mteb-"))
         self._collections: list[Collection] = []
@@ -203,10 +204,10 @@ class MtebRetriever:
             asked = [_query(row, _parts(task_metadata, "query")) for row in rows]
             methods = [_method(query, self.method) for query in asked]
             for method in dict.fromkeys(methods):
-                chosen = [place for place, own in enumerate(methods) if own is method]
+                chosen = [place for place, own in enumerate(methods) if own == method]
                 # What the options say is about the method that composes.
-                composes = method is self.method
-                retriever = service.retriever(self._options if composes else SearchOptions(method=method.value))
+                composes = method == self.method
+                retriever = service.retriever(self._options if composes else SearchOptions(method=method))
                 encoded = retriever.encode([asked[place] for place in chosen])
                 names = [str(rows[place]["id"]) for place in chosen]
                 if top_ranked is None:
@@ -222,7 +223,7 @@ class MtebRetriever:
         self._finalizer()
 
 
-def model_meta(embedder: Embedder, method: Method | None = None) -> Any:
+def model_meta(embedder: Embedder, method: str | None = None) -> Any:
     """The model's card for mteb: a name that its results are filed under, and what the model takes.
 
     The revision is the fingerprint's digest, so that results of other weights, templates or arithmetic are never mixed.
@@ -312,9 +313,9 @@ def _query(row: Mapping[str, Any], parts: frozenset[str]) -> Query:
     return Query(text=said or None, image=row.get("image") if "image" in parts else None)
 
 
-def _method(query: Query, composed: Method) -> Method:
+def _method(query: Query, composed: str) -> str:
     """The method for both parts, or that of the only one."""
     parts = query.parts()
     if "text" in parts and "image" in parts:
         return composed
-    return Method.TEXT if "text" in parts else Method.IMAGE
+    return "text" if "text" in parts else "image"

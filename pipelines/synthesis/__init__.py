@@ -1,1 +1,1 @@
-"""Training data of image and text together, made from passages: GME's way, by a language model and retrieval."""
+"""Synthesis of image-and-text training data from passages, with a language model and retrieval, as in GME."""

@@ -1,9 +1,7 @@
-"""The retrieval in a synthesis: whether a question finds its passage, and which image shows a thing.
+"""Retrieval in a synthesis: whether a question finds its passage, and which image shows a thing.
 
 Passages and images are indexed into two collections in the run's folder, each named by the model that embeds it, and
-searched as any collection is.
-
-What this module does not know: language models, records.
+searched like any collection.
 """
 
 from __future__ import annotations
@@ -37,11 +35,11 @@ class Picture:
     """An image of a thing.
 
     Attributes:
-        document: Whose it is; of a drawn one, whose it was drawn from.
-        file: Where it lies.
-        drawn: Its name within the run's folder, if it was drawn.
-        similarity: Its cosine with the thing.
-        corrected: The same less what is generic; see `likeness.py`.
+        document: The image's document; for a generated image, the document of its reference.
+        file: Its path.
+        drawn: Its name within the run's folder, if it was generated.
+        similarity: Its cosine with the text.
+        corrected: The cosine without its generic part; see `likeness.py`.
     """
 
     document: str
@@ -57,12 +55,12 @@ class Illustrator:
     Args:
         corpus: The part's documents.
         passages: Its passages.
-        recipe: What is asked.
-        folder: Where the collections go; what is there is gone on with.
-        pseudo_targets: Generates images; None where they are found.
+        recipe: The settings.
+        folder: Where the collections go; existing ones are continued.
+        pseudo_targets: Generates images; None if they are retrieved.
 
     Raises:
-        CallError: The model cannot read what it should, or no document has an image.
+        CallError: The model cannot read a needed modality, or no document has an image.
         ModelError: A model cannot be loaded.
         StoreError: A collection cannot be used.
     """
@@ -83,7 +81,7 @@ class Illustrator:
         own = recipe.retriever is None or recipe.retriever == recipe.model
         self.reader = self.embedder if own else load_embedder(str(recipe.retriever), device=recipe.device)
         self.reader.require({Modality.TEXT})
-        if pseudo_targets is not None:  # what is missing is said now, and not for each drawing
+        if pseudo_targets is not None:  # report missing parts now, and not for each image
             pseudo_targets.inversion(self.embedder)
             pseudo_targets.generator(self.embedder)
         with ExitStack() as opened:
@@ -92,8 +90,8 @@ class Illustrator:
             self._pictures = _indexed(corpus, folder / "pictures", self.embedder, Parts.IMAGE, opened)
             if not len(self._pictures.snapshot()):
                 raise CallError(
-                    "No document of the corpus has an image that can be used.",
-                    "Images of things are its own; underdrawing index CORPUS DIR says what is wrong with them.",
+                    "No document of the corpus has a usable image.",
+                    "Images are taken from the corpus; underdrawing index CORPUS DIR says what is wrong with them.",
                 )
             self._ask, self._show = _by_text(self._passages), _by_text(self._pictures)
             self._among, self._between = self._samples(passages)
@@ -104,7 +102,7 @@ class Illustrator:
         self._opened.close()
 
     def ranks(self, queries: Sequence[str], passages: Sequence[Passage]) -> list[int | None]:
-        """The rank at which each query finds the passage in its place; None where it is not among the first."""
+        """The rank at which each query finds its passage; None if it is not in the top-k."""
         from retrieval.query import Query
 
         if not queries:
@@ -116,7 +114,7 @@ class Illustrator:
         ]
 
     def pictures(self, things: Sequence[str]) -> list[Picture | None]:
-        """The image most like each thing, or one drawn of it; None where nothing came of that."""
+        """The image most similar to each thing, or one generated from it; None if there is none."""
         from retrieval.query import Query
 
         if not things:
@@ -144,7 +142,7 @@ class Illustrator:
         vectors: Vectors,
         files: Sequence[Path | None],
     ) -> tuple[Vectors, list[Path | None], list[str | None]]:
-        """Drawings of things, each after the image found: their vectors, files and names."""
+        """Images of things generated from the images found: their vectors, files and names."""
         from retrieval.providers.pseudo_target import Reference
 
         places = [place for place, file in enumerate(files) if file is not None]
@@ -166,7 +164,7 @@ class Illustrator:
         return own, paths, names
 
     def _samples(self, passages: Sequence[Passage]) -> tuple[Vectors, Vectors]:
-        """Vectors of images and of passages to compare with, drawn by the seed."""
+        """Vectors of images and of passages to compare with, sampled by the seed."""
         rng, most = np.random.default_rng(self._recipe.seed), self._recipe.sample
         snapshot = self._pictures.snapshot()
         ids, _ = snapshot.scan(np.zeros((1, snapshot.space.dim), np.float32))
@@ -187,7 +185,7 @@ def _indexed(corpus: Corpus, folder: Path, embedder: Embedder, parts: Parts, ope
 
 
 def _by_text(collection: Collection) -> Retriever:
-    from retrieval.methods import Method
-    from retrieval.retriever import Retriever
+    from retrieval.request import SearchOptions
+    from retrieval.service import SearchService
 
-    return Retriever(collection, Method.TEXT, center=Center.OFF)
+    return SearchService(collection).retriever(SearchOptions(method="text", center=Center.OFF))

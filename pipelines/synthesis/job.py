@@ -1,22 +1,22 @@
-"""The synthesis of fused-modal training data: passages in, records of an image, a question and its answer out.
+"""The synthesis job: passages in, training records of an image, a question and its answer out.
 
-After GME (Zhang et al., arXiv:2412.16855, section 3.3): a language model writes a question that a passage answers, the
-question must find its passage, the model puts a pointing word in the place of the thing that the question names, a
-image of the thing is found or drawn, and must be like it. GME searches the web or draws with FLUX; here images are
-the corpus's own, or the generator's.
+After GME (Zhang et al., arXiv:2412.16855, section 3.3): a language model writes a question that a passage answers; the
+question must find its passage; the model replaces the thing that the question names by a pointing word; an image of the
+thing is retrieved or generated, and must be similar to it. GME searches the web or generates with FLUX; here images
+come from the corpus or the generator.
 
-    FOLDER/asked.jsonl       what was asked and answered: the ledger, with which a broken run goes on
+    FOLDER/asked.jsonl       the ledger of questions and answers, from which an interrupted run continues
     FOLDER/passages/ pictures/   collections
-    FOLDER/drawn/            images that were drawn
+    FOLDER/drawn/            generated images
     FOLDER/records.jsonl     the records, for `train unified --synthesised`
     FOLDER/dropped.jsonl     what was dropped, and why
-    FOLDER/summary.json      counts, and what all depends on
-    FOLDER/sheet.html        samples of both, to be looked at
+    FOLDER/summary.json      counts, and everything that the run depends on
+    FOLDER/sheet.html        samples of both, for inspection
 
-The last four are written at the end, each whole. All but the model's answers is computed again by each run, from the
-ledger, so that a run that was killed, at any point, ends with the very files of one that was not.
+The last four are written at the end, each atomically. Everything but the model's answers is recomputed from the ledger
+by each run, so a run that was killed at any point ends with the same files as an uninterrupted one.
 
-What this module does not know: how a model is asked, how records are trained on.
+This module does not know how a model is called, or how records are trained on.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ RECORDS, DROPPED, SUMMARY, SHEET = "records.jsonl", "dropped.jsonl", "summary.js
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a passage, as far as it came.
+    """The outcome of a passage, as far as it came.
 
     Attributes:
-        passage: It.
+        passage: The passage.
         asked: The question.
-        rank: At which the question found the passage.
-        pointing: The question with an image in the place of the thing.
-        picture: That image.
-        record: What was made, or None.
-        drop: Why nothing was made, or None.
+        rank: The rank at which the question found the passage.
+        pointing: The question with a pointing word in place of the thing.
+        picture: The image of the thing.
+        record: The record made, or None.
+        drop: Why none was made, or None.
         said: The model's last answer, or why there was none.
     """
 
@@ -74,7 +74,7 @@ class Outcome:
     said: str = ""
 
     def dropped(self) -> dict[str, JsonValue]:
-        """As a line of the file of dropped ones has it."""
+        """A line of the file of dropped passages."""
         asked, pointing, picture = self.asked, self.pointing, self.picture
         return {
             "reason": str(self.drop),
@@ -94,13 +94,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """What a run came to.
+    """The results of a run.
 
     Attributes:
-        outcomes: Of each passage asked about.
-        passages: How many the part of the corpus has.
-        skipped: Documents without a passage, by reason.
-        about: What all depends on: models, prompts, recipe.
+        outcomes: One for each passage asked about.
+        passages: The number of passages in the part of the corpus.
+        skipped: Counts of documents without a passage, by reason.
+        about: Everything the run depends on: models, prompts, recipe.
     """
 
     outcomes: Sequence[Outcome]
@@ -115,12 +115,12 @@ class Synthesis:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """How many were dropped, by reason, in the order in which passages are looked at."""
+        """How many passages were dropped, by reason, in the order of the checks."""
         counts = Counter(each.drop for each in self.outcomes if each.drop is not None)
         return {reason.value: counts[reason] for reason in Drop if counts[reason]}
 
     def to_json(self) -> dict[str, Any]:
-        """The summary, as its file has it."""
+        """The content of the summary file."""
         return {
             "passages": self.passages,
             "asked": len(self.outcomes),
@@ -132,7 +132,7 @@ class Synthesis:
 
 
 Told = Callable[[int, int, Mapping[str, int]], None]
-"""Is told how many passages are done, of how many, and how many were dropped by reason."""
+"""Called with the number of passages done, their total, and the dropped ones by reason."""
 
 
 def synthesize(
@@ -144,21 +144,21 @@ def synthesize(
     pseudo_targets: PseudoTargetProvider | None = None,
     on_progress: Told = lambda *_: None,
 ) -> Synthesis:
-    """Make records in `folder`, or go on making them.
+    """Make records in `folder`, or continue an interrupted run.
 
     Args:
         corpus: Documents with texts, and with images.
         chat: The model that writes.
-        recipe: What is asked.
-        folder: See the module.
-        pseudo_targets: Generates images, where the recipe says so.
-        on_progress: Told after each batch.
+        recipe: The settings.
+        folder: The run's folder; see the module.
+        pseudo_targets: Generates images, if the recipe asks for it.
+        on_progress: Called after each batch.
 
     Raises:
-        CallError: The corpus has no passage or no image, a provider of pseudo-targets is missing or not needed, or
-            the folder is none.
+        CallError: The corpus has no passage or no image, a provider of pseudo-targets is missing or not needed, or the
+            folder is a file.
         ModelError: A model or a prompt cannot be loaded.
-        WriterAwayError: The model that writes cannot be asked; a second run goes on.
+        WriterAwayError: The language model cannot be reached; a second run continues.
         LockedError: Another run writes to the folder.
         StoreError: The folder cannot be used.
     """
@@ -166,7 +166,7 @@ def synthesize(
 
     if (pseudo_targets is None) is (recipe.pictures is Pictures.DRAWN):
         raise CallError(
-            "A provider of pseudo-targets is needed where images are drawn, and nowhere else.",
+            "A provider of pseudo-targets is needed if images are generated, and only then.",
             "Pass one with Pictures.DRAWN, and none with Pictures.FOUND.",
         )
     require_folder(folder)
@@ -188,7 +188,7 @@ def synthesize(
 
 
 class _Job:
-    """One run over chosen passages."""
+    """One run over selected passages."""
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ class _Job:
         }
 
     def run(self, passages: Sequence[Passage], on_progress: Told) -> list[Outcome]:
-        """What becomes of each."""
+        """The outcome of each passage."""
         outcomes: list[Outcome] = []
         drops: Counter[str] = Counter()
         for start in range(0, len(passages), BATCH):
@@ -278,7 +278,7 @@ class _Job:
         return Drop.GENERIC if least is not None and picture.corrected < least else None
 
     def _recorded(self, outcome: Outcome) -> Outcome:
-        """With its record, if it has come so far and no other asks the same."""
+        """The outcome with its record, if it came so far and no other asks the same."""
         if outcome.drop is not None:
             return outcome
         asked, pointing, picture, passage = outcome.asked, outcome.pointing, outcome.picture, outcome.passage
@@ -318,7 +318,7 @@ class _Job:
         )
 
     def _answer(self, passage: Passage, picture: Picture, finds: Finds) -> str | None:
-        """The document to be found: with another image than the query's, where its image is found too."""
+        """The document to be found: if its image is found, too, it must differ from the query's."""
         if finds is Finds.TEXT:
             return passage.document
         others = [each for each in passage.illustrated if each != picture.document]
@@ -343,7 +343,7 @@ def _identified(embedder: Any) -> dict[str, JsonValue]:
 
 
 def _plain(recipe: SynthesisRecipe) -> dict[str, JsonValue]:
-    """The recipe without where it runs and which prompts' folder it was: their digest stands beside it."""
+    """The recipe without its device and prompt folder, whose digest is recorded instead."""
     values = {name: value for name, value in asdict(recipe).items() if name not in ("prompts", "device")}
     return {**values, "finds": [each.value for each in recipe.finds], "pictures": recipe.pictures.value}
 

@@ -1,11 +1,9 @@
-"""What a model was asked and what it answered, kept so that nothing is asked twice.
+"""A ledger of questions to a model and their answers, so that nothing is asked twice.
 
-    FOLDER/asked.jsonl     one JSON object a line, appended and synced a batch at a time
+    FOLDER/asked.jsonl     one JSON object per line, appended and synced in batches
 
-A kill, or a full disk, leaves whole lines and at most the start of one, which counts for nothing and is cut off before
-the next is written. Failures are answers too, so that a second run comes to what the first would have come to.
-
-What this module does not know: any model, what answers mean.
+A kill or a full disk leaves complete lines and at most one partial line, which is ignored and cut off before the next
+write. Failures are answers, too, so a second run has the same results as the first.
 """
 
 from __future__ import annotations
@@ -22,13 +20,13 @@ Answer = str | WritingError
 
 
 class Ledger:
-    """The answers by key.
+    """Answers by key.
 
     Args:
-        file: Where they are; it need not be there yet.
+        file: Their path; it need not exist yet.
 
     Raises:
-        CorruptionError: A line that was written whole is damaged.
+        CorruptionError: A complete line is damaged.
         StoreError: The file cannot be read.
     """
 
@@ -41,24 +39,24 @@ class Ledger:
                 self._answers[entry["key"]] = _answer(entry)
             except (ValueError, KeyError, TypeError) as error:
                 raise CorruptionError(
-                    f"Line {number} of {file} is damaged.", "Remove the line; what it answered is asked again."
+                    f"Line {number} of {file} is damaged.", "Remove the line; its question is asked again."
                 ) from error
 
     def __len__(self) -> int:
         return len(self._answers)
 
     def get(self, key: str) -> Answer | None:
-        """The answer to a question that was asked; None for one that was not."""
+        """The answer to a question; None if it was not asked."""
         return self._answers.get(key)
 
     def __getitem__(self, key: str) -> Answer:
         return self._answers[key]
 
     def add(self, answers: Mapping[str, Answer]) -> None:
-        """Keep answers, durably.
+        """Store answers durably.
 
         Raises:
-            StoreError: The disk refuses.
+            StoreError: The disk cannot be written.
         """
         lines = "".join(json.dumps({"key": key} | _entry(each)) + "\n" for key, each in answers.items())
         append_lines(self.path, lines.encode())

@@ -1,14 +1,15 @@
-"""How like an image and a text are, less how like they are to everything.
+"""Similarity of an image and a text, corrected for how similar each is to everything.
 
-A cosine of an image and a text says two things at once: that they belong together, and that the one of them goes with
-anything, as "a photo of food" goes with every dish. The correction takes off the second (the negCLIPLoss of Wang et
-al., arXiv:2405.19547): with a temperature t,
+The cosine of an image and a text mixes two things: that they belong together, and that one of them goes with anything,
+as "a photo of food" goes with every dish. The correction removes the second (the negCLIPLoss of Wang et al.,
+arXiv:2405.19547): with a temperature t,
 
     corrected = cosine - t/2 * (log mean exp(cosine(image, texts) / t) + log mean exp(cosine(images, text) / t))
 
-over samples of the corpus's texts and images. It is about 0 for a pair no better than chance pairs of its own two.
+over samples of the corpus's texts and images. It is about 0 for a pair that is no better than random pairs with its
+parts.
 
-What this module does not know: where vectors come from.
+This module does not know where vectors come from.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from indexer.types import Scores, Vectors
 
 
 def cosines(pictures: Vectors, texts: Vectors) -> Scores:
-    """Of each image with the text in its place: (n,) float32.
+    """The cosine of each image with its text: (n,) float32.
 
     Args:
         pictures: (n, dim) unit rows.
@@ -34,16 +35,16 @@ def corrected(pictures: Vectors, texts: Vectors, among: Vectors, between: Vector
 
     Args:
         pictures: (n, dim) unit rows.
-        texts: (n, dim) unit rows, each of what the image in its place should show.
+        texts: (n, dim) unit rows, what the image of the same row should show.
         among: (m, dim) unit rows, images of the corpus.
         between: (k, dim) unit rows, texts of the corpus.
-        temperature: The lower, the more the nearest few count.
+        temperature: The lower it is, the more the nearest few count.
     """
     generic = _soft_most(pictures @ between.T, temperature) + _soft_most(texts @ among.T, temperature)
     return np.asarray(cosines(pictures, texts) - generic / 2, np.float32)
 
 
 def _soft_most(scores: Scores, temperature: float) -> npt.NDArray[np.float64]:
-    """The logarithm of the mean exponential of each row, at a temperature: near its largest where that is low."""
+    """The log of the mean exponential of each row at a temperature: near its maximum if that is low."""
     most = scores.max(1, keepdims=True).astype(np.float64)
     return np.asarray(most[:, 0] + temperature * np.log(np.exp((scores - most) / temperature).mean(1)))

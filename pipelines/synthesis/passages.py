@@ -1,7 +1,4 @@
-"""The passages of a corpus: what a model reads of each document, each text once.
-
-What this module does not know: models, questions.
-"""
+"""The passages of a corpus: the text of each document as a model reads it, each distinct text once."""
 
 from __future__ import annotations
 
@@ -19,12 +16,12 @@ from pipelines.train.common.captions import fields_in, filled_with
 
 @dataclass(frozen=True)
 class Passage:
-    """A text, and the document that it is of.
+    """A text and its document.
 
     Attributes:
         text: What the model reads.
         document: The id of the first document with that text.
-        illustrated: The ids of those with that text that have an image, in the corpus's order.
+        illustrated: The ids of documents with that text and an image, in corpus order.
     """
 
     text: str
@@ -38,12 +35,12 @@ class Passage:
 
 
 class Part:
-    """The documents of one part of a corpus: a `Corpus` itself.
+    """The documents of one part of a corpus, as a `Corpus`.
 
     Args:
-        corpus: All of it.
+        corpus: The whole corpus.
         field: The field that names a document's part; None for all documents.
-        name: Of the part.
+        name: Name of the part.
     """
 
     def __init__(self, corpus: Corpus, field: str | None, name: str) -> None:
@@ -60,7 +57,7 @@ class Part:
 
 
 class Texts:
-    """Passages as a corpus of their own, to be indexed."""
+    """Passages as a corpus, for indexing."""
 
     def __init__(self, source: str, passages: Iterable[Passage]) -> None:
         self.source, self._passages = source, passages
@@ -71,12 +68,12 @@ class Texts:
 
 
 def read_passages(corpus: Iterable[Entry], template: str, skipped: Counter[str]) -> list[Passage]:
-    """The distinct passages, in the corpus's order.
+    """The distinct passages, in corpus order.
 
     Args:
         corpus: The documents.
-        template: What is read of one, with fields in braces; a field that is a list is said with commas.
-        skipped: Counts the documents without a passage, by reason: a reject's own, or `lacks-FIELD`.
+        template: The passage of a document, with fields in braces; a list is joined with commas.
+        skipped: Counts the documents without a passage, by reason: that of a reject, or `lacks-FIELD`.
 
     Raises:
         CallError: There are none.
@@ -103,15 +100,15 @@ def read_passages(corpus: Iterable[Entry], template: str, skipped: Counter[str])
         told = ", ".join(f"{reason} {count:,}" for reason, count in skipped.most_common())
         raise CallError(
             f"The corpus has no passage of the form {template!r}{f': {told}' if told else ''}.",
-            "Name fields that its documents have, and a part that they are in.",
+            "Use fields that its documents have, and an existing part.",
         )
     return list(found.values())
 
 
 def chosen(passages: Iterable[Passage], recipe: SynthesisRecipe) -> list[Passage]:
-    """Those to be asked about: a sample by the seed, of which a larger one has all; the shortest first.
+    """The passages to ask about: a sample by the seed, contained in any larger sample; shortest first.
 
-    Passages of one length are asked about together, which is faster; see `retrieval/providers/language/models.py`.
+    Passages of equal length are asked about together, which is faster; see `retrieval/providers/language/models.py`.
     """
     drawn = sorted(passages, key=lambda each: hashlib.sha256(f"{recipe.seed} {each.key}".encode()).digest())
     return sorted(drawn[: recipe.limit], key=lambda each: (len(each.text), each.key))

@@ -1,11 +1,9 @@
-"""What a language model is asked of a passage, and what is believed of its answers.
+"""Questions to a language model about passages, and the validation of its answers.
 
-First a question that the passage answers, then the thing that the question names and the question again with a word
-that points at an image in its place. Answers are two lines, with labels or without, or a JSON object; whatever else
-comes is refused, with a reason. Prompts are text files: `question.txt` and `rewrite.txt`, in which user and model speak
-in turn, and `deictic.txt`, the words that point, one a line.
-
-What this module does not know: images, retrieval, any model.
+First it writes a question that the passage answers; then it names the thing in the question, and writes the question
+again with a word that points at an image instead. Answers are two lines, with or without labels, or a JSON object;
+anything else is refused with a reason. Prompts are text files: `question.txt` and `rewrite.txt`, in which user and
+model take turns, and `deictic.txt`, the pointing words, one per line.
 """
 
 from __future__ import annotations
@@ -25,11 +23,11 @@ from retrieval.providers.language import Chat, Question
 from retrieval.providers.language.answers import MOST, filled, read_prompt, read_turns, without_thoughts
 
 BATCH = 32
-"""Questions asked together; what a kill can lose."""
+"""Questions asked together; a kill can lose this many."""
 NEW_WORDS = 4
-"""Words that a rewritten question has and the first had not, at most: "the thing in the picture" has so many."""
+"""Limit of words that are new in the rewritten question: "the thing in the picture" has this many."""
 KEPT = 0.5
-"""The least share of the question's words, those for the thing aside, that the rewritten one has."""
+"""Least share of the question's words, without those for the thing, that the rewritten question has."""
 
 _LABEL = re.compile(r"^\W*(?:question|query|answer|thing|name|entity|rewritten|line \d)\W*:\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"^\W*\d+[.)]\s+")
@@ -49,7 +47,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Pointing:
-    """The thing that a question names, and the question with an image of it beside."""
+    """The thing that a question names, and the question with an image in its place."""
 
     thing: str
     query: str
@@ -68,13 +66,13 @@ class Prompts:
         """The three files.
 
         Raises:
-            ModelError: One cannot be read, or its last turn lacks the name of what is filled in.
+            ModelError: One cannot be read, or its last turn lacks the placeholder.
         """
         question, rewrite = read_turns(folder / "question.txt"), read_turns(folder / "rewrite.txt")
         for name, turns, value in (("question", question, "{passage}"), ("rewrite", rewrite, "{query}")):
             if value not in turns[-1]:
                 raise ModelError(
-                    f"The last part of {folder / name}.txt lacks {value}.", "Write it where that should be read."
+                    f"The last part of {folder / name}.txt lacks {value}.", "Write it where the value belongs."
                 )
         words = tuple(evened(line) for line in read_prompt(folder / "deictic.txt").splitlines() if line.strip())
         return cls(question, rewrite, words)
@@ -85,15 +83,15 @@ class Prompts:
         return digest_of([list(self.question), list(self.rewrite), list(self.deictic)])
 
     def about(self, passage: str) -> Question:
-        """Asks for a question."""
+        """The messages that ask for a question."""
         return Question((*self.question[:-1], filled(self.question[-1], passage=passage)))
 
     def again(self, asked: Asked) -> Question:
-        """Asks for the question with an image."""
+        """The messages that ask for the question with an image."""
         return Question((*self.rewrite[:-1], filled(self.rewrite[-1], query=asked.query, answer=asked.reply)))
 
     def asked(self, answer: Answer) -> Asked | Drop:
-        """The question in an answer, or why there is none."""
+        """The question in an answer, or why it is invalid."""
         if isinstance(answer, WritingError):
             return Drop.UNWRITTEN
         found = _two(answer, ("question", "query"), ("answer", "reply"))
@@ -103,7 +101,7 @@ class Prompts:
         return Drop.PARROTED if _plain(found[0]) in examples else Asked(*found)
 
     def pointing(self, answer: Answer, asked: Asked) -> Pointing | Drop:
-        """The thing and the rewritten question in an answer, or why there is none."""
+        """The thing and the rewritten question in an answer, or why they are invalid."""
         if isinstance(answer, WritingError):
             return Drop.UNWRITTEN
         found = _two(answer, ("thing", "entity"), ("rewritten", "question", "query"))
@@ -124,17 +122,17 @@ class Prompts:
 
 
 def ask(chat: Chat, ledger: Ledger, questions: Sequence[Question], tokens: int) -> list[Answer]:
-    """The answers, in order: those of the ledger, and the others asked for together and kept.
+    """The answers in order, from the ledger or else from the model, whose answers are stored.
 
     Args:
-        chat: Who is asked.
-        ledger: Where answers are kept.
+        chat: The language model.
+        ledger: Where answers are stored.
         questions: At most `BATCH`, since a kill loses them.
-        tokens: Of an answer at most.
+        tokens: Limit of an answer.
 
     Raises:
-        WriterAwayError: The model cannot be asked; what it answered before is kept.
-        StoreError: An answer cannot be kept.
+        WriterAwayError: The model cannot be reached; earlier answers are stored.
+        StoreError: An answer cannot be stored.
     """
     identity = dict(chat.chat_identity())
     keys = [digest_of([list(each.turns), tokens, identity]) for each in questions]
@@ -147,14 +145,14 @@ def ask(chat: Chat, ledger: Ledger, questions: Sequence[Question], tokens: int) 
             if not len(ledger):
                 raise away
             raise WriterAwayError(
-                f"{away.message} {len(ledger):,} answers are kept in {ledger.path}.",
+                f"{away.message} {len(ledger):,} answers are stored in {ledger.path}.",
                 f"{away.remedy or ''} Run the same command again and it continues where it stopped.".strip(),
             )
     return [ledger[key] for key in keys]
 
 
 def _two(answer: str, first: Sequence[str], second: Sequence[str]) -> tuple[str, str] | None:
-    """The two texts of an answer, of a JSON object by these names or of its two lines; None where it is otherwise."""
+    """The two texts of an answer, from a JSON object with these names or from its two lines; None otherwise."""
     said = without_thoughts(answer)
     found: tuple[str, ...]
     if "{" in said:
@@ -187,7 +185,7 @@ def _plain(text: str) -> str:
 
 
 def _names(text: str, thing: str) -> bool:
-    """Whether a text has the words of another, side by side."""
+    """Whether a text contains the words of another, consecutively."""
     return _times(text, thing) > 0
 
 

@@ -1,7 +1,4 @@
-"""What a synthesis is asked for, and the reasons for which a record is dropped.
-
-What this module does not know: how any of it is done.
-"""
+"""The settings of a synthesis, and the reasons for which records are dropped."""
 
 from __future__ import annotations
 
@@ -17,9 +14,9 @@ PROMPTS = Path(__file__).with_name("prompts")
 
 
 class Drop(HelpfulEnum):
-    """Why there is no record of a passage, in the order in which passages are looked at.
+    """Why there is no record of a passage, in the order of the checks.
 
-    `MEANINGS` in `sheet.py` says it in words.
+    `MEANINGS` in `sheet.py` explains them.
     """
 
     UNWRITTEN = "unwritten"
@@ -41,37 +38,37 @@ class Pictures(HelpfulEnum):
     """Where the image of a thing comes from."""
 
     FOUND = "found"
-    """The corpus's image that is most like the thing's name."""
+    """Retrieve the corpus's image that is most similar to the thing's name."""
     DRAWN = "drawn"
-    """A generator draws the thing anew, from the image found."""
+    """Generate an image of the thing from the one retrieved."""
 
 
 @dataclass(frozen=True)
 class SynthesisRecipe:
-    """Everything a synthesis depends on, besides the corpus and the model that writes.
+    """Everything a synthesis depends on, besides the corpus and the language model.
 
     Attributes:
-        passage: What the model reads of a document, such as `"{text}: {keywords}"`.
+        passage: Template of the text that the model reads, such as `"{text}: {keywords}"`.
         split_field: The field that names a document's part, or None to use all.
         part: The part used: passages, and images.
-        limit: So many passages, drawn by the seed; None for all.
-        seed: Of the passages drawn, of what a record finds, and of drawings.
-        prompts: The folder of `question.txt`, `rewrite.txt` and `deictic.txt`; None for those that come with this.
-        tokens: Of an answer at most.
-        model: The embedder that finds images for things, and tells how alike the two are.
+        limit: Number of passages, sampled by the seed; None for all.
+        seed: Seed for the sample of passages, for what a record finds, and for generated images.
+        prompts: Folder of `question.txt`, `rewrite.txt` and `deictic.txt`; None for the bundled ones.
+        tokens: Limit of an answer.
+        model: The embedder that finds images for things and measures their similarity.
         retriever: The embedder by which a question must find its passage; None for `model`.
-        top: It must be among so many.
+        top: Largest rank at which it must be found.
         pictures: Where images come from; one of `Pictures`.
-        least: The least cosine of image and thing.
-        least_corrected: The least of it when corrected for what is like everything; None for any. See `likeness.py`.
-        temperature: Of that correction.
-        sample: Texts and images of the corpus that the correction compares with, at most.
-        finds: What a record's query should find: one of `Finds` for each record, drawn by the seed.
+        least: Least cosine of image and thing.
+        least_corrected: Least corrected cosine; None for no limit. See `likeness.py`.
+        temperature: Temperature of that correction.
+        sample: Limit of the corpus's texts and images that the correction compares with.
+        finds: What a record's query should find: one of `Finds` for each record, chosen by the seed.
         device: Where models run.
-        dtype: Of the model that writes, if it is a local one; None for float32 on a CPU and bfloat16 elsewhere.
+        dtype: Arithmetic of the language model, if it is local; None for float32 on a CPU and bfloat16 elsewhere.
 
     Raises:
-        CallError: A number that is none or out of range, or nothing to find.
+        CallError: A number is invalid or out of range, or there is nothing to find.
     """
 
     passage: str = "{text}"
@@ -109,5 +106,5 @@ class SynthesisRecipe:
 
     @property
     def prompt_folder(self) -> Path:
-        """Where the prompts are."""
+        """The folder of the prompts."""
         return self.prompts or PROMPTS

@@ -1,7 +1,4 @@
-"""The contact sheet of a synthesis: samples of what was kept and of what was dropped for each reason, as one page.
-
-What this module does not know: how anything was made.
-"""
+"""The contact sheet of a synthesis: one page with samples of the records, and of what was dropped for each reason."""
 
 from __future__ import annotations
 
@@ -16,26 +13,26 @@ if TYPE_CHECKING:
     from pipelines.synthesis.job import Outcome, Synthesis
 
 KEPT = 24
-"""Kept records that are shown."""
+"""Number of records shown."""
 DROPPED = 6
-"""Dropped ones that are shown for each reason."""
+"""Dropped passages shown for each reason."""
 
 MEANINGS = {
-    Drop.UNWRITTEN: "the model gave no answer, or one without end",
-    Drop.UNREADABLE_QUESTION: "the answer is no question with an answer",
+    Drop.UNWRITTEN: "the model gave no answer, or did not finish it",
+    Drop.UNREADABLE_QUESTION: "the answer is not a question with an answer",
     Drop.PARROTED: "the question is one of the prompt's examples",
-    Drop.PASSAGE_NOT_FOUND: "the question does not find its passage among the first",
-    Drop.UNREADABLE_REWRITE: "the answer is no thing with a question about it",
+    Drop.PASSAGE_NOT_FOUND: "the question does not find its passage in the top-k",
+    Drop.UNREADABLE_REWRITE: "the answer is not a thing with a question about it",
     Drop.THING_NOT_IN_QUESTION: "the question does not name the thing",
     Drop.THING_STILL_NAMED: "the rewritten question still names the thing that the image should show",
     Drop.NOT_DEICTIC: "the rewritten question points at nothing",
     Drop.STRAYED: "the rewritten question asks something else",
-    Drop.NO_PICTURE: "no image was found or drawn, or none but the passage's own",
-    Drop.UNLIKE: "image and thing are not alike enough",
-    Drop.GENERIC: "image and thing are no more alike than either is to anything",
-    Drop.REPEATED: "another record asks the same of the same image, and has another answer",
+    Drop.NO_PICTURE: "no image was found or generated, or only the passage's own",
+    Drop.UNLIKE: "image and thing are not similar enough",
+    Drop.GENERIC: "image and thing are no more similar than either is to anything",
+    Drop.REPEATED: "another record asks the same about the same image and has another answer",
 }
-"""By reason; the sheet shows it."""
+"""Explanations of the reasons, shown on the sheet."""
 
 
 def sheet(found: Synthesis) -> str:
@@ -66,7 +63,7 @@ def sheet(found: Synthesis) -> str:
 
 
 def _sample(outcomes: Sequence[Outcome], most: int) -> list[Outcome]:
-    """Some of them, the same in every run and spread over all."""
+    """An evenly spaced sample, the same in every run."""
     return sorted(outcomes, key=lambda each: hashlib.sha256(each.passage.key.encode()).digest())[:most]
 
 

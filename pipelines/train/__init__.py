@@ -1,1 +1,1 @@
-"""Programs that train models: one file a model family, `run.py` for what every training run shares."""
+"""Programs that train models, one package per model family; `common` holds what they share."""

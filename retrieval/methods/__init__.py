@@ -13,14 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from operator import itemgetter
 from pkgutil import iter_modules
 from typing import TypeAlias
 
-from indexer.errors import PluginError
+from indexer.errors import PluginError, UnderdrawingError
 from indexer.registry import Builtin, Registry
 from indexer.types import HelpfulEnum
-from retrieval.methods.base import Artifacts, Composed, Helper, Refining, Resolved, SearchMethod
+from retrieval.methods.base import (
+    Artifacts,
+    Composed,
+    Helper,
+    ReadsFields,
+    Refining,
+    Resolved,
+    SearchMethod,
+    Selective,
+    Variant,
+)
 from retrieval.methods.weights import Tuned, load_weights
 
 __all__ = [
@@ -30,12 +39,17 @@ __all__ = [
     "Helper",
     "Merge",
     "Method",
+    "ReadsFields",
     "Refining",
     "Resolved",
     "SearchMethod",
+    "Selective",
     "Tuned",
+    "Variant",
     "load_method",
     "load_weights",
+    "usable_methods",
+    "variant_of",
 ]
 
 
@@ -74,7 +88,15 @@ def _rooms() -> Iterator[tuple[str, Builtin]]:
                 yield name, Builtin(f"{module.name}:{attribute}", value.help)
 
 
-METHODS = Registry[MethodFactory]("method", "underdrawing.methods", dict(sorted(_rooms(), key=itemgetter(0))))
+def _place(room: tuple[str, Builtin]) -> tuple[int, str]:
+    """The names that `Method` has come first, as it has them, so that tables begin with the baselines."""
+    known: list[str] = list(Method)
+    base, _, merge = room[0].partition("-")
+    name = base if merge and base in known else room[0]
+    return known.index(name) if name in known else len(known), room[0]
+
+
+METHODS = Registry[MethodFactory]("method", "underdrawing.methods", dict(sorted(_rooms(), key=_place)))
 """Methods by name; each is a class or another callable without arguments that returns a `SearchMethod`."""
 
 _PROMISED = ("name", "help", "tuned", "reads", "defaults", "needs", "branches", "resolve", "compose")
@@ -94,7 +116,29 @@ def load_method(method: str, merge: str | None = None) -> SearchMethod:
     if not isinstance(method, str):
         Method(method)  # says what a name is
     name = f"{method}-{Merge(merge).value}" if method == "cig" and merge is not None else str(method)
-    made = METHODS.get(name)()
+    factory = METHODS.get(name)
+    try:
+        made = factory()
+    except UnderdrawingError:
+        raise
+    except Exception as error:  # another package's code, which may raise anything
+        raise METHODS.failure(name, factory, error) or error from error
     if lacking := [each for each in _PROMISED if not hasattr(made, each)]:
         raise PluginError(f"The method {name!r} is a {type(made).__name__} without {', '.join(lacking)}.")
     return made
+
+
+def usable_methods() -> dict[str, SearchMethod]:
+    """An instance of every method that can be used, in the order of `METHODS`; a broken plugin is passed over."""
+    found = {}
+    for name in METHODS.names():
+        try:
+            found[name] = load_method(name)
+        except UnderdrawingError:
+            continue  # who asks for it by name is told why
+    return found
+
+
+def variant_of(method: SearchMethod) -> str | None:
+    """The name of the method of which this is a variant; None for one that stands for itself."""
+    return method.variant_of if isinstance(method, Variant) and method.variant_of != method.name else None

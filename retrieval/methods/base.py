@@ -27,6 +27,7 @@ from retrieval.query import Query, Weights
 from retrieval.scoring import Linear, ScoringFunction, Vector, weighted_sum
 
 if TYPE_CHECKING:
+    from indexer.embed.base import Embedder
     from indexer.snapshot import Space
     from retrieval.methods.context import Context
 
@@ -153,6 +154,37 @@ class Refining(Protocol):
 
     def refine(self, context: Context, resolved: Sequence[Resolved]) -> list[Resolved]:
         """The queries with the vectors that the step adds, or a note for each that it cannot make. It never fails."""
+        ...
+
+
+@runtime_checkable
+class Variant(Protocol):
+    """A method that is one of several ways to do what another does.
+
+    Attributes:
+        variant_of: The name of that other one, which stands for all of them; its own for the other one itself.
+    """
+
+    variant_of: ClassVar[str]
+
+
+@runtime_checkable
+class ReadsFields(Protocol):
+    """A method that reads fields of a request beside those of the helper models that it needs.
+
+    Attributes:
+        reads_fields: Their names, as in `retrieval/request.py`.
+    """
+
+    reads_fields: ClassVar[frozenset[str]]
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A method that not every embedder can serve."""
+
+    def fits(self, embedder: Embedder) -> bool:
+        """Whether this one can."""
         ...
 
 

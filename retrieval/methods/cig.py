@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class _Cig(Inversion):
 
     reads = frozenset({"inversion", "image", "pseudo_target", "negative"})
     needs = (Helper.INVERSION, Helper.GENERATOR)
+    variant_of: ClassVar[str] = "cig"
     merged_as = Modality.IMAGE
     """The modality of the pseudo-target's vector."""
 
@@ -128,6 +129,7 @@ class Cig(CigEmbed):
 
     name = "cig"
     help = "inversion and a generated pseudo-target (CIG), merged as in cig-embed"
+    reads_fields: ClassVar[frozenset[str]] = frozenset({"merge"})
 
 
 class CigProduct(_Cig):

@@ -16,6 +16,7 @@ from retrieval.query import Query
 from retrieval.scoring import Vector
 
 if TYPE_CHECKING:
+    from indexer.embed.base import Embedder
     from indexer.snapshot import Space
     from retrieval.methods.context import Context
 
@@ -27,6 +28,10 @@ class Joint(TwoParts):
     help = "text and reference read together by a multimodal model (GME)"
     tuned = "joint"
     reads = frozenset({"negative"})
+
+    def fits(self, embedder: Embedder) -> bool:
+        """Whether it reads an image and a text at once."""
+        return embedder.fuses_natively
 
     def branches(self, query: Query) -> Mapping[str, Modality]:
         """For a query with both parts, one branch in their place."""
@@ -42,7 +47,7 @@ class Joint(TwoParts):
             QueryError: A stored reference does not exist, or has no image.
         """
         both = [query for query in queries if query.is_composed]
-        if both and not context.embedder.fuses_natively:
+        if both and not self.fits(context.embedder):
             raise CallError(
                 f"{context.embedder.name} does not read an image and a text together, so the method joint cannot be "
                 "used.",

@@ -9,7 +9,7 @@ What this module does not know: how the vectors were made, and how they are sear
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from indexer.types import Item, Modality, Role
 from retrieval.methods.base import Resolved, TwoParts, WeightsByName, mean_of
@@ -32,6 +32,7 @@ class Shift(TwoParts):
     help = "the reference moved by what the text changes (AdaST)"
     tuned = "shift"
     reads = frozenset({"alpha", "negative"})
+    reads_fields: ClassVar[frozenset[str]] = frozenset({"caption"})
 
     def branches(self, query: Query) -> Mapping[str, Modality]:
         """All parts of the query, and its caption if it has one."""

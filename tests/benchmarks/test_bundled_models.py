@@ -82,5 +82,5 @@ def test_the_studio_takes_them_by_itself(embedder, pictures, tmp_path):
 
 
 def test_a_model_that_is_no_longer_bundled_is_told_what_to_do():
-    with pytest.raises(CallError, match=r"emoji-gme is gone since 0\.2.*docs/joint\.md"):
+    with pytest.raises(CallError, match=r"emoji-gme was removed in 0\.2.*docs/joint\.md"):
         load_embedder("bundled:emoji-gme")

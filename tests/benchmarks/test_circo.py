@@ -70,7 +70,7 @@ def test_the_servers_file_answers_every_query_with_numbers(small, tmp_path, run_
     answers["3"][5] = str(answers["3"][5])
     (tmp_path / "bad.json").write_text(json.dumps(answers))
     assert submission.main(["circo", str(tmp_path / "bad.json"), "--data", str(data)]) == 2
-    assert "3 answers with something else than a list of ints" in capsys.readouterr().err
+    assert "3 does not answer with a list of ints" in capsys.readouterr().err
 
 
 def test_published_rows_of_the_server_are_told_with_the_files(small, tmp_path, run_benchmark, monkeypatch):

@@ -113,7 +113,7 @@ def test_the_weights_of_cigs_released_code_have_a_name(run, tmp_path):
     code, told = run("--split", "test1", "--submission", str(tmp_path / "out"), "--weights", "cig-paper")
     assert (code, "sum does not read the weight inversion" in told.err) == (2, True)
     code, told = run("--weights", "cig-papers")
-    assert (code, "no JSON object of weights" in told.err, "cig-paper" in told.err) == (2, True, True)
+    assert (code, "not a JSON object of weights" in told.err, "cig-paper" in told.err) == (2, True, True)
     options = harness_options.parser(BENCHMARK).parse_args(
         ["--split", "test1", "--submission", "x", "--method", "cig-reinvert", "--weights", "cig-paper"]
     )
@@ -151,7 +151,7 @@ def test_a_blank_caption_is_asked_and_named_and_the_server_gets_its_answer(run, 
     file.write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
     code, told = run("--split", "test1", "--method", method, "--submission", str(tmp_path / "out"))
     assert code == 0, told.err
-    assert "1 of 20 captions are blank and asked as 'the same image': 12066" in told.err
+    assert "1 of 20 captions are blank, replaced by 'the same image': 12066" in told.err
     assert document(told)["blank_captions"] == ["12066"]
     assert len(json.loads((tmp_path / "out/cirr-test1-recall.json").read_text())["12066"]) == 50
 
@@ -170,12 +170,12 @@ def wanted(small, tmp_path):
     ("change", "message"),
     [
         ({"12063": None}, "1 of 20 queries are missing, such as 12063"),
-        ({"99999": ["a"] * 50}, "99999 is no query"),
+        ({"99999": ["a"] * 50}, "99999 is not a query"),
         ({"version": "rc1"}, "version is 'rc1'; it must be 'rc2'"),
         ({"12063": ["test1-1-0-img1"] * 50}, "12063 answers with test1-1-0-img1 twice"),
-        ({"12063": ["test1-1-0-img1"]}, "12063 answers with 1 ids; it must be 50"),
-        ({"12063": "test1-1-0-img1"}, "12063 answers with something else"),
-        ({"12063": list(range(50))}, "12063 answers with something else than a list of strs"),
+        ({"12063": ["test1-1-0-img1"]}, "12063 answers with 1 ids; it must have 50"),
+        ({"12063": "test1-1-0-img1"}, "12063 does not answer with a list"),
+        ({"12063": list(range(50))}, "12063 does not answer with a list of strs"),
     ],
 )
 def test_a_wrong_file_is_refused(wanted, change, message):
@@ -189,10 +189,10 @@ def test_a_wrong_file_is_refused(wanted, change, message):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"test1-1-0-img1"', '"test1-0-0-img0"', "answers with test1-0-0-img0, which it cannot choose"),
-        ('"test1-1-0-img1"', '"nobody"', "answers with nobody, which it cannot choose"),
-        ('"12064"', '"12063"', "12063 is there twice"),
-        ("{", "[", "no JSON"),
+        ('"test1-1-0-img1"', '"test1-0-0-img0"', "answers with test1-0-0-img0, which is not among its choices"),
+        ('"test1-1-0-img1"', '"nobody"', "answers with nobody, which is not among its choices"),
+        ('"12064"', '"12063"', "12063 occurs twice"),
+        ("{", "[", "not JSON"),
     ],
 )
 def test_references_strangers_and_keys_that_repeat_are_refused(wanted, tmp_path, capsys, old, new, message):
@@ -221,7 +221,7 @@ def test_a_file_longer_than_the_server_takes_is_refused(run, tmp_path, capsys, m
         (("--submission", "x"), "--submission is for the split test1"),
         (("--limit", "0"), "--limit is 0"),
         (("--weights", '{"alpha": 1}'), "sum does not read the weight alpha"),
-        (("--weights", "0.5"), "no JSON object of weights"),
+        (("--weights", "0.5"), "not a JSON object of weights"),
         (("--gallery", "val"), "cannot be run with gallery val"),
         (("--ties", "random"), "ties 'random' is not known"),
         (("--method", "inversion"), "No inversion comes with"),
@@ -247,7 +247,7 @@ def test_a_choice_that_is_none_is_told_without_a_traceback(run, capsys):
 def test_missing_files_are_named_with_where_to_get_them(run, tmp_path):
     code, told = run()
     assert code == 2
-    assert "captions/cap.rc2.val.json is not there" in told.err
+    assert "captions/cap.rc2.val.json does not exist" in told.err
     assert "github.com/Cuberick-Orion/CIRR" in told.err
 
 
@@ -282,10 +282,13 @@ def test_a_picture_that_cannot_be_read_is_named(run, tmp_path):
         (lambda records: records[1].update(reference="nobody"), "the reference nobody of the query 12064"),
         (lambda records: records[1]["img_set"]["members"].append("nobody"), "the group member nobody of the query"),
         (lambda records: records[1].pop("caption"), "entry 1 of"),
-        (lambda records: records[1].update(caption=7), "the query 12064 cannot be asked: `text` is int"),
-        (lambda records: records[1].update(caption=3), "the query 12064 cannot be asked: `text` is int"),
-        (lambda records: records[1].update(img_set=3), "the annotations of val are not of the published shape"),
-        (lambda records: records[1]["img_set"].pop("members"), "not of the published shape (KeyError: 'members')"),
+        (lambda records: records[1].update(caption=7), "the query 12064 is invalid: `text` is int"),
+        (lambda records: records[1].update(caption=3), "the query 12064 is invalid: `text` is int"),
+        (lambda records: records[1].update(img_set=3), "the annotations of val do not have the published structure"),
+        (
+            lambda records: records[1]["img_set"].pop("members"),
+            "not have the published structure (KeyError: 'members')",
+        ),
         (lambda records: records[1].update(reference=records[0]["reference"]), "19 references"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,7 @@ from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
 from pipelines.evaluation.emojicir import Split, read_queries
 from retrieval import Method, Weights
-from retrieval.methods import load_method
+from retrieval.methods import Helper, load_method
 
 
 def run(data, capsys, *arguments):
@@ -102,19 +103,21 @@ def test_the_table_has_a_row_for_each_method(data, capsys):
 
 
 def test_every_variant_can_be_run_where_nothing_is_lacking():
-    everything = dict.fromkeys(("inversion", "generator", "writers", "joint"), True)
-    assert methods.possible(**everything) == list(methods.VARIANTS)
-    assert {method for method, _ in methods.VARIANTS.values()} == set(Method)
-    assert [name for name in methods.possible(**everything | {"generator": False}) if "-" in name] == []
-    assert "inversion" not in methods.possible(**everything | {"inversion": False})
-    assert "caption" not in methods.possible(**everything | {"writers": False})
-    assert "joint" not in methods.possible(**everything | {"joint": False})
+    def possible(fuses=True, **lacking):
+        return methods.possible([each for each in Helper if each not in lacking], SimpleNamespace(fuses_natively=fuses))
+
+    assert possible() == list(methods.compared())
+    assert {name.partition("-")[0] for name in possible()} == set(Method)
+    assert "cig" not in possible()
+    assert [name for name in possible(generator=False) if "-" in name] == []
+    assert "inversion" not in possible(inversion=False)
+    assert "caption" not in possible(rewriter=False)
+    assert "joint" not in possible(fuses=False)
 
 
 @pytest.mark.parametrize("name", sorted(methods.grids()))
 def test_grids_hold_weights_that_their_method_reads(name):
-    method, merge = methods.VARIANTS[name]
-    method = load_method(method, merge)
+    method = load_method(name)
     for weights in methods.grids()[name]:
         assert set(weights.given()) <= method.reads
         assert method.tuned == name

@@ -112,7 +112,11 @@ def test_published_rows_stand_beside_and_only_where_the_protocol_agrees(data, ru
     [
         ("captions/cap.dress.val.json", lambda own: own.pop(), "7 queries in captions/cap.dress.val.json, and 8"),
         ("captions/cap.shirt.val.json", lambda own: own[2].update(target=own[2]["candidate"]), "15 images named in"),
-        ("captions/cap.shirt.val.json", lambda own: own[0].update(captions=["one"]), "entry 0 of .* not two captions"),
+        (
+            "captions/cap.shirt.val.json",
+            lambda own: own[0].update(captions=["one"]),
+            "entry 0 of .* does not have two captions",
+        ),
         ("image_splits/split.dress.val.json", lambda own: own.pop(), "23 images in image_splits"),
         (
             "image_splits/split.dress.val.json",

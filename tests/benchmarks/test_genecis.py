@@ -90,7 +90,7 @@ def test_a_part_of_a_broken_picture_is_named(data, run_benchmark):
         (lambda records: records.pop(), "5 queries in genecis/focus_object.json, and 6 are published"),
         (lambda records: records[1]["gallery"].pop(), "14 candidates in entry 1 of .*, and 15 are published"),
         (lambda records: records[1].update(target={"id": 3}), "entry 1 of .* names no image"),
-        (lambda records: records[1].update(gallery=None), "the gallery in entry 1 of .* is no list"),
+        (lambda records: records[1].update(gallery=None), "the gallery in entry 1 of .* is not a list"),
     ],
 )
 def test_wrong_annotations_are_refused(data, change, message):

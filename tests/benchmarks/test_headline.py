@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.harness.gallery import gallery
-from benchmarks.harness.methods import VARIANTS
 from benchmarks.tasks.dataset import DataSet, Task
 from indexer.bundled import CORPUS, QUERIES
 from indexer.collection import Collection
@@ -69,8 +68,7 @@ def pseudo_targets(tmp_path_factory: pytest.TempPathFactory) -> PseudoTargetProv
 def test_every_method_finds_what_it_found(
     name: str, collection: Collection, queries: list[JudgedQuery], pseudo_targets: PseudoTargetProvider
 ) -> None:
-    method, merge = VARIANTS[name]
-    found = evaluate(queries, Retriever(collection, method, merge=merge, pseudo_targets=pseudo_targets), 10)
+    found = evaluate(queries, Retriever(collection, name, pseudo_targets=pseudo_targets), 10)
     measured = {measure: 100 * found.measures[measure].value for measure in ("R@10", "mAP@10")}
     short = {
         measure: (value, FLOORS[name][measure]) for measure, value in measured.items() if value < FLOORS[name][measure]

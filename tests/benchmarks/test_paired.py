@@ -18,7 +18,7 @@ def test_a_ratio_is_of_neighbouring_turns():
 
 def test_a_folder_without_the_project_is_refused(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
-    assert "is no checkout of this project" in capsys.readouterr().err
+    assert "is not a checkout of this project" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_wrong_files_are_refused(data):
         with pytest.raises(CallError, match=message):
             BENCHMARK.task(dataset, "all", BENCHMARK.choices.default)
     color.unlink()
-    with pytest.raises(CallError, match="PatternCom/color.csv is not there.*rscir"):
+    with pytest.raises(CallError, match="PatternCom/color.csv does not exist.*rscir"):
         BENCHMARK.task(DataSet("PatternCom", data, BENCHMARK.home), "color", BENCHMARK.choices.default)
 
 

@@ -226,7 +226,7 @@ def test_a_damaged_folder_is_named(table, tmp_path, run_benchmark):
     ("change", "message"),
     [
         (lambda rows: [row | {"id": "same"} for row in rows], "an id occurs twice"),
-        (lambda rows: [row | {"id": "../out"} for row in rows[:1]], "cannot be a file's name"),
+        (lambda rows: [row | {"id": "../out"} for row in rows[:1]], "cannot be a file name"),
         (lambda rows: [row | {"title": None} for row in rows[:1]] + rows[1:], "Row 0 has no title"),
         (lambda rows: [{"id": row["id"]} for row in rows], "cannot be read"),
     ],

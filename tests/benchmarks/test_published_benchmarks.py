@@ -11,7 +11,7 @@ import pytest
 from tiny_mllm import tiny_mllm
 
 from benchmarks.harness import published, run
-from benchmarks.harness.methods import VARIANTS
+from benchmarks.harness.methods import compared
 from benchmarks.harness.protocol import MEANINGS, Protocol
 from benchmarks.tasks import circo, cirr, fashioniq, genecis, icir, patterncom
 from benchmarks.tasks.cirr import Counts
@@ -23,7 +23,7 @@ ROWS = json.loads(published.FILE.read_text(encoding="utf-8"))["rows"]
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("method", list(VARIANTS))
+@pytest.mark.parametrize("method", list(compared()))
 def test_every_method_runs_through_the_bundled_models(method, run_benchmark, tmp_path_factory, monkeypatch):
     monkeypatch.setattr(cirr, "COUNTS", {"val": Counts(4, 12, 4)})
     folder = tmp_path_factory.getbasetemp() / "shared-cirr"
@@ -92,7 +92,7 @@ def test_every_choice_has_a_meaning():
 def test_a_published_row_can_be_measured_and_has_a_source(row):
     [benchmark] = [each for each in BENCHMARKS if each.name == row["benchmark"]]
     assert row["split"] in benchmark.splits
-    assert set(row["methods"]) <= set(VARIANTS)
+    assert set(row["methods"]) <= compared().keys()
     assert row["source"]
     assert all(0 < value < 100 for value in row["measures"].values())
     protocol = benchmark.choices.with_given(
@@ -100,7 +100,7 @@ def test_a_published_row_can_be_measured_and_has_a_source(row):
     )
     assert set(row["measures"]) <= set(benchmark.plan(protocol).names)
     for method in row["methods"]:
-        assert set(row.get("weights", {})) <= load_method(*VARIANTS[method]).reads
+        assert set(row.get("weights", {})) <= load_method(method).reads
 
 
 def test_rows_are_found_by_backbone_and_compared_only_with_the_same_weights():

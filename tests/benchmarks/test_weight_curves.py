@@ -37,7 +37,7 @@ def test_the_bundled_models_curves_are_drawn(tmp_path: Path) -> None:
 
 
 def test_a_model_without_curves_is_told_how_to_get_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(CallError, match="No weights were tuned"):
+    with pytest.raises(CallError, match="No weights are tuned"):
         draw_curves({"sum": {"weights": {}}}, tmp_path / "none.png")
     assert main(["--model", "fake:8", "--out", str(tmp_path / "none.png")]) == 2
     assert "emojicir --sweep" in capsys.readouterr().err

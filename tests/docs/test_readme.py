@@ -216,7 +216,7 @@ def test_every_line_of_the_program_can_be_parsed() -> None:
 
 def test_the_command_lines_on_photos_run_as_they_stand(photos: Path) -> None:
     lines = [line for block in blocks("console") for line in block.splitlines() if " shop" in line]
-    assert len(lines) == 10
+    assert len(lines) == 9
     for line in lines:
         words = shlex.split(line, comments=True)
         if words[1] == "index":

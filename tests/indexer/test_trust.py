@@ -1,4 +1,4 @@
-"""A collection that names its model by a path has it loaded only by who names that path, too, or trusts the collection."""
+"""A model that a collection names by a path is loaded only if the user names it, too, or trusts the collection."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_path_that_only_the_collection_names_is_not_loaded(received, loaded, u
     folder = received("open_clip:here/model")
     with Collection.open(folder) as shop:
         with pytest.raises(
-            UntrustedModelError, match=rf"{folder} names the model 'open_clip:here/model'.*trust=True.*--trust"
+            UntrustedModelError, match=rf"{folder} names the model 'open_clip:here/model'.*`trust=True`"
         ):
             use(shop)
     assert loaded == []

@@ -1,4 +1,4 @@
-"""Calls of the wrong type: each is an error of ours that names what is wrong and what to write, and none goes deep."""
+"""Calls of the wrong type raise an error of ours that names the mistake and the remedy."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ WRONG = {
     "settings device": (lambda shop: IndexSettings(device="cuda:0"), "Did you mean 'cuda'"),
     "settings recall": (lambda shop: IndexSettings(recall="high"), "recall"),
     "settings recall of 95": (lambda shop: IndexSettings(recall=95), "recall"),
-    "settings memory": (lambda shop: IndexSettings(memory_budget="4 gigs"), "no amount of memory"),
-    "settings memory of None": (lambda shop: IndexSettings(memory_budget=[4]), "no amount of memory"),
-    "settings memory of True": (lambda shop: IndexSettings(memory_budget=True), "no amount of memory"),
+    "settings memory": (lambda shop: IndexSettings(memory_budget="4 gigs"), "not an amount of memory"),
+    "settings memory of None": (lambda shop: IndexSettings(memory_budget=[4]), "not an amount of memory"),
+    "settings memory of True": (lambda shop: IndexSettings(memory_budget=True), "not an amount of memory"),
     "settings half": (lambda shop: IndexSettings(half="yes"), "half is str 'yes'"),
     # Retriever
     "retriever of a path": (lambda shop: Retriever("shop"), r"Retriever takes a Collection, not str 'shop'.*Collection.open\('shop'\)"),

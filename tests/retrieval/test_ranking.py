@@ -1,4 +1,4 @@
-"""`find` and `places` over a table of scores: what a scope leaves out, what comes in batches, what a scan rounds."""
+"""`find` and `places` over a table of scores: exclusions of a scope, batches, rounding of a scan."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_functions_of_several_vectors_find_what_the_scope_lets_through(
     found = find(snapshot, functions, 4, scope)
     for place, (each, function) in enumerate(zip(found, functions, strict=True)):
         assert each.ids.tolist() == ranked(snapshot, function, scope, place)[:4]
-        assert each.plan == (Plan.SCAN.value if scan else Plan.HNSW.value)
+        assert each.plans == (Plan.SCAN if scan else Plan.HNSW,)
 
 
 @pytest.mark.parametrize("together", [1, 2, 64])
@@ -110,7 +110,7 @@ def test_what_a_scan_may_have_rounded_is_scored_again():
 def test_a_function_of_one_vector_is_a_search_of_the_index(snapshot, functions):
     linear = Linear(functions[0].query_vectors[0])
     mixed = find(snapshot, [functions[1], linear, functions[2]], 3, Scope())
-    assert [each.plan for each in mixed] == ["scan", "hnsw", "scan"]
+    assert [each.plans for each in mixed] == [("scan",), ("hnsw",), ("scan",)]
     assert mixed[1].ids.tolist() == ranked(snapshot, linear, Scope())[:3]
 
 

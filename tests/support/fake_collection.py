@@ -9,7 +9,7 @@ import numpy as np
 from indexer.errors import CallError, SnapshotGoneError
 from indexer.snapshot import Space, StoredDocument
 from indexer.types import Center, Modality, Parts
-from indexer.vectors.protocol import Neighbours
+from indexer.vectors.protocol import Neighbors
 
 
 class FakeSnapshot:
@@ -70,7 +70,7 @@ class FakeSnapshot:
             places = [p for p in np.argsort(-products, kind="stable") if allowed[p]][:k]
             ids[row, : len(places)] = np.array(places, np.int64) + self.FIRST
             scores[row, : len(places)] = products[places]
-        return Neighbours(ids, scores)
+        return Neighbors(ids, scores)
 
     def scores(self, vectors, ids):
         return (vectors.astype(np.float64) @ self._vectors[ids - self.FIRST].astype(np.float64).T).astype(np.float32)

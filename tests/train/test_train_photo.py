@@ -61,6 +61,17 @@ def test_the_result_is_used_as_it_was_measured(trained: Path) -> None:
     np.testing.assert_allclose(texts, run.text_vectors(places).numpy(), atol=5e-3)
 
 
+def test_the_connectors_know_the_spread_of_what_they_read(trained: Path) -> None:
+    run = _Trainer(corpus(), RECIPE, RunFolder(trained))
+    rows = np.concatenate(list(run.sources.values()))
+    late, early = run.photos.read(rows, np.zeros(len(rows), np.int64))
+    image = run.connectors.image
+    read = (late[:, 0].sqrt() - image.late_mean) / image.late_spread
+    torch.testing.assert_close(read.mean(0), torch.zeros(1280), atol=1e-4, rtol=0)
+    assert 0.3 < read.std() < 1
+    torch.testing.assert_close(image.early_mean, early.flatten(0, 1).mean(0))
+
+
 def test_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classes, "WORDINGS", ("{name}",))  # a thousand texts, not four thousand
     recipe = replace(RECIPE, classes=0.5, steps=40, peak=1e-2, dropout=0.0, hidden=0.0, source_field=None, views=0)

@@ -425,7 +425,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, trained: Path) -> Non
     silent = [Record(Document("silent", None, Image.new("RGB", (4, 4))), "")]
     with pytest.raises(CallError, match="no document with both"):
         train_unified(silent, RECIPE, tmp_path / "a")
-    with pytest.raises(CallError, match="A LoRA changes a model that is there"):
+    with pytest.raises(CallError, match="A LoRA adapts an existing model"):
         train_unified(corpus(), replace(RECIPE, lora_rank=4), tmp_path / "b")
     with pytest.raises(ModelError, match="is neither a folder nor a hub id"):
         train_unified(corpus(), replace(RECIPE, start="/nowhere"), tmp_path / "c")

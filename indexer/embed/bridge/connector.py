@@ -1,15 +1,15 @@
-"""Connectors: what turns the features of an image into vectors that a text model reads as if they were words.
+"""Connectors: trained modules that turn image features into vectors that a text model reads like words.
 
     linear    one matrix, a vector for each feature                      (LLaVA, Liu et al. 2023, arXiv:2304.08485)
     mlp       two matrices and a GELU between them                       (LLaVA-1.5, Liu et al. 2023, arXiv:2310.03744)
-    qformer   learned queries that look at the features in several       (BLIP-2, Li et al. 2023, arXiv:2301.12597)
+    qformer   learned queries that attend to the features in several      (BLIP-2, Li et al. 2023, arXiv:2301.12597)
               layers of cross-attention, a vector for each query
 
-Beside it stands the projection: one matrix from what the text model reads out to the vector that is compared. An
-encoder that was trained for comparing sentences starts it as identity; the hidden state of a language model was
-trained to foretell a word, all such states point nearly the same way, and theirs starts by whitening.
+The projection is one more matrix, from the output of the text model to the vector that is compared. For an encoder
+trained to compare sentences, it starts as identity. The hidden states of a language model, which was trained to predict
+words, all point nearly the same way, so their projection starts as whitening.
 
-What this module does not know: encoders, text models, items, training.
+This module does not know encoders, text models, items or training.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class ConnectorConfig:
 
     Attributes:
         kind: One of `Connector`.
-        feature_tokens: Features of an image.
-        feature_width: Numbers of a feature.
-        word_width: Numbers of a word's vector in the text model.
-        text_width: Numbers that the text model reads out.
+        feature_tokens: Feature vectors of an image.
+        feature_width: Length of a feature vector.
+        word_width: Length of a word's vector in the text model.
+        text_width: Length of the text model's output.
         project: Whether there is a projection.
-        queries: Of a Q-Former.
-        qformer: Of a Q-Former: transformers' `Blip2QFormerConfig`, besides `encoder_hidden_size`.
+        queries: Number of queries of a Q-Former.
+        qformer: Settings of a Q-Former: transformers' `Blip2QFormerConfig`, without `encoder_hidden_size`.
     """
 
     kind: Connector
@@ -61,11 +61,11 @@ class ConnectorConfig:
         object.__setattr__(self, "kind", Connector(self.kind))
         counts = (self.feature_tokens, self.feature_width, self.word_width, self.text_width, self.queries)
         if any(not isinstance(each, int) or each < 1 for each in counts):
-            raise CallError(f"Every size of a connector is a whole number, at least 1: {self}.")
+            raise CallError(f"Every size of a connector must be a whole number of at least 1: {self}.")
 
     @property
     def tokens(self) -> int:
-        """Vectors of an image that the text model reads."""
+        """Number of vectors per image that the text model reads."""
         return self.queries if self.kind is Connector.QFORMER else self.feature_tokens
 
 
@@ -73,16 +73,16 @@ def build_bridge(config: ConnectorConfig) -> nn.ModuleDict:
     """The trained parts of a bridge, with random weights.
 
     Returns:
-        `connector`, (n, feature_tokens, feature_width) to (n, tokens, word_width), and, where there is a projection,
+        `connector`, (n, feature_tokens, feature_width) to (n, tokens, word_width), and, if there is a projection,
         `project`, (n, text_width) to the same.
 
     Raises:
-        CallError: A Q-Former's configuration makes no sense.
-        MissingExtraError: A Q-Former, and transformers is too old.
+        CallError: The configuration of a Q-Former is invalid.
+        MissingExtraError: A Q-Former is requested, and transformers is too old.
     """
     from torch import nn
 
-    # Encoders differ in the size of their features by orders of magnitude; learning rates should not.
+    # Encoders differ in the scale of their features by orders of magnitude; learning rates should not.
     level = nn.LayerNorm(config.feature_width, elementwise_affine=False)
     width = config.word_width
     match config.kind:
@@ -100,10 +100,10 @@ def build_bridge(config: ConnectorConfig) -> nn.ModuleDict:
 
 
 def start_bridge(bridge: nn.ModuleDict, table: Tensor) -> None:
-    """Let a new connector's vectors be spread like those of words, in place, and the projection be identity.
+    """Scale a new connector's output like word vectors, in place, and set the projection to identity.
 
     Args:
-        bridge: As `build_bridge` makes it.
+        bridge: The modules of `build_bridge`.
         table: (vocabulary, word_width), the vectors of all words.
     """
     import torch
@@ -118,7 +118,7 @@ def start_bridge(bridge: nn.ModuleDict, table: Tensor) -> None:
 
 
 def set_projection(bridge: nn.ModuleDict, matrix: Tensor, offset: Tensor | None = None) -> None:
-    """Let the projection be a matrix (width, width) and, added, an offset (width,), in place."""
+    """Set the projection to a matrix (width, width) and an added offset (width,), in place."""
     import torch
 
     with torch.no_grad():
@@ -138,11 +138,11 @@ def _qformer(config: ConnectorConfig) -> nn.Module:
         raise MissingExtraError("transformers 5", "bridge", "A Q-Former") from None
 
     class QFormer(nn.Module):
-        """Features to what the queries found in them."""
+        """Image features to the outputs of the queries."""
 
         def __init__(self, asked: Any) -> None:
             super().__init__()
-            # Not zeros, as transformers has them before a checkpoint is loaded: queries that are equal stay equal.
+            # Not zeros, as in transformers before a checkpoint is loaded: equal queries would stay equal.
             self.queries = nn.Parameter(torch.randn(config.queries, asked.hidden_size) * asked.initializer_range)
             self.qformer = Blip2QFormerModel(asked)
 

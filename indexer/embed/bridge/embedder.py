@@ -1,14 +1,14 @@
-"""Bridges: a frozen image encoder and a frozen text model, joined by a small trained connector: `bridge:FOLDER`.
+"""Bridges as embedders: a frozen image encoder and a frozen text model joined by a trained connector, `bridge:FOLDER`.
 
-The connector turns the image encoder's patch features into vectors that stand in place of words. The text model reads
-them and the words of a text as one sequence. So one model reads a text, an image or both, and a fused item is not the
-sum of its parts.
+The connector turns the image encoder's patch features into vectors in place of words. The text model reads them and the
+words of a text as one sequence. So one model reads a text, an image or both, and a fused item is not the sum of its
+parts.
 
-The folder holds `bridge.json`, which names the image encoder and the text model with the content of both, and
-`connector.safetensors`, all that was trained. A bridge is refused where either model is not the one it was trained
+The folder holds `bridge.json`, which names the image encoder and the text model with the digests of both, and
+`connector.safetensors`, all trained weights. A bridge is refused if either model differs from the one it was trained
 with.
 
-What this module does not know: how a bridge is trained, any image encoder or text model.
+This module does not know how a bridge is trained, or any particular image encoder or text model.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from indexer.vectors.unit import unit_rows
 CONFIG, WEIGHTS = "bridge.json", "connector.safetensors"
 WHOLE = "It is as underdrawing train bridge wrote it: copy the whole folder again."
 MIN_TEXT = 8
-"""Tokens of a text that find room beside several images."""
+"""Tokens reserved for the text of an item with several images."""
 TOKENS = 4096
-"""Of a batch, padding included."""
+"""Tokens of a batch, padding included."""
 
 
 @dataclass(frozen=True)
 class BridgeSpec:
-    """What stands in `bridge.json`.
+    """The content of `bridge.json`.
 
     Attributes:
         tower: The name of the image encoder, an embedder that is a `PatchEncoder`.
         tower_weights: sha256 of its weights.
         tower_preprocessing: How it prepares images.
-        layer: Which of its layers is read; -1 is the last.
+        layer: Which of its layers to read; -1 is the last.
         text: The name of a `TextModel`.
-        text_digest: sha256 of its content.
-        pooling: How it is read.
-        max_tokens: Of an item's text; what comes behind is not read.
+        text_digest: sha256 of its files.
+        pooling: How its output is pooled.
+        max_tokens: Tokens of an item's text that are read.
         connector: The connector's shape.
     """
 
@@ -75,11 +75,11 @@ class BridgeSpec:
         """From a bridge's folder.
 
         Raises:
-            ModelError: The folder has none, or one that cannot be read.
+            ModelError: The folder has no such file, or it cannot be read.
         """
         file = folder / CONFIG
         if not file.exists():
-            raise ModelError(f"{folder} is no bridge: it lacks {CONFIG}.", "underdrawing train bridge makes one.")
+            raise ModelError(f"{folder} is not a bridge: it lacks {CONFIG}.", "underdrawing train bridge makes one.")
         try:
             values = _named(cls, harmless(read_json(file, "description of a bridge"), file), f"{file}")
             connector = _named(ConnectorConfig, values["connector"], f"{file}, connector")
@@ -90,10 +90,10 @@ class BridgeSpec:
             raise ModelError(f"{file}: {error}", WHOLE) from error
 
     def require_same(self, encoder: Fingerprint, text_digest: str) -> None:
-        """Refuse another image encoder or text model than the bridge was trained with.
+        """Refuse another image encoder or text model than those that the bridge was trained with.
 
         Raises:
-            ModelError: Naming which, and both contents.
+            ModelError: Names the model that differs, and both digests.
         """
         for what, name, wanted, found in (
             ("weights of the image encoder", self.tower, self.tower_weights, encoder.weights),
@@ -115,15 +115,15 @@ def load(rest: str, *, name: str, dtype: Dtype, device: str) -> BridgeEmbedder:
 
 
 class BridgeEmbedder(Embedder):
-    """An image encoder, a text model, and what joins them.
+    """An image encoder, a text model, and the connector between them.
 
     Args:
-        encoder: Sees images.
-        text: Reads.
-        bridge: The trained parts, as `build_bridge` makes them.
-        spec: What they were made by.
-        weights: sha256 of the trained parts.
-        name: What it was asked for by.
+        encoder: The image encoder.
+        text: The text model.
+        bridge: The trained modules of `build_bridge`.
+        spec: Their description.
+        weights: sha256 of the trained modules.
+        name: The name that it was loaded by.
         dtype: Arithmetic of the forward pass.
         device: Where it runs.
     """
@@ -155,25 +155,25 @@ class BridgeEmbedder(Embedder):
         """Load a bridge, its image encoder and its text model.
 
         Args:
-            folder: As `save_bridge` leaves it.
+            folder: A folder that `save_bridge` wrote.
             load_encoder: Loads an embedder by its name, as `indexer.embed.load_embedder` does.
-            name: What it was asked for by.
+            name: The name that it was loaded by.
             dtype: Arithmetic of the forward pass.
             device: Where it runs.
 
         Raises:
-            CallError: The arithmetic does not suit the device.
-            ModelError: The folder is no bridge, or one of the three cannot be loaded, or they do not belong together.
-            MissingExtraError: A package is missing that one of them needs.
+            CallError: The device does not support the dtype.
+            ModelError: The folder is not a bridge, or one of the three parts cannot be loaded, or they do not match.
+            MissingExtraError: A package that one of them needs is missing.
         """
         import torch
 
         if dtype is Dtype.FLOAT16 and device == "cpu":
-            raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+            raise CallError("float16 is slow and imprecise on a CPU.", "Use float32 or bfloat16, or a GPU.")
         spec = BridgeSpec.read(folder)
         computed = getattr(torch, dtype.value)
         bridge = load_parts(folder, spec.connector).to(device)
-        bridge["connector"].to(computed)  # the projection stays exact: see `save_bridge`
+        bridge["connector"].to(computed)  # the projection stays in float32: see `save_bridge`
         encoder = require_patch_encoder(load_encoder(spec.tower, dtype=dtype, device=device), spec.tower)
         text = TextModel.load(spec.text, computed, device, spec.pooling)
         spec.require_same(encoder.fingerprint(), text.digest)
@@ -196,16 +196,16 @@ class BridgeEmbedder(Embedder):
         )
 
     def fingerprint(self) -> Fingerprint:
-        """Image encoder, text model and connector by content, and how images and texts are put together."""
+        """Image encoder, text model and connector by content, and how images and texts are combined."""
         return self._fingerprint
 
     def preparer(self) -> BridgePrepare:
-        """The image encoder's own, which decodes and resizes."""
+        """The preparer of the image encoder, which decodes and resizes."""
         room = self._text.limit - self._text.specials - MIN_TEXT
         return BridgePrepare(self._encoder.preparer(), room // self.spec.connector.tokens or 1)
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
-        """Embed any mixture of items, in batches of a few thousand tokens; roles and instructions change nothing."""
+        """Embed any mix of items, in batches of a few thousand tokens; roles and instructions have no effect."""
         import torch
 
         shown = [len(images_of(each)) for each in prepared]
@@ -242,11 +242,11 @@ class BridgeEmbedder(Embedder):
 
 @dataclass(frozen=True)
 class BridgePrepare:
-    """Item to arrays, in any process.
+    """Converts items to arrays, in any process.
 
     Attributes:
         inner: The image encoder's preparer.
-        most: Images that the text model can read as one item.
+        most: Images that the text model can read in one item.
     """
 
     inner: Callable[[Item], Prepared]
@@ -256,37 +256,37 @@ class BridgePrepare:
         """Decode and resize the image.
 
         Raises:
-            ItemError: The image cannot be used, or a text alone says nothing.
+            ItemError: The image cannot be used, or a text-only item is empty.
         """
         if item.image is None and not str(item.text).strip("\0 \t\r\n"):
-            raise refusal(Reason.EMPTY, "The text is empty, and there is no image.")
+            raise refusal(Reason.EMPTY, "The text is empty and there is no image.")
         if len(item.images) > max(1, self.most):
             raise refusal(
                 Reason.TOO_MANY_IMAGES,
-                f"It has {len(item.images):,} images; the text model can read {self.most:,} as one item.",
+                f"It has {len(item.images):,} images; the text model can read {self.most:,} in one item.",
             )
         return self.inner(item)
 
 
 _JSON: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "Pooling": str, "Connector": str}
-"""What a field of a type stands for in JSON, where it is no object."""
+"""The Python type of a field whose JSON value is not an object."""
 
 
 def _named(kind: Any, values: Any, where: str) -> dict[str, Any]:
-    """What a JSON object says of a dataclass's fields.
+    """The fields of a dataclass from a JSON object.
 
     Raises:
-        ModelError: It is none, lacks one, has one too many, or one of another type.
+        ModelError: It is not an object, or a field is missing, unknown, or of the wrong type.
     """
     if not isinstance(values, dict):
-        raise ModelError(f"{where}: {str(values)[:40]!r} is no object with names.", WHOLE)
+        raise ModelError(f"{where}: {str(values)[:40]!r} is not an object.", WHOLE)
     known = {field.name: field for field in fields(kind)}
     lacking = [
         name for name, field in known.items()
         if name not in values and field.default is MISSING and field.default_factory is MISSING
     ]  # fmt: skip
     strange = [name for name in values if name not in known]
-    told = [f"{name!r} is missing" for name in lacking] + [f"{name!r} is not known" for name in strange]
+    told = [f"{name!r} is missing" for name in lacking] + [f"{name!r} is unknown" for name in strange]
     for name in values.keys() & known.keys():
         wanted = _JSON.get(str(known[name].type), dict)
         if type(values[name]) is not wanted:
@@ -297,19 +297,19 @@ def _named(kind: Any, values: Any, where: str) -> dict[str, Any]:
 
 
 def projected(bridge: Any, read: Any) -> Any:
-    """What the text model reads out, (n, width), through the projection, where there is one."""
+    """The output of the text model, (n, width), after the projection, if there is one."""
     return bridge["project"](read) if "project" in bridge else read
 
 
 def require_patch_encoder(embedder: Any, name: str) -> PatchEncoder:
-    """The embedder, if it can carry a bridge.
+    """The embedder, if it can be part of a bridge.
 
     Raises:
-        ModelError: It does not show patch features.
+        ModelError: It does not expose patch features.
     """
     if not isinstance(embedder, PatchEncoder):
         raise ModelError(
-            f"{name} cannot carry a bridge: it shows no patch features.",
+            f"{name} cannot be used in a bridge: it does not expose patch features.",
             "Name a model of the CLIP family, such as bundled:emoji-clip.",
         )
     return embedder
@@ -319,7 +319,7 @@ def text_room(text: TextModel, connector: ConnectorConfig, most: int) -> int:
     """Tokens of a text that fit beside an image.
 
     Raises:
-        ModelError: None does.
+        ModelError: There is no room for any.
     """
     room = text.limit - text.specials - connector.tokens
     if room < 1:
@@ -331,10 +331,10 @@ def text_room(text: TextModel, connector: ConnectorConfig, most: int) -> int:
 
 
 def load_parts(folder: Path, config: ConnectorConfig) -> Any:
-    """The trained parts, in evaluation mode, in single precision on the CPU.
+    """The trained modules, in evaluation mode and float32, on the CPU.
 
     Raises:
-        ModelError: The weights are missing, damaged, or not those of the configuration.
+        ModelError: The weights are missing, damaged, or do not fit the configuration.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -346,7 +346,7 @@ def load_parts(folder: Path, config: ConnectorConfig) -> Any:
         raise ModelError(f"{file} is missing or cannot be read: {first_line(error)}.") from error
     import torch
 
-    # Its sizes are whatever somebody wrote: nothing is made of them before they are compared.
+    # The sizes in it are untrusted: nothing is allocated before they are compared.
     with torch.device("meta"):
         shaped = build_bridge(config)
     wanted = {name: tuple(each.shape) for name, each in shaped.state_dict().items()}
@@ -355,7 +355,7 @@ def load_parts(folder: Path, config: ConnectorConfig) -> Any:
     if strange:
         name, shape = strange[0]
         raise ModelError(
-            f"{file} does not fit {CONFIG}: {len({each for each, _ in strange})} weights are missing, too many, or of "
+            f"{file} does not fit {CONFIG}: {len({each for each, _ in strange})} weights are missing, unexpected or of "
             f"another shape, such as {name}, {shape}.",
             "Both files come from one run; copy the whole folder.",
         )
@@ -365,9 +365,9 @@ def load_parts(folder: Path, config: ConnectorConfig) -> Any:
 
 
 def save_bridge(folder: Path, spec: BridgeSpec, parts: Mapping[str, Any]) -> None:
-    """Write a folder that `bridge:FOLDER` loads; the weights come last, so one that has them is whole.
+    """Write a folder that `bridge:FOLDER` loads; the weights are written last, so a folder with weights is complete.
 
-    In single precision: a projection that whitens takes off a mean that is many times as long as what remains.
+    Weights are stored in float32: a whitening projection subtracts a mean many times as long as what remains.
     """
     from safetensors.torch import save_file
 

@@ -1,10 +1,7 @@
-"""`open_clip_config.json`, read by an allow-list: every key and value is looked at, and nothing else reaches a loader.
+"""`open_clip_config.json`, read with an allow-list: every key and value is checked, and nothing else reaches a loader.
 
-open_clip itself hands parts of this file to other libraries: the arguments of a tokenizer, the name of a text encoder
-on a hub, that of an image encoder of timm, which may be an address. So a model is built only from what is checked
-here.
-
-What this module does not know: any class of a model.
+open_clip passes parts of this file to other libraries: the arguments of a tokenizer, the hub id of a text encoder, the
+name of a timm image encoder, which may be a URL. So a model is built only from what is checked here.
 """
 
 from __future__ import annotations
@@ -20,23 +17,23 @@ from indexer.errors import ModelError
 
 CONFIG = "open_clip_config.json"
 MOST = 1 << 20
-"""Of any size in a model; more is no model, but a way to fill the memory."""
+"""Limit of any size in a model; a larger value only fills the memory."""
 TIMM_NAME = re.compile(r"[a-z][a-z0-9_]{1,63}(\.[a-z0-9_]{1,63})?")
-"""Of timm's own architectures; addresses have colons and slashes."""
+"""Names of timm's own architectures; URLs have colons and slashes."""
 
 Check = Callable[[Any], bool]
 
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """How a folder's texts become tokens.
+    """How texts become tokens.
 
     Attributes:
-        own: Whether the folder has a tokenizer of its own; else it is CLIP's, which comes with open_clip.
+        own: Whether the folder has its own tokenizer; otherwise it is CLIP's, which comes with open_clip.
         context: Tokens of a text.
-        clean: What is done to a text first: `whitespace`, `lower` or `canonicalize`; None for the tokenizer's default.
-        strip_sep: Whether the token for the end becomes 0.
-        clips: Whether the token of the class stands at the end, as CLIPS has it.
+        clean: Cleaning of a text: `whitespace`, `lower` or `canonicalize`; None for the tokenizer's default.
+        strip_sep: Whether the end token becomes 0.
+        clips: Whether the class token comes last, as in CLIPS.
     """
 
     own: bool
@@ -48,13 +45,13 @@ class TokenizerSpec:
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """What a folder's configuration says, and nothing that it should not.
+    """The checked content of a folder's configuration.
 
     Attributes:
         model: Arguments of open_clip's classes, without `custom_text`.
-        custom_text: Whether the text encoder is apart.
-        preprocess: open_clip's `preprocess_cfg`, `size` aside, as far as it is told.
-        tokenizer: See there.
+        custom_text: Whether the text encoder is a separate module.
+        preprocess: open_clip's `preprocess_cfg` without `size`, as far as given.
+        tokenizer: See `TokenizerSpec`.
     """
 
     model: Mapping[str, Any]
@@ -64,13 +61,13 @@ class ClipConfig:
 
     @property
     def vision(self) -> Mapping[str, Any]:
-        """The image encoder's part."""
+        """The configuration of the image encoder."""
         found: Mapping[str, Any] = self.model["vision_cfg"]
         return found
 
     @property
     def text(self) -> Mapping[str, Any]:
-        """The text encoder's part."""
+        """The configuration of the text encoder."""
         found: Mapping[str, Any] = self.model["text_cfg"]
         return found
 
@@ -162,7 +159,7 @@ TOKENIZER: Mapping[str, Check] = {
     "clean": _one_of("whitespace", "lower", "canonicalize"),
     "strip_sep_token": _yes_or_no,
 }
-"""Of `tokenizer_kwargs`: what open_clip's own tokenizers do. All others go to transformers, and are refused."""
+"""Keys of `tokenizer_kwargs` that open_clip's own tokenizers read. Others would go to transformers and are refused."""
 TOP: Mapping[str, Check] = {
     "embed_dim": _width,
     "quick_gelu": _yes_or_no,
@@ -185,14 +182,14 @@ ELSEWHERE: Mapping[str, str] = {
     "hf_model_name": "Name the published model instead (open_clip:ARCHITECTURE/TAG); a folder has its own encoders.",
     "multimodal_cfg": "CoCa's decoder is not read; name the published model instead (open_clip:ARCHITECTURE/TAG).",
 }
-"""What a folder may not ask for, and what to do instead."""
+"""Keys that a folder may not use, and what to do instead."""
 
 
 def read_config(folder: Path) -> ClipConfig:
     """The configuration of an open_clip folder.
 
     Raises:
-        ModelError: It is missing or damaged, or has a key or a value that is not one of open_clip's own, by name.
+        ModelError: It is missing or damaged, or has a key or value that is not one of open_clip's own.
     """
     file = folder / CONFIG
     whole = read_json(file, "configuration of an open_clip model")
@@ -201,7 +198,7 @@ def read_config(folder: Path) -> ClipConfig:
     rest = {key: value for key, value in model.items() if key not in ("vision_cfg", "text_cfg")}
     own, mode = text.pop("hf_tokenizer_name", None), text.pop("tokenizer_mode", None)
     arguments = text.pop("tokenizer_kwargs", None) or {}
-    for key in ("hf_model_pretrained", "hf_proj_type", "hf_pooler_type"):  # without a name they say nothing
+    for key in ("hf_model_pretrained", "hf_proj_type", "hf_pooler_type"):  # meaningless without a name
         text.pop(key, None)
     _check(file, "model_cfg", rest, TOP)
     _check(file, "vision_cfg", vision, VISION)
@@ -210,14 +207,14 @@ def read_config(folder: Path) -> ClipConfig:
     preprocess = {key: value for key, value in _part(file, whole, "preprocess_cfg", {}).items() if value is not None}
     _check(file, "preprocess_cfg", preprocess, PREPROCESS)
     if mode not in (None, "", "clips"):
-        raise ModelError(f"{file}: tokenizer_mode is {str(mode)[:40]!r}; only 'clips' is known.")
+        raise ModelError(f"{file}: tokenizer_mode is {str(mode)[:40]!r}; it must be 'clips' or absent.")
     if own is not None and not isinstance(own, str):
-        raise ModelError(f"{file}: hf_tokenizer_name is {str(own)[:40]!r}; it is a text, or left out.")
+        raise ModelError(f"{file}: hf_tokenizer_name is {str(own)[:40]!r}; it must be a string or absent.")
     if "embed_dim" not in rest:
         raise ModelError(f"{file} lacks embed_dim, the length of a vector.", "Copy the whole folder again.")
     if arguments.get("strip_sep_token") and own is None:
-        raise ModelError(f"{file}: strip_sep_token is for a tokenizer of the folder's own; it names none.")
-    # Weights come from the folder, whatever it says of others.
+        raise ModelError(f"{file}: strip_sep_token needs a tokenizer of the folder's own, and it names none.")
+    # Weights come from the folder, whatever its configuration says.
     vision["timm_model_pretrained"] = False
     tokenizer = TokenizerSpec(
         own is not None, text.get("context_length", 77), arguments.get("clean"),
@@ -233,13 +230,13 @@ _missing: Any = object()
 def _part(file: Path, values: Mapping[str, Any], name: str, otherwise: Any = _missing) -> Mapping[str, Any]:
     found = values.get(name, otherwise)
     if not isinstance(found, dict):
-        raise ModelError(f"{file} has no {name}, which is an object.", "Copy the whole folder again.")
+        raise ModelError(f"{file} has no object {name}.", "Copy the whole folder again.")
     return found
 
 
 def _check(file: Path, where: str, values: Any, checks: Mapping[str, Check]) -> None:
     if not isinstance(values, dict):
-        raise ModelError(f"{file}: {where} is {str(values)[:40]!r}; it is an object.")
+        raise ModelError(f"{file}: {where} is {str(values)[:40]!r}; it must be an object.")
     for key, value in values.items():
         if key in ELSEWHERE:
             raise ModelError(f"{file}: {where} has {key!r}, which is not read.", ELSEWHERE[key])
@@ -249,4 +246,4 @@ def _check(file: Path, where: str, values: Any, checks: Mapping[str, Check]) -> 
                 f"Take it out if you trust the folder. Known: {', '.join(sorted(checks))}.",
             )
         if not checks[key](value):
-            raise ModelError(f"{file}: {where} has {key} = {repr(value)[:60]}, which is not a value that it can have.")
+            raise ModelError(f"{file}: {where} has {key} = {repr(value)[:60]}, which is not a valid value.")

@@ -1,9 +1,7 @@
-"""The CLIP family through open_clip: a published checkpoint by name and tag, or a folder in open_clip's layout.
+"""CLIP models as embedders, through open_clip: a published checkpoint by name and tag, or a folder in its layout.
 
-A fused document is the weighted sum of its unit parts, half and half, made unit again; the fingerprint says so. Of
-several images the part is the mean of their unit vectors, made unit.
-
-What this module does not know: where vectors go.
+A fused document is the equally weighted sum of its unit parts, normalized; the fingerprint says so. For several images,
+the image part is the normalized mean of their unit vectors.
 """
 
 from __future__ import annotations
@@ -38,16 +36,16 @@ if TYPE_CHECKING:
 
 FUSED_IMAGE_WEIGHT = 0.5
 MOST_STREAMS = 4
-"""Each holds a batch and what the model makes of it."""
+"""Concurrent batches; each holds its input and the model's activations."""
 CHARACTERS_READ = 20_000
-"""Of a text; every open_clip tokenizer has cut its tokens long before."""
+"""Characters of a text; every open_clip tokenizer truncates its tokens long before."""
 
 
 def load(rest: str, *, name: str, dtype: Dtype, device: str) -> Embedder:
-    """`open_clip:ARCHITECTURE/TAG` or `open_clip:FOLDER`, each with `?draft=N` or without.
+    """`open_clip:ARCHITECTURE/TAG` or `open_clip:FOLDER`, each with or without `?draft=N`.
 
     Raises:
-        CallError: Another option stands behind the name, or the arithmetic does not suit the device.
+        CallError: Another option follows the name, or the device does not support the dtype.
         UnknownNameError: open_clip has no such architecture or no such weights for it.
         ModelError: The weights cannot be found, fetched or read.
     """
@@ -76,36 +74,36 @@ class ClipEmbedder(Embedder):
         import torch
 
         if dtype is Dtype.FLOAT16 and device == "cpu":
-            raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+            raise CallError("float16 is slow and imprecise on a CPU.", "Use float32 or bfloat16, or a GPU.")
         self.name = name
         self._dtype = dtype
         self.device = device
         self._torch_dtype = getattr(torch, dtype.value)
         self._model = model.to(device=device, dtype=self._torch_dtype).eval()
         self._tokenizer = tokenizer
-        # A tokenizer of transformers is changed by being called, so that two threads at once fail.
+        # A transformers tokenizer changes its state when called, so two threads at once fail.
         self._reading: AbstractContextManager[Any] = nullcontext() if isinstance(tokenizer, FolderTokenizer) else Lock()
         self._weights = weights
         self._preprocess = ImagePreprocess.from_config(model.visual.preprocess_cfg)
         self.dim = int(self._text_vectors(["a"]).shape[1])
-        # One batch on all cores waits at every layer for the core that decodes the next images; batches side by side
-        # wait for nobody.
+        # One batch on all cores waits at every layer for the core that decodes the next images; concurrent batches
+        # do not wait.
         self._cores = torch.get_num_threads()
         self.streams = min(self._cores, MOST_STREAMS) if device == "cpu" else 1
 
     @classmethod
     def from_folder(cls, folder: Path, *, name: str, dtype: Dtype, device: str) -> ClipEmbedder:
-        """Load `open_clip_config.json` and the weights beside it. Nothing of the folder is run.
+        """Load `open_clip_config.json` and the weights beside it. No code of the folder runs.
 
         Raises:
-            ModelError: The folder lacks one of them, they do not fit each other, or it asks for what is not read.
+            ModelError: The folder lacks one of them, they do not match, or it asks for something unsupported.
         """
         model, tokenizer, weights = load_folder(folder, name)
         return cls(model, tokenizer, weights, name=name, dtype=dtype, device=device)
 
     @classmethod
     def from_pretrained(cls, architecture: str, tag: str, *, name: str, dtype: Dtype, device: str) -> ClipEmbedder:
-        """Load a published checkpoint, fetched on first use and kept in open_clip's cache.
+        """Load a published checkpoint, fetched on first use and stored in open_clip's cache.
 
         Raises:
             UnknownNameError: open_clip has no such architecture or no such weights for it.
@@ -126,11 +124,11 @@ class ClipEmbedder(Embedder):
         )
 
     def fingerprint(self) -> Fingerprint:
-        """Weights by content; the first call reads them, later ones remember (path, size, time)."""
+        """Digest of the weights; the first call reads them, later ones use a cache by (path, size, time)."""
         return self._fingerprint
 
     def preparer(self) -> ClipPrepare:
-        """Decoding and resizing, without torch; texts are tokenized in `forward`, where the tokenizer is."""
+        """Decoding and resizing, without torch; texts are tokenized in `forward`, which has the tokenizer."""
         return ClipPrepare(self._preprocess)
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
@@ -150,7 +148,7 @@ class ClipEmbedder(Embedder):
 
     @contextmanager
     def threads(self, ready: Callable[[], object] | None = None) -> Iterator[Executor]:
-        """As the base's; each gets its share of the cores. So do, meanwhile, threads that others start for torch."""
+        """As in the base class; each thread gets its share of the cores. So do threads that start torch meanwhile."""
         import torch
 
         cores = 1 if in_child() else self._cores
@@ -159,12 +157,12 @@ class ClipEmbedder(Embedder):
             with super().threads(ready or (lambda: torch.set_num_threads(next(shares)))) as pool:
                 yield pool
         finally:
-            torch.set_num_threads(cores)  # of this thread nothing changed, but others yet to come got a share
+            torch.set_num_threads(cores)  # this thread is unchanged, but new threads would get a share
 
     def image_features(self, prepared: Sequence[Prepared]) -> Vectors:
-        """The image encoder's own output, (n, dim) float32, not of unit length: what published inversions read.
+        """The raw output of the image encoder, (n, dim) float32, not normalized; published inversions read it.
 
-        Of an item of several images, that of the first.
+        For an item of several images, the first counts.
         """
         return self._features([each.arrays["image"] for each in prepared])
 
@@ -177,20 +175,20 @@ class ClipEmbedder(Embedder):
         return np.asarray(features.float().cpu().numpy())
 
     def patch_features(self, prepared: Sequence[Prepared], layer: int = -1) -> npt.NDArray[np.float32]:
-        """What the image encoder has at every place of its grid, before pooling: (n, places, width) float32.
+        """The image encoder's features at every place of its grid, before pooling: (n, places, width) float32.
 
         Args:
             prepared: n items with an image.
-            layer: Which of the encoder's layers, or stages of a convolutional one; -1 is the last.
+            layer: Which of the encoder's layers, or of the stages of a convolutional one; -1 is the last.
 
         Raises:
-            CallError: The encoder has no such layer, or does not show its layers.
+            CallError: The encoder has no such layer, or does not expose its layers.
         """
         import torch
 
         tower = self._model.visual
         if not hasattr(tower, "forward_intermediates"):
-            raise CallError(f"The image encoder of {self.name}, a {type(tower).__name__}, does not show its layers.")
+            raise CallError(f"The image encoder of {self.name}, a {type(tower).__name__}, does not expose its layers.")
         stacked = torch.from_numpy(self._preprocess.normalize(np.stack([each.arrays["image"] for each in prepared])))
         try:
             with torch.inference_mode():
@@ -198,7 +196,7 @@ class ClipEmbedder(Embedder):
                     stacked.to(self.device, self._torch_dtype), indices=[layer], stop_early=True,
                     intermediates_only=True, output_fmt="NCHW",
                 )  # fmt: skip
-        except AssertionError:  # how both libraries say that an index is out of range
+        except AssertionError:  # both libraries raise it for an index out of range
             raise CallError(f"The image encoder of {self.name} has no layer {layer}; -1 is its last.") from None
         grid = found["image_intermediates"][0]
         return np.asarray(grid.flatten(2).transpose(1, 2).float().cpu().numpy(), np.float32)
@@ -208,19 +206,19 @@ class ClipEmbedder(Embedder):
         """The text encoder, as one that reads words given as vectors.
 
         Raises:
-            CallError: The encoder has no token embedding of its own (an encoder of another library).
+            CallError: The encoder has no token embedding of its own (it belongs to another library).
         """
         tower = getattr(self._model, "text", self._model)
         embedding = getattr(tower, "token_embedding", None)
         if embedding is None:
             raise CallError(
-                f"The text encoder of {self.name} is a {type(tower).__name__}; only open_clip's own reads words.",
+                f"The text encoder of {self.name} is a {type(tower).__name__}; only open_clip's reads pseudo-words.",
                 "Use a model whose text encoder is open_clip's.",
             )
         return PseudoWordReader(embedding, self._tokenizer, int(tower.context_length))
 
     def encode_pseudo_words(self, template: str, texts: Sequence[str], words: Vectors) -> Vectors:
-        """Texts read with a word of their own each: (n, dim) float32, rows of unit length.
+        """Encode texts, each with a pseudo-word: (n, dim) float32, rows of unit length.
 
         Args:
             template: With `{word}` and `{text}`; see `PseudoWordReader.tokenize`.
@@ -235,16 +233,16 @@ class ClipEmbedder(Embedder):
             return self._rows(self._model.encode_text(tokens.to(self.device)))
 
     def target_padded(self) -> ClipEmbedder:
-        """The same model, whose images are padded first; see `Preprocessing`. It is another space."""
+        """The same model with images padded first; see `Preprocessing`. It is another space."""
         padded = copy.copy(self)
         padded.__dict__.pop("_fingerprint", None)
         padded._preprocess = replace(self._preprocess, target_ratio=TARGET_RATIO)
         return padded
 
     def with_draft(self, times: int) -> ClipEmbedder:
-        """The same model, for which JPEGs are decoded no larger than they must be; see `ImagePreprocess.draft`.
+        """The same model with JPEGs decoded no larger than needed; see `ImagePreprocess.draft`.
 
-        It is another space: the pixels differ a little.
+        It is another space: the pixels differ slightly.
         """
         drafted = copy.copy(self)
         drafted.__dict__.pop("_fingerprint", None)
@@ -281,20 +279,20 @@ class ClipEmbedder(Embedder):
 
 @dataclass(frozen=True)
 class ClipPrepare:
-    """Item to arrays, in any process."""
+    """Converts items to arrays, in any process."""
 
     preprocess: ImagePreprocess
 
     def __call__(self, item: Item) -> Prepared:
-        """Decode and resize the image; cut the text to what a tokenizer can use.
+        """Decode and resize the image; truncate the text to what a tokenizer can use.
 
         Raises:
             ItemError: The image cannot be decoded.
         """
-        # As bytes: four of them make one number of the model's input, which `image_features` computes.
+        # As bytes, a quarter of the model's input, which `image_features` computes.
         arrays: dict[str, Any] = image_arrays(item, self._pixels)
         if item.text is not None:
-            # NumPy drops trailing NULs of its strings, and a tokenizer has no use for any.
+            # NumPy drops trailing NULs of its strings, and tokenizers ignore them.
             arrays["text"] = np.array(item.text[:CHARACTERS_READ].replace("\0", " "))
         return Prepared(item.modality, arrays)
 

@@ -1,10 +1,8 @@
-"""The encoders that most CLIP folders have, in torch alone: starting a search should not wait for a zoo of models.
+"""The encoders of most CLIP folders in plain torch, so that a search starts without importing several libraries.
 
-open_clip imports torchvision, timm and transformers, several seconds of it; these are its text transformer, its vision
-transformer and timm's `resnet10t`, under the same names of weights. `build` gives None for whatever else a
-configuration asks for, which open_clip then builds. Tests hold the vectors of both together.
-
-What this module does not know: files, tokenizers.
+open_clip imports torchvision, timm and transformers, which takes several seconds. These are its text transformer, its
+vision transformer and timm's `resnet10t`, with the same weight names. `build` returns None for any other configuration,
+and open_clip builds it. Tests compare the vectors of both.
 """
 
 from __future__ import annotations
@@ -26,11 +24,11 @@ _TOP = frozenset({
     "embed_dim", "quick_gelu", "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale", "vision_cfg", "text_cfg",
 })  # fmt: skip
 _SILENT = frozenset({None, False, ""})
-"""Values of other keys that say what is so anyway."""
+"""Values of other keys that equal the defaults."""
 
 
 def can_build(config: Mapping[str, Any]) -> bool:
-    """Whether a model of that configuration, as `clip_config.read_config` gives it, can be built here."""
+    """Whether a model of that configuration, from `clip_config.read_config`, can be built here."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     if not _only(config, _TOP) or not _only(text, _TEXT) or text.get("pool_type", "argmax") != "argmax":
         return False
@@ -46,14 +44,14 @@ def _only(values: Mapping[str, Any], known: frozenset[str]) -> bool:
 
 
 def build(config: Mapping[str, Any], custom_text: bool) -> Any:
-    """The model, without weights: its parameters have shapes alone until a state dict is assigned to them.
+    """The model without weights: its parameters have only shapes until a state dict is assigned to them.
 
     Args:
-        config: One that `can_build` takes.
-        custom_text: Whether the weights of the text encoder have `text.` before their names.
+        config: A configuration that `can_build` accepts.
+        custom_text: Whether the names of the text encoder's weights begin with `text.`.
 
     Returns:
-        A module with `visual`, `encode_image`, `encode_text`, `logit_scale`, as open_clip's have them.
+        A module with open_clip's `visual`, `encode_image`, `encode_text` and `logit_scale`.
     """
     import torch
 
@@ -62,14 +60,14 @@ def build(config: Mapping[str, Any], custom_text: bool) -> Any:
 
 
 def settle(model: Any) -> Any:
-    """The model with what is computed rather than stored, in evaluation mode; to be called once weights are there."""
+    """The model with its computed buffers, in evaluation mode; call it once the weights are loaded."""
     text = getattr(model, "text", model)
     text.attn_mask = causal_mask(text.context_length)
     return model.eval()
 
 
 def causal_mask(length: int) -> Tensor:
-    """(length, length) float32: 0 where a token may look, and minus infinity at those behind it."""
+    """(length, length) float32: 0 where a token may attend, minus infinity at later tokens."""
     import torch
 
     return torch.full((length, length), float("-inf")).triu_(1)
@@ -79,7 +77,7 @@ _made: dict[str, Any] = {}
 
 
 def _classes() -> dict[str, Any]:
-    """The classes, made when torch is first needed."""
+    """The classes, created when torch is first needed."""
     if not _made:
         _made.update(_define())
     return _made
@@ -103,7 +101,7 @@ def _define() -> dict[str, Any]:  # noqa: C901  # classes, each simple; torch is
             return x * self.gamma
 
     class Block(nn.Module):
-        """Attention and two layers behind it, each added to what went in."""
+        """Attention and a two-layer MLP, both with residual connections."""
 
         def __init__(self, cfg: Mapping[str, Any], width: int, heads: int, quick: bool) -> None:
             super().__init__()
@@ -138,13 +136,13 @@ def _define() -> dict[str, Any]:  # noqa: C901  # classes, each simple; torch is
             return x
 
     class TextPart(nn.Module):
-        """open_clip's text transformer; a class of its own, or the model's base where its weights lie bare."""
+        """open_clip's text transformer: a separate module, or the base of the model if its weights have no prefix."""
 
         def add_text(self, cfg: Mapping[str, Any], dim: int, quick: bool) -> None:
             width = int(cfg.get("width", 512))
             self.context_length, self.vocab_size = int(cfg.get("context_length", 77)), int(cfg.get("vocab_size", 49408))
             self.pool_type = "argmax"
-            # Its own start of random numbers would have torch import a compiler, two seconds of it, to make none here.
+            # The default initialization would make torch import a compiler, two seconds, for numbers that are not used.
             self.token_embedding = nn.Embedding(self.vocab_size, width, _weight=torch.empty(self.vocab_size, width))
             self.positional_embedding = nn.Parameter(torch.empty(self.context_length, width))
             self.transformer = Transformer(cfg, width, int(cfg.get("heads", 8)), quick)
@@ -168,7 +166,7 @@ def _define() -> dict[str, Any]:  # noqa: C901  # classes, each simple; torch is
             return self.read(tokens)
 
     class Shown(nn.Module):
-        """An image encoder whose layers can be seen, by open_clip's method of that name."""
+        """An image encoder that exposes its layers through open_clip's method."""
 
         depth: int
 
@@ -176,7 +174,7 @@ def _define() -> dict[str, Any]:  # noqa: C901  # classes, each simple; torch is
             self, x: Tensor, indices: Sequence[int], stop_early: bool = True, intermediates_only: bool = True,
             output_fmt: str = "NCHW",
         ) -> dict[str, list[Tensor]]:  # fmt: skip
-            """Of each layer asked for, (n, channels, height, width); alone of what open_clip's can give."""
+            """The output of each requested layer, (n, channels, height, width), as from open_clip's method."""
             if not all(-self.depth <= index < self.depth for index in indices):
                 raise AssertionError(f"The encoder has {self.depth} layers.")
             return {"image_intermediates": [self.grid(x, index % self.depth) for index in indices]}
@@ -216,7 +214,7 @@ def _define() -> dict[str, Any]:  # noqa: C901  # classes, each simple; torch is
             return pooled
 
     class Basic(nn.Module):
-        """Two convolutions, added to what went in."""
+        """Two convolutions with a residual connection."""
 
         def __init__(self, inner: int, outer: int) -> None:
             super().__init__()

@@ -1,7 +1,4 @@
-"""A CLIP model from a folder or by its published name: model, tokenizer, and the file of its weights.
-
-What this module does not know: items, vectors.
-"""
+"""Loading of CLIP models from a folder or by a published name: model, tokenizer, and the weights file."""
 
 from __future__ import annotations
 
@@ -26,22 +23,22 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 PREPROCESS: Mapping[str, Any] = {
     "mode": "RGB", "mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0,
 }  # fmt: skip
-"""open_clip's, where a folder says nothing."""
+"""open_clip's defaults for what a folder does not say."""
 CACHE = Path("~/.cache/clip")
-"""Where open_clip keeps what it fetches from elsewhere than a hub."""
+"""Where open_clip caches files that it fetches from elsewhere than a hub."""
 SPARE = 4
-"""Times as many numbers as the file of weights has, that a configuration may ask for: positions may be resized."""
+"""Numbers that a configuration may ask for, relative to the weights file: positions may be resized."""
 
 
 def load_folder(folder: Path, name: str) -> tuple[Any, Any, Path]:
-    """Model, tokenizer and file of weights of a folder in open_clip's layout.
+    """The model, tokenizer and weights file of a folder in open_clip's layout.
 
     Raises:
-        ModelError: It lacks something, is damaged, does not fit itself, or asks for what is not read.
+        ModelError: A file is missing or damaged, the files do not match, or something unsupported is asked for.
     """
     weights = next((folder / each for each in WEIGHT_NAMES if (folder / each).is_file()), None)
     if weights is None or not (folder / CONFIG).is_file():
-        raise ModelError(f"{folder} is no open_clip folder: it lacks {CONFIG} or {' or '.join(WEIGHT_NAMES)}.")
+        raise ModelError(f"{folder} is not an open_clip folder: it lacks {CONFIG} or {' or '.join(WEIGHT_NAMES)}.")
     config = read_config(folder)
     state = read_weights(weights)
     model = _own(config, state, weights) if can_build(config.model) and weights.suffix == ".safetensors" else None
@@ -73,7 +70,7 @@ def read_weights(file: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{file} holds more than tensors; loading it would run code from it.",
-            "Convert it to safetensors where you trust it.",
+            "Convert it to safetensors if you trust it.",
         ) from error
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
         raise ModelError(
@@ -87,7 +84,7 @@ def read_weights(file: Path) -> dict[str, Any]:
 
 
 def _own(config: ClipConfig, state: Mapping[str, Any], weights: Path) -> Any | None:
-    """The model in our own classes; None where the names of its weights are those of another library."""
+    """The model in our own classes; None if the weight names are those of another library."""
     model = build(config.model, config.custom_text)
     wanted = {name: tuple(each.shape) for name, each in model.state_dict().items()}
     found = {name: tuple(each.shape) for name, each in state.items()}
@@ -109,7 +106,7 @@ def _own(config: ClipConfig, state: Mapping[str, Any], weights: Path) -> Any | N
 
 
 def _by_open_clip(config: ClipConfig, state: Mapping[str, Any], weights: Path, name: str) -> Any:
-    """The model in open_clip's classes, made of what was looked at, and of nothing that is read anew."""
+    """The model in open_clip's classes, built from the checked configuration only."""
     import open_clip
     import torch
 
@@ -131,13 +128,13 @@ def _by_open_clip(config: ClipConfig, state: Mapping[str, Any], weights: Path, n
 
 
 def load_published(architecture: str, tag: str, name: str) -> tuple[Any, Any, Path]:
-    """Model, tokenizer and file of weights that open_clip knows by name, fetched on first use.
+    """The model, tokenizer and weights file of a name that open_clip knows, fetched on first use.
 
     Raises:
         UnknownNameError: open_clip has no such architecture or no such weights for it.
         ModelError: The weights cannot be fetched or read.
     """
-    import pickle  # for its error: weights are loaded with weights_only, which refuses what is not plain tensors
+    import pickle  # for its error: weights_only refuses anything but plain tensors
 
     import open_clip
     from safetensors import SafetensorError
@@ -152,17 +149,17 @@ def load_published(architecture: str, tag: str, name: str) -> tuple[Any, Any, Pa
     try:
         with fetching(address) as reached:
             if not reached and address and not (CACHE / address.rpartition("/")[2]).expanduser().is_file():
-                raise OSError("no connection")  # open_clip would wait without end
+                raise OSError("no connection")  # open_clip would wait forever
             weights = Path(open_clip.download_pretrained(known))
     except (OSError, RuntimeError, ValueError) as error:
         if not reached:
             raise ModelError(*absent(f"{name} (its weights)", "open_clip:/path/to/folder")) from error
         raise ModelError(
-            f"The weights of {name} are not on this machine and could not be fetched: {first_line(error)}.",
+            f"The weights of {name} are not on this machine and cannot be fetched: {first_line(error)}.",
             "Connect once so that they are cached, or copy an open_clip folder here and name it: "
             "open_clip:/path/to/folder. Offline, bundled:emoji-clip always works.",
         ) from error
-    # OpenAI's weights were trained with QuickGELU; open_clip only warns when the architecture's name forgets it.
+    # OpenAI's weights were trained with QuickGELU; open_clip only warns if the architecture's name does not say so.
     quick = bool(known.get("quick_gelu", False))
     fetched = (open_clip.get_model_config(architecture) or {}).get("text_cfg", {}).get("hf_tokenizer_name")
     try:

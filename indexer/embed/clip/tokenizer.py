@@ -1,9 +1,7 @@
-"""Texts to the tokens of a CLIP folder: by its own `tokenizer.json`, or by CLIP's byte pairs, which open_clip brings.
+"""Tokenizers of CLIP folders: the folder's own `tokenizer.json`, or CLIP's byte pairs, which open_clip brings.
 
-Where transformers would read the file as it is, it is read here without it. A tokenizer that transformers changes on
-loading goes through transformers: from a copy of the folder that holds data alone, with no code and no network.
-
-What this module does not know: models.
+Where transformers would read the file unchanged, it is read here without transformers. A tokenizer that transformers
+changes on loading goes through transformers, from a copy of the folder with data files only, without code or network.
 """
 
 from __future__ import annotations
@@ -26,26 +24,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PLAIN = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
-"""Classes that take the file as it is."""
+"""Classes that use the file unchanged."""
 NEUTRAL = frozenset({
     "tokenizer_class", "model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces",
     "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "model_input_names", "chat_template",
     "backend", "is_local", "auto_map", "name_or_path", "bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
     "cls_token", "mask_token", "processor_class", "special_tokens_map_file",
 })  # fmt: skip
-"""What a plain one may be told without being changed by it."""
+"""Settings that a plain tokenizer may have without being changed by them."""
 
 
 class FolderTokenizer:
-    """A folder's `tokenizer.json`, called as open_clip calls its own; any number of threads may.
+    """A folder's `tokenizer.json`, called like open_clip's own; safe for any number of threads.
 
     Args:
-        file: Where it is.
-        config: `tokenizer_config.json`, with what `special_tokens_map.json` adds.
+        file: Its path.
+        config: `tokenizer_config.json`, with the additions of `special_tokens_map.json`.
         spec: How texts are prepared.
 
     Raises:
-        ModelError: It cannot be read, or has no token to fill a short text with.
+        ModelError: It cannot be read, or has no padding token.
     """
 
     def __init__(self, file: Path, config: dict[str, Any], spec: TokenizerSpec) -> None:
@@ -58,13 +56,13 @@ class FolderTokenizer:
         )
         if self.pad_token_id is None:
             raise ModelError(
-                f"The tokenizer in {file.parent} names no pad_token that it has; short texts are filled with it.",
+                f"The tokenizer in {file.parent} names no existing pad_token, which fills short texts.",
                 "Name it in tokenizer_config.json.",
             )
         left = ("left", "right")
         cut, fill = (str(config.get(name) or "right") for name in ("truncation_side", "padding_side"))
         if cut not in left or fill not in left:
-            raise ModelError(f"{file.parent}: the sides to cut and to fill are left or right, not {cut!r}, {fill!r}.")
+            raise ModelError(f"{file.parent}: truncation and padding sides are left or right, not {cut!r}, {fill!r}.")
         try:
             self._whole.enable_truncation(spec.context, direction=cut)
         except ValueError as error:
@@ -83,12 +81,12 @@ class FolderTokenizer:
         return ids
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a piece of text, without any around it."""
+        """The tokens of a piece of text, without special tokens."""
         return list(self._bare.encode(self.clean_fn(text), add_special_tokens=False).ids)
 
     @functools.cached_property
     def tokenizer(self) -> Any:
-        """The same in transformers' class, for who saves it."""
+        """The same tokenizer in transformers' class, for saving."""
         from transformers import PreTrainedTokenizerFast
 
         roles = {
@@ -107,10 +105,10 @@ class FolderTokenizer:
 
 
 def load_tokenizer(folder: Path, spec: TokenizerSpec) -> Any:
-    """The tokenizer of a folder, to be called with texts.
+    """The tokenizer of a folder, callable with texts.
 
     Raises:
-        ModelError: The folder lacks the tokenizer that its configuration says it has, or it cannot be read.
+        ModelError: The tokenizer that the configuration names is missing or cannot be read.
     """
     if not spec.own:
         return open_clip_tokenizer().SimpleTokenizer(
@@ -129,7 +127,7 @@ def load_tokenizer(folder: Path, spec: TokenizerSpec) -> Any:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """`tokenizer_config.json`, and tokens that `special_tokens_map.json` alone names."""
+    """`tokenizer_config.json`, with the tokens that only `special_tokens_map.json` names."""
     found: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).exists():
@@ -138,7 +136,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _of_transformers(folder: Path, spec: TokenizerSpec) -> Any:
-    """One that transformers makes, through open_clip's wrapping of it."""
+    """A transformers tokenizer in open_clip's wrapper."""
     try:
         with Readable(folder), data_only(folder) as copy, quietly(), closed_to_code():
             tokenizer = open_clip_tokenizer().HFTokenizer(
@@ -146,7 +144,7 @@ def _of_transformers(folder: Path, spec: TokenizerSpec) -> Any:
                 strip_sep_token=spec.strip_sep, tokenizer_mode="clips" if spec.clips else None,
                 trust_remote_code=False, local_files_only=True,
             )  # fmt: skip
-            tokenizer(["a"])  # some faults show only now
+            tokenizer(["a"])  # some errors appear only now
             return tokenizer
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         raise ModelError(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}.") from error
@@ -154,10 +152,10 @@ def _of_transformers(folder: Path, spec: TokenizerSpec) -> Any:
 
 @functools.cache
 def open_clip_tokenizer() -> ModuleType:
-    """open_clip's module of tokenizers, without the package around it, which imports a zoo of models.
+    """open_clip's tokenizer module, without the package around it, which imports several large libraries.
 
     Raises:
-        ModelError: open_clip is not installed, or is another release than the ones known here.
+        ModelError: open_clip is not installed, or is an unknown release.
     """
     if "open_clip.tokenizer" in sys.modules:
         return sys.modules["open_clip.tokenizer"]
@@ -169,4 +167,4 @@ def open_clip_tokenizer() -> ModuleType:
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             return module
-    raise ModelError("open_clip is not installed whole.", "Run: pip install --force-reinstall open-clip-torch")
+    raise ModelError("open_clip is installed incompletely.", "Run: pip install --force-reinstall open-clip-torch")

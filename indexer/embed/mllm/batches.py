@@ -1,7 +1,4 @@
-"""Which items go through a model together: by tokens, since an item with an image may cost a thousand short texts.
-
-What this module does not know: models, items.
-"""
+"""Batches of items by their number of tokens, since an item with an image may cost a thousand short texts."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ Made = TypeVar("Made")
 
 
 def by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Positions in batches, the longest items first, so that rows times the longest row is at most `budget`.
+    """Positions in batches, longest items first, so that rows times the longest row is at most `budget`.
 
-    An item that is longer than the budget goes alone. Items of one length keep their order.
+    An item longer than the budget goes alone. Items of equal length keep their order.
     """
     batches: list[list[int]] = []
     longest = 0
@@ -31,29 +28,29 @@ def by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
 def halving(
     run: Callable[[Sequence[Each]], Made], items: Sequence[Each], release: Callable[[], None]
 ) -> list[tuple[Sequence[Each], Made]]:
-    """Run a batch; where memory runs out, its halves. Returns what was run, with its outcome, in order.
+    """Run a batch, or its halves if memory runs out. Returns the inputs with their outcomes, in order.
 
     Args:
-        run: Takes one batch.
+        run: Processes one batch.
         items: The batch.
-        release: Called between attempts, to give back what a failed one left.
+        release: Called between attempts, to free what a failed one left.
 
     Raises:
-        MemoryError, RuntimeError: A single item is too much, or something else went wrong.
+        MemoryError, RuntimeError: A single item is too large, or something else went wrong.
     """
     try:
         return [(items, run(items))]
     except (MemoryError, RuntimeError) as error:
         if len(items) == 1 or not out_of_memory(error):
             raise
-    # Outside the handler: the error's traceback holds on to the tensors of the failed attempt.
+    # Outside the handler: the error's traceback holds the tensors of the failed attempt.
     release()
     middle = len(items) // 2
     return halving(run, items[:middle], release) + halving(run, items[middle:], release)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch says that the device has no memory left: on CUDA, Apple's GPUs, or the CPU."""
+    """Whether a torch error says that the device is out of memory: on CUDA, Apple's GPUs, or the CPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     told = str(error).lower()

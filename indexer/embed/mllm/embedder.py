@@ -1,10 +1,8 @@
-"""Multimodal language models as embedders (GME and its kin): text, image, or both read by one model.
+"""Multimodal language models as embedders (GME and relatives): one model reads text, image, or both.
 
-`mllm:NAME`, where NAME is a hub id or a folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint, or of a LoRA of one.
-The vector of an item is the model's last hidden state at the last token of the prompt that `mllm_spec.py` describes.
+`mllm:NAME`, where NAME is a hub id or a folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL checkpoint, or of a LoRA for one.
+The vector of an item is the model's last hidden state at the last token of the prompt that `spec.py` describes.
 A fused item is one prompt, not the sum of its parts.
-
-What this module does not know: where vectors go.
 """
 
 from __future__ import annotations
@@ -45,28 +43,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CPU_TOKENS, GPU_TOKENS = 4096, 16384
-"""Of a batch, padding included; four patches of an image are a token."""
+"""Tokens of a batch, padding included; four patches of an image are a token."""
 SHOWN = 0.75
-"""Of the tokens of an item, so many may be those of its images where there are several: then all are made smaller."""
+"""Share of an item's tokens that its images may use if there are several; then all are reduced."""
 FEWEST_TOKENS = 4
-"""Of one of several images: fewer show nothing."""
+"""Minimum tokens of one of several images: fewer show nothing."""
 CHARACTERS_A_TOKEN = 16
-"""Of a text, so many characters a token of the limit are looked at: no tokenizer needs more for words."""
+"""Characters of a text that are read per token of the limit: no tokenizer needs more for words."""
 
 
 class MllmEmbedder(Embedder):
     """One model for text, image and both.
 
     Args:
-        model: transformers' own, without a head.
+        model: The transformers model, without a head.
         writer: Writes its prompts.
         shaper: Prepares its images.
-        spec: What both were made by.
-        files: What vectors depend on; their content makes the fingerprint.
-        name: What it was asked for by.
+        spec: Describes its input.
+        files: Files that vectors depend on; their content makes the fingerprint.
+        name: The name that it was loaded by.
         dtype: Arithmetic of the forward pass.
         device: Where it runs.
-        token_budget: Tokens of a batch, padding included; halved for good where memory runs out.
+        token_budget: Tokens of a batch, padding included; halved permanently when memory runs out.
     """
 
     modalities = frozenset(Modality)
@@ -105,20 +103,20 @@ class MllmEmbedder(Embedder):
         """Load a checkpoint.
 
         Args:
-            source: Folder or hub id with options, as `MllmName` has it.
-            name: What the embedder was asked for by.
+            source: Folder or hub id with options, as in `MllmName`.
+            name: The name that it is loaded by.
             dtype: Arithmetic of the forward pass.
             device: Where it runs.
 
         Raises:
-            CallError: An option behind the name makes no sense, or the arithmetic does not suit the device.
+            CallError: An option after the name is invalid, or the device does not support the dtype.
             ModelError: The checkpoint cannot be found, fetched or read, does not fit its configuration, or has no spec.
             MissingExtraError: It needs a package that is not installed.
         """
         import torch
 
         if dtype is Dtype.FLOAT16 and device == "cpu":
-            raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+            raise CallError("float16 is slow and imprecise on a CPU.", "Use float32 or bfloat16, or a GPU.")
         asked = MllmName.parse(source)
         folder = find_checkpoint(asked.source, asked.revision)
         base = adapted_base(folder)
@@ -157,11 +155,11 @@ class MllmEmbedder(Embedder):
         )
 
     def fingerprint(self) -> Fingerprint:
-        """Weights, configuration and tokenizer by content, and all of the spec."""
+        """Weights, configuration and tokenizer by content, and the whole spec."""
         return self._fingerprint
 
     def preparer(self) -> MllmPrepare:
-        """Decoding and resizing; prompts are written in `forward`, where the instruction is known."""
+        """Decoding and resizing; prompts are written in `forward`, which knows the instruction."""
         most = self.spec.max_tokens
         return MllmPrepare(self._shaper, CHARACTERS_A_TOKEN * most, most, self.spec.parity is Parity.AUTHORS)
 
@@ -211,7 +209,7 @@ class MllmEmbedder(Embedder):
         with torch.inference_mode():
             patches = self._shaper.patches(images, self.device) if images else None
             hidden = last_hidden(self._model, batch, patches, self.device)
-        # Cut first, then made unit: a part of a unit vector is not of unit length.
+        # Truncate first, then normalize: a part of a unit vector is not of unit length.
         return unit_rows(hidden.float().cpu().numpy()[:, : self.dim])
 
     def _release(self) -> None:
@@ -224,12 +222,12 @@ class MllmEmbedder(Embedder):
 
 @dataclass(frozen=True)
 class MllmPrepare:
-    """Item to arrays, in any process.
+    """Converts items to arrays, in any process.
 
     Attributes:
         shaper: Resizes images.
-        characters: Of a text, so many are looked at.
-        tokens: That the model reads of an item; `SHOWN` of them may be those of several images.
+        characters: Characters of a text that are read.
+        tokens: Tokens of an item that the model reads; several images may use the share `SHOWN` of them.
         as_stored: See `decode_image`.
     """
 
@@ -242,7 +240,7 @@ class MllmPrepare:
         """Decode and resize the image.
 
         Raises:
-            ItemError: The image cannot be used, or a text alone says nothing.
+            ItemError: The image cannot be used, or a text-only item is empty.
         """
         arrays: dict[str, Any] = image_arrays(item, self._shaped)
         room = int(SHOWN * self.tokens)
@@ -257,7 +255,7 @@ class MllmPrepare:
         if item.text is not None:
             text = item.text[: self.characters].replace("\0", " ")
             if item.image is None and not text.strip():
-                raise refusal(Reason.EMPTY, "The text is empty, and there is no image.")
+                raise refusal(Reason.EMPTY, "The text is empty and there is no image.")
             arrays["text"] = np.array(text)
         return Prepared(item.modality, arrays)
 
@@ -270,12 +268,12 @@ class MllmPrepare:
 def last_hidden(model: Any, batch: Batch, patches: Tensor | None, device: Any) -> Tensor:
     """The hidden state of each prompt's last token, (n, width), in the model's dtype.
 
-    Positions are always given: left to itself, the model keeps some from the call before.
+    Positions are always passed: otherwise the model reuses some from the previous call.
 
     Args:
-        model: transformers' own, without a head.
+        model: The transformers model, without a head.
         batch: The prompts.
-        patches: Of all their images, in order.
+        patches: Patches of all their images, in order.
         device: Where the model is.
     """
     import torch
@@ -294,12 +292,12 @@ def last_hidden(model: Any, batch: Batch, patches: Tensor | None, device: Any) -
 
 
 def image_tokens(config: Any) -> ImageTokens:
-    """The ids of an image's tokens, from a model's configuration."""
+    """The ids of image tokens, from a model's configuration."""
     return ImageTokens(config.vision_start_token_id, config.image_token_id, config.vision_end_token_id)
 
 
 def pad_token(config: Any) -> int:
-    """The id that fills a batch; any would do, as nothing attends to it."""
+    """The padding id of a batch; any would do, as nothing attends to it."""
     return int(config.text_config.pad_token_id or 0)
 
 

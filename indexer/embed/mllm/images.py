@@ -1,10 +1,8 @@
-"""Images to the patches of a Qwen-VL model: resized to multiples of a patch, in shape, within bounds of area.
+"""Images as patches of a Qwen-VL model: resized to multiples of a patch, keeping proportions, within an area range.
 
-It repeats transformers' `Qwen2VLImageProcessor` in two steps: resizing, in worker processes and down to 8-bit pixels,
-which are small; normalizing and cutting into patches, where the model is. A test holds the two together, for both of
+This repeats transformers' `Qwen2VLImageProcessor` in two steps: resizing, in worker processes and to 8-bit pixels,
+which are small; normalizing and cutting into patches, where the model is. A test compares the two, for both of
 transformers' backends.
-
-What this module does not know: prompts, models.
 """
 
 from __future__ import annotations
@@ -33,14 +31,14 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ImageShaper:
-    """Resizes images, and cuts them into patches.
+    """Resizes images and cuts them into patches.
 
     Attributes:
-        patch: Side of a patch, pixels.
-        merge: Patches a side that become one token.
+        patch: Side of a patch, in pixels.
+        merge: Patches per side that become one token.
         temporal: Frames of a patch; an image fills them all.
-        mean: Of each channel, subtracted after scaling to [0, 1].
-        std: Of each channel, divided by.
+        mean: Subtracted from each channel after scaling to [0, 1].
+        std: Divisor of each channel.
         resizes: See `MllmSpec`.
         aspect_limit: See `MllmSpec`.
         sizing: See `MllmSpec`.
@@ -59,7 +57,7 @@ class ImageShaper:
 
     @classmethod
     def from_folder(cls, folder: Path, spec: MllmSpec, vision: Any) -> ImageShaper:
-        """From `preprocessor_config.json`; `vision` is the model's configuration of its image encoder.
+        """Read `preprocessor_config.json`; `vision` is the model's configuration of its image encoder.
 
         Raises:
             ModelError: The file is missing or does not fit the model.
@@ -90,7 +88,7 @@ class ImageShaper:
 
     def describe(self) -> str:
         """A stable line for the fingerprint."""
-        # Left unsaid for transformers' rule: models of before it had a name keep their fingerprint.
+        # Omitted for transformers' rule, so that models from before it had a name keep their fingerprint.
         sizing = "" if self.sizing is Sizing.TRANSFORMERS else f" sizing={self.sizing}"
         return (
             f"qwen-vl patch={self.patch} merge={self.merge} temporal={self.temporal} mean={self.mean} std={self.std} "
@@ -98,12 +96,11 @@ class ImageShaper:
         )
 
     def __call__(self, image: Image, most_tokens: int | None = None) -> Pixels:
-        """An RGB image to (height, width, 3) uint8, both multiples of patch times merge.
+        """Resize an RGB image to (height, width, 3) uint8, both multiples of patch times merge.
 
         Args:
-            image: It.
-            most_tokens: That the language model may read for it, fewer than the bounds of area allow: for one of
-                several.
+            image: The image.
+            most_tokens: A limit of its tokens below what the area range allows, for one of several images.
 
         Raises:
             ItemError: It is too long and narrow.
@@ -114,15 +111,15 @@ class ImageShaper:
                 least, most = (min(bound, most_tokens * factor**2) for bound in (least, most))
             width, height = fit(image.width, image.height, factor, least, most, self.aspect_limit, sizing)
             image = self._resize(image, width, height)
-            sizing = Sizing.TRANSFORMERS  # whatever comes after the first is the model's own processor
+            sizing = Sizing.TRANSFORMERS  # after the first, the model's own processor resizes
         return np.array(image, np.uint8)
 
     def grid(self, pixels: Pixels) -> tuple[int, int, int]:
-        """Frames, rows and columns of patches."""
+        """The frames, rows and columns of patches."""
         return 1, pixels.shape[0] // self.patch, pixels.shape[1] // self.patch
 
     def tokens(self, pixels: Pixels) -> int:
-        """Tokens that the language model reads for it."""
+        """The tokens that the language model reads for it."""
         return math.prod(self.grid(pixels)) // self.merge**2
 
     def patches(self, images: Sequence[Pixels], device: Any) -> Tensor:
@@ -168,9 +165,9 @@ def fit(
     aspect_limit: float,
     sizing: Sizing = Sizing.TRANSFORMERS,
 ) -> tuple[int, int]:
-    """Width and height, multiples of `factor`, near the image's shape and between `least` and `most` pixels in area.
+    """Width and height, multiples of `factor`, near the image's proportions, with `least` to `most` pixels.
 
-    Source: `smart_resize` of the Qwen2-VL authors, as it stands in transformers, in qwen_vl_utils and in GME's code.
+    Source: `smart_resize` of the Qwen2-VL authors, found in transformers, qwen_vl_utils and GME's code.
 
     Raises:
         ItemError: The longer side is more than `aspect_limit` times the shorter, and `sizing` does not squeeze it.
@@ -178,7 +175,7 @@ def fit(
     if sizing is not Sizing.GME and max(width, height) > aspect_limit * min(width, height):
         raise refusal(
             Reason.ASPECT,
-            f"The image has {width:,} × {height:,} pixels; one side may be {aspect_limit:g} times the other.",
+            f"The image has {width:,} × {height:,} pixels; one side may be at most {aspect_limit:g} times the other.",
         )
     floor = 0 if sizing is Sizing.TRANSFORMERS else factor
     across, down = (max(floor, round(side / factor) * factor) for side in (width, height))
@@ -197,7 +194,7 @@ def fit(
 
 
 def preprocessor_config(patch: int, merge: int, temporal: int, least: int, most: int) -> Mapping[str, Any]:
-    """What `preprocessor_config.json` says, in the layout of the published ones, for pixels scaled to [-1, 1]."""
+    """The content of `preprocessor_config.json`, in the published layout, for pixels scaled to [-1, 1]."""
     return {
         "image_processor_type": "Qwen2VLImageProcessor",
         "min_pixels": least,
@@ -211,7 +208,7 @@ def preprocessor_config(patch: int, merge: int, temporal: int, least: int, most:
 
 
 def _runs(images: Sequence[Pixels]) -> list[list[Pixels]]:
-    """Neighbours of one size together."""
+    """Adjacent images of equal size, grouped."""
     runs: list[list[Pixels]] = []
     for each in images:
         if runs and runs[-1][0].shape == each.shape:

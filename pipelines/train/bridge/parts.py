@@ -1,11 +1,11 @@
-"""What stands still while a bridge is trained: what its encoder sees, and what its text model makes of texts alone.
+"""Precomputed inputs of bridge training: features of the frozen image encoder, and vectors of texts alone.
 
-Both are computed once, a part at a time, and read from the run's folder a batch at a time: they are many times as large
-as the images, and memory must not grow with them. Only the connector, and texts with images, are asked again.
+Both are computed once, in parts, and read from the run's folder batch by batch: they are many times as large as the
+images, and memory must not grow with them. Only the connector, and texts with images, are computed at every step.
 
-Since the features are kept, images cannot be changed a little at every step; so a few changed views of each are kept.
+Since features are stored, images cannot be augmented anew at every step; so a few augmented views of each are stored.
 
-What this module does not know: losses, steps.
+This module does not know losses or steps.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PART = 256
-"""Images, or texts, that go through a frozen model together."""
+"""Images or texts per batch of a frozen model."""
 Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class BridgeRecipe(ContrastRecipe):
-    """Everything a run depends on, besides the corpus: these, and what `ContrastRecipe` has.
+    """Everything a run depends on besides the corpus: these fields, and those of `ContrastRecipe`.
 
     Attributes:
-        tower: The embedder whose image encoder is used, of the CLIP family.
-        layer: Which of the encoder's layers is read; -1 is the last.
+        tower: The embedder whose image encoder is used, a CLIP model.
+        layer: Which of the encoder's layers to read; -1 is the last.
         text: The text model: a folder, hub id, GGUF file, or `package:NAME/PATH`.
-        pooling: How it is read, one of `Pooling`; None for what suits its kind.
-        max_tokens: Of an item's text.
+        pooling: How its output is pooled, one of `Pooling`; None for the default of its kind.
+        max_tokens: Tokens of an item's text.
         connector: One of `Connector`.
-        queries: Of a Q-Former.
-        qformer: Of a Q-Former: transformers' `Blip2QFormerConfig`.
-        project: Whether what the text model reads out goes through a trained matrix.
-        views: Changed copies of each image; 0 for none.
-        align_steps: Optimiser steps of the first phase: images to the vectors of their captions.
-        steps: Of the second: the tasks.
-        others: In the first phase, captions of other images beside those of the batch.
-        align_peak: AdamW's largest learning rate in the first phase: `--align-learning-rate`.
-        peak: The same in the second: `--learning-rate`, which leaves the first alone.
-        weight_decay: AdamW's decay, on matrices but the projection, which starts at what it should stay near.
-        bf16: The frozen text model, and what is trained by autocast, in bfloat16.
+        queries: Number of queries of a Q-Former.
+        qformer: Settings of a Q-Former: transformers' `Blip2QFormerConfig`.
+        project: Whether the text model's output goes through a trained matrix.
+        views: Augmented copies of each image; 0 for none.
+        align_steps: Optimizer steps of the first phase, which matches images to the vectors of their captions.
+        steps: Optimizer steps of the second phase, which trains the tasks.
+        others: In the first phase, captions of other images besides those of the batch.
+        align_peak: Peak learning rate of AdamW in the first phase: `--align-learning-rate`.
+        peak: Peak learning rate in the second phase: `--learning-rate`, which leaves the first unchanged.
+        weight_decay: AdamW's decay, for matrices except the projection, which should stay near its start.
+        bf16: Run the frozen text model in bfloat16, and train with autocast to it.
     """
 
     tower: str = "bundled:emoji-clip"
@@ -88,10 +88,10 @@ class BridgeRecipe(ContrastRecipe):
 
 @dataclass(frozen=True)
 class Kept:
-    """An array in a file, of which is in memory what was asked for last.
+    """An array in a file, of which memory holds only what was read last.
 
-    It is mapped anew for each reading, since what has been read through one mapping counts as the process's own memory
-    until that is given up, and a run reads all of the file many times.
+    It is mapped anew for each reading: what was read through one mapping counts as the process's own memory until it is
+    closed, and a run reads the whole file many times.
 
     Attributes:
         file: An .npy file.
@@ -101,28 +101,28 @@ class Kept:
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
-        """As NumPy has it."""
+        """The array's shape."""
         return tuple(np.load(self.file, mmap_mode="r").shape)
 
     def __getitem__(self, place: Any) -> npt.NDArray[Any]:
-        """A copy of what NumPy has at that place."""
+        """A copy of the part at an index."""
         return np.array(np.load(self.file, mmap_mode="r")[place])
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Images as the encoder sees them.
+    """Images as features of the encoder.
 
     Attributes:
-        features: (1 + views, n, places, width) float16; the first is the image as it is.
-        bad: Positions of images that cannot be used, whose features are zero.
+        features: (1 + views, n, places, width) float16; the first view is the unchanged image.
+        bad: Positions of unusable images, whose features are zero.
     """
 
     features: Kept
     bad: Rows
 
     def means(self, rows: Rows) -> npt.NDArray[np.float32]:
-        """Unit rows, (len(rows), width): alike for images that look alike, all of them centered."""
+        """Unit rows, (len(rows), width): similar for images that look alike, and centered."""
         pooled = np.empty((len(rows), self.features.shape[3]), np.float32)
         for start in range(0, len(rows), PART):
             own = slice(start, start + PART)
@@ -135,15 +135,15 @@ def see(tower: PatchEncoder, images: Callable[[], Iterable[Any]], recipe: Bridge
     """The features of all images, computed once and then read from the folder.
 
     Args:
-        tower: It.
-        images: Gives the n image sources, the same ones each time: they are decoded once to know whether their
-            features are there, and once more for those.
-        recipe: Which layer, how many views.
-        folder: Where the features are kept.
+        tower: The image encoder.
+        images: Gives the n image sources, the same ones each time: they are decoded once to check whether their
+            features exist, and once more to compute them.
+        recipe: Selects the layer and the number of views.
+        folder: Where the features are stored.
 
     Raises:
-        CallError: No image can be used, or they are others the second time.
-        StoreError: The disk refuses.
+        CallError: No image can be used, or the second pass gives other images.
+        StoreError: The disk cannot be written.
     """
     about = tower.fingerprint().digest, recipe.layer, recipe.views, recipe.seed
     first = _Prepared(tower, images(), about)
@@ -151,7 +151,7 @@ def see(tower: PatchEncoder, images: Callable[[], Iterable[Any]], recipe: Bridge
     count = good + len(first.bad)
     if not good:
         raise CallError(
-            f"None of the corpus's {count:,} images can be used.", "underdrawing index CORPUS DIR says why, for each."
+            f"None of the corpus's {count:,} images can be used.", "underdrawing index CORPUS DIR says why for each."
         )
     file = folder / f"features-{first.key()}.npy"
     if not file.exists():
@@ -175,7 +175,7 @@ def see(tower: PatchEncoder, images: Callable[[], Iterable[Any]], recipe: Bridge
 
 
 class _Prepared:
-    """Images as an encoder reads them, one at a time; of those that went by, a key and which could not be used."""
+    """Preprocessed images, one at a time; collects a key of those seen, and which could not be used."""
 
     def __init__(self, tower: PatchEncoder, images: Iterable[Any], about: object) -> None:
         self.bad: list[int] = []
@@ -193,7 +193,7 @@ class _Prepared:
             yield row, prepared
 
     def key(self) -> str:
-        """Of the images, which of them can be used, and what else it was said to be about."""
+        """Which of the images can be used, and what else the cached features describe."""
         digest = self._digest.copy()
         digest.update(repr(self.bad).encode())
         return digest.hexdigest()[:16]
@@ -207,19 +207,19 @@ def _changed(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> list[Pr
 
 
 def read_texts(text: TextModel, texts: Sequence[str], most: int, folder: Path) -> Kept:
-    """What the text model reads out of each text alone, computed once and kept in the folder.
+    """The text model's output for each text alone, computed once and stored in the folder.
 
     Args:
-        text: It.
+        text: The text model.
         texts: n of them.
-        most: Tokens of a text, as the finished bridge cuts it.
-        folder: Where the vectors are kept.
+        most: Tokens of a text, as in the finished bridge.
+        folder: Where the vectors are stored.
 
     Returns:
         (n, width) float32.
 
     Raises:
-        StoreError: The disk refuses.
+        StoreError: The disk cannot be written.
     """
     import torch
 
@@ -227,7 +227,7 @@ def read_texts(text: TextModel, texts: Sequence[str], most: int, folder: Path) -
     file = folder / f"texts-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     if not file.exists():
         ids = [text.ids(each, most) for each in texts]
-        order = sorted(range(len(ids)), key=lambda place: len(ids[place]))  # alike in length, so little padding
+        order = sorted(range(len(ids)), key=lambda place: len(ids[place]))  # similar lengths need little padding
         with atomic_path(file) as temporary, torch.inference_mode():
             _allocate(temporary, (len(texts), text.width), np.float32)
             for start in range(0, len(order), PART):
@@ -238,31 +238,31 @@ def read_texts(text: TextModel, texts: Sequence[str], most: int, folder: Path) -
 
 
 def _allocate(file: Path, shape: tuple[int, ...], dtype: type[np.floating[Any]]) -> None:
-    """Let a file be an array of zeros, with room on the disk for all of it."""
+    """Make a file an array of zeros, with disk space reserved for all of it."""
     array = np.lib.format.open_memmap(file, "w+", dtype, shape)
-    # Else a full disk would be found out by a write to memory, which ends the process without a word.
+    # Otherwise a full disk would surface as a write to mapped memory, which kills the process silently.
     if hasattr(os, "posix_fallocate"):
         with file.open("r+b") as stream:
             os.posix_fallocate(stream.fileno(), array.offset, array.nbytes)
 
 
 def _put(file: Path, place: Any, values: npt.NDArray[Any]) -> None:
-    """Write a part of an array; see `Kept` for why it is mapped anew."""
+    """Write a part of an array, through a new mapping as in reading."""
     np.lib.format.open_memmap(file, "r+")[place] = values
 
 
 def whitening(rows: Kept | npt.NDArray[np.float32], count: int) -> tuple[Tensor, Tensor]:
-    """The matrix and offset after which rows have mean zero and no correlations, (dim, dim) and (dim,) float32.
+    """The matrix and offset that make rows uncorrelated with mean zero, (dim, dim) and (dim,) float32.
 
-    The hidden states of a language model point nearly all one way; whitened, cosines tell texts apart. Directions that
-    have hardly any variance, or none since there are too few rows, are not blown up like the others.
+    The hidden states of a language model nearly all point one way; after whitening, cosines distinguish texts.
+    Directions with hardly any variance, or none because there are too few rows, are not scaled up like the others.
 
     Source: Su et al., "Whitening Sentence Representations for Better Semantics and Faster Retrieval", 2021,
     arXiv:2103.15316.
 
     Args:
         rows: (n, dim).
-        count: The first so many rows are looked at, in two passes and a part at a time.
+        count: Rows to use, from the first; they are read in two passes, part by part.
     """
     import torch
 
@@ -278,6 +278,6 @@ def whitening(rows: Kept | npt.NDArray[np.float32], count: int) -> tuple[Tensor,
     values, directions = torch.linalg.eigh(spread / count)
     values = values.clamp(min=max(values.median().item() / 100, values.mean().item() / 1000, 1e-12))
     matrix = directions @ torch.diag(values**-0.5) @ directions.T
-    # As long as what is read out, so that learning rates suit both.
+    # As long as the text model's output, so that one learning rate suits both.
     matrix *= length / len(mean) ** 0.5
     return matrix.float(), -(matrix @ mean).float()

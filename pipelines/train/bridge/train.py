@@ -1,15 +1,13 @@
-"""Train a bridge: the connector by which a frozen text model reads what a frozen image encoder sees.
+"""Training of a bridge: the connector through which a frozen text model reads a frozen image encoder's features.
 
-In two phases. *Alignment*: each image is read alone, and its vector should be the one that the text model has of its
-caption, against those of other captions (InfoNCE with the side of the texts locked: Zhai et al., "LiT", CVPR 2022,
-arXiv:2111.07991; BLIP-2 starts its Q-Former by the same contrast, Li et al. 2023, arXiv:2301.12597). These vectors
-never change, so they are computed once, and hundreds of other captions cost nothing. *Tasks*: batches that mix all
-directions of a search (`common/tasks.py`), images with words among them, with the same contrast as `train unified`;
-the projection of what the text model reads out is trained from here on.
+There are two phases. *Alignment*: each image is read alone, and its vector should match the text model's vector of its
+caption, against those of other captions (InfoNCE with the text side locked: Zhai et al., "LiT", CVPR 2022,
+arXiv:2111.07991; BLIP-2 starts its Q-Former with the same contrast, Li et al. 2023, arXiv:2301.12597). These vectors
+never change, so they are computed once, and hundreds of other captions cost nothing. *Tasks*: batches mix all
+directions of a search (`common/tasks.py`), including images with words, with the same contrast as `train unified`; the
+projection of the text model's output is trained from here on.
 
-Captioned images are all it needs. The result is a folder that `bridge:FOLDER` loads.
-
-What this module does not know: collections, queries, how a corpus is stored.
+Captioned images are the only data needed. The result is a folder that `bridge:FOLDER` loads.
 """
 
 from __future__ import annotations
@@ -47,26 +45,27 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 SAMPLE = 300
-"""Images of a part, and queries with both parts, that an evaluation looks at."""
+"""Images of a part, and queries with both parts, that an evaluation uses."""
 
 
 def train_bridge(records: Iterable[Entry], recipe: BridgeRecipe, folder: Path) -> dict[str, float]:
-    """Train, or go on training, in `folder`; the finished bridge lies in `folder/model`.
+    """Train in `folder`, or resume; the finished bridge is in `folder/model`.
 
     Args:
-        records: The corpus; it is read three times, so an iterator will not do.
-        recipe: What to train.
+        records: The corpus; it is read three times, so it cannot be an iterator.
+        recipe: The settings.
         folder: The run's folder; a checkpoint in it is resumed.
 
     Returns:
-        The last evaluation, and what the run cost: `trained` (parameters), `picture_tokens`, `memory_mb` (the peak of
-        the process, or of the device), `seconds` (of steps alone; on a CPU its own, whatever else the machine does).
+        The last evaluation, and the cost of the run: `trained` (parameters), `picture_tokens`, `memory_mb` (the peak of
+        the
+            process or the device), `seconds` (of steps only; CPU time of the process on a CPU).
 
     Raises:
         CallError: The corpus has nothing to train on, or the folder holds another run.
         UnknownNameError: A connector or task that does not exist.
         ModelError: The encoder or the text model cannot be used.
-        MissingExtraError: An optional package that the recipe needs is missing.
+        MissingExtraError: An optional package that the recipe needs is not installed.
     """
     recipe = replace(recipe, connector=Connector(recipe.connector).value)
     run = RunFolder.start(folder, recipe)
@@ -82,13 +81,15 @@ def train_bridge(records: Iterable[Entry], recipe: BridgeRecipe, folder: Path) -
 
 
 class _Trainer(Trainer[BridgeRecipe]):
-    """The connector, beside what stands still."""
+    """The connector, with the frozen parts."""
 
     def __init__(self, records: Iterable[Entry], recipe: BridgeRecipe, run: RunFolder) -> None:
         import torch
 
         if isinstance(records, Iterator):
-            raise CallError("The corpus is read three times, and an iterator has it once.", "Give a corpus, or a list.")
+            raise CallError(
+                "The corpus is read three times, and an iterator can be read once.", "Give a corpus, or a list."
+            )
         super().__init__(recipe, [Stage(recipe.align_steps, recipe.align_peak), Stage(recipe.steps, recipe.peak)])
         self.seconds = 0.0
         self.device = torch.device(recipe.device)
@@ -110,7 +111,7 @@ class _Trainer(Trainer[BridgeRecipe]):
         captions = self.data.captions_of(self.rows)
         self.pool = captions
         self.texts = list(dict.fromkeys([*(self.data.texts[number] for number in captions), *self.data.names]))
-        self._own = len({self.data.texts[number] for number in captions})  # the first ones, of the training part
+        self._own = len({self.data.texts[number] for number in captions})  # captions of the training part come first
         self.place = {text: place for place, text in enumerate(self.texts)}
         self.read = read_texts(self.text, self.texts, self._most, run.path)
         self.bridge = self._start().to(self.device).train()
@@ -155,7 +156,7 @@ class _Trainer(Trainer[BridgeRecipe]):
         try:
             names = [self.data.names[row] for row in rows]
             return Differences(names, rows, self.seen.means(rows), self.recipe.keep, looks)
-        except CallError:  # no two captions alike: the sampler says so if a task needs them
+        except CallError:  # no similar captions: the sampler raises if a task needs them
             return None
 
     def parts(self) -> Mapping[str, Stateful]:
@@ -176,7 +177,7 @@ class _Trainer(Trainer[BridgeRecipe]):
         return time.perf_counter() if self.device.type == "cuda" else time.process_time()
 
     def costs(self) -> dict[str, float]:
-        """What a bridge is chosen by, besides how well it finds."""
+        """Costs for choosing a bridge, besides its recall."""
         import torch
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -190,7 +191,7 @@ class _Trainer(Trainer[BridgeRecipe]):
         }
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step; returns its loss."""
+        """One optimizer step; returns its loss."""
         clock = self.clock()
         losses = super().train_step()
         self.seconds += self.clock() - clock
@@ -199,9 +200,9 @@ class _Trainer(Trainer[BridgeRecipe]):
     def losses(self, rng: np.random.Generator) -> dict[str, float]:
         import torch
 
-        torch.manual_seed(int(rng.integers(2**62)))  # dropout of a Q-Former
+        torch.manual_seed(int(rng.integers(2**62)))  # a Q-Former's dropout
         aligning = self.step < self.recipe.align_steps
-        if "project" in self.bridge:  # what images are aligned with must hold still
+        if "project" in self.bridge:  # the vectors that images are aligned with must not change
             self.bridge["project"].requires_grad_(not aligning)
         return {"loss": self._align(rng) if aligning else self._tasks(rng)}
 
@@ -234,7 +235,7 @@ class _Trainer(Trainer[BridgeRecipe]):
         )
 
     def _parts(self, readings: Sequence[Reading]) -> list[list[int]]:
-        """Positions of what is read together: first all texts alone, which are read already."""
+        """Positions of items read together; the first group is all texts alone, whose vectors are precomputed."""
         silent = [place for place, each in enumerate(readings) if each.picture == NONE]
         shown = [place for place, each in enumerate(readings) if each.picture != NONE]
         lengths = [self.text.specials + self.spec.connector.tokens + len(self._ids(readings[place])) for place in shown]
@@ -245,7 +246,7 @@ class _Trainer(Trainer[BridgeRecipe]):
         return [] if reading.text is None else self.text.ids(reading.text, self._most)
 
     def _encode(self, readings: Sequence[Reading], noise: np.random.Generator | None) -> Tensor:
-        """Unit vectors (n, dim) float32, with gradients, of readings that all have an image, or all none."""
+        """Unit vectors (n, dim) float32, with gradients, of items that all have an image or all have none."""
         import torch
 
         if readings[0].picture == NONE:
@@ -265,7 +266,7 @@ class _Trainer(Trainer[BridgeRecipe]):
         return torch.nn.functional.normalize(projected(self.bridge, read), dim=-1)
 
     def _vectors(self, readings: Sequence[Reading]) -> npt.NDArray[np.float32]:
-        """Vectors as the finished bridge has them, without changed images and gradients."""
+        """Vectors of the finished bridge, without augmentation or gradients."""
         import torch
 
         found = np.empty((len(readings), self.text.width), np.float32)
@@ -277,7 +278,7 @@ class _Trainer(Trainer[BridgeRecipe]):
         return found
 
     def evaluate(self) -> dict[str, float]:
-        """Costs, and what `recalls` measures."""
+        """Costs, and the results of `recalls`."""
         vectors = self._vectors
         measured = recalls(
             self.data, self.recipe, SAMPLE, usable=self._usable, alike=self._alike, asking=vectors, found=vectors
@@ -291,9 +292,9 @@ class _Trainer(Trainer[BridgeRecipe]):
 
 
 def _lasting(name: str) -> str:
-    """A model's name that means the same from another working folder."""
+    """A model's name that is valid from another working folder."""
     family, colon, rest = name.partition(":") if ":" in name else ("", "", name)
     folder, mark, options = rest.partition("?")
     if family in ("bundled", "package") or not Path(folder).exists():
-        return name  # not a place in the file system, whatever lies in the working folder
+        return name  # not a path, whatever is in the working folder
     return f"{family}{colon}{Path(folder).resolve()}{mark}{options}"

@@ -1,1 +1,1 @@
-"""Train an open_clip model on a captioned corpus."""
+"""Training of an open_clip model on a captioned corpus."""

@@ -1,7 +1,4 @@
-"""What `train clip` makes: the recipe's fields, the open_clip model it describes, its vectors, its folder.
-
-What this module does not know: losses, steps, corpora.
-"""
+"""The model of `train clip`: the recipe's fields, the open_clip model they describe, its vectors, its folder."""
 
 from __future__ import annotations
 
@@ -31,30 +28,30 @@ PREPROCESS = {
 
 @dataclass(frozen=True)
 class ClipRecipe(CorpusRecipe):
-    """Everything a run depends on, besides the corpus: these, and what `CorpusRecipe` has.
+    """Everything a run depends on besides the corpus: these fields, and those of `CorpusRecipe`.
 
     Attributes:
         vision: open_clip's `vision_cfg`.
         text: open_clip's `text_cfg`; `vocab_size` and `context_length` also shape the tokenizer.
         dim: Dimension of the joint space.
-        text_steps: Steps of the second, which needs a teacher or sentences.
+        text_steps: Steps of the second stage, which needs a teacher or sentences.
         words: Words in a step of the second stage.
         teacher_contrast: Weight of the contrast with the teacher's captions.
         distillation: Weight of the distillation; 0 trains without a teacher.
-        softness: Temperature of the teacher's cosines when it compares a word with the names.
-        spoil: The share of images that are blurred, that are posterised, and that have a patch covered.
-        kinship: What captions that the teacher finds alike get of the targets of its contrast, 0 to 1.
-        families: The share of a batch that comes in families of look-alikes, 0 to 1; see `Batches`.
-        start: An open_clip folder that `train clip` made, or `bundled:NAME`, to go on from: its weights and its
-            tokenizer. None for a random start.
-        sentences: Texts around an image's word and what is said of it, for the second stage; each has `{word}` and
-            `{text}`. Without any, the encoder does not learn to read words.
+        softness: Temperature of the teacher's cosines between a word and the names.
+        spoil: Share of images that are blurred, that are posterized, and that have a patch covered.
+        kinship: Share of the contrast's targets given to captions that the teacher finds similar, 0 to 1.
+        families: Share of a batch made of families with similar texts, 0 to 1; see `Batches`.
+        start: An open_clip folder that `train clip` made, or `bundled:NAME`, whose weights and tokenizer training
+            starts from. None for random initialization.
+        sentences: Texts around a pseudo-word and the change, for the second stage; each has `{word}` and `{text}`.
+            Without any, the encoder does not learn to read pseudo-words.
         composed: Weight of the composed queries.
-        tag_share: The share of composed queries told by a keyword or property of the answer.
-        identity: The share of composed queries that are a word alone, which finds its own image.
-        image_share: What the reference's own vector counts beside the sentence's in half of the composed queries.
-        text_peak: The same in the second stage.
-        average: Decay of the moving average of the weights, which is what is evaluated and kept.
+        tag_share: Share of composed queries whose text is a keyword or property of the answer.
+        identity: Share of composed queries that are a pseudo-word alone, which finds its own image.
+        image_share: Weight of the reference's own vector beside the sentence's, in half of the composed queries.
+        text_peak: Peak learning rate of the second stage.
+        average: Decay of the moving average of the weights, which is evaluated and saved.
         bf16: Autocast to bfloat16 (pays on processors and GPUs with bf16 dot products).
     """
 
@@ -100,12 +97,12 @@ class ClipRecipe(CorpusRecipe):
 
     @property
     def taught(self) -> bool:
-        """Whether a teacher has a part in it."""
+        """Whether a teacher is used."""
         return self.text_steps > 0 and self.distillation > 0
 
 
 def build(recipe: ClipRecipe) -> Any:
-    """A freshly initialised open_clip model; open_clip's own class, so that its folder loads anywhere."""
+    """A randomly initialized open_clip model; open_clip's own class, so that its folder loads anywhere."""
     from open_clip.model import CustomTextCLIP
 
     return CustomTextCLIP(recipe.dim, dict(recipe.vision), dict(recipe.text))
@@ -115,7 +112,7 @@ def start_folder(start: str) -> Path:
     """The open_clip folder to start from.
 
     Raises:
-        ModelError: There is none.
+        ModelError: It does not exist.
     """
     from indexer.bundled import model_folder
 
@@ -126,10 +123,10 @@ def start_folder(start: str) -> Path:
 
 
 def load_start(model: Any, start: str) -> None:
-    """Put the weights of another model of the same shape into this one.
+    """Load the weights of another model of the same shape.
 
     Raises:
-        ModelError: There is none, or its shape is another.
+        ModelError: It does not exist, or has another shape.
     """
     from safetensors.torch import load_file
 
@@ -143,9 +140,9 @@ def load_start(model: Any, start: str) -> None:
 
 
 def copy_start(start: str, tokenizer: Path) -> None:
-    """Copy the tokenizer of the model to start from."""
+    """Copy the tokenizer of the model that training starts from."""
     tokenizer.mkdir(parents=True, exist_ok=True)
-    # The configuration comes last: a folder that has it is whole.
+    # The configuration comes last: a folder that has it is complete.
     for name in ("special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"):
         atomic_write(tokenizer / name, (start_folder(start) / name).read_bytes())
 
@@ -176,7 +173,7 @@ def encode_texts(model: Any, tokens: Tensor, device: Any, batch: int = 512) -> n
 
 
 def export(model: Any, recipe: ClipRecipe, tokenizer: Path, folder: Path) -> None:
-    """Write an open_clip folder in half precision; the weights come last, so a folder that has them is whole."""
+    """Write an open_clip folder in half precision; the weights come last, so a folder that has them is complete."""
     import torch
     from safetensors.torch import save_file
 

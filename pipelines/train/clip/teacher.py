@@ -1,8 +1,6 @@
-"""A pretrained text model as teacher: it knows that a feline is a cat, which few captions say.
+"""A pretrained text model as teacher: it knows synonyms, such as feline for cat, that few captions contain.
 
-The teacher's vectors are computed once and kept beside the run; training needs only the table.
-
-What this module does not know: how its vectors are used.
+The teacher's vectors are computed once and stored beside the run; training needs only the table.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ MINILM_DIM = 384
 
 
 def teacher_vectors(texts: Sequence[str], cache: Path) -> npt.NDArray[np.float32]:
-    """MiniLM's unit vectors of `texts`, (n, 384) float32, remembered in `cache`.
+    """MiniLM's unit vectors of `texts`, (n, 384) float32, stored in `cache`.
 
     The model is all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957, fine-tuned by sentence-transformers).
 

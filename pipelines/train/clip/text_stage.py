@@ -1,17 +1,15 @@
-"""The second stage of `train clip`: the text encoder alone, against the finished images.
+"""The second stage of `train clip`: the text encoder alone, trained against the finished image vectors.
 
-No image goes through a model here, so a step is cheap and can look at every image of the corpus. The losses, each a
-mean over its texts:
+No image goes through a model here, so a step is cheap and can compare with every image of the corpus. The losses, each
+a mean over its texts:
 
-* `contrast`: a caption finds the images it is true of, among all;
+* `contrast`: a caption finds the images it describes, among all;
 * `distillation` (with a teacher; Hinton et al. 2015, arXiv:1503.02531): a word's similarities to the concepts' mean
-  images follow the teacher's similarities of the word to the concepts' names, so that words no caption holds land
+  images follow the teacher's similarities of the word to the concepts' names, so words that are in no caption land
   among the images they mean;
-* `composed` (with `sentences` in the recipe): a network that is trained along turns an image into a word; a sentence
-  with that word, and with what only another image's caption says, finds the other image. So the encoder learns to
-  read words made of images, which towers that have seen captions alone do badly.
-
-What this module does not know: the first stage, optimisers, checkpoints.
+* `composed` (with `sentences` in the recipe): a network trained jointly turns an image into a pseudo-word; a sentence
+  with it, and with what only another image's caption says, finds the other image. So the encoder learns to read
+  pseudo-words, which text encoders trained on captions alone do badly.
 """
 
 from __future__ import annotations
@@ -38,12 +36,12 @@ WORD_ALONE = "{word}"
 
 
 def word_network(recipe: ClipRecipe) -> nn.Module:
-    """The network that turns (n, dim) images into (n, width of the text encoder) words."""
+    """The network that turns (n, dim) images into (n, width of the text encoder) pseudo-words."""
     return build_phi(word_config(recipe), dropout=0.05)
 
 
 def word_config(recipe: ClipRecipe, text_tower: str = "") -> InversionConfig:
-    """What is to be known of it; `text_tower` is the sha256 of the finished model's weights."""
+    """The description of that network; `text_tower` is the sha256 of the finished model's weights."""
     return InversionConfig(
         feature_dim=recipe.dim,
         hidden_dim=2 * recipe.dim,
@@ -56,7 +54,7 @@ def word_config(recipe: ClipRecipe, text_tower: str = "") -> InversionConfig:
 
 
 class Distilled:
-    """Words and what a teacher says they mean.
+    """Words, and what a teacher says they mean.
 
     Args:
         tokens: (words, context) token ids.
@@ -73,12 +71,12 @@ class Distilled:
         self._softness = softness
 
     def loss(self, model: Any, count: int, scale: Tensor, rng: np.random.Generator) -> Tensor:
-        """Cross entropy of the student's distribution over concepts to the teacher's, mean over `count` words."""
+        """Cross entropy from the teacher's distribution over concepts to the student's, mean over `count` words."""
         import torch
 
         device = self._means.device
         chosen = rng.choice(len(self._tokens), min(count, len(self._tokens)), replace=False)
-        # Words are shorter than captions: on their own they are not padded to a caption's length.
+        # Words are shorter than captions; when alone, they are not padded to a caption's length.
         spoken = encode_tokens(model, self._tokens[chosen].to(device)).float()
         taught = torch.from_numpy(self._vectors[chosen]).to(device) @ self._names.T / self._softness
         learnt = similarities(spoken, self._means, scale)
@@ -90,10 +88,10 @@ class TextStage:
 
     Args:
         data: The captions of all images.
-        rows: (n,) the rows trained on.
+        rows: (n,) the rows to train on.
         pictures: (all rows, dim) unit rows, the finished image vectors.
         tokens: (captions, context) token ids.
-        recipe: What to train.
+        recipe: The settings.
     """
 
     def __init__(
@@ -113,7 +111,7 @@ class TextStage:
         )
 
     def contrast(self, model: Any, captions: Rows, scale: Tensor) -> Tensor:
-        """Cross entropy of captions against all trained images; every image a caption is true of is right."""
+        """Cross entropy of captions against all trained images; every image that a caption describes is right."""
         import torch
 
         said = encode_tokens(model, self._tokens[captions].to(self._device)).float()
@@ -139,7 +137,7 @@ class TextStage:
         tokens, places = reader.tokenize_pieces(batch.texts)
         with reader.reading(places.to(self._device), phi(pictures)):
             said = encode_tokens(model, tokens.to(self._device)).float()
-        # With the image's own vector beside it in half of the queries, the sentence is good both with it and without.
+        # With the image's own vector in half of the queries, the sentence works both with it and without.
         shares = torch.from_numpy(recipe.image_share * (rng.random((len(said), 1)) < 0.5).astype(np.float32))
         queries = queries_of(said, batch, pictures, shares.to(self._device))
         answers = torch.from_numpy(self._place[batch.answers]).to(self._device)

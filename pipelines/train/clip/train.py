@@ -1,19 +1,17 @@
-"""Train an open_clip model on a captioned corpus, from scratch or from a model of its own kind.
+"""Training of an open_clip model on a captioned corpus, from random initialization or an earlier model.
 
-The first stage trains both encoders, by losses that are each a mean over the batch:
+The first stage trains both encoders with losses that are each a mean over the batch:
 
-* contrast: images against captions, both ways (Radford et al. 2021, arXiv:2103.00020), where every caption that is
-  true of an image counts as its positive (UniCL's targets: Yang et al. 2022, arXiv:2204.03610);
-* with a teacher, contrast of the images against a linear image of the teacher's caption vectors, which ties the
-  image space to what the teacher knows; captions that the teacher finds alike may be half right (`kinship`).
+* contrast: images against captions, both ways (Radford et al. 2021, arXiv:2103.00020), where every caption that
+  describes an image counts as its positive (UniCL's targets: Yang et al. 2022, arXiv:2204.03610);
+* with a teacher, contrast of the images against a linear projection of the teacher's caption vectors, which ties the
+  image space to the teacher's; captions that the teacher finds similar may be partly right (`kinship`).
 
-The second stage goes on with the text encoder alone; see `text_stage.py`. It is there to teach words that no caption
-holds, by a teacher, and sentences with words made of images in them.
+The second stage trains the text encoder alone; see `text_stage.py`. With a teacher it learns words that are in no
+caption, and with sentences to read pseudo-words.
 
-Only the student is kept. The result is an open_clip folder: `open_clip.create_model("local-dir:FOLDER")` loads it; and,
-where the recipe has sentences, the network that makes words, a folder that `search --inversion` takes.
-
-What this module does not know: collections, queries, how a corpus is stored.
+Only the student is saved. The result is an open_clip folder, which `open_clip.create_model("local-dir:FOLDER")` loads,
+and, if the recipe has sentences, the inversion network in a folder that `search --inversion` takes.
 """
 
 from __future__ import annotations
@@ -56,15 +54,15 @@ if TYPE_CHECKING:
 
 
 KINSHIP_TEMPERATURE = 0.07
-"""Of the teacher's cosines between captions: at 0.07 a caption's next of kin get a few percent each."""
+"""Temperature of the teacher's cosines between captions: at 0.07, a caption's nearest ones get a few percent each."""
 
 
 def train_clip(records: Iterable[Entry], recipe: ClipRecipe, folder: Path) -> dict[str, float]:
-    """Train, or go on training, in `folder`; the finished model lies in `folder/model`.
+    """Train in `folder`, or resume; the finished model is in `folder/model`.
 
     Args:
         records: The corpus: an iterable of `Record` and `Rejected`.
-        recipe: What to train.
+        recipe: The settings.
         folder: The run's folder; checkpoints in it are resumed.
 
     Returns:
@@ -72,7 +70,7 @@ def train_clip(records: Iterable[Entry], recipe: ClipRecipe, folder: Path) -> di
 
     Raises:
         CallError: The corpus has no pair to train on, or the folder holds another run.
-        MissingExtraError: An optional package that the recipe needs is missing.
+        MissingExtraError: An optional package that the recipe needs is not installed.
     """
     run = RunFolder.start(folder, recipe)
     templates = Templates(recipe.templates, recipe.values)
@@ -91,7 +89,7 @@ def train_clip(records: Iterable[Entry], recipe: ClipRecipe, folder: Path) -> di
 
 
 class _Modules(list["nn.Module"]):
-    """Modules whose states are kept as a list."""
+    """Modules whose states are saved as a list."""
 
     def state_dict(self) -> list[Any]:
         return [module.state_dict() for module in self]
@@ -102,7 +100,7 @@ class _Modules(list["nn.Module"]):
 
 
 class _Trainer(Trainer[ClipRecipe]):
-    """The model, what teaches it and the network that makes pseudo-words, with their averages."""
+    """The model, its teacher, and the network that makes pseudo-words, with their moving averages."""
 
     def __init__(self, data: CaptionedImages, recipe: ClipRecipe, run: RunFolder) -> None:
         import torch
@@ -143,7 +141,7 @@ class _Trainer(Trainer[ClipRecipe]):
             self.averaged_phi.load_state_dict(self.phi.state_dict())
             self.reader = PseudoWordReader(self.model.text.token_embedding, _tokenizer(folder, context), context)
         self.batches = Batches(self.train_rows, [data.names[row] for row in self.train_rows], recipe.families)
-        self.stale = recipe.start is not None  # whether hard negatives have to be found before the next step
+        self.stale = recipe.start is not None  # whether to find hard negatives before the next step
         named = [each for module in self._modules() for each in module.named_parameters()]
         self.optimiser = torch.optim.AdamW(decay_groups(named, recipe.weight_decay, "embedding"), betas=(0.9, 0.98))
 
@@ -168,7 +166,7 @@ class _Trainer(Trainer[ClipRecipe]):
         return [each for module in self._modules() for each in module.parameters()]
 
     def mine(self) -> None:
-        """Find hard negatives, after every evaluation: a checkpoint follows it, so a resumed run finds the same."""
+        """Find hard negatives, after every evaluation: a checkpoint follows, so a resumed run finds the same."""
         self.stale = False
         if self.recipe.families:
             number = {name: row for row, name in enumerate(self.names)}
@@ -176,7 +174,7 @@ class _Trainer(Trainer[ClipRecipe]):
             self.batches.mine(encode_texts(self.averaged, tokens, self.device))
 
     def inversion(self, text_tower: str) -> Inversion:
-        """The network that makes words, for the text encoder of the model with these weights."""
+        """The network that makes pseudo-words, for the text encoder of the model with these weights."""
         return Inversion(word_config(self.recipe, text_tower), self.averaged_phi, "")
 
     def losses(self, rng: np.random.Generator) -> dict[str, float]:
@@ -233,7 +231,7 @@ class _Trainer(Trainer[ClipRecipe]):
 
     @cached_property
     def _text_stage(self) -> tuple[TextStage, Distilled | None]:
-        """The second stage's losses. It starts with the averaged image encoder, also when it is resumed."""
+        """The losses of the second stage. It starts with the averaged image encoder, also when resumed."""
         import torch
 
         self.model.visual.load_state_dict(self.averaged.visual.state_dict())
@@ -297,12 +295,12 @@ def contrast(left: Tensor, right: Tensor, positives: Tensor, scale: Tensor) -> T
 
 
 def soften(positives: Tensor, likeness: Tensor, share: float) -> Tensor:
-    """Targets that give a share of what is right to what a teacher finds alike.
+    """Targets that give a share of the weight to captions that a teacher finds similar.
 
     Args:
         positives: (n, n) bool, with at least one True in each row.
         likeness: (n, n) the teacher's cosines of the captions.
-        share: 0 leaves the targets as they are.
+        share: 0 leaves the targets unchanged.
 
     Returns:
         (n, n) float32.

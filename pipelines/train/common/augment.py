@@ -1,7 +1,4 @@
-"""Small changes of an image that leave its meaning alone.
-
-What this module does not know: models, captions.
-"""
+"""Small augmentations of an image that preserve its meaning."""
 
 from __future__ import annotations
 
@@ -18,16 +15,16 @@ if TYPE_CHECKING:
 def augment(
     pixels: npt.NDArray[np.uint8], rng: np.random.Generator, device: torch.device, spoil: float = 0.0
 ) -> Tensor:
-    """Shift, scale, tilt and light a batch a little; never mirror it, since left and right are meanings.
+    """Shift, scale, rotate and relight a batch slightly; never mirror it, since left and right have meaning.
 
-    Some images are also spoilt, as references and drawings are outside a corpus: blurred, posterised, or with a patch
-    of them missing.
+    Some images are also degraded, as references and generated images are outside a corpus: blurred, posterized, or with
+    a patch covered.
 
     Args:
         pixels: (n, size, size, 3) uint8.
-        rng: Of the step.
-        device: Where the result lies.
-        spoil: The share of images for each of the three; they fall independently.
+        rng: Random generator of the step.
+        device: Where the result is stored.
+        spoil: Share of images for each of the three degradations, chosen independently.
 
     Returns:
         (n, 3, size, size) float32 in [-1, 1], channels last in memory.
@@ -43,7 +40,7 @@ def augment(
     matrix[:, 1, 0], matrix[:, 1, 1] = np.sin(angle) * zoom, np.cos(angle) * zoom
     matrix[:, :, 2] = rng.uniform(-0.1, 0.1, (n, 2))
     grid = torch.nn.functional.affine_grid(torch.from_numpy(matrix).to(device), list(images.shape), align_corners=False)
-    # Outside the image is paper: shifting by one makes zero padding white.
+    # Outside the image is white: shifting by one makes zero padding white.
     moved = torch.nn.functional.grid_sample(images - 1, grid, align_corners=False) + 1
     gain = torch.from_numpy(rng.normal(1, 0.06, (n, 1, 1, 1)).astype(np.float32)).to(device)
     lift = torch.from_numpy(rng.normal(0, 0.04, (n, 1, 1, 1)).astype(np.float32)).to(device)
@@ -60,7 +57,7 @@ def _some(count: int, rng: np.random.Generator, share: float) -> npt.NDArray[np.
 
 
 def _blur(images: Tensor, rng: np.random.Generator, share: float) -> None:
-    """Shrink by a factor of 1.5 to 5 and enlarge again, in place: what a drawing of too few steps looks like."""
+    """Shrink by a factor of 1.5 to 5 and enlarge again, in place: resembles images generated in too few steps."""
     import torch
 
     chosen, size = _some(len(images), rng, share), images.shape[-1]
@@ -72,14 +69,14 @@ def _blur(images: Tensor, rng: np.random.Generator, share: float) -> None:
 
 
 def _posterise(images: Tensor, rng: np.random.Generator, share: float) -> None:
-    """Leave 3 to 6 levels of each channel, in place."""
+    """Reduce each channel to 3 to 6 levels, in place."""
     chosen = _some(len(images), rng, share)
     steps = int(rng.integers(2, 6)) / 2
     images[chosen] = (images[chosen] * steps).round() / steps
 
 
 def _cover(images: Tensor, rng: np.random.Generator, share: float) -> None:
-    """Cover a rectangle of a tenth to a third of the side with paper or any color, in place."""
+    """Cover a rectangle of a tenth to a third of the side with white or any color, in place."""
     import torch
 
     size = images.shape[-1]

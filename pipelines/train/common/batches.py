@@ -1,10 +1,8 @@
-"""Which records make a training batch: some at random, and some in families whose texts the model takes for alike.
+"""Training batches: some records at random, and some in families whose texts the model finds similar.
 
-In a random batch of 256 hardly two texts are near, and a model learns to tell cats from clocks long before it tells one
-shade of skin from the next. Negatives that the model itself finds hard (Xiong et al. 2020, arXiv:2007.00808) are put
-side by side: a record, and records of the texts nearest to its own.
-
-What this module does not know: models, losses, images.
+A random batch of 256 has hardly two similar texts, and a model learns to distinguish cats from clocks long before it
+distinguishes two skin tones. So hard negatives for the model itself (Xiong et al. 2020, arXiv:2007.00808) are put
+together: a record, and records of the texts nearest to its own.
 """
 
 from __future__ import annotations
@@ -19,18 +17,18 @@ Rows = npt.NDArray[np.int64]
 FAMILY = 4
 """Records of a family."""
 NEAREST = 8
-"""Texts that a family's other members are drawn from."""
+"""Texts from which a family's other members are chosen."""
 BLOCK = 128
-"""Texts that are compared with all others together: of 100,000 that takes some 150 MB."""
+"""Texts compared with all others at once: with 100,000 texts that takes some 150 MB."""
 
 
 class Batches:
-    """Draws rows, without families until `mine` has been called.
+    """Draws rows; it makes no families until `mine` has been called.
 
     Args:
-        rows: (n,) int64, what may be drawn.
+        rows: (n,) int64, the rows to draw from.
         texts: n texts, one of each row.
-        share: The share of a batch that comes in families, 0 to 1.
+        share: Share of a batch made of families, 0 to 1.
     """
 
     def __init__(self, rows: Rows, texts: Sequence[str], share: float) -> None:
@@ -43,7 +41,7 @@ class Batches:
         self._near: npt.NDArray[np.int64] | None = None
 
     def mine(self, vectors: npt.NDArray[np.float32]) -> None:
-        """Take the nearest texts by (len(texts), dim) unit rows, which are those of `texts` in order; ties by order."""
+        """Find the nearest texts by (len(texts), dim) unit rows, in the order of `texts`; ties by order."""
         nearest = min(NEAREST, len(self.texts) - 1)
         if not nearest:
             self._near = None
@@ -58,9 +56,9 @@ class Batches:
                 self._near[start + place] = among[np.argsort(-row[among], kind="stable")[:nearest]]
 
     def draw(self, count: int, rng: np.random.Generator) -> Rows:
-        """Rows (count,) int64; the random ones are distinct where there are enough, a family's need not be."""
+        """Rows (count,) int64; the random ones are distinct if there are enough, a family's need not be."""
         families = 0 if self._near is None else int(count * self._share) // FAMILY
-        alone = count - families * (FAMILY - 1)  # the first of each family among them
+        alone = count - families * (FAMILY - 1)  # including the first of each family
         places = rng.choice(len(self._rows), alone, replace=len(self._rows) < alone)
         drawn = [self._rows[places]]
         for place in places[:families]:

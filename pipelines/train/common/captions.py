@@ -1,11 +1,8 @@
-"""A captioned corpus in memory, for training: pixels at the model's size, and every caption a record can have.
+"""A captioned corpus in memory, for training: pixels at the model's size, and every caption that a record can have.
 
-Captions come from templates over a document's text and fields, such as `"{text}, drawn by {vendor}"`; where a field
-is a list, one element is drawn. Two records of a batch may share a caption (two drawings of a cat; all that carry the
-keyword "animal"), and then each is a right answer for both: `positives` says so, and no true pair is taken for a
-negative.
-
-What this module does not know: models, losses.
+Captions come from templates over a document's text and fields, such as `"{text}, drawn by {vendor}"`; if a field is a
+list, one element is chosen. Two records of a batch may share a caption (two images of a cat; all with the keyword
+"animal"), and then each is a right answer for both: `positives` says so, and no true pair counts as a negative.
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ class Templates:
 
     Attributes:
         weights: Template to its share; a template is skipped for records that lack one of its fields.
-        values: Field to raw value to the words said for it, such as `{"vendor": {"fluent": ["Fluent", "3D"]}}`.
+        values: Field to raw value to the words for it, such as `{"vendor": {"fluent": ["Fluent", "3D"]}}`.
     """
 
     weights: Mapping[str, float]
@@ -52,7 +49,7 @@ class Templates:
         return made
 
     def said(self, name: str, record: Mapping[str, Any]) -> list[str]:
-        """What is said for a field's value, or values: nothing if it has none."""
+        """The words for a field's value or values; empty if it has none."""
         value = record.get(name)
         raw = value if isinstance(value, list | tuple) else [] if value in (None, "") else [value]
         return [word for each in raw for word in self.values.get(name, {}).get(str(each), [str(each)])]
@@ -64,7 +61,7 @@ def fields_in(template: str) -> list[str]:
 
 
 def filled_with(template: str, values: Mapping[str, Any]) -> str:
-    """The template with values in place of its fields; those of a list side by side, with commas."""
+    """The template with values in place of its fields; lists are joined with commas."""
     return _FIELD.sub(lambda found: _listed(values.get(found[1])), template)
 
 
@@ -78,11 +75,11 @@ class Captions:
     Args:
         templates: How captions are made.
         split_field: The field that names a record's part, or None.
-        look: The field that tells images of one text apart, for `Differences`, or None.
+        look: The field that distinguishes images of one text, for `Differences`, or None.
 
     Attributes:
         names: n texts of the documents.
-        looks: n lists of what is said for the field `look`, empty where it is None.
+        looks: n lists of words for the field `look`, empty if it is None.
         part: n values of the split field.
     """
 
@@ -109,7 +106,7 @@ class Captions:
         return self._texts
 
     def add(self, document: Document) -> None:
-        """Take in a document that has a text."""
+        """Add a document that has a text."""
         assert document.text is not None
         record = {"text": document.text, **document.fields}
         made = self._templates.captions(record)
@@ -143,12 +140,12 @@ class Captions:
         return drawn
 
     def tags(self, row: int) -> frozenset[str]:
-        """The captions of a record in which its own text does not occur: keywords, properties."""
+        """The captions of a record that do not contain its own text: keywords, properties."""
         texts = self.texts
         return frozenset(texts[number] for number in self._owned[row] if self.names[row] not in texts[number])
 
     def true_of(self, rows: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int64]]:
-        """For each caption that the given records can have, the places in `rows` of those that it is true of."""
+        """For each caption that the given records can have, the places in `rows` of the records it describes."""
         places: dict[int, list[int]] = {}
         for place, row in enumerate(rows):
             for number in self._owned[row]:
@@ -156,7 +153,7 @@ class Captions:
         return {number: np.array(own, np.int64) for number, own in places.items()}
 
     def positives(self, rows: npt.NDArray[np.int64], captions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which drawn captions are true of which images: (len(rows), len(captions)) bool."""
+        """Which chosen captions describe which images: (len(rows), len(captions)) bool."""
         return np.array([[int(caption) in self._owned[row] for caption in captions] for row in rows])
 
 
@@ -165,7 +162,7 @@ class CaptionedImages(Captions):
 
     Attributes:
         pixels: (n, size, size, 3) uint8.
-        rejected: Records that could not be used.
+        rejected: Records that cannot be used.
 
     Raises:
         CallError: No record has both a text and an image.
@@ -196,11 +193,11 @@ class CaptionedImages(Captions):
 
 
 def nothing_to_train_on() -> CallError:
-    """What is said of a corpus without captioned images, or without any in the part to train on."""
+    """The error for a corpus without captioned images, or without any in the training part."""
     return CallError(
         "The corpus has no document with both a text and an image to train on.",
-        "Put a text beside each image, as photo.txt beside photo.jpg or in the rows of a table; where there is a split "
-        "field, see that it names the part to train on.",
+        "Put a text beside each image, as photo.txt beside photo.jpg or in the rows of a table; if there is a split "
+        "field, check that it names the part to train on.",
     )
 
 
@@ -218,9 +215,9 @@ def documents_with_both(records: Iterable[Entry], rejected: list[Rejected]) -> I
 
 
 def square(image: Any, size: int) -> npt.NDArray[np.uint8]:
-    """The whole image inside a white square: (size, size, 3) uint8.
+    """The whole image in a white square: (size, size, 3) uint8.
 
-    It is open_clip's resize mode `longest` with white fill, so that training and use see the same pixels.
+    This is open_clip's resize mode `longest` with white fill, so that training and use see the same pixels.
     """
     from open_clip.transform import PreprocessCfg, image_transform_v2
 

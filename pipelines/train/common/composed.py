@@ -1,12 +1,10 @@
-"""Composed queries to train on, made of captioned images alone, and the loss by which they find their answers.
+"""Composed queries for training, made from captioned images alone, and their loss.
 
-    an image's word in a sentence with what only another image's caption says   ->   that other image
-    an image's word alone                                                         ->   that image
+    an image's pseudo-word in a sentence with what only another caption says   ->   that other image
+    an image's pseudo-word alone                                               ->   that image
 
-What trains on them may be the network that makes the words (`train inversion`), or that network together with the
-text encoder that reads them (`train clip`).
-
-What this module does not know: models, steps, where pairs come from.
+They train the network that makes pseudo-words (`train inversion`), or that network together with the text encoder that
+reads them (`train clip`).
 """
 
 from __future__ import annotations
@@ -29,13 +27,13 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ComposedBatch:
-    """Some queries: first those that say a difference, then words alone.
+    """A batch of queries: first those with a difference, then pseudo-words alone.
 
     Attributes:
-        texts: n texts in pieces; a word is read between any two.
+        texts: n texts in pieces; a pseudo-word is read between any two.
         pictures: (n,) int64, the row of the image whose word is read.
-        answers: (n,) int64, the row of the image to be found.
-        differing: How many of the n say a difference.
+        answers: (n,) int64, the row of the image to find.
+        differing: How many of the n have a difference.
     """
 
     texts: list[list[str]]
@@ -57,12 +55,12 @@ def draw_composed(
 
     Args:
         pairs: Where differences come from.
-        rows: The images whose words are read alone are drawn from these.
-        count: Of queries.
-        identity: The share of words alone.
-        sentences: Texts around a word and what is said of it; each has `{word}` and `{text}`.
-        prompts: Texts around a word alone; each has `{word}`.
-        rng: Of the step.
+        rows: Images whose pseudo-words are read alone are drawn from these.
+        count: Number of queries.
+        identity: Share of pseudo-words alone.
+        sentences: Texts around a pseudo-word and the change; each has `{word}` and `{text}`.
+        prompts: Texts around a pseudo-word alone; each has `{word}`.
+        rng: Random generator of the step.
     """
     alone = round(count * identity)
     before, after, said = pairs.draw(count - alone, rng)
@@ -74,13 +72,13 @@ def draw_composed(
 
 
 def queries_of(said: Tensor, batch: ComposedBatch, read: Tensor, shares: Tensor) -> Tensor:
-    """What searches: (n, dim) unit rows of the sentences, with a share of the images' own vectors.
+    """The query vectors: (n, dim) unit rows of the sentences, with a share of the images' own vectors.
 
     Args:
-        said: (n, dim) unit vectors of the batch's texts, words read.
+        said: (n, dim) unit vectors of the batch's texts, pseudo-words included.
         batch: The queries.
-        read: (n, dim) unit rows, the images' vectors as the words were made of them.
-        shares: (n, 1), what the image counts beside the sentence, 0 to 1; a word alone has to do without.
+        read: (n, dim) unit rows, the image vectors that the pseudo-words were made from.
+        shares: (n, 1), weight of the image beside the sentence, 0 to 1; a pseudo-word alone gets none.
     """
     import torch
 
@@ -94,14 +92,14 @@ def composed_loss(
 ) -> Tensor:
     """Cross entropy of the queries against the batch's answers and its references.
 
-    The references are among the wrong answers: finding the image itself again is the easy mistake.
+    The references are among the wrong answers: finding the reference itself is the easy mistake.
 
     Args:
         said: As in `queries_of`.
         batch: The queries.
         read: As in `queries_of`.
         features: (rows, dim) unit rows of all images.
-        image_share: What the image's own vector counts beside the sentence's, 0 to 1.
+        image_share: Weight of the image's own vector beside the sentence's, 0 to 1.
         scale: The inverse temperature.
     """
     import torch

@@ -1,7 +1,4 @@
-"""What `train unified` and `train bridge` are asked, learn by and are measured by alike: recipe, contrast, recall.
-
-What this module does not know: models, how readings become vectors.
-"""
+"""The recipe fields, contrastive loss and recall that `train unified` and `train bridge` share."""
 
 from __future__ import annotations
 
@@ -27,14 +24,14 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ContrastRecipe(CorpusRecipe):
-    """What both recipes ask: these, and what `CorpusRecipe` has.
+    """Fields of both recipes: these, and those of `CorpusRecipe`.
 
     Attributes:
-        tasks: By task, its share of a batch; see `Task`.
-        sentences: What is said around the words that differ; each has `{text}`.
-        tokens: Items are read in parts of at most so many tokens, padding included.
+        tasks: Share of a batch by task; see `Task`.
+        sentences: Texts around the words that differ; each has `{text}`.
+        tokens: Items are read in parts of at most this many tokens, padding included.
         cache_gradients: Hold the activations of one part at a time; see `gradient_cache`.
-        temperature: Of the contrast.
+        temperature: Temperature of the contrast.
         bf16: Autocast to bfloat16.
     """
 
@@ -62,11 +59,11 @@ def contrasted(
     *,
     cached: bool,
 ) -> float:
-    """The loss of a batch that is encoded in parts, with its gradients left in the weights.
+    """The loss of a batch that is encoded in parts; its gradients are added to the weights.
 
     Args:
         encode: The unit vectors of a part, by its number.
-        parts: Places in the batch, its queries first and then its documents, each in one part.
+        parts: Positions in the batch by part, queries first and then documents.
         right: (queries, documents) bool: all right answers.
         temperature: See `contrast`.
         device: Where the vectors are.
@@ -94,20 +91,20 @@ def recalls(
     asking: Callable[[Sequence[Reading]], npt.NDArray[np.float32]],
     found: Callable[[Sequence[Reading]], npt.NDArray[np.float32]],
 ) -> dict[str, float]:
-    """How well images find their captions, and images with words other images, in each part of a corpus.
+    """Recall of captions for images, and of images for images with words, in each part of a corpus.
 
     Args:
         data: The corpus's captions.
-        recipe: Which parts there are, what is said around words, the seed.
-        sample: At most so many images of a part are looked at, and so many queries with both.
+        recipe: Names the parts, the texts around words, and the seed.
+        sample: Limit of images of a part, and of queries with both parts.
         usable: The records of a part, or of all parts.
-        alike: Pairs of the records of a part, by its label; None where there are none.
-        asking: The vectors of queries.
-        found: The vectors of documents.
+        alike: Pairs of the records of a part, by its label; None if there are none.
+        asking: Embeds queries.
+        found: Embeds documents.
 
     Returns:
         By label of the part, `train` or `validation`: `_r10`, R@10 of an image's caption among all of the corpus, and
-        `_fused_r1` and `_fused_r10`, of the other image among some of its part.
+            `_fused_r1` and `_fused_r10`, of the other image among a sample of its part.
     """
     rng = np.random.default_rng(recipe.seed)
     names = list(dict.fromkeys(data.names))
@@ -141,7 +138,7 @@ def _composed(
     asking: Callable[[Sequence[Reading]], npt.NDArray[np.float32]],
     found: Callable[[Sequence[Reading]], npt.NDArray[np.float32]],
 ) -> tuple[npt.NDArray[np.float32], Rows]:
-    """Scores of images for an image and the words that another differs in, and the place of that one, by query."""
+    """Scores of images for an image and the words by which another differs, and the row of that one, by query."""
     before, after, said = pairs.draw(min(sample, 4 * len(rows)), rng)
     gallery = np.unique(np.concatenate([before, after, rng.choice(rows, min(sample, len(rows)), replace=False)]))
     asked = asking([
@@ -154,7 +151,7 @@ def _composed(
 
 
 def contrast(queries: Tensor, documents: Tensor, right: Tensor, temperature: float) -> Tensor:
-    """InfoNCE both ways, mean over the pairs; what would be right too counts neither for nor against.
+    """InfoNCE both ways, mean over the pairs; other right answers count neither for nor against.
 
     Args:
         queries: (n, dim) unit rows.
@@ -175,6 +172,6 @@ def contrast(queries: Tensor, documents: Tensor, right: Tensor, temperature: flo
 
 
 def _share_within(scores: npt.NDArray[np.float32], right: npt.NDArray[np.int64], k: int) -> float:
-    """How often the right answer, one a row, is among the first k: scores (n, answers), right (n,)."""
+    """Share of rows whose right answer is in the top-k: scores (n, answers), right (n,)."""
     rank = (scores > scores[np.arange(len(right)), right][:, None]).sum(1)
     return float((rank < k).mean())

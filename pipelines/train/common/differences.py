@@ -1,13 +1,11 @@
-"""Pairs of images whose captions differ in a few words: what a composed query looks like, from captions alone.
+"""Pairs of images whose captions differ in a few words: composed queries from captions alone.
 
     "man firefighter: dark skin tone"  ->  "woman firefighter: dark skin tone"     said: "woman"
 
-Of several images with the other caption, the one most like the first is meant, since whatever the words do not speak
-of should stay: the hand that drew it, its style, its side. Where a field tells such hands apart, some pairs have one
-caption and two hands, and the words of the second hand are said. Some pairs are told by another caption, a keyword,
-say, that is true of the second image alone.
-
-What this module does not know: models, queries.
+Of several images with the other caption, the one most similar to the first is meant, since everything that the words do
+not mention should stay the same: the artist, the style, the direction. If a field distinguishes artists, some pairs
+have one caption and two artists, and the words for the second are used. Some pairs use another caption, such as a
+keyword, that describes only the second image.
 """
 
 from __future__ import annotations
@@ -32,21 +30,21 @@ _WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
 
 
 class Differences:
-    """All pairs of captions that are alike enough, and the images of each.
+    """All pairs of similar captions, and the images of each.
 
     Args:
         captions: n texts, one of each image.
-        rows: (n,) int64, what the caller calls each image.
+        rows: (n,) int64, the caller's number of each image.
         features: (n, dim) float32 unit rows of the images.
-        keep: The least share of the longer caption's words that both have, 0 to 1.
-        looks: n lists of what is said for how each image looks, beside its caption; or none.
-        look_share: The share of pairs that differ in looks alone, where images of one caption do.
-        most: The most words said.
-        tags: n sets of shorter texts that are true of each image; or none.
-        tag_share: The share of pairs told by a tag that only the second image has, where there is one.
+        keep: Least share of the longer caption's words that both have, 0 to 1.
+        looks: n lists of words for how each image looks, besides its caption; or none.
+        look_share: Share of pairs that differ in looks alone, if images of one caption do.
+        most: Limit of words in a difference.
+        tags: n sets of shorter texts that describe each image; or none.
+        tag_share: Share of pairs described by a tag that only the second image has, if there is one.
 
     Raises:
-        CallError: No two captions are alike enough.
+        CallError: No two captions are similar enough.
     """
 
     def __init__(
@@ -74,7 +72,7 @@ class Differences:
                 f"No two of the {len(distinct)} captions have {keep:.0%} of their words in common.",
                 "Lower `keep`, or use another recipe.",
             )
-        # What is said often, such as a skin tone, would drown the rest: each phrase counts by its square root.
+        # Frequent phrases, such as a skin tone, would dominate: each counts by its square root.
         _, phrase, times = np.unique(self._said, return_inverse=True, return_counts=True)
         share = np.cumsum(times[phrase] ** -0.5)
         self._share = share / share[-1]
@@ -117,7 +115,7 @@ class Differences:
 def differences(data: Captions, rows: Rows, features: Tensor, keep: float, tag_share: float = 0.0) -> Differences:
     """The pairs among some rows of a corpus.
 
-    `features` are those of all its images; tags are the captions in which the name does not occur.
+    `features` belong to all its images; tags are the captions that do not contain the name.
     """
     return Differences(
         [data.names[row] for row in rows],
@@ -131,7 +129,7 @@ def differences(data: Captions, rows: Rows, features: Tensor, keep: float, tag_s
 
 
 def _pairs(captions: Sequence[str], keep: float, most: int) -> tuple[Rows, Rows, list[str]]:
-    """The numbers of captions alike enough, in both orders, and the words only the second has."""
+    """The numbers of similar captions, in both orders, and the words that only the second has."""
     words = [tuple(dict.fromkeys(_WORD.findall(text.lower()))) for text in captions]
     vocabulary = {word: place for place, word in enumerate(dict.fromkeys(word for own in words for word in own))}
     holds = np.zeros((len(captions), len(vocabulary)), np.float32)

@@ -1,7 +1,4 @@
-"""The one training loop: an optimiser step, evaluations and checkpoints on the way, and going on where a run stands.
-
-What this module does not know: any model or loss.
-"""
+"""The training loop: optimizer steps, with evaluations and checkpoints on the way, resumable."""
 
 from __future__ import annotations
 
@@ -24,23 +21,23 @@ Asked = TypeVar("Asked", bound=Recipe)
 
 
 class Stateful(Protocol):
-    """A module, an optimiser, or another part of a run that has a state."""
+    """A module, an optimizer, or another part of a run that has a state."""
 
     def state_dict(self) -> Any:
         """Tensors and plain values."""
         ...
 
     def load_state_dict(self, state: Any) -> object:
-        """Take the state back."""
+        """Restore the state."""
         ...
 
 
 class Trainer(ABC, Generic[Asked]):
-    """A model in training, and where it stands. A step depends on the weights, the seed and its number alone.
+    """A model in training, and its progress. A step depends only on the weights, the seed and its number.
 
     Args:
-        recipe: What is asked.
-        stages: In order.
+        recipe: The settings.
+        stages: Stages in order.
 
     Attributes:
         recipe: As given.
@@ -56,11 +53,11 @@ class Trainer(ABC, Generic[Asked]):
 
     @abstractmethod
     def losses(self, rng: np.random.Generator) -> Mapping[str, float]:
-        """Leave the gradients of one batch in the weights, which have none yet; returns its losses, also `loss`."""
+        """Compute the gradients of one batch; the weights have none yet. Returns its losses, including `loss`."""
 
     @abstractmethod
     def trained(self) -> Iterable[nn.Parameter]:
-        """The weights whose gradients are clipped, together, to a norm of 1."""
+        """The weights whose gradients are clipped jointly to a norm of 1."""
 
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
@@ -68,13 +65,13 @@ class Trainer(ABC, Generic[Asked]):
 
     @abstractmethod
     def parts(self) -> Mapping[str, Stateful]:
-        """By the name that it has in checkpoints, each part of the state."""
+        """Each part of the state, by its name in checkpoints."""
 
     def average(self) -> None:
-        """Let moving averages follow the weights, where there are any."""
+        """Update moving averages of the weights, if there are any."""
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step; returns its losses."""
+        """One optimizer step; returns its losses."""
         import torch
 
         rng = np.random.default_rng([self.recipe.seed, self.step])
@@ -90,18 +87,18 @@ class Trainer(ABC, Generic[Asked]):
         return losses
 
     def state(self) -> dict[str, Any]:
-        """All that `load_state` needs, in tensors and plain values."""
+        """Everything that `load_state` needs, as tensors and plain values."""
         return {"step": self.step, **{name: part.state_dict() for name, part in self.parts().items()}}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Stand where `state` was taken."""
+        """Restore the progress of `state`."""
         self.step = state["step"]
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
 
 
 def backward(loss: Tensor) -> float:
-    """Leave a loss's gradients in the weights; returns its value."""
+    """Backpropagate a loss; returns its value."""
     import torch
 
     torch.autograd.backward([loss])
@@ -116,15 +113,15 @@ def fit(
     label: str = "step",
     saved: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
-    """Train from where the run stands to its end, with evaluations and checkpoints on the way.
+    """Train from the current step to the end, with evaluations and checkpoints on the way.
 
-    Logged are the means of the losses and the rate since the last evaluation. The end of each stage is evaluated.
+    The log has the mean losses and the rate since the last evaluation. Each stage ends with an evaluation.
 
     Args:
-        run: Holds the checkpoint, if there is one, and receives the next ones.
-        trainer: As made for a new run.
-        unit: What a sample is called.
-        label: What the progress bar is called.
+        run: Holds the checkpoint, if there is one, and stores new ones.
+        trainer: In its initial state.
+        unit: Name of a sample.
+        label: Name on the progress bar.
         saved: Called after each checkpoint, with its step.
 
     Returns:
@@ -158,7 +155,7 @@ def fit(
 
 
 def _progress(start: int, steps: int, describe: dict[str, str], label: str = "step") -> Iterator[int]:
-    """Count from `start` to `steps` behind a progress bar; `describe` is shown beside it and may change meanwhile."""
+    """Count from `start` to `steps` with a progress bar; `describe` is shown on it and may change meanwhile."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

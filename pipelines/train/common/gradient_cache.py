@@ -1,13 +1,11 @@
-"""Gradients of a loss over a whole batch, in the memory of a part of it.
+"""Gradients of a loss over a whole batch, in the memory of one part of it.
 
-A contrastive loss needs the vectors of all of a batch, and backpropagation the activations of all: so the memory bounds
-the batch, and with it the negatives. But the loss sees a part through its vectors alone. So all parts are encoded once
-without activations, the loss gives the gradient of each vector, and each part is encoded again and sent its gradient
-back. It costs one more forward pass, and the gradients are those of the whole batch.
+A contrastive loss needs the vectors of the whole batch, and backpropagation the activations of all: so memory limits
+the batch, and with it the negatives. But the loss depends on a part through its vectors alone. So all parts are encoded
+once without activations, the loss gives the gradient of each vector, and each part is encoded again and its gradient
+backpropagated. It costs one more forward pass, and the gradients are those of the whole batch.
 
 Source: Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021, arXiv:2101.06983.
-
-What this module does not know: models, losses.
 """
 
 from __future__ import annotations
@@ -27,10 +25,10 @@ def backward(
     """Add the gradients of a loss to those of the parameters; returns the loss.
 
     Args:
-        encode: A part to its vectors, (rows, dim); what is random in it must come from torch's generators.
+        encode: Maps a part to its vectors, (rows, dim); its randomness must come from torch's generators.
         parts: The batch, in parts.
-        loss: The vectors of all parts, in order, to one number.
-        cached: Whether parts are encoded twice, to hold the activations of one at a time. Else those of all are held.
+        loss: Maps the vectors of all parts, in order, to one number.
+        cached: Whether parts are encoded twice, to hold the activations of one at a time. Otherwise all are held.
     """
     import torch
 
@@ -50,7 +48,7 @@ def backward(
     after = _random_state()
     gradients = torch.split(vectors.grad, [len(each) for each in rows])
     for part, state, gradient in zip(parts, states, gradients, strict=True):
-        _set_random_state(state)  # dropout falls as it did
+        _set_random_state(state)  # the same dropout as before
         torch.autograd.backward([encode(part)], [gradient])
     _set_random_state(after)
     return value.item()

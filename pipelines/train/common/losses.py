@@ -1,7 +1,4 @@
-"""The losses of pseudo-words and of the text encoders that read them, the vectors they compare, and LinCIR's masks.
-
-What this module does not know: models, corpora, steps.
-"""
+"""The losses of pseudo-words and of their text encoders, the vectors that they compare, and LinCIR's masks."""
 
 from __future__ import annotations
 
@@ -18,9 +15,9 @@ FUNCTION_WORDS = frozenset(
 
 
 def masked(caption: str) -> list[str]:
-    """A caption in pieces: where content words stood, a word is to be read.
+    """A caption in pieces, with a place for a pseudo-word in place of content words.
 
-    Neighbouring content words become one place, as in LinCIR; punctuation and function words stay.
+    Adjacent content words become one place, as in LinCIR; punctuation and function words stay.
     """
     pieces, inside = [""], False
     for part in re.findall(r"[\w'-]+|[^\w'-]+", caption):
@@ -40,7 +37,7 @@ def masked(caption: str) -> list[str]:
 def similarities(left: Tensor, right: Tensor, scale: Tensor | float) -> Tensor:
     """Scaled inner products (n, m) of rows (n, dim) and (m, dim), in float32 whatever autocast says.
 
-    At a scale of 50 to 100, neighbouring bfloat16 numbers are half a unit apart, which is what look-alikes differ by.
+    At a scale of 50 to 100, adjacent bfloat16 numbers differ by half a unit, as much as similar images differ.
     """
     import torch
 
@@ -59,9 +56,9 @@ def match(left: Tensor, right: Tensor, scale: float) -> Tensor:
 
 
 def match_many(answers: Tensor, gallery: Tensor, same: Tensor, scale: float) -> Tensor:
-    """Cross entropy of answers (n, dim) against a gallery (m, dim) whose first n rows are theirs.
+    """Cross entropy of answers (n, dim) against a gallery (m, dim) whose first n rows belong to them.
 
-    Others of the gallery that are right as well, (n, m) bool, are neither right nor wrong.
+    Other right rows of the gallery, (n, m) bool, count neither for nor against.
     """
     import torch
 
@@ -73,7 +70,7 @@ def match_many(answers: Tensor, gallery: Tensor, same: Tensor, scale: float) -> 
 
 
 def distil(given: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    """SEARLE's loss: each given word finds its teacher among the batch's, and the other way round (cosine)."""
+    """SEARLE's loss: each pseudo-word finds its teacher in the batch, and the other way round (cosine)."""
     import torch
 
     left, right = (torch.nn.functional.normalize(each, dim=-1) for each in (given, taught))
@@ -81,9 +78,9 @@ def distil(given: Tensor, taught: Tensor, temperature: float) -> Tensor:
 
 
 def encode_tokens(model: Any, tokens: Tensor) -> Tensor:
-    """`model.encode_text` on unit rows, without the padding after the longest text where that is possible.
+    """`model.encode_text` on unit rows, without the padding after the longest text if possible.
 
-    In open_clip's own text encoder of a model with two separate encoders, attention is causal, so that padding changes
+    In open_clip's own text encoder of a model with two separate encoders, attention is causal, so padding changes
     nothing and costs time. It adds its whole mask whatever the length, so the mask is cut to the length meanwhile.
     """
     mask = getattr(getattr(model, "text", None), "attn_mask", None)

@@ -1,7 +1,4 @@
-"""What training runs are asked: the fields that recipes have in common, and how a recipe is read from JSON.
-
-What this module does not know: any model or loss.
-"""
+"""Recipes of training runs: their common fields, and reading them from JSON."""
 
 from __future__ import annotations
 
@@ -22,12 +19,12 @@ OBJECT = 'Give a JSON object of settings, such as {"steps": 1000}.'
 
 
 def load_recipe(kind: type[Asked], path: Path | None, overrides: Mapping[str, Any]) -> Asked:
-    """A recipe from its JSON file and the command line, the latter winning.
+    """A recipe from its JSON file and the command line, which takes precedence.
 
     Raises:
         CallError: The file is missing or is not a JSON object.
         UnknownNameError: A key that the recipe does not have.
-        DeviceError: It is to run on a device that is not here.
+        DeviceError: This machine does not have the device.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -35,11 +32,11 @@ def load_recipe(kind: type[Asked], path: Path | None, overrides: Mapping[str, An
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise CallError(
-                f"No recipe at {path}.", "Give a JSON file of settings, or none for those as they are."
+                f"No recipe at {path}.", "Give a JSON file of settings, or none for the defaults."
             ) from None
         except OSError as error:
             raise CallError(f"The recipe {path} cannot be read: {error.strerror}.", "Give a JSON file.") from None
-        except ValueError as error:  # of JSON, or of UTF-8
+        except ValueError as error:  # not JSON, or not UTF-8
             raise CallError(f"The recipe {path} is not JSON: {error}.", OBJECT) from None
         if not isinstance(values, dict):
             raise CallError(f"The recipe {path} holds a {type(values).__name__}, not an object.", OBJECT)
@@ -60,14 +57,14 @@ def load_recipe(kind: type[Asked], path: Path | None, overrides: Mapping[str, An
 
 @dataclass(frozen=True)
 class Recipe:
-    """What every run is asked.
+    """The fields of every recipe.
 
     Attributes:
-        steps: Optimiser steps of the first stage, or of the only one.
+        steps: Optimizer steps of the first stage, or of the only one.
         batch: Samples in a step.
-        peak: AdamW's largest learning rate.
+        peak: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up of each stage.
-        seed: Of everything random.
+        seed: Seed for everything random.
         evaluate_every: Steps between evaluations and checkpoints.
         device: `cpu` or `cuda`.
     """
@@ -83,18 +80,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class CorpusRecipe(Recipe):
-    """What runs over a captioned corpus are asked besides.
+    """The further fields of recipes for a captioned corpus.
 
     Attributes:
         templates: Caption template to its share; see `Templates`.
-        values: Field to raw value to the words said for it.
+        values: Field to raw value to the words for it.
         split_field: The field that names a record's part, or None to train on all.
-        train_part: The part trained on.
-        validation_part: The part that progress is measured on.
-        keep: The least share of words that two captions have in common, where a sample is made of two; see
+        train_part: The part to train on.
+        validation_part: The part to measure progress on.
+        keep: Least share of words that two captions must have in common, if a sample is made from two; see
             `Differences`.
-        look: The field that tells images of one text apart, or None; see `Differences`.
-        weight_decay: AdamW's decay, on matrices alone.
+        look: The field that distinguishes images of one text, or None; see `Differences`.
+        weight_decay: AdamW's decay, for matrices only.
     """
 
     templates: Mapping[str, float] = field(default_factory=lambda: {"{text}": 1.0})

@@ -1,10 +1,8 @@
 """The folder of a training run: `recipe.json`, `metrics.jsonl`, `checkpoint.pt`, `metrics.png`.
 
-`metrics.jsonl` has one JSON object a line and only grows; `checkpoint.pt`, the last state, is replaced atomically. A
-run started again in the same folder with the same recipe continues at its checkpoint; randomness is drawn from (seed,
-step), so it goes on as if never stopped.
-
-What this module does not know: any model or loss.
+`metrics.jsonl` has one JSON object per line and only grows; `checkpoint.pt`, the last state, is replaced atomically. A
+run started again in the same folder with the same recipe resumes from its checkpoint. Random numbers depend on (seed,
+step), so it continues as if never stopped.
 """
 
 from __future__ import annotations
@@ -24,16 +22,16 @@ if TYPE_CHECKING:
 
 
 def require_folder(path: Path) -> None:
-    """Make a run's folder, if it is not there.
+    """Create a run's folder, if it does not exist.
 
     Raises:
-        CallError: There is something else, or it cannot be made.
+        CallError: There is a file, or the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CallError(
-            f"{path} cannot be the folder of a run: {error.strerror}.", "Name a folder, new or of a run to go on with."
+            f"{path} cannot be the folder of a run: {error.strerror}.", "Name a new folder, or that of a run to resume."
         ) from error
 
 
@@ -45,10 +43,10 @@ class RunFolder:
 
     @classmethod
     def start(cls, path: Path, recipe: DataclassInstance) -> RunFolder:
-        """Open a run folder, refusing one that was started with another recipe; halves of files that a kill left go.
+        """Open a run folder with the same recipe, or a new one; partial files left by a kill are removed.
 
         Raises:
-            CallError: The folder holds a run with other settings, which it names; or there can be no such folder.
+            CallError: The folder holds a run with other settings, which the error names; or it cannot be created.
         """
         require_folder(path)
         asked = json.loads(json.dumps(asdict(recipe)))
@@ -70,7 +68,7 @@ class RunFolder:
         return cls(path)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint; a kill leaves the old one or the new one, never half of one."""
+        """Replace the checkpoint; a kill leaves the old one or the new one, never a partial file."""
         import io
 
         import torch
@@ -95,7 +93,7 @@ class RunFolder:
         append_lines(self.path / "metrics.jsonl", line.encode() + b"\n")
 
     def metrics(self) -> list[dict[str, float]]:
-        """All logged values by step, in order; what was logged twice counts as logged last."""
+        """All logged values by step, in order; of values logged twice, the last counts."""
         by_step: dict[int, dict[str, float]] = {}
         for line in read_lines(self.path / "metrics.jsonl"):
             record = json.loads(line)
@@ -103,10 +101,10 @@ class RunFolder:
         return [by_step[step] for step in sorted(by_step)]
 
     def plot(self, panels: Mapping[str, list[str]]) -> Path:
-        """Draw the metrics, a panel each, to `metrics.png`.
+        """Plot the metrics, one panel each, to `metrics.png`.
 
         Args:
-            panels: Title to the names of the metrics drawn in it.
+            panels: Title to the names of the metrics in the panel.
 
         Raises:
             MissingExtraError: matplotlib is not installed.

@@ -1,7 +1,4 @@
-"""Learning rates over the stages of a run, which weights decay, and moving averages of weights.
-
-What this module does not know: any model or loss.
-"""
+"""Learning rates over the stages of a run, weight decay groups, and moving averages of weights."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run with a schedule of its own.
+    """A part of a run with its own schedule.
 
     Attributes:
-        steps: How many it has; may be none.
-        peak: The largest learning rate.
+        steps: Number of steps; may be 0.
+        peak: Peak learning rate.
         floor: The learning rate at its end.
     """
 
@@ -30,7 +27,7 @@ class Stage:
 
 
 def learning_rate(step: int, stages: Sequence[Stage], warmup: int) -> float:
-    """The rate at a step of a run, by the schedule of the stage that it falls in."""
+    """The learning rate at a step of a run, by the schedule of its stage."""
     for stage in stages[:-1]:
         if step < stage.steps:
             return cosine_schedule(step, stage.steps, warmup, stage.peak, stage.floor)
@@ -50,7 +47,7 @@ def cosine_schedule(step: int, steps: int, warmup: int, peak: float, floor: floa
 def decay_groups(
     named: Iterable[tuple[str, nn.Parameter]], weight_decay: float, spared: str | None = None
 ) -> list[dict[str, Any]]:
-    """AdamW's two groups: matrices decay, vectors and scalars do not, nor matrices whose name holds `spared`."""
+    """AdamW's two groups: matrices decay; vectors, scalars and matrices whose name contains `spared` do not."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, value in named:
@@ -60,12 +57,12 @@ def decay_groups(
 
 
 def move_average(pairs: Iterable[tuple[Tensor, Tensor]], decay: float, since: int) -> None:
-    """Let averages follow weights, in place.
+    """Update moving averages, in place.
 
     Args:
-        pairs: Each average with what it follows.
-        decay: Of the average, once it has run for long.
-        since: Steps that it has followed so far. Early it would be dominated by its start, so it follows quickly.
+        pairs: Each average with its weights.
+        decay: Decay of the average after many steps.
+        since: Steps averaged so far. Early on the start would dominate, so the average follows quickly.
     """
     import torch
 

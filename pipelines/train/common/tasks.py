@@ -1,13 +1,11 @@
-"""Pairs of a query and what it should find, for every direction of a search over texts, images and both.
+"""Training pairs of a query and its answer, for every direction of a search over texts, images and both.
 
-All come from images with captions alone. A query of image and sentence is an image and the words that only another
-image's caption has (`Differences`), inside a sentence; what it should find is that other image.
+All are made from captioned images alone. A query of image and sentence is an image and the words that only another
+image's caption has (`Differences`), inside a sentence; its answer is that other image.
 
-The pairs of all directions are one batch, and every document in it is a wrong answer to every query, whatever the two
-are made of: so a text learns to stand beside an image that is right, and not beside any other text. What would be a
-right answer too is no wrong one: a caption that is true of the image, another drawing of the same.
-
-What this module does not know: models, losses, how images are read.
+The pairs of all directions form one batch, and every document in it is a wrong answer to every other query, whatever
+their modalities: so a text moves close to its image rather than to other texts. Other right answers are not counted as
+wrong: a caption that describes the image, another image of the same thing.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ NONE = -1
 
 
 class Task(HelpfulEnum):
-    """What a query is made of, and what it finds."""
+    """The modalities of a query and of what it finds."""
 
     TEXT_IMAGE = "text-image"
     IMAGE_TEXT = "image-text"
@@ -40,12 +38,12 @@ class Task(HelpfulEnum):
 
     @property
     def query(self) -> Modality:
-        """What its queries are made of."""
+        """The modality of its queries."""
         return _modality(self.value.partition("-")[0])
 
     @property
     def document(self) -> Modality:
-        """What its documents are made of."""
+        """The modality of its documents."""
         return _modality(self.value.partition("-")[2])
 
 
@@ -54,12 +52,12 @@ class Reading:
     """One query or document.
 
     Attributes:
-        instruction: What a query is told; None for a default.
+        instruction: Instruction of a query; None for a default.
         text: Its text, if any.
-        row: The record that it is made of; of a query, that of the right answer.
-        picture: The record whose image it has, or `NONE`.
-        caption: The number of its text among the captions, or `NONE`: sentences are no captions.
-        strict: Of a query: whether nothing but the very image is right, though another be of the same.
+        row: The record that it is made from; for a query, the record of the right answer.
+        picture: The record of its image, or `NONE`.
+        caption: The number of its text among the captions, or `NONE`: sentences are not captions.
+        strict: For a query: whether only this very image is right, not another of the same thing.
     """
 
     instruction: str | None
@@ -71,7 +69,7 @@ class Reading:
 
     @property
     def modality(self) -> Modality:
-        """What it is made of."""
+        """Its modality."""
         if self.picture == NONE:
             return Modality.TEXT
         return Modality.IMAGE if self.text is None else Modality.FUSED
@@ -82,9 +80,9 @@ class Pairs:
     """A batch.
 
     Attributes:
-        queries: n of them.
-        documents: The right answer of each, in order, and then others that are wrong ones for all.
-        right: (n, documents) bool: all right answers, the own one among them.
+        queries: n queries.
+        documents: The right answer of each, in order, then others that are wrong for all.
+        right: (n, documents) bool: all right answers, its own included.
     """
 
     queries: Sequence[Reading]
@@ -98,12 +96,12 @@ class TaskSampler:
     Args:
         data: The captions.
         rows: The records to draw from.
-        differences: Pairs of these; None where there is no task with both parts in its query.
+        differences: Pairs of these; None if no task has queries with both parts.
         shares: By task, its share of a batch.
-        instructions: By task, what its queries are told at times.
-        told: The share of queries that are told one.
-        sentences: What is said around the words that differ; each has `{text}`.
-        looks: Put another image of the same beside each that a query with both parts should find, as a wrong answer.
+        instructions: Instructions by task, used for some of its queries.
+        told: Share of queries that get one.
+        sentences: Texts around the words that differ; each has `{text}`.
+        looks: For a query with both parts, add another image of the same thing as its answer, as a wrong answer.
 
     Raises:
         UnknownNameError: No such task.
@@ -130,7 +128,7 @@ class TaskSampler:
             raise CallError("No task has a share of the batch.", f"Known tasks: {', '.join(Task)}.")
         if differences is None and any(task.query is Modality.FUSED for task in self._shares):
             raise CallError(
-                "Tasks whose queries have both parts need pairs of captions that are alike.",
+                "Tasks whose queries have both parts need pairs of similar captions.",
                 "Lower the recipe's `keep`, or leave the tasks that begin with fused out of its `tasks`.",
             )
         numbers = {name: number for number, name in enumerate(dict.fromkeys(data.names))}
@@ -143,16 +141,16 @@ class TaskSampler:
         """A batch.
 
         Args:
-            count: Pairs.
-            rng: Of the step.
-            mined: (records, k) int64, for each record the records that are taken for it, or `NONE`.
-            hard: Of these, so many a pair are added as documents.
+            count: Number of pairs.
+            rng: Random generator of the step.
+            mined: (records, k) int64, for each record the records that are mistaken for it, or `NONE`.
+            hard: How many of these are added as documents per pair.
         """
         counts = _spread(count, list(self._shares.values()))
         queries: list[Reading] = []
         documents: list[Reading] = []
         befores: list[int] = []
-        # Those with both parts first: their references are the images that texts should find.
+        # Queries with both parts first: their references are the images that texts should find.
         for task, own in sorted(
             zip(self._shares, counts, strict=True), key=lambda each: each[0].query is not Modality.FUSED
         ):
@@ -174,7 +172,7 @@ class TaskSampler:
         return Pairs(queries, documents, self._right(queries, documents))
 
     def joined(self, pairs: Pairs, queries: Sequence[Reading], documents: Sequence[Reading]) -> Pairs:
-        """A batch with more queries and the right answer of each, which are right and wrong ones for its own too."""
+        """A batch extended by more queries and their answers, with right and wrong answers marked across both."""
         own = len(pairs.queries)
         asked = [*pairs.queries, *queries]
         given = [*pairs.documents[:own], *documents, *pairs.documents[own:]]
@@ -221,7 +219,7 @@ class TaskSampler:
         ]
 
     def _mined(self, right: Sequence[Reading], mined: Rows, hard: int, rng: np.random.Generator) -> list[Reading]:
-        """Wrong answers that were taken for right ones, each made of the same as the right one."""
+        """Wrong answers that were mistaken for right ones, each of the same modality as the right one."""
         drawn: dict[Modality, list[int]] = {}
         for document in right:
             known = mined[document.row]
@@ -253,7 +251,7 @@ class TaskSampler:
         return str(rng.choice(known)) if known and rng.random() < self._told else None
 
     def _mate(self, row: int, rng: np.random.Generator) -> int:
-        """Another image of the same, or the image itself where there is no other."""
+        """Another image of the same thing, or the image itself if there is no other."""
         others = [mate for mate in self._mates[int(self._name[row])] if mate != row]
         return int(rng.choice(others)) if others else row
 
@@ -263,7 +261,7 @@ def _modality(name: str) -> Modality:
 
 
 def _spread(count: int, shares: Sequence[float]) -> list[int]:
-    """Whole numbers in proportion to shares that sum to `count`; the largest remainders are rounded up."""
+    """Whole numbers proportional to shares that sum to `count`; the largest remainders are rounded up."""
     exact = np.array(shares) / sum(shares) * count
     counts = np.floor(exact).astype(int)
     for place in np.argsort(counts - exact, kind="stable")[: count - counts.sum()]:

@@ -1,15 +1,13 @@
-"""A small byte-level BPE tokenizer, trained on the captions at hand, in the layout transformers loads.
+"""Training of a small byte-level BPE tokenizer on captions, in the layout that transformers loads.
 
-Byte-level, so that no text is unknown; BPE, since the trainer of WordPiece orders ties by chance and the same captions
-would give another tokenizer each time.
+Byte-level, so that no text is unknown; BPE, since the trainer of WordPiece breaks ties at random, so that the same
+captions would give different tokenizers.
 
-The end token has the largest id, because open_clip's default pooling takes the position of the largest id for the
-end of the text.
+The end token has the largest id, because open_clip's default pooling takes the position of the largest id as the end of
+the text.
 
-Of two kinds: one for a CLIP text encoder, with a start and an end, and one in the layout of Qwen2-VL's, whose special
-tokens stand in the prompt itself.
-
-What this module does not know: models.
+There are two kinds: one for a CLIP text encoder, with start and end tokens, and one in the layout of Qwen2-VL's, whose
+special tokens are part of the prompt.
 """
 
 from __future__ import annotations
@@ -35,8 +33,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, context: int, folder:
 
     Args:
         texts: What to learn from.
-        vocabulary: Number of tokens, the 256 bytes and three special ones included.
-        context: Tokens of a text, start and end included; longer texts lose their tail, never the end token.
+        vocabulary: Number of tokens, including the 256 bytes and three special ones.
+        context: Tokens of a text, start and end included; longer texts lose their end, never the end token.
         folder: Receives `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`.
 
     Raises:
@@ -74,8 +72,8 @@ def train_qwen_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) ->
     """Learn a vocabulary in the layout of Qwen2-VL's tokenizer, but in lower case, and save it to `folder`.
 
     Args:
-        texts: What to learn from, the instructions among them.
-        vocabulary: Number of tokens, the 256 bytes and the special ones included.
+        texts: What to learn from, including the instructions.
+        vocabulary: Number of tokens, including the 256 bytes and the special ones.
         folder: Receives `tokenizer.json` and `tokenizer_config.json`.
 
     Raises:
@@ -100,7 +98,7 @@ def train_qwen_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) ->
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # Behind the words, as in the published ones.
+    # After the words, as in the published ones.
     tokenizer.add_special_tokens([AddedToken(each, special=True, normalized=False) for each in QWEN_SPECIAL])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -110,5 +108,5 @@ def train_qwen_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) ->
 
 
 def compact(file: Path) -> bytes:
-    """A tokenizer's file without the blanks and line ends that make it three times as long."""
+    """A tokenizer's file without the blanks and line breaks that make it three times as long."""
     return json.dumps(json.loads(file.read_bytes()), ensure_ascii=False, separators=(",", ":")).encode()

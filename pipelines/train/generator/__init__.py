@@ -1,1 +1,1 @@
-"""Train a generator of pseudo-targets."""
+"""Training of a generator of pseudo-targets."""

@@ -1,10 +1,8 @@
-"""Train the image codec of a generator: a small deterministic autoencoder in diffusers' `AutoencoderTiny` layout.
+"""Training of a generator's image codec: a small deterministic autoencoder in diffusers' `AutoencoderTiny` layout.
 
-The loss is the mean absolute error of pixels and of their differences to the neighbours, so that edges stay sharp
-without a discriminator. Noise on the latents while training lets the decoder forgive the small errors that a generator
-makes (as the variance of a VAE does, with its size chosen instead of learnt), and their magnitude is held near one.
-
-What this module does not know: texts, the generator.
+The loss is the mean absolute error of pixels and of the differences between adjacent ones, so edges stay sharp without
+a discriminator. Noise on the latents in training makes the decoder tolerate the small errors of a generator (like the
+variance of a VAE, but of fixed size), and the magnitude of latents is held near one.
 """
 
 from __future__ import annotations
@@ -31,14 +29,14 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class AutoencoderRecipe(Recipe):
-    """Everything an autoencoder's run depends on, besides the images: these, and what `Recipe` has.
+    """Everything an autoencoder's run depends on besides the images: these fields, and those of `Recipe`.
 
     Attributes:
         model: The configuration of diffusers' `AutoencoderTiny`.
-        edges: Weight of the error of differences between neighbours.
+        edges: Weight of the error of differences between adjacent pixels.
         noise: Standard deviation of the noise on latents, which have about unit variance.
         magnitude: Weight of the mean square of the latents.
-        average: Decay of the moving average of the weights, which is what is evaluated and kept.
+        average: Decay of the moving average of the weights, which is evaluated and saved.
         bf16: Autocast to bfloat16 (pays on processors and GPUs with bf16 dot products).
     """
 
@@ -62,12 +60,12 @@ class AutoencoderRecipe(Recipe):
 
 
 def train_autoencoder(pixels: Pixels, held_out: Pixels, recipe: AutoencoderRecipe, folder: Path) -> Path:
-    """Train, or go on training, in `folder`; the finished model lies in the folder returned.
+    """Train in `folder`, or resume; the finished model is in the returned folder.
 
     Args:
         pixels: (n, size, size, 3) uint8, to train on.
         held_out: (m, size, size, 3) uint8, to measure on.
-        recipe: What to train.
+        recipe: The settings.
         folder: The run's folder; a checkpoint in it is resumed.
 
     Raises:
@@ -80,7 +78,7 @@ def train_autoencoder(pixels: Pixels, held_out: Pixels, recipe: AutoencoderRecip
     target = folder / "model"
     if not (target / "diffusion_pytorch_model.safetensors").exists():
         averaged = trainer.averaged
-        # Generators work on latents of unit variance; the pipelines of diffusers multiply by this.
+        # Generators use latents of unit variance; diffusers' pipelines multiply by this.
         spread = float(np.std(encode_latents(averaged, pixels[:: max(1, len(pixels) // 2000)])))
         averaged.register_to_config(scaling_factor=1 / spread)
         averaged.save_pretrained(target)
@@ -108,7 +106,7 @@ def as_tensor(pixels: Pixels) -> Tensor:
 
 
 class _Trainer(Trainer[AutoencoderRecipe]):
-    """The autoencoder and the average of it."""
+    """The autoencoder and its moving average."""
 
     def __init__(self, pixels: Pixels, held_out: Pixels, recipe: AutoencoderRecipe) -> None:
         import torch
@@ -151,7 +149,7 @@ class _Trainer(Trainer[AutoencoderRecipe]):
         return {"loss": backward(loss)}
 
     def evaluate(self) -> dict[str, float]:
-        """The PSNR of held-out images, dB."""
+        """The PSNR of held-out images, in dB."""
         return {"psnr": self.psnr(self.held_out)}
 
     def psnr(self, pixels: Pixels, batch: int = 128) -> float:
@@ -176,7 +174,7 @@ def reconstruction(drawn: Tensor, images: Tensor, edges: float) -> Tensor:
 
 
 def _turned(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Mirrored, turned by quarters and shifted by a few pixels over white: a codec has no meanings to keep."""
+    """Mirrored, rotated by quarters and shifted by a few pixels over white: a codec has no meaning to preserve."""
     turned = np.full_like(pixels, 255)
     size = pixels.shape[1]
     for slot, picture in enumerate(pixels):

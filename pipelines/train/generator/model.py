@@ -1,11 +1,9 @@
-"""What `train generator` makes: a `StableDiffusionPipeline` around a CLIP model's own text encoder.
+"""The model of `train generator`: a `StableDiffusionPipeline` around a CLIP model's own text encoder.
 
-    text_encoder   the text encoder of an open_clip model, as transformers' `CLIPTextModel`, not trained further
-    vae            `AutoencoderTiny`, trained first
-    unet           `UNet2DConditionModel`, trained by flow matching
-    scheduler      `DPMSolverMultistepScheduler` with flow sigmas, so that the stock pipeline integrates the flow
-
-What this module does not know: losses, steps, corpora.
+text_encoder   the text encoder of an open_clip model, as transformers' `CLIPTextModel`, frozen
+vae            `AutoencoderTiny`, trained first
+unet           `UNet2DConditionModel`, trained by flow matching
+scheduler      `DPMSolverMultistepScheduler` with flow sigmas, so that the stock pipeline integrates the flow
 """
 
 from __future__ import annotations
@@ -33,28 +31,28 @@ TIMESTEPS = 1000
 
 @dataclass(frozen=True)
 class GeneratorRecipe(CorpusRecipe):
-    """Everything a generator's run depends on, besides the corpus: these, and what `CorpusRecipe` has.
+    """Everything a generator's run depends on besides the corpus: these fields, and those of `CorpusRecipe`.
 
     Attributes:
         autoencoder: Settings of `AutoencoderRecipe`.
         unet: The configuration of diffusers' `UNet2DConditionModel`, without sample size, channels and text width.
-        model: The embedder whose text encoder is read and whose image features become words; of the CLIP family.
-        inversion: Its inversion, where training of the generator's own starts.
-        start: A generator's folder, or `bundled:NAME`, whose autoencoder is kept and whose denoiser is trained on;
-            `autoencoder` and `unet` are not read then. None for a random start.
-        size: Pixels.
+        model: The embedder whose text encoder is used and whose image features become pseudo-words; a CLIP model.
+        inversion: Its inversion, from which the generator's own is trained.
+        start: A generator's folder, or `bundled:NAME`, whose autoencoder is used and whose denoiser is trained further;
+            `autoencoder` and `unet` are ignored then. None for random initialization.
+        size: Image side in pixels.
         context: Tokens of a prompt.
-        worded: Share of prompts whose image is given by its word, with or without words of its caption.
-        different: Share of prompts with the word of another image and what its caption lacks; see `Differences`.
+        worded: Share of prompts with the image's own pseudo-word, with or without words of its caption.
+        different: Share of prompts with another image's pseudo-word and what its caption lacks; see `Differences`.
         unconditional: Share of empty prompts, for classifier-free guidance.
-        sentences: Texts around a word and what is said of it; the first is what drawings are asked by.
-        train_inversion: Whether the words are trained along, from the inversion given.
+        sentences: Texts around a pseudo-word and the change; the first is used for generating.
+        train_inversion: Whether the inversion is trained jointly, starting from the given one.
         feature_noise: Standard deviation, over the whole vector, of noise on the image's feature.
-        average: Decay of the moving average of the weights, which is what is evaluated and kept.
-        time_mean: Mean of the logit-normal noise levels; above 0 dwells on noise.
-        shifts: The most pixels by which an image is moved for variety.
-        draw_steps: Steps that drawings take if not told otherwise.
-        draw_guidance: Their guidance.
+        average: Decay of the moving average of the weights, which is evaluated and saved.
+        time_mean: Mean of the logit-normal noise levels; above 0 favors noise.
+        shifts: Limit of pixels by which an image is shifted for augmentation.
+        draw_steps: Default number of steps for generating.
+        draw_guidance: Default guidance scale for generating.
         bf16: Autocast to bfloat16 (pays on processors and GPUs with bf16 dot products).
     """
 
@@ -96,7 +94,7 @@ def text_encoder_of(embedder: TrainableEncoder, context: int) -> tuple[Any, Any]
     """A CLIP model's text encoder and tokenizer as transformers has them, with the same hidden states.
 
     Raises:
-        CallError: The encoder is not of CLIP's kind (pre-norm, causal, pooled at the end token).
+        CallError: The encoder is not CLIP's kind (pre-norm, causal, pooled at the end token).
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -133,7 +131,7 @@ def text_encoder_of(embedder: TrainableEncoder, context: int) -> tuple[Any, Any]
     }
     for layer in range(layers):
         named |= _layer(state, f"transformer.resblocks.{layer}.", f"encoder.layers.{layer}.")
-    # Releases of transformers before 5 keep the encoder one level deeper.
+    # Releases of transformers before 5 nest the encoder one level deeper.
     deeper = "text_model." if any(key.startswith("text_model.") for key in encoder.state_dict()) else ""
     encoder.load_state_dict({deeper + key: value for key, value in named.items()})
     return encoder, tokenizer
@@ -156,16 +154,16 @@ def _layer(state: Mapping[str, Tensor], theirs: str, ours: str) -> dict[str, Ten
 
 
 def build_unet(recipe: GeneratorRecipe, channels: int, side: int, width: int) -> Any:
-    """The denoiser, freshly initialised, or that of `recipe.start`.
+    """The denoiser, randomly initialized or from `recipe.start`.
 
     Args:
         recipe: Its configuration.
-        channels: Of the latents.
-        side: Of the latents.
-        width: Of the text encoder's hidden states.
+        channels: Channels of the latents.
+        side: Side of the latents.
+        width: Length of the text encoder's hidden states.
 
     Raises:
-        CallError: The denoiser to start from reads other hidden states.
+        CallError: The denoiser to start from reads hidden states of another length.
     """
     import diffusers
 
@@ -188,7 +186,7 @@ def start_folder(start: str) -> Path:
     """The folder of a generator to start from.
 
     Raises:
-        CallError: There is none.
+        CallError: It does not exist.
         UnknownNameError: No bundled generator of that name.
     """
     folder = generator_folder(start.removeprefix("bundled:")) if start.startswith("bundled:") else Path(start)
@@ -221,7 +219,7 @@ def build_pipeline(encoder: Any, tokenizer: Any, autoencoder: Any, unet: Any) ->
 
 
 def spec_of(recipe: GeneratorRecipe) -> GeneratorSpec:
-    """What the finished folder says about drawing."""
+    """The description of generation in the finished folder."""
     return GeneratorSpec(
         (WordSource(recipe.model, "inversion"),),
         template=recipe.sentences[0],
@@ -238,7 +236,7 @@ def export(pipeline: Any, inversion: Inversion, recipe: GeneratorRecipe, folder:
 
     halved = copy.deepcopy(pipeline).to(dtype=torch.float16)
     for part in halved.components.values():
-        # Where a part was loaded from is a path of this machine, and nobody else's business.
+        # The paths that parts were loaded from are private to this machine.
         if hasattr(part, "register_to_config") and part.config.get("_name_or_path"):
             part.register_to_config(_name_or_path="")
     halved.save_pretrained(folder, safe_serialization=True)

@@ -1,18 +1,16 @@
-"""Train a generator of pseudo-targets from images and their captions alone.
+"""Training of a generator of pseudo-targets, from images and their captions alone.
 
 First an autoencoder (`autoencoder.py`), then a denoiser in its latents by flow matching (Lipman et al. 2023,
 arXiv:2210.02747; rectified flow: Liu et al. 2023, arXiv:2209.03003), conditioned on a frozen text encoder that reads
-pseudo-words. Prompts are of four kinds, so that the denoiser learns to read a word, words, and both together:
+pseudo-words. There are four kinds of prompts, so that the denoiser learns to read pseudo-words, words, and both:
 
 * a caption;
-* the word of the image itself, with some words of its caption or without;
-* the word of another image, and what the caption has that the other's lacks (`differences.py`): what a query is;
+* the pseudo-word of the image itself, with or without some words of its caption;
+* the pseudo-word of another image, and what only this caption says (`differences.py`), as in a composed query;
 * nothing, for classifier-free guidance.
 
-The generator has an inversion of its own, which starts as the one given and is trained along: a word for drawing should
-say more of an image than a word for finding it.
-
-What this module does not know: queries, the benchmark.
+The generator has its own inversion, which starts as the given one and is trained jointly: a pseudo-word for generating
+should describe an image in more detail than one for retrieval.
 """
 
 from __future__ import annotations
@@ -55,15 +53,15 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 VARIANTS = 4
-"""Latents kept of each image, each shifted differently."""
+"""Latents stored of each image, each shifted differently."""
 
 
 def train_generator(records: Iterable[Entry], recipe: GeneratorRecipe, folder: Path) -> dict[str, float]:
-    """Train, or go on training, in `folder`; the finished pipeline lies in `folder/model`.
+    """Train in `folder`, or resume; the finished pipeline is in `folder/model`.
 
     Args:
         records: The corpus.
-        recipe: What to train.
+        recipe: The settings.
         folder: The run's folder; checkpoints in it are resumed.
 
     Returns:
@@ -96,14 +94,14 @@ def train_generator(records: Iterable[Entry], recipe: GeneratorRecipe, folder: P
     export(trainer.pipeline(), trainer.inversion, recipe, folder / "model")
     run.plot({
         "loss": ["loss", "validation_loss"],
-        "drawing to its image, R@10": ["train_r10", "validation_r10"],
+        "generated image to its image, R@10": ["train_r10", "validation_r10"],
         "images per second": ["images_per_second"],
     })  # fmt: skip
     return measured
 
 
 class _Trainer(Trainer[GeneratorRecipe]):
-    """The denoiser and the inversion trained along, with their averages."""
+    """The denoiser and the jointly trained inversion, with their moving averages."""
 
     def __init__(
         self,
@@ -144,7 +142,7 @@ class _Trainer(Trainer[GeneratorRecipe]):
                 f"{self.reader.word_dim}.",
                 "Start from an inversion that was trained for this model: underdrawing train inversion.",
             )
-        config = replace(start.config, normalized=True)  # what it read before, it is trained on unit features here
+        config = replace(start.config, normalized=True)  # here it is trained on unit features, whatever it read before
         self.inversion = Inversion(config, start.phi.to(self.device).requires_grad_(False), "")
         self.phi = load_inversion(recipe.inversion).phi.to(self.device).train()
         self.pairs = differences(data, inside, self.features, recipe.keep)
@@ -155,7 +153,7 @@ class _Trainer(Trainer[GeneratorRecipe]):
         self.averaged = build_unet(*shape).to(self.device).eval().requires_grad_(False)
         self.averaged.load_state_dict(self.unet.state_dict())
         if self.device.type == "cpu":
-            # Torch's fused attention is slower there for a few dozen tokens: by a quarter of a whole step.
+            # There, torch's fused attention is slower for a few dozen tokens: by a quarter of a whole step.
             self.unet.set_attn_processor(AttnProcessor())
         trained = [*self.unet.named_parameters(), *(self.phi.named_parameters() if recipe.train_inversion else [])]
         self.optimiser = torch.optim.AdamW(decay_groups(trained, recipe.weight_decay), betas=(0.9, 0.99))
@@ -177,7 +175,7 @@ class _Trainer(Trainer[GeneratorRecipe]):
             move_average(zip(kept.parameters(), new.parameters(), strict=True), self.recipe.average, self.step)
 
     def pipeline(self) -> Any:
-        """What has been trained so far, as diffusers has it."""
+        """The current model as a diffusers pipeline."""
         return build_pipeline(self.encoder, self.tokenizer, self.autoencoder, self.averaged)
 
     def losses(self, rng: np.random.Generator) -> dict[str, float]:
@@ -185,7 +183,7 @@ class _Trainer(Trainer[GeneratorRecipe]):
         return {"loss": backward(self._loss(self.unet, self.phi, *self._draw(rng), rng))}
 
     def _draw(self, rng: np.random.Generator) -> tuple[Rows, Rows, list[list[str]]]:
-        """Images to draw, images whose words are read, and prompts in pieces."""
+        """Images to generate, images whose pseudo-words are read, and prompts in pieces."""
         recipe = self.recipe
         kinds = np.cumsum([recipe.different, recipe.worded, recipe.unconditional])
         kind = np.searchsorted(kinds, rng.random(recipe.batch), side="right")
@@ -237,7 +235,7 @@ class _Trainer(Trainer[GeneratorRecipe]):
         return loss
 
     def evaluate(self) -> dict[str, float]:
-        """The loss on held-out images, and how often a drawing of an image's word alone finds the image again.
+        """The loss on held-out images, and how often an image generated from a pseudo-word alone finds its original.
 
         The second is R@10 among all images, by the embedder, for 128 images of each part.
         """
@@ -266,7 +264,7 @@ class _Trainer(Trainer[GeneratorRecipe]):
         return measured
 
     def grid(self, file: Path, columns: int = 12) -> None:
-        """Images of pairs beside what is drawn: before, after, the drawing of the difference; held-out ones below."""
+        """Rows of before, after, and the image generated for the difference; held-out pairs come last."""
         from PIL import Image
 
         rows = []
@@ -297,7 +295,7 @@ class _Trainer(Trainer[GeneratorRecipe]):
 
 
 def _pieces(sentence: str, text: str) -> list[str]:
-    """What stands around the word; a text that says `{word}` itself is no place for one."""
+    """The text around the pseudo-word; `{word}` inside the user's text is not a place for one."""
     return [piece.replace("{text}", text) for piece in sentence.split("{word}")]
 
 
@@ -313,7 +311,7 @@ def _features(embedder: TrainableEncoder, pixels: npt.NDArray[np.uint8]) -> Tens
 
 
 def _shifted(pixels: npt.NDArray[np.uint8], x: int, y: int) -> npt.NDArray[np.uint8]:
-    """All images moved by some pixels over white."""
+    """All images shifted by some pixels over white."""
     size = pixels.shape[1]
     moved = np.full_like(pixels, 255)
     moved[:, max(0, y) : size + min(0, y), max(0, x) : size + min(0, x)] = pixels[

@@ -1,1 +1,1 @@
-"""Train the network that makes pseudo-words."""
+"""Training of the network that makes pseudo-words."""

@@ -1,19 +1,17 @@
-"""Train an inversion: the network that turns an image's feature into a word of a frozen text encoder.
+"""Training of an inversion: the network that turns an image's feature into a pseudo-word of a frozen text encoder.
 
-Four recipes, each from images and their texts alone, without triplets:
+There are four methods, each from images and their texts alone, without triplets:
 
-* `pic2word` (Saito et al., CVPR 2023, arXiv:2302.03084): the text "a photo of {word}" and its image find each other
-  in a batch. Theirs: AdamW 1e-4, weight decay 0.1, batch 1,024, 30 epochs of CC3M, dropout 0.1.
-* `searle` (Baldrati et al., ICCV 2023, arXiv:2303.15247): a word is first optimised for each image on its own
-  (cosine, 350 steps, learning rate 2e-2), then Phi is taught to give it (contrastive, temperature 0.25; 1e-4, batch
-  256). Their regularisation by a language model's phrases is left out.
+* `pic2word` (Saito et al., CVPR 2023, arXiv:2302.03084): the text "a photo of {word}" and its image find each other in
+  a batch. Published: AdamW 1e-4, weight decay 0.1, batch 1,024, 30 epochs of CC3M, dropout 0.1.
+* `searle` (Baldrati et al., ICCV 2023, arXiv:2303.15247): a pseudo-word is first optimized for each image separately
+  (cosine, 350 steps, learning rate 2e-2), then Phi learns to predict it (contrastive, temperature 0.25; 1e-4, batch
+  256). The regularization by a language model's phrases is left out.
 * `lincir` (Gu et al., CVPR 2024, arXiv:2312.01998): no images at all. A caption's own vector, with noise, is turned
-  into a word, which replaces every content word of the caption; the vector should stay (mean square). Theirs: 1e-4,
-  batch 512, 20,000 steps. Content words are told by a list of function words, not by a tagger.
-* `difference` (ours): two images whose captions differ in a few words; the word of the one, with the words that only
-  the other has, finds the other. It teaches what a query does, and needs no one to write queries.
-
-What this module does not know: collections, queries, the benchmark.
+  into a pseudo-word, which replaces every content word of the caption; the vector should stay the same (mean square).
+  Published: 1e-4, batch 512, 20,000 steps. Content words are found with a list of function words, not with a tagger.
+* `difference` (ours): two images whose captions differ in a few words; the pseudo-word of one, with the words that only
+  the other has, finds the other. It trains on composed queries without anyone writing queries.
 """
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class InversionMethod(HelpfulEnum):
-    """How an inversion is trained; see the module."""
+    """Methods of training an inversion; see the module."""
 
     PIC2WORD = "pic2word"
     SEARLE = "searle"
@@ -58,22 +56,22 @@ class InversionMethod(HelpfulEnum):
 
 @dataclass(frozen=True)
 class InversionRecipe(CorpusRecipe):
-    """Everything a run depends on, besides the corpus: these, and what `CorpusRecipe` has.
+    """Everything a run depends on besides the corpus: these fields, and those of `CorpusRecipe`.
 
     Attributes:
         method: One of `InversionMethod`.
-        model: The embedder whose text encoder is to read the words, a model of the CLIP family.
-        prompts: Texts around a word when it is trained on its own; each has `{word}`.
-        sentences: Texts around a word and what is said of it; each has `{word}` and `{text}`.
+        model: The embedder whose text encoder reads the pseudo-words, a CLIP model.
+        prompts: Texts around a pseudo-word alone; each has `{word}`.
+        sentences: Texts around a pseudo-word and the change; each has `{word}` and `{text}`.
         hidden: Width of Phi's hidden layers, as a multiple of the feature's.
-        dropout: Of Phi.
+        dropout: Dropout of Phi.
         feature_noise: Standard deviation, over the whole vector, of noise on the image's feature.
-        average: Decay of the moving average of the weights, which is what is evaluated and kept.
-        optimise_steps: `searle`: steps for each image's own word.
+        average: Decay of the moving average of the weights, which is evaluated and saved.
+        optimise_steps: `searle`: steps for each image's own pseudo-word.
         optimise_rate: `searle`: their learning rate.
-        temperature: `searle`: of the distillation.
-        image_share: `difference`: the share of the image's own vector in what searches, beside the sentence's.
-        identity: `difference`: the share of a batch in which the word alone should find its own image.
+        temperature: `searle`: temperature of the distillation.
+        image_share: `difference`: weight of the image's own vector in the query, beside the sentence's.
+        identity: `difference`: share of a batch in which the pseudo-word alone should find its own image.
     """
 
     method: str = InversionMethod.DIFFERENCE.value
@@ -92,11 +90,11 @@ class InversionRecipe(CorpusRecipe):
 
 
 def train_inversion(records: Iterable[Entry], recipe: InversionRecipe, folder: Path) -> dict[str, float]:
-    """Train, or go on training, in `folder`; the finished inversion lies in `folder/model`.
+    """Train in `folder`, or resume; the finished inversion is in `folder/model`.
 
     Args:
         records: The corpus.
-        recipe: What to train.
+        recipe: The settings.
         folder: The run's folder; a checkpoint in it is resumed.
 
     Returns:
@@ -146,7 +144,7 @@ def _read_corpus(
 
 
 class _Trainer(Trainer[InversionRecipe]):
-    """The network and the average of it."""
+    """The network and its moving average."""
 
     def __init__(
         self,
@@ -196,7 +194,7 @@ class _Trainer(Trainer[InversionRecipe]):
         move_average(pairs, self.recipe.average, self.step)
 
     def inversion(self) -> Inversion:
-        """What has been trained so far."""
+        """The current inversion."""
         return Inversion(self.config, self.averaged, "")
 
     def losses(self, rng: np.random.Generator) -> dict[str, float]:
@@ -229,7 +227,7 @@ class _Trainer(Trainer[InversionRecipe]):
         return torch.nn.functional.normalize(noisy, dim=-1)
 
     def _read(self, texts: Sequence[Sequence[str]], words: Tensor) -> Tensor:
-        """Unit vectors of texts with words between their pieces."""
+        """Unit vectors of texts with pseudo-words between their pieces."""
         tokens, places = self.reader.tokenize_pieces(texts)
         with self.reader.reading(places.to(self.device), words):
             return encode_tokens(self.embedder.model, tokens.to(self.device))
@@ -253,12 +251,12 @@ class _Trainer(Trainer[InversionRecipe]):
         captions = [self.data.texts[number] for number in self.data.draw(self._draw(rng), rng)]
         with torch.no_grad():
             vectors = self._read([[caption] for caption in captions], torch.zeros(len(captions), self.reader.word_dim))
-        # One size for each caption, drawn anew: the gap between texts and images is bridged at every width.
+        # One noise level per caption, drawn anew: this covers the gap between texts and images at every width.
         size = torch.from_numpy(rng.random((len(captions), 1)).astype(np.float32)).to(self.device)
         noise = torch.from_numpy(rng.standard_normal(vectors.shape).astype(np.float32)).to(self.device)
         noisy = torch.nn.functional.normalize(vectors + size * noise / vectors.shape[1] ** 0.5, dim=-1)
         again = self._read([masked(caption) for caption in captions], self.phi(noisy))
-        # Vectors are of unit length, so that mean square and cosine order alike; the sum keeps gradients of use.
+        # Unit vectors, so mean square and cosine give the same order; the sum keeps gradients at a useful scale.
         return (again - vectors).square().sum(1).mean()
 
     def _difference(self, rng: np.random.Generator) -> Tensor:
@@ -276,7 +274,7 @@ class _Trainer(Trainer[InversionRecipe]):
 
     @cached_property
     def _optimised(self) -> tuple[Tensor, Tensor]:
-        """Rows, and the word that was optimised for each (kept beside the run)."""
+        """Rows, and the pseudo-word that was optimized for each (stored beside the run)."""
         import torch
 
         file = self.run.path / "optimised.npz"
@@ -309,7 +307,7 @@ class _Trainer(Trainer[InversionRecipe]):
         return averaged.cpu().numpy()
 
     def evaluate(self) -> dict[str, float]:
-        """How often an image's word, read in the first prompt, is nearest to the image among all of the corpus."""
+        """How often an image's pseudo-word, read in the first prompt, is nearest to the image in the whole corpus."""
         import torch
 
         rng = np.random.default_rng(self.recipe.seed)

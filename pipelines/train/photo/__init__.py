@@ -1,1 +1,1 @@
-"""Train a photo model: the two connectors between a frozen image encoder and a frozen text model."""
+"""Training of a photo model: the two connectors between a frozen image encoder and a frozen text model."""

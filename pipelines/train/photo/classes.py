@@ -1,12 +1,10 @@
-"""What the image encoder's own classifier knows, as a teacher: a photo should be near the names of what it shows.
+"""The image encoder's own classifier as a teacher: a photo should be near the names of what it shows.
 
 A few thousand captioned photos show a small part of the world. The frozen encoder was trained on a thousand classes,
 and its classifier, which the connectors replace, still knows them. So photos are also compared with the names of
-classes, and how near they should be to each is the classifier's answer (Hinton et al. 2015, arXiv:1503.02531). For
-classes that no photo shows there are made-up features: the mean moved along a class's own weights, which is where the
-features of its photos lie (Papyan et al. 2020, "neural collapse", arXiv:2008.08186), mixed with the rest of real ones.
-
-What this module does not know: captions, connectors.
+classes, with the classifier's output as the target (Hinton et al. 2015, arXiv:1503.02531). For classes that no photo
+shows, features are synthesized: the mean is moved along a class's weights, where the features of its photos lie (Papyan
+et al. 2020, "neural collapse", arXiv:2008.08186), and mixed with the residual of real ones.
 """
 
 from __future__ import annotations
@@ -21,9 +19,9 @@ if TYPE_CHECKING:
 
 WORDINGS = ("{name}", "a photo of {name}", "a photo of the {last}", "{names}")
 LEAST, MOST = 8.0, 20.0
-"""How far along its weights a made-up feature of a class lies; the features of photos do."""
+"""How far a synthesized feature lies along its class's weights, as real features do."""
 CEILING = 6.0
-"""The activation is cut off there."""
+"""Where the activation is clipped."""
 
 
 def class_texts() -> list[list[str]]:
@@ -40,7 +38,7 @@ def class_texts() -> list[list[str]]:
 
 
 class ClassTeacher:
-    """The classifier, and features made up from it.
+    """The classifier, and features synthesized from it.
 
     Args:
         classifier: A linear layer of a thousand outputs.
@@ -53,20 +51,20 @@ class ClassTeacher:
         self._directions = centered / centered.norm(dim=1, keepdim=True)
 
     def shares(self, late: Tensor) -> Tensor:
-        """What the classifier says of photos: (n, 1 + 9, 1280) features to (n, 1000) shares."""
+        """The classifier's output for photos: (n, 1 + 9, 1280) features to (n, 1000) probabilities."""
         found: Tensor = (late[:, 0].float() @ self._weights.T + self._bias).softmax(1)
         return found
 
     def made_up(self, late: Tensor, count: int, rng: np.random.Generator) -> tuple[Tensor, npt.NDArray[np.int64]]:
-        """Features of classes drawn at random, each with the rest of a real photo.
+        """Features of random classes, each with the residual of a real photo.
 
         Args:
             late: (n, 1 + 9, 1280) features of photos.
-            count: How many.
-            rng: Of the step.
+            count: Number of features.
+            rng: Random generator of the step.
 
         Returns:
-            (count, 1 + 9, 1280), and the rows of the photos that the rest is of, (count,).
+            (count, 1 + 9, 1280), and the rows of the photos that gave the residuals, (count,).
         """
         import torch
 
@@ -84,7 +82,7 @@ class ClassTeacher:
 
 
 def named_classes(shares: Tensor, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Classes to choose from: the three likeliest of each photo first, then any."""
+    """Classes to choose from: first the three most probable of each photo, then random ones."""
     likely = np.unique(shares.topk(3).indices.cpu().numpy())
     if len(likely) > count:
         return np.sort(rng.choice(likely, count, replace=False))

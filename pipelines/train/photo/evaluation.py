@@ -1,7 +1,4 @@
-"""How a photo model in training is measured: recall between photos and captions, and photos alike among photos.
-
-What this module does not know: how vectors are made.
-"""
+"""Evaluation of a photo model in training: recall between photos and captions."""
 
 from __future__ import annotations
 
@@ -19,12 +16,12 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 SAMPLE = 1000
-"""Photos of a part and source that are looked at."""
+"""Photos of a part and source that are evaluated."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Photos of one part, by source, their captions, and what gives the vectors of both."""
+    """Photos of one part, by source, with their captions and functions that embed both."""
 
     data: Captions
     sources: Mapping[str, Rows]
@@ -35,9 +32,9 @@ class Found:
 def measured(label: str, found: Found, seed: int) -> dict[str, float]:
     """Recalls among at most `SAMPLE` photos of each source.
 
-    Text to photo: one caption of each photo, and whether a photo that it is true of is among the first 1 or 10. Photo
-    to text: whether a caption that is true of it is among the first 10 of those. Where there are several sources,
-    their names stand behind the part's, and the values without a name are the means.
+    Text to photo: one caption of each photo, and whether a photo that it describes is in the top 1 or 10. Photo to
+    text: whether a caption that describes it is in the top 10 of those. With several sources, their names follow the
+    part's, and the values without a name are the means.
     """
     import torch
 

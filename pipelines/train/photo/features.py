@@ -1,10 +1,8 @@
-"""What stands still while connectors are trained: what the frozen models see, computed once and kept in a folder.
+"""Precomputed inputs of photo training: features of the frozen models, computed once and stored in a folder.
 
-Features are kept of each photo as it is, and of some changed copies: other cuts, other proportions, mirrored, lit
-otherwise, smaller. Proportions matter, since the model squeezes every photo into a square. A kill costs the last few
-hundred photos.
-
-What this module does not know: losses, steps, how connectors look.
+Features are stored of each photo as it is and of some augmented copies: other crops and proportions, mirrored, relit,
+smaller. Proportions matter, since the model squeezes every photo into a square. A kill costs the last few hundred
+photos.
 """
 
 from __future__ import annotations
@@ -36,17 +34,17 @@ PART = 256
 """Photos whose features are written together."""
 BATCH = 32
 PROPORTIONS = 1.5
-"""Of a changed copy, at most so many times those of the photo."""
+"""Limit of an augmented copy's aspect ratio relative to the photo's."""
 
 
 @dataclass(frozen=True)
 class PhotoFeatures:
-    """Features in files, of which is in memory what is asked for.
+    """Features in files, of which memory holds only what is read.
 
     Attributes:
         late: By view, (n, 1 + 9, 1280) float16.
         early: By view, (n, 9, 280) float16.
-        bad: Positions of photos that cannot be used, whose features are zero.
+        bad: Positions of unusable photos, whose features are zero.
     """
 
     late: Sequence[npt.NDArray[np.float16]]
@@ -55,11 +53,11 @@ class PhotoFeatures:
 
     @property
     def views(self) -> int:
-        """How many there are, the photos as they are among them."""
+        """Number of views, including the unchanged photos."""
         return len(self.late)
 
     def read(self, rows: Rows, views: Rows) -> tuple[Tensor, Tensor]:
-        """Features of photos, each in one view, single precision: (m, 1 + 9, 1280) and (m, 9, 280)."""
+        """Features of photos, each in one view, in float32: (m, 1 + 9, 1280) and (m, 9, 280)."""
         import torch
 
         late = np.empty((len(rows), 1 + PLACES, WIDTH), np.float32)
@@ -79,20 +77,20 @@ def photo_features(
     seed: int,
     folder: Path,
 ) -> PhotoFeatures:
-    """Features of all photos; what is there already is not computed again.
+    """Features of all photos; existing ones are not computed again.
 
     Args:
-        encoder: Sees.
+        encoder: The image encoder.
         images: Gives the n image sources, the same ones each time.
-        least: n, the least share of its area that a changed copy of a photo shows.
-        changed: n, whether changed copies of a photo are wanted; features of others are zero there.
-        views: Changed copies of a photo.
-        seed: Of the changes.
-        folder: Where features are kept.
+        least: n, the least share of its area that an augmented copy of a photo shows.
+        changed: n, whether augmented copies of a photo are wanted; the features of others are zero there.
+        views: Augmented copies of a photo.
+        seed: Seed of the augmentation.
+        folder: Where features are stored.
 
     Raises:
         CallError: The folder has features of another corpus or encoder, or no photo can be used.
-        StoreError: The disk refuses.
+        StoreError: The disk cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     about = {"encoder": encoder.digest, "photos": len(least), "seed": seed, "preprocessing": PREPROCESS.describe()}
@@ -107,7 +105,7 @@ def photo_features(
     bad = np.array(json.loads((folder / "bad.json").read_text(encoding="utf-8")), np.int64)
     if len(bad) == len(least):
         raise CallError(
-            f"None of the corpus's {len(bad):,} photos can be used.", "`underdrawing index` says why, for each."
+            f"None of the corpus's {len(bad):,} photos can be used.", "`underdrawing index` says why for each."
         )
     return PhotoFeatures(kept[0], kept[1], bad)
 
@@ -124,7 +122,7 @@ def _see(
     seed: int,
     folder: Path,
 ) -> None:
-    """Compute one view, from where an earlier run stopped."""
+    """Compute one view, resuming where an earlier run stopped."""
     progress = folder / f"done-{view}.json"
     done, bad = json.loads(progress.read_text(encoding="utf-8")) if progress.exists() else (0, [])
     if done < len(least):
@@ -163,12 +161,12 @@ def _see(
 
 
 def changed_copy(photo: Image, least: float, rng: np.random.Generator) -> Image:
-    """A part of a photo in other proportions, perhaps mirrored, lit otherwise or seen from afar.
+    """A crop of a photo in other proportions, perhaps mirrored, relit or reduced.
 
     Args:
         photo: RGB.
-        least: The least share of its area that is shown; 1 for all of it.
-        rng: Of this copy alone.
+        least: Least share of its area that is shown; 1 for all of it.
+        rng: Random generator of this copy.
     """
     from PIL import ImageEnhance
     from PIL.Image import Resampling, Transpose
@@ -190,7 +188,7 @@ def changed_copy(photo: Image, least: float, rng: np.random.Generator) -> Image:
 
 @dataclass(frozen=True)
 class TextStates:
-    """The text model's states of many texts, in a file, of which is in memory what is asked for.
+    """The text model's states of many texts, in a file, of which memory holds only what is read.
 
     Attributes:
         states: (tokens of all texts, width) float16.
@@ -214,24 +212,24 @@ class TextStates:
 
 
 def text_states(model: TextModel, texts: Sequence[str], folder: Path) -> TextStates:
-    """States of all texts, computed once and kept in the folder.
+    """States of all texts, computed once and stored in the folder.
 
     Raises:
-        StoreError: The disk refuses.
+        StoreError: The disk cannot be written.
     """
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(repr((model.digest, MAX_TOKENS, list(texts))).encode()).hexdigest()[:16]
     files = {kind: folder / f"{kind}-{key}.npy" for kind in ("states", "starts", "means")}
-    if not files["means"].exists():  # which is written last
+    if not files["means"].exists():  # written last
         ids = [model.ids(text, MAX_TOKENS - model.specials) for text in texts]
         lengths = np.array([len(each) + model.specials for each in ids], np.int64)
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         means = np.empty((len(texts), model.width), np.float32)
         with atomic_path(files["states"]) as temporary, torch.inference_mode():
             kept = np.lib.format.open_memmap(temporary, "w+", np.float16, (int(starts[-1]), model.width))
-            order = np.argsort(lengths, kind="stable")  # alike in length, so little padding
+            order = np.argsort(lengths, kind="stable")  # similar lengths need little padding
             for begin in range(0, len(order), PART):
                 part = order[begin : begin + PART]
                 states, mask = model.states([ids[place] for place in part])

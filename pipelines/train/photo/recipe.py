@@ -1,7 +1,4 @@
-"""What a run of `train photo` depends on, besides its corpus.
-
-What this module does not know: how any of it is used.
-"""
+"""The settings of a `train photo` run."""
 
 from __future__ import annotations
 
@@ -15,42 +12,42 @@ from pipelines.train.common.recipe import Recipe
 
 @dataclass(frozen=True)
 class PhotoRecipe(Recipe):
-    """Everything a run depends on, besides the corpus: these, and what `Recipe` has.
+    """Everything a run depends on besides the corpus: these fields, and those of `Recipe`.
 
     Attributes:
         connectors: Settings of `ConnectorsConfig`.
         templates: Caption template to its share; see `Templates`.
-        values: Field to raw value to the words said for it.
+        values: Field to raw value to the words for it.
         split_field: The field that names a record's part, or None to train on all.
-        train_part: The part trained on.
-        validation_part: The part that progress is measured on.
-        source_field: The field that names the source of a record, or None where there is one source only. A batch is
-            of one source, and a step has a batch of each: a photo of a dog says nothing about which shirt is meant.
-        batches: By source, photos in its batch; a source that is not there has `batch`.
-        shares: By source, the weight of its loss; 1 where it is not there.
+        train_part: The part to train on.
+        validation_part: The part to measure progress on.
+        source_field: The field that names the source of a record, or None if there is only one. A batch has one source,
+            and a step has a batch of each: a photo of a dog is no useful negative for a shirt.
+        batches: Photos in a batch, by source; `batch` for sources not listed.
+        shares: Weight of the loss, by source; 1 for sources not listed.
         batch: Photos in a batch.
-        views: Changed copies of each photo of the training part, whose features are kept.
-        crops: By source, the least share of a photo's area that a changed copy shows; 0.5 where it is not there.
-        steps: Optimiser steps of the first phase, in which everything is learnt: captions, and what the image encoder's
-            own classifier knows.
-        settle_steps: Of the second, in which one side stands still, all its vectors are known, and the other is
-            compared with all of them. Sides take turns.
+        views: Augmented copies of each training photo, whose features are stored.
+        crops: Least share of a photo's area that an augmented copy shows, by source; 0.5 for sources not listed.
+        steps: Optimizer steps of the first phase, in which everything is learned: captions, and the outputs of the
+            image encoder's own classifier.
+        settle_steps: Optimizer steps of the second phase, in which one side is frozen, all its vectors are known, and
+            the other is compared with all of them. Sides take turns.
         turn: Steps between turns.
-        others: Vectors of the side at rest that a batch of the second phase is compared with, besides its own.
-        peak: AdamW's largest learning rate in the first phase.
-        settle_peak: The same in the second.
-        weight_decay: AdamW's decay, on matrices alone.
-        average: Decay of the moving average of the weights, which is what is evaluated and saved.
-        temperature: Of the contrast, where it starts; it is learnt.
-        alike: The share of the contrast's aim that goes to captions that the text model finds alike; the photo's own
+        others: Vectors of the frozen side that a batch of the second phase is compared with, besides its own.
+        peak: Peak learning rate of AdamW in the first phase.
+        settle_peak: Peak learning rate in the second phase.
+        weight_decay: AdamW's decay, for matrices only.
+        average: Decay of the moving average of the weights, which is evaluated and saved.
+        temperature: Initial temperature of the contrast; it is learned.
+        alike: Share of the contrast's target that goes to captions that the text model finds similar; the photo's own
             caption has the rest.
-        alike_temperature: How much alike they must be.
-        dropout: Of inputs and layers.
-        hidden: The share of places of the grid, and of words, that are hidden.
-        classes: The weight of the classifier's knowledge; 0 for none. See `classes.py`.
-        class_batch: Photos of each source that the classifier is asked about.
-        class_names: Names of classes that a photo chooses from.
-        made_up: Feature maps made up from the weights of classes, as a share of those photos.
+        alike_temperature: Temperature of their similarity.
+        dropout: Dropout of inputs and layers.
+        hidden: Share of places of the grid, and of words, that are masked.
+        classes: Weight of the classifier's knowledge; 0 for none. See `classes.py`.
+        class_batch: Photos of each source that are compared with classes.
+        class_names: Names of classes that a photo is compared with.
+        made_up: Features synthesized from the weights of classes, as a share of those photos.
         bf16: Autocast to bfloat16.
     """
 
@@ -92,4 +89,4 @@ class PhotoRecipe(Recipe):
             if name in ("alike", "dropout", "hidden") and not 0 <= value < 1:
                 raise CallError(f"The recipe's {name} is {value}; it must be from 0 to less than 1.")
         if self.batch < 2 or any(size < 2 for size in self.batches.values()):
-            raise CallError("A batch of the recipe has fewer than 2 photos: there is nothing to tell apart.")
+            raise CallError("A batch of the recipe has fewer than 2 photos: there are no negatives.")

@@ -1,16 +1,14 @@
-"""Train the connectors of a photo model between two frozen models, from captioned photos.
+"""Training of the connectors of a photo model between two frozen models, from captioned photos.
 
-In two phases. *Learning*: the photos of a batch and their captions find each other (InfoNCE both ways, Radford et al.
-2021, arXiv:2103.00020), a batch for each source of photos, so that nothing is learnt from telling dogs from shirts; a
-share of the aim goes to captions that the frozen text model finds alike, since a photo of a dog in snow is no wrong
-answer to "a dog runs through snow"; and the image encoder's own classifier teaches what a few thousand captions do not
-show (`classes.py`). *Settling*: the vectors of one side stand still and are all known, and the other side is compared
-with thousands of them (locked-side contrast: Zhai et al., "LiT", CVPR 2022, arXiv:2111.07991); sides take turns.
+There are two phases. *Learning*: the photos of a batch and their captions find each other (InfoNCE both ways, Radford
+et al. 2021, arXiv:2103.00020), with a separate batch for each source, since telling dogs from shirts teaches nothing; a
+share of the target goes to captions that the frozen text model finds similar, since a photo of a dog in snow is not
+wrong for "a dog runs through snow"; and the image encoder's own classifier teaches what a few thousand captions lack
+(`classes.py`). *Settling*: one side is frozen and all its vectors are known, and the other side is compared with
+thousands of them (locked-side contrast: Zhai et al., "LiT", CVPR 2022, arXiv:2111.07991); sides take turns.
 
-Both frozen models see everything once (`features.py`), so a step costs what two small transformers cost. The result
-is a folder that `photo:FOLDER` loads.
-
-What this module does not know: collections, queries, how a corpus is stored.
+The two frozen models process everything once (`features.py`), so a step costs as much as two small transformers. The
+result is a folder that `photo:FOLDER` loads.
 """
 
 from __future__ import annotations
@@ -41,20 +39,20 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 FEW = 2000
-"""Photos that the spread of features is measured on."""
+"""Photos from which the scale of features is measured."""
 PART = 512
-"""Items embedded together where no gradient is needed."""
+"""Items embedded together without gradients."""
 STEEPEST = 100.0
-"""The most that cosines are multiplied by."""
+"""Limit of the factor on cosines."""
 
 
 def train_photo(records: Iterable[Entry], recipe: PhotoRecipe, folder: Path) -> dict[str, float]:
-    """Train, or go on training, in `folder`; the finished model lies in `folder/model`.
+    """Train in `folder`, or resume; the finished model is in `folder/model`.
 
     Args:
-        records: The corpus; it is read several times, so an iterator will not do.
-        recipe: What to train.
-        folder: The run's folder; features and a checkpoint in it are used again.
+        records: The corpus; it is read several times, so it cannot be an iterator.
+        recipe: The settings.
+        folder: The run's folder; features and a checkpoint in it are reused.
 
     Returns:
         The last evaluation: metric name to value.
@@ -65,7 +63,9 @@ def train_photo(records: Iterable[Entry], recipe: PhotoRecipe, folder: Path) -> 
         ModelError: A frozen model cannot be loaded.
     """
     if isinstance(records, Iterator):
-        raise CallError("The corpus is read several times, and an iterator has it once.", "Give a corpus, or a list.")
+        raise CallError(
+            "The corpus is read several times, and an iterator can be read once.", "Give a corpus, or a list."
+        )
     run = RunFolder.start(folder, recipe)
     trainer = _Trainer(records, recipe, run)
     found = fit(run, trainer, unit="photos")
@@ -80,7 +80,7 @@ def train_photo(records: Iterable[Entry], recipe: PhotoRecipe, folder: Path) -> 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Photos of one source, a caption of each, and which captions are true of which photos."""
+    """Photos of one source, a caption of each, and which captions describe which photos."""
 
     source: str
     rows: Rows
@@ -89,7 +89,7 @@ class _Batch:
 
 
 class _Trainer(Trainer[PhotoRecipe]):
-    """The connectors, beside what stands still."""
+    """The connectors, with the frozen parts."""
 
     def __init__(self, records: Iterable[Entry], recipe: PhotoRecipe, run: RunFolder) -> None:
         import torch
@@ -147,14 +147,14 @@ class _Trainer(Trainer[PhotoRecipe]):
         self.optimiser = torch.optim.AdamW(decay_groups(named, recipe.weight_decay), betas=(0.9, 0.98))
 
     def _by_source(self, rows: Rows) -> dict[str, Rows]:
-        """Those of the photos that can be used, by source."""
+        """The usable photos among those given, by source."""
         found: dict[str, list[int]] = {}
         for row in np.setdiff1d(rows, self.photos.bad):
             found.setdefault(self.source_of[row], []).append(int(row))
         return {source: np.array(own, np.int64) for source, own in found.items()}
 
     def _measure_spread(self) -> None:
-        """Let the image side know mean and spread of what it reads, from some photos of each source."""
+        """Set mean and scale of the image side's input, from some photos of each source."""
         import torch
 
         share = max(1, FEW // len(self.sources))
@@ -217,7 +217,7 @@ class _Trainer(Trainer[PhotoRecipe]):
         return losses
 
     def _classes(self, late: Tensor, early: Tensor, photos: Tensor, rng: np.random.Generator) -> Tensor:
-        """How far photos, and made-up features, are from the names of what the classifier sees in them."""
+        """The loss of photos and synthesized features against the names of classes, with the classifier as teacher."""
         import torch
 
         count = int(self.recipe.made_up * len(late))
@@ -236,7 +236,7 @@ class _Trainer(Trainer[PhotoRecipe]):
         return loss
 
     def _settle(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """One side against many vectors of the other, which stand still."""
+        """One side against many vectors of the other, which is frozen."""
         import torch
 
         text_turn = (self.step - self.recipe.steps) // self.recipe.turn % 2 == 1
@@ -260,7 +260,7 @@ class _Trainer(Trainer[PhotoRecipe]):
         return losses
 
     def _at_rest(self, kind: str, places: Rows) -> Tensor:
-        """Vectors of photos or texts by the averaged weights of when the turn began."""
+        """Vectors of photos or texts by the averaged weights at the start of the turn."""
         import torch
 
         turn = (self.step - self.recipe.steps) // self.recipe.turn
@@ -294,7 +294,7 @@ class _Trainer(Trainer[PhotoRecipe]):
         return found
 
     def _aim(self, right: npt.NDArray[np.bool_], own: Rows, captions: Rows) -> Tensor:
-        """What the contrast should come to, (photos, captions): the right captions, and a share for those alike."""
+        """The target of the contrast, (photos, captions): the right captions, and a share for similar ones."""
         import torch
 
         aim = torch.from_numpy(right.astype(np.float32))
@@ -306,7 +306,7 @@ class _Trainer(Trainer[PhotoRecipe]):
         return aim.to(self.device)
 
     def photo_vectors(self, rows: Rows) -> Tensor:
-        """Vectors of photos as they are, (n, dim), by the averaged weights."""
+        """Vectors of unchanged photos, (n, dim), by the averaged weights."""
         import torch
 
         found = []
@@ -329,7 +329,7 @@ class _Trainer(Trainer[PhotoRecipe]):
         return torch.cat(found).clone()
 
     def evaluate(self) -> dict[str, float]:
-        """Recalls within each part, by source where there are several; see `evaluation.py`."""
+        """Recalls within each part, by source if there are several; see `evaluation.py`."""
         found: dict[str, float] = {}
         parts = {"train": self.recipe.train_part, "validation": self.recipe.validation_part}
         for label, part in parts.items() if self.recipe.split_field else [("train", None)]:
@@ -339,7 +339,7 @@ class _Trainer(Trainer[PhotoRecipe]):
 
 
 def _contrast(photos: Tensor, captions: Tensor, aim: Tensor, scale: Tensor) -> Tensor:
-    """InfoNCE both ways against an aim: (n, dim) unit rows twice, (n, n) whose rows sum to one."""
+    """InfoNCE both ways against a target: (n, dim) unit rows twice, (n, n) whose rows sum to one."""
     scores = (photos @ captions.T * scale).float()
     back = (aim / aim.sum(0, keepdim=True)).T
     forward = -(aim * scores.log_softmax(1)).sum(1).mean()

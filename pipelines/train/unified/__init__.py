@@ -1,1 +1,1 @@
-"""Train one model for texts, images and both."""
+"""Training of one model for texts, images and both."""

@@ -1,7 +1,4 @@
-"""The model of `train unified`: what is asked of a run, a new model or one to go on from, and the folder it leaves.
-
-What this module does not know: losses, steps, corpora.
-"""
+"""The model of `train unified`: its settings, a new model or a checkpoint to start from, and the resulting folder."""
 
 from __future__ import annotations
 
@@ -28,11 +25,11 @@ from pipelines.train.common.contrast import ContrastRecipe
 from pipelines.train.common.tokenizer import compact, train_qwen_tokenizer
 
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The layers of the language model that a LoRA changes."""
+"""The layers of the language model that a LoRA adapts."""
 
 
 class Attention(HelpfulEnum):
-    """transformers' implementations; on a CPU and in bfloat16, the plain one goes back faster over short prompts."""
+    """transformers' implementations; on a CPU in bfloat16, the plain one backpropagates faster for short prompts."""
 
     SDPA = "sdpa"
     EAGER = "eager"
@@ -41,34 +38,34 @@ class Attention(HelpfulEnum):
 
 @dataclass(frozen=True)
 class UnifiedRecipe(ContrastRecipe):
-    """Everything a run depends on, besides the corpus: these, and what `ContrastRecipe` has.
+    """Everything a run depends on besides the corpus: these fields, and those of `ContrastRecipe`.
 
     Attributes:
-        start: A checkpoint to go on from, as it stands behind `mllm:`; its own spec is kept. None for a new model.
-        lora_rank: Train so wide a LoRA of the checkpoint's language model; 0 trains all weights.
-        text: Of a new model: transformers' `text_config`.
-        vision: Of a new model: transformers' `vision_config`.
-        vocabulary: Of a new model: its tokens, the 256 bytes among them.
-        image_pixels: Of a new model: the area of its images.
-        template: Of a new model: what it reads; see `MllmSpec`.
-        query_instruction: Of a new model: what queries are told by default.
-        fused_instruction: The same of queries with both parts.
-        document_instruction: What documents are told.
-        max_tokens: Of a new model: of an item.
-        instructions: By task, what its queries are told in place of the default.
-        told: The share of queries that are told one of these.
-        synthesised: A file of records that `underdrawing synthesize` made of the corpus, to be trained on besides.
+        start: A checkpoint to start from, as written after `mllm:`; it keeps its own spec. None for a new model.
+        lora_rank: Rank of a LoRA for the checkpoint's language model; 0 trains all weights.
+        text: For a new model: transformers' `text_config`.
+        vision: For a new model: transformers' `vision_config`.
+        vocabulary: For a new model: its tokens, including the 256 bytes.
+        image_pixels: For a new model: the area of its images.
+        template: For a new model: its prompt; see `MllmSpec`.
+        query_instruction: For a new model: the default instruction of queries.
+        fused_instruction: The same for queries with both parts.
+        document_instruction: The instruction of documents.
+        max_tokens: For a new model: tokens of an item.
+        instructions: By task, instructions used in place of the default.
+        told: Share of queries that get one of these.
+        synthesised: A file of records that `underdrawing synthesize` made from the corpus, as additional training data.
         synthesised_share: Their share of a batch; None for 0.1.
-        looks: Put another image of the same beside each that a query with both parts should find, as a wrong answer:
-            what tells them apart is who drew them.
-        likeness: An embedder whose vectors say which of several images is meant; None to compare small copies.
-        steps: Optimiser steps with the negatives that a batch has.
-        hard_steps: Optimiser steps with mined ones besides: the second stage.
-        hard: Mined negatives a pair.
-        mine_depth: They are drawn from so many of the best wrong answers.
-        hard_peak: The same in the second stage.
-        average: Decay of the moving average of the weights, which is what is evaluated and kept.
-        augment: Shift, tilt and light the images a little.
+        looks: For a query with both parts, add another image of the same thing as its answer, as a wrong answer: the
+            artist distinguishes them.
+        likeness: An embedder whose vectors decide which of several images is meant; None to compare small copies.
+        steps: Optimizer steps with the batch's own negatives.
+        hard_steps: Optimizer steps with mined negatives, too: the second stage.
+        hard: Mined negatives per pair.
+        mine_depth: Number of best wrong answers that they are drawn from.
+        hard_peak: Peak learning rate of the second stage.
+        average: Decay of the moving average of the weights, which is evaluated and saved.
+        augment: Whether to shift, rotate and relight the images slightly.
         attention: One of `Attention`.
     """
 
@@ -111,14 +108,14 @@ class UnifiedRecipe(ContrastRecipe):
 
 @dataclass(frozen=True)
 class Unified:
-    """A model in training, with all that it reads by.
+    """A model in training, with everything that prepares its input.
 
     Attributes:
-        model: transformers' own, without a head; with a LoRA around it where one is trained.
+        model: The transformers model, without a head; wrapped in a LoRA if one is trained.
         spec: How items become vectors.
         writer: Writes its prompts.
         shaper: Prepares its images.
-        source: The folder of its tokenizer and of how images are prepared.
+        source: The folder of its tokenizer and image preprocessing.
     """
 
     model: Any
@@ -129,15 +126,15 @@ class Unified:
 
 
 def start_model(recipe: UnifiedRecipe, folder: Path, texts: Iterable[str]) -> Unified:
-    """A new model, or the checkpoint to go on from.
+    """A new model, or the checkpoint to start from.
 
     Args:
-        recipe: What is asked.
-        folder: Receives a new model's tokenizer and the rest of what it reads by.
+        recipe: The settings.
+        folder: Receives a new model's tokenizer and other input files.
         texts: What a new tokenizer learns from.
 
     Raises:
-        CallError: A LoRA of nothing, or of a LoRA.
+        CallError: A LoRA of a new model, or of a LoRA.
         ModelError: The checkpoint cannot be used.
         MissingExtraError: peft is not installed, for a LoRA.
     """
@@ -145,7 +142,7 @@ def start_model(recipe: UnifiedRecipe, folder: Path, texts: Iterable[str]) -> Un
 
     if recipe.start is None:
         if recipe.lora_rank:
-            raise CallError("A LoRA changes a model that is there; this run starts a new one.", "Set `start`.")
+            raise CallError("A LoRA adapts an existing model; this run starts a new one.", "Set `start`.")
         return _new(recipe, folder, texts)
     name = MllmName.parse(recipe.start)
     source = find_checkpoint(name.source, name.revision)
@@ -237,9 +234,9 @@ def normalised(images: Any, shaper: ImageShaper) -> Any:
 
 
 def export(unified: Unified, recipe: UnifiedRecipe, folder: Path) -> None:
-    """Write a folder that `mllm:FOLDER` loads, in half precision; the weights come last, so one that has them is whole.
+    """Write a folder that `mllm:FOLDER` loads, in half precision; weights last, so a folder with them is complete.
 
-    A run that trained a LoRA leaves the LoRA, and the name of the checkpoint that it belongs to.
+    A run that trained a LoRA saves the LoRA and the name of its checkpoint.
     """
     from safetensors.torch import save_file
 
@@ -286,7 +283,7 @@ def _json(values: Any) -> bytes:
 
 
 def thumbnails(pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-    """Unit rows that are alike for images that look alike: 16 x 16 colors, less their mean."""
+    """Unit rows that are similar for images that look alike: 16 x 16 colors, minus their mean."""
     from PIL import Image
 
     small = [np.asarray(Image.fromarray(each).resize((16, 16)), np.float32).ravel() for each in pictures]

@@ -1,9 +1,7 @@
-"""Records that `underdrawing synthesize` made, and the pairs that `train unified` makes of them.
+"""Records that `underdrawing synthesize` made, and the training pairs that `train unified` makes from them.
 
-A record has an image and a question about it, and a passage that answers it: what the query should find is the
-passage (GME's own), the image of its document, or both. The file has one JSON object a line.
-
-What this module does not know: how records are made; models, losses.
+A record has an image and a question about it, and a passage that answers it: the query should find the passage (as in
+GME), the image of its document, or both. The file has one JSON object per line.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from pipelines.train.common.tasks import NONE, Reading
 
 Pixels = npt.NDArray[np.uint8]
 SHARE = 0.1
-"""Of a batch, where none is told. GME's synthesised pairs are a seventh of its data."""
+"""Default share of a batch. GME's synthesized pairs are a seventh of its data."""
 
 
 class Finds(HelpfulEnum):
@@ -39,14 +37,14 @@ class SynthesisedRecord:
     """One query and what it should find.
 
     Attributes:
-        id: Of its content.
+        id: A digest of its content.
         finds: One of `Finds`.
         text: What the query says.
-        picture: The document whose image it has; of a drawn one, that which it was drawn from.
-        drawn: The file of a drawn image, beside the records; None for the document's own.
+        picture: The document of its image; for a generated image, the document of its reference.
+        drawn: The file of a generated image, beside the records; None for the document's own.
         document: What it should find.
         passage: That document's text, as the model read it.
-        made: Where it comes from: models, prompts, seed, scores, and what was written on the way.
+        made: Its origin: models, prompts, seed, scores, and intermediate texts.
     """
 
     id: str
@@ -59,20 +57,20 @@ class SynthesisedRecord:
     made: Mapping[str, JsonValue]
 
     def to_json(self) -> dict[str, Any]:
-        """As a line of the file has it."""
+        """A line of the file."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> SynthesisedRecord:
-        """From a line of the file.
+        """Read a line of the file.
 
         Raises:
-            TypeError: It lacks a part, or has one too many, or of another type.
+            TypeError: A part is missing, unknown, or of the wrong type.
         """
         record = cls(**entry)
         strings = (record.id, record.finds, record.text, record.picture, record.document, record.passage)
         if not all(isinstance(each, str) for each in strings) or not isinstance(record.drawn, str | None):
-            raise TypeError("a part is no string")
+            raise TypeError("a part is not a string")
         return cls(**{**entry, "finds": Finds(record.finds)})
 
 
@@ -80,8 +78,8 @@ class SynthesisedRecords:
     """The records of a file.
 
     Args:
-        records: They.
-        folder: Where their drawn images are.
+        records: The records.
+        folder: The folder of their generated images.
     """
 
     def __init__(self, records: Sequence[SynthesisedRecord], folder: Path) -> None:
@@ -89,15 +87,15 @@ class SynthesisedRecords:
 
     @classmethod
     def read(cls, file: str | Path | None) -> SynthesisedRecords:
-        """Those of a file; none where there is no file.
+        """The records of a file; none without a file.
 
         Raises:
-            CallError: It cannot be read, or a line is no record.
+            CallError: It cannot be read, or a line is not a record.
         """
         return cls([], Path()) if file is None else cls(read_records(Path(file)), Path(file).parent)
 
     def texts(self) -> Iterator[str]:
-        """All that a model reads of them, for its tokenizer to learn from."""
+        """All texts that a model reads of them, for its tokenizer to learn from."""
         for record in self.records:
             yield record.text
             yield record.passage
@@ -105,13 +103,13 @@ class SynthesisedRecords:
     def pairs(
         self, rows: Mapping[str, int], pictures: list[Pixels], shape: Callable[[Any], Pixels], share: float | None
     ) -> SynthesisedPairs:
-        """The pairs of those whose documents may be trained on, and whose images can be read.
+        """The pairs of records whose documents may be trained on and whose images can be read.
 
         Args:
-            rows: Document id to row, of those that may be trained on.
-            pictures: Those of the documents, by row; drawn ones are put behind them.
+            rows: Document id to row, of documents that may be trained on.
+            pictures: Images of the documents, by row; generated ones are appended.
             shape: Prepares an image.
-            share: Of a batch; None for `SHARE`.
+            share: Share of a batch; None for `SHARE`.
 
         Raises:
             CallError: There are records, and none of them can be used.
@@ -123,7 +121,7 @@ class SynthesisedRecords:
             try:
                 pictures.append(shape(decode_image(self._folder / name)))
             except ItemError:
-                continue  # it costs the records that have it
+                continue  # this loses only the records with that image
             drawn[name] = len(pictures) - 1
         return SynthesisedPairs(self.records, rows, drawn, SHARE if share is None else share)
 
@@ -132,10 +130,10 @@ def read_records(file: Path) -> list[SynthesisedRecord]:
     """All records of a file.
 
     Raises:
-        CallError: It cannot be read, or a line is no record.
+        CallError: It cannot be read, or a line is not a record.
     """
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")  # not where Unicode, too, ends a line
+        lines = file.read_text(encoding="utf-8").split("\n")  # str.splitlines would also split at Unicode's line ends
     except (OSError, ValueError) as error:
         raise CallError(
             f"The records in {file} cannot be read: {error}.", "Name a file that underdrawing synthesize made."
@@ -148,7 +146,7 @@ def read_records(file: Path) -> list[SynthesisedRecord]:
             records.append(SynthesisedRecord.from_json(json.loads(line)))
         except (ValueError, TypeError, CallError) as error:
             raise CallError(
-                f"Line {number} of {file} is no record: {error}.", "Make them with underdrawing synthesize."
+                f"Line {number} of {file} is not a record: {error}.", "Make them with underdrawing synthesize."
             ) from error
     return records
 
@@ -157,13 +155,13 @@ class SynthesisedPairs:
     """Draws queries and documents for a batch.
 
     Args:
-        records: What to draw from; none for no share of any batch.
-        rows: Document id to row, of those that may be trained on.
-        drawn: File of a drawn image to where it lies among the images.
-        share: Of a batch, 0 to 1.
+        records: The records to draw from; if empty, batches get none.
+        rows: Document id to row, of documents that may be trained on.
+        drawn: File of a generated image to its position among the images.
+        share: Share of a batch, 0 to 1.
 
     Raises:
-        CallError: There are records, and none of them is of documents that may be trained on.
+        CallError: There are records, and none of them is about documents that may be trained on.
     """
 
     def __init__(
@@ -179,18 +177,18 @@ class SynthesisedPairs:
         if records and not self._pairs:
             raise CallError(
                 f"None of the {len(records)} synthesised records is about documents that are trained on.",
-                "Were they made of this corpus, and of its training part?",
+                "Check that they were made from this corpus's training part.",
             )
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def count(self, batch: int) -> int:
-        """How many of a batch's pairs should be drawn here."""
+        """How many of a batch's pairs to draw here."""
         return round(self._share * batch) if self._pairs else 0
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[list[Reading], list[Reading]]:
-        """So many queries and the right answer of each; distinct where there are enough."""
+        """Queries with the right answer of each; distinct if there are enough."""
         places = rng.choice(len(self._pairs), count, replace=len(self._pairs) < count)
         own = [self._pairs[place] for place in places]
         queries = [Reading(None, record.text, row, picture=picture) for record, picture, row in own]

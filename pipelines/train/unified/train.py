@@ -1,16 +1,14 @@
-"""Train one model that reads texts, images and both into one space: GME's way, from captioned images alone.
+"""Training of one model that embeds texts, images and both in one space, like GME, from captioned images alone.
 
 The loss is InfoNCE at a fixed temperature, from query to document and back, over batches that mix all directions of a
-search (`common/tasks.py`); queries are told what to find, documents never. It has two stages, as GME's (Zhang et al.,
-arXiv:2412.16855, after ANCE): with the negatives that a batch has, and then with wrong answers that the model of the
-first stage gives besides. The model is new, or a checkpoint, all of it or a LoRA. With `cache_gradients` the batch may
-exceed the memory.
+search (`common/tasks.py`); queries have instructions, documents do not. There are two stages, as in GME (Zhang et al.,
+arXiv:2412.16855, after ANCE): first with the batch's own negatives, then also with wrong answers of the first stage's
+model. The model is new, or a checkpoint, trained fully or with a LoRA. With `cache_gradients` the batch may exceed the
+memory.
 
-GME's own: LoRA of rank 8, learning rate 1e-4, temperature 0.03, 8 hard negatives, batches of 128 with images.
+GME used: LoRA of rank 8, learning rate 1e-4, temperature 0.03, 8 hard negatives, batches of 128 with images.
 
 The result is a folder that `mllm:FOLDER` loads.
-
-What this module does not know: collections, queries, how a corpus is stored.
 """
 
 from __future__ import annotations
@@ -47,15 +45,15 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 SAMPLE = 1000
-"""Records of a part, and queries with both parts, that an evaluation looks at."""
+"""Records of a part, and queries with both parts, that an evaluation uses."""
 
 
 def train_unified(records: Iterable[Entry], recipe: UnifiedRecipe, folder: Path) -> dict[str, float]:
-    """Train, or go on training, in `folder`; the finished model lies in `folder/model`.
+    """Train in `folder`, or resume; the finished model is in `folder/model`.
 
     Args:
         records: The corpus.
-        recipe: What to train.
+        recipe: The settings.
         folder: The run's folder; a checkpoint in it is resumed.
 
     Returns:
@@ -65,7 +63,7 @@ def train_unified(records: Iterable[Entry], recipe: UnifiedRecipe, folder: Path)
         CallError: The corpus has nothing to train on, or the folder holds another run.
         UnknownNameError: A task that does not exist.
         ModelError: The checkpoint to start from cannot be used.
-        MissingExtraError: An optional package that the recipe needs is missing.
+        MissingExtraError: An optional package that the recipe needs is not installed.
     """
     run = RunFolder.start(folder, recipe)
     trainer = _Trainer(records, recipe, run)
@@ -82,7 +80,7 @@ def train_unified(records: Iterable[Entry], recipe: UnifiedRecipe, folder: Path)
 
 
 class _Tensors:
-    """Tensors by name, which are written to in place."""
+    """Tensors by name, which are written in place."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
@@ -99,7 +97,7 @@ class _Tensors:
 
 
 class _Trainer(Trainer[UnifiedRecipe]):
-    """The model, the average of it, and the wrong answers that were found last."""
+    """The model, its moving average, and the wrong answers found last."""
 
     def __init__(self, records: Iterable[Entry], recipe: UnifiedRecipe, run: RunFolder) -> None:
         import torch
@@ -147,14 +145,14 @@ class _Trainer(Trainer[UnifiedRecipe]):
             raise nothing_to_train_on()
 
     def _read(self, documents: Sequence[Any]) -> list[Pixels]:
-        """Images at the model's size; records whose image cannot be used are trained on no more."""
+        """Images at the model's size; records with an unusable image are excluded from training."""
         pictures, bad = [], []
         for row, document in enumerate(documents):
             try:
                 pictures.append(self.unified.shaper(decode_image(document.image)))
             except ItemError:
                 bad.append(row)
-                pictures.append(np.zeros((1, 1, 3), np.uint8))  # keeps the others' places
+                pictures.append(np.zeros((1, 1, 3), np.uint8))  # keeps the positions of the others
         self.rows = np.setdiff1d(self.rows, bad)
         self._unusable = bad
         return pictures
@@ -192,7 +190,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The moving average in the place of the weights."""
+        """Use the moving average in place of the weights."""
         import torch
 
         own = {name: each.detach().clone() for name, each in self.weights.items()}
@@ -212,7 +210,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
         import torch
 
         recipe = self.recipe
-        torch.manual_seed(int(rng.integers(2**62)))  # dropout of a LoRA
+        torch.manual_seed(int(rng.integers(2**62)))  # a LoRA's dropout
         mined = None
         if self.step >= recipe.steps:
             if self.mined is None:
@@ -233,7 +231,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
         return {"loss": value}
 
     def _prompts(self, readings: Sequence[Reading], queries: int) -> list[Prompt]:
-        """The prompts of queries, and of the documents behind them."""
+        """The prompts of queries, followed by those of documents."""
         unified = self.unified
         prompts = []
         for place, each in enumerate(readings):
@@ -246,7 +244,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
     def _encode(
         self, readings: Sequence[Reading], prompts: Sequence[Prompt], noise: np.random.Generator | None
     ) -> Tensor:
-        """Unit vectors (n, dim) float32, with gradients; images are changed a little where there is noise."""
+        """Unit vectors (n, dim) float32, with gradients; images are augmented if there is noise."""
         import torch
 
         unified = self.unified
@@ -275,7 +273,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
         return self.unified.model.config
 
     def _vectors(self, readings: Sequence[Reading], role: Role) -> npt.NDArray[np.float32]:
-        """Vectors of the weights as they are, without noise and gradients."""
+        """Vectors by the current weights, without augmentation or gradients."""
         import torch
 
         prompts = self._prompts(readings, len(readings) if role is Role.QUERY else 0)
@@ -287,7 +285,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
         return found
 
     def _mine(self) -> npt.NDArray[np.int64]:
-        """For each record, those whose images its text finds and that are no right answers: (records, k) int64."""
+        """For each record, wrong records whose images its text finds: (records, k) int64."""
         depth = self.recipe.mine_depth
         mined = np.full((len(self.data), depth), NONE, np.int64)
         names = list(dict.fromkeys(self.data.names[row] for row in self.rows))
@@ -307,7 +305,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
         return mined
 
     def evaluate(self) -> dict[str, float]:
-        """What `recalls` measures of the moving average."""
+        """The results of `recalls` for the moving average."""
         with self.averaged():
             return recalls(
                 self.data, self.recipe, SAMPLE,
@@ -327,5 +325,5 @@ class _Trainer(Trainer[UnifiedRecipe]):
     def _differences_or_none(self, rows: npt.NDArray[np.int64]) -> Differences | None:
         try:
             return self._differences(rows)
-        except CallError:  # a small part may have no two captions alike
+        except CallError:  # a small part may have no similar captions
             return None

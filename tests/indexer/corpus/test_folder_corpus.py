@@ -1,4 +1,4 @@
-"""A folder gives each image and text once, in a fixed order, and every file that it does not give is accounted for."""
+"""A folder gives each image and text once, in a fixed order, and accounts for all other files."""
 
 import errno
 import inspect
@@ -369,7 +369,7 @@ class TestWhatMayHideDocuments:
             ("missing", "sub/50%2541"),
             ("missing", ""),
         ]
-        assert rejects[1].detail == f"{root / 'nas'} is a link to {tmp_path / 'away'}, which is not there."
+        assert rejects[1].detail == f"{root / 'nas'} is a link to {tmp_path / 'away'}, which does not exist."
 
     def test_a_folder_whose_list_breaks_off(self, folder, read, monkeypatch):
         root = folder({"a.png": b"", "b/c.png": b"", "b/d.png": b"", "e.png": b""})
@@ -504,7 +504,7 @@ class TestLinks:
         (root / "b.png").symlink_to(root / "m/x.png")
         records, _ = read(root)
         assert ids(records) == ["m/x.png", "z.png"]
-        assert passed_over(root) == {"a": "link to a folder read already", "b.png": "link to a file read already"}
+        assert passed_over(root) == {"a": "link to a folder already read", "b.png": "link to a file already read"}
 
     def test_links_to_files_elsewhere(self, folder, read, passed_over, tmp_path):
         root = folder({})
@@ -516,7 +516,7 @@ class TestLinks:
         (root / "far").symlink_to(tmp_path / "far")
         (root / "z.png").symlink_to(tmp_path / "far/z.png")
         assert ids(read(root)[0]) == ["a.png", "far/y.png", "far/z.png"]
-        assert passed_over(root) == dict.fromkeys(["b.png", "x.png", "z.png"], "link to a file read already")
+        assert passed_over(root) == dict.fromkeys(["b.png", "x.png", "z.png"], "link to a file already read")
 
     def test_links_into_hidden_folders_are_followed(self, folder, read):
         root = folder({".annex/1234": b"\x89PNG\r\n\x1a\n", "a/b.txt": "b"})
@@ -535,8 +535,8 @@ class TestLinks:
         records, rejects = read(root)
         assert (ids(records), rejects) == (["blobs/3", "r/n.txt", "r/t.jsonl-1", "r/y.png"], [])
         assert {name: kind for name, kind in passed_over(root).items() if "link" in kind} == {
-            "t2.jsonl": "link to a file read already",
-            "x.png": "link to a file read already",
+            "t2.jsonl": "link to a file already read",
+            "x.png": "link to a file already read",
         }
 
     def test_the_same_of_what_lies_elsewhere(self, folder, read, tmp_path):

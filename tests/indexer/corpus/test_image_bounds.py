@@ -1,4 +1,4 @@
-"""Files that are small and would cost minutes or gigabytes are refused before a decoder sees them."""
+"""Small files that would take minutes or gigabytes to decode are refused before decoding."""
 
 import io
 import struct
@@ -70,7 +70,7 @@ class TestLargePhotographs:
     def test_what_is_too_large_even_then_is_refused_with_the_option(self, picture, encoded, refused):
         data = encoded(picture(), "JPEG")
         assert refused(data, max_pixels=95) == "too-many-pixels"
-        with pytest.raises(ItemError, match=r"max_pixels.*--max-pixels"):
+        with pytest.raises(ItemError, match="`max_pixels`"):
             decode_image(data, max_pixels=95)
         assert refused(data, max_pixels=95, hint=1) == "too-many-pixels"
 
@@ -86,7 +86,7 @@ class TestLargePhotographs:
     def test_the_limit_of_a_thread_is_that_of_its_block(self, picture, encoded):
         data = encoded(picture(), "PNG")
         with decoding_at_most(10):
-            with pytest.raises(ItemError, match="allowed are 10"):
+            with pytest.raises(ItemError, match="the limits? (is|are) 10"):
                 decode_image(data)
             with decoding_at_most(None):
                 assert decode_image(data).size == (48, 32)

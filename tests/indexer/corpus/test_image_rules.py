@@ -1,4 +1,4 @@
-"""How images are read is told to the job, and what was refused is tried again when that changes."""
+"""The job takes rules for reading images, and retries rejected images when the rules change."""
 
 import io
 import json
@@ -71,7 +71,7 @@ def test_what_was_too_large_is_read_when_the_limit_is_raised(tmp_path, shop, wor
     (tmp_path / "photos/b.jpg").write_bytes(jpeg((100, 100)))
     first = index_corpus(tmp_path / "photos", shop, max_pixels=5_000, workers=workers)
     assert (first.documents, dict(first.reasons)) == (1, {"too-many-pixels": 1})
-    assert "--max-pixels" in first.rejects[0].detail
+    assert "`max_pixels`" in first.rejects[0].detail
     again = index_corpus(tmp_path / "photos", shop, max_pixels=5_000, workers=workers)
     assert (again.added, again.rejected) == (0, 1)
     raised = index_corpus(tmp_path / "photos", shop, max_pixels=10_000, workers=workers)

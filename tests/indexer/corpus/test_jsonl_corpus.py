@@ -1,4 +1,4 @@
-"""A bad line is rejected by its number, and costs no other; a file is never held whole."""
+"""A bad line is rejected by its number and affects no other; a file is never read into memory as a whole."""
 
 import base64
 import gzip
@@ -157,9 +157,9 @@ BAD_LINES = [
     (b'{"image": "s3://bucket/a.png", "text": "t"}', "remote-uri", "s3://"),
     (b'{"image": "data:image/png,AAAA"}', "bad-image", "data:"),
     (b'{"image": "data:image/png;base64,%%%"}', "bad-image", "base64"),
-    (b'{"image": ""}', "bad-image", "no path"),
-    (b'{"image": "a\\u0000.png"}', "bad-image", "no path"),
-    (b'{"image": "\\ud800.png"}', "bad-image", "no path"),
+    (b'{"image": ""}', "bad-image", "not a path"),
+    (b'{"image": "a\\u0000.png"}', "bad-image", "not a path"),
+    (b'{"image": "\\ud800.png"}', "bad-image", "not a path"),
     (b'{"image": 5}', "bad-image", "int"),
     (b'{"image": {"size": 5}}', "bad-image", "size"),
     (b'{"image": {"bytes": "%%%"}}', "bad-image", "base64"),

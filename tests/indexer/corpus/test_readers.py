@@ -1,4 +1,4 @@
-"""`open_corpus` picks the reader by what is there, and refuses all else with the list of what it takes."""
+"""`open_corpus` chooses the reader by content; for unreadable sources it lists the supported ones."""
 
 import os
 import pickle
@@ -77,7 +77,7 @@ def test_missing(touch, monkeypatch, source):
 
 @pytest.mark.parametrize("name", ["a.xlsx", "a.xml", "a", "a.gz", "a.jsonl.lz4", "a.txt", "a.cr2", "a.zip"])
 def test_unknown(touch, name):
-    with pytest.raises(CallError, match="no source of documents.*Accepted are a folder"):
+    with pytest.raises(CallError, match="not a source of documents.*Accepted are a folder"):
         open_corpus(touch(name) / name)
 
 
@@ -88,7 +88,7 @@ def test_pattern_names_the_shard_that_is_missing(touch):
 
 
 def test_pattern_is_for_shards(touch):
-    with pytest.raises(CallError, match=r"a\.png is no shard"):
+    with pytest.raises(CallError, match=r"a\.png is not a shard"):
         open_corpus(touch("a.png", "b.png") / "{a,b}.png")
 
 

@@ -1,4 +1,4 @@
-"""Transforms: what they make of records, and that a job with them resumes as one without."""
+"""Transforms change records, and a job with transforms resumes like one without."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ def test_what_is_no_record_stops_the_job_by_the_transforms_name():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fields:price", "is no JSON"),
+        ("fields:price", "are not JSON"),
         ("fields:{}", "fields takes drop, rename and set, not {}"),
         ('fields:{"delete": []}', "fields takes drop, rename and set"),
         ('fields:{"drop": "price"}', "drop of fields is str 'price'; it must be a list"),
-        ('fields:{"rename": {"a": 1}}', "int 1 is no name of a field"),
+        ('fields:{"rename": {"a": 1}}', "int 1 is not the name of a field"),
         ("text-from:", "names no field"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Members of one name become one document; a damaged shard gives what comes before the damage, and says so."""
+"""Members of one name become one document; a damaged shard gives the documents before the damage and a reject."""
 
 import bz2
 import gzip
@@ -236,7 +236,7 @@ class TestCutShards:
         assert ids(records) == [f"{n:04}" for n in range(whole)]
         assert (reject.uri, reject.reason) == (path.as_uri(), "truncated")
         assert f"shard.tar: cannot be read beyond byte {position:,}" in reject.detail
-        assert (f"; {lost} is not complete" in reject.detail) == (lost is not None)
+        assert (f"; {lost} is incomplete" in reject.detail) == (lost is not None)
 
     def test_every_cut_is_noticed(self, shard, read):
         path = shard(samples(3))

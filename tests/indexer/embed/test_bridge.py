@@ -1,4 +1,4 @@
-"""Bridges as embedders: one sequence of picture and words, any batch, and nothing that was not trained together."""
+"""Bridges as embedders: one sequence of image and text, any batch, and only parts that were trained together."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_weights_must_be_all_there_and_no_more(mine: Path) -> None:
     ):
         save_file(changed, mine / WEIGHTS)
         with pytest.raises(
-            ModelError, match="does not fit bridge.json: 1 weights are missing, too many, or of another"
+            ModelError, match="does not fit bridge.json: 1 weights are missing, unexpected or of another"
         ):
             load_embedder(f"bridge:{mine}")
     (mine / WEIGHTS).write_bytes(b"damaged")
@@ -267,21 +267,21 @@ def test_what_is_no_bridge_or_cannot_carry_one_is_refused(
     mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "passing", ModuleType("passing"))  # as __main__ is: there, and from nowhere
-    with pytest.raises(ModelError, match="is no bridge: it lacks bridge.json"):
+    with pytest.raises(ModelError, match="is not a bridge: it lacks bridge.json"):
         load_embedder(f"bridge:{tmp_path}")
     kept = (mine / CONFIG).read_text()
     for values, told in (
-        ({"tower": "fake:64"}, "fake:64 cannot carry a bridge"),
+        ({"tower": "fake:64"}, "fake:64 cannot be used in a bridge"),
         ({"layer": 7}, "has no layer 7"),
         ({"text": "/nowhere"}, "neither a folder nor a hub id"),
         ({"text": "package:no_such_package/model"}, "no package 'no_such_package' is installed"),
         ({"text": "package:numpy/model"}, "the installed package numpy has no model"),
-        ({"text": "/nowhere.gguf"}, "There is no file"),
+        ({"text": "/nowhere.gguf"}, "does not exist"),
         ({"pooling": "max"}, "bridge.json: pooling 'max' is not known. Known: mean, last. It is as underdrawing"),
         ({"text": "package:passing/x"}, "no package 'passing' is installed. Write package:NAME/PATH"),
         (
             {"more": 1},
-            "bridge.json: 'more' is not known. Its names are tower, .*, connector. It is as underdrawing train",
+            "bridge.json: 'more' is unknown. Its names are tower, .*, connector. It is as underdrawing train",
         ),
         ({"max_tokens": "24"}, "'max_tokens' is '24', and should be of the type int"),
         ({"connector": 3}, "'connector' is 3, and should be of the type dict"),
@@ -299,7 +299,7 @@ def test_what_is_no_bridge_or_cannot_carry_one_is_refused(
         ("{", "is not JSON: Expecting"),
         (json.dumps({"pool": "mean"} | {name: spec[name] for name in spec if name != "pooling"}), "'pooling' is missing, 'pool' is not known"),
         (json.dumps(spec | {"connector": spec["connector"] | {"kind": "magic"}}), "'magic' is not known. Known: linear, mlp"),
-        (json.dumps(spec | {"connector": spec["connector"] | {"queries": 0}}), "is a whole number, at least 1"),
+        (json.dumps(spec | {"connector": spec["connector"] | {"queries": 0}}), "must be a whole number of at least 1"),
     ):  # fmt: skip
         (mine / CONFIG).write_text(text)
         with pytest.raises(ModelError, match=told) as refused:

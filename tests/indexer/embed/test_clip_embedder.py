@@ -122,7 +122,7 @@ def test_a_draft_decodes_less_keeps_the_vectors_near_and_is_another_space(folder
     assert full.fingerprint().digest != draft.fingerprint().digest
     assert "draft" not in full.fingerprint().preprocessing
     for wrong in (f"open_clip:{folder}?draft=9", f"open_clip:{folder}?fast=1", "fake:16?draft=2"):
-        with pytest.raises(CallError, match="behind a question mark stands draft=N|a number"):
+        with pytest.raises(CallError, match="only draft=N may follow a question mark|a number"):
             load_embedder(wrong)
 
 
@@ -160,7 +160,7 @@ def test_the_weights_digest_is_remembered_until_the_file_changes(tmp_path: Path)
 def test_a_folder_without_weights_or_with_damaged_ones_is_refused(folder: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(folder, tmp_path / "bare")
     (bare / "open_clip_model.safetensors").unlink()
-    with pytest.raises(ModelError, match="is no open_clip folder"):
+    with pytest.raises(ModelError, match="is not an open_clip folder"):
         load_embedder(f"open_clip:{bare}")
     damaged = shutil.copytree(folder, tmp_path / "damaged")
     whole = (folder / "open_clip_model.safetensors").read_bytes()
@@ -192,5 +192,5 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch: pytest.Monke
     monkeypatch.setattr("indexer.embed.hub.reachable", lambda _: True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(open_clip, "download_pretrained", offline)
-    with pytest.raises(ModelError, match="could not be fetched: no route to host. Connect once"):
+    with pytest.raises(ModelError, match="cannot be fetched: no route to host. Connect once"):
         load_embedder("open_clip:ViT-B-32/laion2b_s34b_b79k")

@@ -1,4 +1,4 @@
-"""Where models run: every door takes the same names, and says in a line what is wrong with another."""
+"""Devices of models: every entry point takes the same names and refuses others in one line."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_door_refuses_what_is_no_device(door: str, device: object, cards, 
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("device", ["cuda", "cuda:3", "mps"])
 def test_every_door_says_that_a_device_is_not_there(door: str, device: str, cards, tmp_path) -> None:
-    with pytest.raises(DeviceError, match=f"{device} is not there.*Available: cpu") as refused:
+    with pytest.raises(DeviceError, match=f"{device} does not exist.*Available: cpu") as refused:
         DOORS[door](tmp_path, device)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "c").exists()
@@ -85,7 +85,7 @@ def test_auto_takes_the_best_that_is_there(cards) -> None:
     assert settled_device("auto") == "cuda"
     assert [settled_device(each) for each in ("cpu", "cuda", "cuda:1", "mps")] == ["cpu", "cuda", "cuda:1", "mps"]
     with pytest.raises(
-        DeviceError, match=r"cuda:2 is not there: torch sees 2 CUDA cards. Available: cpu, cuda:0, cuda:1, mps"
+        DeviceError, match=r"cuda:2 does not exist: torch sees 2 CUDA cards. Available: cpu, cuda:0, cuda:1, mps"
     ):
         settled_device("cuda:2")
 

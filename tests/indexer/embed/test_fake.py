@@ -1,4 +1,4 @@
-"""The fake embedder's rules, by which other tests work out what must be found."""
+"""The rules of the fake embedder, from which other tests derive expected results."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def test_no_items_are_no_rows() -> None:
     ("name", "error", "message"),
     [
         ("fake", CallError, "has no family"),
-        ("fake:many", CallError, "the fake's dimension is a number"),
+        ("fake:many", CallError, "the dimension must be a number"),
         ("fake:0", CallError, "1 to 65536"),
-        ("paper:7", UnknownNameError, "bundled, open_clip, mllm, bridge, st, fake"),
+        ("paper:7", UnknownNameError, "bundled, open_clip, mllm, bridge, photo, st, fake"),
         ("bundled:nothing", UnknownNameError, "emoji-clip"),
         ("", CallError, "has no family"),
     ],

@@ -1,4 +1,4 @@
-"""Families of models by name, and the capabilities that they have."""
+"""Model families by name, and their capabilities."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_family_can_be_imported():
 def test_a_family_that_gives_no_embedder_is_refused(monkeypatch):
     monkeypatch.setitem(EMBEDDERS._imported, "theirs", lambda rest, **options: rest)
     with pytest.raises(
-        PluginError, match="The model family 'theirs' gave str 'x' for 'theirs:x', which is no Embedder"
+        PluginError, match="The model family 'theirs' gave str 'x' for 'theirs:x', which is not an Embedder"
     ):
         load_embedder("theirs:x")
 
@@ -51,5 +51,5 @@ def test_an_option_of_the_clip_family_is_refused_elsewhere(monkeypatch, tmp_path
     (tmp_path / "preprocessor_config.json").touch()
     monkeypatch.setattr("indexer.embed.bundled.model_folder", lambda name: tmp_path)
     monkeypatch.setitem(EMBEDDERS._imported, "mllm", lambda rest, **options: load_embedder("fake:8"))
-    with pytest.raises(CallError, match="behind a question mark stands draft=N.*Write bundled:mine\\?draft=2, or"):
+    with pytest.raises(CallError, match="only draft=N may follow a question mark.*Write bundled:mine\\?draft=2, or"):
         load_embedder("bundled:mine?draft=2")

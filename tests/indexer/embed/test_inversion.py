@@ -1,4 +1,4 @@
-"""Words given as vectors, on towers of each kind; inversions in the layouts they are published in."""
+"""Pseudo-words in encoders of each kind, and inversions in their published layouts."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_text_tower_of_another_library_is_refused(tmp_path: Path) -> None:
         str(tmp_path / "roberta"), DIM, pooler_type="mean_pooler", proj_type="linear", pretrained=False
     )
     assert embedder.encode_query([Item(text="a red square")]).shape == (1, DIM)
-    with pytest.raises(CallError, match="is a HFTextEncoder; only open_clip's own reads words"):
+    with pytest.raises(CallError, match="is a HFTextEncoder; only open_clip's reads pseudo-words"):
         embedder.encode_pseudo_words("{word}", [""], np.zeros((1, WIDTH), np.float32))
 
 
@@ -297,7 +297,7 @@ def test_files_that_hold_no_inversion_say_so(tmp_path: Path) -> None:
         "empty.pt": "cannot be read as weights",
         "torn.safetensors": "cannot be read as weights",
         "numbers.pt": "no layers.0.weight among its 1 entries",
-        "list.pt": "holds no Phi, but a list",
+        "list.pt": "holds a list, not a Phi",
         "numbered.pt": "no layers.0.weight among its 1 entries",
         "deeper.pt": "these differ: layers.9.weight",
         "flat.pt": "do not fit",
@@ -322,7 +322,7 @@ def test_a_saved_inversion_comes_back_in_half_precision(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_lacks_something_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is no inversion: it lacks inversion.json"):
+    with pytest.raises(ModelError, match="is not an inversion: it lacks inversion.json"):
         load_inversion(tmp_path)
     tiny_inversion().save(tmp_path)
     config = json.loads((tmp_path / "inversion.json").read_text())
@@ -330,9 +330,7 @@ def test_a_folder_that_lacks_something_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="its inversion.json cannot be used: 'colour' is 'red'"):
         load_inversion(tmp_path)
     (tmp_path / "inversion.json").write_text(json.dumps({**config, "hidden_dim": 5}))
-    with pytest.raises(
-        ModelError, match=r"do not fit their configuration: layers of .* not of features of 24, 5 inside"
-    ):
+    with pytest.raises(ModelError, match=r"do not fit their configuration: layers of .* not features of 24, 5 inside"):
         load_inversion(tmp_path)
     (tmp_path / "inversion.json").write_text(json.dumps(config))
     (tmp_path / "inversion.safetensors").unlink()
@@ -349,7 +347,7 @@ def test_names_that_do_not_exist_say_what_does() -> None:
 
 @pytest.mark.parametrize(("template", "times"), [("a photo", 0), ("{word} and {word}", 2), ("{text}", 0)])
 def test_a_template_has_one_word(template: str, times: int) -> None:
-    with pytest.raises(CallError, match=f"has {{word}} {times} times; it needs it once"):
+    with pytest.raises(CallError, match=f"has {{word}} {times} times; it must have it once"):
         tiny_inversion(template=template)
 
 

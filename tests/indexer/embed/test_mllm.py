@@ -1,4 +1,4 @@
-"""The adapter for multimodal language models, on tiny random checkpoints: each detail that decides a vector."""
+"""The adapter for multimodal language models, on tiny random checkpoints: each detail that affects a vector."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def test_a_bad_picture_costs_its_own_item_only(embedder: MllmEmbedder) -> None:
     assert embedded.rows.tolist() == [0, 3]
     reasons = {place: error.reason for place, error in embedded.errors.items()}
     assert reasons == {1: "aspect", 2: "not-an-image", 4: "empty"}
-    assert "3,000 × 10 pixels; one side may be 200 times" in embedded.errors[1].detail
+    assert "3,000 × 10 pixels; one side may be at most 200 times" in embedded.errors[1].detail
     np.testing.assert_allclose(embedded.vectors, embedder.encode_document([items[0], items[3]]), atol=2e-5)
     with pytest.raises(ItemsError, match="3 of 5 items cannot be embedded; item 1"):
         embedder.encode_document(items)
@@ -348,7 +348,7 @@ def test_a_folder_without_a_spec_is_known_by_its_name_or_by_the_one_that_is_name
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("?dim", "is no option"), ("?dim=x", "a whole number of at least 1"), ("?colour=red", "option 'colour'"),
+        ("?dim", "is not an option"), ("?dim=x", "a whole number of at least 1"), ("?colour=red", "option 'colour'"),
         ("?positions=none", "positions 'none' is not known. Known: mrope, sequential"),
         ("?max_pixels=0", "a whole number of at least 1"),
     ],

@@ -1,4 +1,4 @@
-"""Checkpoints of multimodal language models: every layout in which they are published, and what is refused."""
+"""Checkpoints of multimodal language models: all published layouts, and what is refused."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_weights_that_are_too_many_are_named_but_for_the_head(copy: Path) -> Non
     weights = load_file(copy / WEIGHTS)
     assert "lm_head.weight" in weights
     save_file(weights | {"model.visual.other.weight": torch.zeros(3)}, copy / WEIGHTS)
-    with pytest.raises(ModelError, match=r"1 are not the model's, such as visual.other.weight"):
+    with pytest.raises(ModelError, match=r"1 are unexpected, such as visual.other.weight"):
         load_embedder(f"mllm:{copy}")
 
 
@@ -87,14 +87,14 @@ def test_damaged_and_unsafe_weights_are_refused(copy: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read"):
         load_embedder(f"mllm:{copy}")
     (copy / WEIGHTS).rename(copy / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"lacks model.safetensors. .* other formats than safetensors are not read"):
+    with pytest.raises(ModelError, match=r"lacks model.safetensors. .* Only safetensors weights are read"):
         load_embedder(f"mllm:{copy}")
 
 
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("config.json", {"model_type": "llava"}, "a model of the kind 'llava'; embedders are read of qwen2_vl"),
+        ("config.json", {"model_type": "llava"}, "a model of the kind 'llava'; known kinds are qwen2_vl"),
         ("config.json", None, "config.json is missing"),
         ("config.json", {"vision_config": {"depth": "many"}}, "config.json cannot be used"),
         ("preprocessor_config.json", None, "preprocessor_config.json is missing"),
@@ -161,7 +161,7 @@ def test_a_checkpoint_that_cannot_be_fetched_says_what_to_do(monkeypatch: pytest
     monkeypatch.setattr("indexer.embed.hub.reachable", lambda _: True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(ModelError, match="could not be fetched: no connection. Connect once"):
+    with pytest.raises(ModelError, match="cannot be fetched: no connection. Connect once"):
         load_embedder("mllm:Qwen/Qwen3-VL-Embedding-2B")
     for name in ("/nowhere/at/all", "qwen", "./a/b"):
         with pytest.raises(ModelError, match="is neither a folder nor a hub id"):

@@ -1,4 +1,4 @@
-"""The photo model: frozen models whose weights are in their places, and connectors that belong to just these."""
+"""The photo model: frozen models with the right weights, and connectors that fit only these."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_damaged_weights_of_the_package_are_refused(tmp_path: Path, monkeypatch:
     with pytest.raises(ModelError, match="cannot be read as weights"):
         image_encoder.ImageEncoder.load("cpu", torch.float32)
     torch.save({"a": torch.zeros(2)}, file)
-    with pytest.raises(ModelError, match="1 tensors that are not those of tf_efficientnet_lite2"):
+    with pytest.raises(ModelError, match="1 tensors that do not match those of tf_efficientnet_lite2"):
         image_encoder.ImageEncoder.load("cpu", torch.float32)
     torch.save({"a": Path}, file)  # what would be code is not run
     with pytest.raises(ModelError, match="cannot be read as weights"):

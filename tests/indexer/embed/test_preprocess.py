@@ -1,4 +1,4 @@
-"""Our preprocessing is open_clip's, pixel for pixel."""
+"""Our preprocessing equals open_clip's, pixel for pixel."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_padded_model_is_another_space(tmp_path: Path) -> None:
 
 
 def test_models_that_cannot_pad_say_so() -> None:
-    with pytest.raises(CallError, match="fake:8 prepares images in its own way only"):
+    with pytest.raises(CallError, match="fake:8 has its own preparation of images"):
         load_embedder("fake:8", preprocessing="target-pad")
     with pytest.raises(UnknownNameError, match="Known: own, target-pad"):
         load_embedder("fake:8", preprocessing="pad")

@@ -1,4 +1,4 @@
-"""Models of sentence-transformers as embedders: its own vectors, alone and in a batch, and never by the look of a text."""
+"""Models of sentence-transformers as embedders: the same vectors, alone and in a batch."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_weights_that_would_be_unpickled_are_refused(texts, tmp_path):
     torch.save(load_file(dense / "model.safetensors"), dense / "pytorch_model.bin")
     assert load_anew(copy).dim == 16  # beside the same as safetensors, it is not read
     (dense / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"pytorch_model.bin is no safetensors file"):
+    with pytest.raises(ModelError, match=r"pytorch_model.bin is not a safetensors file"):
         load_anew(copy)
 
 

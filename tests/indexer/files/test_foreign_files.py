@@ -1,4 +1,4 @@
-"""A collection that somebody else made deletes, overwrites and shows nothing outside its own folder."""
+"""A collection from somebody else deletes, overwrites and shows nothing outside its own folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from sqlalchemy import text
 
 from indexer import Collection, Document
 from indexer.errors import CorruptionError, StoreError
-from indexer.files.atomic import own_path, sweep_temporary
-from indexer.files.media import image_path, recorded_image
+from indexer.files.atomic import sweep_temporary
+from indexer.files.layout import image_path, own_path
+from indexer.files.media import recorded_image
 from pipelines.pages.report import search_page
 from retrieval import Query, Retriever
 
@@ -158,9 +159,9 @@ def test_segments_by_other_names_are_refused(received, victim, name):
     sql(received, "UPDATE segments SET file = :name WHERE id = 2", name=name)
     before = state(victim)
     with Collection.open(received) as shop:
-        with pytest.raises(CorruptionError, match="is no name of a segment"):
+        with pytest.raises(CorruptionError, match="is not a segment's name"):
             shop.snapshot()
-        assert any("no name of a segment" in finding.problem for finding in shop.check().findings)
+        assert any("not named like a segment" in finding.problem for finding in shop.check().findings)
     use(received)
     assert state(victim) == before
     assert (received / "segments" / "kept.txt").exists()
@@ -281,7 +282,7 @@ def test_a_schema_by_another_name_is_refused(received, schema):
     "names", [("..",), ("a", ".."), ("a/b",), ("",), (".",), ("/etc",), ("a\\b",), ("c:",), ("a\0",)]
 )
 def test_names_are_plain(tmp_path, names):
-    with pytest.raises(StoreError, match="no name of a file inside"):
+    with pytest.raises(StoreError, match="is not the name of a file inside"):
         own_path(tmp_path, *names)
 
 

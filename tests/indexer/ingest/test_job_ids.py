@@ -1,4 +1,4 @@
-"""One id, two sources: none loses a document without being told, and each finds its own again."""
+"""One id in two sources: neither loses a document silently, and each finds its own again."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class TestWrittenIds:
             summary = index_corpus(second, shop)
             assert (summary.added, summary.rejected, summary.reasons) == (0, 1, Counter({"other-source": 1}))
             assert str(first) in summary.rejects[0].detail
-            assert "--replace" in summary.rejects[0].detail
+            assert "`replace=True`" in summary.rejects[0].detail
             assert "replace=True" in summary.rejects[0].detail
             assert summary.found is False
         assert contents(shop)["5"][0] == "cat"

@@ -1,4 +1,4 @@
-"""Not seen is not gone: pruning deletes what a source no longer has, and nothing that it may still have."""
+"""Pruning deletes documents that a source no longer has, and none that it may still have."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class TestMuch:
         with pytest.raises(CallError, match=r"3 of the 7 documents .* \(43%\).* none was pruned") as caught:
             index_corpus(source, filled, prune=True, **options)
         assert "prune_most=0.43" in caught.value.remedy
-        assert "--prune-most 0.43" in caught.value.remedy
+        assert "`prune_most=0.43`" in caught.value.remedy
         assert set(contents(filled)) == {*ALL, "new"}  # the rest is done
         assert index_corpus(source, filled, prune=True, prune_most=0.43).pruned == 3
 

@@ -1,4 +1,4 @@
-"""A start that fails leaves nothing behind, and processes that start one collection at once all go on."""
+"""A failed creation leaves nothing behind, and processes that create one collection at once all succeed."""
 
 from __future__ import annotations
 
@@ -103,5 +103,5 @@ def test_another_start_that_does_not_end_is_named(tmp_path, monkeypatch):
 def test_other_things_in_the_folder_stop_a_start_at_once(tmp_path):
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "thesis.tex").write_text("x")
-    with pytest.raises(StoreError, match="a folder with other things in it"):
+    with pytest.raises(StoreError, match="a folder with other files in it"):
         Collection.open(tmp_path / "shop", "fake:16")

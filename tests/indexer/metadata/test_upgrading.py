@@ -1,4 +1,4 @@
-"""A collection of an older schema is brought up to date when it is opened, whole or not at all."""
+"""A collection of an older schema is upgraded when it is opened, completely or not at all."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_who_may_only_read_is_answered_from_a_copy(tmp_path, monkeypatch):
         assert shop.info()["metadata"].endswith("old/metadata.db")
         temporary = Path(str(shop.database.url.database))
         assert temporary.exists()
-        with pytest.raises(StoreError, match="opened to be read, as an upgraded copy"):
+        with pytest.raises(StoreError, match="opened as a read-only, upgraded copy"):
             shop.add([Document("new", text="new")])
     assert {path.name: path.read_bytes() for path in old.iterdir() if path.is_file() and path.name in before} == before
     del shop

@@ -70,7 +70,7 @@ def test_a_budget_may_be_said_in_words(said, meant):
 
 @pytest.mark.parametrize("said", [-1, "four", "4 G B", "4XB", "-4GB", ""])
 def test_what_is_no_amount_is_refused(said):
-    with pytest.raises(CallError, match="is no amount of memory.*4GB"):
+    with pytest.raises(CallError, match="is not an amount of memory.*4GB"):
         IndexSettings(memory_budget=said)
 
 
@@ -130,7 +130,7 @@ def test_on_a_gpu_nothing_is_left_to_the_disk():
     settings = IndexSettings(device=Device.CUDA)
     with pytest.raises(CallError, match=r"inverted file.* would take 5\.2 GB, and 4\.0 GB are allowed"):
         choose_kind(10_000_000, 512, settings, 8 * GB)
-    with pytest.raises(CallError, match=r"no GPU form of HNSW.*'exact' or 'ivf'"):
+    with pytest.raises(CallError, match=r"no HNSW on GPUs.*'exact' or 'ivf'"):
         choose_kind(1_000, 512, IndexSettings(IndexKind.HNSW, device=Device.CUDA), 8 * GB)
     others = alternatives(1_000_000, 512, settings, GB)
     assert {each.kind for each in others} == {IndexKind.EXACT, IndexKind.IVF}
@@ -140,6 +140,6 @@ def test_on_a_gpu_nothing_is_left_to_the_disk():
 def test_the_reason_has_the_numbers():
     assert choose_kind(10_000_000, 512, AUTO, 16 * GB).reason == (
         "10,000,000 vectors of 512 dimensions: a graph would take 23.3 GB, an inverted file would take "
-        "20.6 GB, an inverted file with 8 bits a dimension takes 5.2 GB of the 8.0 GB allowed."
+        "20.6 GB, an inverted file with 8 bits per dimension takes 5.2 GB of the 8.0 GB allowed."
     )
     assert choose_kind(1_000, 512, AUTO, 0).reason.startswith("1,000 vectors")

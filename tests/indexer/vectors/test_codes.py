@@ -1,4 +1,4 @@
-"""`QuantizedIndex`: its bound holds, it is used, and where it proves nothing the answer is still the exact one."""
+"""`QuantizedIndex`: its bound holds and is used, and unproven answers are still exact."""
 
 import os
 import signal
@@ -207,11 +207,11 @@ def test_other_vectors_and_calls_are_refused(rng, tmp_path):
     vectors = spread(rng)
     index = QuantizedIndex.build([(vectors, np.arange(ROWS))])
     index.save(tmp_path / "codes")
-    with pytest.raises(CorruptionError, match="holds codes of 4000 vectors"):
+    with pytest.raises(CorruptionError, match="holds SQ8 codes of 4000 vectors"):
         QuantizedIndex.load(tmp_path / "codes", ExactIndex([(vectors[1:], np.arange(ROWS - 1))]), index.metadata)
     with pytest.raises(QueryError, match="k is 0"):
         index.search(vectors[:1], 0)
-    with pytest.raises(CallError, match="must ascend"):
+    with pytest.raises(CallError, match="must be in ascending order"):
         index.search(vectors[:1], 3, np.arange(ROWS)[::-1])
     (tmp_path / "codes").write_bytes(b"none")
     with pytest.raises(CorruptionError, match="cannot read"):

@@ -1,4 +1,4 @@
-"""`ExactIndex` against naive float64, ties included. Tiny blocks let small data cross their borders."""
+"""`ExactIndex` against naive float64, ties included. Tiny blocks make small data span several."""
 
 import tracemalloc
 
@@ -225,7 +225,7 @@ def test_no_queries_give_no_rows(messy):
         (np.zeros((2, 4), np.float32), np.arange(2, dtype=np.int32), "float32 with int32 ids"),
         (np.zeros((2, 4), np.float32), np.arange(3), r"\(2, 4\), not \(3, 4\)"),
         (np.zeros((2, 5), np.float32), np.arange(2), r"\(2, 5\), not \(2, 4\)"),
-        (np.zeros((2, 4), np.float32), np.array([3, 3]), "do not ascend"),
+        (np.zeros((2, 4), np.float32), np.array([3, 3]), "are not in ascending order"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(vectors, ids, message):
@@ -244,7 +244,7 @@ def test_a_search_that_makes_no_sense_is_refused(messy):
     with pytest.raises(QueryError, match="not a finite number"):
         index.search(query + np.float32(np.nan), 1)
     for unsorted in ([2, 1], [1, 1]):
-        with pytest.raises(CallError, match=r"must ascend.*np\.unique"):
+        with pytest.raises(CallError, match=r"must be in ascending order.*np\.unique"):
             index.search(query, 1, np.array(unsorted))
 
 

@@ -1,4 +1,4 @@
-"""How `FaissIndex` is built, kept, tuned and refused. That its answers are right: the tests marked `differential`."""
+"""Building, storing, tuning and refusing a `FaissIndex`. Tests marked `differential` check its answers."""
 
 import importlib
 import json
@@ -163,7 +163,7 @@ def test_a_filter_that_leaves_few_is_answered_exactly(built, queries, exact_call
     assert exact_calls == [20]
 
 
-def test_the_search_grows_for_those_queries_alone_that_lack_neighbours(
+def test_the_search_grows_for_those_queries_alone_that_lack_neighbors(
     built, parts, queries, tmp_path, no_shortcut, exact_calls, monkeypatch
 ):
     asked = []
@@ -186,7 +186,7 @@ def test_the_search_grows_for_those_queries_alone_that_lack_neighbours(
     assert sum(exact_calls) < counts[-1]
 
 
-def test_more_neighbours_than_flat_can_prove_are_left_to_exact_search(queries, exact_calls):
+def test_more_neighbors_than_flat_can_prove_are_left_to_exact_search(queries, exact_calls):
     # 3,000 copies of one vector tie; FAISS may return any of them.
     vectors = np.repeat(unit_rows(np.ones((1, DIM))), 3_000, axis=0)
     index = FaissIndex.build(IndexKind.EXACT, [(vectors, np.arange(3_000))], CPU)

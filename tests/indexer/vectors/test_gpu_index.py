@@ -1,4 +1,4 @@
-"""What happens on GPUs, through GPUs that are none. That answers are right: the tests marked `differential`; on a GPU: `gpu`."""
+"""GPU indexes on fake GPUs. Tests marked `differential` check answers; those marked `gpu` need a GPU."""
 
 import os
 import threading
@@ -115,7 +115,7 @@ def test_a_card_that_fails_costs_no_answer_and_is_told_of(exact, queries):
     found = index.search(queries, 10)
     same(found, exact.search(queries, 10))
     assert found.plan == "scan"
-    assert index.warning == "Searched on the CPU: gpu:1 failed: CUDA error 2 out of memory."
+    assert index.warning == "The CPU is searched: gpu:1 failed: CUDA error 2 out of memory."
     before = list(gpus[0].searches)
     same(index.search(queries, 3), exact.search(queries, 3))
     assert gpus[0].searches == before  # it is not tried again

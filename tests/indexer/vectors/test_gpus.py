@@ -1,4 +1,4 @@
-"""A collection that is searched on GPUs: the same answers, one copy for many generations, and a note where it is not."""
+"""A collection searched on GPUs: the same answers, one copy for many generations, and a note if the CPU is used."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ def test_without_gpus_the_cpu_answers_and_every_result_says_so(folder, closing, 
     results = Retriever(shop, "text").search(Query(text="word3"), k=2)
     assert [hit.id for hit in results.hits][:1] == ["d3"]
     assert results.plan == "scan"
-    assert "Searched on the CPU: FAISS sees no CUDA device." in results.notes
+    assert "The CPU is searched: FAISS sees no CUDA device." in results.notes
     assert shop.snapshot().scans
-    assert shop.info()["index"].startswith("Searched on the CPU: ")
+    assert shop.info()["index"].startswith("The CPU is searched: ")
     told = shop.explain()
     assert (told["device"], told["kind"]) == ("cpu", "exact")
-    assert told["reason"].startswith("Searched on the CPU: ")
+    assert told["reason"].startswith("The CPU is searched: ")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_without_gpus_the_cpu_answers_and_every_result_says_so(folder, closing, 
     [
         (CUDA, 1_000, "are allowed"),
         (IndexSettings(device=Device.CUDA, memory_budget="1GB"), 1_000, "gpu:0 cannot hold the index: Error: alloc"),
-        (IndexSettings(IndexKind.HNSW, device=Device.CUDA), 10**9, "FAISS has no GPU form of HNSW"),
+        (IndexSettings(IndexKind.HNSW, device=Device.CUDA), 10**9, "FAISS has no HNSW on GPUs"),
     ],
 )
 def test_what_a_card_cannot_hold_is_searched_on_the_cpu(folder, closing, gpu, settings, room, reason):
@@ -133,7 +133,7 @@ def test_what_a_card_cannot_hold_is_searched_on_the_cpu(folder, closing, gpu, se
     assert found(shop, "word3", 1) == ["d3"]
     note, *others = shop.snapshot().notes
     assert ["not built yet" in each for each in others] == [True] * (settings.kind is IndexKind.HNSW)
-    assert note.startswith("Searched on the CPU: ")
+    assert note.startswith("The CPU is searched: ")
     assert reason in note
     assert gpu.searches == []
 
@@ -145,7 +145,7 @@ def test_a_card_that_fails_later_is_told_of_from_then_on(both, gpu):
     gpu.broken = True
     results = retriever.search(Query(text="word3"))
     assert [hit.id for hit in results.hits] == [hit.id for hit in Retriever(plain, "text").search(Query(text="word3"))]
-    assert results.notes == ("Searched on the CPU: gpu:0 failed: CUDA error 2 out of memory.",)
+    assert results.notes == ("The CPU is searched: gpu:0 failed: CUDA error 2 out of memory.",)
     assert results.plan == "scan"
 
 

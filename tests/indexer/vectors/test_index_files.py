@@ -1,4 +1,4 @@
-"""Index files are derived: whatever happens to them, a search answers the same; and none is built by a search."""
+"""Index files are a cache: whatever happens to them, answers stay the same, and no search builds one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def files(shop):
 
 
 def recall(shop, exact, k=10, **options):
-    """How many of the true neighbours come back; their scores must be true as well."""
+    """How many of the true neighbors come back; their scores must be true as well."""
     answer = shop.snapshot().search(QUERIES, k, **options)
     truth = exact.snapshot().search(QUERIES, k, **options)
     for ids, scores in zip(answer.ids, answer.scores, strict=True):

@@ -1,4 +1,4 @@
-"""An approximate index is tuned for every kind of query: where texts lie apart from pictures, they get their recall, too."""
+"""An approximate index is tuned for every kind of query: texts far from images reach their recall, too."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def recall(index, truth, queries):
     return float(np.mean([np.isin(one, other).mean() for one, other in zip(right, found, strict=True)]))
 
 
-def test_tuned_by_pictures_alone_it_misses_the_neighbours_of_texts(cones):
+def test_tuned_by_pictures_alone_it_misses_the_neighbors_of_texts(cones):
     """What the samples are for: without them this index gives texts much less than was asked for."""
     pictures, _, unseen = cones
     truth = ExactIndex([(pictures, np.arange(ROWS))])

@@ -1,4 +1,4 @@
-"""Stores by name, the settings that a collection keeps, and what a snapshot asks of a view."""
+"""Vector stores by name, stored index settings, and the calls of a snapshot to its view."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from indexer.metadata.publish import NewDocument
 from indexer.types import Center, Modality
 from indexer.vectors.exact import ExactIndex
 from indexer.vectors.faiss_index import FaissIndex
-from indexer.vectors.protocol import Neighbours, Plan
+from indexer.vectors.protocol import Neighbors, Plan
 from indexer.vectors.stores import STORES
 from indexer.vectors.unit import unit_rows
 from pipelines.cli.app import app
@@ -101,7 +101,7 @@ class TestSettings:
     def test_what_another_release_kept_is_told_of_and_replaced(self, shop, open_shop):
         content = json.loads(shop.layout.description.read_text())
         shop.layout.description.write_text(json.dumps(content | {"index": {"kind": "annoy"}}))
-        with pytest.raises(CorruptionError, match=r"collection\.json keeps index settings that cannot be used.*annoy"):
+        with pytest.raises(CorruptionError, match=r"collection\.json has index settings that cannot be used.*annoy"):
             open_shop()
         other = open_shop(index=IndexSettings())
         other.build_index()
@@ -192,11 +192,11 @@ class TestBound:
 
     def test_a_root_of_shards_stops_exactly(self):
         shards = [ExactIndex([part]).search(QUERIES, 10) for part in self.PARTS]
-        merged, whole = Neighbours.merged(shards, 10), ExactIndex(self.PARTS).search(QUERIES, 10)
+        merged, whole = Neighbors.merged(shards, 10), ExactIndex(self.PARTS).search(QUERIES, 10)
         np.testing.assert_array_equal(merged.ids, whole.ids)
         assert (merged.scores[:, -1] >= np.maximum.reduce([each.bound for each in shards])).all()
         graph = FaissIndex.build(IndexKind.HNSW, self.PARTS[:1], IndexSettings()).search(QUERIES, 10)
-        assert (Neighbours.merged([graph, shards[1]], 10).bound == np.inf).all()
+        assert (Neighbors.merged([graph, shards[1]], 10).bound == np.inf).all()
 
     def test_it_is_there_however_a_view_finds_its_answer(self, shop, open_shop):
         fill(shop).delete(["d004"])

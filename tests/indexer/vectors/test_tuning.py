@@ -1,10 +1,10 @@
-"""What an index is tuned by: neighbours that it must find, without those that it cannot miss."""
+"""Tuning of an index: its queries, and the neighbors that it must find."""
 
 import numpy as np
 import pytest
 
 from indexer.vectors.exact import ExactIndex
-from indexer.vectors.protocol import Neighbours
+from indexer.vectors.protocol import Neighbors
 from indexer.vectors.tuning import DEPTH, K, TuningQueries
 from indexer.vectors.unit import unit_rows
 
@@ -21,19 +21,19 @@ def among_others(exact, queries, depth=DEPTH):
 
 
 def without(found, lost):
-    return Neighbours(np.where(lost, -1, found.ids), np.where(lost, -np.inf, found.scores))
+    return Neighbors(np.where(lost, -1, found.ids), np.where(lost, -np.inf, found.scores))
 
 
-def test_all_neighbours_are_a_recall_of_one_and_the_parents_alone_of_zero(exact):
+def test_all_neighbors_are_a_recall_of_one_and_the_parents_alone_of_zero(exact):
     queries = TuningQueries(exact, np.random.default_rng(1))
     truth = among_others(exact, queries)
     assert queries.recall(truth).mean == queries.recall(truth).low == 1
     parents = np.full_like(truth.ids, -1), np.full_like(truth.scores, -np.inf)
     parents[0][:, :2], parents[1][:, :2] = queries._parents.T, 1
-    assert queries.recall(Neighbours(*parents)).mean == 0
+    assert queries.recall(Neighbors(*parents)).mean == 0
 
 
-def test_each_neighbour_that_is_missing_costs_a_tenth_and_the_interval_widens(exact):
+def test_each_neighbor_that_is_missing_costs_a_tenth_and_the_interval_widens(exact):
     queries = TuningQueries(exact, np.random.default_rng(1))
     truth = among_others(exact, queries)
     counted = queries._counted(truth.ids)
@@ -61,5 +61,5 @@ def test_where_there_are_fewer_than_ten_all_of_them_count(rows, exact):
     queries = TuningQueries(small, np.random.default_rng(1))
     assert len(queries.held_out) == 0
     assert queries.recall(small.search(queries.vectors, DEPTH)).mean == 1
-    nothing = Neighbours(np.full((200, K), -1), np.full((200, K), -np.inf, np.float32))
+    nothing = Neighbors(np.full((200, K), -1), np.full((200, K), -np.inf, np.float32))
     assert queries.recall(nothing).mean == (1 if rows == 1 else 0)

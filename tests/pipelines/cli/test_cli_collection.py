@@ -138,7 +138,7 @@ def test_info_explains_the_index_and_builds_nothing(run, told, call, shop):
     assert shown.count("approximate") == 3
     code, _, error = call("info", shop, "--explain", "--memory", "much")
     assert code == 2
-    assert "'much' is no amount of memory" in error
+    assert "'much' is not an amount of memory" in error
 
 
 def test_info_says_what_the_collection_is(run, told, shop, originals):
@@ -207,7 +207,7 @@ def test_an_orphan_is_a_note_and_no_failure(run, shop):
     done = run("check", shop)
     assert done.exit_code == 0
     assert done.stdout.startswith(f"note: {forgotten}: no document needs it")
-    assert f"note: {foreign}: it has no name of a segment, and is left alone" in done.stdout
+    assert f"note: {foreign}: it is not named like a segment, and is left alone" in done.stdout
     assert "repaired: removed the orphan" in run("check", shop, "--repair").stdout
     assert (forgotten.exists(), foreign.exists()) == (False, True)
 

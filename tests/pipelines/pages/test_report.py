@@ -1,4 +1,4 @@
-"""Pages are self-contained, and what users wrote cannot break out of the text."""
+"""Pages are self-contained, and users' texts are escaped."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_the_demo_without_diffusers_says_how_to_get_it(
     with Collection.open(tmp_path / "shop", made[0]) as shop:
         retrievers, [remark] = demo._retrievers(SearchService(shop, pseudo_targets=pseudo_targets))
     others = (Method.CIG, Method.CAPTION, Method.JOINT)
-    assert list(retrievers) == [method for method in Method if method not in others]
+    assert list(retrievers) == [method.value for method in Method if method not in others]
     assert remark.startswith("The method cig is left out: ")
     assert "pip install 'underdrawing[generate]'" in remark
 

@@ -1,4 +1,4 @@
-"""Training data made of passages: what is kept, every reason to drop, resuming, provenance, the sheet, the command."""
+"""Training data from passages: filters, every reason to drop, resuming, provenance, the sheet, the command."""
 
 from __future__ import annotations
 
@@ -339,7 +339,7 @@ def test_nothing_stays_open_where_a_run_cannot_begin(tmp_path, monkeypatch):
     real = Collection.close
     monkeypatch.setattr(Collection, "close", lambda self: (closed.append(self.path.parent.name), real(self)))
     (tmp_path / "corpus.jsonl").write_text('{"id": "a", "text": "red heart", "image": "none.png"}\n')
-    with pytest.raises(CallError, match="image that can be used"):
+    with pytest.raises(CallError, match="usable image"):
         synthesize(open_corpus(tmp_path / "corpus.jsonl"), Writer(), SynthesisRecipe(model="fake:colours"), tmp_path)
     assert closed == ["pictures", "passages"]
 
@@ -450,7 +450,7 @@ def test_an_endpoint_that_is_away_is_an_error_and_the_run_goes_on_later(source, 
     server.answers = [*[rule] * 13, away]
     done = run(source, tmp_path, "--writer", f"api:tiny@{server.url}")
     assert done.exit_code == 1
-    assert "13 answers are kept" in done.stderr
+    assert "13 answers are stored" in done.stderr
     assert "continues where it stopped" in done.stderr
     assert "Traceback" not in done.output
     server.answers, before = [rule], len(server.asked)
@@ -480,7 +480,7 @@ def test_where_the_endpoint_is_away_the_rest_is_not_asked(server, make):
         (("--least-corrected", "-inf"), "least_corrected is -inf"),
         (("--prompts", "nowhere"), "cannot be read"),
         (("--passage", "{poem}"), "lacks-poem"),
-        (("--part", "none"), "no passage of the form '{text}: {keywords}'.\n  Name fields that its documents have"),
+        (("--part", "none"), "no passage of the form '{text}: {keywords}'.\n  Use fields that its documents have"),
     ],
 )
 def test_what_is_wrong_is_said_with_a_remedy(source, tmp_path, server, options, message):
@@ -495,7 +495,7 @@ def test_a_file_is_no_folder_of_a_run(source, tmp_path, server):
     (tmp_path / "run").write_text("")
     done = run(source, tmp_path, "--writer", f"api:tiny@{server.url}")
     assert (done.exit_code, done.exception.__class__) == (2, SystemExit)
-    assert f"{tmp_path / 'run'} cannot be the folder of a run: File exists.\n  Name a folder" in done.stderr
+    assert f"{tmp_path / 'run'} cannot be the folder of a run: File exists.\n  Name a new folder" in done.stderr
 
 
 def test_a_temperature_is_a_number():

@@ -1,4 +1,4 @@
-"""Captioners and chat models on tiny random checkpoints: loaded as published, asked as their cards say, refused in time."""
+"""Captioners and chat models on tiny random checkpoints: loading, prompts as published, and refusals."""
 
 from __future__ import annotations
 
@@ -237,9 +237,7 @@ def test_without_a_network_a_hub_id_says_how(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     monkeypatch.setattr("indexer.embed.hub.reachable", lambda _: True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    with pytest.raises(
-        ModelError, match=r"a/b is not on this machine and could not be fetched: no network. Connect once"
-    ):
+    with pytest.raises(ModelError, match=r"a/b is not on this machine and cannot be fetched: no network. Connect once"):
         load_captioner("a/b")
 
 

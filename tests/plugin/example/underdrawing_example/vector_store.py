@@ -6,7 +6,7 @@ import numpy as np
 
 from indexer.errors import CorruptionError
 from indexer.files.layout import Layout
-from indexer.vectors.protocol import NO_ID, NOTHING, IndexSettings, Neighbours, Pinned
+from indexer.vectors.protocol import NO_ID, NOTHING, IndexSettings, Neighbors, Pinned
 from indexer.vectors.segments import open_segment
 
 
@@ -33,7 +33,7 @@ class MatrixView:
         for row, each in enumerate(scores):
             first = np.lexsort((ids, -each))[:k]
             found[0][row, : len(first)], found[1][row, : len(first)] = ids[first], each[first]
-        return Neighbours(*found)
+        return Neighbors(*found)
 
     def score(self, queries, ids):
         # Not a matrix product: each row is summed in the same order wherever it lies, so that equal rows tie.
