@@ -37,7 +37,7 @@ from indexer.types import Item, Modality, Role, Vectors
 from indexer.vectors.unit import unit_rows
 
 CONFIG, WEIGHTS = "bridge.json", "connector.safetensors"
-WHOLE = "It is as underdrawing train bridge wrote it: copy the whole folder again."
+WHOLE = "Copy the whole folder again, as underdrawing train bridge wrote it."
 MIN_TEXT = 8
 """Tokens reserved for the text of an item with several images."""
 TOKENS = 4096
