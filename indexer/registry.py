@@ -20,10 +20,12 @@ What this module does not know: what the parts do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from indexer.errors import CallError, PluginError, UnknownNameError, first_line
@@ -31,6 +33,10 @@ from indexer.errors import CallError, PluginError, UnknownNameError, first_line
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+OURS = frozenset({"benchmarks", "indexer", "pipelines", "retrieval", "underdrawing"})
+"""The packages of this project, whose errors are its own."""
+MISUSE = (AttributeError, LookupError, TypeError, ValueError)
+"""What a part with a wrong signature, or one that returns something else than it promises, makes others raise."""
 T = TypeVar("T")
 _PART = TypeVar("_PART")
 
@@ -136,6 +142,28 @@ class Registry(Generic[T]):
 
         return keep
 
+    def failure(self, name: str, part: object, error: Exception) -> PluginError | None:
+        """What to raise in place of an error in a part of another package; None where the part is this project's.
+
+        None, too, for an error that does not come of the part: it was not raised in the part's package, and a wrong
+        signature or a wrong answer does not lead to one of its kind.
+
+        Args:
+            name: What the part was asked for by; what stands behind a colon is passed over.
+            part: The part, or what it made.
+            error: What was raised while it worked.
+        """
+        home = _home(part)
+        if home in OURS or not (isinstance(error, MISUSE) or _raised_in(home, error)):
+            return None
+        family = name.partition(":")[0]
+        packages = [each.package for each in self.plugins() if each.name == family or _top(each.target) == home]
+        owner = f"the package {packages[0]}" if packages else f"the module {home}"
+        return PluginError(
+            f"The {self.kind} {family!r} of {owner} failed: {type(error).__name__}: {first_line(error)}.",
+            "Tell its authors, or do without it; everything else works.",
+        )
+
     def __contains__(self, name: object) -> bool:
         return name in self._builtin or name in self._registered or name in self._points
 
@@ -192,3 +220,17 @@ def _package(point: EntryPoint) -> str:
 
 def _summary(point: EntryPoint) -> str:
     return point.dist.metadata["Summary"] if point.dist and "Summary" in point.dist.metadata else ""
+
+
+def _home(part: object) -> str:
+    """The package that a part's class or function is defined in."""
+    own = part if hasattr(part, "__qualname__") else type(part)
+    return _top(str(own.__module__))
+
+
+def _top(module: str) -> str:
+    return re.split(r"[.:]", module, maxsplit=1)[0]
+
+
+def _raised_in(home: str, error: Exception) -> bool:
+    return any(_top(str(frame.f_globals.get("__name__"))) == home for frame, _ in walk_tb(error.__traceback__))

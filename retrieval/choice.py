@@ -5,7 +5,7 @@ What this module does not know: collections, models.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 from indexer.errors import RequestError, UnknownNameError
@@ -56,6 +56,11 @@ def default_method(request: SearchRequest, model: Callable[[], str]) -> str:
     if request.weights is not None and request.weights.given():
         return "sum"
     return preferred(model(), quick) or "sum"
+
+
+def agreed(methods: Sequence[str]) -> str:
+    """The default method of a request to several spaces, from what each of them would have: that one, or `sum`."""
+    return methods[0] if len(set(methods)) == 1 else "sum"
 
 
 def quick(name: str) -> bool:
@@ -111,6 +116,10 @@ def require_read(request: SearchRequest, method: SearchMethod) -> None:
     asked = method_of(request.method or method.name, None)
     if "rerank_depth" in given and "rerank" not in given:
         raise RequestError("rerank_depth", "`rerank_depth` is read where there is a `rerank`.", "Add `rerank`.")
+    if "fusion" in given and len(request.space) < 2:
+        raise RequestError(
+            "fusion", "`fusion` is read where several spaces are searched.", "Name two or more with `space`."
+        )
     for name, info in known.items():
         if name in given and not reads(asked, name, info) and not (name == "deadline_ms" and "rerank" in given):
             others = " or ".join(f"`method={each}`" for each in _readers(name, info))

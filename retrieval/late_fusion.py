@@ -13,7 +13,7 @@ What this module does not know: methods, spaces, how a retriever finds anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,9 @@ import numpy as np
 
 from indexer.arguments import described, finite, whole_number
 from indexer.errors import CallError
-from indexer.types import HelpfulEnum, Modality
+from indexer.types import Modality
 from retrieval.query import Query
+from retrieval.request import Fusion
 from retrieval.results import Hit, Results
 from retrieval.retriever import Retriever
 from retrieval.scoring import order
@@ -33,13 +34,6 @@ if TYPE_CHECKING:
 CONSTANT = 60
 """Of reciprocal ranks, as published: how little the first places are set apart."""
 DEPTH = 100
-
-
-class Fusion(HelpfulEnum):
-    """What of a ranking counts; see the module."""
-
-    RANKS = "ranks"
-    SCORES = "scores"
 
 
 class LateFusion:
@@ -96,6 +90,21 @@ class LateFusion:
         }
         return [self._fused({name: own[place] for name, own in found.items()}, k) for place in range(len(queries))]
 
+    def stream(
+        self, query: Query, k: int = 10, where: Where | None = None, exclude: Sequence[str] = (),
+        modalities: Iterable[Modality | str] = (), *, keep_reference: bool = False,
+    ) -> Iterator[Results]:  # fmt: skip
+        """The fused answer in the time it takes: again when a retriever has a better one; see `Retriever.stream`."""
+        depth, kinds = max(k, self._depth) if isinstance(k, int) else k, tuple(modalities)
+        streams = {
+            name: each.stream(query, depth, where, exclude, kinds, keep_reference=keep_reference)
+            for name, each in self._retrievers.items()
+        }
+        found: dict[str, Results] = {}
+        while better := {name: own for name, each in streams.items() if (own := next(each, None)) is not None}:
+            found |= better
+            yield self._fused(found, k)
+
     def _fused(self, rankings: Mapping[str, Results], k: int) -> Results:
         documents: dict[str, Hit] = {}
         totals: dict[str, float] = {}
@@ -146,6 +155,13 @@ def _joined(rankings: Mapping[str, Results], hits: tuple[Hit, ...], fusion: Fusi
         scale=f"{scale} of {', '.join(rankings)}; comparable within one query only",
         artifacts={name: each for ranking in own for name, each in ranking.artifacts.items()},
         took_ms=took,
-        notes=tuple(dict.fromkeys(note for ranking in own for note in ranking.notes)),
+        notes=_notes(rankings),
         plan=" and ".join(dict.fromkeys(ranking.plan for ranking in own)),
     )
+
+
+def _notes(rankings: Mapping[str, Results]) -> tuple[str, ...]:
+    """What all rankings say, once, and what some say, with their names before it."""
+    told = dict.fromkeys(note for ranking in rankings.values() for note in ranking.notes)
+    by = {note: [name for name, ranking in rankings.items() if note in ranking.notes] for note in told}
+    return tuple(note if len(by[note]) == len(rankings) else f"{', '.join(by[note])}: {note}" for note in told)

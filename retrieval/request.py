@@ -14,13 +14,20 @@ from typing import Any, Final
 
 from indexer.arguments import described
 from indexer.errors import RequestError, did_you_mean
-from indexer.types import Center, JsonValue, Modality
-from retrieval.fields import NAMED, REFINE, FieldInfo, Group, Kind, checked, from_json, option
+from indexer.types import Center, HelpfulEnum, JsonValue, Modality
+from retrieval.fields import NAMED, REFINE, SEVERAL, FieldInfo, Group, Kind, checked, from_json, option
 from retrieval.query import Picture, Query, Weights
 
 _GENERATOR: Final[Mapping[str, Any]] = {"trait": "generator"}
 _REFINE: Final[Mapping[str, Any]] = {"trait": REFINE}
 _REWRITER: Final[Mapping[str, Any]] = {"trait": "rewriter"}
+
+
+class Fusion(HelpfulEnum):
+    """What of a ranking counts where several become one; see `retrieval/late_fusion.py`."""
+
+    RANKS = "ranks"
+    SCORES = "scores"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +43,18 @@ class SearchOptions:
     collection: str | None = option(
         None, Kind.NAME, Group.METHOD, "Which collection, where several are served.", "NAME"
     )
-    space: str | None = option(
-        None, Kind.NAME, Group.METHOD, "The embedding space to search, where a collection has several.", "NAME"
-    )
+    space: tuple[str, ...] = option(
+        (), Kind.NAMES, Group.METHOD,
+        "The embedding space to search, where a collection has several. Repeatable: the rankings of several spaces "
+        "become one.",
+        "NAME",
+    )  # fmt: skip
+    fusion: str | None = option(
+        None, Kind.NAME, Group.METHOD,
+        "How the rankings of several spaces become one: ranks (reciprocal ranks, the default) or scores (standardized "
+        "scores).",
+        "NAME", among=Fusion,
+    )  # fmt: skip
     method: str | None = option(
         None, Kind.NAME, Group.METHOD,
         "text, image, sum, slerp, product, shift, inversion, cig, caption, joint, or any other that is registered. By "
@@ -138,7 +154,9 @@ class SearchOptions:
     def __post_init__(self) -> None:
         for name, info in fields_of(type(self)).items():
             value = getattr(self, name)
-            if value is not None:
+            if value is None and info.kind in SEVERAL:
+                object.__setattr__(self, name, ())
+            elif value is not None:
                 object.__setattr__(self, name, checked(value, name, info))
 
     def given(self) -> Iterator[str]:

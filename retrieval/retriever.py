@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from indexer.arguments import finite, flag, require_kinds
 from indexer.deprecation import renamed_arguments
-from indexer.errors import CallError, QueryError, SnapshotGoneError
+from indexer.errors import CallError, QueryError, SnapshotGoneError, UnderdrawingError
 from indexer.types import Center, Modality
 from retrieval.arguments import Source, checked_k, queries_of, require_query, scope_of, source_of
 from retrieval.documents import hits_of, leave_out, references_of
-from retrieval.methods import Composed, Merge, Method, Refining, Resolved, Tuned, load_method, load_weights
+from retrieval.methods import METHODS, Composed, Merge, Method, Refining, Resolved, Tuned, load_method, load_weights
 from retrieval.methods.base import without_gap
 from retrieval.methods.context import Context, require_images
 from retrieval.providers.caption_rewrite import CaptionRewriter
@@ -153,12 +153,15 @@ class Retriever(Rankings):
         """
         require_query(query, "stream")
         asked, k, scope = _checked([query], k, where, exclude, modalities, keep_reference, "stream")
-        self._method.branches(query)
-        if self._refining is not None and self._refining.refines(query):
+        if self._on_snapshot(lambda _: self._in_two_steps(query)):
             yield self._on_snapshot(
                 lambda snapshot: self._answer(snapshot, asked, k, scope, keep_reference, refine=False)
             )[0]
         yield self.search(query, k, where, exclude, modalities, keep_reference=keep_reference)
+
+    def _in_two_steps(self, query: Query) -> bool:
+        self._method.branches(query)
+        return self._refining is not None and self._refining.refines(query)
 
     def encode(self, queries: Sequence[Query]) -> list[Resolved]:
         """The vectors of the queries' branches, pseudo-targets among them; weights play no role but at a gate.
@@ -315,9 +318,14 @@ class Retriever(Rankings):
     def _on_snapshot(self, work: Callable[[Snapshot], Answer]) -> Answer:
         """Work on the newest generation; once more where that one is compacted away meanwhile."""
         try:
-            return work(self._source.snapshot())
-        except SnapshotGoneError:
-            return work(self._source.snapshot())
+            try:
+                return work(self._source.snapshot())
+            except SnapshotGoneError:
+                return work(self._source.snapshot())
+        except UnderdrawingError:
+            raise
+        except Exception as error:  # another package's method may raise anything
+            raise METHODS.failure(self.method, self._method, error) or error from error
 
 
 @contextmanager

@@ -13,25 +13,24 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
 from indexer.errors import CallError, RequestError, UnderdrawingError, UnknownNameError
 from retrieval.arguments import Source, require_collection, source_of
-from retrieval.choice import default_method, implied_method, method_of, reads, require_both, require_read
+from retrieval.choice import agreed, default_method, implied_method, method_of, reads, require_both, require_read
+from retrieval.late_fusion import LateFusion
 from retrieval.methods.context import require_images, stored_references
 from retrieval.providers.caption_rewrite import CaptionRewriter
 from retrieval.providers.pseudo_target import PseudoTargetProvider
-from retrieval.request import SearchOptions, SearchRequest, fields_of
+from retrieval.request import Fusion, SearchOptions, SearchRequest, fields_of
 from retrieval.rerank import RERANKERS, Reranker, load_reranker
 from retrieval.rerank.step import DEPTH
 from retrieval.results import Results
 from retrieval.retriever import Retriever
-
-if TYPE_CHECKING:
-    pass
 
 Options = TypeVar("Options", bound=SearchOptions)
 Made = TypeVar("Made")
@@ -104,7 +103,7 @@ class SearchService:
         Raises as `search`, before the first answer.
         """
         settled = self.settled(request)
-        return self.retriever(settled).stream(
+        return self._answering(settled).stream(
             settled.query,
             settled.k,
             settled.where,
@@ -159,11 +158,12 @@ class SearchService:
         """
         settled = self.settled(request)
         require_images([settled.query])
-        with self.source(settled).snapshot() as snapshot:
-            if settled.like is not None and len(snapshot):
-                stored_references(snapshot, [settled.like])
-            if settled.where is not None:
-                snapshot.require_filter(settled.where)
+        for each in _by_space(settled).values():
+            with self.source(each).snapshot() as snapshot:
+                if settled.like is not None and len(snapshot):
+                    stored_references(snapshot, [settled.like])
+                if settled.where is not None:
+                    snapshot.require_filter(settled.where)
         return settled
 
     def settled(self, request: SearchRequest) -> SearchRequest:
@@ -173,7 +173,9 @@ class SearchService:
             RequestError: As `search`.
         """
         chosen = request.method or self._defaults.method or implied_method(request)
-        chosen = chosen or default_method(request, lambda: _model(self.source(request)))
+        spaces = _by_space(self._with_defaults(request)).values()
+        # Two models for which different methods did best are asked by the one that serves any.
+        chosen = chosen or agreed([default_method(request, partial(self._model, each)) for each in spaces])
         request = replace(request, method=chosen)
         method = method_of(chosen, request.merge)
         require_read(request, method)
@@ -196,13 +198,16 @@ class SearchService:
             UnderdrawingError: One is missing, cannot be loaded or does not fit.
         """
         options = self._with_defaults(options)
-        embedder = self.source(options).embedder if "inversion" in self.needs(options) else None
+        if len(options.space) > 1:
+            for each in _by_space(options).values():
+                self.load(each, caption=caption)
+            return
         for helper in self.needs(options):
             match helper:
-                case "inversion" if embedder is not None:
-                    self.pseudo_targets(options).inversion(embedder)
-                case "generator" if embedder is not None:
-                    self.pseudo_targets(options).generator(embedder)
+                case "inversion":
+                    self.pseudo_targets(options).inversion(self.source(options).embedder)
+                case "generator":
+                    self.pseudo_targets(options).generator(self.source(options).embedder)
                 case "captioner" if caption:
                     self.captions(options).captioner()
                 case "rewriter":
@@ -213,7 +218,7 @@ class SearchService:
 
         Raises:
             RequestError: There are several collections and none is named, or none has that name; or there is no such
-                space.
+                space, or more than one is named.
         """
         known = list(self._collections)
         if options.collection is None and len(known) > 1:
@@ -222,10 +227,12 @@ class SearchService:
         if name not in self._collections:
             raise _of_field("collection", UnknownNameError("collection", name, known))
         source = self._collections[name]
-        if options.space is None:
+        if not options.space:
             return source
+        if len(options.space) > 1:
+            raise RequestError("space", f"`space` names {len(options.space)}: {', '.join(options.space)}.", "Name one.")
         try:
-            chosen = source_of(source, options.space)
+            chosen = source_of(source, options.space[0])
             chosen.snapshot()  # says now whether there is such a space
             return chosen
         except UnknownNameError as error:
@@ -238,7 +245,8 @@ class SearchService:
             options: With a method; a request without one gets its own in `search`.
 
         Raises:
-            RequestError: No such collection, space or re-ranker; or a value that the method does not take.
+            RequestError: No such collection, space or re-ranker; several spaces, which `search` fuses; or a value that
+                the method does not take.
         """
         key = tuple(getattr(options, name) for name in _HOW)
         with self._making:
@@ -251,6 +259,11 @@ class SearchService:
             if len(self._retrievers) > RETRIEVERS:
                 self._retrievers.popitem(last=False)
         return made
+
+    def _answering(self, options: SearchOptions) -> Retriever | LateFusion:
+        """The retriever of the options' space, or of several the fusion of theirs."""
+        each = {space: self.retriever(own) for space, own in _by_space(options).items()}
+        return LateFusion(each, fusion=options.fusion or Fusion.RANKS) if len(each) > 1 else each.popitem()[1]
 
     def _assembled(self, options: SearchOptions) -> Retriever:
         return Retriever(
@@ -333,7 +346,7 @@ class SearchService:
                 return name
 
     def _found(self, requests: Sequence[SearchRequest], settled: SearchRequest) -> list[Results]:
-        return self.retriever(settled).search_batch(
+        return self._answering(settled).search_batch(
             [each.query for each in requests],
             settled.k,
             settled.where,
@@ -348,6 +361,10 @@ class SearchService:
         except UnderdrawingError as error:
             return error
 
+    def _model(self, options: SearchOptions) -> str:
+        with self.source(options).snapshot() as snapshot:
+            return snapshot.space.model
+
     def _once(self, key: tuple[str, Any, Any], make: Callable[[], Made]) -> Made:
         with self._making:
             if key not in self._providers:
@@ -356,9 +373,11 @@ class SearchService:
             return made
 
 
-def _model(source: Source) -> str:
-    with source.snapshot() as snapshot:
-        return snapshot.space.model
+def _by_space(options: Options) -> dict[str, Options]:
+    """The options for each of the spaces that they name, by its name; the options themselves where they name none."""
+    if len(options.space) < 2:
+        return {"": options}
+    return {space: replace(options, space=(space,), fusion=None) for space in options.space}
 
 
 def _all_but_the_query(request: SearchRequest) -> str:

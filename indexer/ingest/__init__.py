@@ -1,1 +1,1 @@
-"""The ways into a collection: single documents, the batch job, the writer that commits both."""
+"""Write to a collection: single documents, the batch job, and the writer that commits both."""

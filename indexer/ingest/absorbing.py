@@ -1,9 +1,9 @@
-"""Which small segments a commit merges into its own, so that many small commits do not leave many small segments.
+"""Choose the small segments that a commit merges into its own, so that many small commits leave few segments.
 
-A commit that finds seven or more segments of its own order of size at the end of the collection writes their rows
-together with its own: eight of one order become one of the next, as digits carry when one counts in base eight. So
-there are at most seven segments of an order, each row is written once an order, and no commit writes more than
-`MOST_BYTES`. It is the same commit as any other: one file, then one transaction.
+If the last seven or more segments are of a commit's own order of size, the commit writes their rows together with its
+own: eight of one order become one of the next, like a carry in base eight. So there are at most seven segments of each
+order, each row is written once per order, and no commit writes more than `MOST_BYTES`. The commit is otherwise
+unchanged: one file, then one transaction.
 
 What this module does not know: files, SQL.
 """
@@ -16,19 +16,19 @@ from indexer.vectors.segments import SegmentFile
 
 BASE = 8
 MOST_ROWS, MOST_BYTES = 1 << 17, 1 << 28
-"""Of a segment that a commit writes; a second or two of a disk's time."""
+"""The largest segment that a commit writes: a second or two of disk time."""
 MANY = 64
-"""Segments above which also those are taken that an index was built from, which then has to be built anew."""
+"""With more segments, those that an index was built from are merged, too; the index must then be rebuilt."""
 
 
 def absorbed(segments: Sequence[SegmentFile], rows: int, row_bytes: int, indexed: Collection[str]) -> list[SegmentFile]:
-    """The segments at the end of a collection that a commit takes into its own, oldest first.
+    """The last segments of a collection that a commit merges into its own, oldest first.
 
     Args:
-        segments: The living ones, in the order of their ids.
-        rows: Of the commit.
-        row_bytes: Of a row, on disk.
-        indexed: The sha256 of segments that an index was built from.
+        segments: The living segments, in the order of their ids.
+        rows: Rows of the commit.
+        row_bytes: Bytes of a row on disk.
+        indexed: The sha256 of the segments that an index was built from.
     """
     first = total = 0
     for place, each in enumerate(segments):
@@ -47,5 +47,5 @@ def absorbed(segments: Sequence[SegmentFile], rows: int, row_bytes: int, indexed
 
 
 def _order(rows: int) -> int:
-    """The number of digits of the rows in base eight, less one."""
+    """The number of digits of `rows` in base eight, minus one."""
     return (rows.bit_length() - 1) // 3

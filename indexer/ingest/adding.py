@@ -1,4 +1,4 @@
-"""Adding documents in one call, and deleting them: what a call may be given, and what it answers.
+"""Add and delete documents in one call: check the arguments, embed, commit, report.
 
 What this module does not know: corpora, jobs.
 """
@@ -31,13 +31,13 @@ from indexer.vectors.protocol import IndexKind
 
 @dataclass(frozen=True, repr=False)
 class Added:
-    """What `Collection.add` did.
+    """The outcome of `Collection.add`.
 
     Attributes:
         added: New documents.
-        replaced: Documents in whose place one of the same id was.
-        rejected: Those that could not be used, and why, in the order given.
-        generation: What a search sees now.
+        replaced: Documents that replaced one with the same id.
+        rejected: Documents that could not be used, and why, in the order given.
+        generation: The generation that searches see now.
     """
 
     added: int
@@ -46,19 +46,19 @@ class Added:
     generation: int = 0
 
     def __repr__(self) -> str:
-        told = f"{self.added:,} added, {self.replaced:,} replaced, {len(self.rejected):,} rejected"
+        counted = f"{self.added:,} added, {self.replaced:,} replaced, {len(self.rejected):,} rejected"
         if self.rejected:
             counts = Counter(each.reason for each in self.rejected).most_common()
-            told += f" ({', '.join(f'{reason} {number:,}' for reason, number in counts)})"
-            told += f", the first {self.rejected[0].uri}: {self.rejected[0].detail}"
-        return f"Added({told}; generation {self.generation})"
+            counted += f" ({', '.join(f'{reason} {number:,}' for reason, number in counts)})"
+            counted += f", the first {self.rejected[0].uri}: {self.rejected[0].detail}"
+        return f"Added({counted}; generation {self.generation})"
 
 
 def prepared(documents: object, ingest: Ingest) -> tuple[list[Ready], list[Rejected]]:
-    """What can be stored of the documents of a call, and what cannot. Of one id twice, the first counts.
+    """Split the documents of a call into valid ones and rejects. The first document with an id counts.
 
     Raises:
-        CallError: It is no document, and no iterable of documents.
+        CallError: It is neither a document nor an iterable of documents.
     """
     ready: dict[str, Ready] = {}
     rejected: list[Rejected] = []
@@ -68,7 +68,7 @@ def prepared(documents: object, ingest: Ingest) -> tuple[list[Ready], list[Rejec
             rejected.append(outcome)
         elif outcome.document.id in ready:
             name = outcome.document.id[:200]
-            detail = f"The id {name!r} came before in this call; the first one counts."
+            detail = f"The id {name!r} was used before in this call; the first document counts."
             rejected.append(Rejected(printable(name), Reason.DUPLICATE_ID.value, detail))
         else:
             ready[outcome.document.id] = outcome
@@ -94,7 +94,7 @@ def add(
 
 
 def way_in(target: Target, spaces: Sequence[OpenSpace], images: ImageRules) -> Ingest:
-    """The way in for documents to these spaces; picklable, holds no model."""
+    """What prepares documents for these spaces; picklable, holds no model."""
     preparers = [Preparer(each.space.id, each.embedder.preparer(), each.space.parts) for each in spaces]
     return Ingest(preparers, target.layout.media, images)
 
@@ -102,7 +102,7 @@ def way_in(target: Target, spaces: Sequence[OpenSpace], images: ImageRules) -> I
 def embedded(
     spaces: Sequence[OpenSpace], ready: Sequence[Ready], catalog: Catalog
 ) -> tuple[list[NewDocument], list[SpaceVectors], list[Rejected]]:
-    """The documents that any model gave a vector, the vectors of each space, and why others have none."""
+    """The documents with a vector in any space, the vectors of each space, and why other documents have none."""
     documents = [each.document for each in ready]
     if not documents:
         return [], [], []
@@ -114,7 +114,7 @@ def embedded(
 
 
 def _in_space(own: OpenSpace, ready: Sequence[Ready], catalog: Catalog) -> tuple[SpaceVectors, dict[int, Rejected]]:
-    """The vectors of documents in one space, and by place those that its model gave none."""
+    """The vectors of documents in one space, and by position the rejects that got none."""
     items = {place: each.prepared[own.space.id] for place, each in enumerate(ready) if own.space.id in each.prepared}
     places, vectors = list(items), embed(own.embedder, list(items.values()))
     lacking = without_vector(vectors, lambda row: ready[places[row]].document.name)
@@ -127,10 +127,10 @@ def _in_space(own: OpenSpace, ready: Sequence[Ready], catalog: Catalog) -> tuple
 
 
 def ids_to_delete(ids: object) -> list[str]:
-    """The ids of a call. What no document can be called is left out: nothing has such an id.
+    """The ids of a call. Values that no document can have as id are left out.
 
     Raises:
-        CallError: They are no iterable of texts and whole numbers.
+        CallError: They are not an iterable of texts and whole numbers.
     """
     if isinstance(ids, str) or not isinstance(ids, Iterable):
         remedy = f"Write delete([{shown(ids)}])." if _is_id(ids) else "Write delete(['a', 'b'])."
@@ -157,7 +157,7 @@ def _documents(documents: object) -> Iterator[Document]:
     for place, each in enumerate(documents):
         if not isinstance(each, Document):
             raise CallError(
-                f"documents[{place}] is {_what(each)}, no Document; nothing was stored.", f"Write {_example(each)}."
+                f"documents[{place}] is {_what(each)}, not a Document; nothing was stored.", f"Write {_example(each)}."
             )
         yield each
 
@@ -170,7 +170,7 @@ def _example(value: object) -> str:
 
 
 def _is_id(value: Any) -> bool:
-    """Whether it is of a type that ids have."""
+    """Whether it has a type that ids can have."""
     try:
         checked_id(value)
     except ItemError as error:
@@ -179,7 +179,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _what(value: object) -> str:
-    """A value in a message: short ones as they are, others by their type."""
+    """A value for a message: short ones in full, others by their type."""
     if value is None or isinstance(value, str | int | float):
         return f"{type(value).__name__} {shown(value)}" if value is not None else "None"
     article = "an" if type(value).__name__[:1] in "aeiouAEIOU" else "a"
@@ -187,10 +187,10 @@ def _what(value: object) -> str:
 
 
 def require_some(rejected: Sequence[Rejected]) -> None:
-    """Refuse a call of which nothing can be stored.
+    """Raise an error if nothing of a call can be stored.
 
     Raises:
-        RejectedError: There are rejects.
+        RejectedError: All documents were rejected.
     """
     if not rejected:
         return
@@ -204,7 +204,7 @@ def require_some(rejected: Sequence[Rejected]) -> None:
 
 
 def require_opening(model: object) -> None:
-    """Refuse what is no model, before anything is done.
+    """Refuse what is not a model, before anything is done.
 
     Raises:
         CallError: It is neither an embedder nor a name.
@@ -217,7 +217,7 @@ def require_opening(model: object) -> None:
 
 
 def missing_query_mean(own: OpenSpace, catalog: Catalog) -> Sums:
-    """The sum of generic query texts' vectors, if the space has none yet; without those that are not finite."""
+    """The sum of the vectors of generic query texts, if the space has none yet, without those that are not finite."""
     if not own.has_query_mean:
         now = next(each for each in catalog.spaces(catalog.generation().number) if each.id == own.space.id)
         own.has_query_mean = (Role.QUERY, Modality.TEXT) in now.means

@@ -1,6 +1,6 @@
 """Check a collection: compare its files with its tables. Nothing is changed.
 
-What this module does not know: models, search, how what is wrong is put right (`repair.py`).
+What this module does not know: models, search, repairs (`repair.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from sqlalchemy import func, select
 
 from indexer.errors import ItemError, SnapshotGoneError, StoreError
 from indexer.files.atomic import TEMPORARY_PREFIX, file_digest
-from indexer.files.layout import IMAGE_NAME, SEGMENT_NAME, Layout
-from indexer.files.media import MEDIA, image_path
+from indexer.files.layout import IMAGE_NAME, MEDIA, SEGMENT_NAME, Layout, image_path
 from indexer.metadata.catalog import Catalog, Space
 from indexer.metadata.document_images import image_uris
 from indexer.metadata.schema import DocumentRow, SegmentRow, VectorRow
@@ -23,17 +22,17 @@ from indexer.vectors.cache import problems
 from indexer.vectors.segments import SegmentFile, open_segment, segment_path
 
 CHECKS = 10
-"""How often a check is begun, beside writers that remove what it looks at."""
+"""How often a check is attempted while writers remove what it reads."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as SQL says.
+    """One difference between a file or row and what SQL records.
 
     Attributes:
         what: The file or row.
         problem: What is wrong.
-        harmful: Whether answers are affected; an orphan file only takes space.
+        harmful: Whether answers are affected; an orphan file only takes up space.
     """
 
     what: str
@@ -57,9 +56,9 @@ class Report:
 
 
 def check(catalog: Catalog, layout: Layout, on_file: Callable[[Path], None] | None = None) -> Report:
-    """Compare every file with its checksum, every count with the rows, and look for orphans. Changes nothing.
+    """Compare all files with their checksums and all counts with the rows, and look for orphans. Changes nothing.
 
-    No transaction stays open meanwhile. Where a writer removes what is being looked at, the check begins again.
+    No transaction stays open meanwhile. If a writer removes what is being read, the check starts again.
     """
     for _ in range(CHECKS - 1):
         try:
@@ -88,7 +87,7 @@ def _check_once(catalog: Catalog, layout: Layout, on_file: Callable[[Path], None
 
 
 def check_segment(layout: Layout, segment: SegmentFile, space: Space) -> list[Finding]:
-    """Compare a segment with what SQL says of it."""
+    """Compare a segment with its record in SQL."""
     try:
         path = segment_path(layout.segments, segment.file)
         found = file_digest(path)
@@ -137,7 +136,7 @@ def _check_rows(catalog: Catalog, spaces: Sequence[Space], generation: int, docu
     for space in spaces:
         missing = living - having.get(space.id, living if len(spaces) == 1 else 0)
         if missing:
-            fault = f"{missing:,} of {living:,} documents have no vector in it; fill_space embeds those that it can"
+            fault = f"{missing:,} of {living:,} documents have no vector in it; fill_space embeds them if it can"
             yield Finding(f"space {space.name}", fault, harmful=False)
 
 
@@ -186,7 +185,7 @@ def _check_indexes(catalog: Catalog, layout: Layout, on_file: Callable[[Path], N
 
 
 def orphan_media(catalog: Catalog, layout: Layout) -> Iterator[Path]:
-    """Stored images that no document names."""
+    """Stored images that no document uses."""
     if not layout.media.exists():
         return
     uris = image_uris(catalog.database, MEDIA)

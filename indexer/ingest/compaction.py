@@ -27,17 +27,17 @@ ROWS_PER_SEGMENT = 1 << 18
 
 
 def compact(catalog: Catalog, layout: Layout) -> tuple[int, int]:
-    """Merge the segments of each space and drop the dead, as one new generation.
+    """Merge the segments of each space and drop dead rows, as one new generation.
 
-    The new files are whole and durable before the one transaction that swaps them in, and the old are deleted after
-    it: a crash at any point leaves the old state or the new, and orphans that the next writer sweeps.
+    The new files are complete and durable before one transaction swaps them in, and the old files are deleted after it:
+    a crash at any point leaves the old state or the new one, and orphans that the next writer sweeps.
 
     Returns:
-        Segments before and after.
+        The numbers of segments before and after.
 
     Raises:
         CorruptionError: A segment is damaged; nothing is changed.
-        StoreError: The disk cannot hold the new segments beside the old ones; nothing is changed.
+        StoreError: The disk has no room for the new segments beside the old ones; nothing is changed.
     """
     with Writer(catalog, layout, catalog.spaces(catalog.generation().number)[0]) as writer:
         generation = catalog.generation()
@@ -70,7 +70,7 @@ def _require_whole(layout: Layout, segments: list[SegmentFile], space: Space) ->
 
 
 def _require_room(layout: Layout, needed: int) -> None:
-    """Refuse a compaction that the disk cannot hold: the old segments are removed after the new ones are whole."""
+    """Refuse a compaction for which the disk has no room: old segments are removed only after new ones are complete."""
     free = shutil.disk_usage(layout.folder).free
     if needed > free:
         raise StoreError(
@@ -81,7 +81,7 @@ def _require_room(layout: Layout, needed: int) -> None:
 
 
 def _rewrite(layout: Layout, old: list[SegmentFile], space: Space, dead: Ids) -> Iterator[tuple[SegmentFile, Ids]]:
-    """New segments with the living rows, in order of id, without holding more than one in memory."""
+    """Write new segments with the living rows, in order of id, holding at most one in memory."""
     held: list[tuple[Vectors, Ids]] = []
 
     def flush() -> tuple[SegmentFile, Ids]:
@@ -107,7 +107,7 @@ def _swap(
     new: list[tuple[Space, SegmentFile, Ids]],
     generation: int,
 ) -> None:
-    """Point the living vectors at the new segments; drop all dead rows, and the generations that had them."""
+    """Point the living vectors at the new segments; drop dead rows and the generations that had them."""
     dead = select(DocumentRow.key).where(DocumentRow.died.is_not(None))
     dropped = select(SpaceRow.id).where(SpaceRow.died.is_not(None))
     connection.execute(delete(VectorRow).where(VectorRow.document.in_(dead) | VectorRow.space.in_(dropped)))

@@ -33,12 +33,12 @@ def decoded_ahead(
     prepare: Callable[[Sequence[Given]], list[Made]],
     depth: int,
 ) -> Iterator[tuple[Work, list[Made]]]:
-    """Prepare chunks in the executor, `depth` of them ahead, and yield what comes of them in order.
+    """Prepare chunks in the executor, `depth` of them ahead, and yield the results in order.
 
     Args:
-        work: Chunks, each with what is yielded beside what came of it.
-        executor: Of processes, or a thread.
-        prepare: Picklable.
+        work: Chunks, each with a value that is yielded together with its result.
+        executor: An executor of processes or of one thread.
+        prepare: Prepares a chunk; picklable.
         depth: At least 1.
 
     Raises:
@@ -48,15 +48,15 @@ def decoded_ahead(
     stream = iter(work)
     try:
         while True:
-            for told, chunk in islice(stream, depth - len(waiting)):
-                waiting.append((told, executor.submit(prepare, chunk)))
+            for about, chunk in islice(stream, depth - len(waiting)):
+                waiting.append((about, executor.submit(prepare, chunk)))
             if not waiting:
                 return
-            told, future = waiting.popleft()
-            yield told, future.result()
+            about, future = waiting.popleft()
+            yield about, future.result()
     except BrokenProcessPool as error:
         raise UnderdrawingError(
-            "A decoding process ended abruptly.",
+            "A decoding process died.",
             "If this is a script, guard its start with `if __name__ == '__main__':`, or use workers=0. "
             "If memory ran out, use fewer workers. Run it again: it continues where it stopped.",
         ) from error
@@ -72,8 +72,8 @@ def ingest_chunk(ingest: Ingest, source: str, chunk: Sequence[Record]) -> list[R
 
 @contextmanager
 def decoders(workers: int) -> Iterator[Executor]:
-    """So many processes, or a thread."""
-    # Spawned, not forked: the parent holds a model, threads and database connections.
+    """An executor of this many processes, or of one thread for 0."""
+    # Spawned, not forked, since the parent holds a model, threads and database connections.
     pool: Executor = (
         ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_follow_the_job)
         if workers
@@ -86,7 +86,7 @@ def decoders(workers: int) -> Iterator[Executor]:
 
 
 def _follow_the_job() -> None:
-    """Let a decoding process end when the job is killed, and leave Ctrl-C, which all processes get, to the job."""
+    """Make a decoding process end if the job is killed, and ignore Ctrl-C, which the job handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None

@@ -2,12 +2,12 @@
 
     documents without a vector there ─► decode (processes, or a thread) ─► model ─► commit, a shard at a time
 
-The job may be killed at any moment and run again: what has a vector is done, and the others are taken in the order in
-which they were stored. It takes the writer's lock for its commits alone, so that documents can be added and deleted
-meanwhile; those that are added get their vector by whoever adds them, or at the end of this job.
+The job may be killed at any moment and run again: documents with a vector are done, and the others are embedded in the
+order in which they were stored. It takes the writer's lock only for its commits, so documents can be added and deleted
+meanwhile. Added ones get their vector from whoever adds them, or at the end of this job.
 
-Images are read again where they were found, and only if their content is what it was: a vector of another image would
-contradict those of the other spaces.
+Images are read again from their files, and only if their content is unchanged: a vector of another image would
+contradict those in other spaces.
 
 What this module does not know: any model, how a commit works.
 """
@@ -28,7 +28,8 @@ from indexer.corpus.image_rules import ImageRules
 from indexer.corpus.paths import printable
 from indexer.embed.base import Prepared
 from indexer.errors import CorruptionError, ItemError, StoreError
-from indexer.files.media import image_path, recorded_image
+from indexer.files.layout import image_path
+from indexer.files.media import recorded_image
 from indexer.ingest.adding import missing_query_mean
 from indexer.ingest.decoding import decoded_ahead, decoders
 from indexer.ingest.prepare import Preparer, without_vector
@@ -44,22 +45,22 @@ from indexer.reasons import Reason, refusal
 from indexer.types import Modality, Rejected, Vectors
 
 CHUNK = 16
-"""Documents that travel to a worker together."""
+"""Documents that are sent to a worker together."""
 PATIENCE = 60.0
 """Seconds that a commit waits for another writer."""
 
 
 @dataclass(frozen=True, repr=False)
 class Filled:
-    """What `Collection.add_space` and `fill_space` did.
+    """The outcome of `Collection.add_space` and `fill_space`.
 
     Attributes:
         space: The space's name.
         embedded: Documents that got a vector.
-        rejected: Documents that have none there, and why: the first 1,000.
-        reasons: How many there are of each reason.
+        rejected: Documents that got none, and why: the first 1,000.
+        reasons: The number of rejects for each reason.
         seconds: Wall time.
-        generation: What a search sees now.
+        generation: The generation that searches see now.
     """
 
     space: str
@@ -70,8 +71,8 @@ class Filled:
     generation: int
 
     def __repr__(self) -> str:
-        told = f"{self.embedded:,} embedded, {self.reasons.total():,} rejected{in_brackets(self.reasons)}"
-        return f"Filled({self.space}: {told}; generation {self.generation}; {self.seconds:.1f} s)"
+        counted = f"{self.embedded:,} embedded, {self.reasons.total():,} rejected{in_brackets(self.reasons)}"
+        return f"Filled({self.space}: {counted}; generation {self.generation}; {self.seconds:.1f} s)"
 
 
 def fill(
@@ -89,13 +90,13 @@ def fill(
         target: The collection.
         own: The space.
         workers: Processes that decode ahead of the model; 0 decodes in a thread.
-        shard_size: Documents of a commit: what a kill can lose.
-        max_pixels: Of one image when it is decoded; see `ImageRules`.
+        shard_size: Documents per commit, and the most work that a kill can lose.
+        max_pixels: The most pixels of one decoded image; see `ImageRules`.
         on_progress: Called after each chunk.
 
     Raises:
         LockedError: Another writer holds the collection for longer than a minute.
-        StoreError: The disk or the database refuses, or the space was dropped; what was committed stays.
+        StoreError: The disk or the database fails, or the space was dropped; what was committed stays.
     """
     started = time.monotonic()
     job = _Filling(target, own, shard_size, on_progress or (lambda _: None))
@@ -108,7 +109,7 @@ def fill(
     with decoders(workers) as executor, own.embedder.threads() as threads:
         model = Streams(own.embedder, threads)
         depth = max(4 * max(1, workers), model.ahead // CHUNK)
-        while job.has_more():  # documents may come while the last ones are embedded
+        while job.has_more():  # documents may be added while the last ones are embedded
             for shard, outcome in decoded_ahead(job.work(), executor, prepare, depth):
                 job.take(shard, outcome, model)
     job.ledger.finish(job.shards, {"embedded": job.progress.added})
@@ -126,7 +127,7 @@ def fill(
 def prepare_stored(
     preparer: Preparer, media: Path, images: ImageRules, chunk: Sequence[Lacking]
 ) -> list[Prepared | Rejected]:
-    """What a model reads of stored documents, or why it cannot."""
+    """Stored documents prepared for a model, or why they cannot be."""
     return [_prepared(preparer, media, images, each) for each in chunk]
 
 
@@ -146,7 +147,7 @@ def _as_it_was(media: Path, uri: str, digest: str | None) -> bytes:
         raise refusal(Reason.DAMAGED, error.message) from None
     content = recorded_image(path, digest)
     if content is None:
-        detail = f"{printable(str(path)[:200])} is gone, or is another image than the one that was stored."
+        detail = f"{printable(str(path)[:200])} is gone, or differs from the image that was stored."
         raise refusal(Reason.CHANGED, detail)
     return content
 
@@ -178,7 +179,7 @@ class _Filling:
         self.progress, self.shards, self._after = Progress(), 0, -1
 
     def has_more(self) -> bool:
-        """Whether there are documents to embed that the job has not met."""
+        """Whether there are documents to embed that the job has not seen."""
         return bool(self._next(1))
 
     def _next(self, most: int) -> list[Lacking]:
@@ -195,10 +196,10 @@ class _Filling:
                 yield (shard, chunk), chunk
 
     def take(
-        self, told: tuple[_Shard, Sequence[Lacking]], outcome: Sequence[Prepared | Rejected], model: Streams
+        self, source: tuple[_Shard, Sequence[Lacking]], outcome: Sequence[Prepared | Rejected], model: Streams
     ) -> None:
-        """Take what came of a chunk, and commit the shard with its last one."""
-        shard, chunk = told
+        """Take the results of a chunk, and commit the shard after its last one."""
+        shard, chunk = source
         for document, each in zip(chunk, outcome, strict=True):
             if isinstance(each, Rejected):
                 shard.rejects.append(each)
@@ -228,7 +229,7 @@ class _Filling:
             if self._own.space.id not in self._target.catalog.living_spaces():
                 raise gone(self._own.space)
             keys = [shard.documents[row].key for row in rows]
-            # Others may have deleted or replaced some meanwhile, or have embedded them.
+            # Meanwhile others may have deleted, replaced or embedded some.
             wanted = still_lacking(self._database, self._own.space.id, keys)
             rows = [row for row in rows if shard.documents[row].key in wanted]
             finished = FinishedShard(self.ledger.job, shard.number, "", len(rows), 0, shard.rejects)

@@ -1,14 +1,14 @@
-"""The id under which a record is stored, and what happens when that id is taken.
+"""Resolve the id under which a record is stored, also if that id is taken.
 
 An id is unique in a collection, and two sources may use the same one:
 
-* An id that was *made* from a place (a path, a key of an archive, a line) names the place within its source only. Where
+* An id that was *made* from a place (a path, a key of an archive, a line) names the place within its source only. If
   another source's document has it, the record gets `NAME-HASH/ID`: the last part of its own source's name and the
-  first six digits of the source's sha256. The same record gets the same id in every run, whoever came first.
-* An id that the user *wrote* means one document. Where another source's document has it, the record is rejected, or
+  first six digits of the source's sha256. The same record gets the same id in every run, whichever source came first.
+* An id that the user *wrote* means one document. If another source's document has it, the record is rejected, or
   replaces that document if the caller agreed.
-* A source that *moved*: where the document's file is gone and the content is the same, it is the same document. It
-  becomes this source's, with its vector.
+* A source may have *moved*: if the other document's file is gone and the content is the same, it is the same document.
+  It becomes this source's, with its vector.
 
 What this module does not know: decoding, models, commits.
 """
@@ -35,20 +35,20 @@ BY_ADD = "add"
 """Stands for the source of documents that `Collection.add` put there."""
 MAX_NAME = 64
 MOST_EARLIER = 16
-"""Sources that are gone, the newest first, under whose longer ids the documents of a moved one are looked for."""
+"""The most missing sources, newest first, under whose longer ids documents of a moved source are looked for."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A record with the id that it is stored under.
+    """A record with the id under which it is stored.
 
     Attributes:
-        record: With that id.
-        stamp: Of this source's stored version; None if there is none.
-        replaces: The source whose document it replaces, with consent; None if it replaces none of another's.
-        moved_from: The document in its place, if that document's file is gone: where the content turns out to be the
-            same, the record takes it over, and else it becomes `otherwise`.
-        otherwise: See there.
+        record: The record with that id.
+        stamp: The stamp of this source's stored version; None if there is none.
+        replaces: The other source whose document it replaces, with consent; None if there is none.
+        moved_from: The document with its id, if that document's file is gone: if the content proves to be the same,
+            the record takes it over, else it becomes `otherwise`.
+        otherwise: See `moved_from`.
     """
 
     record: Record
@@ -64,7 +64,7 @@ class Resolved:
 
     @property
     def ids(self) -> list[str]:
-        """All ids that it may come to be stored under."""
+        """All ids under which it may be stored."""
         return [self.id, *(self.otherwise.ids if isinstance(self.otherwise, Resolved) else ())]
 
 
@@ -74,7 +74,7 @@ class Ids:
     Args:
         database: The collection's.
         source: The corpus.
-        replace: Whether ids that were written take the place of other sources' documents.
+        replace: Whether records with written ids replace other sources' documents.
     """
 
     def __init__(self, database: Database, source: str, replace: bool) -> None:
@@ -84,16 +84,16 @@ class Ids:
         self._earlier = [qualifier(each) for each in islice(gone, MOST_EARLIER)]
 
     def resolve(self, records: Sequence[Record]) -> list[Resolved | Rejected]:
-        """Say of each record, whose ids are checked and differ, how it is stored."""
+        """Resolve how each record is stored; their ids are checked and differ."""
         held = holders(self._database, [each.document.id for each in records])
-        # A second question: asked for both at once, long lists would be twice as long for those that have their id.
+        # A second statement: with both lists in one, most records, which have their id, would double it for nothing.
         longer = [each.document.id for each in records if each.derived and not self._is_own(held.get(each.document.id))]
         prefixes = [self._prefix, *self._earlier]
         held |= holders(self._database, [f"{prefix}{each}" for each in longer for prefix in prefixes])
         return [self._resolve(each, held) for each in records]
 
     def plain(self, identifier: str) -> str:
-        """The id that the source itself has for a stored one."""
+        """The source's own id for a stored id."""
         for prefix in (self._prefix, *self._earlier):
             if identifier.startswith(prefix):
                 return identifier[len(prefix) :]
@@ -124,7 +124,7 @@ class Ids:
         return found
 
     def _beside(self, record: Record, own: Holder, longer: Holder | None) -> Resolved | Rejected:
-        """What becomes of a record whose id another source's document has."""
+        """Resolve a record whose id another source's document has."""
         if record.derived and longer is None:
             return Resolved(self._longer(record))
         if self._replace:
@@ -142,19 +142,19 @@ class Ids:
 
 
 def qualifier(source: str) -> str:
-    """What goes before the ids of a source where they are taken, such as `photos-3f9a1c/`."""
+    """The prefix of a source's ids if they are taken, such as `photos-3f9a1c/`."""
     name = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
     name = portable_name(name).replace("\0", "")[:MAX_NAME] or "source"
     return f"{name}-{hashlib.sha256(source.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}/"
 
 
 def with_id(record: Record, identifier: str) -> Record:
-    """The record under another id."""
+    """The record with another id."""
     return replace(record, document=replace(record.document, id=identifier))
 
 
 def _is_gone(uri: str | None) -> bool:
-    """Whether a document came from a file that is there no more. What cannot be asked is taken to be there."""
+    """Whether a document came from a file that no longer exists. A file that cannot be checked counts as existing."""
     if uri is None or not uri.startswith("file:///"):
         return False
     path = Path(unquote(urlsplit(uri).path, errors="surrogateescape"))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from indexer.embed.base import Embedder
 
 NAMES = 200
-"""Texts of stored documents that are asked for, at most, and characters of each."""
+"""The most texts of stored documents that serve as queries, and the characters of each."""
 NAME_LENGTH = 200
 
 
@@ -51,21 +51,21 @@ def build_indexes(
     only: IndexKind | None = None,
     on_progress: OnProgress | None = None,
 ) -> list[BuiltIndex]:
-    """Build what searches of a generation would use, where what there is covers less than a share of its rows.
+    """Build the indexes that searches of a generation would use, if existing ones cover less than a share of its rows.
 
     Args:
-        store: The collection's.
+        store: The collection's vector store.
         snapshot: The generation.
         samples: Query vectors to tune an approximate index by; None for those that the model makes.
-        embedder: Gives the model; called only where it is needed.
-        coverage: Above 0, at most 1.
+        embedder: Returns the model; called only if it is needed.
+        coverage: The share, above 0 and at most 1.
         only: Build no other kind.
-        on_progress: Called with what is done, how much of it, and of how much.
+        on_progress: Called with the step, the amount done, and the total.
 
     Raises:
         LockedError: Another process or thread is building.
-        StoreError: The disk refuses, or a folder of the collection is a link.
-        MissingExtraError: There is no FAISS.
+        StoreError: The disk is full or fails, or a folder of the collection is a link.
+        MissingExtraError: FAISS is not installed.
     """
 
     def tuning() -> Tuning:
@@ -113,7 +113,7 @@ def keep_index(
 ) -> list[BuiltIndex]:
     """What `Collection.keep_index` does."""
     if only is None:
-        with suppress(StoreError):  # where nothing can be written, this handle still has them
+        with suppress(StoreError):  # if nothing can be written, this object still uses them
             target.layout = keep(target.layout, target.settings)
     few = target.catalog.generation().documents < CODED_ROWS
     if few and target.settings.kind in (IndexKind.AUTO, IndexKind.EXACT):
@@ -130,22 +130,22 @@ def compact_and_build(target: Target) -> tuple[int, int]:
     had = {each.space for each in cached_indexes(target.layout.indexes) if isinstance(each, CachedIndex)}
     done = compact(target.catalog, target.layout)
     for own in target.open_spaces.every():
-        if own.space.digest in had:  # it was built from segments that are gone
+        if own.space.digest in had:  # it was built from segments that no longer exist
             _build(target, own, None, COVERED)
     return done
 
 
 def sample_queries(snapshot: Snapshot, embedder: Embedder) -> dict[str, Vectors]:
-    """Queries of the kinds that a collection can get, as its model embeds them.
+    """Sample queries of the kinds that a collection may get, embedded by its model.
 
     Args:
-        snapshot: Whose documents' texts are asked for.
+        snapshot: The generation whose documents' texts serve as queries.
         embedder: The collection's model.
 
     Returns:
-        By what they are, (n, dim) float32 of unit length: generic texts, texts of documents, sentences that say a
-        change, and where searches take the gap between modalities out, all of them without what texts have in common.
-        Empty for a model that reads no texts.
+        Arrays (n, dim) float32 of unit length, by kind: generic texts, texts of documents, change sentences, and, if
+            searches correct the modality gap, all of them less the mean of query texts. Empty for a model that reads no
+            texts.
     """
     if Modality.TEXT not in embedder.modalities:
         return {}
@@ -155,7 +155,7 @@ def sample_queries(snapshot: Snapshot, embedder: Embedder) -> dict[str, Vectors]
         for kind, own in texts.items()
         if own
     }
-    with suppress(SnapshotGoneError):  # compacted away meanwhile: there are enough kinds without these
+    with suppress(SnapshotGoneError):  # compacted away meanwhile: the other kinds are enough
         if settled(Center.AUTO, snapshot.space, lambda: snapshot.living) is Center.ON:
             mean = query_mean(snapshot.space, Modality.TEXT)
             rows["centered texts"] = unit_rows(np.concatenate(list(rows.values())).astype(np.float64) - mean)
@@ -163,17 +163,15 @@ def sample_queries(snapshot: Snapshot, embedder: Embedder) -> dict[str, Vectors]
 
 
 def checked_samples(queries: Mapping[str, Vectors], dim: int) -> dict[str, Vectors]:
-    """The samples that a caller gave, at unit length.
+    """A caller's samples, scaled to unit length.
 
     Raises:
         SpaceMismatchError: They have another dimension.
-        CallError: They are no vectors, or one is zero or not finite.
+        CallError: They are not vectors, or one is zero or not finite.
     """
     checked = {}
     if not isinstance(queries, Mapping):
-        raise CallError(
-            f"queries is {described(queries)}; it takes vectors by what they are: {{'texts': (n, dim) array}}."
-        )
+        raise CallError(f"queries is {described(queries)}; it takes vectors by name: {{'texts': (n, dim) array}}.")
     for name, given in queries.items():
         try:
             rows = np.asarray(given, np.float64)
@@ -196,7 +194,7 @@ def _names(snapshot: Snapshot) -> list[str]:
         ids = snapshot.view.all_ids() if ids is None else ids
         chosen = ids[np.linspace(0, len(ids) - 1, min(len(ids), 4 * NAMES)).astype(np.int64)]
         texts = [each.text for each in snapshot.documents(chosen)]
-    except SnapshotGoneError:  # compacted away meanwhile: there are enough kinds without these
+    except SnapshotGoneError:  # compacted away meanwhile: the other kinds are enough
         return []
     return list(dict.fromkeys(text[:NAME_LENGTH] for text in texts if text and text.strip()))[:NAMES]
 

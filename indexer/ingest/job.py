@@ -1,14 +1,14 @@
-"""The batch job: a corpus into a collection, resumable after a kill at any moment.
+"""The batch job: index a corpus into a collection; resumable after a kill at any moment.
 
     records ─ shards ─► decode (processes, or a thread) ─► model, batches side by side ─► commit, a shard at a time
 
-While the model works on its batches the next ones are decoded; what waits are a few chunks of pixels, a batch for the
-model, and a shard's vectors, however large the corpus is.
+While the model works on its batches, the next ones are decoded. Memory holds only a few chunks of pixels, a batch for
+the model and a shard's vectors, however large the corpus is.
 
 The corpus is cut into shards of consecutive records. A shard's documents, its rejects and its row in the ledger are
-published by one transaction, so a shard is done or is not. A re-run reads the corpus again, passes over shards whose
-content is the same and whose documents are all there, embeds in the others only what changed, and so ends where an
-undisturbed run would have ended. The parts of the job are in `indexer/ingest/`.
+published by one transaction, so a shard is either done or not. Another run reads the corpus again, skips shards with
+the same content whose documents are all stored, embeds only what changed in the others, and so ends in the same state
+as an uninterrupted run. The parts of the job are in `indexer/ingest/`.
 
 What this module does not know: any corpus format, any model, how commits work.
 """
@@ -58,13 +58,13 @@ from indexer.vectors.protocol import OnProgress
 __all__ = ["Progress", "Summary", "index_corpus"]
 
 CHUNK = 16
-"""Records that travel to a worker together: fewer cost more messages, more make the pipeline lumpy."""
+"""Records that are sent to a worker together: fewer cost more messages, more make the pipeline uneven."""
 TOLD_EVERY = 256
-"""Entries read between two calls that say so; of a chunk that is prepared it is told besides."""
+"""Entries read between two progress calls; each prepared chunk is reported, too."""
 MAX_SHARD_BYTES = 256 * 1024 * 1024
-"""Of images, texts and fields that records of a shard hold: a shard of large ones has fewer documents than others."""
+"""Bytes of images, texts and fields that a shard's records hold: shards of large records have fewer documents."""
 PRUNE_MOST = 0.2
-"""The share of a source's documents that is pruned without asking."""
+"""The largest share of a source's documents that is pruned without asking."""
 
 Thing = TypeVar("Thing")
 
@@ -86,41 +86,40 @@ def index_corpus(
     on_progress: Callable[[Progress], None] | None = None,
     on_index: OnProgress | None = None,
 ) -> Summary:
-    """Index a corpus, or go on indexing it.
+    """Index a corpus, or continue indexing it.
 
-    An id that another source's document has is no loss: ids made from places get their source's name before them, and
-    ids that a user wrote are rejected as `other-source`. A document whose content is stored already takes over its
-    vector.
+    If another source's document has a record's id, an id made from a place gets the source's name as prefix, and a
+    record with an id that a user wrote is rejected as `other-source`. A document whose content is already stored reuses
+    its vector.
 
     Args:
         source: A folder, `.jsonl`, `.parquet`, `.tar`, or a `Corpus`.
-        collection: Where to.
+        collection: The collection to write to.
         workers: Processes that decode ahead of the model; 0 decodes in threads of this process. With processes, a
             script must guard its start with `if __name__ == "__main__":`, as multiprocessing asks.
-        shard_size: Documents of a commit, fewer if their images come as more than 256 MiB of bytes. A kill loses at
+        shard_size: Documents per commit; fewer if their images come as more than 256 MiB of bytes. A kill loses at
             most the work on one shard and what was decoded ahead.
-        replace: Replace documents of other sources whose ids this source's user wrote, instead of rejecting these.
-        prune: Remove documents that an earlier run took from this source and that it no longer has; but none that may
-            lie under what could not be read.
+        replace: For ids that a user wrote, replace other sources' documents instead of rejecting this source's.
+        prune: Remove documents that an earlier run took from this source and that it no longer has, except those that
+            may lie under what could not be read.
         prune_most: The largest share, 0 to 1, of the source's documents that is removed.
-        confirm: Asked when it would be more, with the error that is raised otherwise; True removes them all the same.
-        max_pixels: Of one image when it is decoded; see `ImageRules`.
+        confirm: Called with the error if more would be removed; True removes them, False raises the error.
+        max_pixels: The most pixels of one decoded image; see `ImageRules`.
         exif: Whether a photograph's date, camera, lens, position and size become fields; see `indexer/corpus/exif.py`.
-        transforms: What changes the records first, in this order, by name or as `Transform`s, such as
-            `text-from:title`; see `indexer/corpus/transforms.py`. Other transforms are another content: what they
-            change is indexed again.
-        spaces: The names of the spaces in which documents are embedded; all of the collection without it. The others
-            can be filled later: `Collection.fill_space`.
+        transforms: Transforms that change the records first, in this order, by name such as `text-from:title` or as
+            `Transform`s; see `indexer/corpus/transforms.py`. Records that a changed list alters are indexed again.
+        spaces: The names of the spaces in which to embed documents; default all. `Collection.fill_space` fills the
+            others later.
         on_progress: Called after each chunk, and while the corpus is read.
-        on_index: Called while the index is built, last of all, where the one there is covers too little.
+        on_index: Called while the index is built, at the end, if the existing one covers too little.
 
     Raises:
-        UnknownNameError: There is no transform of a name.
+        UnknownNameError: There is no transform with a given name.
         PluginError: A transform of another package cannot be imported.
-        CallError: The source is nothing that can be read, a number makes no sense, or more than `prune_most` would be
-            pruned: then nothing is, and the rest of the work is done.
+        CallError: The source cannot be read, a number is invalid, or more than `prune_most` would be pruned; then
+            nothing is pruned, but everything else is done.
         LockedError: Another writer holds the collection.
-        StoreError: The disk or the database refuses; what was committed stays.
+        StoreError: The disk or the database fails; what was committed stays.
     """
     shard_size, workers = whole_number(shard_size, "shard_size", 1), whole_number(workers, "workers", 0, 1024)
     if not hasattr(collection, "writer"):
@@ -128,7 +127,7 @@ def index_corpus(
             f"Collection.open({str(collection)!r}, model=...)" if isinstance(collection, str | Path) else "a Collection"
         )
         raise CallError(
-            f"collection is {described(collection)}; index_corpus writes to an open Collection.", f"Give {opened}."
+            f"collection is {described(collection)}; index_corpus needs an open Collection.", f"Give {opened}."
         )
     if not 0 <= finite(prune_most, "prune_most") <= 1:
         raise CallError(f"prune_most is {prune_most}; it is a share, from 0 to 1.")
@@ -214,11 +213,11 @@ class _Job:
         self.ledger = Ledger(database, corpus.source, {"shard_size": shard_size})
         self._finished = self.ledger.digests()
         self._hidden, self._places = Hidden(), Hidden()  # prefixes of ids, and of the URIs of documents
-        # 64 bits an id, not the id: this is all that grows with the corpus.
+        # 64-bit hashes, not ids: only this grows with the corpus.
         self._seen: set[int] = set()
 
     def run(self, executor: Executor, workers: int) -> None:
-        """Take every shard through, decoding ahead by a few chunks a worker."""
+        """Process all shards, decoding a few chunks per worker ahead."""
         ingest, shards = way_in(self._target, self._spaces, self._images), 0
         prepare = partial(ingest_chunk, ingest, self._corpus.source)
         depth = max(4 * workers, *(each.ahead // CHUNK for each in self._models.values()))
@@ -246,11 +245,11 @@ class _Job:
         )
 
     def prune(self, most: float, confirm: Callable[[CallError], bool] | None) -> tuple[int, int]:
-        """Delete the documents of this source that this run did not meet; how many, and how many more were kept."""
+        """Delete the documents of this source that this run did not see; returns how many, and how many were kept."""
         known = self._target.catalog.ids_of_source(self._corpus.source)
         unseen = sorted(each for each in known if _short_hash(each) not in self._seen)
         gone = [each for each in unseen if not self._hidden.covers(self._ids.plain(each))]
-        # An id that a user wrote tells nothing of its place; the document's URI does.
+        # An id that a user wrote says nothing about its place; the document's URI does.
         held = holders(self._database, gone)
         gone = [each for each in gone if each not in held or not self._places.covers(held[each].uri or "")]
         if gone:
@@ -272,7 +271,7 @@ class _Job:
                 yield (shard, chunk), [each.record for each in chunk]
 
     def _entries(self) -> Iterator[Record | Rejected]:
-        """What the corpus has; what its reader passes over is counted here."""
+        """The corpus's records and rejects; entries that its reader passes over are counted here."""
         for count, entry in enumerate(self._corpus, start=1):
             self.progress.read = count
             self.progress.place = entry.document.uri if isinstance(entry, Record) else entry.uri
@@ -288,7 +287,7 @@ class _Job:
             yield entry
 
     def _plan(self, number: int, entries: list[Record | Rejected]) -> Shard:
-        """What of a shard must be done."""
+        """Plan the work on a shard."""
         checked = [self._checked(each) for each in entries]
         rejects = [each for each in checked if isinstance(each, Rejected)]
         resolved = self._ids.resolve([each for each in checked if isinstance(each, Record)])
@@ -297,16 +296,16 @@ class _Job:
         fresh = [each for each in resolved if isinstance(each, Resolved)]
         todo = [each for each in fresh if each.stamp != each.record.stamp]
         unchanged = len(fresh) - len(todo)
-        # Of records with the ids that they are stored under, in the order of the corpus.
-        told = iter(resolved)
+        # The digest is over records with their stored ids, in the order of the corpus.
+        found = iter(resolved)
         digest = digest_of(
             [
-                entry if isinstance(check, Rejected) else _record_or_reject(next(told))
+                entry if isinstance(check, Rejected) else _record_or_reject(next(found))
                 for entry, check in zip(entries, checked, strict=True)
             ],
             self._images.key,
         )
-        # Same content as when the shard was finished: what is not stored now was rejected then.
+        # Same content as when the shard was finished: records that are not stored were rejected then.
         settled = self.ledger.rejected(number) if self._finished.get(number) == digest else None
         if settled is not None and len(todo) + len(rejects) + len(taken) == settled:
             return Shard(number, digest, [], unchanged, [], settled_rejects=settled)
@@ -314,7 +313,7 @@ class _Job:
         return Shard(number, digest, todo, unchanged, rejects + taken, batches)
 
     def _checked(self, entry: Record | Rejected) -> Record | Rejected:
-        """A record whose id can be stored and is new in this run, or why not."""
+        """A record whose id is valid and new in this run, or a reject."""
         if isinstance(entry, Rejected):
             return entry
         try:
@@ -323,7 +322,7 @@ class _Job:
             return Rejected(printable(named(entry.document)), error.reason, error.detail)
         key = _short_hash(identifier)
         if key in self._seen:
-            detail = f"The id {identifier[:200]!r} came before in this source; the first one counts."
+            detail = f"The id {identifier[:200]!r} was used before in this source; the first record counts."
             return Rejected(printable(named(entry.document)), Reason.DUPLICATE_ID.value, detail)
         self._seen.add(key)
         return entry if identifier == entry.document.id else with_id(entry, identifier)
@@ -363,7 +362,7 @@ def _record_or_reject(resolved: Resolved | Rejected) -> Record | Rejected:
 
 
 def _shards(entries: Iterable[Record | Rejected], size: int) -> Iterator[list[Record | Rejected]]:
-    """Consecutive entries, `size` of them, or fewer where they hold many bytes."""
+    """Groups of `size` consecutive entries, or fewer if they hold many bytes."""
     shard: list[Record | Rejected] = []
     held = 0
     for entry in entries:

@@ -1,10 +1,10 @@
 """Prepare a document: check it, store its images, and make its parts ready for the models.
 
-There is one way in: `Collection.add` and the batch job both come through here, so that one document and a million get
-the same vectors. It runs in worker processes and holds no model.
+`Collection.add` and the batch job both use it, so that one document and a million get the same vectors. It runs in
+worker processes and holds no model.
 
-A collection may have several spaces, and a document may fit some of them only: an image has no vector in a space of
-texts. It is stored if one of them takes it, and rejected, for the reason of the first space, if none does.
+A collection may have several spaces, and a document may fit only some of them: an image has no vector in a space of
+texts. It is stored if at least one space takes it; otherwise it is rejected for the reason of the first space.
 
 What this module does not know: SQL, models, where documents come from.
 """
@@ -33,14 +33,14 @@ from indexer.validate import MAX_IMAGES, checked_fields, checked_id, checked_tex
 
 _WITHOUT = {
     Parts.AUTO: "neither text nor image",
-    Parts.IMAGE: "no image, and images alone are embedded in this collection",
-    Parts.TEXT: "no text, and texts alone are embedded in this collection",
+    Parts.IMAGE: "no image, and this collection embeds only images",
+    Parts.TEXT: "no text, and this collection embeds only texts",
 }
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A document ready to be embedded and stored: with what each space's model reads of it, by the space's id."""
+    """A document ready to be embedded and stored, with its prepared input for each space's model, by the space's id."""
 
     document: NewDocument
     prepared: Mapping[int, Prepared]
@@ -48,11 +48,11 @@ class Ready:
 
 @dataclass(frozen=True)
 class Preparer:
-    """How one space's items are prepared; picklable.
+    """How items of one space are prepared; picklable.
 
     Attributes:
-        space: Its id.
-        prepare: The embedder's.
+        space: The space's id.
+        prepare: The embedder's function.
         parts: Which parts of a document are embedded.
     """
 
@@ -66,7 +66,7 @@ class Preparer:
         return self.parts is not Parts.TEXT
 
     def __call__(self, text: str | None, images: Sequence[ImageSource]) -> tuple[Item, Prepared]:
-        """The item of a document's parts, and what the model reads of it.
+        """The item of a document's parts, and its prepared input.
 
         Raises:
             ItemError: The document has none of the parts, or the model cannot read them.
@@ -77,11 +77,11 @@ class Preparer:
 
 @dataclass(frozen=True)
 class Ingest:
-    """Document to `Ready`; picklable.
+    """Turns a document into a `Ready`; picklable.
 
     Attributes:
-        preparers: Of each space, the default one first.
-        media: Where images given as bytes are kept.
+        preparers: One for each space, the default first.
+        media: The folder for images given as bytes.
         images: How images are read.
     """
 
@@ -90,7 +90,7 @@ class Ingest:
     images: ImageRules = ImageRules()
 
     def __call__(self, document: Document, source: str | None = None, stamp: str | None = None) -> Ready | Rejected:
-        """Check, store and prepare one document; a bad one comes back as a reject, with the reason."""
+        """Check, store and prepare one document; a bad one becomes a reject with the reason."""
         try:
             identifier = checked_id(document.id)
             text = checked_text(document.text)
@@ -100,7 +100,7 @@ class Ingest:
             with self.images.decoding():
                 item, prepared = self._prepared(text, images)
             fields = {**self.images.fields(images[0] if images else None), **fields}
-            # Last: what is refused leaves nothing behind.
+            # Last, so that a rejected document leaves no files.
             stored = for_each(images, partial(store_image, self.media))
         except ItemError as error:
             return Rejected(printable(named(document)), error.reason, error.detail)
@@ -123,10 +123,10 @@ class Ingest:
         )
 
     def _prepared(self, text: str | None, images: Sequence[ImageSource]) -> tuple[Item, dict[int, Prepared]]:
-        """What the spaces read of a document, and the item of the first that reads any.
+        """The prepared inputs of a document by space, and the item of the first space that takes it.
 
         Raises:
-            ItemError: None does; it is the first one's.
+            ItemError: No space takes it; the error of the first one.
         """
         items: list[Item] = []
         prepared: dict[int, Prepared] = {}
@@ -144,13 +144,13 @@ class Ingest:
 
     def _content(self, item: Item, images: str | None) -> str | None:
         content = content_of(item.modality, item.text, images)
-        # Another limit may give another vector of the same bytes.
+        # With another limit, the same bytes may give another vector.
         most = self.images.max_pixels
         return content if most is None or item.image is None or content is None else f"{content}@{most}"
 
 
 def checked_images(images: Sequence[object]) -> list[ImageSource]:
-    """The images of a document, of types that are read.
+    """The images of a document, with checked types.
 
     Raises:
         ItemError: `remote-uri`, `bad-image` or `too-many-images`.
@@ -161,14 +161,14 @@ def checked_images(images: Sequence[object]) -> list[ImageSource]:
 
 
 def image_key(digests: Sequence[str]) -> str | None:
-    """The content of a document's images, by the sha256 of each: of one its own."""
+    """The digest of a document's images from the sha256 of each; for one image, its own."""
     if len(digests) < 2:
         return digests[0] if digests else None
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def checked_image(image: object) -> ImageSource:
-    """An image of a type that is read.
+    """An image with a checked type.
 
     Raises:
         ItemError: `remote-uri` or `bad-image`.
@@ -177,8 +177,8 @@ def checked_image(image: object) -> ImageSource:
         return bytes(image)
     if isinstance(image, Path | bytes):
         return image
-    if isinstance(image, str):  # a path became one in `Document`
-        raise refusal(Reason.REMOTE_URI, f"The image is {printable(image[:80])}; only paths are read, no URIs.")
+    if isinstance(image, str):  # `Document` has turned paths into `Path`
+        raise refusal(Reason.REMOTE_URI, f"The image is {printable(image[:80])}; only paths are read, not URIs.")
     from PIL import Image
 
     if isinstance(image, Image.Image):
@@ -204,13 +204,13 @@ def embedded_item(text: str | None, images: Sequence[ImageSource], parts: Parts)
 
 
 def named(document: Document) -> str:
-    """What to call a document that cannot be used: where it came from, or else its id."""
+    """The name of a document in a reject: its source, or else its id."""
     name = document.uri if isinstance(document.uri, str) and document.uri else document.id
     return name[:200] if isinstance(name, str) else shown(name)
 
 
 def embed(embedder: Embedder, prepared: Sequence[Prepared]) -> Vectors:
-    """Document vectors, (len(prepared), dim) float32, in batches the model takes."""
+    """Document vectors, (len(prepared), dim) float32, computed in the model's batches."""
     vectors = np.empty((len(prepared), embedder.dim), np.float32)
     for start in range(0, len(prepared), embedder.batch_size):
         batch = prepared[start : start + embedder.batch_size]
@@ -219,13 +219,13 @@ def embed(embedder: Embedder, prepared: Sequence[Prepared]) -> Vectors:
 
 
 def without_vector(vectors: Vectors, name: Callable[[int], str]) -> dict[int, Rejected]:
-    """Rejects for the rows that have no direction, by their place: zeros, or values that are no numbers.
+    """Rejects for the rows without a direction (zero or not finite), by position.
 
-    Half precision may overflow on a single image; the others are as good as ever.
+    Half precision may overflow on a single image; the others are valid.
 
     Args:
-        vectors: (n, dim), as the model gave them.
-        name: What to call the document of a row.
+        vectors: (n, dim), from the model.
+        name: Returns the name of a row's document.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(vectors, axis=1)
@@ -233,7 +233,7 @@ def without_vector(vectors: Vectors, name: Callable[[int], str]) -> dict[int, Re
         place: Rejected(
             printable(name(place)[:200]),
             Reason.NO_VECTOR.value,
-            f"The model's vector has length {lengths[place]:.3g}, and should have 1. Wider arithmetic "
+            f"The model's vector has length {lengths[place]:.3g} instead of 1. Wider arithmetic "
             "(dtype 'float32') may help.",
         )
         for place in np.flatnonzero(~(lengths > 1e-6) | ~np.isfinite(lengths)).tolist()

@@ -1,4 +1,4 @@
-"""Decide which documents of a source are gone for good. Not seen is not gone: they may be in what could not be read.
+"""Decide which documents of a source no longer exist. Unseen ones may still lie under what could not be read.
 
 What this module does not know: corpora, the collection.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from indexer.errors import CallError
 
 MOST_PREFIXES = 100_000
-"""How many places that could not be read are kept in mind; beyond, anything may lie under them."""
+"""The most unreadable places to record; beyond, any document may lie under one."""
 
 
 class Hidden:
@@ -22,7 +22,7 @@ class Hidden:
         self._sorted: list[str] | None = None
 
     def add(self, prefix: str) -> None:
-        """Take one; the empty one covers everything."""
+        """Add a prefix; the empty one covers everything."""
         self._sorted = None
         if prefix == "" or len(self._prefixes) >= MOST_PREFIXES:
             self._prefixes = {""}
@@ -33,13 +33,13 @@ class Hidden:
         """Whether an id, or a URI, begins with one of them."""
         if self._sorted is None:
             self._sorted = _shortest(self._prefixes)
-        # None of them begins with another, so the last that sorts before the id is the only one that can fit.
+        # No prefix begins with another, so only the last one that sorts before the id can match.
         place = bisect_right(self._sorted, identifier)
         return place > 0 and identifier.startswith(self._sorted[place - 1])
 
 
 def require_few(source: str, gone: int, known: int, most: float) -> None:
-    """Refuse to delete more of a source's documents than was agreed.
+    """Refuse to delete more than the agreed share of a source's documents.
 
     Raises:
         CallError: It would be more.
@@ -50,15 +50,15 @@ def require_few(source: str, gone: int, known: int, most: float) -> None:
     enough = min(1.0, -(-share * 100 // 1) / 100)
     raise CallError(
         f"{source} no longer has {gone:,} of the {known:,} documents that came from it ({share:.0%}), more than the "
-        f"{most:.0%} that are pruned without asking: none was pruned. What it has now is indexed.",
+        f"{most:.0%} that are pruned without asking: none was pruned. Its current documents are indexed.",
         f"Is a disk or a folder missing? If they are meant to go: `prune_most={enough:g}`.",
     )
 
 
 def _shortest(prefixes: Iterable[str]) -> list[str]:
-    """Sorted, without those that begin with another one."""
-    kept: list[str] = []
+    """The prefixes, sorted, without those that begin with another."""
+    shortest: list[str] = []
     for each in sorted(prefixes):
-        if not kept or not each.startswith(kept[-1]):
-            kept.append(each)
-    return kept
+        if not shortest or not each.startswith(shortest[-1]):
+            shortest.append(each)
+    return shortest

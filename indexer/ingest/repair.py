@@ -10,8 +10,7 @@ from pathlib import Path
 from sqlalchemy import delete, func, select, update
 
 from indexer.errors import StoreError
-from indexer.files.layout import SEGMENT_NAME, Layout
-from indexer.files.media import MEDIA, image_path
+from indexer.files.layout import MEDIA, SEGMENT_NAME, Layout, image_path
 from indexer.ingest.check import check_segment, orphan_media
 from indexer.ingest.writer import Writer
 from indexer.metadata.catalog import MAX_PARAMETERS, Catalog
@@ -22,14 +21,13 @@ from indexer.vectors.segments import SegmentFile
 
 
 def repair(catalog: Catalog, layout: Layout) -> list[str]:
-    """Make whole what can be, so that indexing the sources again brings the rest back; sweep orphans.
+    """Repair what can be repaired, so that indexing the sources again restores the rest; sweep orphans.
 
-    Of the documents of a damaged segment, those with a vector in another space lose this one, and the others are
-    buried. A document whose stored image is damaged stays, and is embedded and stored anew when its source is indexed
-    again.
+    Documents of a damaged segment lose their vector in its space if they have one in another space, and are deleted
+    otherwise. A document whose stored image is damaged stays; indexing its source again embeds and stores it anew.
 
     Returns:
-        What was done, a sentence each.
+        A sentence for each repair.
     """
     done: list[str] = []
     generation = catalog.generation().number
@@ -44,10 +42,10 @@ def repair(catalog: Catalog, layout: Layout) -> list[str]:
                 buried, spared = _drop_segment(catalog, segment)
                 if SEGMENT_NAME.fullmatch(segment.file):
                     (layout.segments / segment.file).unlink(missing_ok=True)
-                told = f"dropped the damaged segment {segment.file} with {buried} documents; index their source again"
+                line = f"dropped the damaged segment {segment.file} with {buried} documents; index their source again"
                 if spared:
-                    told += f" ({spared} more have no vector in the space {space.name} now; fill the space again)"
-                done.append(told)
+                    line += f" ({spared} more have no vector in the space {space.name} now; fill the space again)"
+                done.append(line)
         done += [f"removed the orphan {path}" for path in sweep_media(catalog, layout)]
         done += _drop_damaged_indexes(catalog, layout)
         for path, documents in _drop_damaged_media(catalog, layout).items():
@@ -56,7 +54,7 @@ def repair(catalog: Catalog, layout: Layout) -> list[str]:
 
 
 def _drop_damaged_indexes(catalog: Catalog, layout: Layout) -> list[str]:
-    """Remove what is wrong in the folder of index files; call it only while holding the writer's lock."""
+    """Remove damaged and unused index files; call it only while holding the writer's lock."""
     if not layout.indexes.is_dir():
         return []
     living = [each.sha256 for each in catalog.segments(catalog.generation().number)]
@@ -70,7 +68,7 @@ def _drop_damaged_indexes(catalog: Catalog, layout: Layout) -> list[str]:
 
 
 def sweep_media(catalog: Catalog, layout: Layout) -> list[Path]:
-    """Remove stored images that no document names; call it only while holding the writer's lock."""
+    """Remove stored images that no document uses; call it only while holding the writer's lock."""
     orphans = list(orphan_media(catalog, layout))
     catalog.database.standing()
     for path in orphans:
@@ -79,7 +77,7 @@ def sweep_media(catalog: Catalog, layout: Layout) -> list[Path]:
 
 
 def _drop_damaged_media(catalog: Catalog, layout: Layout) -> dict[Path, int]:
-    """Remove damaged stored images, and the stamps of their documents, which then count as changed."""
+    """Remove damaged stored images and the stamps of their documents, so that these count as changed."""
     from indexer.corpus.images import image_digest
 
     dropped: dict[Path, int] = {}
@@ -94,7 +92,7 @@ def _drop_damaged_media(catalog: Catalog, layout: Layout) -> dict[Path, int]:
                 continue
             path.unlink(missing_ok=True)
         except StoreError:
-            path = Path(uri)  # no file of ours: it is not touched
+            path = Path(uri)  # not our file: it is left alone
         with catalog.database.write() as connection:
             for start in range(0, len(names), MAX_PARAMETERS):
                 named = [DocumentRow.id.in_(names[start : start + MAX_PARAMETERS]), DocumentRow.died.is_(None)]
@@ -106,7 +104,7 @@ def _drop_damaged_media(catalog: Catalog, layout: Layout) -> dict[Path, int]:
 
 
 def _drop_segment(catalog: Catalog, segment: SegmentFile) -> tuple[int, int]:
-    """Drop a segment; returns how many documents were buried with it, and how many live on in other spaces."""
+    """Drop a segment; returns how many documents were deleted with it, and how many remain in other spaces."""
     with catalog.database.write() as connection:
         own = select(SegmentRow.id).where(SegmentRow.file == segment.file).scalar_subquery()
         inside = select(VectorRow.document).where(VectorRow.segment == own)
@@ -125,6 +123,6 @@ def _drop_segment(catalog: Catalog, segment: SegmentFile) -> tuple[int, int]:
         number = copy_generation(connection, f"repaired: dropped {segment.file}", documents=-lost)
         connection.execute(update(DocumentRow).where(*living).values(died=number))
         connection.execute(update(SegmentRow).where(SegmentRow.file == segment.file).values(died=number))
-        if spared:  # they have none in this space any more, and can be given another
+        if spared:  # they have none in this space now, and can be embedded again
             connection.execute(delete(VectorRow).where(VectorRow.segment == own, VectorRow.document.in_(elsewhere)))
     return lost, len(spared)

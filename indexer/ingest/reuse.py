@@ -1,6 +1,6 @@
 """Reuse stored vectors: equal content is embedded only once.
 
-What this module does not know: what content is made of (`indexer/metadata/holdings.py`), commits.
+What this module does not know: how content keys are made (`indexer/metadata/holdings.py`), commits.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ Vector = npt.NDArray[np.float32]
 """(dim,) float32, of unit length."""
 
 REMEMBERED = 1_024
-"""Vectors that were found lately: a placeholder image may come ten thousand times."""
+"""Recently found vectors to cache: a placeholder image may occur ten thousand times."""
 OPEN_SEGMENTS = 4
 QUESTIONS = 64
-"""Before all hashes are read: a small job beside a large collection must not read them."""
+"""Lookups before all hashes are read: a small job on a large collection must not read them."""
 MERGED = 65_536
-"""New hashes are kept apart up to so many: eight bytes each in an array, eight times as much in a set."""
+"""New hashes before they are merged: an array takes eight bytes each, a set eight times as much."""
 
 
 class StoredVectors:
-    """Vectors by the content they were made of.
+    """Vectors by the content key from which they were computed.
 
-    The database is asked for each few documents, nearly always in vain: a longer job first reads the hashes of all
-    contents, and then asks for those that there may be.
+    Lookups in the database come with every few documents and rarely find anything. So a longer job first reads the
+    hashes of all contents, and then looks up only those that may exist.
     """
 
     def __init__(self, database: Database, folder: Path, space: Space) -> None:
@@ -47,7 +47,7 @@ class StoredVectors:
         self._fresh: set[int] = set()
 
     def find(self, wanted: Iterable[str | None]) -> dict[str, Vector]:
-        """The vectors of those contents that living documents have; a damaged one is not found."""
+        """The vectors of the contents that living documents have; damaged ones are left out."""
         asked = {each for each in wanted if each is not None}
         known = {each: self._found[each] for each in asked if each in self._found}
         unknown = self._possible(asked - known.keys())
@@ -63,7 +63,7 @@ class StoredVectors:
         return known
 
     def committed(self, stored: Iterable[str | None]) -> None:
-        """Take note of contents that are stored now."""
+        """Add contents that have just been stored."""
         if self._hashes is None:
             return
         self._fresh.update(hash(each) for each in stored if each is not None)
@@ -87,7 +87,7 @@ class StoredVectors:
         try:
             vectors = self._segment(place.segment)
         except (CorruptionError, FileNotFoundError):
-            return None  # `check` tells of it; here the document is embedded, as if it were the first
+            return None  # `check` reports the damage; the document is embedded like a new one
         vector = np.array(vectors[place.row], np.float32)
         return vector if abs(float(np.linalg.norm(vector)) - 1) < 1e-3 else None
 

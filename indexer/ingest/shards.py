@@ -1,4 +1,4 @@
-"""Shards of a corpus: consecutive records, what must be done with them, and the result.
+"""Shards of a corpus: consecutive records, the work that they need, and the result.
 
 What this module does not know: decoding, commits.
 """
@@ -32,7 +32,7 @@ class Batches:
 
     Attributes:
         space: The space.
-        reused: How many of them take over a vector.
+        reused: The number of documents that reuse a vector.
     """
 
     space: Space
@@ -42,16 +42,16 @@ class Batches:
     _known: list[tuple[int, Vector]] = field(default_factory=list)
     _equal: list[tuple[int, int]] = field(default_factory=list)
     _first: dict[str, int] = field(default_factory=dict)
-    """The place of the first document of a content."""
+    """The position of the first document with a content."""
     _modalities: dict[int, Modality] = field(default_factory=dict)
 
     def take(self, place: int, prepared: Prepared, content: str | None, known: Mapping[str, Vector]) -> None:
-        """Take a document, or the vector that there is of its content.
+        """Add a document, with the stored vector of its content if there is one.
 
         Args:
-            place: In the shard.
-            prepared: What the model reads of it.
-            content: What its vector is made of; None where that is not known.
+            place: The document's position in the shard.
+            prepared: Its prepared input for the model.
+            content: Its content key; None if that is not known.
             known: Vectors by content.
         """
         self._modalities[place] = prepared.modality
@@ -67,13 +67,13 @@ class Batches:
             self._ready.append((place, prepared))
 
     def embed(self, model: Streams, least: int) -> None:
-        """Have what is ready embedded, in batches, as long as there are `least` of it."""
+        """Embed waiting documents in batches while there are at least `least`."""
         while len(self._ready) >= least:
             batch, self._ready = self._ready[: model.batch_size], self._ready[model.batch_size :]
             self._batches.append(([place for place, _ in batch], model.embed([ready for _, ready in batch])))
 
     def vectors(self, documents: Sequence[NewDocument]) -> tuple[SpaceVectors, dict[int, Rejected]]:
-        """The vectors, as soon as the model has done them, and by place the documents that it gave none."""
+        """Wait for the model; return the vectors, and by position the rejects of documents that got none."""
         places = sorted(self._modalities)
         rows = {place: row for row, place in enumerate(places)}
         vectors = np.empty((len(places), self.space.dim), np.float32)
@@ -97,18 +97,17 @@ class Shard:
     """A part of the corpus.
 
     Attributes:
-        number: Which one, from 0.
-        digest: Over its content.
-        todo: What must be decoded, at least.
-        unchanged: Records that are stored as they are.
-        rejects: What cannot be used.
-        spaces: What is embedded, by the space's id, the default one first.
-        settled_rejects: Of a shard that the ledger says is done and that still is: nothing to commit, and so many
-            rejects.
-        chunks: Of records, still to come back decoded.
-        documents: Decoded.
+        number: Its number, from 0.
+        digest: The digest of its content.
+        todo: The records that must be decoded.
+        unchanged: The number of records that are stored unchanged.
+        rejects: Its rejects.
+        spaces: The documents on their way through each model, by the space's id, the default first.
+        settled_rejects: The number of rejects of a shard that is already done, so that nothing is committed; else None.
+        chunks: The number of chunks that are still being decoded.
+        documents: The decoded documents.
         replaced_from: Documents of other sources that they replace, by source.
-        moved: How many of them were another source's, which is gone.
+        moved: The number of documents taken over from a source that no longer exists.
     """
 
     number: int
@@ -125,15 +124,15 @@ class Shard:
 
     @property
     def reused(self) -> int:
-        """How many documents take over their vector of the first space."""
+        """The number of documents that reuse their vector in the first space."""
         return next((each.reused for each in self.spaces.values()), 0)
 
     def take(self, resolved: Resolved, ready: Ready | Rejected, known: Mapping[int, Mapping[str, Vector]]) -> None:
-        """Take what came of a record.
+        """Add the result of decoding a record.
 
         Args:
             resolved: The record.
-            ready: What decoding it gave.
+            ready: The decoded document, or the reject.
             known: Vectors by space and content.
         """
         while isinstance(ready, Ready) and resolved.moved_from is not None:
@@ -155,17 +154,17 @@ class Shard:
         place, document = len(self.documents), ready.document
         self.documents.append(document)
         for space, prepared in ready.prepared.items():
-            # The content is that of the document's modality: a space of other parts has vectors of other content.
+            # The content key is for the document's modality: a space that embeds other parts has other content.
             content = document.content if prepared.modality is document.modality else None
             self.spaces[space].take(place, prepared, content, known.get(space, {}))
 
     def embed(self, models: Mapping[int, Streams]) -> None:
-        """Have whole batches embedded, and when all is decoded, the rest."""
+        """Embed full batches, and the rest once all is decoded."""
         for space, own in self.spaces.items():
             own.embed(models[space], models[space].batch_size if self.chunks else 1)
 
     def vectors(self) -> list[SpaceVectors]:
-        """Of each space; a document that no model gave a vector goes, with the reason of the first."""
+        """The vectors of each space. A document without a vector becomes a reject; the first space gives the reason."""
         found = [each.vectors(self.documents) for each in self.spaces.values()]
         kept, lacking = with_any_vector(len(self.documents), found)
         if not lacking:
@@ -176,13 +175,13 @@ class Shard:
 
 
 def digest_of(entries: Sequence[Record | Rejected], rules: str) -> str:
-    """Changes with the content of a shard, and with the rules it is read by."""
+    """A digest that changes with a shard's content and with the rules by which it is read."""
     digest = hashlib.sha256(rules.encode())
     for each in entries:
         if isinstance(each, Record):
             identifier: object = each.document.id
-            told = [identifier if isinstance(identifier, str) else shown(identifier), each.stamp]
+            parts = [identifier if isinstance(identifier, str) else shown(identifier), each.stamp]
         else:
-            told = [each.uri, each.reason, each.detail]
-        digest.update("\0".join(told).encode("utf-8", "surrogatepass") + b"\1")
+            parts = [each.uri, each.reason, each.detail]
+        digest.update("\0".join(parts).encode("utf-8", "surrogatepass") + b"\1")
     return digest.hexdigest()

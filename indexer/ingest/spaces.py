@@ -1,6 +1,6 @@
 """List, add and drop a collection's spaces, and choose its default.
 
-What this module does not know: how documents are embedded (`filling.py`), which statements are run.
+What this module does not know: how documents are embedded (`filling.py`), SQL.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class SpaceStatus:
     """One space of a collection, as of a generation.
 
     Attributes:
-        name: What it is called in the collection.
-        model: What its model was asked for by.
+        name: Its name in the collection.
+        model: The name by which its model was loaded.
         dim: Length of a vector.
         parts: Which parts of a document are embedded.
-        default: Whether it is meant where no space is named.
-        documents: How many documents have a vector in it.
-        missing: How many have none: they are still to be embedded, or the model cannot read them.
+        default: Whether it is the default space.
+        documents: The number of documents with a vector in it.
+        missing: The number of documents without: they are still to be embedded, or the model cannot read them.
     """
 
     name: str
@@ -39,7 +39,7 @@ class SpaceStatus:
 
 
 def statuses(target: Target) -> list[SpaceStatus]:
-    """What `Collection.spaces` gives: the default space first."""
+    """What `Collection.spaces` returns: the default space first."""
     generation = target.catalog.generation()
     having = vectors_of(target.catalog.database, generation.number)
     default = target.open_spaces.default.space.id
@@ -53,7 +53,7 @@ def statuses(target: Target) -> list[SpaceStatus]:
 
 
 def register(target: Target, embedder: Embedder, name: str | None, parts: Parts | None) -> OpenSpace:
-    """The space of a model in a collection, a new one unless it is there.
+    """The space of a model in a collection; created if there is none.
 
     Raises:
         CallError: Another space has the name, or the space is there under another one.
@@ -75,7 +75,7 @@ def register(target: Target, embedder: Embedder, name: str | None, parts: Parts 
                 )
             if own.digest == digest and own.parts is own_parts:
                 raise CallError(
-                    f"{target.layout.folder} has this space under the name {own.name!r}.", "Leave the name out."
+                    f"{target.layout.folder} has this space by the name {own.name!r}.", "Leave the name out."
                 )
         created = create_space(
             target.catalog.database, wanted, digest, embedder.name, embedder.dim, own_parts,
@@ -101,20 +101,20 @@ def drop(target: Target, name: str) -> int:
         if own is default or own.space.id == recorded:
             others = [each.space.name for each in every if each is not own]
             raise CallError(
-                f"{name!r} is the default space of {target.layout.folder}; it is not dropped.",
+                f"{name!r} is the default space of {target.layout.folder} and cannot be dropped.",
                 f"Make another one the default first: set_default_space({others[0]!r})."
                 if others
                 else "A collection needs one space; add another first.",
             )
         dropped = vectors_of(target.catalog.database, target.catalog.newest()).get(own.space.id, 0)
         drop_space(target.catalog.database, own.space)
-    with target.writer():  # on entering, it removes the files that no row names
+    with target.writer():  # on entering, it removes files that no row names
         pass
     return dropped
 
 
 def _readable(embedder: Embedder, parts: Parts | None, default: Parts) -> Parts:
-    """The parts that a model embeds: those asked for, or the default space's, or the only ones that it reads."""
+    """The parts that a model embeds: the given ones, or the default space's, or the only ones that it reads."""
     if parts is not None:
         return parts
     if Modality.IMAGE not in embedder.modalities:

@@ -1,4 +1,4 @@
-"""A model that works on several batches side by side.
+"""Run a model on several batches in parallel.
 
 What this module does not know: where batches come from.
 """
@@ -16,14 +16,14 @@ from indexer.ingest.prepare import embed
 from indexer.types import Vectors
 
 STREAM_BATCH = 16
-"""Of each of several batches side by side: large enough for one core, and soon done at the end of a shard."""
+"""Items of each parallel batch: enough for one core, few enough to finish soon at the end of a shard."""
 
 
 class Streams:
-    """An embedder that takes batches ahead, as many as it has streams, and one to begin with when the first is done.
+    """An embedder that accepts as many batches as it has streams, and one more that waits for the first to finish.
 
     Attributes:
-        busy: Seconds that it spent on batches, of all streams together.
+        busy: Seconds spent on batches, summed over all streams.
     """
 
     def __init__(self, embedder: Embedder, threads: Executor) -> None:
@@ -34,22 +34,22 @@ class Streams:
 
     @property
     def busy_seconds(self) -> float:
-        """Of its streams, the mean."""
+        """Seconds spent on batches, the mean of all streams."""
         return self.busy / self._embedder.streams
 
     @property
     def batch_size(self) -> int:
-        """Items of a batch."""
+        """Items per batch."""
         most = self._embedder.batch_size
         return most if self._embedder.streams == 1 else min(most, STREAM_BATCH)
 
     @property
     def ahead(self) -> int:
-        """How many items it holds at most."""
+        """The most items that it holds."""
         return self.batch_size * (self._embedder.streams + 1)
 
     def embed(self, batch: Sequence[Prepared]) -> Future[Vectors]:
-        """Take a batch, as soon as there is room for it."""
+        """Accept a batch as soon as there is room for it."""
         while len(self._taken) > self._embedder.streams:
             self._taken.popleft().result()
         future = self._threads.submit(self._work, batch)

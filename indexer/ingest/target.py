@@ -1,6 +1,6 @@
-"""The collection as the ways in see it.
+"""The parts of an open collection that writing needs.
 
-What this module does not know: the collection itself, which is above it.
+What this module does not know: `Collection`, which is in a higher layer.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from typing import Protocol
 from indexer.files.layout import Layout
 from indexer.ingest.writer import Writer
 from indexer.metadata.catalog import Catalog
-from indexer.open_spaces import OpenSpaces
+from indexer.open_spaces import OpenSpaces, Snapshots
 from indexer.snapshot import Snapshot
-from indexer.snapshots import Snapshots
 from indexer.vectors.protocol import IndexKind, IndexSettings, OnProgress, VectorStore
 
 
@@ -22,11 +21,11 @@ class Target(Protocol):
 
     Attributes:
         layout: Its folder.
-        catalog: What SQL knows of it.
+        catalog: Its metadata.
         open_spaces: Its spaces with their models.
-        settings: How it is searched.
-        store: What opens and builds its vectors, with these settings.
-        snapshots: Of its newest generation, by that store.
+        settings: Its index settings.
+        store: Its vector store, with these settings.
+        snapshots: Its newest snapshots, by that store.
     """
 
     layout: Layout
@@ -41,7 +40,7 @@ class Target(Protocol):
         ...
 
     def writer(self, patience: float = 0.0) -> Writer:
-        """The one writer; `with` it, the lock is held. It waits so many seconds for another one."""
+        """The writer, which holds the lock in a `with` block and waits `patience` seconds for another."""
         ...
 
     def keep_index(
@@ -50,5 +49,5 @@ class Target(Protocol):
         only: IndexKind | None = None,
         spaces: Sequence[str] | None = None,
     ) -> Sequence[object]:
-        """Build what searches would use and lack; fails at nothing."""
+        """Build the indexes that searches would use and that are missing; never fails."""
         ...

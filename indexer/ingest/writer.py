@@ -1,25 +1,26 @@
-"""The one writer of a collection: it takes vectors, not models, and turns them into the next generation.
+"""The writer of a collection, which commits documents and vectors as the next generation.
 
-A commit, step by step, and what a crash at each leaves:
+The steps of a commit, and what a crash at each step leaves:
 
-1. Images given as bytes were put aside in `media/` while documents were read, whole and not yet durable. Those of
-   the commit are all synced, then renamed, then their folders synced (`settle_images`).
+1. Images given as bytes were staged in `media/` while documents were read, complete but not yet durable. Those of
+   the commit are all synced, then renamed, then their folders are synced (`settle_images`).
    Crash: `.tmp-` files, swept by the next writer on opening; images that no row names, removed by `check --repair` or
    the next compaction.
-2. Vectors go to a new segment file, one for each space, with those of small segments that it takes the place of
-   (`absorbing.py`): written aside, synced, renamed, folder synced.
+2. Vectors go to a new segment file, one for each space, with those of the small segments that it replaces
+   (`absorbing.py`): written to a temporary file, synced, renamed, folder synced.
    Crash: a `.tmp-` file, or segments that no row names. Swept by the next writer on opening.
-3. One SQL transaction: bury replaced and deleted documents; insert documents, segments, vectors, means, the ledger's
+3. One SQL transaction: mark replaced and deleted documents as dead; insert documents, segments, vectors, means, the
+ledger's
    row and the generation; point the vectors of absorbed segments at the new ones.
-   Crash: the database rolls back, so as after 2.
+   Crash: the database rolls back; the state is as after 2.
 4. The transaction is durable: the commit is done. Crash: nothing is missing.
 5. The files of absorbed segments are removed. Crash: segments that no row names, as after 2.
 
-Step 3 is the only commit point. What `commit` returned from is never lost; what it did not is not there at all.
+Step 3 is the only commit point. Once `commit` has returned, nothing is lost; before step 3, nothing is visible.
 
-Compaction takes the steps 2 to 4 in the same order, and removes the old files after them; what a crash leaves of those
-is swept like any other orphan. A collection starts with its tables, and with `collection.json` last: what a crash
-leaves before that is no collection, and the next start clears it away.
+Compaction follows steps 2 to 4 in the same order and then removes the old files; files that a crash leaves are swept
+like other orphans. Creating a collection makes the tables first and `collection.json` last: what a crash leaves before
+that is not a collection, and the next creation clears it away.
 
 What this module does not know: models, search.
 """
@@ -36,8 +37,8 @@ from types import TracebackType
 import numpy as np
 
 from indexer.errors import CallError, LockedError, StoreError
-from indexer.files.atomic import file_digest, own_path, sweep_temporary
-from indexer.files.layout import SEGMENT_NAME, STARTING, Layout
+from indexer.files.atomic import file_digest, sweep_temporary
+from indexer.files.layout import SEGMENT_NAME, STARTING, Layout, own_path
 from indexer.files.lock import WriterLock
 from indexer.files.media import settle_images
 from indexer.ingest.absorbing import absorbed
@@ -50,13 +51,13 @@ from indexer.vectors.segments import SegmentFile, first_id, open_segment, segmen
 
 @dataclass(frozen=True)
 class SpaceVectors:
-    """The vectors of one space in a commit; a document may have one in one space and none in another.
+    """The vectors of one space in a commit. A document may have a vector in one space and none in another.
 
     Attributes:
         space: The space.
-        places: (n,) whose vector each row is: the place of its document in the commit; ascending.
+        places: (n,) for each row the position of its document in the commit; ascending.
         vectors: (n, dim) float32, rows of unit length.
-        modalities: What each row was made of.
+        modalities: The modality of each row.
         extra_sums: Sums of vectors that are not stored, for the space's means.
     """
 
@@ -68,14 +69,14 @@ class SpaceVectors:
 
 
 class Writer:
-    """`with Writer(...) as writer:` holds the lock, and sweeps what a crashed writer left.
+    """The writer; `with Writer(...) as writer:` holds the lock and sweeps what a crashed writer left.
 
     Args:
-        catalog: The collection's.
-        layout: The collection's.
-        space: Whose vectors `commit` takes.
-        absorbs: Whether commits take small segments into their own; see `absorbing.py`.
-        patience: Seconds that it waits for another writer.
+        catalog: The collection's catalog.
+        layout: The collection's layout.
+        space: The space of the vectors that `commit` takes.
+        absorbs: Whether commits merge small segments into their own; see `absorbing.py`.
+        patience: The most seconds to wait for another writer.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Writer:
         self.swept: list[Path] = []
 
     def __enter__(self) -> Writer:
-        self._catalog.database.standing()  # before a lock file is made in what took the folder's place
+        self._catalog.database.standing()  # first, so that no lock file is made in a folder that replaced ours
         self._lock.__enter__()
         try:
             self.swept = self.sweep()
@@ -102,14 +103,14 @@ class Writer:
             if kind is not None:
                 with suppress(StoreError):  # another collection's folder is left alone
                     self._require_standing()
-                    sweep_temporary(self._layout.media)  # images of a commit that will not be
+                    sweep_temporary(self._layout.media)  # images of a commit that never happened
         finally:
             self._lock.__exit__(kind, error, trace)
 
     def sweep(self) -> list[Path]:
         """Remove segments and temporary files that no generation names, and stale indexes; returns what it removed.
 
-        Only files whose names are of our own making; others are left alone.
+        Only files with names that we make are removed; others are left alone.
 
         Raises:
             StoreError: A folder of the collection is a link, or is no longer the one that was opened.
@@ -126,7 +127,10 @@ class Writer:
         for folder in (self._layout.segments, self._layout.media):
             removed += sweep_temporary(folder)
         if self._layout.indexes.is_dir():
-            with suppress(LockedError, StoreError), index_lock(self._layout.indexes):  # who builds an index sweeps, too
+            with (
+                suppress(LockedError, StoreError),
+                index_lock(self._layout.indexes),
+            ):  # builders sweep, too
                 removed += sweep_indexes(self._layout.indexes, (each.sha256 for each in living))
         return removed
 
@@ -143,16 +147,16 @@ class Writer:
         """Publish documents with their vectors in the writer's own space, and deletions, as one generation.
 
         Args:
-            documents: New documents or new versions; of two with one id the later counts.
+            documents: New documents or new versions; if an id occurs twice, the later one counts.
             vectors: (len(documents), dim) float32, rows of unit length.
-            deleted: Ids to delete; unknown ones are passed over.
+            deleted: Ids to delete; unknown ones are ignored.
             shard: The ledger's row, if a job commits.
             extra_sums: Sums of vectors that are not stored, for the space's means.
-            note: Why, for `info`.
+            note: The reason, for `info`.
 
         Raises:
-            CallError: The vectors do not fit the documents or the space.
-            StoreError: The database or the disk refuses; nothing was published.
+            CallError: The vectors do not match the documents or the space.
+            StoreError: The database or the disk fails; nothing was published.
         """
         if vectors is None:
             vectors = np.empty((0, self._space.dim), np.float32)
@@ -174,16 +178,16 @@ class Writer:
 
         Args:
             documents: As for `commit`.
-            vectors: Of each space that gets any.
-            stored: Documents that are stored already and get vectors, by key with their modality; places go on
-                through them.
+            vectors: The vectors of each space that gets any.
+            stored: Stored documents that get vectors, by key with their modality; positions continue through
+                them.
             deleted: As for `commit`.
             shard: As for `commit`.
             note: As for `commit`.
 
         Raises:
-            CallError: The vectors do not fit the documents or their space.
-            StoreError: The database or the disk refuses; nothing was published.
+            CallError: The vectors do not match the documents or their space.
+            StoreError: The database or the disk fails; nothing was published.
         """
         stored = stored or {}
         for each in vectors:
@@ -209,12 +213,12 @@ class Writer:
         return published
 
     def _written(self, own: SpaceVectors, kinds: Sequence[Modality], generation: int, first: int) -> NewVectors:
-        """The vectors of a space in a segment of their own, whole and durable.
+        """Write the vectors of a space to a new segment, complete and durable.
 
         Args:
-            own: The vectors.
+            own: The vectors of the space.
             kinds: The modality of each document of the commit.
-            generation: Before the commit.
+            generation: The generation before the commit.
             first: The id of the first vector.
         """
         if not len(own.places):
@@ -233,7 +237,7 @@ class Writer:
     def _absorbed(
         self, space: Space, generation: int, rows: int
     ) -> tuple[list[SegmentFile], list[tuple[Vectors, Ids]]]:
-        """The segments that a commit of so many rows takes into its own, with their content; none if one is damaged."""
+        """The segments that a commit of `rows` rows merges into its own, with their content; none if one is damaged."""
         living = self._catalog.segments(generation, space.id) if self._absorbs else []
         living.sort(key=lambda each: first_id(each.file))
         row_bytes = 4 * space.dim + 8
@@ -244,20 +248,20 @@ class Writer:
             old = absorbed(living, rows, row_bytes, {name for each in stored for name in each.segments})
             parts = [open_segment(self._layout.segments, each, space.digest, space.dim) for each in old]
             whole = all(file_digest(self._layout.segments / each.file) == each.sha256 for each in old)
-        except (OSError, StoreError):  # `check` tells of it; the commit has its own file
+        except (OSError, StoreError):  # `check` reports the damage; the commit writes only its own rows
             return [], []
         ascends = all(len(ids) and (ids[1:] > ids[:-1]).all() for _, ids in parts)
         follows = all(one[1][-1] < other[1][0] for one, other in pairwise(parts)) if ascends else False
         return (old, parts) if whole and follows else ([], [])
 
     def _require_standing(self) -> None:
-        """Refuse to go on where something has taken the place of the collection, or of its lock."""
+        """Raise an error if the collection or its lock has been replaced."""
         self._catalog.database.standing()
         self._lock.require()
 
 
 def selected(own: SpaceVectors, places: Sequence[int]) -> SpaceVectors:
-    """The vectors of those documents of a commit alone, which are counted anew in the order given."""
+    """The vectors of only these documents of a commit, renumbered in the given order."""
     new = {place: number for number, place in enumerate(places)}
     rows = sorted((row for row, place in enumerate(own.places) if place in new), key=lambda row: new[own.places[row]])
     return SpaceVectors(
@@ -272,11 +276,11 @@ def selected(own: SpaceVectors, places: Sequence[int]) -> SpaceVectors:
 def with_any_vector(
     documents: int, found: Sequence[tuple[SpaceVectors, Mapping[int, Rejected]]]
 ) -> tuple[list[int], list[Rejected]]:
-    """The places of the documents that got a vector in any space, and why the others got none.
+    """The positions of the documents that got a vector in any space, and why the others got none.
 
     Args:
-        documents: How many there are.
-        found: Of each space, its vectors and the documents that its model gave none, by place.
+        documents: The number of documents.
+        found: For each space, its vectors and the rejects of documents that got none, by position.
     """
     lacking: dict[int, Rejected] = {}
     for _, bad in reversed(found):
@@ -290,17 +294,17 @@ def with_any_vector(
 def _require_fitting(own: SpaceVectors, documents: int) -> None:
     rows, dim = len(own.places), own.space.dim
     if own.vectors.shape != (rows, dim):
-        raise CallError(f"{rows} documents in a space of {dim} want that shape; got {own.vectors.shape}.")
+        raise CallError(f"The vectors must have the shape ({rows}, {dim}), not {own.vectors.shape}.")
     if rows and not 0 <= min(own.places) <= max(own.places) < documents:
-        raise CallError(f"Vectors name the document {max(own.places)} of a commit of {documents}.")
+        raise CallError(f"Vectors refer to document {max(own.places)} of a commit with {documents} documents.")
     lengths = np.linalg.norm(own.vectors, axis=1)
     if not np.all(np.abs(lengths - 1) < 1e-3):
         worst = float(lengths[np.argmax(np.abs(np.nan_to_num(lengths) - 1))])
-        raise CallError(f"Vectors are stored with unit length; one has length {worst:.4g}.")
+        raise CallError(f"Vectors must have unit length; one has length {worst:.4g}.")
 
 
 def _sums(own: SpaceVectors) -> Sums:
-    """Of the vectors of each modality."""
+    """The count and sum of the vectors of each modality."""
     modalities = np.array([modality.value for modality in own.modalities])
     return {
         (Role.DOCUMENT, Modality(name)): (

@@ -1,11 +1,11 @@
-"""Fields in memory: answer a filter without reading every document.
+"""In-memory columns of fields, which answer filters without reading every document.
 
-Filters seldom come twice the same (another price, another user), and for each SQL reads every document again. So the
-second time that a field is asked for, its values are read into a column, by vector id. A document never changes, since
-a new version is a new document: a column only grows, by what was added since.
+Filters rarely repeat exactly (another price, another user), and SQL reads every document again for each. So the second
+time that a field is used, its values are read into a column, by vector id. A document never changes, since a new
+version is a new document: a column only grows by documents that were added.
 
-A column holds truth values, numbers and texts; of documents' ids and texts, too. A field of lists, of objects, of
-numbers that float64 cannot tell from their neighbors, or of very many texts stays with SQL, which answers the same.
+A column holds booleans, numbers and texts of a field, or documents' ids or texts. A field with lists, objects, numbers
+that float64 cannot distinguish from their neighbors, or very many texts stays with SQL, which gives the same answers.
 
 What this module does not know: what a filter means (`filter_engine.py`), which documents live.
 """
@@ -22,31 +22,31 @@ import numpy.typing as npt
 from sqlalchemy import select
 
 from indexer.forks import Lock
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database, to_json
 from indexer.metadata.filter_engine import SIGNS, Fields, evaluate
 from indexer.metadata.filter_nodes import ID, Place
 from indexer.metadata.filter_sql import typed
 from indexer.metadata.filter_values import Bound, Moment, TextBound, Values, moment, nfc
 from indexer.metadata.filters import Filter
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import DocumentRow, VectorRow
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 MOST_BYTES = 1 << 28
-"""Of all columns of a collection; a column that does not fit beside the others stays with SQL."""
+"""Bytes of all columns of a collection; a column that does not fit in stays with SQL."""
 MOST_FIELDS = 1000
-"""Fields that are watched at all: names may come from users."""
+"""The most fields whose use is counted: names may come from users."""
 MOST_WORDS = 1 << 16
-"""Different texts in a column."""
+"""The most distinct texts in a column."""
 WORD_BYTES = 200
-"""What a dictionary takes for a text, beside its characters."""
+"""Bytes that a dictionary takes per text, besides its characters."""
 WHOLE = 2.0**53
-"""From here on, float64 leaves whole numbers out."""
+"""From here on, float64 cannot represent all whole numbers."""
 MISSING, FALSE, TRUE, NUMBER, TEXT = range(5)
 KINDS = {None: MISSING, "null": MISSING, "false": FALSE, "true": TRUE, "integer": NUMBER, "real": NUMBER,
          "number": NUMBER, "text": TEXT, "string": TEXT}  # fmt: skip
-"""By the type that a database names; PostgreSQL's "boolean" is told by its value."""
+"""Kinds by the database's name of the type; the kind of PostgreSQL's "boolean" depends on the value."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class _Column:
     """One field of every document, by vector id.
 
     Attributes:
-        kinds: (n,) uint8, what each value is.
-        numbers: (n,) float64, 0 where it is none; empty if none is.
-        codes: (n,) int32, which of the words; 0 where it is no text; empty if none is.
-        words: The different texts, in form C, with their codes; ids are as they are.
-        word_bytes: What those take.
+        kinds: (n,) uint8, the kind of each value.
+        numbers: (n,) float64, 0 for other kinds; empty if there are no numbers.
+        codes: (n,) int32, the code of each text in `words`; 0 for other kinds; empty if there are no texts.
+        words: The distinct texts, in form C, with their codes; ids are unchanged.
+        word_bytes: The bytes that those take.
     """
 
     kinds: npt.NDArray[np.uint8]
@@ -69,7 +69,7 @@ class _Column:
 
     @cached_property
     def moments(self) -> Mapping[str, Moment]:
-        """The instants of those texts that name one."""
+        """The instants of the texts that name one."""
         found = ((word, moment(word)) for word in self.words)
         return {word: at for word, at in found if at is not None}
 
@@ -80,7 +80,7 @@ class _Column:
         return kinds + self.numbers.nbytes + self.codes.nbytes + self.word_bytes
 
     def grown(self, below: int, rows: Iterable[Sequence[Any]], form: Callable[[str], str] = nfc) -> _Column | None:
-        """The column with more rows (vector id, type, value), all ids up to `below`; None where it cannot hold one."""
+        """The column extended by rows (vector id, type, value), ids below `below`; None if it cannot hold them."""
         known = len(self.kinds)
         kinds, numbers, codes = np.zeros(below, np.uint8), np.zeros(below), np.zeros(below, np.int32)
         kinds[:known] = self.kinds
@@ -103,7 +103,7 @@ class _Column:
                     if len(words) > MOST_WORDS or word_bytes > MOST_BYTES:
                         return None
                 codes[place] = words[value]
-        if not kinds.any():  # a field that no document has takes no room
+        if not kinds.any():  # a field that no document has takes no memory
             return _Column(np.broadcast_to(np.uint8(MISSING), below), _EMPTY.numbers, _EMPTY.codes, {})
         has_numbers = bool((kinds == NUMBER).any())
         return _Column(
@@ -115,7 +115,7 @@ _EMPTY = _Column(np.empty(0, np.uint8), np.empty(0), np.empty(0, np.int32), {})
 
 
 class Columns:
-    """The columns of one collection; threads may ask together."""
+    """The columns of one collection. Threads may share them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -123,18 +123,18 @@ class Columns:
         self._asked: set[tuple[int, Place]] = set()
         self._read_now: set[tuple[int, Place]] = set()
         self._columns: dict[tuple[int, Place], _Column | None] = {}
-        """By space and place; None for what stays with SQL."""
+        """Columns by space and place; None for a field that stays with SQL."""
 
     def matching(self, where: Filter, space: int, below: int) -> Mask | None:
-        """Which vectors' documents match, or None where SQL must be asked.
+        """The vectors whose documents match, or None if SQL must answer.
 
         Args:
             where: A filter.
-            space: Whose vectors.
-            below: All ids up to this one, exclusive; a generation's `next_vector`.
+            space: The vectors' space.
+            below: The end of the ids, exclusive; a generation's `next_vector`.
 
         Returns:
-            (below,) bool by vector id; of ids that no document has, anything.
+            (below,) bool by vector id; undefined for ids without a document.
         """
         try:
             return evaluate(where.node, _InMemory(self, space, below))
@@ -142,10 +142,10 @@ class Columns:
             return None
 
     def get(self, space: int, place: Place, below: int) -> _Column | None:
-        """The column of a field, read as far as it has to be.
+        """The column of a field, extended as far as needed.
 
-        None, and SQL has to be asked, if the field is asked for the first time, if another thread reads its column at
-        this moment, or if no column can hold it.
+        It is None, and SQL must answer, if the field is used for the first time, if another thread is reading its
+            column, or if no column can hold it.
         """
         key = (space, place)
         with self._lock:
@@ -172,15 +172,15 @@ class Columns:
             return grown
 
     def constants(self, numbers: Sequence[float]) -> list[float]:
-        """Numbers of a filter as the database reads them: its parser may differ from Python's in the last digit.
+        """A filter's numbers as the database parses them: its parser may differ from Python's in the last digit.
 
-        Those that no column holds, and that float64 would mistake for another, are kept apart from all it holds.
+        Numbers that no column holds and that float64 would confuse with others are clamped beyond all it holds.
         """
-        kept = [max(-2 * WHOLE, min(2 * WHOLE, each)) for each in numbers]
+        clamped = [max(-2 * WHOLE, min(2 * WHOLE, each)) for each in numbers]
         if all(isinstance(each, int) for each in numbers):
-            return kept
-        rows = self._database.read_directly("SELECT value FROM json_each(?)", (to_json(kept),))
-        return kept if rows is None else [row[0] for row in rows]
+            return clamped
+        rows = self._database.read_directly("SELECT value FROM json_each(?)", (to_json(clamped),))
+        return clamped if rows is None else [row[0] for row in rows]
 
     @undisturbed
     def _grown(self, found: _Column, space: int, place: Place, below: int) -> _Column | None:
@@ -195,7 +195,7 @@ class Columns:
 
 
 class _AskSqlError(Exception):
-    """A field of the filter is in no column."""
+    """A field of the filter has no column."""
 
 
 class _InMemory(Fields[Mask]):
@@ -269,7 +269,7 @@ class _InMemory(Fields[Mask]):
         return ~condition
 
     def _texts(self, found: _Column, wanted: Sequence[str]) -> Mask:
-        """Where the text is one of those."""
+        """The rows whose text is one of these."""
         codes = [found.words[word] for word in wanted if word in found.words]
         if not codes:
             return self._none

@@ -1,6 +1,6 @@
-"""Evaluate a filter, written once for everything that can read documents' values.
+"""The evaluation of filters, shared by SQL and in-memory columns.
 
-SQL of either database (`filter_sqlite.py`, `filter_postgres.py`) and columns in memory (`columns.py`) are `Fields`.
+SQL of both databases (`filter_sqlite.py`, `filter_postgres.py`) and columns (`filter_columns.py`) implement `Fields`.
 
 What this module does not know: how a filter is written, how values are read.
 """
@@ -21,38 +21,38 @@ SIGNS: dict[str, Callable[[Any, Any], Any]] = {"<": lt, "<=": le, ">": gt, ">=":
 
 
 class Fields(ABC, Generic[T]):
-    """How values are read, and what conditions on them are made of.
+    """The operations that a filter needs: conditions on values, and their combinations.
 
-    Every condition is true or false of a document, never neither, so that its opposite is sound.
+    Every condition is true or false for a document, never undefined, so negation is sound.
     """
 
     @abstractmethod
     def present(self, place: Place) -> T:
-        """The value is there and not null."""
+        """The value exists and is not null."""
 
     @abstractmethod
     def equal(self, place: Place, values: Values) -> T:
-        """The value is one of these, or a list that has one."""
+        """The value is one of these, or a list that contains one."""
 
     @abstractmethod
     def listed(self, place: Place, values: Values) -> T:
-        """The value is a list that has one of these."""
+        """The value is a list that contains one of these."""
 
     @abstractmethod
     def ordered(self, place: Place, sign: str, bound: Bound) -> T:
-        """The value is of the bound's type and stands so to it; the sign is one of `SIGNS`."""
+        """The value has the bound's type and compares with it as the sign says, one of `SIGNS`."""
 
     @abstractmethod
     def holds(self, place: Place, text: str, start: bool) -> T:
-        """The value is a text that has this part; at the start, it may be a list of which an element begins so."""
+        """The value is a text with this part; with `start`, a text that begins so, or a list with such a text."""
 
     @abstractmethod
     def all(self, conditions: Sequence[T]) -> T:
-        """All of them hold; of none, always."""
+        """All of them hold; true if there are none."""
 
     @abstractmethod
     def any(self, conditions: Sequence[T]) -> T:
-        """One of them holds; of none, never."""
+        """One of them holds; false if there are none."""
 
     @abstractmethod
     def opposite(self, condition: T) -> T:
@@ -60,7 +60,7 @@ class Fields(ABC, Generic[T]):
 
 
 def evaluate(node: Node, fields: Fields[T]) -> T:
-    """What a filter comes to over some fields."""
+    """Evaluate a filter over some fields."""
     match node:
         case Present(place):
             return fields.present(place)

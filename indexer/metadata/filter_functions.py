@@ -1,4 +1,4 @@
-"""Functions that our SQL calls because SQLite lacks them.
+"""SQL functions that SQLite lacks, written in Python.
 
 What this module does not know: SQL, how a filter is written.
 """
@@ -13,7 +13,7 @@ from indexer.metadata.filter_values import Number, moment, nfc
 
 
 def add_functions(connection: sqlite3.Connection) -> None:
-    """Give a connection the functions that filters call."""
+    """Register the functions that filters call on a connection."""
     for name, arguments, function in (
         ("underdrawing_nfc", 1, nfc),
         ("underdrawing_moment", 1, _moment_key),
@@ -30,7 +30,7 @@ def _moment_key(text: str) -> str | None:
 
 
 def _at(document: str, keys: str) -> str | None:
-    """The JSON of what lies under the names."""
+    """The JSON of the value at this path."""
     value = json.loads(document)
     for key in json.loads(keys):
         value = value.get(key) if isinstance(value, dict) else None
@@ -38,13 +38,13 @@ def _at(document: str, keys: str) -> str | None:
 
 
 def _order(twice: str, other: str) -> int:
-    """How a whole number, twice in a JSON list, stands to another number: -1, 0 or 1."""
+    """Compare a whole number, given twice in a JSON list, with another number: -1, 0 or 1."""
     one, number = json.loads(twice)[0], json.loads(other)
     return int(one > number) - int(one < number)
 
 
 def _equal(twice: str, wanted: str) -> bool:
-    """Whether a whole number, twice in a JSON list, is one of others."""
+    """Whether a whole number, given twice in a JSON list, is one of these."""
     return json.loads(twice)[0] in _numbers(wanted)
 
 

@@ -1,6 +1,6 @@
-"""What a filter means, as a tree: which values of a document are compared, and how.
+"""The syntax tree of filters: which values of a document are compared, and how.
 
-Filters that mean the same have equal trees.
+Filters with the same meaning have equal trees.
 
 What this module does not know: how a filter is written, how values are read.
 """
@@ -16,11 +16,11 @@ from indexer.metadata.filter_values import Bound, Values
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value is found in a document.
+    """The place of a value in a document.
 
     Attributes:
-        keys: Names of fields, from the outside in; or `("$id",)`, `("$text",)`.
-        column: Whether it is the document's id or text, and no field.
+        keys: Names of fields, outermost first; or `("$id",)`, `("$text",)`.
+        column: Whether it is the document's id or text instead of a field.
     """
 
     keys: tuple[str, ...]
@@ -36,14 +36,14 @@ COLUMNS = {place.keys[0]: place for place in (ID, TEXT)}
 
 @dataclass(frozen=True)
 class Present:
-    """The value is there and not null."""
+    """The value exists and is not null."""
 
     place: Place
 
 
 @dataclass(frozen=True)
 class Equal:
-    """The value is one of these, or a list that has one."""
+    """The value is one of these, or a list that contains one."""
 
     place: Place
     values: Values
@@ -51,7 +51,7 @@ class Equal:
 
 @dataclass(frozen=True)
 class Listed:
-    """The value is a list that has one of these."""
+    """The value is a list that contains one of these."""
 
     place: Place
     values: Values
@@ -59,7 +59,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Ordered:
-    """The value is of the bound's type and stands so to it; the sign is `<`, `<=`, `>` or `>=`."""
+    """The value has the bound's type and compares with it as the sign says: `<`, `<=`, `>` or `>=`."""
 
     place: Place
     sign: str
@@ -68,7 +68,7 @@ class Ordered:
 
 @dataclass(frozen=True)
 class Holds:
-    """The value is a text that holds this one, or begins with it; in form C."""
+    """The value is a text that contains this one, or begins with it; in form C."""
 
     place: Place
     text: str
@@ -77,14 +77,14 @@ class Holds:
 
 @dataclass(frozen=True)
 class All:
-    """All of them hold; of none, always."""
+    """All of them hold; true if there are none."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
 class Either:
-    """One of them holds; of none, never."""
+    """One of them holds; false if there are none."""
 
     parts: tuple[Node, ...]
 
@@ -100,6 +100,6 @@ Node: TypeAlias = Present | Equal | Listed | Ordered | Holds | All | Either | Op
 
 
 def escaped(name: str) -> str:
-    """A field's name as a filter writes it."""
+    """A field's name, escaped as in a filter."""
     name = re.sub(r"([.\\])", r"\\\1", name)
     return f"\\{name}" if name.startswith("$") else name

@@ -1,8 +1,8 @@
-"""Notes about filters that parse but cannot mean what was intended.
+"""Notes about filters that parse but probably do not mean what was intended.
 
-A field that no document has, or a value of a type that no document has there: both find nothing, or everything, and
-look like an answer. Asked once, what is there is remembered, since documents never change; only what is not there is
-looked for again in the next generation.
+Filters on a field that no document has, or on a type of value that no document has there, find nothing or everything,
+and that looks like an answer. Fields and types that exist are cached, since documents never change; missing ones are
+looked up again in the next generation.
 
 What this module does not know: how a filter is evaluated.
 """
@@ -16,17 +16,17 @@ from sqlalchemy import ColumnElement, and_, literal, or_, select
 
 from indexer.errors import nearest
 from indexer.forks import Lock
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database
 from indexer.metadata.filter_nodes import Ordered, Place, escaped
 from indexer.metadata.filter_sql import compiled, typed
 from indexer.metadata.filter_values import SHIFT, Moment
 from indexer.metadata.filters import Asked, Filter, Kinds
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import DocumentRow
 from indexer.metadata.time_limit import limited
 
 SAMPLE = 10_000
-"""Documents whose fields' names are looked at for the nearest."""
+"""The number of documents in which the nearest field names are searched."""
 REMEMBERED = 10_000
 DEPTH = 4
 EARLIEST = Moment(-SHIFT, "")
@@ -34,18 +34,18 @@ EARLIEST = Moment(-SHIFT, "")
 TYPES: Mapping[str, tuple[str, ...]] = {
     "number": ("integer", "real", "number"),
     "text": ("text", "string"),
-    "truth value": ("true", "false", "boolean"),
+    "boolean": ("true", "false", "boolean"),
     "list": ("array",),
     "object": ("object",),
 }
-"""What the databases call the kinds of values."""
+"""The databases' names for the kinds of values."""
 INSTEAD = {"id": "ids", "text": "texts"}
 
 Found: TypeAlias = tuple[tuple[Place, ...], Kinds]
 
 
 class FilterNotes:
-    """Notes about the filters of one collection; threads may ask together."""
+    """Notes about the filters of one collection. Threads may share one."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -55,7 +55,7 @@ class FilterNotes:
         self._names: tuple[int, tuple[str, ...]] = (-1, ())
 
     def of(self, where: Filter, generation: int) -> tuple[str, ...]:
-        """Sentences about a filter, each once; none where all it asks for is there."""
+        """Sentences about a filter, each once; none if all its fields and types exist."""
         notes: dict[str, None] = {}
         for asked in where.asked:
             if (note := self._note(asked, generation)) is not None:
@@ -76,9 +76,9 @@ class FilterNotes:
                 self._found.add((asked.places, asked.kinds))
             else:
                 self._notes[generation, asked] = note
-            for kept in (self._found, self._notes):
-                if len(kept) > REMEMBERED:
-                    kept.clear()
+            for cache in (self._found, self._notes):
+                if len(cache) > REMEMBERED:
+                    cache.clear()
         return note
 
     def _looked_up(self, asked: Asked, generation: int) -> str | None:
@@ -91,7 +91,7 @@ class FilterNotes:
         stored = _listed(self._kinds(here, generation))
         wanted = _listed(asked.kinds - {"list"} or asked.kinds)
         if stored == "a text" and wanted == "a time":
-            stored = "a text that names no ISO 8601 time"
+            stored = "a text that is not an ISO 8601 time"
         return (
             f"{shown} is {stored} in every document that has it; {asked.operator} compares it with {wanted}, "
             "and the two never match."
@@ -131,7 +131,7 @@ class FilterNotes:
 
     @undisturbed
     def _names_of(self, generation: int) -> tuple[str, ...]:
-        """The names of fields, those inside objects as paths; of the newest documents, if there are very many."""
+        """The names of fields, nested ones as paths; if there are many documents, of the newest only."""
         with self._lock:
             known, names = self._names
         if known == generation:

@@ -41,11 +41,11 @@ from indexer.metadata.schema import DocumentRow
 Condition = ColumnElement[bool]
 
 CHAINED = 8
-"""Names in a path that are written as operators; a longer one would be nested deeper than SQLAlchemy can write."""
+"""The longest path written as operators; SQLAlchemy cannot compile deeper nesting."""
 
 
 class _Read(NamedTuple):
-    """SQL for a value's type ("null" where it is missing), for the value as jsonb, and as a text."""
+    """SQL for a value's type ("null" if it is missing), for the value as jsonb, and as a text."""
 
     kind: Any
     value: Any
@@ -53,7 +53,7 @@ class _Read(NamedTuple):
 
 
 def compiled(node: Node) -> Condition:
-    """The condition over `documents` that a filter stands for."""
+    """The condition on `documents` for a filter."""
     return evaluate(node, _PostgresFields())
 
 
@@ -64,7 +64,7 @@ def typed(place: Place) -> tuple[Any, Any]:
 
 
 class _PostgresFields(Fields[Condition]):
-    """Conditions as PostgreSQL's SQL over `documents`."""
+    """Conditions on `documents` in PostgreSQL's SQL."""
 
     def present(self, place: Place) -> Condition:
         there: Condition = _read(place).kind != "null"
@@ -84,7 +84,7 @@ class _PostgresFields(Fields[Condition]):
         if isinstance(bound, Moment):
             return and_(read.kind == "string", func.coalesce(compare(_moment_of(read.text), _instant(bound)), false()))
         if isinstance(bound, TextBound):
-            # As bytes, as SQLite does; jsonb itself would use the database's collation.
+            # Compared as bytes, as in SQLite; jsonb itself would use the database's collation.
             compared = compare(_said(read.text).collate("C"), literal(bound.text))
             if bound.moment is not None:
                 compared = func.coalesce(compare(_moment_of(read.text), _instant(bound.moment)), compared)
@@ -113,11 +113,11 @@ def _read(place: Place) -> _Read:
         return _Read(case((column.is_(None), "null"), else_="string"), null(), column)
     value: Any = DocumentRow.fields
     if len(place.keys) > CHAINED:
-        # Strict, since a lax path would look into lists, and silent, since a strict one fails where nothing is.
+        # Strict, since a lax path would look into lists; silent, since a strict path fails on missing values.
         path = "strict $" + "".join("." + to_json(key) for key in place.keys)
         value = func.jsonb_path_query_first(value, cast(literal(path, Text), JSONPATH), _json({}), true(), type_=JSONB)
     else:
-        # Not jsonb_extract_path, to which "0" is also the first element of a list.
+        # Not jsonb_extract_path, for which "0" is also the first element of a list.
         for key in place.keys:
             value = value.op("->", return_type=JSONB())(cast(literal(key), Text))
     return _of(value)
@@ -129,7 +129,7 @@ def _of(value: Any) -> _Read:
 
 
 def _has(place: Place, condition: Callable[[_Read], Condition]) -> Condition:
-    """The value is a list, and the condition holds of one of its elements."""
+    """The value is a list, and the condition holds for one of its elements."""
     read = _read(place)
     array = case((read.kind == "array", read.value), else_=_json([]))
     rows = func.jsonb_array_elements(array).table_valued("value")
@@ -138,7 +138,7 @@ def _has(place: Place, condition: Callable[[_Read], Condition]) -> Condition:
 
 
 def _equal_scalar(read: _Read, values: Values) -> Condition:
-    """What is compared with is one array for all rows, which PostgreSQL looks values up in; it is never unfolded."""
+    """The operands are one array for all rows, in which PostgreSQL looks values up without expanding it."""
     conditions: list[Condition] = []
     if values.texts:
         conditions.append(
@@ -161,12 +161,12 @@ def _holds(read: _Read, text: str, start: bool) -> Condition:
 
 
 def _said(text: Any) -> Any:
-    """A text in form C; where bytes and characters are as many, all are ASCII."""
+    """A text in form C; if it has as many bytes as characters, it is ASCII."""
     return case((func.octet_length(text) == func.char_length(text), text), else_=func.normalize(text))
 
 
 def _moment_of(text: Any) -> Any:
-    """The key of the instant that a text names, as a number, or NULL. A cast would fail on a 30th February."""
+    """The key of the instant that a text names, as a number, or NULL. A cast would fail on February 30."""
 
     def number(value: Any) -> Any:
         return cast(value, Integer)
@@ -204,5 +204,5 @@ def _texts(values: Sequence[str]) -> Any:
 
 
 def _json(value: Any) -> Any:
-    # As text, cast by the server: a JSONB parameter would be serialised twice.
+    # As text, cast by the server: a JSONB parameter would be serialized twice.
     return cast(literal(to_json(value), Text), JSONB)

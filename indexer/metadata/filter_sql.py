@@ -1,6 +1,6 @@
-"""Filters as SQL of either database.
+"""Filters as SQL, for both databases.
 
-What this module does not know: anything but the `documents` table.
+What this module does not know: any table except `documents`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from indexer.metadata.filter_nodes import Node, Place
 
 
 def compiled(node: Node, dialect: str) -> ColumnElement[bool]:
-    """The SQL condition over `documents` that a filter stands for; the dialect is `sqlite` or `postgresql`."""
+    """The SQL condition on `documents` for a filter; the dialect is `sqlite` or `postgresql`."""
     return filter_postgres.compiled(node) if dialect == "postgresql" else filter_sqlite.compiled(node)
 
 
 def typed(place: Place, dialect: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """SQL for what the database calls the type of a value, and for the value; "null" where it is missing."""
+    """SQL for the database's name of a value's type ("null" if it is missing), and for the value."""
     return filter_postgres.typed(place) if dialect == "postgresql" else filter_sqlite.typed(place)

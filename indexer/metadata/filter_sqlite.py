@@ -1,7 +1,7 @@
-"""Filters in SQLite: JSON paths where SQL compares correctly, our own functions elsewhere.
+"""Filters in SQLite: JSON paths if SQL compares correctly, otherwise our own functions.
 
-SQLite knows no normal forms and no offsets of times, and reads whole numbers beyond 64 bits as fractions. Those go
-to the functions of `filter_functions.py`.
+SQLite has no Unicode normal forms and no time zone offsets, and reads whole numbers beyond 64 bits as floats. Such
+values go to the functions of `filter_functions.py`.
 
 What this module does not know: how a filter is written.
 """
@@ -24,13 +24,13 @@ Condition = ColumnElement[bool]
 
 NOT_ASCII = "*[^\x01-\x7f]*"
 LIKE_A_DATE = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
-"""What `GLOB` lets through to the functions."""
+"""The `GLOB` pattern of texts that the functions check."""
 FOLDED = frozenset("K`;")
-"""The ASCII characters to which other characters are equal in form C."""
+"""The ASCII characters that equal other characters in form C."""
 
 
 class _Read(NamedTuple):
-    """SQL for a value, for its type as `json_type` names it ("null" where it is missing), and for its JSON."""
+    """SQL for a value, for its `json_type` ("null" if it is missing), and for its JSON."""
 
     kind: Any
     value: Any
@@ -38,7 +38,7 @@ class _Read(NamedTuple):
 
 
 def compiled(node: Node) -> Condition:
-    """The condition over `documents` that a filter stands for."""
+    """The condition on `documents` for a filter."""
     return evaluate(node, _SqliteFields())
 
 
@@ -49,7 +49,7 @@ def typed(place: Place) -> tuple[Any, Any]:
 
 
 class _SqliteFields(Fields[Condition]):
-    """Conditions as SQLite's SQL over `documents`."""
+    """Conditions on `documents` in SQLite's SQL."""
 
     def present(self, place: Place) -> Condition:
         there: Condition = _read(place).kind != "null"
@@ -96,8 +96,8 @@ class _SqliteFields(Fields[Condition]):
 
 
 def _source(place: Place) -> tuple[Any, str]:
-    """A JSON document, and the path in it at which a value lies."""
-    # A path names a key as it is stored, escapes and all, but for the quote: up to 3.45, none can be in a path.
+    """A JSON document and the path of a value in it."""
+    # A path names a key as stored, with its escapes, except for quotes: SQLite up to 3.45 allows none in a path.
     if any('"' in key for key in place.keys):
         return func.underdrawing_at(DocumentRow.fields, to_json(list(place.keys))), "$"
     return DocumentRow.fields, "$" + "".join("." + json.dumps(key, ensure_ascii=False) for key in place.keys)
@@ -115,7 +115,7 @@ def _read(place: Place) -> _Read:
 
 
 def _has(place: Place, condition: Callable[[_Read], Condition]) -> Condition:
-    """The value is a list, and the condition holds of one of its elements."""
+    """The value is a list, and the condition holds for one of its elements."""
     source, path = _source(place)
     rows = func.json_each(source, path).table_valued("value", "type", "fullkey")
     element = _Read(rows.c.type, rows.c.value, func.json_extract(source, rows.c.fullkey, rows.c.fullkey))
@@ -124,10 +124,10 @@ def _has(place: Place, condition: Callable[[_Read], Condition]) -> Condition:
 
 
 def _equal_scalar(read: _Read, values: Values) -> Condition:
-    # The type comes second, being asked of those alone that are equal: SQLite stops at the first that is false.
+    # The type comes second, so that only equal values are asked: SQLite stops at the first false condition.
     conditions: list[Condition] = []
     if values.texts:
-        # Nearly every text is of one form; those that are not are folded only where that could make them equal.
+        # Nearly all texts are in form C already; others are normalized only if that could make them equal.
         plain = all(each.isascii() and FOLDED.isdisjoint(each) for each in values.texts)
         conditions.append(and_(_among(read.value if plain else _said(read.value), values.texts), read.kind == "text"))
     if values.moments:
@@ -173,7 +173,7 @@ def _equal_number(read: _Read, numbers: Sequence[Number]) -> Condition:
     else:
         plainly = read.value.in_(_each(fitting))
     exactly = func.underdrawing_equal(read.text, to_json(list(numbers))) == true()
-    # A fraction may be as large as a whole number that does not fit.
+    # A float may be as large as a whole number that does not fit.
     hard = _too_large(read) if len(fitting) == len(numbers) else _beyond(read)
     return and_(
         func.coalesce(case((hard, exactly), else_=plainly), false()) == true(), read.kind.in_(("integer", "real"))
@@ -181,7 +181,7 @@ def _equal_number(read: _Read, numbers: Sequence[Number]) -> Condition:
 
 
 def _too_large(read: _Read) -> Condition:
-    """A whole number that SQLite has made a fraction of."""
+    """A whole number that SQLite has turned into a float."""
     found: Condition = and_(func.typeof(read.value) == "real", read.kind == "integer")
     return found
 
@@ -196,5 +196,5 @@ def _fits(number: Number) -> bool:
 
 
 def _parsed(number: Number) -> Any:
-    # Fractions through SQLite's own parser, as the stored ones: it may differ from Python's in the last digit.
+    # Floats go through SQLite's own parser, like the stored ones: it may differ from Python's in the last digit.
     return func.json_extract(to_json(number), "$") if isinstance(number, float) else literal(number)

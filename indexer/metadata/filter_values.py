@@ -1,6 +1,6 @@
 """How filters compare values: texts in one Unicode form, times as instants, numbers exactly.
 
-SQL of both databases and the columns in memory follow these functions; SQLite calls them (`filter_sqlite.py`).
+SQL of both databases and in-memory columns agree with these functions; SQLite calls them (`filter_sqlite.py`).
 
 What this module does not know: fields, documents, SQL.
 """
@@ -21,21 +21,21 @@ TIME_PATTERN = (
     r"(?:[Tt ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:[.,]([0-9]+))?)?"
     r"(?:[Zz]|([+-])([01][0-9]|2[0-3])(?::?([0-5][0-9]))?)?)?$"
 )
-"""An ISO 8601 date, or date and time, as Python and PostgreSQL both read it. `$` is the end of the text."""
+"""An ISO 8601 date, or date and time, that Python and PostgreSQL both parse. `$` is the end of the text."""
 _TIME = re.compile(TIME_PATTERN.removesuffix("$") + r"\Z")
 SHIFT = 10**11
 """Seconds that make every instant of the years 1 to 9999 positive, so that keys sort as texts."""
 
 
 class Moment(NamedTuple):
-    """An instant: whole seconds since 1970 in UTC, and the digits of what is left, without zeros at the end."""
+    """An instant: whole seconds since 1970 in UTC, and the digits of the fraction without trailing zeros."""
 
     seconds: int
     fraction: str
 
     @property
     def key(self) -> str:
-        """A text that sorts as the instants do."""
+        """A text that sorts like the instants."""
         return f"{self.seconds + SHIFT:012d}.{self.fraction}"
 
 
@@ -50,12 +50,12 @@ def nfd(text: str) -> str:
 
 
 def forms(text: str) -> tuple[str, ...]:
-    """A text in form C, in form D and as it is, each once."""
+    """A text in form C, in form D and unchanged, each once."""
     return tuple(dict.fromkeys((nfc(text), nfd(text), text)))
 
 
 def moment(text: str) -> Moment | None:
-    """The instant that an ISO 8601 text names, or None where it names none.
+    """The instant that an ISO 8601 text names, or None if it names none.
 
     A date alone is its first moment, and a time without an offset is in UTC.
     """
@@ -79,7 +79,7 @@ def moment_of(value: date | datetime) -> Moment:
     """The instant of a Python date or time; without a time zone it is in UTC.
 
     Raises:
-        ValueError: It is no time at all, as pandas' `NaT`.
+        ValueError: It is not a time, such as pandas' `NaT`.
     """
     seconds = (value.toordinal() - 719_163) * 86_400
     if not isinstance(value, datetime):
@@ -96,10 +96,10 @@ class Values:
     """Values that a field may be equal to, by type.
 
     Attributes:
-        truths: Truth values.
-        numbers: Whole numbers of any size, and fractions.
-        texts: In form C; of `$id` in every form.
-        moments: Instants, to which texts that name them are equal.
+        truths: Booleans.
+        numbers: Whole numbers of any size, and floats.
+        texts: Texts in form C; for `$id` in every form.
+        moments: Instants, which equal texts that name them.
     """
 
     truths: tuple[bool, ...] = ()
@@ -109,7 +109,7 @@ class Values:
 
     @classmethod
     def of(cls, values: Iterable[bool | Number | str | Moment]) -> Values:
-        """The values sorted by type; a text that names an instant is one."""
+        """Sort values by type; a text that names an instant counts as an instant."""
         truths: list[bool] = []
         numbers: list[Number] = []
         texts: list[str] = []
@@ -133,11 +133,11 @@ class Values:
 
 @dataclass(frozen=True)
 class TextBound:
-    """A text that other texts are ordered by.
+    """A text to compare other texts with.
 
     Attributes:
-        text: In form C, for texts that name no instant.
-        moment: The instant it names, for texts that name one; None if it names none.
+        text: The text in form C, compared with texts that name no instant.
+        moment: The instant it names, compared with texts that name one; None if it names none.
     """
 
     text: str
@@ -145,4 +145,4 @@ class TextBound:
 
 
 Bound: TypeAlias = Number | TextBound | Moment
-"""What order is asked against. A `Moment` compares with texts that name instants, and with nothing else."""
+"""The operand of a comparison. A `Moment` compares only with texts that name instants."""

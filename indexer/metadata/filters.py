@@ -4,12 +4,11 @@ r"""`where`, the language of filters: `{"price": {"$lt": 50}, "style": {"$in": [
     {"field": {"$op": operand, ...}}     $eq $ne $lt $lte $gt $gte $in $nin $exists $contains $startsWith
     {"$id": ...} {"$text": ...}          the same of a document's id and text
     {"$and": [...]} {"$or": [...]} {"$not": {...}}
-    {"$date": "2024-01-02T00:00:00Z"}    an operand that compares with times alone
-    "a.b"                                the field of that name, or else what `a` holds under `b`
-    "a\.b" "\$a"                           a backslash before a character takes its meaning away
+    {"$date": "2024-01-02T00:00:00Z"}    an operand that compares only with times
+    "a.b"                                the field of that name, else `b` inside `a`
+    "a\.b" "\$a"                           a backslash escapes the next character
 
-What each means is told in `docs/filters.md`. Here a filter is read and checked; what it comes to over documents is
-worked out by `evaluate` in `filter_engine.py`.
+`docs/filters.md` explains them. This module parses and checks filters; `evaluate` in `filter_engine.py` evaluates them.
 
 What this module does not know: databases, columns.
 """
@@ -50,29 +49,29 @@ Where: TypeAlias = Mapping[str, Any]
 MAX_DEPTH = 16
 MAX_OPERANDS = 10_000
 MAX_CONDITIONS = 100
-"""Of one filter: SQLite refuses expressions more than 1,000 deep, each condition may take six terms, and a list of
-ORs is as deep as it is long."""
+"""Conditions of one filter: SQLite refuses expressions more than 1,000 deep, a condition may take six terms, and a list
+of ORs is as deep as it is long."""
 MAX_PARTS = 100
-"""Names in a path: as deep as stored fields are nested."""
+"""Names in a path: the deepest nesting of stored fields."""
 MAX_CHARACTERS = 1_000_000
-"""Of all texts of one filter."""
+"""Characters of all texts of one filter."""
 MAX_BITS = 13_000
-"""Of a whole number: Python writes no more than 4,300 digits."""
+"""Bits of a whole number: Python writes at most 4,300 digits."""
 
 
 Kinds: TypeAlias = frozenset[str]
-NUMBERS, TEXTS, TRUTHS, LISTS, TIMES = (frozenset({each}) for each in ("number", "text", "truth value", "list", "time"))
+NUMBERS, TEXTS, TRUTHS, LISTS, TIMES = (frozenset({each}) for each in ("number", "text", "boolean", "list", "time"))
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One condition as it was written, for what is to be told about it.
+    """One condition as written, for notes about it.
 
     Attributes:
-        name: The field's name as it was written.
-        places: Where it is looked for, the first first.
-        operator: `$eq` where none was written.
-        kinds: The kinds of value that it can hold of; empty for any.
+        name: The field's name as written.
+        places: The places where it is looked for, in order.
+        operator: Its operator; `$eq` if none was written.
+        kinds: The kinds of value that it can match; empty for any.
     """
 
     name: str
@@ -83,11 +82,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter that was read.
+    """A parsed filter.
 
     Attributes:
-        node: What it means; equal for filters that mean the same.
-        asked: Its conditions, in their order.
+        node: Its syntax tree; equal for filters with the same meaning.
+        asked: Its conditions in order.
     """
 
     node: Node
@@ -95,11 +94,11 @@ class Filter:
 
 
 def parse(where: Where) -> Filter:
-    """Read a filter.
+    """Parse a filter.
 
     Raises:
         FilterError: An unknown operator, an operand of the wrong type, a bad field name, too deep a nesting, or more
-            than a database could run.
+            than a database can run.
     """
     reader = _Reader()
     return Filter(reader.whole(where, 0), tuple(reader.asked))
@@ -109,10 +108,10 @@ def split(name: str) -> tuple[str, ...]:
     """The names in a path, without the backslashes that escape a character.
 
     Raises:
-        FilterError: A backslash at the end, too many names, or a character that no stored name has.
+        FilterError: A trailing backslash, too many names, or a character that no stored name can have.
     """
     if not storable(name):
-        raise FilterError(f"{_shown(name)} is no field name: it holds a NUL or half a surrogate pair.")
+        raise FilterError(f"{_shown(name)} is not a field name: it contains a NUL or half a surrogate pair.")
     keys, key, rest = [], "", iter(name)
     for character in rest:
         if character == ".":
@@ -122,7 +121,7 @@ def split(name: str) -> tuple[str, ...]:
             following = next(rest, None)
             if following is None:
                 raise FilterError(
-                    f"{_shown(name)} ends in a backslash, which escapes the character behind it.",
+                    f"{_shown(name)} ends in a backslash, which escapes the next character.",
                     "Write two for a backslash that belongs to the name.",
                 )
             key += following
@@ -134,10 +133,10 @@ def split(name: str) -> tuple[str, ...]:
 
 
 def places_of(name: str) -> tuple[Place, ...]:
-    """Where a field of that name is looked for: the first place that holds something counts.
+    """The places where a field of that name is looked for; the first one with a value counts.
 
-    A name with a dot may be a field's whole name. Collections from before names were stored in form C may have
-    others.
+    A name with a dot may be a field's whole name. Collections from before names were stored in form C may have names
+    in other forms.
     """
     keys = split(name)
     paths = [(name,), keys] if len(keys) > 1 and "\\" not in name else [keys]
@@ -147,7 +146,7 @@ def places_of(name: str) -> tuple[Place, ...]:
 
 
 class _Reader:
-    """Reads one filter, and counts what it comes to."""
+    """A parser of one filter that counts its size."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
@@ -180,7 +179,7 @@ class _Reader:
                 raise FilterError(
                     f"{_shown(name)} is not known here.",
                     did_you_mean(name, ["$and", "$or", "$not", *COLUMNS])
-                    + f", or a field's name; write {escaped(name)[:80]} for a field that is called so.",
+                    + f", or a field's name; write {escaped(name)[:80]} for a field of that name.",
                 )
             else:
                 parts.append(self._field(name, operand))
@@ -253,13 +252,13 @@ class _Reader:
         return lambda where: Holds(where, text, start=True), TEXTS | LISTS
 
     def ordered(self, sign: str) -> Callable[[str, Any, Place], _Made]:
-        """`$lt` and its like."""
+        """`$lt`, `$lte`, `$gt` and `$gte`."""
 
         def make(operator: str, value: Any, place: Place) -> _Made:
             plain = self._scalar(operator, value)
             if isinstance(plain, bool) or (place.column and not isinstance(plain, str)):
                 among = "texts" if place.column else "numbers, texts or times"
-                raise FilterError(f"{operator} on {place} is an order among {among}; {_shown(value)} is none.")
+                raise FilterError(f"{operator} on {place} compares {among}; {_shown(value)} is not one of them.")
             bound: Bound = (
                 TextBound(nfc(plain), None if place.column else moment(plain)) if isinstance(plain, str) else plain
             )
@@ -278,7 +277,7 @@ class _Reader:
         return Values(texts=tuple(form for each in plain for form in (forms(each) if place is ID else (nfc(each),))))
 
     def _scalar(self, operator: str, value: Any) -> Any:
-        """A truth value, a number, a text or a `Moment`, as Python has them."""
+        """A boolean, a number, a text or a `Moment`, as plain Python values."""
         if isinstance(value, np.generic):
             value = value.item()
         if isinstance(value, Mapping) and set(value) == {"$date"}:
@@ -288,19 +287,19 @@ class _Reader:
         if isinstance(value, Decimal):
             value = int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
         if not isinstance(value, bool | int | float | str):
-            raise FilterError(f"{operator} takes a text, a number, a truth value or a date, not {_shown(value)}.")
+            raise FilterError(f"{operator} takes a text, a number, a boolean or a date, not {_shown(value)}.")
         if isinstance(value, float) and not -float("inf") < value < float("inf"):
             raise FilterError(f"{operator} takes a finite number, not {value}.")
         if isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise FilterError(f"{operator} takes a number of at most {MAX_BITS} bits; one has {value.bit_length()}.")
         if isinstance(value, str):
             if not storable(value):
-                raise FilterError(f"{operator}: the text holds a NUL or half a surrogate pair; no stored text can.")
+                raise FilterError(f"{operator}: the text contains a NUL or half a surrogate pair; no stored text can.")
             self._length(value)
         return value
 
     def _count(self, more: int) -> None:
-        """Refuse a filter that no database could run."""
+        """Refuse a filter that is too large for the databases."""
         self._conditions += more
         if self._conditions > MAX_CONDITIONS:
             raise FilterError(
@@ -345,7 +344,7 @@ _OPERATORS: dict[str, Callable[[_Reader, str, Any, Place], _Made]] = {
 
 
 def _first_of(places: Sequence[Place], make: Make) -> Node:
-    """The condition on the first place that holds something, or on the last."""
+    """The condition on the first place that has a value, or on the last."""
     place, *rest = places
     if not rest:
         return make(place)
@@ -354,7 +353,7 @@ def _first_of(places: Sequence[Place], make: Make) -> Node:
 
 
 def _kinds(values: Values) -> Kinds:
-    """The kinds of value that can be equal to one of these."""
+    """The kinds of value that can equal one of these."""
     found = LISTS if len(values) else frozenset()
     for some, kinds in (
         (values.truths, TRUTHS),
@@ -383,14 +382,14 @@ def _date(value: Any) -> Moment:
 
 
 def _shown(value: Any) -> str:
-    """A value in a sentence: its type and its beginning, however deep or long it is."""
+    """A value for a message: its type and its beginning, of limited length."""
     shown = _SHORT.repr(value)
     return shown if isinstance(value, str) else f"{type(value).__name__} {shown}"
 
 
 class _Short(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
-        """A whole number; Python writes none of very many digits."""
+        """A whole number, which Python may refuse to write if it is very long."""
         return super().repr_int(x, level) if x.bit_length() <= MAX_BITS else f"of {x.bit_length()} bits"
 
 

@@ -1,6 +1,6 @@
-"""What a collection already holds from a source: the documents with its ids, and vectors of equal content.
+"""Look up what a collection already holds: documents with a source's ids, and vectors of equal content.
 
-What this module does not know: corpora, models, what is done about it.
+What this module does not know: corpora, models, what the answers are used for.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import numpy.typing as npt
 from sqlalchemy import func, select
 
 from indexer.metadata.catalog import Space, batches
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database, storable
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import DocumentRow, JobRow, SegmentRow, VectorRow, living
 from indexer.types import Modality
 from indexer.vectors.segments import SegmentFile
 
 _NEWEST = "SELECT max(key) FROM documents WHERE content IN ({}) AND died IS NULL GROUP BY content"
-"""For SQLite's driver; the braces take as many `?` as there are contents."""
+"""For SQLite's driver; the braces hold one `?` per content."""
 
 
 class Holder(NamedTuple):
-    """The living document that has an id.
+    """The living document with an id.
 
     Attributes:
-        source: The corpus that it came from; None for what `Collection.add` put there.
-        stamp: The corpus's; None where it is to be read again.
-        uri: Where it is.
-        content: What its vector was made of, as `content_of` tells it.
+        source: The corpus that it came from; None if `Collection.add` stored it.
+        stamp: The corpus's stamp; None if it must be read again.
+        uri: Its location.
+        content: The content key of its vector; see `content_of`.
     """
 
     source: str | None
@@ -41,27 +41,27 @@ class Holder(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a vector lies."""
+    """The location of a stored vector."""
 
     segment: SegmentFile
     row: int
 
 
 def content_of(modality: Modality, text: str | None, image_sha256: str | None) -> str | None:
-    """What a vector is made of: equal for documents that one model gives one vector. None where it is not known."""
-    told = None if text is None else hashlib.sha256(text.encode()).hexdigest()
+    """The content key of a vector: equal for documents that a model gives the same vector. None if it is not known."""
+    digest = None if text is None else hashlib.sha256(text.encode()).hexdigest()
     match modality:
         case Modality.IMAGE:
             return image_sha256
         case Modality.TEXT:
-            return told
+            return digest
         case Modality.FUSED:
-            return f"{image_sha256}+{told}" if image_sha256 and told else None
+            return f"{image_sha256}+{digest}" if image_sha256 and digest else None
 
 
 @undisturbed
 def holders(database: Database, ids: Sequence[str]) -> dict[str, Holder]:
-    """Who has these ids now; free ones are left out."""
+    """The living documents with these ids; free ids are left out."""
     found: dict[str, Holder] = {}
     query = select(DocumentRow.id, DocumentRow.source, DocumentRow.stamp, DocumentRow.uri, DocumentRow.content)
     with database.read() as connection:
@@ -73,7 +73,7 @@ def holders(database: Database, ids: Sequence[str]) -> dict[str, Holder]:
 
 @undisturbed
 def job_sources(database: Database) -> list[str]:
-    """The sources that were ever indexed, the newest first."""
+    """All sources that were ever indexed, newest first."""
     query = (
         select(JobRow.source).where(JobRow.space.is_(None)).group_by(JobRow.source).order_by(func.max(JobRow.id).desc())
     )
@@ -83,7 +83,7 @@ def job_sources(database: Database) -> list[str]:
 
 @undisturbed
 def places(database: Database, space: Space, contents: Sequence[str]) -> dict[str, Place]:
-    """A vector of a living document for each of these contents that there is one of."""
+    """A vector of a living document for each of these contents, if there is one."""
     keys = [key for some in batches(contents) for key in _newest_with(database, some)]
     if not keys:
         return {}
@@ -93,7 +93,7 @@ def places(database: Database, space: Space, contents: Sequence[str]) -> dict[st
         select(DocumentRow.content, VectorRow.row, *columns)
         .join(VectorRow, VectorRow.document == DocumentRow.key)
         .join(SegmentRow, SegmentRow.id == VectorRow.segment)
-        .where(VectorRow.space == space.id, VectorRow.modality.is_(None))  # else it was made of other parts
+        .where(VectorRow.space == space.id, VectorRow.modality.is_(None))  # otherwise it was made of other parts
     )
     with database.read() as connection:
         for some in batches(keys):
@@ -103,8 +103,8 @@ def places(database: Database, space: Space, contents: Sequence[str]) -> dict[st
 
 
 def _newest_with(database: Database, contents: Sequence[str]) -> list[int]:
-    """The newest living document of each content that there is one of."""
-    # Asked for every few documents of a job, nearly always in vain.
+    """The newest living document of each content, if there is one."""
+    # Asked for every few documents of a job, and rarely found.
     rows = database.read_directly(_NEWEST.format(",".join("?" * len(contents))), contents)
     if rows is not None:
         return [row[0] for row in rows]
@@ -118,14 +118,14 @@ def _newest_with(database: Database, contents: Sequence[str]) -> list[int]:
 
 
 def contents(database: Database) -> npt.NDArray[np.int64]:
-    """The hashes, by Python's `hash`, of what the vectors of living documents are made of: (n,), ascending."""
+    """Python's `hash` of the contents of all living documents: (n,) int64, ascending."""
     with database.read() as connection:
-        # So that the index alone is read, not the rows.
+        # So that only the index is read, not the rows.
         query = select(DocumentRow.content).where(DocumentRow.content > "", living(connection.dialect.name))
         rows = connection.execution_options(yield_per=10_000).execute(query)
-        told = np.fromiter((hash(row[0]) for row in rows), np.int64)
-    told.sort()
-    return told
+        hashes = np.fromiter((hash(row[0]) for row in rows), np.int64)
+    hashes.sort()
+    return hashes
 
 
 @undisturbed

@@ -1,12 +1,12 @@
 """Verify that an open collection is still the one that was opened.
 
-Files are reached by path, rows through an open database. If somebody renames the folder, puts another one in its place,
-restores a backup or deletes it meanwhile, the two belong to different collections: a sweep would delete the segments of
-the new one, and a commit would be seen by nobody. So before each sweep and each commit, and when a snapshot is taken,
+Files are reached by path, rows through an open database. If the folder is renamed, replaced, restored
+from a backup or deleted meanwhile, the two belong to different collections: a sweep would delete the segments of the
+new one, and nobody would see a commit. So before each sweep and each commit, and when a snapshot is taken,
 the folder and the database file are compared with those that were opened (device and inode), and a random id in
 `collection.json` with the one in the tables.
 
-What this module does not know: what is written.
+What this module does not know: the content of commits.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ AGAIN = "Open the collection again. Nothing was written."
 
 
 def identify(layout: Layout, database: Database) -> Layout:
-    """See that folder and tables belong together, and have the database refuse to write when they no longer do.
+    """Verify that folder and tables belong together, and make the database refuse writes once they no longer do.
 
-    An id that `collection.json` lacks, as an earlier release made it, is written there.
+    If an earlier release wrote `collection.json` without the id, the id is added.
 
     Returns:
         The layout, with the id.
@@ -38,7 +38,7 @@ def identify(layout: Layout, database: Database) -> Layout:
     if layout.id is None:
         layout = replace(layout, id=known)
         if not database.only_readable and database.copy_of is None:
-            with suppress(StoreError), WriterLock(layout.lock):  # whoever comes next does it
+            with suppress(StoreError), WriterLock(layout.lock):  # the next opening does it
                 layout.publish()
     if layout.id != known:
         raise CorruptionError(
@@ -51,7 +51,7 @@ def identify(layout: Layout, database: Database) -> Layout:
 
 
 class _Standing:
-    """The folder and the files that were opened."""
+    """The identity of the folder and the files that were opened."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout, self._description = layout, layout.description
@@ -61,7 +61,7 @@ class _Standing:
         self._described = _stamp(self._description)
 
     def require(self) -> None:
-        """Refuse what has taken the collection's place.
+        """Raise an error if something has replaced the collection.
 
         Raises:
             StoreError: It says what happened.

@@ -1,6 +1,6 @@
 """The ledger of indexing jobs: which shards of which source are done, and what was rejected.
 
-What this module does not know: how a shard is embedded; its row is written by `publish.py`, with its documents.
+What this module does not know: how a shard is embedded. `publish.py` writes its row together with its documents.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database
 from indexer.metadata.publish import FinishedShard, finish_shard
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import JobRow, JobShardRow, RejectRow
 from indexer.types import HelpfulEnum, Rejected
 
 
 class JobState(HelpfulEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     RUNNING = "running"
     DONE = "done"
 
 
 class Ledger:
-    """One job's rows. There is one job for each source with its options; running it again reopens it.
+    """The rows of one job. Each source with its options has one job; running it again reopens it.
 
     Args:
         database: The collection's.
-        source: The corpus, or what else it takes documents from.
-        options: What another run must have alike, to be the same job.
+        source: The corpus, or another source of documents.
+        options: The options that must be equal for a run to continue the same job.
         space: The id of the space that it fills; None for a job that stores documents.
     """
 
@@ -75,11 +75,11 @@ class Ledger:
             finish_shard(connection, shard)
 
     def finish(self, shards: int, outcome: Mapping[str, Any]) -> None:
-        """Close the job; rows of shards beyond the source's end are dropped.
+        """Close the job and drop rows of shards beyond the source's end.
 
         Args:
-            shards: How many the source has.
-            outcome: What the run tells beside its rejects, as plain JSON.
+            shards: The number of the source's shards.
+            outcome: Counts of the run other than its rejects, as plain JSON.
         """
         with self._database.write() as connection:
             connection.execute(delete(RejectRow).where(RejectRow.job == self.job, RejectRow.shard >= shards))
@@ -91,11 +91,11 @@ class Ledger:
             )
 
     def rejects(self, limit: int | None = None) -> list[Rejected]:
-        """What was rejected, in the order met."""
+        """The rejects, in the order of the source."""
         return _rejects(self._database, self.job, limit)
 
     def reject_counts(self) -> Counter[str]:
-        """How many rejects there are of each reason."""
+        """The number of rejects for each reason."""
         query = select(RejectRow.reason, func.count()).where(RejectRow.job == self.job).group_by(RejectRow.reason)
         with self._database.read() as connection:
             return Counter({row[0]: row[1] for row in connection.execute(query)})
@@ -103,7 +103,7 @@ class Ledger:
 
 @undisturbed
 def rejects_of(database: Database, source: str, options: dict[str, Any]) -> list[Rejected]:
-    """What the job of a source with these options rejected, in the order met."""
+    """The rejects of the job of a source with these options, in the order of the source."""
     with database.read() as connection:
         known = connection.execute(select(JobRow.id, JobRow.options).where(JobRow.source == source)).all()
     return [each for row in known if row.options == options for each in _rejects(database, row.id)]

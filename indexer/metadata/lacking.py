@@ -1,6 +1,6 @@
 """The documents that have no vector in a space.
 
-What this module does not know: why they have none, what is done about it.
+What this module does not know: why they have none.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, select
 
 from indexer.metadata.catalog import batches
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database
-from indexer.metadata.document_images import several_images
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import DocumentRow, VectorRow
+from indexer.stored_document import several_images
 from indexer.types import Modality
 
 
 class Lacking(NamedTuple):
-    """A living document, as much of it as a model may read.
+    """The parts of a living document that a model may read.
 
     Attributes:
-        key: Its row's.
+        key: Its row's key.
         id: Its id.
         uri: Where it came from.
         text: Its text.
         images: (URI, sha256) of each image, in order.
-        modality: Of the vectors that it has elsewhere.
+        modality: The modality of its vectors in other spaces.
     """
 
     key: int
@@ -60,7 +60,7 @@ def lacking(database: Database, space: int, after: int, limit: int) -> list[Lack
 
 @undisturbed
 def still_lacking(database: Database, space: int, keys: Sequence[int]) -> set[int]:
-    """Those of these documents that live and have no vector in a space."""
+    """The given documents that live and have no vector in a space."""
     found: set[int] = set()
     with database.read() as connection:
         for some in batches(keys):

@@ -1,8 +1,8 @@
-"""Start a collection's tables, and open them.
+"""Create and open a collection's tables.
 
-A start makes the tables first and `collection.json` last, so that what a broken start leaves behind is no collection.
-Processes that start the same one at once all go on: one makes it, the others wait and open it. What a start that broke
-off left in the folder is cleared away by the next, and so is its PostgreSQL schema, whose name is written down first.
+Creation makes the tables first and `collection.json` last, so that an interrupted creation leaves no collection. If
+processes create the same collection at once, one creates it, and the others wait and open it. The next creation clears
+away what an interrupted one left in the folder, and its PostgreSQL schema, whose name is written down first.
 
 What this module does not know: what is stored in a collection.
 """
@@ -16,10 +16,11 @@ from pathlib import Path
 
 from indexer.embed.base import Embedder
 from indexer.errors import CallError, LockedError, StoreError
-from indexer.files.atomic import atomic_write, own_path
-from indexer.files.layout import SCHEMA_NAME, STARTING, Layout
+from indexer.files.atomic import atomic_write
+from indexer.files.layout import SCHEMA_NAME, STARTING, Layout, own_path
 from indexer.files.lock import WriterLock
-from indexer.metadata.database import Database, parse_url
+from indexer.metadata.connections import parse_url
+from indexer.metadata.database import Database
 from indexer.metadata.identity import identify
 from indexer.metadata.publish import create_first_generation
 from indexer.metadata.space_changes import create_space
@@ -27,15 +28,15 @@ from indexer.metadata.upgrading import current
 from indexer.types import Parts
 
 PATIENCE, PAUSE = 60.0, 0.05
-"""Seconds that a start waits for another one of the same collection, and between two looks."""
+"""Seconds to wait for another process that creates the same collection, and between two checks."""
 
 
 def open_metadata(folder: Path, database: str | None) -> tuple[Layout, Database]:
     """The layout and the database of a collection.
 
     Raises:
-        StoreError: One of its kinds; nothing stays open.
-        CallError: `database` does not fit.
+        StoreError: The collection cannot be opened; nothing stays open.
+        CallError: `database` does not match the collection.
     """
     layout = Layout.read(folder)
     base = connect(layout, database)
@@ -48,12 +49,12 @@ def open_metadata(folder: Path, database: str | None) -> tuple[Layout, Database]
 
 
 def start(folder: Path, embedder: Embedder, parts: Parts, database: str | None) -> None:
-    """Make a collection, or wait until another process has made it.
+    """Create a collection, or wait until another process has created it.
 
     Raises:
-        StoreError: The folder holds other things, or the disk or the database refuses.
-        LockedError: Another process is still at it after a minute.
-        CallError: `database` does not fit.
+        StoreError: The folder holds other files, or the disk or the database fails.
+        LockedError: Another process is still creating it after a minute.
+        CallError: `database` does not match the collection.
     """
     until = time.monotonic() + PATIENCE
     while not Layout.exists(folder):
@@ -68,7 +69,7 @@ def start(folder: Path, embedder: Embedder, parts: Parts, database: str | None) 
             if time.monotonic() > until:
                 raise
         except StoreError:
-            if not Layout.exists(folder):  # else another process finished between two looks
+            if not Layout.exists(folder):  # otherwise another process finished between two checks
                 raise
         time.sleep(PAUSE)
 
@@ -90,14 +91,14 @@ def _make(layout: Layout, embedder: Embedder, parts: Parts, database: str | None
             layout = replace(layout, id=base.known_id())
         layout.publish()
     except BaseException:
-        with suppress(StoreError):  # a server that is gone: the next start drops it
+        with suppress(StoreError):  # the server is unreachable: the next creation drops it
             _drop_unfinished(layout, record, database)
         raise
     record.unlink(missing_ok=True)
 
 
 def _drop_unfinished(layout: Layout, record: Path, database: str | None) -> None:
-    """Drop the schema of a start that broke off."""
+    """Drop the schema of an interrupted creation."""
     if layout.schema is None or Layout.exists(layout.folder):
         return
     try:
@@ -114,21 +115,21 @@ def connect(layout: Layout, database: str | None) -> Database:
     """The database of a collection.
 
     Raises:
-        CallError: There is a URL where it keeps metadata in SQLite, or none where it does not.
+        CallError: A URL is given although its metadata is in SQLite, or missing although it is in PostgreSQL.
     """
     require_fitting(layout, database)
     return Database.in_file(layout.database) if database is None else Database(database, layout.schema)
 
 
 def require_fitting(layout: Layout, database: str | None) -> None:
-    """See that there is a URL where a collection wants one, and only there.
+    """Check that a URL is given exactly if the collection needs one.
 
     Raises:
-        CallError: It is not so.
+        CallError: It is missing or superfluous.
     """
     if layout.backend == "sqlite" and database is not None:
         raise CallError(
-            f"{layout.folder} keeps its metadata in SQLite, in the collection's folder; it has no use for a URL.",
+            f"{layout.folder} keeps its metadata in SQLite, in the collection's folder; it takes no URL.",
             "Leave database out.",
         )
     if layout.backend != "sqlite" and database is None:

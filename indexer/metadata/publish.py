@@ -1,6 +1,6 @@
-"""The commit: one SQL transaction that makes a generation out of what was written aside.
+"""The commit: one SQL transaction that publishes staged files as a generation.
 
-What this module does not know: how segments got on disk (`indexer/ingest/writer.py` orders the steps).
+What this module does not know: how segments are written (`indexer/ingest/writer.py` orders the steps).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from indexer.types import Modality, Rejected, Role
 from indexer.vectors.segments import SegmentFile
 
 MEANS_KEPT = 64
-"""Generations back to which the means are kept."""
+"""The number of past generations whose means are kept."""
 
 
 @dataclass(frozen=True)
 class NewDocument:
-    """A row for `documents`; `images` has (image, image_sha256) of each where there are several."""
+    """A row of `documents`; if there are several images, `images` holds (image, image_sha256) of each."""
 
     id: str
     text: str | None
@@ -51,17 +51,17 @@ class NewDocument:
 
     @property
     def name(self) -> str:
-        """What to call it in a reject: where it came from, or else its id."""
+        """Its name in a reject: its source, or else its id."""
         return self.uri or self.id
 
     def every_image(self) -> list[str]:
-        """The URIs of all its images."""
+        """The URIs of its images."""
         return [uri for uri, _ in self.images] or ([] if self.image is None else [self.image])
 
 
 @dataclass(frozen=True)
 class FinishedShard:
-    """The ledger's row of a job's shard, published with its documents or not at all."""
+    """A shard's row in the ledger, published together with its documents."""
 
     job: int
     number: int
@@ -72,7 +72,7 @@ class FinishedShard:
 
 
 Sums: TypeAlias = Mapping[tuple[Role, Modality], tuple[int, npt.NDArray[np.float64]]]
-"""By role and modality, how many vectors there were and their sum, (dim,) float64."""
+"""The number of vectors and their sum, (dim,) float64, by role and modality."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class NewVectors:
 
     Attributes:
         space: Its id.
-        segment: The file that holds them, in the order of their ids, behind those of the absorbed segments.
+        segment: The file that holds them, in the order of their ids, after those of the absorbed segments.
         first_vector: The id of the first one.
-        places: Whose vector each is: the place of its document among `documents` and then `stored` of the change.
-        modalities: What each was made of; None where that is the document's modality.
+        places: The document of each: its position in `documents` followed by `stored` of the change.
+        modalities: The modality of each; None for the document's modality.
         sums: For the space's means.
-        absorbed: Living segments of the space, in the order in which `segment` has their rows; they die.
+        absorbed: Segments of the space that `segment` replaces, in the order of their rows in it.
     """
 
     space: int
@@ -100,15 +100,15 @@ class NewVectors:
 
 @dataclass(frozen=True)
 class Change:
-    """All that one commit does.
+    """The changes of one commit.
 
     Attributes:
-        documents: New documents and new versions; of one id once.
-        stored: Keys of documents that are stored, and get vectors.
-        vectors: Of both, by space.
-        deleted: Document ids to bury; ids not in the collection are passed over.
+        documents: New documents and new versions; each id once.
+        stored: Keys of stored documents that get vectors.
+        vectors: The vectors of both, by space.
+        deleted: Document ids to delete; unknown ids are ignored.
         shard: The ledger's row, if the commit is a job's.
-        note: Why, for `info`.
+        note: The reason, for `info`.
     """
 
     documents: Sequence[NewDocument] = ()
@@ -121,7 +121,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Published:
-    """What a commit did."""
+    """The outcome of a commit."""
 
     generation: int
     added: int
@@ -130,19 +130,19 @@ class Published:
 
 
 def create_first_generation(database: Database) -> None:
-    """Generation 0: empty. Done once, and harmless when done again."""
+    """Publish the empty generation 0; does nothing if it exists."""
     with database.write() as connection:
         if connection.execute(select(func.count()).select_from(GenerationRow)).scalar_one() == 0:
             _publish(connection, 0, 0, 0, "created")
 
 
 def copy_generation(connection: Connection, note: str, documents: int = 0) -> int:
-    """Publish a generation like the last one, inside the caller's transaction.
+    """Publish the next generation inside the caller's transaction.
 
     Args:
-        connection: Of a writing transaction, which changes what the generation stands for.
-        note: Why.
-        documents: How many documents more (or fewer) it has.
+        connection: A writing transaction that makes the generation's changes.
+        note: The reason, for `info`.
+        documents: The change in the number of documents.
 
     Returns:
         Its number.
@@ -153,7 +153,7 @@ def copy_generation(connection: Connection, note: str, documents: int = 0) -> in
 
 
 def publish(database: Database, change: Change) -> Published:
-    """Commit a change as the next generation, durably, all of it or none."""
+    """Commit a change as the next generation, atomically and durably."""
     with database.write() as connection:
         last = _last_generation(connection)
         generation, next_vector = last.number + 1, last.next_vector
@@ -173,7 +173,7 @@ def publish(database: Database, change: Change) -> Published:
 
 
 def finish_shard(connection: Connection, shard: FinishedShard) -> None:
-    """Write a shard into the ledger, in place of an earlier one of its number."""
+    """Write a shard into the ledger, replacing an earlier one with its number."""
     connection.execute(delete(RejectRow).where(RejectRow.job == shard.job, RejectRow.shard == shard.number))
     connection.execute(delete(JobShardRow).where(JobShardRow.job == shard.job, JobShardRow.number == shard.number))
     connection.execute(
@@ -221,7 +221,7 @@ def _insert_documents(connection: Connection, documents: Sequence[NewDocument], 
             for each in documents
         ],
     )
-    # Asked for afterwards, since RETURNING takes a statement for each row where their order counts. Keys only rise.
+    # Read afterwards: RETURNING in a defined order takes a statement per row. Keys only increase.
     added = connection.execute(select(DocumentRow.id, DocumentRow.key).where(DocumentRow.key > before))
     keys = {row[0]: row[1] for row in added}
     return [keys[each.id] for each in documents]
@@ -261,9 +261,9 @@ def _insert_vectors(
 
 
 def _absorb(connection: Connection, absorbed: Sequence[SegmentFile], into: int, generation: int) -> int:
-    """Point the vectors of segments at the one that has their rows now; returns how many rows those are.
+    """Point the vectors of absorbed segments at the new segment; returns the number of rows.
 
-    A segment that died is kept as a row, since a reader may be opening the generation before.
+    The row of an absorbed segment stays, since a reader may be opening the previous generation.
     """
     start = 0
     for each in absorbed:
@@ -313,7 +313,7 @@ def _add_to_means(connection: Connection, space: int, sums: Sums, generation: in
                 total=np.asarray(total, "<f8").tobytes(),
             )
         )
-        # A reader that is just opening an earlier generation finds its means; they are small, but not nothing.
+        # A reader that is opening an earlier generation still finds its means. Older ones are dropped to save space.
         own = [MeanRow.space == space, MeanRow.role == role.value, MeanRow.modality == modality.value]
         kept = select(func.max(MeanRow.generation)).where(*own, MeanRow.generation <= generation - MEANS_KEPT)
         connection.execute(delete(MeanRow).where(*own, MeanRow.generation < kept.scalar_subquery()))

@@ -1,8 +1,7 @@
-"""The tables.
+"""The SQL tables.
 
-Nothing is updated in place but `died`: a document that is replaced or deleted keeps its row until compaction, so that
-a reader pinned to an older generation still sees it. A row lives in generation g when born <= g and (died is null or
-died > g).
+Only `died` is updated in place: a document that is replaced or deleted keeps its row until compaction, so that a reader
+pinned to an older generation still sees it. A row lives in generation g if born <= g and (died is null or died > g).
 
 What this module does not know: when rows are written (`publish.py`, `jobs.py`) or read (`catalog.py`).
 """
@@ -30,13 +29,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Key = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite numbers rows itself only where the type is exactly INTEGER."""
+"""SQLite assigns row numbers only if the type is exactly INTEGER."""
 JsonObject = JSON().with_variant(JSONB, "postgresql")
 JsonOrNull = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
 class Base(DeclarativeBase):
-    """Constraint names are fixed, since SQLite can only alter what is named."""
+    """Constraint names are fixed, since SQLite can only alter named constraints."""
 
     metadata = MetaData(
         naming_convention={
@@ -49,14 +48,14 @@ class Base(DeclarativeBase):
 
 
 class IdentityRow(Base):
-    """Who the collection is: one row, numbered 1, with a random id that `collection.json` repeats."""
+    """The collection's identity: one row, numbered 1, with a random id that `collection.json` repeats."""
 
     __tablename__ = "identity"
 
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     id: Mapped[str] = mapped_column(Text)
     space: Mapped[int | None] = mapped_column(BigInteger)
-    """The default space; NULL for the first one."""
+    """The default space; NULL for the first space."""
 
 
 class DocumentRow(Base):
@@ -88,24 +87,24 @@ class DocumentRow(Base):
     text: Mapped[str | None] = mapped_column(Text)
     uri: Mapped[str | None] = mapped_column(Text)
     image: Mapped[str | None] = mapped_column(Text)
-    """`file:///…` for a file that is referenced, `media:…` for bytes kept in the collection."""
+    """`file:///…` for a referenced file, `media:…` for bytes stored in the collection."""
     image_sha256: Mapped[str | None] = mapped_column(Text)
     images: Mapped[list[list[str]] | None] = mapped_column(JsonOrNull)
-    """Of a document of several images: each in order, as its `image` and `image_sha256`, the first among them."""
+    """All images of a document with several, in order, each with its `image` and `image_sha256`."""
     content: Mapped[str | None] = mapped_column(Text)
-    """What its vectors were made of: equal content has equal vectors, and need not be embedded again."""
+    """The content key of its vectors: equal content has equal vectors and need not be embedded again."""
     modality: Mapped[str] = mapped_column(Text)
     fields: Mapped[dict[str, Any]] = mapped_column(JsonObject)
     source: Mapped[str | None] = mapped_column(Text)
-    """The corpus it was indexed from; what `--prune` compares with."""
+    """The corpus it was indexed from, which pruning compares."""
     stamp: Mapped[str | None] = mapped_column(Text)
-    """Changes with the content; an equal stamp need not be embedded again."""
+    """Changes with the content; a document with an equal stamp need not be embedded again."""
     born: Mapped[int] = mapped_column(Integer)
     died: Mapped[int | None] = mapped_column(Integer)
 
 
 COSINE = "cosine"
-"""How vectors of every space compare: rows are of unit length, so it is the inner product."""
+"""The metric of every space: rows have unit length, so the inner product is the cosine."""
 
 
 class SpaceRow(Base):
@@ -115,7 +114,7 @@ class SpaceRow(Base):
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     name: Mapped[str] = mapped_column(Text, server_default="")
-    """Unique among the living ones."""
+    """Unique among living spaces."""
     digest: Mapped[str] = mapped_column(Text)
     model: Mapped[str] = mapped_column(Text)
     dim: Mapped[int] = mapped_column(Integer)
@@ -123,7 +122,7 @@ class SpaceRow(Base):
     parts: Mapped[str] = mapped_column(Text)
     fingerprint: Mapped[dict[str, Any]] = mapped_column(JsonObject)
     died: Mapped[int | None] = mapped_column(Integer)
-    """The generation that dropped it; its rows go with the next compaction."""
+    """The generation that dropped it; the next compaction removes its rows."""
 
 
 class MeanRow(Base):
@@ -156,7 +155,7 @@ class SegmentRow(Base):
 
 
 class VectorRow(Base):
-    """Where a document's vector lies."""
+    """The location of a document's vector."""
 
     __tablename__ = "vectors"
     __table_args__ = (Index("ix_vectors_document", "document"), Index("ix_vectors_segment", "segment"))
@@ -168,11 +167,11 @@ class VectorRow(Base):
     segment: Mapped[int] = mapped_column(ForeignKey("segments.id"))
     row: Mapped[int] = mapped_column(BigInteger)
     modality: Mapped[str | None] = mapped_column(Text)
-    """What it was made of; NULL where that is the document's modality."""
+    """Its modality; NULL for the document's modality."""
 
 
 class GenerationRow(Base):
-    """One published state. The largest number is what a new reader sees."""
+    """One published state. A new reader sees the one with the largest number."""
 
     __tablename__ = "generations"
 
@@ -180,7 +179,7 @@ class GenerationRow(Base):
     created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     documents: Mapped[int] = mapped_column(BigInteger)
     next_vector: Mapped[int] = mapped_column(BigInteger)
-    """The first vector id not yet given out; ids are never reused, also not after compaction."""
+    """The next vector id; ids are never reused, not even after compaction."""
     note: Mapped[str] = mapped_column(Text)
 
 
@@ -196,20 +195,20 @@ class JobRow(Base):
     started: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     finished: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     outcome: Mapped[dict[str, Any] | None] = mapped_column(JsonObject)
-    """What the last run that ended told beside its rejects: counts by what is counted."""
+    """Counts of the last finished run, other than its rejects, by name."""
     space: Mapped[int | None] = mapped_column(BigInteger)
-    """Of a job that embeds stored documents: the space that it fills."""
+    """The space that a job fills with stored documents; NULL for other jobs."""
 
 
 class JobShardRow(Base):
-    """One finished shard of a job; inserted in the transaction that publishes its documents."""
+    """One finished shard of a job, inserted by the transaction that publishes its documents."""
 
     __tablename__ = "job_shards"
 
     job: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     digest: Mapped[str] = mapped_column(Text)
-    """Over the ids and stamps of the shard's records: the same digest is the same content."""
+    """A digest of the ids and stamps of the shard's records: equal digests mean equal content."""
     added: Mapped[int] = mapped_column(BigInteger)
     unchanged: Mapped[int] = mapped_column(BigInteger)
     rejected: Mapped[int] = mapped_column(BigInteger)
@@ -230,10 +229,10 @@ class RejectRow(Base):
 
 
 def living(dialect: str) -> ColumnElement[bool]:
-    """That a document lives now: with it, documents are found by id through the index of the living ones.
+    """The condition that a document lives now, which lets statements use the index of living documents.
 
-    SQLite keeps no statistics and takes an equality for the narrowest condition there is: unless told that this one is
-    not, it looks for a handful of ids among all the rows of which `died` is NULL.
+    SQLite has no statistics here and takes an equality for the most selective condition. Without a hint that this one
+    is not, it searches all rows with `died` NULL for a few ids.
     """
     lives = DocumentRow.died.is_(None)
     return func.likely(lives) if dialect == "sqlite" else lives

@@ -1,6 +1,8 @@
-"""Statements that add and drop spaces, and choose the default.
+"""SQL statements that add and drop spaces and choose the default.
 
-What this module does not know: models, segments on disk. Whoever calls holds the writer's lock.
+The caller holds the writer's lock.
+
+What this module does not know: models, segments on disk.
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, or_, select, update
 
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database
 from indexer.metadata.publish import copy_generation
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import (
     COSINE,
     DocumentRow,
@@ -37,7 +39,7 @@ def create_space(
     fingerprint: dict[str, Any],
     note: str | None = None,
 ) -> int:
-    """Register an embedding space, and with a note publish a generation that says so; returns its id."""
+    """Register an embedding space and, if there is a note, publish a generation with it; returns the space's id."""
     values = {
         "name": name, "digest": digest, "model": model, "dim": dim, "metric": COSINE,
         "parts": parts.value, "fingerprint": fingerprint,
@@ -50,9 +52,9 @@ def create_space(
 
 
 def drop_space(database: Database, space: Space) -> None:
-    """End a space and its segments with a new generation.
+    """Drop a space and its segments in a new generation.
 
-    Its rows stay until compaction, for readers that are pinned to an older generation.
+    Its rows stay until compaction, for readers pinned to an older generation.
     """
     with database.write() as connection:
         number = copy_generation(connection, f"dropped the space {space.name}")
@@ -67,7 +69,7 @@ def drop_space(database: Database, space: Space) -> None:
 
 
 def set_default(database: Database, space: Space) -> None:
-    """Make a space the one that an opened collection searches unless told."""
+    """Set the default space of the collection."""
     with database.write() as connection:
         connection.execute(update(IdentityRow).values(space=space.id))
         copy_generation(connection, f"the default space is {space.name}")
@@ -75,7 +77,7 @@ def set_default(database: Database, space: Space) -> None:
 
 @undisturbed
 def default_space(database: Database) -> int | None:
-    """The id of the default space, where one was set."""
+    """The id of the default space, or None if none was set."""
     with database.read() as connection:
         found = connection.execute(select(IdentityRow.space)).scalar()
     return None if found is None else int(found)
@@ -83,7 +85,7 @@ def default_space(database: Database) -> int | None:
 
 @undisturbed
 def vectors_of(database: Database, generation: int) -> dict[int, int]:
-    """How many living documents have a vector in each space of a generation, by the space's id."""
+    """The number of living documents with a vector in each space of a generation, by the space's id."""
     lives = (DocumentRow.born <= generation, or_(DocumentRow.died.is_(None), DocumentRow.died > generation))
     query = (
         select(VectorRow.space, func.count())

@@ -19,17 +19,17 @@ from indexer.types import Mean, Modality, Parts, Role
 
 @dataclass(frozen=True)
 class Space:
-    """One embedding space of a collection: what its vectors mean.
+    """One embedding space of a collection.
 
     Attributes:
         id: Its number in the tables.
-        digest: Of the model's fingerprint.
-        model: The name that the model was asked for by.
+        digest: The digest of the model's fingerprint.
+        model: The name by which the model was loaded.
         dim: Length of a vector.
         parts: Which parts of a document are embedded.
-        fingerprint: Of the model.
-        means: Of its vectors, by role and modality.
-        name: What it is called in its collection; the model's name if it was given none.
+        fingerprint: The model's fingerprint.
+        means: The means of its vectors, by role and modality.
+        name: Its name in the collection; the model's name by default.
     """
 
     id: int
@@ -43,16 +43,16 @@ class Space:
 
 
 def read_spaces(connection: Connection, generation: int, damaged: Callable[[str], CorruptionError]) -> list[Space]:
-    """The spaces of a generation, oldest first. Of their means, which every commit adds to, only the newest are read.
+    """The spaces of a generation, oldest first, with only the newest of their means, to which every commit adds.
 
     Args:
-        connection: For reading.
-        generation: As of which they, and their means, are.
-        damaged: Makes the error for rows that cannot be.
+        connection: A connection for reading.
+        generation: The generation.
+        damaged: Makes the error for invalid rows.
 
     Raises:
-        CorruptionError: A fingerprint is not whole, or a mean is of no space, of another dimension, or longer than
-            unit vectors can make it.
+        CorruptionError: A fingerprint is incomplete, or a mean belongs to no space, has another dimension, or is longer
+            than unit vectors allow.
     """
     lives = or_(SpaceRow.died.is_(None), SpaceRow.died > generation)
     rows = connection.execute(select(SpaceRow.__table__).where(lives).order_by(SpaceRow.id)).all()
@@ -74,7 +74,7 @@ def read_spaces(connection: Connection, generation: int, damaged: Callable[[str]
         if dim is None or not isinstance(row.total, bytes) or len(row.total) != 8 * dim:
             raise damaged(f"a mean of the space {row.space} does not fit it")
         total = np.frombuffer(row.total, "<f8")
-        if not (np.abs(total) <= 1.01 * row.rows + 1).all():  # so written, NaN is damage too
+        if not (np.abs(total) <= 1.01 * row.rows + 1).all():  # written so that NaN counts as damage, too
             raise damaged(f"a mean of the space {row.space} is longer than its vectors")
         mean = Mean(row.rows, np.asarray(total / max(1, row.rows), np.float32))
         means[row.space][Role(row.role), Modality(row.modality)] = mean

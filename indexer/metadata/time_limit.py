@@ -1,6 +1,6 @@
-"""A time limit for filters in PostgreSQL, which would otherwise go on when nobody waits any more.
+"""A time limit for filters in PostgreSQL, which would otherwise run on after the client has gone.
 
-What this module does not know: what is asked.
+What this module does not know: the statements.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ VARIABLE = "UNDERDRAWING_STATEMENT_SECONDS"
 DEFAULT = 60.0
 MOST = 2_000_000
 CANCELED = "57014"
-"""What PostgreSQL calls a statement that it gave up."""
+"""PostgreSQL's error code for a canceled statement."""
 
 
 @contextmanager
 def limited(connection: Connection) -> Iterator[None]:
-    """Within this block PostgreSQL gives up on a statement that takes too long; SQLite, which is us, does not.
+    """In this block PostgreSQL cancels a statement that takes too long; SQLite, which runs in this process, does not.
 
-    The limit is `DEFAULT` seconds, or as many as the variable `VARIABLE` says; 0 is none. It lasts until the
-    transaction ends.
+    The limit is `DEFAULT` seconds or the value of the environment variable `VARIABLE`; 0 means no limit. It applies
+    until the transaction ends.
 
     Raises:
-        StoreError: It gave up.
-        CallError: The variable is no number of seconds.
+        StoreError: The statement was canceled.
+        CallError: The variable is not a number of seconds.
     """
     if connection.dialect.name == "sqlite":
         yield
@@ -43,25 +43,25 @@ def limited(connection: Connection) -> Iterator[None]:
         if getattr(error.orig, "sqlstate", None) != CANCELED:
             raise
         raise StoreError(
-            f"PostgreSQL gave up on a filter after {seconds:g} seconds.",
+            f"PostgreSQL canceled a filter after {seconds:g} seconds.",
             f"Ask for less in one filter, or allow more: {VARIABLE}=600 (0 for no limit).",
         ) from error
 
 
 def limit() -> float:
-    """The seconds that PostgreSQL may take for one filter.
+    """The time limit of one filter in PostgreSQL, in seconds.
 
     Raises:
-        CallError: The variable is no number of seconds.
+        CallError: The variable is not a number of seconds.
     """
-    told = os.environ.get(VARIABLE, "").strip()
+    given = os.environ.get(VARIABLE, "").strip()
     try:
-        seconds = float(told) if told else DEFAULT
+        seconds = float(given) if given else DEFAULT
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= MOST:
         raise CallError(
-            f"The variable {VARIABLE} is {told[:40]!r}; it takes seconds, from 0 to {MOST:,}.",
+            f"The variable {VARIABLE} is {given[:40]!r}; it takes seconds, from 0 to {MOST:,}.",
             f"Leave it unset for {DEFAULT:g}, or write 0 for no limit.",
         )
     return seconds

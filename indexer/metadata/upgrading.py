@@ -1,7 +1,7 @@
 """Upgrade a collection of an older schema when it is opened.
 
-Who may write takes the writer's lock and migrates. Who may only read a SQLite collection reads a copy of its metadata,
-migrated aside; it is as of the opening.
+A user with write access takes the writer's lock and migrates. A user with read access to a SQLite collection gets a
+migrated copy of its metadata, as of the opening.
 
 What this module does not know: any table.
 """
@@ -17,24 +17,24 @@ from pathlib import Path
 
 from indexer.errors import FormatError, LockedError, StoreError
 from indexer.files.lock import WriterLock
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database
 from indexer.metadata.migrations import newest
-from indexer.metadata.read_only import undisturbed
 
 PATIENCE, PAUSE = 10.0, 0.05
-"""Seconds that an upgrade waits for another writer, and between two looks."""
+"""Seconds that an upgrade waits for another writer, and between two checks."""
 
 
 def current(database: Database, lock: Path) -> Database:
-    """The database, or what takes its place, with the tables of this release.
+    """The database, or an upgraded copy, with the tables of this release.
 
     Args:
-        database: Closed by its owner, also where another one is returned.
+        database: Its owner closes it, even if a copy is returned.
         lock: The collection's lock file.
 
     Raises:
-        CorruptionError: There are no tables, or what must be upgraded is damaged.
-        FormatError: They are newer; or they are older, and who opens them may not write.
+        CorruptionError: There are no tables, or the tables to be upgraded are damaged.
+        FormatError: They are newer; or they are older, and the user cannot write.
         LockedError: They are older, and another writer holds the collection.
     """
     if (version := database.required_version()) == newest():
@@ -48,7 +48,7 @@ def current(database: Database, lock: Path) -> Database:
                 database.create()
             return database
         except LockedError as error:
-            if database.required_version() == newest():  # whoever held the lock did it
+            if database.required_version() == newest():  # the holder of the lock has upgraded it
                 return database
             if time.monotonic() > until:
                 raise LockedError(
@@ -68,7 +68,7 @@ def current(database: Database, lock: Path) -> Database:
 
 
 def _copied(database: Database) -> Database:
-    """The metadata as they are now, upgraded, in a temporary file that goes with the object."""
+    """An upgraded copy of the current metadata in a temporary file, deleted with the object."""
     folder = tempfile.TemporaryDirectory(prefix="underdrawing-", ignore_cleanup_errors=True)
     target = Path(folder.name) / "metadata.db"
     try:

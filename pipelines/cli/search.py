@@ -136,7 +136,7 @@ def _write_page(file: Path, request: SearchRequest, results: Results, collection
 
     reference: Any = request.image
     if request.like is not None and results.hits:
-        with collection.snapshot(request.space) as snapshot:
+        with collection.snapshot(*request.space[:1]) as snapshot:
             [document] = snapshot.documents(snapshot.vector_ids([request.like]))
         reference = stored_images(document)
     page = search_page(request.query, results, reference, filtered_by(request.where))

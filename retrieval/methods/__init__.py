@@ -116,7 +116,13 @@ def load_method(method: str, merge: str | None = None) -> SearchMethod:
     if not isinstance(method, str):
         Method(method)  # says what a name is
     name = f"{method}-{Merge(merge).value}" if method == "cig" and merge is not None else str(method)
-    made = METHODS.get(name)()
+    factory = METHODS.get(name)
+    try:
+        made = factory()
+    except UnderdrawingError:
+        raise
+    except Exception as error:  # another package's code, which may raise anything
+        raise METHODS.failure(name, factory, error) or error from error
     if lacking := [each for each in _PROMISED if not hasattr(made, each)]:
         raise PluginError(f"The method {name!r} is a {type(made).__name__} without {', '.join(lacking)}.")
     return made

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from indexer.errors import CallError, PluginError
+from indexer.errors import CallError, PluginError, UnderdrawingError
 from indexer.registry import Registry
 from retrieval.query import Query
 from retrieval.results import Hit
@@ -70,7 +70,13 @@ def load_reranker(name: str, *, device: str = "auto") -> Reranker:
         MissingExtraError: It needs a package that is not installed.
     """
     family, _, rest = name.partition(":")
-    made = RERANKERS.get(family)(rest, device=device)
+    load = RERANKERS.get(family)
+    try:
+        made = load(rest, device=device)
+    except UnderdrawingError:
+        raise
+    except Exception as error:  # another package's code, which may raise anything
+        raise RERANKERS.failure(family, load, error) or error from error
     if not isinstance(made, Reranker):
         raise PluginError(f"The re-ranker {name!r} is of type {type(made).__name__}, which has no method `rerank`.")
     return made

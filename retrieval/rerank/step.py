@@ -74,14 +74,20 @@ class RerankStep:
         self, query: Query, candidates: Sequence[Hit], k: int, method: str
     ) -> tuple[tuple[Hit, ...], bool, tuple[str, ...]]:
         """The k best hits, whether they were judged, and notes."""
+        reranker: Reranker | None = None
         try:
             reranker = self._load()
             deadline = None if self.deadline_ms is None else time.monotonic() + self.deadline_ms / 1000
-            scores = reranker.rerank(query, candidates, deadline)
+            scores = np.asarray(reranker.rerank(query, candidates, deadline), np.float32)
             beside = [replace(hit, branches={**hit.branches, method: hit.score}) for hit in candidates]
             hits = reranked(beside, scores)
         except UnderdrawingError as error:
             return tuple(candidates[:k]), False, (f"Not re-ranked: {error}",)
+        except Exception as error:  # another package's code, which may raise anything
+            failed = None if reranker is None else RERANKERS.failure(self._name, reranker, error)
+            if failed is None:
+                raise
+            return tuple(candidates[:k]), False, (f"Not re-ranked: {failed}",)
         left = int(np.isnan(scores).sum())
         if not left:
             return hits[:k], True, ()

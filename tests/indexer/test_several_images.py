@@ -1,4 +1,4 @@
-"""A document of several images: stored, embedded, found, shown and mended like one with a single image."""
+"""A document with several images is stored, embedded, found, shown and repaired like one with a single image."""
 
 import io
 import json
@@ -63,7 +63,7 @@ class TestTheRecord:
         assert repr(Document("b", text="x")) == "Document(id='b', text='x', image=None, fields={}, uri=None, images=())"
 
     def test_two_that_do_not_agree_are_refused(self):
-        with pytest.raises(CallError, match="another one"):
+        with pytest.raises(CallError, match="a different image"):
             Document("a", image=b"a", images=[b"b", b"a"])
         assert Document("a", image=b"a", images=[b"a", b"b"]).images == (b"a", b"b")
 

@@ -1,4 +1,4 @@
-"""Filters that read well and cannot mean what was asked are answered with a note."""
+"""Filters that parse but cannot match as intended get a note."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def shop(request, tmp_path_factory):
         ),
         (
             {"year": {"$nin": [2001, True]}},
-            "'year' is a text in every document that has it; $nin compares it with a number or a truth value, and the "
+            "'year' is a text in every document that has it; $nin compares it with a number or a boolean, and the "
             "two never match.",
         ),
         (
@@ -72,7 +72,7 @@ def shop(request, tmp_path_factory):
         ),
         (
             {"free": {"$lt": {"$date": "2024-01-02"}}},
-            "'free' is a text that names no ISO 8601 time in every document that has it; $lt compares it with a time, and "
+            "'free' is a text that is not an ISO 8601 time in every document that has it; $lt compares it with a time, and "
             "the two never match.",
         ),
     ],

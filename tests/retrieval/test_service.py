@@ -1,4 +1,4 @@
-"""A service answers as its retrievers do, whoever asks, and loads each model once."""
+"""A service answers like its retrievers, for any caller, and loads each model once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import retrieval.methods
 from indexer import Collection, Document
 from indexer.errors import CallError, FilterError, ModelError, QueryError, RequestError, UnderdrawingError
+from indexer.registry import Registry
 from indexer.types import Center
 from retrieval import (
     GenerateOptions,
+    LateFusion,
     PseudoTargetProvider,
     Query,
     Retriever,
@@ -25,6 +28,8 @@ from retrieval import (
     Weights,
 )
 from retrieval.choice import default_method, quick
+from retrieval.methods import Helper
+from retrieval.methods.sum import Sum
 from retrieval.methods.weights import FILE as WEIGHTS
 from retrieval.providers.generation import diffusion
 from retrieval.rerank import RERANKERS
@@ -66,6 +71,14 @@ def test_a_request_is_answered_as_its_retriever_answers(shop, service):
     kept = SearchRequest(like="red", keep_reference=True, method="image")
     assert [hit.id for hit in service.search(kept)][0] == "red"
     assert told(next(service.stream(request))) == told(service.search(request))
+
+
+def test_a_default_collection_is_asked_for_the_default_method_too(shop):
+    service = SearchService({"a": shop, "b": shop}, defaults=SearchOptions(collection="b"))
+    with shop.snapshot() as snapshot:
+        reference = next(iter(snapshot)).id
+    assert service.settled(SearchRequest(text="in blue", like=reference)).collection == "b"
+    assert service.search(SearchRequest(text="in blue", like=reference)).hits
 
 
 def test_a_method_is_chosen_by_what_there_is(shop, service):
@@ -175,6 +188,62 @@ def test_a_space_is_asked_by_name(shop, service):
     with pytest.raises(RequestError, match="'smell' is not known. Did you mean 'small'") as unknown:
         service.search(SearchRequest(text="a", space="smell"))
     assert unknown.value.field == "space"
+
+
+@pytest.mark.parametrize("fusion", [None, "ranks", "scores"])
+def test_several_spaces_are_fused_for_every_way_of_asking(shop, service, fusion):
+    shop.add_space("fake:32", "small")
+    names = {"fake:64": None, "small": "small"}
+    query = Query(text="a red square", like="blue")
+    by_hand = LateFusion(
+        {name: Retriever(shop, "sum", space=space) for name, space in names.items()}, fusion=fusion or "ranks"
+    ).search(query, k=3)
+    request = SearchRequest(text="a red square", like="blue", space=list(names), k=3, fusion=fusion)
+    answer = service.search(request)
+    assert told(answer) == told(by_hand)
+    assert all(hit.branches.keys() == names.keys() for hit in answer)
+    assert answer.model == "fake:64 and fake:32"
+    parsed = SearchRequest.from_json({"text": "a red square", "like": "blue", "space": list(names), "k": 3})
+    assert (parsed.space, SearchRequest.from_json({"text": "a", "space": "small"}).space) == (tuple(names), ("small",))
+    assert [told(each) for each in service.search_batch([request, request])] == [told(by_hand)] * 2
+    assert [told(each) for each in service.stream(request)] == [told(by_hand)]
+    service.prepare(request)
+
+
+def test_defaults_may_name_several_spaces(shop):
+    shop.add_space("fake:32", "small")
+    service = SearchService(shop, defaults=SearchOptions(space=("small", "fake:64")))
+    assert service.search(SearchRequest(text="a red square")).model == "fake:32 and fake:64"
+    assert service.search(SearchRequest(text="a red square", space="small")).model == "fake:32"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "said"),
+    [
+        ({"space": ["small", "smell"]}, "space", "'smell' is not known. Did you mean 'small'"),
+        ({"space": "small", "fusion": "ranks"}, "fusion", "`fusion` is read where several spaces are searched"),
+        ({"fusion": "scores"}, "fusion", "Name two or more with `space`"),
+        ({"space": ["small", "fake:64"], "fusion": "votes"}, "fusion", "'votes' is not known"),
+        ({"space": ["small", 3]}, "space", "`space`"),
+    ],
+)
+def test_errors_about_several_spaces_name_the_field(shop, service, fields, field, said):
+    shop.add_space("fake:32", "small")
+    with pytest.raises(RequestError) as refused:
+        service.check(SearchRequest(text="a", **fields))
+    assert refused.value.field == field
+    assert said in str(refused.value)
+
+
+def test_a_note_of_one_space_says_which(shop, service):
+    shop.add_space("fake:32", "small")
+    shop.add([Document("late", text="a late square")], spaces=["fake:64"])
+    answer = service.search(SearchRequest(text="late square", like="red", space=["fake:64", "small"], method="shift"))
+    about = [note for note in answer.notes if "small" in note]
+    alone = service.search(SearchRequest(text="late square", like="red", space="small", method="shift")).notes
+    other = service.search(SearchRequest(text="late square", like="red", space="fake:64", method="shift")).notes
+    assert set(about) == {f"small: {note}" for note in set(alone) - set(other)}
+    assert set(alone) & set(other) <= set(answer.notes)
 
 
 class Backwards:
@@ -328,6 +397,22 @@ def test_a_missing_helper_is_a_note_of_the_search_and_an_error_beforehand(made, 
     assert "No pseudo-target: No generator comes with" in service.search(asked).notes[0]
     with pytest.raises(CallError, match="No generator comes with"):
         service.prepare(asked)
+
+
+class Generating(Sum):
+    """A method of another package: it needs a generator and no inversion."""
+
+    name = "generating"
+    needs = (Helper.GENERATOR,)
+
+
+def test_a_method_that_needs_a_generator_alone_has_it_loaded(shop, monkeypatch):
+    registry = Registry("method", "no.such.group", {})
+    registry.register("generating")(Generating)
+    monkeypatch.setattr(retrieval.methods, "METHODS", registry)
+    asked = SearchRequest(text="at night", like="red", method="generating")
+    with pytest.raises(CallError, match="No generator comes with fake:64"):
+        SearchService(shop).prepare(asked)
 
 
 def test_sixteen_threads_share_a_service_and_its_models(painted, made):

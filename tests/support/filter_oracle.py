@@ -35,7 +35,7 @@ def nfc(text):
 
 
 def kind(value):
-    """What compares with what: texts, numbers, truth values."""
+    """What compares with what: texts, numbers, booleans."""
     return bool if isinstance(value, bool) else float if isinstance(value, int | float) else type(value)
 
 

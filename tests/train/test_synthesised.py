@@ -141,7 +141,7 @@ def test_the_tokenizer_learns_their_words(file, tmp_path, monkeypatch):
 def test_a_line_that_is_no_record_is_named(tmp_path, line):
     made = tmp_path / "records.jsonl"
     made.write_text(json.dumps(RECORDS[0].to_json()) + "\n" + line + "\n")
-    with pytest.raises(CallError, match=r"Line 2 of .*no record"):
+    with pytest.raises(CallError, match=r"Line 2 of .*not a record"):
         read_records(made)
 
 

@@ -1,7 +1,7 @@
-"""Numbered, never-edited steps from one schema to the next. `upgrade` is what opening and starting a collection call.
+"""Numbered migrations of the schema, never edited. Opening and creating a collection call `upgrade`.
 
 A step is a module `mNNN_what.py` in `versions/` with `revision`, `down_revision` and `upgrade()`. It runs on SQLite and
-PostgreSQL, in one transaction with all others that are due: a kill leaves the old schema or the new one.
+PostgreSQL, in one transaction with all other pending steps: a kill leaves either the old schema or the new one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 FOLDERS = [Path(__file__).with_name("versions")]
 _ONE_AT_A_TIME = threading.Lock()
-"""Alembic keeps the migration that runs in module-level names, which threads would share."""
+"""Alembic stores the running migration in module-level names, which threads would share."""
 
 
 def known() -> list[str]:

@@ -1,4 +1,4 @@
-"""Bridges as embedders: one sequence of picture and words, any batch, and nothing that was not trained together."""
+"""Bridges as embedders: one sequence of image and text, any batch, and only parts that were trained together."""
 
 from __future__ import annotations
 
@@ -277,7 +277,10 @@ def test_what_is_no_bridge_or_cannot_carry_one_is_refused(
         ({"text": "package:no_such_package/model"}, "no package 'no_such_package' is installed"),
         ({"text": "package:numpy/model"}, "the installed package numpy has no model"),
         ({"text": "/nowhere.gguf"}, "does not exist"),
-        ({"pooling": "max"}, "bridge.json: pooling 'max' is not known. Known: mean, last. It is as underdrawing"),
+        (
+            {"pooling": "max"},
+            "bridge.json: pooling 'max' is not known. Known: mean, last. Copy the whole folder again, as underdrawing",
+        ),
         ({"text": "package:passing/x"}, "no package 'passing' is installed. Write package:NAME/PATH"),
         (
             {"more": 1},

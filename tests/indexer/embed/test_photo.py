@@ -1,4 +1,4 @@
-"""The photo model: frozen models whose weights are in their places, and connectors that belong to just these."""
+"""The photo model: frozen models with the right weights, and connectors that fit only these."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_weights_of_another_shape_are_refused(folder: Path, tmp_path: Path) -> N
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"is no photo model: it lacks connectors\.json"):
+    with pytest.raises(ModelError, match=r"is not a photo model: it lacks connectors\.json"):
         load_embedder(f"photo:{tmp_path}")
 
 

@@ -1,4 +1,4 @@
-"""The batch job: however it is cut, interrupted and repeated, it ends where one undisturbed run would have ended."""
+"""The batch job: with any cuts, interruptions and repetitions it ends in the state of one undisturbed run."""
 
 from __future__ import annotations
 
@@ -317,7 +317,7 @@ class TestOneMeaning:
                 if any("spawn_main" in part for part in child.cmdline()):
                     child.kill()
 
-        with pytest.raises(UnderdrawingError, match="ended abruptly.*Run it again"):
+        with pytest.raises(UnderdrawingError, match="died.*Run it again"):
             index_corpus(source, there, workers=2, shard_size=20, on_progress=kill_one)
         summary = index_corpus(source, there, workers=2, shard_size=20)
         assert summary.reasons == Counter({"not-an-image": 1})

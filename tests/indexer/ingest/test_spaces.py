@@ -1,4 +1,4 @@
-"""Several embedding spaces in one collection: each answers as a collection made with its model alone would."""
+"""Several embedding spaces in one collection: each answers like a collection made with its model alone."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class TestAdding:
     def test_a_name_of_another_model_is_refused(self, two):
         with pytest.raises(CallError, match=r"The space 'fake:32' .* was made with another model \(fake:32\)"):
             two.add_space("fake:64", "fake:32")
-        with pytest.raises(CallError, match="has this space under the name 'fake:32'"):
+        with pytest.raises(CallError, match="has this space by the name 'fake:32'"):
             two.add_space("fake:32", "small")
 
     def test_an_empty_collection_takes_one(self, shop):
@@ -182,7 +182,7 @@ class TestPartsOfDocuments:
 
     def test_what_no_space_embeds_is_rejected_for_the_reason_of_the_first(self, open_shop):
         shop = open_shop(parts="image")
-        with pytest.raises(RejectedError, match="images alone are embedded"):
+        with pytest.raises(RejectedError, match="this collection embeds only images"):
             shop.add(Document("x", text="a text"))
 
     def test_a_model_of_texts_embeds_texts_unless_told(self, stocked):

@@ -70,3 +70,15 @@ def test_wrong_calls_end_with_two(run, shop, arguments, message):
     done = run("spaces", shop, *arguments)
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+def test_a_search_of_two_spaces_fuses_their_rankings(run, told, shop):
+    told(shop, "add", "fake:32", "--name", "small")
+    call = ["search", shop, "cat", "--json", "--space", "fake:16", "--space", "small"]
+    done = run(*call, "--fusion", "scores")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["method"], [hit["id"] for hit in found["hits"]]) == ("late-fusion", ["a", "b"])
+    assert found["hits"][0]["branches"].keys() == {"fake:16", "small"}
+    done = run("search", shop, "cat", "--space", "small", "--fusion", "scores")
+    assert (done.exit_code, "--fusion is read where several spaces" in done.stderr) == (2, True)

@@ -37,7 +37,7 @@ def both(embedder):
 
 def test_an_unknown_method_names_the_known_ones():
     with pytest.raises(
-        UnknownNameError, match="caption, cig, cig-embed, cig-product, cig-reinvert, image, inversion, joint"
+        UnknownNameError, match="text, image, sum, slerp, product, shift, inversion, cig, cig-embed, cig-product"
     ):
         load_method("som")
 

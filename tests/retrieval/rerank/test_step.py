@@ -1,4 +1,4 @@
-"""Re-ranking after a method: order, scores beside, and what happens where it cannot be had."""
+"""Re-ranking after a method: order, additional scores, and fallbacks."""
 
 from __future__ import annotations
 
@@ -104,3 +104,42 @@ def test_a_name_is_loaded_once_when_it_is_needed(collection, monkeypatch):
 def test_what_cannot_re_rank_is_refused(collection, options, told):
     with pytest.raises(CallError, match=told):
         Retriever(collection, **options)
+
+
+class Odd:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def rerank(self, query, candidates, deadline):
+        return self.answer(candidates)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [lambda _: 1 / 0, lambda _: None, lambda _: ["one"], lambda candidates: [1.0] * (len(candidates) + 1)],
+)
+def test_what_a_foreign_re_ranker_raises_costs_a_note(collection, answer):
+    plain = Retriever(collection, "text").search(QUERIES[0], k=3)
+    found = Retriever(collection, "text", rerank=Odd(answer)).search(QUERIES[0], k=3)
+    assert (found.hits, found.scale) == (plain.hits, plain.scale)
+    [note] = set(found.notes) - set(plain.notes)
+    assert note.startswith("Not re-ranked: ")
+
+
+def test_the_note_names_the_re_ranker_and_the_error(collection):
+    [note] = Retriever(collection, "text", rerank=Odd(lambda _: 1 / 0)).search(QUERIES[0], k=3).notes
+    assert "The re-ranker 'Odd' of the module " in note
+    assert "ZeroDivisionError: division by zero" in note
+
+
+def test_a_foreign_re_ranker_that_cannot_be_loaded_costs_a_note(collection, monkeypatch):
+    def load(rest, *, device):
+        raise ZeroDivisionError("while loading")
+
+    registry = Registry("re-ranker", "no.such.group", {})
+    registry.register("odd")(load)
+    monkeypatch.setattr("retrieval.rerank.base.RERANKERS", registry)
+    monkeypatch.setattr("retrieval.rerank.step.RERANKERS", registry)
+    [note] = Retriever(collection, "text", rerank="odd").search(QUERIES[0], k=3).notes
+    assert "Not re-ranked: The re-ranker 'odd' of the module " in note
+    assert "ZeroDivisionError: while loading" in note

@@ -1,4 +1,4 @@
-"""Who the collection is: a random id, by which a folder that took its place is told from it."""
+"""The collection's identity: a random id that distinguishes it from a folder put in its place."""
 
 from __future__ import annotations
 

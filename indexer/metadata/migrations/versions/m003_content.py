@@ -1,4 +1,4 @@
-"""What a document's vector was made of, so that an equal one takes over the vector; and what a job's last run told."""
+"""Content keys of documents, so that equal content reuses a vector; and the counts of a job's last run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def upgrade() -> None:
         assert driver is not None
         driver.create_function("sha256_of", 1, _sha256)
     for modality, content in _CONTENT.items():
-        told = content.format(text=_TEXT[dialect])
-        op.execute(f"UPDATE documents SET content = {told} WHERE died IS NULL AND modality = '{modality}'")  # noqa: S608
+        content_key = content.format(text=_TEXT[dialect])
+        op.execute(f"UPDATE documents SET content = {content_key} WHERE died IS NULL AND modality = '{modality}'")  # noqa: S608
     living = sa.text("died IS NULL")
     op.create_index(
         "ix_documents_content", "documents", ["content"], sqlite_where=living, postgresql_where=living

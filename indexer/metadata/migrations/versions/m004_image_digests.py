@@ -1,4 +1,4 @@
-"""Documents are found by the content of their image: a query leaves out copies of its own reference."""
+"""An index of image digests, by which a query leaves out copies of its own reference image."""
 
 from __future__ import annotations
 

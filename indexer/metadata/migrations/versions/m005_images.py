@@ -1,4 +1,4 @@
-"""Documents of several images: where each of them is, and what it was when it was embedded."""
+"""Documents with several images: the URI and the sha256 of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several embedding spaces: they have names, one is the default, and each can be dropped and filled by a job."""
+"""Several embedding spaces, each with a name; one is the default. Each can be dropped, and filled by a job."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import ClassVar
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -56,6 +57,7 @@ def mine(monkeypatch):
     for method in (Nearest, Slow):
         registry.register(method.name)(method)
     monkeypatch.setattr(retrieval.methods, "METHODS", registry)
+    monkeypatch.setattr("retrieval.retriever.METHODS", registry)
     return registry
 
 
@@ -133,3 +135,45 @@ def test_cig_alone_embeds_and_other_methods_read_no_merge():
     assert load_method("sum", "product").name == "sum"
     with pytest.raises(UnknownNameError, match="merge 'add' is not known"):
         load_method("cig", "add")
+
+
+@pytest.mark.parametrize("step", ["__init__", "branches", "resolve", "refines", "refine", "terms"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_foreign_method_raises_is_an_error_that_names_it(collection, mine, step, stream):
+    def fails(*arguments, **options):
+        raise ZeroDivisionError("of its own")
+
+    mine.register("odd")(type("Odd", (Slow,), {step: fails, "name": "odd", "__module__": __name__}))
+
+    def ask():
+        retriever, query = Retriever(collection, "odd"), Query(text="red", like="cat")
+        return list(retriever.stream(query)) if stream else retriever.search(query)
+
+    with pytest.raises(
+        PluginError, match="method 'odd' of the module .*test_method_registry failed: ZeroDivisionErr"
+    ) as told:
+        ask()
+    assert "of its own" in told.value.message
+    assert isinstance(told.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("answer", [None, [None, None, None]])
+def test_what_a_foreign_method_gives_in_place_of_an_answer_is_an_error_that_names_it(collection, mine, answer):
+    mine.register("odd")(type("Odd", (Nearest,), {"resolve": lambda *_: answer, "name": "odd", "__module__": __name__}))
+    with pytest.raises(PluginError, match="The method 'odd' of the module .*test_method_registry failed: "):
+        Retriever(collection, "odd").search(Query(text="red"))
+
+
+def test_what_a_method_of_this_project_raises_is_its_own(collection, monkeypatch):
+    def fails(*arguments):
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr(import_module("retrieval.methods.sum").Sum, "terms", fails)
+    with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
+        Retriever(collection, "sum").search(Query(text="red", like="cat"))
+
+
+def test_what_goes_wrong_beside_a_foreign_method_is_not_laid_at_its_door(collection, mine, monkeypatch):
+    monkeypatch.setattr("retrieval.retriever.hits_of", Mock(side_effect=OSError("the disk is full")))
+    with pytest.raises(OSError, match="the disk is full"):
+        Retriever(collection, "nearest").search(Query(text="red", like="cat"))
