@@ -32,7 +32,7 @@ install: $(VENV)/installed  ## install the engine and its command into .venv
 
 install-test: $(VENV)/installed-test  ## install what the checks and tests need, too
 
-demo: $(VENV)/installed-demo  ## index the bundled corpus, ask composed questions, write demo/report.html
+demo: $(VENV)/installed-demo  ## index the bundled corpus, run composed queries, write demo/report.html
 	$(BIN)/underdrawing demo --out demo
 
 check: install-test  ## lint, format, types, import contracts
@@ -42,7 +42,7 @@ check: install-test  ## lint, format, types, import contracts
 	$(BIN)/mypy examples/*.py
 	$(BIN)/lint-imports
 
-test: install-test  ## the tests, without the slow ones and those that need a GPU; files side by side, four at most
+test: install-test  ## the tests, without slow ones and those that need a GPU; at most four files in parallel
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: install-test  ## the tests that take minutes
@@ -51,25 +51,25 @@ test-slow: install-test  ## the tests that take minutes
 docs: install-test  ## the site, into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: install-test  ## speed of searching and indexing beside raw FAISS and the raw encoder; half an hour
+bench: install-test  ## speed of search and indexing, compared with raw FAISS and the raw encoder; half an hour
 	$(BIN)/python -m benchmarks.speed_search --json benchmarks/results/speed/search.json --plot docs/speed.png
 	$(BIN)/python -m benchmarks.speed_index --json benchmarks/results/speed/index.json
 
-bench-peers: $(BIN)/python  ## searching beside LanceDB, Chroma, milvus-lite, usearch and FAISS, in an environment of their own
+bench-peers: $(BIN)/python  ## search speed compared with LanceDB, Chroma, milvus-lite, usearch and FAISS, in a separate environment
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear $(VENV)-peers
 	$(BIN)/uv pip install --quiet --python $(VENV)-peers --editable '.[$(FAISS),peers]'
 	$(VENV)-peers/bin/python -m benchmarks.speed_search --part peers --rows 50000 --dim 128 --turns 20 --json benchmarks/results/speed/search.json
 
-lowest: $(BIN)/python  ## the tests on the oldest releases that pyproject.toml admits
+lowest: $(BIN)/python  ## the tests on the oldest releases that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --seed --clear $(VENV)-lowest
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(VENV)-lowest --resolution lowest-direct --editable '.[$(FAISS),test]'
 	$(VENV)-lowest/bin/python -m pytest
 
-fix: install-test  ## mend what ruff can mend
+fix: install-test  ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove what the targets made
+clean:  ## remove what the targets created
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-peers demo site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""What a collection promises: a commit is seen whole or not at all, and what was stored comes back as it was."""
+"""The promises of a collection: commits are atomic, and documents are returned as stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A forked child of a process that has searched, embedded, indexed or drawn does the same, and does not wait for ever.
+"""A forked child of a process that has searched, embedded, indexed or generated does the same, without a deadlock.
 
 Each case runs in a process of its own, which is killed if it hangs: that is a guard, and no clock is judged.
 """

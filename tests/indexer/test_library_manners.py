@@ -1,4 +1,4 @@
-"""A collection is a container of documents, results a sequence of hits, and both say what they are."""
+"""A collection behaves like a container, results like a sequence of hits, and both have a useful repr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that gives no direction for an item (zeros, or no numbers, as half precision may): it costs that item alone."""
+"""An item whose vector has no direction (zero or not finite, as in half precision) is the only one rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of the package: pinned, all there, and free to import."""
+"""The public names of the package are pinned, importable, and cheap to import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the batch job reads a corpus: it says where it is, and holds no more than a shard of so many bytes."""
+"""How the batch job reads a corpus: it reports progress and holds at most a shard of limited bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of parts: built in, registered in code, offered by packages; and what a broken package costs."""
+"""The registry of parts: built-in, registered in code, from plugins, and the effect of a broken plugin."""
 
 from __future__ import annotations
 

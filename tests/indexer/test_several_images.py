@@ -1,4 +1,4 @@
-"""A document of several images: stored, embedded, found, shown and mended like one with a single image."""
+"""A document with several images is stored, embedded, found, shown and repaired like one with a single image."""
 
 import io
 import json

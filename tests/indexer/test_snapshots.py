@@ -1,4 +1,4 @@
-"""A reader pins a generation: it sees all of it, whatever is written, deleted or compacted meanwhile."""
+"""A reader pins a generation and sees all of it, whatever is written, deleted or compacted meanwhile."""
 
 from __future__ import annotations
 

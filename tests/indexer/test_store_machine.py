@@ -1,4 +1,4 @@
-"""Random histories of a collection, against a model that is a dictionary and a brute-force search."""
+"""Random histories of a collection, compared with a dictionary and a brute-force search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A collection that names its model by a path has it loaded only by who names that path, too, or trusts the collection."""
+"""A model that a collection names by a path is loaded only if the user names it, too, or trusts the collection."""
 
 from __future__ import annotations
 

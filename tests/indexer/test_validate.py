@@ -1,4 +1,4 @@
-"""One check of every way in: what `add` takes the readers take, and both refuse the same things for the same reason."""
+"""One validator for every way in: `add` and the readers accept and refuse the same values for the same reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of the wrong type: each is an error of ours that names what is wrong and what to write, and none goes deep."""
+"""Calls of the wrong type raise an error of ours that names the mistake and the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a console prints acts on no terminal, whoever forgot to look at it before."""
+"""Console output never contains control sequences from data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The retriever over a mixed collection: what it composes is what the centred space holds."""
+"""The retriever over a mixed collection composes queries in the centered space."""
 
 from __future__ import annotations
 

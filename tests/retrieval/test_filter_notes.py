@@ -1,4 +1,4 @@
-"""Filters that read well and cannot mean what was asked are answered with a note."""
+"""Filters that parse but cannot match as intended get a note."""
 
 from __future__ import annotations
 

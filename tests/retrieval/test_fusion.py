@@ -1,4 +1,4 @@
-"""The arithmetic, against worked examples and slow truths."""
+"""The arithmetic of scoring, against worked examples and slow reference code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several rankings of one collection become one: by hand, over two spaces, with what only one of them finds."""
+"""Late fusion of several rankings: by hand, over two spaces, with documents that only one ranking finds."""
 
 from __future__ import annotations
 

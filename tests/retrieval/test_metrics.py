@@ -1,4 +1,4 @@
-"""Measures by hand, and against ranx on random runs."""
+"""Metrics by hand, and against ranx on random runs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The public names, and what importing them costs."""
+"""The public names and their import cost."""
 
 from __future__ import annotations
 

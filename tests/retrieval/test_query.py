@@ -1,4 +1,4 @@
-"""What can be asked, and how a wrong question is refused."""
+"""Valid queries, and how invalid ones are refused."""
 
 from __future__ import annotations
 

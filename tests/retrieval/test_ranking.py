@@ -1,4 +1,4 @@
-"""`find` and `places` over a table of scores: what a scope leaves out, what comes in batches, what a scan rounds."""
+"""`find` and `places` over a table of scores: exclusions of a scope, batches, rounding of a scan."""
 
 from __future__ import annotations
 

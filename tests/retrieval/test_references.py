@@ -1,4 +1,4 @@
-"""A query that says how the answer differs does not find its own reference."""
+"""A query with a reference and a sentence does not find its own reference."""
 
 from __future__ import annotations
 

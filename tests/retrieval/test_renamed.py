@@ -1,4 +1,4 @@
-"""Names that changed go on working, with a warning."""
+"""Old names still work, with a warning."""
 
 from __future__ import annotations
 

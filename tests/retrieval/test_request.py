@@ -1,4 +1,4 @@
-"""A request says what is wrong with it, by field, in Python and in JSON."""
+"""A request reports its errors by field, in Python and in JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The retriever over a collection whose vectors can be worked out by hand."""
+"""The retriever over a collection whose vectors can be computed by hand."""
 
 from __future__ import annotations
 

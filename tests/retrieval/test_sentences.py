@@ -1,4 +1,4 @@
-"""The method `caption` end to end: captions from a table, sentences by a rewriter that fails where it is told to."""
+"""The method `caption` end to end: captions from a table, and a rewriter that fails on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service answers as its retrievers do, whoever asks, and loads each model once."""
+"""A service answers like its retrievers, for any caller, and loads each model once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import retrieval.methods
 from indexer import Collection, Document
 from indexer.errors import CallError, FilterError, ModelError, QueryError, RequestError, UnderdrawingError
+from indexer.registry import Registry
 from indexer.types import Center
 from retrieval import (
     GenerateOptions,
@@ -26,6 +28,8 @@ from retrieval import (
     Weights,
 )
 from retrieval.choice import default_method, quick
+from retrieval.methods import Helper
+from retrieval.methods.sum import Sum
 from retrieval.methods.weights import FILE as WEIGHTS
 from retrieval.providers.generation import diffusion
 from retrieval.rerank import RERANKERS
@@ -67,6 +71,14 @@ def test_a_request_is_answered_as_its_retriever_answers(shop, service):
     kept = SearchRequest(like="red", keep_reference=True, method="image")
     assert [hit.id for hit in service.search(kept)][0] == "red"
     assert told(next(service.stream(request))) == told(service.search(request))
+
+
+def test_a_default_collection_is_asked_for_the_default_method_too(shop):
+    service = SearchService({"a": shop, "b": shop}, defaults=SearchOptions(collection="b"))
+    with shop.snapshot() as snapshot:
+        reference = next(iter(snapshot)).id
+    assert service.settled(SearchRequest(text="in blue", like=reference)).collection == "b"
+    assert service.search(SearchRequest(text="in blue", like=reference)).hits
 
 
 def test_a_method_is_chosen_by_what_there_is(shop, service):
@@ -374,6 +386,22 @@ def test_a_missing_helper_is_a_note_of_the_search_and_an_error_beforehand(made, 
     assert "No pseudo-target: No generator comes with" in service.search(asked).notes[0]
     with pytest.raises(CallError, match="No generator comes with"):
         service.prepare(asked)
+
+
+class Generating(Sum):
+    """A method of another package: it needs a generator and no inversion."""
+
+    name = "generating"
+    needs = (Helper.GENERATOR,)
+
+
+def test_a_method_that_needs_a_generator_alone_has_it_loaded(shop, monkeypatch):
+    registry = Registry("method", "no.such.group", {})
+    registry.register("generating")(Generating)
+    monkeypatch.setattr(retrieval.methods, "METHODS", registry)
+    asked = SearchRequest(text="at night", like="red", method="generating")
+    with pytest.raises(CallError, match="No generator comes with fake:64"):
+        SearchService(shop).prepare(asked)
 
 
 def test_sixteen_threads_share_a_service_and_its_models(painted, made):

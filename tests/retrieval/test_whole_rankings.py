@@ -1,4 +1,4 @@
-"""Average precision over whole rankings, ties against the target: properties, and against plain rankings."""
+"""Average precision over whole rankings, with ties counted against the target: properties, and plain rankings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bad picture raises ItemError with its code, and nothing else."""
+"""A bad image raises an ItemError with its reason, and no other exception."""
 
 import io
 import logging

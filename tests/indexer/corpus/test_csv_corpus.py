@@ -1,4 +1,4 @@
-"""A table of separated values: a bad row costs itself, whatever a quote swallows."""
+"""CSV and TSV tables: a bad row affects only itself, even if a quote swallows others."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""A table or archive that holds nothing is told of, and one that was not written to its end hides what it held."""
+"""Empty tables and archives are reported, and a truncated one may hide documents."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""What a photograph says of itself becomes fields, and what it says wrongly costs nothing."""
+"""Exif data of photographs become fields; wrong data cause no reject."""
 
 import io
 import random

@@ -1,4 +1,4 @@
-"""A folder gives each image and text once, in a fixed order, and every file that it does not give is accounted for."""
+"""A folder gives each image and text once, in a fixed order, and accounts for all other files."""
 
 import errno
 import inspect

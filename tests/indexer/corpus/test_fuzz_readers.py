@@ -1,4 +1,4 @@
-"""Mutated files of every kind that is read: each entry is a record or a reject with a reason, and nothing else comes up.
+"""Mutated files of every format: each entry is a record or a reject with a reason, without other exceptions.
 
 A run is seeded: the same seed mutates the same way. The default run looks at `ROUNDS` mutants of each kind;
 `pytest -m "fuzz and slow" -s` goes on for `MINUTES`, and as long with filters and with command lines.

@@ -1,4 +1,4 @@
-"""What a reject may hide: its own id where that is known, else whatever an unread part of the source may hold."""
+"""The documents that a reject may hide: its own id if known, otherwise those in the unread part of the source."""
 
 import gzip
 import json

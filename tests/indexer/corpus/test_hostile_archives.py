@@ -1,4 +1,4 @@
-"""What an archive claims costs neither memory nor time: it is a reject that says where and how much."""
+"""Hostile archives cost neither memory nor time: each is a reject that says where and how much."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""What a table claims or repeats costs neither memory nor minutes, and no library's exception comes through."""
+"""Hostile tables cost neither memory nor minutes, and no library's exception escapes."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Files that are small and would cost minutes or gigabytes are refused before a decoder sees them."""
+"""Small files that would take minutes or gigabytes to decode are refused before decoding."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes, whatever it is called."""
+"""The format of a file is recognized by its first bytes, whatever its name."""
 
 import builtins
 import io

@@ -1,4 +1,4 @@
-"""How images are read is told to the job, and what was refused is tried again when that changes."""
+"""The job takes rules for reading images, and retries rejected images when the rules change."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Pictures of every kind come out upright, in RGB, and independent of all that was around them."""
+"""Images of every kind are decoded upright, in RGB, and independently of other images."""
 
 import hashlib
 import io

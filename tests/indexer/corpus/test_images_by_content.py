@@ -1,4 +1,4 @@
-"""In a folder, a file is an image if its suffix says so, and where that says nothing, if its first bytes do."""
+"""In a folder, a file is an image by its suffix, or by its first bytes if the suffix is unknown."""
 
 import io
 

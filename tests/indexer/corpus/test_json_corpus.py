@@ -1,4 +1,4 @@
-"""A JSON file is read object by object, however it is broken into lines, and ends where nothing can be found again."""
+"""A JSON file is read object by object with any line breaks, up to the first unrecoverable error."""
 
 import json
 import lzma

@@ -1,4 +1,4 @@
-"""A bad line is rejected by its number, and costs no other; a file is never held whole."""
+"""A bad line is rejected by its number and affects no other; a file is never read into memory as a whole."""
 
 import base64
 import gzip

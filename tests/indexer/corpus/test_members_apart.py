@@ -1,4 +1,4 @@
-"""Members of one name that do not follow each other: joined within a window, told beyond it."""
+"""Archive members of one name that are not adjacent: joined within a window, reported beyond it."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""A table that names images of its folder gives them their text and fields, and each image is one document."""
+"""A table that names images of its folder gives them text and fields; each image is one document."""
 
 import csv
 import json

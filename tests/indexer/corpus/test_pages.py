@@ -1,4 +1,4 @@
-"""Documents of several images come through every door, with their images in order."""
+"""Documents with several images keep their order through every way in."""
 
 import io
 import json

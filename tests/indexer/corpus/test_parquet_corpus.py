@@ -1,4 +1,4 @@
-"""Every column type arrives as JSON or not at all; a bad row costs only itself; row groups are not held whole."""
+"""Every Parquet column type becomes JSON or is refused; a bad row affects only itself; row groups are streamed."""
 
 import datetime
 import decimal

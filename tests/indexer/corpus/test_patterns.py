@@ -1,4 +1,4 @@
-"""A pattern names files of a folder as a shell does, and an image alone is a source, too."""
+"""A glob pattern selects files of a folder as in a shell; a single image is a source, too."""
 
 import glob
 import itertools

@@ -1,4 +1,4 @@
-"""`open_corpus` picks the reader by what is there, and refuses all else with the list of what it takes."""
+"""`open_corpus` chooses the reader by content; for unreadable sources it lists the supported ones."""
 
 import os
 import pickle

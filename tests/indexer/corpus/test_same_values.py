@@ -1,4 +1,4 @@
-"""The same value by every door is the same stored field: Parquet, JSON lines, a JSON list, CSV, an archive, `Document`."""
+"""The same value is stored alike from Parquet, JSON lines, a JSON list, CSV, an archive and a `Document`."""
 
 import csv
 import datetime as dt

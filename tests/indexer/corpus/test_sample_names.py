@@ -1,4 +1,4 @@
-"""Names alone tell which members of an archive are one document, whatever dots are in them, and nothing is dropped."""
+"""Archive members are grouped into documents by name, with any dots in the names, and none is dropped."""
 
 import itertools
 import random

@@ -1,4 +1,4 @@
-"""Texts and JSON beside images reach them, by stem or by full name, and what reaches none is accounted for."""
+"""Texts and JSON files belong to images by stem or full name; the others are accounted for."""
 
 import json
 import unicodedata

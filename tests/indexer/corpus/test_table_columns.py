@@ -1,4 +1,4 @@
-"""Which columns are the id, the text and the image: one rule for every kind of table, by name, type and value."""
+"""The columns for id, text and image: one rule for all tables, by name, type and value."""
 
 import base64
 import csv

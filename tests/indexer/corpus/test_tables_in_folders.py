@@ -1,4 +1,4 @@
-"""Tables and shards in a folder are read as what they are; what stands beside them is accounted for."""
+"""Tables and shards in a folder are read as such; other files are accounted for."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Transforms: what they make of records, and that a job with them resumes as one without."""
+"""Transforms change records, and a job with transforms resumes like one without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Members of one name become one document; a damaged shard gives what comes before the damage, and says so."""
+"""Members of one name become one document; a damaged shard gives the documents before the damage and a reject."""
 
 import bz2
 import gzip

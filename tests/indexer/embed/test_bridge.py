@@ -1,4 +1,4 @@
-"""Bridges as embedders: one sequence of picture and words, any batch, and nothing that was not trained together."""
+"""Bridges as embedders: one sequence of image and text, any batch, and only parts that were trained together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published families of CLIP by name, on random weights: small towers in the very layouts of the published folders."""
+"""Published families of CLIP by name, with random weights: small encoders in the published layouts."""
 
 from __future__ import annotations
 

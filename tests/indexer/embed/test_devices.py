@@ -1,4 +1,4 @@
-"""Where models run: every door takes the same names, and says in a line what is wrong with another."""
+"""Devices of models: every entry point takes the same names and refuses others in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fake embedder's rules, by which other tests work out what must be found."""
+"""The rules of the fake embedder, from which other tests derive expected results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Families of models by name, and the capabilities that they have."""
+"""Model families by name, and their capabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model folder from anyone never runs code, asks nobody, fetches nothing, and fails in one line when it is damaged."""
+"""Hostile model folders run no code, prompt nobody and fetch nothing; damaged ones fail in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words given as vectors, on towers of each kind; inversions in the layouts they are published in."""
+"""Pseudo-words in encoders of each kind, and inversions in their published layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Items of several images, by every kind of embedder: the mean of unit vectors, or one reading of all in order."""
+"""Items with several images in every kind of embedder: the mean of unit vectors, or one joint reading in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adapter for multimodal language models, on tiny random checkpoints: each detail that decides a vector."""
+"""The adapter for multimodal language models, on tiny random checkpoints: each detail that affects a vector."""
 
 from __future__ import annotations
 

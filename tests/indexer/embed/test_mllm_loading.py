@@ -1,4 +1,4 @@
-"""Checkpoints of multimodal language models: every layout in which they are published, and what is refused."""
+"""Checkpoints of multimodal language models: all published layouts, and what is refused."""
 
 from __future__ import annotations
 

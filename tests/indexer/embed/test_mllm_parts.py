@@ -1,4 +1,4 @@
-"""Prompts, positions, pictures and batches of multimodal language models, against transformers' own."""
+"""Prompts, positions, images and batches of multimodal language models, compared with transformers."""
 
 from __future__ import annotations
 

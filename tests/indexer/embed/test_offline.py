@@ -1,4 +1,4 @@
-"""Without a network, what is not here is said at once, with what to do, and nothing else."""
+"""Without a network, a missing model fails at once with the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The photo model: frozen models whose weights are in their places, and connectors that belong to just these."""
+"""The photo model: frozen models with the right weights, and connectors that fit only these."""
 
 from __future__ import annotations
 

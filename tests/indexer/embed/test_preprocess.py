@@ -1,4 +1,4 @@
-"""Our preprocessing is open_clip's, pixel for pixel."""
+"""Our preprocessing equals open_clip's, pixel for pixel."""
 
 from __future__ import annotations
 

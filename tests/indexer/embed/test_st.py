@@ -1,4 +1,4 @@
-"""Models of sentence-transformers as embedders: its own vectors, alone and in a batch, and never by the look of a text."""
+"""Models of sentence-transformers as embedders: the same vectors, alone and in a batch."""
 
 from __future__ import annotations
 

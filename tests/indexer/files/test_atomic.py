@@ -1,4 +1,4 @@
-"""What is written is whole and durable: synced, renamed, and the folder synced, in this order."""
+"""Writes are complete and durable: sync, rename, sync the folder, in this order."""
 
 from __future__ import annotations
 

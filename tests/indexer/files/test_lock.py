@@ -1,4 +1,4 @@
-"""One writer at a time, in any thread or process; the others are told who it is."""
+"""One writer at a time over all threads and processes; others learn who it is."""
 
 from __future__ import annotations
 

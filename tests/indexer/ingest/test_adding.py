@@ -1,4 +1,4 @@
-"""`add` and `delete`: a slip of the caller is told in a sentence, and what was not stored does not pass for success."""
+"""`add` and `delete`: mistakes of the caller are clear errors, and documents that were not stored are reported."""
 
 from __future__ import annotations
 

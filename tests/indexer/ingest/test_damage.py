@@ -1,4 +1,4 @@
-"""What is damaged is noticed and named, and what can be mended is; nothing wrong is answered from."""
+"""Damage is noticed, named and repaired if possible; no answer comes from damaged data."""
 
 from __future__ import annotations
 

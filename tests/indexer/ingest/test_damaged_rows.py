@@ -1,4 +1,4 @@
-"""Rows that flipped bits left behind: what fuzzing the database file found, each an error of ours since."""
+"""Damaged rows, found by fuzzing the database file, each raise an error of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batch job: however it is cut, interrupted and repeated, it ends where one undisturbed run would have ended."""
+"""The batch job: with any cuts, interruptions and repetitions it ends in the state of one undisturbed run."""
 
 from __future__ import annotations
 

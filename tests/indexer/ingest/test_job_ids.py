@@ -1,4 +1,4 @@
-"""One id, two sources: none loses a document without being told, and each finds its own again."""
+"""One id in two sources: neither loses a document silently, and each finds its own again."""
 
 from __future__ import annotations
 

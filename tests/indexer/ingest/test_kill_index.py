@@ -1,4 +1,4 @@
-"""The batch job, killed at random moments and run again, ends where an undisturbed run ends.
+"""The batch job, killed at random moments and run again, ends in the state of an undisturbed run.
 
 The default run kills a few times; for twenty: `pytest tests/indexer/ingest/test_kill_index.py -m slow`.
 """

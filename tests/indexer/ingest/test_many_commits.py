@@ -1,4 +1,4 @@
-"""Many small commits: few segments, few open files, and each as quick as the first."""
+"""Many small commits leave few segments and few open files, and each is as fast as the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many readers and one writer, in threads and in processes: no wrong answer, no mixture of generations, no deadlock.
+"""Many readers and one writer, in threads and processes: no wrong answer, no mixed generations, no deadlock.
 
 Every commit replaces all documents by their next version, so a reader that sees two versions at once has seen half of a
 commit. Readers search with filters, through an index and without, plain and centred; the writer compacts now and then.

@@ -1,4 +1,4 @@
-"""What goes wrong around a collection and is no crash: rot, a full disk, odd paths, writers beside a check."""
+"""Problems that are not crashes: damaged files, a full disk, odd paths, writers beside a check."""
 
 from __future__ import annotations
 

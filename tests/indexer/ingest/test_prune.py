@@ -1,4 +1,4 @@
-"""Not seen is not gone: pruning deletes what a source no longer has, and nothing that it may still have."""
+"""Pruning deletes documents that a source no longer has, and none that it may still have."""
 
 from __future__ import annotations
 

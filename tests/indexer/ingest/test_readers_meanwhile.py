@@ -1,4 +1,4 @@
-"""Readers beside a writer of another process: each snapshot is one generation, whole, or asks to be opened anew."""
+"""Readers beside a writer in another process: each snapshot is one complete generation, or asks to be reopened."""
 
 from __future__ import annotations
 

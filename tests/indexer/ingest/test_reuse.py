@@ -1,4 +1,4 @@
-"""Nothing is embedded twice: of equal content, the vector is copied."""
+"""Nothing is embedded twice: equal content reuses the vector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several embedding spaces in one collection: each answers as a collection made with its model alone would."""
+"""Several embedding spaces in one collection: each answers like a collection made with its model alone."""
 
 from __future__ import annotations
 

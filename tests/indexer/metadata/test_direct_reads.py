@@ -1,4 +1,4 @@
-"""What is asked of SQLite's driver directly is what SQLAlchemy gives; connections are kept, and never cross a fork."""
+"""Direct reads from SQLite's driver equal SQLAlchemy's; connections are pooled and never cross a fork."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters answered from columns in memory: what the oracle says, what SQL says, and SQL where a column cannot be had."""
+"""Filters on in-memory columns agree with the oracle and with SQL; fields without a column use SQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of filters one by one: Python's times, numbers at the edges of what databases hold, and names."""
+"""Values of filters one by one: Python's times, numbers at the databases' limits, and names."""
 
 from __future__ import annotations
 

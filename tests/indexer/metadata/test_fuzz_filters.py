@@ -1,4 +1,4 @@
-"""Filters of any shape: refused as a whole, or answered the same by SQL and by the rule read out loud in Python."""
+"""Random filters are refused, or answered alike by SQL and by a plain Python evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder that is renamed, replaced, restored or deleted under an open collection is noticed; nothing is lost by it."""
+"""A folder that is renamed, replaced, restored or deleted under an open collection is noticed, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Means of modalities by hand: how far they are shrunk, whose they are, and what is clearly mixed."""
+"""Means of modalities by hand: shrinkage, fallbacks, and what counts as clearly mixed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting and opening a collection: what is refused, and which database it has."""
+"""Creating and opening a collection: what is refused, and which database it uses."""
 
 from __future__ import annotations
 

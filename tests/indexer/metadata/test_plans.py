@@ -1,4 +1,4 @@
-"""What is asked of the database for a few documents must not read all of them: SQLite's own plans say whether it does.
+"""Statements for a few documents must not read all of them, as SQLite's query plans show.
 
 A wrong index answers right, and a small test never notices: each commit would read the whole table once for every few
 hundred documents, and each query with a reference would read all vectors' rows.

@@ -1,4 +1,4 @@
-"""A start that fails leaves nothing behind, and processes that start one collection at once all go on."""
+"""A failed creation leaves nothing behind, and processes that create one collection at once all succeed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL gives up on what takes too long, also where nobody waits any more."""
+"""PostgreSQL cancels a filter that takes too long, even after the client has gone."""
 
 from __future__ import annotations
 

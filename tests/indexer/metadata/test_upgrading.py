@@ -1,4 +1,4 @@
-"""A collection of an older schema is brought up to date when it is opened, whole or not at all."""
+"""A collection of an older schema is upgraded when it is opened, completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mixed collections: documents of several modalities, filtered by modality, and ranked without the gap between them.
+"""Mixed collections: documents of several modalities, filtered by modality and ranked without the modality gap.
 
 The truth is brute force: every living document's vector less its modality's shrunk mean, and nothing of the product but
 the stored vectors and sums.

@@ -1,4 +1,4 @@
-"""`QuantizedIndex`: its bound holds, it is used, and where it proves nothing the answer is still the exact one."""
+"""`QuantizedIndex`: its bound holds and is used, and unproven answers are still exact."""
 
 import os
 import signal

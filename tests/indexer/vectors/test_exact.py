@@ -1,4 +1,4 @@
-"""`ExactIndex` against naive float64, ties included. Tiny blocks let small data cross their borders."""
+"""`ExactIndex` against naive float64, ties included. Tiny blocks make small data span several."""
 
 import tracemalloc
 

@@ -1,4 +1,4 @@
-"""How `FaissIndex` is built, kept, tuned and refused. That its answers are right: the tests marked `differential`."""
+"""Building, storing, tuning and refusing a `FaissIndex`. Tests marked `differential` check its answers."""
 
 import importlib
 import json

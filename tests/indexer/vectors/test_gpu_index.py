@@ -1,4 +1,4 @@
-"""What happens on GPUs, through GPUs that are none. That answers are right: the tests marked `differential`; on a GPU: `gpu`."""
+"""GPU indexes on fake GPUs. Tests marked `differential` check answers; those marked `gpu` need a GPU."""
 
 import os
 import threading

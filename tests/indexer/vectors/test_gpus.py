@@ -1,4 +1,4 @@
-"""A collection that is searched on GPUs: the same answers, one copy for many generations, and a note where it is not."""
+"""A collection searched on GPUs: the same answers, one copy for many generations, and a note if the CPU is used."""
 
 from __future__ import annotations
 

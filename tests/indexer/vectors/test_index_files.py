@@ -1,4 +1,4 @@
-"""Index files are derived: whatever happens to them, a search answers the same; and none is built by a search."""
+"""Index files are a cache: whatever happens to them, answers stay the same, and no search builds one."""
 
 from __future__ import annotations
 

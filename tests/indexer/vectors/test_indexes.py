@@ -1,4 +1,4 @@
-"""Every `VectorIndex` against one naive truth: ids, values, ties.
+"""Every `VectorIndex` against one naive ground truth: ids, values, ties.
 
 Exact kinds must give the truth itself. Approximate ones must give only eligible ids, each with its true
 score, in order, and as many as exist; and they must find 95 % of the nearest.

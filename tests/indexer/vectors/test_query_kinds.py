@@ -1,4 +1,4 @@
-"""An approximate index is tuned for every kind of query: where texts lie apart from pictures, they get their recall, too."""
+"""An approximate index is tuned for every kind of query: texts far from images reach their recall, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a query vector is says nothing: it is ranked as the same vector of unit length, or refused."""
+"""The length of a query vector does not matter: it is ranked like the unit vector, or refused."""
 
 from __future__ import annotations
 

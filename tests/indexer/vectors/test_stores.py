@@ -1,4 +1,4 @@
-"""Stores by name, the settings that a collection keeps, and what a snapshot asks of a view."""
+"""Vector stores by name, stored index settings, and the calls of a snapshot to its view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an index is tuned by: neighbors that it must find, without those that it cannot miss."""
+"""Tuning of an index: its queries, and the neighbors that it must find."""
 
 import numpy as np
 import pytest

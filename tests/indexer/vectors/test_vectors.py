@@ -1,4 +1,4 @@
-"""Unit length, by hand: rows of unlike lengths, rows of nothing, and what comes in another type."""
+"""Scaling to unit length, by hand: rows of unlike lengths, zero rows, and other dtypes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The command line as a whole: its help, its errors, and the commands that hand over to other programs."""
+"""The command line as a whole: help, errors, and commands that start other programs."""
 
 from __future__ import annotations
 

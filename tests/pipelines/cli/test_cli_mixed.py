@@ -1,4 +1,4 @@
-"""A collection of texts and pictures on the command line: `--modality`, `--center`, `diagnose gap`."""
+"""A collection of texts and images on the command line: `--modality`, `--center`, `diagnose gap`."""
 
 from __future__ import annotations
 

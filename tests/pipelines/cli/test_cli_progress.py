@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: amounts, times, and how much there is to do."""
+"""The progress display of a job: amounts, times, and the remaining work."""
 
 from __future__ import annotations
 

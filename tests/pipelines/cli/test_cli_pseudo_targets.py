@@ -1,4 +1,4 @@
-"""`underdrawing search` with `inversion` and `cig`: what is asked reaches the generator, what is drawn is shown."""
+"""`underdrawing search` with `inversion` and `cig`: options reach the generator, pseudo-targets are shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`underdrawing search`: what it prints for people, for programs and for browsers."""
+"""`underdrawing search`: its output for people, programs and browsers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`underdrawing search` with `caption`: what is asked reaches the models, what is written is shown."""
+"""`underdrawing search` with `caption`: options reach the models, and the caption is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command lines of any words: done, refused with a line, or failed with a line; never a traceback."""
+"""Random command lines succeed, or are refused or fail with one line; never a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/cli.md says what the program says."""
+"""docs/cli.md equals the program's help."""
 
 from __future__ import annotations
 

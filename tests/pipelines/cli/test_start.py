@@ -1,4 +1,4 @@
-"""What a command imports: mistakes are told before a model library is, and a bundled model needs none but torch."""
+"""Imports of a command: mistakes are reported before a model library loads; bundled models need only torch."""
 
 from __future__ import annotations
 

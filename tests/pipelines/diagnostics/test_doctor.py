@@ -1,4 +1,4 @@
-"""The doctor: what it finds here, and what it says where something is missing."""
+"""`underdrawing doctor`: what it reports, and what it says if something is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`underdrawing evaluate`: result files into tables, and what does not belong in one."""
+"""`underdrawing evaluate`: result files become tables; incomparable results are refused."""
 
 from __future__ import annotations
 

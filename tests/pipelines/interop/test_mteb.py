@@ -1,4 +1,4 @@
-"""mteb evaluates our embedders and methods, on tasks of a few pictures and texts that are made here."""
+"""mteb evaluates our embedders and methods on small generated tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our embedders in the hands of sentence-transformers' users."""
+"""Our embedders through the interface of sentence-transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages are self-contained, and what users wrote cannot break out of the text."""
+"""Pages are self-contained, and users' texts are escaped."""
 
 from __future__ import annotations
 

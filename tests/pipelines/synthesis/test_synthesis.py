@@ -1,4 +1,4 @@
-"""Training data made of passages: what is kept, every reason to drop, resuming, provenance, the sheet, the command."""
+"""Training data from passages: filters, every reason to drop, resuming, provenance, the sheet, the command."""
 
 from __future__ import annotations
 

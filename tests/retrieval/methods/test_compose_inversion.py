@@ -1,4 +1,4 @@
-"""`inversion` and `cig` against their formulas, from vectors that are given: nothing is drawn."""
+"""`inversion` and `cig` against their formulas, from given vectors, without a generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`joint`: one item of text and picture, read by a model that can; and instructions."""
+"""`joint`: one item of text and image, read by a multimodal model; and instructions."""
 
 from __future__ import annotations
 

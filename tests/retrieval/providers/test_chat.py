@@ -1,4 +1,4 @@
-"""Chat models asked with examples, and those that come in one GGUF file."""
+"""Chat models prompted with examples, and models in one GGUF file."""
 
 from __future__ import annotations
 

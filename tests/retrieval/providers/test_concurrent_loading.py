@@ -1,4 +1,4 @@
-"""Threads that load and use models at once get whole ones, share what can be shared, and keep nothing that failed."""
+"""Threads that load and use models at once get complete ones, share what they can, and cache no failures."""
 
 from __future__ import annotations
 

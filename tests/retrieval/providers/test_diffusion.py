@@ -1,4 +1,4 @@
-"""Drawing with tiny random pipelines in the layouts of the published ones."""
+"""Generating images with tiny random pipelines in the published layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An endpoint on this machine that answers as it is told: well, late, wrong, with nonsense, or not at all."""
+"""A local endpoint that answers well, late, wrongly, with nonsense, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captioners, chat models and generators from anyone's folder: no code is run, nothing is fetched, no template hangs."""
+"""Hostile folders of captioners, chat models and generators run no code and fetch nothing; no template hangs."""
 
 from __future__ import annotations
 

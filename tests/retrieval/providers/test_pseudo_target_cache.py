@@ -1,4 +1,4 @@
-"""Kept drawings: found by what they were made of, whole or not at all, whoever writes, dies or damages meanwhile."""
+"""The cache of pseudo-targets: entries are keyed by their inputs and complete, despite crashes and damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captioners and chat models on tiny random checkpoints: loaded as published, asked as their cards say, refused in time."""
+"""Captioners and chat models on tiny random checkpoints: loading, prompts as published, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Re-ranking after a method: order, scores beside, and what happens where it cannot be had."""
+"""Re-ranking after a method: order, additional scores, and fallbacks."""
 
 from __future__ import annotations
 
