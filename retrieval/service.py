@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from indexer.embed.devices import AUTO, checked_device
 from indexer.embed.loading import loading
@@ -31,9 +31,6 @@ from retrieval.rerank import RERANKERS, Reranker, load_reranker
 from retrieval.rerank.step import DEPTH
 from retrieval.results import Results
 from retrieval.retriever import Retriever
-
-if TYPE_CHECKING:
-    pass
 
 Options = TypeVar("Options", bound=SearchOptions)
 Made = TypeVar("Made")
@@ -205,13 +202,12 @@ class SearchService:
             for each in _by_space(options).values():
                 self.load(each, caption=caption)
             return
-        embedder = self.source(options).embedder if "inversion" in self.needs(options) else None
         for helper in self.needs(options):
             match helper:
-                case "inversion" if embedder is not None:
-                    self.pseudo_targets(options).inversion(embedder)
-                case "generator" if embedder is not None:
-                    self.pseudo_targets(options).generator(embedder)
+                case "inversion":
+                    self.pseudo_targets(options).inversion(self.source(options).embedder)
+                case "generator":
+                    self.pseudo_targets(options).generator(self.source(options).embedder)
                 case "captioner" if caption:
                     self.captions(options).captioner()
                 case "rewriter":

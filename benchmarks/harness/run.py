@@ -35,7 +35,7 @@ from pipelines.evaluation.qrels import Average, Plan, Reference
 from retrieval import CaptionRewriter, PseudoTargetProvider, Retriever, SearchOptions, SearchService, Weights
 from retrieval.methods import Helper, load_method
 from retrieval.metrics import mean
-from retrieval.providers.pseudo_target import COMPANIONS
+from retrieval.providers.companions import has_companions
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Run:
         options = self.options
         if options.method is not None and not options.table:
             return [options.method]
-        comes = {Helper.INVERSION, Helper.GENERATOR} if self.embedder.name in COMPANIONS else set()
+        comes = {Helper.INVERSION, Helper.GENERATOR} if has_companions(self.embedder.name) else set()
         return possible(comes | {helper for helper in Helper if getattr(options, helper)}, self.embedder)
 
     def retriever(self, name: str, center: Center, weights: Weights | None = None) -> Retriever:

@@ -323,6 +323,11 @@ class TrainableEncoder(PseudoWordEncoder, Protocol):
         ...
 
 
+def without_options(name: str) -> str:
+    """The model that a name names, without what may follow: `bundled:emoji-clip` of `bundled:emoji-clip?draft=2`."""
+    return name.partition("?")[0]
+
+
 def _items(items: object) -> Sequence[Item]:
     """Check the items of a call.
 

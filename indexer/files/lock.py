@@ -20,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 
 from indexer.errors import LockedError, StoreError
-from indexer.files.atomic import make_folder, require_plain
+from indexer.files.atomic import make_folder
+from indexer.files.layout import require_plain
 
 PAUSE = 0.05
 """Seconds between two attempts while waiting."""

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from indexer.embed.base import without_options
 from retrieval.query import Weights
 
 FILE = Path(__file__).with_name("weights.json")
@@ -34,12 +35,12 @@ def load_weights(model: str, name: str, defaults: Weights | None = None) -> Tune
     """The weights of a method for a model: its own, or the defaults.
 
     Args:
-        model: An embedder's name, such as `bundled:emoji-clip`.
+        model: An embedder's name, such as `bundled:emoji-clip`; options after it, such as `?draft=2`, change nothing.
         name: A method's `tuned`, such as `sum` or `cig-embed`.
         defaults: A method's `defaults`, for one that has no entry here.
     """
     table = _table()
-    entry = table.get(model, {}).get(name) or table[DEFAULT].get(name)
+    entry = table.get(without_options(model), {}).get(name) or table[DEFAULT].get(name)
     if entry is None:
         return Tuned(defaults or Weights(), "the method's own defaults")
     return Tuned(Weights(**entry["weights"]), entry["source"])
@@ -54,7 +55,7 @@ def preferred(model: str, suits: Callable[[str], bool]) -> str | None:
     """
     scores = {
         name: max(score for _, score in entry["curve"])
-        for name, entry in _table().get(model, {}).items()
+        for name, entry in _table().get(without_options(model), {}).items()
         if "curve" in entry and suits(name)
     }
     return max(scores, key=lambda name: scores[name]) if scores else None

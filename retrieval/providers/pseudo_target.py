@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from indexer.errors import CallError, GeneratorError, StoreError, UnderdrawingEr
 from indexer.files.atomic import file_digest
 from indexer.types import ImageSource, Item, JsonValue
 from indexer.vectors.unit import unit_rows
+from retrieval.providers.companions import companion
 from retrieval.providers.generation.cache import PseudoTargetCache, default_folder, key_of
 from retrieval.providers.generation.protocol import GenerateOptions, Generator, PseudoTargetRequest, generate_each
 from retrieval.scoring import Matrix, Vector
@@ -34,9 +36,6 @@ from retrieval.scoring import Matrix, Vector
 if TYPE_CHECKING:
     from indexer.embed.base import Embedder
     from indexer.embed.textual_inversion import Inversion
-
-COMPANIONS = {"bundled:emoji-clip": ("bundled:emoji-inversion", "bundled:emoji-generator")}
-"""By embedder, the inversion and the generator that were trained for it and come with the package."""
 
 BATCH = 32
 """Pseudo-targets generated at once."""
@@ -184,7 +183,7 @@ class PseudoTargetProvider:
             self._generate, embedder, list(texts), list(references)
         )
         try:
-            return work.result(None if self._deadline_ms is None else self._deadline_ms / 1000)
+            return work.result(None if self._deadline_ms is None else min(self._deadline_ms / 1000, TIMEOUT_MAX))
         except TimeoutError:
             note = f"No pseudo-target within {self._deadline_ms:.0f} ms; it is finished in the background and cached."
             return [PseudoTargetOutcome(None, note=note)] * len(texts)
@@ -209,7 +208,7 @@ class PseudoTargetProvider:
             return self._models.inversion(embedder)
         with loading():
             if not isinstance(self._inversion, Inversion):
-                source = self._inversion if self._inversion is not None else self._companion(embedder.name, 0)
+                source = self._inversion if self._inversion is not None else companion(embedder.name, "inversion")
                 self._inversion = load_inversion(source)
         width = self._reading(embedder).pseudo_word_reader.word_dim
         config = self._inversion.config
@@ -237,18 +236,9 @@ class PseudoTargetProvider:
             if self._generator is None or isinstance(self._generator, str | Path):
                 from retrieval.providers.generation.diffusion import PseudoTargetGenerator
 
-                source = self._generator if self._generator is not None else self._companion(embedder.name, 1)
+                source = self._generator if self._generator is not None else companion(embedder.name, "generator")
                 self._generator = PseudoTargetGenerator.load(source, device=self._device)
             return self._generator
-
-    def _companion(self, model: str, which: int) -> str:
-        if model not in COMPANIONS:
-            program = ("inversion", "generator")[which]
-            raise CallError(
-                f"No {program} comes with {model}.",
-                f"Give one with `{program}`, or train one: underdrawing train {program} CORPUS --out DIR.",
-            )
-        return COMPANIONS[model][which]
 
     @property
     def _pool(self) -> ThreadPoolExecutor:
@@ -288,13 +278,15 @@ class PseudoTargetProvider:
         for start in range(0, len(missing), BATCH):
             places = missing[start : start + BATCH]
             chosen = [references[place] for place in places]
-            features = [
-                self._features(self._embedder(model, embedder), chosen, unit=unit, own=embedder)
-                for model, unit in generator.feature_models
-            ]
+            models = [(self._embedder(model, embedder), unit) for model, unit in generator.feature_models]
+            features = self._features_of_each(models, chosen, embedder)
+            for place, each in zip(places, features, strict=True):
+                if isinstance(each, UnderdrawingError):
+                    outcome[keys[place]] = str(each)
+            places = [place for place in places if keys[place] not in outcome]
             requests = [
-                PseudoTargetRequest(texts[place], tuple(rows[row] for rows in features))
-                for row, place in enumerate(places)
+                PseudoTargetRequest(texts[place], each)
+                for place, each in zip(places, (each for each in features if isinstance(each, tuple)), strict=True)
             ]
             for place, made in zip(places, generate_each(generator, requests, options), strict=True):
                 if isinstance(made, GeneratorError):  # it may go well another time, so it is not cached
@@ -304,6 +296,18 @@ class PseudoTargetProvider:
                 self._cache.put(keys[place], made.images, made.failed, asked)
                 outcome[keys[place]] = None
         return outcome
+
+    def _features_of_each(
+        self, models: Sequence[tuple[Embedder, bool]], references: Sequence[Reference], own: Embedder
+    ) -> list[tuple[Vector, ...] | UnderdrawingError]:
+        """The features of each reference, one of each model; where the batch fails, of each alone, or its error."""
+        try:
+            rows = [self._features(model, references, unit=unit, own=own) for model, unit in models]
+            return [tuple(each[row] for each in rows) for row in range(len(references))]
+        except UnderdrawingError as error:
+            if len(references) == 1:
+                return [error]
+        return [self._features_of_each(models, [each], own)[0] for each in references]
 
     def _settled(
         self, embedder: Embedder, options: GenerateOptions, key: str, generated: Mapping[str, str | None]

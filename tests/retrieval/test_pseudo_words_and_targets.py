@@ -273,6 +273,19 @@ def test_what_does_not_fit_at_once_is_drawn_in_parts_and_one_failure_is_its_own(
     assert sorted(text for call in generator.calls for text in call) == ["four", "one", "three", "two"]
 
 
+def test_a_reference_without_the_features_that_the_generator_reads_costs_its_own_query(
+    retriever, references, generator, model
+):
+    generator.feature_models = [(model.name, False)]
+    queries = [Query(text="at night", **part) for part in ({"image": references[9]}, {"like": "d3"}, {"like": "d4"})]
+    queries.append(Query(text="at dawn", image=references[10]))
+    results = retriever().search_batch(queries, k=3)
+    assert [each.pseudo_target is None for each in results] == [False, True, True, False]
+    assert [len(each.notes) for each in results] == [0, 1, 1, 0]
+    assert results[1].notes[0].startswith("No pseudo-target: A stored vector stands for the reference")
+    same(results[3], retriever().search(queries[3], k=3))
+
+
 def test_a_question_asked_twice_is_drawn_once(retriever, query, generator, references):
     other = Query(text="at night", image=references[10])
     retriever().search_batch([query, other, query, replace(query, text=" at  night ")])
@@ -295,6 +308,12 @@ def test_a_deadline_is_kept_and_the_late_drawing_with_it(retriever, query, gener
 
 def test_in_time_a_deadline_changes_nothing(retriever, query):
     results = retriever(deadline_ms=1e6).search(query)
+    assert (results.notes, results.pseudo_target["cached"]) == ((), False)
+
+
+@pytest.mark.parametrize("deadline", [float("inf"), 1e13, 1e300])
+def test_a_deadline_beyond_what_a_thread_can_wait_changes_nothing(retriever, query, deadline):
+    results = retriever(deadline_ms=deadline).search(query)
     assert (results.notes, results.pseudo_target["cached"]) == ((), False)
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import retrieval.methods
 from indexer import Collection, Document
 from indexer.errors import CallError, FilterError, ModelError, QueryError, RequestError, UnderdrawingError
+from indexer.registry import Registry
 from indexer.types import Center
 from retrieval import (
     GenerateOptions,
@@ -26,6 +28,8 @@ from retrieval import (
     Weights,
 )
 from retrieval.choice import default_method, quick
+from retrieval.methods import Helper
+from retrieval.methods.sum import Sum
 from retrieval.methods.weights import FILE as WEIGHTS
 from retrieval.providers.generation import diffusion
 from retrieval.rerank import RERANKERS
@@ -231,17 +235,6 @@ def test_errors_about_several_spaces_name_the_field(shop, service, fields, field
     assert said in str(refused.value)
 
 
-def test_a_note_of_one_space_says_which(shop, service):
-    shop.add_space("fake:32", "small")
-    shop.add([Document("late", text="a late square")], spaces=["fake:64"])
-    answer = service.search(SearchRequest(text="late square", like="red", space=["fake:64", "small"], method="shift"))
-    about = [note for note in answer.notes if "small" in note]
-    alone = service.search(SearchRequest(text="late square", like="red", space="small", method="shift")).notes
-    other = service.search(SearchRequest(text="late square", like="red", space="fake:64", method="shift")).notes
-    assert set(about) == {f"small: {note}" for note in set(alone) - set(other)}
-    assert set(alone) & set(other) <= set(answer.notes)
-
-
 class Backwards:
     """A re-ranker that turns the order around, and notes what it is asked."""
 
@@ -393,6 +386,22 @@ def test_a_missing_helper_is_a_note_of_the_search_and_an_error_beforehand(made, 
     assert "No pseudo-target: No generator comes with" in service.search(asked).notes[0]
     with pytest.raises(CallError, match="No generator comes with"):
         service.prepare(asked)
+
+
+class Generating(Sum):
+    """A method of another package: it needs a generator and no inversion."""
+
+    name = "generating"
+    needs = (Helper.GENERATOR,)
+
+
+def test_a_method_that_needs_a_generator_alone_has_it_loaded(shop, monkeypatch):
+    registry = Registry("method", "no.such.group", {})
+    registry.register("generating")(Generating)
+    monkeypatch.setattr(retrieval.methods, "METHODS", registry)
+    asked = SearchRequest(text="at night", like="red", method="generating")
+    with pytest.raises(CallError, match="No generator comes with fake:64"):
+        SearchService(shop).prepare(asked)
 
 
 def test_sixteen_threads_share_a_service_and_its_models(painted, made):

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.harness.methods import grids
 from retrieval.methods import weights as tuned
 from retrieval.methods.weights import DEFAULT, FILE, load_weights, preferred
+from retrieval.providers.companions import companion, has_companions
 
 TABLE = json.loads(FILE.read_text(encoding="utf-8"))
 TUNED = [(model, name) for model, methods in TABLE.items() for name, entry in methods.items() if "curve" in entry]
@@ -30,6 +31,17 @@ def test_tuned_weights_are_the_best_point_of_their_curve(model: str, name: str) 
     assert f"of {len(entry['curve'])} on" in entry["source"]
     assert entry["command"].startswith("python -m benchmarks.emojicir --sweep")
     assert load_weights(model, name).weights.given() == entry["weights"]
+
+
+@pytest.mark.parametrize("model", sorted({model for model, _ in TUNED}))
+def test_options_after_a_models_name_leave_it_its_weights_and_its_companions(model: str) -> None:
+    drafted = f"{model}?draft=2"
+    for name in TABLE[model]:
+        assert load_weights(drafted, name) == load_weights(model, name)
+    assert preferred(drafted, lambda _: True) == preferred(model, lambda _: True) is not None
+    assert has_companions(drafted)
+    assert companion(drafted, "inversion") == companion(model, "inversion")
+    assert companion(drafted, "generator") == companion(model, "generator")
 
 
 @pytest.mark.parametrize(("model", "name"), TUNED)
