@@ -235,17 +235,6 @@ def test_errors_about_several_spaces_name_the_field(shop, service, fields, field
     assert said in str(refused.value)
 
 
-def test_a_note_of_one_space_says_which(shop, service):
-    shop.add_space("fake:32", "small")
-    shop.add([Document("late", text="a late square")], spaces=["fake:64"])
-    answer = service.search(SearchRequest(text="late square", like="red", space=["fake:64", "small"], method="shift"))
-    about = [note for note in answer.notes if "small" in note]
-    alone = service.search(SearchRequest(text="late square", like="red", space="small", method="shift")).notes
-    other = service.search(SearchRequest(text="late square", like="red", space="fake:64", method="shift")).notes
-    assert set(about) == {f"small: {note}" for note in set(alone) - set(other)}
-    assert set(alone) & set(other) <= set(answer.notes)
-
-
 class Backwards:
     """A re-ranker that turns the order around, and notes what it is asked."""
 
