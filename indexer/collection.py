@@ -29,12 +29,12 @@ from indexer.ingest.summary import Progress
 from indexer.ingest.writer import Writer
 from indexer.lazy_embedder import LazyEmbedder
 from indexer.metadata.catalog import Catalog, Space
-from indexer.metadata.database import Database, parse_url
+from indexer.metadata.connections import parse_url
+from indexer.metadata.database import Database
 from indexer.metadata.opening import open_metadata, start
 from indexer.metadata.publish import Sums
-from indexer.open_spaces import OpenSpaces, open_spaces
+from indexer.open_spaces import OpenSpaces, Snapshots, open_spaces
 from indexer.snapshot import Snapshot, StoredDocument
-from indexer.snapshots import Snapshots
 from indexer.types import Document, Parts, Vectors
 from indexer.vectors.protocol import BuiltIndex, IndexKind, IndexSettings, OnProgress
 from indexer.vectors.stores import IndexChange, open_store, opened_with, require_known

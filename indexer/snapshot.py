@@ -29,7 +29,7 @@ from indexer.forks import Lock
 from indexer.metadata.catalog import Catalog, Generation, Space
 from indexer.metadata.filter_nodes import Node
 from indexer.metadata.filters import Where, parse
-from indexer.stored_document import StoredDocument, stored_document
+from indexer.stored_document import StoredDocument, stored_documents
 from indexer.types import MODALITIES, UNKNOWN, Center, Ids, Mean, Modality, Role, Scores, Vectors
 from indexer.validate import checked_id
 from indexer.vectors.centered import CenteredView
@@ -309,7 +309,7 @@ class Snapshot:
                 f"Generation {self.generation} was compacted away: {len(missing)} of {len(ids)} documents are gone.",
                 "Open a new snapshot.",
             )
-        return [stored_document(found[each], self._media) for each in wanted]
+        return stored_documents([found[each] for each in wanted], self._media)
 
     def require_filter(self, where: Where) -> None:
         """Check that a filter parses, without the database. Raises `FilterError`."""

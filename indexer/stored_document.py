@@ -5,13 +5,13 @@ What this module does not know: SQL, vectors.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from indexer.errors import StoreError
-from indexer.files.media import image_path
-from indexer.metadata.document_images import DocumentRecord
+from indexer.errors import CorruptionError, StoreError
+from indexer.files.layout import image_path
 from indexer.types import Modality
 
 
@@ -47,14 +47,35 @@ class StoredDocument:
             object.__setattr__(self, "images_sha256", (self.image_sha256,))
 
 
-def stored_document(record: DocumentRecord, media: Path) -> StoredDocument:
-    """The document of a SQL record.
+class DocumentRecord(NamedTuple):
+    """A stored document and its vector's id. A tuple, since every search creates some."""
+
+    vector: int
+    id: str
+    text: str | None
+    uri: str | None
+    image: str | None
+    image_sha256: str | None
+    modality: Modality
+    fields: dict[str, Any]
+    images: list[list[str]] | None
+
+
+def stored_documents(records: Iterable[DocumentRecord], media: Path) -> list[StoredDocument]:
+    """The documents of SQL records, in their order.
 
     Args:
-        record: The record.
+        records: The records.
         media: The folder of stored images.
     """
-    images = [(_file(media, uri), digest) for uri, digest in record.every_image()]
+    return [_stored(each, media) for each in records]
+
+
+def _stored(record: DocumentRecord, media: Path) -> StoredDocument:
+    recorded: Sequence[Sequence[str | None]] = record.images or ()
+    if record.images is None and record.image is not None:
+        recorded = ((record.image, record.image_sha256),)
+    images = [(_file(media, str(uri)), digest) for uri, digest in recorded]
     known = [(path, digest) for path, digest in images if path is not None]
     return StoredDocument(
         id=record.id,
@@ -67,6 +88,30 @@ def stored_document(record: DocumentRecord, media: Path) -> StoredDocument:
         images=tuple(path for path, _ in known),
         images_sha256=tuple(digest for _, digest in known),
     )
+
+
+def several_images(value: Any, shown: str) -> list[list[str]] | None:
+    """The images that a row records, a URI and a sha256 each; None if it records none.
+
+    Args:
+        value: The column's value.
+        shown: The database, as errors name it.
+
+    Raises:
+        CorruptionError: The value has another form.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, list) or not value or not all(_is_image(each) for each in value):
+        raise CorruptionError(
+            f"{shown} is damaged: the images of a document are {str(value)[:80]!r}.",
+            "Restore it from a backup, or index again into a new folder.",
+        )
+    return value
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
 def _file(media: Path, uri: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""How well a model knows the emoji corpus: names of images, seen and unseen, and words that are in no caption.
+"""Recall of a model on the emoji corpus: names of images, seen and unseen, and words that are in no caption.
 
     python -m benchmarks.emoji.names [--model bundled:emoji-clip] [--json FILE]
 

@@ -55,7 +55,7 @@ PAIRS = (
     ("inversion", "sum"), ("inversion", "shift"), ("cig-reinvert", "inversion"), ("cig-embed", "inversion"),
     ("cig-product", "inversion"), ("cig-embed", "shift"),
 )  # fmt: skip
-SPOILT: Mapping[str, Callable[[Image], Image]] = {
+DEGRADED: Mapping[str, Callable[[Image], Image]] = {
     "as stored": lambda picture: picture,
     "blurred": lambda picture: picture.filter(ImageFilter.GaussianBlur(picture.width / 24)),
     "posterised": lambda picture: ImageOps.posterize(picture, 1),
@@ -182,13 +182,13 @@ def stages(bench: Bench, count: int = 40) -> dict[str, Any]:
 
 def gate(bench: Bench) -> list[dict[str, Any]]:
     """Recall if only the least certain share of queries gets a pseudo-target."""
-    undrawn = bench.run(bench.cig, gate=0.0)
-    margins = [found.scores[0] - found.scores[1] for found in undrawn.rankings.values()]
+    plain = bench.run(bench.cig, gate=0.0)
+    margins = [found.scores[0] - found.scores[1] for found in plain.rankings.values()]
     rows = []
     for share in SHARES:
         # Beyond the ends, so that rounding still passes none or all of them.
         edge = {0.0: 0.0, 1.0: float("inf")}.get(share, float(np.quantile(margins, share)))
-        found = undrawn if share == 0 else bench.run(bench.cig, gate=edge)
+        found = plain if share == 0 else bench.run(bench.cig, gate=edge)
         rows.append({"share": share, "gate": None if edge == float("inf") else round(edge, 4), **_recalls(found)})
     return rows
 
@@ -196,9 +196,9 @@ def gate(bench: Bench) -> list[dict[str, Any]]:
 def references(bench: Bench) -> list[dict[str, Any]]:
     """Recall if the reference is a degraded copy of the stored image, by method."""
     rows = []
-    for label, spoil in SPOILT.items():
+    for label, degrade in DEGRADED.items():
         queries = [
-            replace(query, query=Query(text=query.query.text, image=spoil(bench.picture(str(query.query.like)))))
+            replace(query, query=Query(text=query.query.text, image=degrade(bench.picture(str(query.query.like)))))
             for query in bench.queries
         ]
         row: dict[str, Any] = {"reference": label}
@@ -228,7 +228,7 @@ def families(bench: Bench) -> list[dict[str, Any]]:
     return rows
 
 
-def show_pictures(bench: Bench, folder: Path) -> None:
+def write_images(bench: Bench, folder: Path) -> None:
     """Write `pseudo-targets.png`, evenly chosen, and `fixed-and-broken.png`, where a pseudo-target changed anything."""
     before, after = (hits(bench.plain[name], bench.queries, 1) for name in ("inversion", bench.cig))
     rng = np.random.default_rng(0)
@@ -321,7 +321,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
                 atomic_write(options.json, json.dumps(told, indent=1).encode() + b"\n")
         if options.pictures:
             options.pictures.mkdir(parents=True, exist_ok=True)
-            show_pictures(bench, options.pictures)
+            write_images(bench, options.pictures)
     return told
 
 

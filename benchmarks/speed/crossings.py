@@ -1,4 +1,4 @@
-"""How much code one warm search runs through: the project's files, and the calls from one of them into another.
+"""A count of the code that one warm search runs through: the project's files, and the calls between them.
 
     python -m benchmarks.speed.crossings [--json FILE] [--where]
 

@@ -266,7 +266,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
                     row["reached"] = row["of_raw"]["median"] >= BAR
                     told["rows"].append(row)
                     print(f"  {_words(row)}")
-                    _kept(told, options.json)
+                    _write(told, options.json)
         if options.captions:
             plain = encoder(options.architecture, Dtype.FLOAT32, folder)
             told["texts"] = measure_texts(plain, options.captions, options.turns, folder)
@@ -274,14 +274,14 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
             print(
                 f"  {row['texts']} texts alone: {row['of_raw']['median']:.2f} of raw, waits {row['waiting_share']:.1%}"
             )
-            _kept(told, options.json)
+            _write(told, options.json)
         told["memory_mb"] = memory(folder, options.texts)
         print(f"  peak memory, MB, by number of texts: {told['memory_mb']}")
-    _kept(told, options.json)
+    _write(told, options.json)
     return told
 
 
-def _kept(told: dict[str, Any], file: Path | None) -> None:
+def _write(told: dict[str, Any], file: Path | None) -> None:
     """Write the results so far, so that an interrupted run has its finished rows."""
     if file:
         atomic_write(file, json.dumps(told, indent=1).encode() + b"\n")

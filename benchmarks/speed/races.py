@@ -229,7 +229,7 @@ def filters(bench: Bench) -> dict[str, Any]:
         ms = found.told() | again.told()
         told[f"{share:g}"] = {"ms": ms, "first_ms": [first, second], "recall": recall, "plan": full[0].plan}
         if recall < 1:
-            raise UnderdrawingError(f"A filter of {share:g} lost neighbours: recall {recall}.")
+            raise UnderdrawingError(f"A filter of {share:g} lost neighbors: recall {recall}.")
     database.close()
     return {"lines": lines, **told}
 

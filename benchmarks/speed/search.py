@@ -2,13 +2,15 @@
 
     python -m benchmarks.speed_search [--json FILE] [--part NAME ...] [--runs N] [--plot FILE]
 
-    exact         one query, exact, documents returned, against raw `IndexFlatIP` and NumPy approximate   the same
-    through HNSW and IVF, against the same FAISS index at the same recall batch         500 queries at once filters
-    one query with a filter that 50, 10, 1 and 0.1 % of the documents match, against SQL, gather and scan by hand
-    crossover     fetching matching rows against scanning SQ8 codes, by the matching share open          a million
-    vectors: a new process, from opening to the first answer startup       `import retrieval` and `underdrawing --help`
-    growth        from 1,000 vectors to a million peers         other libraries, if installed; only on request (`make
-    bench-peers`)
+    exact         one query, exact, documents returned, against raw `IndexFlatIP` and NumPy
+    approximate   the same through HNSW and IVF, against the same FAISS index at the same recall
+    batch         500 queries at once
+    filters       a filter that 50, 10, 1 and 0.1 % of the documents match, against SQL, gather and scan by hand
+    crossover     fetching matching rows against scanning SQ8 codes, by the matching share
+    open          a million vectors: a new process, from opening to the first answer
+    startup       `import retrieval` and `underdrawing --help`
+    growth        from 1,000 vectors to a million
+    peers         other libraries, if installed; only on request (`make bench-peers`)
 
 Contenders take turns; a ratio is the median of the turns' ratios. A part that runs several times keeps the run with the
 median ratio. The last line of standard output is one JSON document.

@@ -33,9 +33,9 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
     judged = ["target_img_id", "gt_img_ids", "semantic_aspects"] if split == "val" else []
     records = data.records(["id", "reference_img_id", "relative_caption", "shared_concept", *judged], file)
     data.require_count(f"queries in {file}", len(records), QUERIES[split])
-    pictures = {str(number): Place(f"{number:012}.jpg") for number in _numbers(data)}
-    data.require_count("images", len(pictures), IMAGES)
-    return Task([_query(data, each, split, protocol) for each in records], pictures, FOLDERS)
+    names = {str(number): Place(f"{number:012}.jpg") for number in _numbers(data)}
+    data.require_count("images", len(names), IMAGES)
+    return Task([_query(data, each, split, protocol) for each in records], names, FOLDERS)
 
 
 def _query(data: DataSet, record: Mapping[str, Any], split: str, protocol: Protocol) -> JudgedQuery:

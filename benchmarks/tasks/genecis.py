@@ -39,16 +39,16 @@ HOME = (
 def read(data: DataSet, split: str, protocol: Protocol) -> Task:
     """The queries of all tasks, or of one, with the images that they name."""
     queries: list[JudgedQuery] = []
-    pictures: dict[str, Place] = {}
+    images: dict[str, Place] = {}
     for task in QUERIES if split == "all" else [split]:
         file = f"genecis/{task}.json"
         records = data.records(["reference", "target", "gallery", "condition"], file, f"{task}.json")
         data.require_count(f"queries in {file}", len(records), QUERIES[task])
         for number, record in enumerate(records):
             where = f"entry {number} of {file}"
-            named = [_picture(data, each, where) for each in _pictures(data, record, where)]
+            named = [_image(data, each, where) for each in _images(data, record, where)]
             data.require_count(f"candidates in {where}", len(named) - 1, CANDIDATES[task])
-            pictures |= named
+            images |= named
             (reference, _), (target, _), *_ = named
             queries.append(
                 JudgedQuery(
@@ -60,16 +60,16 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
                     gallery=tuple(dict.fromkeys(name for name, _ in named[1:])),
                 )
             )
-    return Task(queries, pictures, FOLDERS)
+    return Task(queries, images, FOLDERS)
 
 
-def _pictures(data: DataSet, record: Mapping[str, Any], where: str) -> list[Any]:
+def _images(data: DataSet, record: Mapping[str, Any], where: str) -> list[Any]:
     if not isinstance(record["gallery"], list):
         raise data.wrong(f"the gallery in {where} is not a list.", "Download it again from")
     return [record["reference"], record["target"], *record["gallery"]]
 
 
-def _picture(data: DataSet, record: Any, where: str) -> tuple[str, Place]:
+def _image(data: DataSet, record: Any, where: str) -> tuple[str, Place]:
     """The id and location of an image of COCO, by `val_image_id`, or of a part of an image of Visual Genome."""
     try:
         if "val_image_id" in record:

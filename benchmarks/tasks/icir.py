@@ -30,15 +30,15 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
     queries, database = (_rows(data, f"{name}_files.csv") for name in ("query", "database"))
     data.require_count("queries in query_files.csv", len(queries), QUERIES)
     data.require_count("instances in query_files.csv", len({instance for *_, instance in queries}), INSTANCES)
-    pictures: dict[str, Place] = {}
+    images: dict[str, Place] = {}
     galleries: dict[str, dict[str, None]] = defaultdict(dict)
     shows: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for path, text, instance in database:
-        pictures[_name(path)] = Place(path)
+        images[_name(path)] = Place(path)
         galleries[instance].setdefault(_name(path))
         shows[instance, text].setdefault(_name(path))
     for path, *_ in queries:
-        pictures[_name(path)] = Place(path)
+        images[_name(path)] = Place(path)
     whole = {instance: tuple(names) for instance, names in galleries.items()}
     judged = []
     for number, (path, text, instance) in enumerate(queries):
@@ -55,7 +55,7 @@ def read(data: DataSet, split: str, protocol: Protocol) -> Task:
                 gallery=whole[instance],
             )
         )
-    return Task(judged, pictures)
+    return Task(judged, images)
 
 
 def _rows(data: DataSet, file: str) -> Sequence[Sequence[str]]:

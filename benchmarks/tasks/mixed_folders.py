@@ -59,7 +59,7 @@ class Material:
     """Vectors of the same things in every form: (n, dim) each."""
 
     stored: Sequence[Vectors]
-    pictures: Vectors
+    images: Vectors
     near: Vectors
     names: Vectors
     words: Vectors
@@ -75,18 +75,18 @@ def material(embedder: Embedder, photos: Path | None) -> Material:
         words = [next((each for each in row["wordings"] if each != row["text"]), row["text"]) for row in rows]
     else:
         names, words = ([row["captions"][place] for row in rows] for place in (0, 1))
-    pictures = [row["image"] for row in rows]
+    images = [row["image"] for row in rows]
     texts = embedder.encode_document([Item(text=each) for each in names])
-    shown = embedder.encode_document([Item(image=each) for each in pictures])
-    both = embedder.encode_document([Item(text=name, image=each) for name, each in zip(names, pictures, strict=True)])
+    shown = embedder.encode_document([Item(image=each) for each in images])
+    both = embedder.encode_document([Item(text=name, image=each) for name, each in zip(names, images, strict=True)])
 
     def asked(items: list[Item]) -> Vectors:
         return embedder.encode_query(items)
 
     return Material(
         (texts, shown, both),
-        asked([Item(image=each) for each in pictures]),
-        asked([Item(image=smaller(each)) for each in pictures]),
+        asked([Item(image=each) for each in images]),
+        asked([Item(image=smaller(each)) for each in images]),
         asked([Item(text=each) for each in names]),
         asked([Item(text=each) for each in words]),
         asked([Item(text=each) for each in generic_texts()]),
@@ -140,7 +140,7 @@ def _cells(
         return " / ".join(f"{part:.2f}" if (kinds == kind).any() else "–" for kind, part in enumerate(parts))
 
     return [
-        first(1, given.pictures, Modality.IMAGE),
+        first(1, given.images, Modality.IMAGE),
         first(1, given.near, Modality.IMAGE),
         first(0, given.names, Modality.TEXT),
         first(2, given.names, Modality.TEXT),

@@ -8,7 +8,7 @@ from indexer.errors import CallError, UnknownNameError
 
 FOLDER = Path(__file__).parent
 CORPUS = FOLDER / "emoji.parquet"
-"""10,577 drawings of 3,786 emoji, 64 px, with names, keywords and fields. README.md in this folder describes it."""
+"""10,577 images of 3,786 emoji, 64 px, with names, keywords and fields. README.md in this folder describes it."""
 QUERIES = FOLDER / "emojicir.parquet"
 """EmojiCIR's composed queries and their targets."""
 

@@ -1,6 +1,6 @@
 """EXIF metadata of a photograph as fields of its document: when, where and with which camera it was taken.
 
-    taken                  ISO 8601, `2024-05-01T18:30:00`, with the offset from UTC where the camera wrote one
+    taken                  ISO 8601, `2024-05-01T18:30:00`, with the offset from UTC if the camera wrote one
     year                   that of `taken`, a number
     camera, lens           maker and model, as one text
     latitude, longitude    degrees, north and east positive

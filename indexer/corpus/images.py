@@ -63,7 +63,7 @@ _COEFFICIENTS = 12
 # What Pillow raises on damaged input, found by feeding it more than a hundred thousand mutated files: OSError
 # (most decoders), SyntaxError (headers, PNG chunks), ValueError (header fields, palettes, tiles, texts),
 # RuntimeError (AVIF), TypeError (TIFF tags of the wrong type), EOFError and struct.error (early ends), and
-# Warning, where the process makes warnings errors.
+# Warning, if the process makes warnings errors.
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, TypeError, EOFError, struct.error, Warning)
 
 # These decoders check an image against Pillow's own limit again, and warn or refuse.

@@ -1,6 +1,6 @@
 """A reader of one or more Parquet files, one document per row.
 
-* `id` is a column of strings or integers. Without the column, or where it is null, a row is named
+* `id` is a column of strings or integers. Without the column, or if it is null, a row is named
   `<file stem>-<row>`, counted from 0 in its file.
 * `columns.py` decides which columns are the text and the images: encoded bytes, paths relative to the folder of the
   file, structs of both (`bytes`, `path`), as Hugging Face's datasets writes them, or lists of those. A column of bytes

@@ -121,7 +121,7 @@ def read_listing(path: Path) -> Listing:
                     elif is_link:
                         entry.stat()  # a broken link is not a folder, either
                 except OSError as error:
-                    broken[name] = _told(path / name, error)
+                    broken[name] = _as_refusal(path / name, error)
                 names.append(name)
                 if is_link:
                     links.add(name)
@@ -182,10 +182,10 @@ def _file_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeEncodeError) as error:
-        raise _told(path, error) from error
+        raise _as_refusal(path, error) from error
 
 
-def _told(path: Path, error: OSError | UnicodeEncodeError) -> ItemError:
+def _as_refusal(path: Path, error: OSError | UnicodeEncodeError) -> ItemError:
     """The `ItemError` for an error of a file."""
     if isinstance(error, FileNotFoundError | NotADirectoryError | UnicodeEncodeError):
         return refusal(Reason.MISSING, _what_is_missing(path))

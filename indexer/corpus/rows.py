@@ -13,7 +13,7 @@ from indexer.corpus.records import Entry, Record, make_record, of_document, reco
 from indexer.reasons import Reason, refusal
 from indexer.types import PassedOver, Rejected
 
-_MOST_TOLD = 100
+_MOST_REPORTED = 100
 """Columns of one table that are reported as other possible images."""
 
 
@@ -39,7 +39,7 @@ class Rows:
     ) -> None:
         self._uri, self._columns, self._folder = uri, columns, folder
         self._image_columns, self._only_objects = image_columns, only_objects
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._unseen = {name for name in columns.named.values() if name}
         self._parts: Parts | None = None
 
@@ -58,8 +58,8 @@ class Rows:
         if self._parts is None:
             return
         for other, chosen in self._parts.other_images.items():
-            if other not in self._told and len(self._told) < _MOST_TOLD:
-                self._told.add(other)
+            if other not in self._reported and len(self._reported) < _MOST_REPORTED:
+                self._reported.add(other)
                 yield PassedOver(
                     f"{self._uri}#column={quote(other, errors='replace')}", f"column {other} beside {chosen}"
                 )

@@ -142,8 +142,8 @@ class _Shard:
             lost = _key_of_last([*names, at.name] if at is not None and at.kind is Kind.FILE else names)
             lost = None if self._archive.ended else lost
             incomplete = yield from self._give(last=True, lost=lost)
-            told = f"; {printable(lost)} is incomplete" if lost is not None and incomplete else ""
-            detail = f"cannot be read beyond byte {self._archive.position:,} of the archive ({error.detail}){told}."
+            note = f"; {printable(lost)} is incomplete" if lost is not None and incomplete else ""
+            detail = f"cannot be read beyond byte {self._archive.position:,} of the archive ({error.detail}){note}."
             raise ItemError(error.reason, detail) from error
         yield from self._give(last=True)
 

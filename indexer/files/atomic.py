@@ -14,7 +14,6 @@ import errno
 import hashlib
 import os
 import re
-import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -201,52 +200,6 @@ def _sync_file(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def own_path(folder: Path, *names: str) -> Path:
-    """The path of a file or folder, which need not exist, inside a collection's folder.
-
-    Whoever made a collection chose the names in its tables and the content of its folder. So names must be plain, and
-    must not be links, pipes or devices. The collection's folder itself may be reached through links.
-
-    Args:
-        folder: The collection's folder.
-        names: Each one below the one before.
-
-    Raises:
-        StoreError: A name leads out of the folder.
-    """
-    path = folder
-    for name in names:
-        if name in ("", ".", "..") or any(sign in name for sign in "/\\:\0"):
-            raise StoreError(f"{name!r} is not the name of a file inside the collection {folder}.", NOT_OURS)
-        path = path / name
-        require_plain(path)
-    return path
-
-
-NOT_OURS = "Do not use this collection, unless you know who changed it."
-
-
-def require_plain(path: Path) -> None:
-    """Refuse a link, a pipe or a device in place of a collection's file or folder.
-
-    Raises:
-        StoreError: It is one.
-    """
-    try:
-        state = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
-    if stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", False):
-        raise StoreError(
-            f"{path} is a link; a collection's files must be in its own folder.",
-            "Replace the link by what it points to. The collection's folder itself may be a link.",
-        )
-    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
-        raise StoreError(f"{path} is neither a file nor a folder.", NOT_OURS)
 
 
 def sweep_temporary(folder: Path) -> list[Path]:

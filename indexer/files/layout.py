@@ -1,4 +1,4 @@
-"""The layout of a collection's folder, and `collection.json`, which identifies it.
+"""The layout of a collection's folder, the paths inside it, and `collection.json`, which identifies it.
 
     collection.json      format, location of the metadata, index settings; written last, it completes a new collection
     metadata.db          SQLite, unless the metadata is in PostgreSQL
@@ -15,13 +15,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from indexer.errors import CollectionNotFoundError, CorruptionError, FormatError, StoreError
-from indexer.files.atomic import TEMPORARY_PREFIX, atomic_write, own_path, require_plain, sweep_temporary
+from indexer.files.atomic import TEMPORARY_PREFIX, atomic_write, sweep_temporary
 from indexer.types import JsonValue
 
 FORMAT = 1
@@ -29,12 +31,17 @@ SEGMENT_NAME = re.compile(r"[0-9]{12,19}-[0-9a-f]{12}\.safetensors")
 IMAGE_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62}\.[a-z0-9]{1,8})")
 """The name of a stored image, below `media/`: its sha256 in hex, with the suffix of its format."""
 SCHEMA_NAME = re.compile(r"underdrawing_[0-9a-f]{12}")
+MEDIA, FILE = "media:", "file://"
+"""How the URIs of stored images begin, and those of images referenced by path."""
 STARTING = ".tmp-starting"
 """Names the PostgreSQL schema of a collection that is being created."""
 _FILES = ("collection.json", "writer.lock", *(f"metadata.db{end}" for end in ("", "-wal", "-shm", "-journal")))
 _FOLDERS = ("segments", "media", "indexes")
 _UNFINISHED = frozenset({"writer.lock", "metadata.db", "metadata.db-wal", "metadata.db-shm", "metadata.db-journal"})
 """Files that an interrupted creation leaves, besides temporary files."""
+
+NOT_OURS = "Do not use this collection, unless you know who changed it."
+NOT_IN_NAMES = frozenset("/\\:\0")
 
 
 @dataclass(frozen=True)
@@ -198,8 +205,79 @@ def require_own(folder: Path) -> None:
                 require_plain(Path(entry.path))
 
 
+def own_path(folder: Path, *names: str) -> Path:
+    """The path of a file or folder, which need not exist, inside a collection's folder.
+
+    Whoever made a collection chose the names in its tables and the content of its folder. So names must be plain, and
+    must not be links, pipes or devices. The collection's folder itself may be reached through links.
+
+    Args:
+        folder: The collection's folder.
+        names: Each one below the one before.
+
+    Raises:
+        StoreError: A name leads out of the folder.
+    """
+    path = folder
+    for name in names:
+        if name in ("", ".", "..") or not NOT_IN_NAMES.isdisjoint(name):
+            raise StoreError(f"{name!r} is not the name of a file inside the collection {folder}.", NOT_OURS)
+        path = path / name
+        require_plain(path)
+    return path
+
+
+def require_plain(path: Path) -> None:
+    """Refuse a link, a pipe or a device in place of a collection's file or folder.
+
+    Raises:
+        StoreError: It is one.
+    """
+    try:
+        state = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}.", "Check its permissions.") from error
+    if stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", False):
+        raise StoreError(
+            f"{path} is a link; a collection's files must be in its own folder.",
+            "Replace the link by what it points to. The collection's folder itself may be a link.",
+        )
+    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+        raise StoreError(f"{path} is neither a file nor a folder.", NOT_OURS)
+
+
+def image_path(folder: Path, uri: str) -> Path:
+    """The file of an image's URI; it may no longer exist.
+
+    Args:
+        folder: The collection's `media` folder.
+        uri: As recorded.
+
+    Raises:
+        CorruptionError: It is neither a stored image's URI nor the URI of an absolute path.
+        StoreError: A stored image, or its folder, is a link.
+    """
+    if uri.startswith(MEDIA):
+        if (name := IMAGE_NAME.fullmatch(uri.removeprefix(MEDIA))) is None:
+            raise _no_image(folder, uri)
+        return own_path(folder.parent, folder.name, *name.groups())
+    path = Path(os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE))))
+    if not uri.startswith(FILE) or not path.is_absolute() or "\0" in str(path):
+        raise _no_image(folder, uri)
+    return path
+
+
 def _holds_other_things(folder: Path) -> bool:
     try:
         return folder.is_dir() and any(folder.iterdir())
     except OSError:
         return False
+
+
+def _no_image(folder: Path, uri: str) -> CorruptionError:
+    return CorruptionError(
+        f"A document of {folder.parent} names the image {uri[:200]!r}, neither a file's URI nor one under media/.",
+        "Run `underdrawing check`, which names the document.",
+    )

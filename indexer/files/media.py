@@ -9,18 +9,14 @@ What this module does not know: SQL, models.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
-from indexer.errors import CorruptionError, ItemError
-from indexer.files.atomic import own_path, settle, write_pending
-from indexer.files.layout import IMAGE_NAME
+from indexer.errors import ItemError
+from indexer.files.atomic import settle, write_pending
+from indexer.files.layout import MEDIA, image_path
 from indexer.types import ImageSource
-
-MEDIA, FILE = "media:", "file://"
 
 
 @dataclass(frozen=True)
@@ -70,27 +66,6 @@ def settle_images(folder: Path, uris: Iterable[str | None]) -> None:
     settle(image_path(folder, uri) for uri in uris if uri is not None and uri.startswith(MEDIA))
 
 
-def image_path(folder: Path, uri: str) -> Path:
-    """The file of an image's URI; it may no longer exist.
-
-    Args:
-        folder: The collection's `media` folder.
-        uri: As recorded.
-
-    Raises:
-        CorruptionError: It is neither a stored image's URI nor the URI of an absolute path.
-        StoreError: A stored image, or its folder, is a link.
-    """
-    if uri.startswith(MEDIA):
-        if (name := IMAGE_NAME.fullmatch(uri.removeprefix(MEDIA))) is None:
-            raise _no_image(folder, uri)
-        return own_path(folder.parent, folder.name, *name.groups())
-    path = Path(os.fsdecode(unquote_to_bytes(uri.removeprefix(FILE))))
-    if not uri.startswith(FILE) or not path.is_absolute() or "\0" in str(path):
-        raise _no_image(folder, uri)
-    return path
-
-
 def recorded_image(path: Path, sha256: str | None) -> bytes | None:
     """An image's bytes, if their sha256 is the recorded one; None if the file changed or is gone.
 
@@ -105,10 +80,3 @@ def recorded_image(path: Path, sha256: str | None) -> bytes | None:
     except ItemError:
         return None
     return content if image_digest(content) == sha256 else None
-
-
-def _no_image(folder: Path, uri: str) -> CorruptionError:
-    return CorruptionError(
-        f"A document of {folder.parent} names the image {uri[:200]!r}, neither a file's URI nor one under media/.",
-        "Run `underdrawing check`, which names the document.",
-    )

@@ -13,8 +13,7 @@ from sqlalchemy import func, select
 
 from indexer.errors import ItemError, SnapshotGoneError, StoreError
 from indexer.files.atomic import TEMPORARY_PREFIX, file_digest
-from indexer.files.layout import IMAGE_NAME, SEGMENT_NAME, Layout
-from indexer.files.media import MEDIA, image_path
+from indexer.files.layout import IMAGE_NAME, MEDIA, SEGMENT_NAME, Layout, image_path
 from indexer.metadata.catalog import Catalog, Space
 from indexer.metadata.document_images import image_uris
 from indexer.metadata.schema import DocumentRow, SegmentRow, VectorRow

@@ -28,7 +28,8 @@ from indexer.corpus.image_rules import ImageRules
 from indexer.corpus.paths import printable
 from indexer.embed.base import Prepared
 from indexer.errors import CorruptionError, ItemError, StoreError
-from indexer.files.media import image_path, recorded_image
+from indexer.files.layout import image_path
+from indexer.files.media import recorded_image
 from indexer.ingest.adding import missing_query_mean
 from indexer.ingest.decoding import decoded_ahead, decoders
 from indexer.ingest.prepare import Preparer, without_vector

@@ -10,8 +10,7 @@ from pathlib import Path
 from sqlalchemy import delete, func, select, update
 
 from indexer.errors import StoreError
-from indexer.files.layout import SEGMENT_NAME, Layout
-from indexer.files.media import MEDIA, image_path
+from indexer.files.layout import MEDIA, SEGMENT_NAME, Layout, image_path
 from indexer.ingest.check import check_segment, orphan_media
 from indexer.ingest.writer import Writer
 from indexer.metadata.catalog import MAX_PARAMETERS, Catalog

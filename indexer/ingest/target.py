@@ -11,9 +11,8 @@ from typing import Protocol
 from indexer.files.layout import Layout
 from indexer.ingest.writer import Writer
 from indexer.metadata.catalog import Catalog
-from indexer.open_spaces import OpenSpaces
+from indexer.open_spaces import OpenSpaces, Snapshots
 from indexer.snapshot import Snapshot
-from indexer.snapshots import Snapshots
 from indexer.vectors.protocol import IndexKind, IndexSettings, OnProgress, VectorStore
 
 

@@ -37,8 +37,8 @@ from types import TracebackType
 import numpy as np
 
 from indexer.errors import CallError, LockedError, StoreError
-from indexer.files.atomic import file_digest, own_path, sweep_temporary
-from indexer.files.layout import SEGMENT_NAME, STARTING, Layout
+from indexer.files.atomic import file_digest, sweep_temporary
+from indexer.files.layout import SEGMENT_NAME, STARTING, Layout, own_path
 from indexer.files.lock import WriterLock
 from indexer.files.media import settle_images
 from indexer.ingest.absorbing import absorbed

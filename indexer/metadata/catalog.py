@@ -19,17 +19,18 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from indexer.errors import CallError, CorruptionError, SnapshotGoneError, StoreError
 from indexer.forks import Lock
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database, storable
-from indexer.metadata.document_images import IMAGE_COLUMNS, DocumentRecord, every_image, several_images
+from indexer.metadata.document_images import IMAGE_COLUMNS, every_image
 from indexer.metadata.filter_columns import Columns
 from indexer.metadata.filter_notes import FilterNotes
 from indexer.metadata.filter_sql import compiled
 from indexer.metadata.filters import Filter
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import DocumentRow, GenerationRow, SegmentRow, SpaceRow, VectorRow, living
 from indexer.metadata.spaces import Space as Space
 from indexer.metadata.spaces import read_spaces
 from indexer.metadata.time_limit import limited
+from indexer.stored_document import DocumentRecord, several_images
 from indexer.types import MODALITIES, UNKNOWN, Ids, Modality
 from indexer.vectors.segments import SegmentFile
 

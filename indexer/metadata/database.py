@@ -1,4 +1,4 @@
-"""The database, SQLite or PostgreSQL: engine, transactions for reading and writing, mapping of SQL errors.
+"""The database, SQLite or PostgreSQL: engine, migrations, transactions for reading and writing.
 
 What this module does not know: any table.
 """
@@ -14,25 +14,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import (
-    ArgumentError,
-    NoSuchModuleError,
-)
 
-from indexer.errors import CallError, CorruptionError, FormatError, MissingExtraError, StoreError
-from indexer.metadata.filter_functions import add_functions
-from indexer.metadata.migrations import known, newest, upgrade
-from indexer.metadata.read_only import (
+from indexer.errors import CorruptionError, FormatError, StoreError
+from indexer.metadata.connections import (
+    BUSY_MILLISECONDS,
     LonelyConnection,
+    begin_sqlite,
+    mapped,
     only_readable,
+    parse_url,
+    postgres_engine,
     read_only_engine,
     require_undisturbed,
+    sqlite_engine,
     undisturbed,
 )
-from indexer.metadata.sql_errors import mapped
-from indexer.metadata.sqlite import BUSY_MILLISECONDS, begin_sqlite, sqlite_engine
+from indexer.metadata.filter_functions import add_functions
+from indexer.metadata.migrations import known, newest, upgrade
 
 
 def storable(text: str) -> bool:
@@ -91,7 +91,7 @@ class Database:
         self._file: tuple[int, int] | None = None
         if self.url.get_backend_name() == "sqlite":
             if self.only_readable:
-                self.engine = read_only_engine(Path(str(self.url.database)), BUSY_MILLISECONDS, to_json)
+                self.engine = read_only_engine(Path(str(self.url.database)), to_json)
                 event.listen(self.engine, "connect", _add_functions)
             else:
                 self.engine = sqlite_engine(self.url, to_json)
@@ -102,7 +102,7 @@ class Database:
             event.listen(self.engine, "do_connect", same)
             event.listen(self.engine, "connect", same)
         else:
-            self.engine = _postgres_engine(self.url, schema)
+            self.engine = postgres_engine(self.url, schema, to_json)
             # PostgreSQL's default gives each statement a state of its own.
             self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
         weakref.finalize(self, self.engine.dispose)
@@ -366,31 +366,6 @@ def _version(connection: Connection, schema: str | None) -> str | None:
     if not inspect(connection).has_table("alembic_version", schema=schema):
         return None
     return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
-
-
-def parse_url(url: str | URL) -> URL:
-    """Parse the URL of one of the two databases; plain `postgresql://` means psycopg 3.
-
-    Raises:
-        CallError: It does not parse, or is for another database.
-    """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # a port that is not a number
-        raise CallError(f"{url!r} is not a database URL.", "Write postgresql://USER:PASSWORD@HOST/NAME.") from None
-    backend = parsed.get_backend_name()
-    if backend not in ("sqlite", "postgresql"):
-        raise CallError(f"Collections keep metadata in SQLite or PostgreSQL, not {backend}.")
-    return parsed.set(drivername="postgresql+psycopg") if backend == "postgresql" else parsed
-
-
-def _postgres_engine(url: URL, schema: str | None) -> Engine:
-    # The search path makes only one collection's tables visible; no statement names a schema.
-    options: dict[str, Any] = {"options": f"-csearch_path={schema}"} if schema else {}
-    try:
-        return create_engine(url, connect_args=options, pool_pre_ping=True, json_serializer=to_json)
-    except (ImportError, NoSuchModuleError):
-        raise MissingExtraError("psycopg", "postgres", "A PostgreSQL collection") from None
 
 
 def _add_functions(connection: Any, _record: Any) -> None:

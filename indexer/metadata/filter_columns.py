@@ -22,13 +22,13 @@ import numpy.typing as npt
 from sqlalchemy import select
 
 from indexer.forks import Lock
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database, to_json
 from indexer.metadata.filter_engine import SIGNS, Fields, evaluate
 from indexer.metadata.filter_nodes import ID, Place
 from indexer.metadata.filter_sql import typed
 from indexer.metadata.filter_values import Bound, Moment, TextBound, Values, moment, nfc
 from indexer.metadata.filters import Filter
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import DocumentRow, VectorRow
 
 Mask: TypeAlias = npt.NDArray[np.bool_]

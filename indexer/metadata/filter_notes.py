@@ -16,12 +16,12 @@ from sqlalchemy import ColumnElement, and_, literal, or_, select
 
 from indexer.errors import nearest
 from indexer.forks import Lock
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database
 from indexer.metadata.filter_nodes import Ordered, Place, escaped
 from indexer.metadata.filter_sql import compiled, typed
 from indexer.metadata.filter_values import SHIFT, Moment
 from indexer.metadata.filters import Asked, Filter, Kinds
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import DocumentRow
 from indexer.metadata.time_limit import limited
 

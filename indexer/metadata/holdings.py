@@ -14,8 +14,8 @@ import numpy.typing as npt
 from sqlalchemy import func, select
 
 from indexer.metadata.catalog import Space, batches
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database, storable
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import DocumentRow, JobRow, SegmentRow, VectorRow, living
 from indexer.types import Modality
 from indexer.vectors.segments import SegmentFile

@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database
 from indexer.metadata.publish import FinishedShard, finish_shard
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import JobRow, JobShardRow, RejectRow
 from indexer.types import HelpfulEnum, Rejected
 

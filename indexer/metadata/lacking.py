@@ -11,10 +11,10 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, select
 
 from indexer.metadata.catalog import batches
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database
-from indexer.metadata.document_images import several_images
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import DocumentRow, VectorRow
+from indexer.stored_document import several_images
 from indexer.types import Modality
 
 

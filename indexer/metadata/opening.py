@@ -16,10 +16,11 @@ from pathlib import Path
 
 from indexer.embed.base import Embedder
 from indexer.errors import CallError, LockedError, StoreError
-from indexer.files.atomic import atomic_write, own_path
-from indexer.files.layout import SCHEMA_NAME, STARTING, Layout
+from indexer.files.atomic import atomic_write
+from indexer.files.layout import SCHEMA_NAME, STARTING, Layout, own_path
 from indexer.files.lock import WriterLock
-from indexer.metadata.database import Database, parse_url
+from indexer.metadata.connections import parse_url
+from indexer.metadata.database import Database
 from indexer.metadata.identity import identify
 from indexer.metadata.publish import create_first_generation
 from indexer.metadata.space_changes import create_space

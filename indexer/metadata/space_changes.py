@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, or_, select, update
 
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database
 from indexer.metadata.publish import copy_generation
-from indexer.metadata.read_only import undisturbed
 from indexer.metadata.schema import (
     COSINE,
     DocumentRow,

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from indexer.errors import FormatError, LockedError, StoreError
 from indexer.files.lock import WriterLock
+from indexer.metadata.connections import undisturbed
 from indexer.metadata.database import Database
 from indexer.metadata.migrations import newest
-from indexer.metadata.read_only import undisturbed
 
 PATIENCE, PAUSE = 10.0, 0.05
 """Seconds that an upgrade waits for another writer, and between two checks."""

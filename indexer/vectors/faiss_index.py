@@ -2,7 +2,7 @@
 
 An index file is a cache: it is built from segments and is valid only with exactly those segments.
 
-What this module does not know: documents, where its file lies, which vectors came after the index was built.
+What this module does not know: documents, where its file is stored, which vectors were added later.
 """
 
 from __future__ import annotations

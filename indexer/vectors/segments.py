@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from indexer.errors import CorruptionError, FormatError, StoreError
-from indexer.files.atomic import NOT_OURS, atomic_path, own_path
-from indexer.files.layout import SEGMENT_NAME
+from indexer.files.atomic import atomic_path
+from indexer.files.layout import NOT_OURS, SEGMENT_NAME, own_path
 from indexer.types import Ids, Vectors
 
 SEGMENT_FORMAT = 1

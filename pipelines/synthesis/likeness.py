@@ -20,28 +20,28 @@ import numpy.typing as npt
 from indexer.types import Scores, Vectors
 
 
-def cosines(pictures: Vectors, texts: Vectors) -> Scores:
+def cosines(images: Vectors, texts: Vectors) -> Scores:
     """The cosine of each image with its text: (n,) float32.
 
     Args:
-        pictures: (n, dim) unit rows.
+        images: (n, dim) unit rows.
         texts: (n, dim) unit rows.
     """
-    return np.asarray((pictures * texts).sum(1), np.float32)
+    return np.asarray((images * texts).sum(1), np.float32)
 
 
-def corrected(pictures: Vectors, texts: Vectors, among: Vectors, between: Vectors, temperature: float) -> Scores:
+def corrected(images: Vectors, texts: Vectors, among: Vectors, between: Vectors, temperature: float) -> Scores:
     """The corrected cosines: (n,) float32, in [-2, 2].
 
     Args:
-        pictures: (n, dim) unit rows.
+        images: (n, dim) unit rows.
         texts: (n, dim) unit rows, what the image of the same row should show.
         among: (m, dim) unit rows, images of the corpus.
         between: (k, dim) unit rows, texts of the corpus.
         temperature: The lower it is, the more the nearest few count.
     """
-    generic = _soft_most(pictures @ between.T, temperature) + _soft_most(texts @ among.T, temperature)
-    return np.asarray(cosines(pictures, texts) - generic / 2, np.float32)
+    generic = _soft_most(images @ between.T, temperature) + _soft_most(texts @ among.T, temperature)
+    return np.asarray(cosines(images, texts) - generic / 2, np.float32)
 
 
 def _soft_most(scores: Scores, temperature: float) -> npt.NDArray[np.float64]:

@@ -98,14 +98,14 @@ def test_references_are_spoilt_and_results_kept(run, data):
     file = data / "told.json"
     run("--part", "stages", "--json", str(file))
     _, told, _ = run("--part", "references", "--json", str(file))
-    assert [row["reference"] for row in told["references"]["rows"]] == list(speed_compose.SPOILT)
+    assert [row["reference"] for row in told["references"]["rows"]] == list(speed_compose.DEGRADED)
     assert set(json.loads(file.read_text())) == {"stages", "references"}
 
 
 def test_spoiling_changes_a_picture_and_keeps_its_size():
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8))
-    for label, spoil in speed_compose.SPOILT.items():
+    for label, spoil in speed_compose.DEGRADED.items():
         spoilt = spoil(picture)
         assert (spoilt.size, spoilt.mode) == (picture.size, "RGB")
         assert (np.asarray(spoilt) == np.asarray(picture)).all() == (label == "as stored")

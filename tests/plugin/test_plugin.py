@@ -98,10 +98,12 @@ def test_doctor_lists_what_packages_add(python):
         [
             ("model family", "letters"),
             ("method", "least"),
+            ("method", "hopeless"),
             ("reader", "lines"),
             ("transform", "without"),
             ("vector store", "matrix"),
             ("re-ranker", "shortest"),
+            ("re-ranker", "moody"),
         ]
     )
 
@@ -124,3 +126,18 @@ def test_a_vector_store_of_a_package_searches_and_is_kept_with_the_collection(py
     told = json.loads(underdrawing("search", made, "bbb", "--json").stdout)
     assert [hit["id"] for hit in told["hits"]] == ["words-4", "words-1", "words-3"]
     assert json.loads(underdrawing("info", made, "--explain", "--json").stdout)["reason"] == found
+
+
+def test_a_method_that_fails_is_an_error_that_names_its_package(underdrawing, made):
+    ended = underdrawing("search", made, "bbb", "--method", "hopeless", code=1)
+    assert (
+        "The method 'hopeless' of the package underdrawing-example 1.0 failed: RuntimeError: no hope." in ended.stderr
+    )
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_re_ranker_that_fails_leaves_the_hits_and_a_note_that_names_its_package(underdrawing, made):
+    told = json.loads(underdrawing("search", made, "bbb", "--rerank", "moody", "--json").stdout)
+    assert [hit["id"] for hit in told["hits"]] == ["words-4", "words-1", "words-3"]
+    [note] = [note for note in told["notes"] if note.startswith("Not re-ranked: ")]
+    assert "of the package underdrawing-example 1.0 failed: RuntimeError: not today." in note

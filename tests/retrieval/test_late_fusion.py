@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -103,6 +105,18 @@ def test_what_one_ranking_lacks_counts_as_its_last(fusion, expected):
     assert {hit.id: dict(hit.branches) for hit in fused} == {
         "x": {"a": 0.9}, "y": {"a": 0.5, "b": 3.0}, "z": {"b": 1.0},
     }  # fmt: skip
+
+
+def test_a_note_of_one_ranking_says_which():
+    class Noted(Given):
+        notes = ()
+
+        def search_batch(self, queries, *arguments, **options):
+            return [replace(each, notes=self.notes) for each in super().search_batch(queries, *arguments, **options)]
+
+    given = {"a": Noted(x=0.9), "b": Noted(x=0.5)}
+    given["a"].notes, given["b"].notes = ("both say so", "one does"), ("the other", "both say so")
+    assert LateFusion(given).search(QUERY).notes == ("both say so", "a: one does", "b: the other")
 
 
 def test_no_more_than_the_depth_is_fused():

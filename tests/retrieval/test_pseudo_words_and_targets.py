@@ -205,7 +205,7 @@ def test_product_multiplies_the_similarities(retriever, query, model, source):
         [scores(results)[f"d{n}"] for n in range(8)], 0.4 * text + 0.6 * text * picture, atol=1e-5
     )
     assert "lambda" in results.scale
-    with pytest.raises(QueryError, match=r"pseudo_target is 1.5; in the product it is 0 to 1"):
+    with pytest.raises(QueryError, match=r"pseudo_target is 1.5; in the product it must be 0 to 1"):
         retriever(merge="product", weights=Weights(pseudo_target=1.5)).search(query)
 
 

@@ -117,7 +117,7 @@ def test_half_of_the_composed_queries_of_a_text_stage_have_that_share(monkeypatc
     monkeypatch.setattr(clip_text, "encode_tokens", lambda model, tokens: E[:1].expand(len(tokens), -1))
     stage = SimpleNamespace(
         _recipe=SimpleNamespace(batch=count, identity=0, sentences=("{word} {text}",), image_share=0.4),
-        _pairs=(), _rows=np.arange(4), _pictures=E, _gallery=E, _place=np.arange(4), _device=torch.device("cpu"),
+        _pairs=(), _rows=np.arange(4), _images=E, _gallery=E, _place=np.arange(4), _device=torch.device("cpu"),
     )  # fmt: skip
     reader = SimpleNamespace(
         tokenize_pieces=lambda texts: (torch.zeros(len(texts), 2, dtype=torch.int64),) * 2,

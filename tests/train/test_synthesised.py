@@ -65,12 +65,12 @@ def test_a_query_is_a_picture_and_a_sentence_and_finds_what_its_record_says(file
     found, pictures, ids = pairs_of(file)
     queries, documents = found.draw(4, np.random.default_rng(0))
     assert {query.modality for query in queries} == {Modality.FUSED}
-    assert {query.picture for query in queries} == {ids["red-square"], ids["green-square"], ids["blue-square"], 8}
+    assert {query.image for query in queries} == {ids["red-square"], ids["green-square"], ids["blue-square"], 8}
     by_row = {(document.row, document.modality): document for document in documents}
     text = by_row[ids["red-circle"], Modality.TEXT]
-    assert (text.text, text.picture) == ("red-circle: a thing", NONE)
+    assert (text.text, text.image) == ("red-circle: a thing", NONE)
     fused = by_row[ids["green-circle"], Modality.FUSED]
-    assert (fused.text, fused.picture) == ("green-circle: a thing", ids["green-circle"])
+    assert (fused.text, fused.image) == ("green-circle: a thing", ids["green-circle"])
     assert by_row[ids["blue-circle"], Modality.IMAGE].text is None
 
 
@@ -141,7 +141,7 @@ def test_the_tokenizer_learns_their_words(file, tmp_path, monkeypatch):
 def test_a_line_that_is_no_record_is_named(tmp_path, line):
     made = tmp_path / "records.jsonl"
     made.write_text(json.dumps(RECORDS[0].to_json()) + "\n" + line + "\n")
-    with pytest.raises(CallError, match=r"Line 2 of .*no record"):
+    with pytest.raises(CallError, match=r"Line 2 of .*not a record"):
         read_records(made)
 
 

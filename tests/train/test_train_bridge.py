@@ -77,9 +77,9 @@ def test_every_connector_learns_and_is_used(recipe: BridgeRecipe, tmp_path: Path
     embedder = load_embedder(f"bridge:{tmp_path / 'model'}")
     picture = corpus()[0].document.image
     readings = [
-        Reading(None, None, 0, picture=0),
+        Reading(None, None, 0, image=0),
         Reading(None, "red square", NONE),
-        Reading(None, "but blue", 0, picture=0),
+        Reading(None, "but blue", 0, image=0),
     ]
     rows = embedder.encode_query([Item(image=picture), Item("red square"), Item("but blue", picture)])
     assert (rows * trainer._vectors(readings)).sum(1).min() > 0.999, "what is trained is what is used"

@@ -103,7 +103,7 @@ def test_only_records_of_the_part_are_drawn(sampler: TaskSampler) -> None:
     for seed in range(5):
         pairs = sampler.draw(20, np.random.default_rng(seed))
         for each in [*pairs.queries, *pairs.documents]:
-            assert {each.row, each.picture} - {NONE} <= rows
+            assert {each.row, each.image} - {NONE} <= rows
             assert "yellow" not in (each.text or "")
 
 
@@ -112,7 +112,7 @@ def test_a_query_with_both_parts_is_a_picture_and_the_words_it_lacks(sampler: Ta
     pairs = sampler.draw(40, np.random.default_rng(1))
     for query in pairs.queries:
         if query.modality is Modality.FUSED:
-            before, after = names[query.picture].split(), names[query.row].split()
+            before, after = names[query.image].split(), names[query.row].split()
             assert query.text == "but " + " ".join(word for word in after if word not in before)
 
 
@@ -181,9 +181,9 @@ def test_another_drawing_of_the_same_is_right_but_for_a_strict_query() -> None:
 
 def test_references_are_among_the_pictures_that_texts_should_find(sampler: TaskSampler) -> None:
     pairs = sampler.draw(21, np.random.default_rng(0))
-    references = {query.picture for query in pairs.queries if query.strict}
+    references = {query.image for query in pairs.queries if query.strict}
     found = {
-        document.picture
+        document.image
         for query, document in zip(pairs.queries, pairs.documents, strict=True)
         if (query.modality, document.modality) == (Modality.TEXT, Modality.IMAGE)
     }
@@ -316,7 +316,7 @@ def test_what_is_trained_and_what_is_used_give_the_same_vectors(trained: Path) -
         documents = trainer._vectors(pairs.documents, program.Role.DOCUMENT)
 
     def items(readings):
-        pictures = [None if each.picture == NONE else corpus()[each.picture].document.image for each in readings]
+        pictures = [None if each.image == NONE else corpus()[each.image].document.image for each in readings]
         return [Item(each.text, picture) for each, picture in zip(readings, pictures, strict=True)]
 
     assert (embedder.encode_query(items(pairs.queries)) * queries).sum(1).min() > 0.999  # half precision

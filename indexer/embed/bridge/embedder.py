@@ -37,7 +37,7 @@ from indexer.types import Item, Modality, Role, Vectors
 from indexer.vectors.unit import unit_rows
 
 CONFIG, WEIGHTS = "bridge.json", "connector.safetensors"
-WHOLE = "It is as underdrawing train bridge wrote it: copy the whole folder again."
+WHOLE = "Copy the whole folder again, as underdrawing train bridge wrote it."
 MIN_TEXT = 8
 """Tokens reserved for the text of an item with several images."""
 TOKENS = 4096
@@ -373,6 +373,6 @@ def save_bridge(folder: Path, spec: BridgeSpec, parts: Mapping[str, Any]) -> Non
 
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / CONFIG, json.dumps(asdict(spec), indent=2).encode() + b"\n")
-    kept = {name: each.detach().cpu().float().contiguous() for name, each in parts.items()}
+    state = {name: each.detach().cpu().float().contiguous() for name, each in parts.items()}
     with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(kept, temporary)
+        save_file(state, temporary)

@@ -161,8 +161,8 @@ class TextModel:
         hidden: Tensor = self.model(inputs_embeds=words, attention_mask=mask.long()).last_hidden_state
         if self.pooling is Pooling.LAST:
             return hidden[torch.arange(len(rows), device=device), lengths - 1]
-        kept = hidden.float() * mask[:, :, None]
-        return kept.sum(1) / lengths[:, None]
+        masked = hidden.float() * mask[:, :, None]
+        return masked.sum(1) / lengths[:, None]
 
     def states(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """The hidden state of each token of text-only items, special tokens included.

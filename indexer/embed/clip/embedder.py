@@ -186,13 +186,15 @@ class ClipEmbedder(Embedder):
         """
         import torch
 
-        tower = self._model.visual
-        if not hasattr(tower, "forward_intermediates"):
-            raise CallError(f"The image encoder of {self.name}, a {type(tower).__name__}, does not expose its layers.")
+        encoder = self._model.visual
+        if not hasattr(encoder, "forward_intermediates"):
+            raise CallError(
+                f"The image encoder of {self.name}, a {type(encoder).__name__}, does not expose its layers."
+            )
         stacked = torch.from_numpy(self._preprocess.normalize(np.stack([each.arrays["image"] for each in prepared])))
         try:
             with torch.inference_mode():
-                found = tower.forward_intermediates(
+                found = encoder.forward_intermediates(
                     stacked.to(self.device, self._torch_dtype), indices=[layer], stop_early=True,
                     intermediates_only=True, output_fmt="NCHW",
                 )  # fmt: skip
@@ -208,14 +210,14 @@ class ClipEmbedder(Embedder):
         Raises:
             CallError: The encoder has no token embedding of its own (it belongs to another library).
         """
-        tower = getattr(self._model, "text", self._model)
-        embedding = getattr(tower, "token_embedding", None)
+        encoder = getattr(self._model, "text", self._model)
+        embedding = getattr(encoder, "token_embedding", None)
         if embedding is None:
             raise CallError(
-                f"The text encoder of {self.name} is a {type(tower).__name__}; only open_clip's reads pseudo-words.",
+                f"The text encoder of {self.name} is a {type(encoder).__name__}; only open_clip's reads pseudo-words.",
                 "Use a model whose text encoder is open_clip's.",
             )
-        return PseudoWordReader(embedding, self._tokenizer, int(tower.context_length))
+        return PseudoWordReader(embedding, self._tokenizer, int(encoder.context_length))
 
     def encode_pseudo_words(self, template: str, texts: Sequence[str], words: Vectors) -> Vectors:
         """Encode texts, each with a pseudo-word: (n, dim) float32, rows of unit length.

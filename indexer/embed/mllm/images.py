@@ -1,7 +1,7 @@
 """Images as patches of a Qwen-VL model: resized to multiples of a patch, keeping proportions, within an area range.
 
 This repeats transformers' `Qwen2VLImageProcessor` in two steps: resizing, in worker processes and to 8-bit pixels,
-which are small; normalizing and cutting into patches, where the model is. A test compares the two, for both of
+which are small; normalizing and cutting into patches, in the model's process. A test compares the two, for both of
 transformers' backends.
 """
 

@@ -77,7 +77,9 @@ class PhotoSpec:
 
         file = folder / CONFIG
         if not file.exists():
-            raise ModelError(f"{folder} is no photo model: it lacks {CONFIG}.", "underdrawing train photo makes one.")
+            raise ModelError(
+                f"{folder} is not a photo model: it lacks {CONFIG}.", "underdrawing train photo makes one."
+            )
         values = read_json(file, "description of a photo model")
         shape = values.get("connectors")
         known = {field.name for field in fields(ConnectorsConfig)}
@@ -92,7 +94,7 @@ class PhotoSpec:
             raise ModelError(
                 f"{file} cannot be used: it should name image_weights, text_digest and connectors, an object of "
                 f"positive numbers ({', '.join(sorted(known))}) whose width is a multiple of heads.",
-                "It is as underdrawing train photo wrote it: copy the whole folder again.",
+                "Copy the whole folder again, as underdrawing train photo wrote it.",
             )
         return cls(str(texts[0]), str(texts[1]), ConnectorsConfig(**shape))
 
@@ -344,7 +346,7 @@ def load_connectors(folder: Path, config: ConnectorsConfig) -> Connectors:
         raise ModelError(
             f"{file} does not fit {CONFIG}: {len({each for each, _ in strange})} weights are missing, unexpected or of "
             f"another shape, such as {name}, {shape}.",
-            "It is as underdrawing train photo wrote it: copy the whole folder again.",
+            "Copy the whole folder again, as underdrawing train photo wrote it.",
         )
     shaped.load_state_dict({name: each.float() for name, each in weights.items()}, assign=True)
     return shaped.eval()

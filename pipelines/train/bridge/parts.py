@@ -87,7 +87,7 @@ class BridgeRecipe(ContrastRecipe):
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredArray:
     """An array in a file, of which memory holds only what was read last.
 
     It is mapped anew for each reading: what was read through one mapping counts as the process's own memory until it is
@@ -118,7 +118,7 @@ class Seen:
         bad: Positions of unusable images, whose features are zero.
     """
 
-    features: Kept
+    features: StoredArray
     bad: Rows
 
     def means(self, rows: Rows) -> npt.NDArray[np.float32]:
@@ -131,11 +131,11 @@ class Seen:
         return np.asarray(pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-6), np.float32)
 
 
-def see(tower: PatchEncoder, images: Callable[[], Iterable[Any]], recipe: BridgeRecipe, folder: Path) -> Seen:
+def see(encoder: PatchEncoder, images: Callable[[], Iterable[Any]], recipe: BridgeRecipe, folder: Path) -> Seen:
     """The features of all images, computed once and then read from the folder.
 
     Args:
-        tower: The image encoder.
+        encoder: The image encoder.
         images: Gives the n image sources, the same ones each time: they are decoded once to check whether their
             features exist, and once more to compute them.
         recipe: Selects the layer and the number of views.
@@ -145,8 +145,8 @@ def see(tower: PatchEncoder, images: Callable[[], Iterable[Any]], recipe: Bridge
         CallError: No image can be used, or the second pass gives other images.
         StoreError: The disk cannot be written.
     """
-    about = tower.fingerprint().digest, recipe.layer, recipe.views, recipe.seed
-    first = _Prepared(tower, images(), about)
+    about = encoder.fingerprint().digest, recipe.layer, recipe.views, recipe.seed
+    first = _Prepared(encoder, images(), about)
     good = sum(1 for _ in first)
     count = good + len(first.bad)
     if not good:
@@ -156,30 +156,30 @@ def see(tower: PatchEncoder, images: Callable[[], Iterable[Any]], recipe: Bridge
     file = folder / f"features-{first.key()}.npy"
     if not file.exists():
         with atomic_path(file) as temporary:
-            again = _Prepared(tower, images(), about)
+            again = _Prepared(encoder, images(), about)
             left, start = iter(again), 0
             while part := list(islice(left, PART)):
                 rows = [row for row, _ in part]
-                found = tower.patch_features([each for _, each in part], recipe.layer)
+                found = encoder.patch_features([each for _, each in part], recipe.layer)
                 if start == 0:
                     _allocate(temporary, (1 + recipe.views, count, *found.shape[1:]), np.float16)
                 _put(temporary, (0, rows), found)
                 pixels = np.stack([each.arrays["image"] for _, each in part])
                 for view in range(recipe.views):
                     changed = _changed(pixels, np.random.default_rng([recipe.seed, start, view]))
-                    _put(temporary, (1 + view, rows), tower.patch_features(changed, recipe.layer))
+                    _put(temporary, (1 + view, rows), encoder.patch_features(changed, recipe.layer))
                 start += PART
             if again.key() != first.key():
                 raise CallError("Images of the corpus changed while they were read.", "Run the same command again.")
-    return Seen(Kept(file), np.array(first.bad, np.int64))
+    return Seen(StoredArray(file), np.array(first.bad, np.int64))
 
 
 class _Prepared:
     """Preprocessed images, one at a time; collects a key of those seen, and which could not be used."""
 
-    def __init__(self, tower: PatchEncoder, images: Iterable[Any], about: object) -> None:
+    def __init__(self, encoder: PatchEncoder, images: Iterable[Any], about: object) -> None:
         self.bad: list[int] = []
-        self._images, self._prepare = images, tower.preparer()
+        self._images, self._prepare = images, encoder.preparer()
         self._digest = hashlib.sha256(repr(about).encode())
 
     def __iter__(self) -> Iterator[tuple[int, Prepared]]:
@@ -206,7 +206,7 @@ def _changed(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> list[Pr
     return [Prepared(Modality.IMAGE, {"image": each}) for each in moved.permute(0, 2, 3, 1).contiguous().numpy()]
 
 
-def read_texts(text: TextModel, texts: Sequence[str], most: int, folder: Path) -> Kept:
+def read_texts(text: TextModel, texts: Sequence[str], most: int, folder: Path) -> StoredArray:
     """The text model's output for each text alone, computed once and stored in the folder.
 
     Args:
@@ -234,7 +234,7 @@ def read_texts(text: TextModel, texts: Sequence[str], most: int, folder: Path) -
                 part = order[start : start + PART]
                 read = text.read([ids[place] for place in part], None, [False] * len(part))
                 _put(temporary, part, read.float().cpu().numpy())
-    return Kept(file)
+    return StoredArray(file)
 
 
 def _allocate(file: Path, shape: tuple[int, ...], dtype: type[np.floating[Any]]) -> None:
@@ -251,7 +251,7 @@ def _put(file: Path, place: Any, values: npt.NDArray[Any]) -> None:
     np.lib.format.open_memmap(file, "r+")[place] = values
 
 
-def whitening(rows: Kept | npt.NDArray[np.float32], count: int) -> tuple[Tensor, Tensor]:
+def whitening(rows: StoredArray | npt.NDArray[np.float32], count: int) -> tuple[Tensor, Tensor]:
     """The matrix and offset that make rows uncorrelated with mean zero, (dim, dim) and (dim,) float32.
 
     The hidden states of a language model nearly all point one way; after whitening, cosines distinguish texts.

@@ -98,15 +98,15 @@ class _Trainer(Trainer[BridgeRecipe]):
             self.data.add(document)
         if not len(self.data):
             raise nothing_to_train_on()
-        tower = require_patch_encoder(load_embedder(recipe.tower, device=recipe.device), recipe.tower)
+        encoder = require_patch_encoder(load_embedder(recipe.tower, device=recipe.device), recipe.tower)
         dtype = torch.bfloat16 if recipe.bf16 else torch.float32
         pooling = None if recipe.pooling is None else Pooling(recipe.pooling)
         self.text = TextModel.load(recipe.text, dtype, recipe.device, pooling)
-        self.seen = see(tower, lambda: (each.image for each in documents_with_both(records, [])), recipe, run.path)
+        self.seen = see(encoder, lambda: (each.image for each in documents_with_both(records, [])), recipe, run.path)
         self.rows = self._usable(recipe.train_part if recipe.split_field else None)
         if not len(self.rows):
             raise nothing_to_train_on()
-        self.spec = self._spec(tower)
+        self.spec = self._spec(encoder)
         self._most = text_room(self.text, self.spec.connector, recipe.max_tokens)
         captions = self.data.captions_of(self.rows)
         self.pool = captions
@@ -124,8 +124,8 @@ class _Trainer(Trainer[BridgeRecipe]):
         groups = decay_groups(self.bridge.named_parameters(), recipe.weight_decay, "project")
         self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
-    def _spec(self, tower: Any) -> BridgeSpec:
-        recipe, print_ = self.recipe, tower.fingerprint()
+    def _spec(self, encoder: Any) -> BridgeSpec:
+        recipe, print_ = self.recipe, encoder.fingerprint()
         places, width = self.seen.features.shape[2:]
         connector = ConnectorConfig(
             kind=Connector(recipe.connector), feature_tokens=places, feature_width=width,
@@ -211,7 +211,7 @@ class _Trainer(Trainer[BridgeRecipe]):
         rows = rng.choice(self.rows, count, replace=False)
         captions = np.concatenate([self.data.draw(rows, rng), rng.choice(self.pool, recipe.others)])
         return self._backward(
-            [Reading(None, None, int(row), picture=int(row)) for row in rows],
+            [Reading(None, None, int(row), image=int(row)) for row in rows],
             [Reading(None, self.data.texts[number], NONE, caption=int(number)) for number in captions],
             self.data.positives(rows, captions),
         )
@@ -236,8 +236,8 @@ class _Trainer(Trainer[BridgeRecipe]):
 
     def _parts(self, readings: Sequence[Reading]) -> list[list[int]]:
         """Positions of items read together; the first group is all texts alone, whose vectors are precomputed."""
-        silent = [place for place, each in enumerate(readings) if each.picture == NONE]
-        shown = [place for place, each in enumerate(readings) if each.picture != NONE]
+        silent = [place for place, each in enumerate(readings) if each.image == NONE]
+        shown = [place for place, each in enumerate(readings) if each.image != NONE]
         lengths = [self.text.specials + self.spec.connector.tokens + len(self._ids(readings[place])) for place in shown]
         parts = [[shown[place] for place in part] for part in by_tokens(lengths, self.recipe.tokens)]
         return [silent, *parts] if silent else parts
@@ -249,11 +249,11 @@ class _Trainer(Trainer[BridgeRecipe]):
         """Unit vectors (n, dim) float32, with gradients, of items that all have an image or all have none."""
         import torch
 
-        if readings[0].picture == NONE:
+        if readings[0].image == NONE:
             places = [self.place[str(each.text)] for each in readings]
             read = torch.from_numpy(self.read[places]).to(self.device)
         else:
-            rows = np.array([each.picture for each in readings])
+            rows = np.array([each.image for each in readings])
             views = (
                 np.zeros(len(rows), np.int64)
                 if noise is None

@@ -89,26 +89,24 @@ class TextStage:
     Args:
         data: The captions of all images.
         rows: (n,) the rows to train on.
-        pictures: (all rows, dim) unit rows, the finished image vectors.
+        images: (all rows, dim) unit rows, the finished image vectors.
         tokens: (captions, context) token ids.
         recipe: The settings.
     """
 
     def __init__(
-        self, data: Captions, rows: Rows, pictures: npt.NDArray[np.float32], tokens: Tensor, recipe: ClipRecipe
+        self, data: Captions, rows: Rows, images: npt.NDArray[np.float32], tokens: Tensor, recipe: ClipRecipe
     ) -> None:
         import torch
 
         self._data, self._rows, self._tokens, self._recipe = data, rows, tokens, recipe
         self._device = torch.device(recipe.device)
-        self._pictures = torch.from_numpy(pictures).to(self._device)
-        self._gallery = self._pictures[rows]
-        self._place = np.full(len(pictures), -1, np.int64)
+        self._images = torch.from_numpy(images).to(self._device)
+        self._gallery = self._images[rows]
+        self._place = np.full(len(images), -1, np.int64)
         self._place[rows] = np.arange(len(rows))
         self._true_of = data.true_of(rows)
-        self._pairs = (
-            differences(data, rows, self._pictures, recipe.keep, recipe.tag_share) if recipe.sentences else None
-        )
+        self._pairs = differences(data, rows, self._images, recipe.keep, recipe.tag_share) if recipe.sentences else None
 
     def contrast(self, model: Any, captions: Rows, scale: Tensor) -> Tensor:
         """Cross entropy of captions against all trained images; every image that a caption describes is right."""
@@ -133,23 +131,23 @@ class TextStage:
         batch = draw_composed(
             self._pairs, self._rows, recipe.batch, recipe.identity, recipe.sentences, (WORD_ALONE,), rng
         )
-        pictures = self._pictures[batch.pictures]
+        images = self._images[batch.images]
         tokens, places = reader.tokenize_pieces(batch.texts)
-        with reader.reading(places.to(self._device), phi(pictures)):
+        with reader.reading(places.to(self._device), phi(images)):
             said = encode_tokens(model, tokens.to(self._device)).float()
         # With the image's own vector in half of the queries, the sentence works both with it and without.
         shares = torch.from_numpy(recipe.image_share * (rng.random((len(said), 1)) < 0.5).astype(np.float32))
-        queries = queries_of(said, batch, pictures, shares.to(self._device))
+        queries = queries_of(said, batch, images, shares.to(self._device))
         answers = torch.from_numpy(self._place[batch.answers]).to(self._device)
         return torch.nn.functional.cross_entropy(similarities(queries, self._gallery, scale), answers)
 
 
 def concept_means(
-    data: Captions, rows: Rows, pictures: npt.NDArray[np.float32], names: list[str]
+    data: Captions, rows: Rows, images: npt.NDArray[np.float32], names: list[str]
 ) -> npt.NDArray[np.float32]:
     """(len(names), dim) unit rows: the mean of the trained images of each name."""
     inside: dict[str, list[int]] = {name: [] for name in names}
     for row in rows:
         if data.names[row] in inside:
             inside[data.names[row]].append(int(row))
-    return unit_rows(np.stack([pictures[own].mean(0) for own in inside.values()]))
+    return unit_rows(np.stack([images[own].mean(0) for own in inside.values()]))

@@ -190,14 +190,14 @@ class _Trainer(Trainer[ClipRecipe]):
             module.train()
         with torch.autocast(self.device.type, torch.bfloat16) if recipe.bf16 else nullcontext():
             if self.step < recipe.steps:
-                losses = self._both_towers(rows, captions, rng)
+                losses = self._both_encoders(rows, captions, rng)
             else:
-                losses = self._text_tower(captions, rng)
+                losses = self._text_encoder(captions, rng)
         loss = torch.stack([getattr(recipe, name, 1.0) * value for name, value in losses.items()]).sum()
         torch.autograd.backward([loss])
         return {name: value.item() for name, value in {"loss": loss, **losses}.items()}
 
-    def _both_towers(
+    def _both_encoders(
         self, rows: npt.NDArray[np.int64], captions: npt.NDArray[np.int64], rng: np.random.Generator
     ) -> dict[str, Tensor]:
         import torch
@@ -215,7 +215,7 @@ class _Trainer(Trainer[ClipRecipe]):
             losses["teacher_contrast"] = contrast(picture, projected, softened, self._scale)
         return losses
 
-    def _text_tower(self, captions: npt.NDArray[np.int64], rng: np.random.Generator) -> dict[str, Tensor]:
+    def _text_encoder(self, captions: npt.NDArray[np.int64], rng: np.random.Generator) -> dict[str, Tensor]:
         stage, distilled = self._text_stage
         losses = {"contrast": stage.contrast(self.model, captions, self._scale)}
         if distilled is not None:

@@ -31,13 +31,13 @@ class ComposedBatch:
 
     Attributes:
         texts: n texts in pieces; a pseudo-word is read between any two.
-        pictures: (n,) int64, the row of the image whose word is read.
+        images: (n,) int64, the row of the image whose pseudo-word is read.
         answers: (n,) int64, the row of the image to find.
         differing: How many of the n have a difference.
     """
 
     texts: list[list[str]]
-    pictures: Rows
+    images: Rows
     answers: Rows
     differing: int
 
@@ -105,6 +105,6 @@ def composed_loss(
     import torch
 
     queries = queries_of(said, batch, read, torch.full((len(said), 1), image_share, device=said.device))
-    gallery = np.concatenate([batch.answers, batch.pictures[: batch.differing]])
+    gallery = np.concatenate([batch.answers, batch.images[: batch.differing]])
     same = torch.from_numpy(batch.answers[:, None] == gallery[None]).to(said.device)
     return match_many(queries, features[gallery], same, scale)

@@ -119,7 +119,7 @@ def recalls(
         if not len(rows):
             continue
         some = rng.choice(rows, min(sample, len(rows)), replace=False)
-        asked = asking([Reading(None, None, int(row), picture=int(row)) for row in some])
+        asked = asking([Reading(None, None, int(row), image=int(row)) for row in some])
         right = np.array([number[data.names[row]] for row in some])
         measured[f"{label}_r10"] = _share_within(asked @ gallery.T, right, 10)
         pairs = alike(label, rows)
@@ -142,10 +142,10 @@ def _composed(
     before, after, said = pairs.draw(min(sample, 4 * len(rows)), rng)
     gallery = np.unique(np.concatenate([before, after, rng.choice(rows, min(sample, len(rows)), replace=False)]))
     asked = asking([
-        Reading(None, sentence.replace("{text}", words), int(target), picture=int(picture))
-        for picture, target, words in zip(before, after, said, strict=True)
+        Reading(None, sentence.replace("{text}", words), int(target), image=int(image))
+        for image, target, words in zip(before, after, said, strict=True)
     ])  # fmt: skip
-    scores = asked @ found([Reading(None, None, int(row), picture=int(row)) for row in gallery]).T
+    scores = asked @ found([Reading(None, None, int(row), image=int(row)) for row in gallery]).T
     scores[np.arange(len(before)), np.searchsorted(gallery, before)] = -np.inf
     return scores, np.searchsorted(gallery, after)
 

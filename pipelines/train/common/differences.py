@@ -63,9 +63,9 @@ class Differences:
         self._tags, self._tag_share = tags, tag_share if tags else 0.0
         distinct = list(dict.fromkeys(captions))
         number = {text: place for place, text in enumerate(distinct)}
-        self._pictures: list[list[int]] = [[] for _ in distinct]
-        for picture, text in enumerate(captions):
-            self._pictures[number[text]].append(picture)
+        self._images: list[list[int]] = [[] for _ in distinct]
+        for image, text in enumerate(captions):
+            self._images[number[text]].append(image)
         self._before, self._after, self._said = _pairs(distinct, keep, most)
         if not len(self._before):
             raise CallError(
@@ -77,7 +77,7 @@ class Differences:
         share = np.cumsum(times[phrase] ** -0.5)
         self._share = share / share[-1]
 
-        self._varied = [own for own in self._pictures if looks and len({tuple(looks[picture]) for picture in own}) > 1]
+        self._varied = [own for own in self._images if looks and len({tuple(looks[image]) for image in own}) > 1]
         self._look_share = look_share if self._varied else 0.0
 
     def __len__(self) -> int:
@@ -92,8 +92,8 @@ class Differences:
                 before[slot], after[slot] = self._other_look(rng)
                 said.append(str(rng.choice(self._looks[after[slot]])))
                 continue
-            before[slot] = rng.choice(self._pictures[self._before[pair]])
-            candidates = self._pictures[self._after[pair]]
+            before[slot] = rng.choice(self._images[self._before[pair]])
+            candidates = self._images[self._after[pair]]
             likeness = self._features[candidates] @ self._features[before[slot]]
             after[slot] = candidates[int(np.argmax(likeness))]
             said.append(self._tag(before[slot], after[slot], rng) or self._said[pair])
@@ -108,7 +108,7 @@ class Differences:
     def _other_look(self, rng: np.random.Generator) -> tuple[int, int]:
         own = self._varied[rng.integers(len(self._varied))]
         before = int(rng.choice(own))
-        others = [picture for picture in own if tuple(self._looks[picture]) != tuple(self._looks[before])]
+        others = [image for image in own if tuple(self._looks[image]) != tuple(self._looks[before])]
         return before, int(rng.choice(others))
 
 

@@ -68,5 +68,5 @@ def move_average(pairs: Iterable[tuple[Tensor, Tensor]], decay: float, since: in
 
     decay = min(decay, (1 + since) / (10 + since))
     with torch.no_grad():
-        for kept, new in pairs:
-            kept.lerp_(new, 1 - decay)
+        for average, new in pairs:
+            average.lerp_(new, 1 - decay)

@@ -55,7 +55,7 @@ class Reading:
         instruction: Instruction of a query; None for a default.
         text: Its text, if any.
         row: The record that it is made from; for a query, the record of the right answer.
-        picture: The record of its image, or `NONE`.
+        image: The record of its image, or `NONE`.
         caption: The number of its text among the captions, or `NONE`: sentences are not captions.
         strict: For a query: whether only this very image is right, not another of the same thing.
     """
@@ -63,14 +63,14 @@ class Reading:
     instruction: str | None
     text: str | None
     row: int
-    picture: int = NONE
+    image: int = NONE
     caption: int = NONE
     strict: bool = False
 
     @property
     def modality(self) -> Modality:
         """Its modality."""
-        if self.picture == NONE:
+        if self.image == NONE:
             return Modality.TEXT
         return Modality.IMAGE if self.text is None else Modality.FUSED
 
@@ -186,10 +186,10 @@ class TaskSampler:
                 self._instruction(task, rng),
                 str(rng.choice(self._sentences)).replace("{text}", words),
                 row=int(target),
-                picture=int(picture),
+                image=int(image),
                 strict=True,
             )
-            for picture, target, words in zip(before, after, said, strict=True)
+            for image, target, words in zip(before, after, said, strict=True)
         ]
         return before.tolist(), after.tolist(), asked
 
@@ -201,20 +201,20 @@ class TaskSampler:
                 Reading(self._instruction(task, rng), texts[caption], row, caption=int(caption))
                 for row, caption in zip(rows, captions, strict=True)
             ]
-        pictures = rows if task is Task.IMAGE_TEXT else [self._mate(row, rng) for row in rows]
+        images = rows if task is Task.IMAGE_TEXT else [self._mate(row, rng) for row in rows]
         return [
-            Reading(self._instruction(task, rng), None, row, picture=picture)
-            for row, picture in zip(rows, pictures, strict=True)
+            Reading(self._instruction(task, rng), None, row, image=image)
+            for row, image in zip(rows, images, strict=True)
         ]
 
     def _documents(self, modality: Modality, rows: list[int], rng: np.random.Generator) -> list[Reading]:
         if modality is Modality.IMAGE:
-            return [Reading(None, None, row, picture=row) for row in rows]
+            return [Reading(None, None, row, image=row) for row in rows]
         captions = self._data.draw(np.array(rows, np.int64), rng).tolist()
         texts = self._data.texts
         fused = modality is Modality.FUSED
         return [
-            Reading(None, texts[caption], row, picture=row if fused else NONE, caption=caption)
+            Reading(None, texts[caption], row, image=row if fused else NONE, caption=caption)
             for row, caption in zip(rows, captions, strict=True)
         ]
 

@@ -144,8 +144,8 @@ class _Trainer(Trainer[AutoencoderRecipe]):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bf16):
             latents = self.model.encode(images).latents.float()
             noise = torch.from_numpy(rng.standard_normal(latents.shape).astype(np.float32)).to(recipe.device)
-            drawn = self.model.decode(latents + recipe.noise * noise).sample.float()
-        loss = reconstruction(drawn, images, recipe.edges) + recipe.magnitude * latents.square().mean()
+            decoded = self.model.decode(latents + recipe.noise * noise).sample.float()
+        loss = reconstruction(decoded, images, recipe.edges) + recipe.magnitude * latents.square().mean()
         return {"loss": backward(loss)}
 
     def evaluate(self) -> dict[str, float]:
@@ -165,9 +165,9 @@ class _Trainer(Trainer[AutoencoderRecipe]):
         return float(torch.cat(found).mean()) if found else float("nan")
 
 
-def reconstruction(drawn: Tensor, images: Tensor, edges: float) -> Tensor:
+def reconstruction(decoded: Tensor, images: Tensor, edges: float) -> Tensor:
     """Mean absolute error of pixels, and `edges` times that of the differences to the right and below."""
-    error = drawn - images
+    error = decoded - images
     across = (error[..., 1:] - error[..., :-1]).abs().mean()
     down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
     return error.abs().mean() + edges * (across + down)
@@ -177,8 +177,8 @@ def _turned(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     """Mirrored, rotated by quarters and shifted by a few pixels over white: a codec has no meaning to preserve."""
     turned = np.full_like(pixels, 255)
     size = pixels.shape[1]
-    for slot, picture in enumerate(pixels):
-        quarter = np.rot90(picture if rng.random() < 0.5 else picture[:, ::-1], int(rng.integers(4)))
+    for slot, image in enumerate(pixels):
+        quarter = np.rot90(image if rng.random() < 0.5 else image[:, ::-1], int(rng.integers(4)))
         x, y = rng.integers(-4, 5, 2)
         turned[slot, max(0, y) : size + min(0, y), max(0, x) : size + min(0, x)] = quarter[
             max(0, -y) : size - max(0, y), max(0, -x) : size - max(0, x)

@@ -98,25 +98,25 @@ def text_encoder_of(embedder: TrainableEncoder, context: int) -> tuple[Any, Any]
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    tower = getattr(embedder.model, "text", embedder.model)
+    source = getattr(embedder.model, "text", embedder.model)
     tokenizer = getattr(embedder.tokenizer, "tokenizer", None)
-    if tokenizer is None or getattr(tower, "pool_type", "argmax") != "argmax":
+    if tokenizer is None or getattr(source, "pool_type", "argmax") != "argmax":
         raise CallError(
-            f"The text encoder of {embedder.name} cannot be written as transformers' CLIPTextModel.",
-            "Use an open_clip model with a Hugging Face tokenizer and a causal text encoder.",
+            f"The text source of {embedder.name} cannot be written as transformers' CLIPTextModel.",
+            "Use an open_clip model with a Hugging Face tokenizer and a causal text source.",
         )
     tokenizer.model_max_length = context
-    state = {name: value.detach().float() for name, value in tower.state_dict().items()}
-    layers = len(tower.transformer.resblocks)
+    state = {name: value.detach().float() for name, value in source.state_dict().items()}
+    layers = len(source.transformer.resblocks)
     width = state["positional_embedding"].shape[1]
     config = CLIPTextConfig(
         vocab_size=len(state["token_embedding.weight"]),
         hidden_size=width,
         intermediate_size=len(state["transformer.resblocks.0.mlp.c_fc.weight"]),
         num_hidden_layers=layers,
-        num_attention_heads=tower.transformer.resblocks[0].attn.num_heads,
+        num_attention_heads=source.transformer.resblocks[0].attn.num_heads,
         max_position_embeddings=len(state["positional_embedding"]),
-        hidden_act="quick_gelu" if "QuickGELU" in type(tower.transformer.resblocks[0].mlp.gelu).__name__ else "gelu",
+        hidden_act="quick_gelu" if "QuickGELU" in type(source.transformer.resblocks[0].mlp.gelu).__name__ else "gelu",
         projection_dim=embedder.dim,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

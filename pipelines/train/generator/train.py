@@ -171,8 +171,8 @@ class _Trainer(Trainer[GeneratorRecipe]):
         return [each for group in self.optimiser.param_groups for each in group["params"]]
 
     def average(self) -> None:
-        for kept, new in ((self.averaged, self.unet), (self.inversion.phi, self.phi)):
-            move_average(zip(kept.parameters(), new.parameters(), strict=True), self.recipe.average, self.step)
+        for average, new in ((self.averaged, self.unet), (self.inversion.phi, self.phi)):
+            move_average(zip(average.parameters(), new.parameters(), strict=True), self.recipe.average, self.step)
 
     def pipeline(self) -> Any:
         """The current model as a diffusers pipeline."""

@@ -234,10 +234,10 @@ class _Trainer(Trainer[InversionRecipe]):
 
     def _pic2word(self, rng: np.random.Generator) -> Tensor:
         rows = self._draw(rng)
-        pictures = self.features[rows]
+        images = self.features[rows]
         prompts = [str(rng.choice(self.recipe.prompts)).split("{word}") for _ in rows]
-        said = self._read(prompts, self.phi(self._noisy(pictures, rng)))
-        return match(said, pictures, self.scale)
+        said = self._read(prompts, self.phi(self._noisy(images, rng)))
+        return match(said, images, self.scale)
 
     def _searle(self, rng: np.random.Generator) -> Tensor:
         rows = rng.choice(len(self._optimised[0]), self.recipe.batch, replace=True)
@@ -264,9 +264,9 @@ class _Trainer(Trainer[InversionRecipe]):
         batch = draw_composed(
             self._pairs, self.rows, recipe.batch, recipe.identity, recipe.sentences, recipe.prompts, rng
         )
-        pictures = self._noisy(self.features[batch.pictures], rng)
-        said = self._read(batch.texts, self.phi(pictures))
-        return composed_loss(said, batch, pictures, self.features, recipe.image_share, self.scale)
+        images = self._noisy(self.features[batch.images], rng)
+        said = self._read(batch.texts, self.phi(images))
+        return composed_loss(said, batch, images, self.features, recipe.image_share, self.scale)
 
     @cached_property
     def _pairs(self) -> Differences:

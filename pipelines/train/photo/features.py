@@ -101,13 +101,13 @@ def photo_features(
     for view in range(1 + views):
         wanted = np.ones(len(least), np.bool_) if view == 0 else changed
         _see(encoder, images, least, wanted, view, seed, folder)
-    kept = [[np.load(folder / f"{kind}-{view}.npy", mmap_mode="r") for view in range(1 + views)] for kind in _KINDS]
+    stored = [[np.load(folder / f"{kind}-{view}.npy", mmap_mode="r") for view in range(1 + views)] for kind in _KINDS]
     bad = np.array(json.loads((folder / "bad.json").read_text(encoding="utf-8")), np.int64)
     if len(bad) == len(least):
         raise CallError(
             f"None of the corpus's {len(bad):,} photos can be used.", "`underdrawing index` says why for each."
         )
-    return PhotoFeatures(kept[0], kept[1], bad)
+    return PhotoFeatures(stored[0], stored[1], bad)
 
 
 _KINDS = {"late": (1 + PLACES, WIDTH), "early": (PLACES, EARLY_WIDTH)}
@@ -228,7 +228,7 @@ def text_states(model: TextModel, texts: Sequence[str], folder: Path) -> TextSta
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         means = np.empty((len(texts), model.width), np.float32)
         with atomic_path(files["states"]) as temporary, torch.inference_mode():
-            kept = np.lib.format.open_memmap(temporary, "w+", np.float16, (int(starts[-1]), model.width))
+            stored = np.lib.format.open_memmap(temporary, "w+", np.float16, (int(starts[-1]), model.width))
             order = np.argsort(lengths, kind="stable")  # similar lengths need little padding
             for begin in range(0, len(order), PART):
                 part = order[begin : begin + PART]
@@ -236,8 +236,8 @@ def text_states(model: TextModel, texts: Sequence[str], folder: Path) -> TextSta
                 mean = (states * mask[:, :, None]).sum(1)
                 means[part] = torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()
                 for place, found in zip(part, states.cpu().numpy(), strict=True):
-                    kept[starts[place] : starts[place + 1]] = found[: lengths[place]]
-            kept.flush()
+                    stored[starts[place] : starts[place + 1]] = found[: lengths[place]]
+            stored.flush()
         for kind, array in (("starts", starts), ("means", means)):
             with atomic_path(files[kind]) as temporary, temporary.open("wb") as stream:
                 np.save(stream, array)

@@ -191,13 +191,13 @@ class SynthesisedPairs:
         """Queries with the right answer of each; distinct if there are enough."""
         places = rng.choice(len(self._pairs), count, replace=len(self._pairs) < count)
         own = [self._pairs[place] for place in places]
-        queries = [Reading(None, record.text, row, picture=picture) for record, picture, row in own]
+        queries = [Reading(None, record.text, row, image=picture) for record, picture, row in own]
         documents = [
             Reading(
                 None,
                 None if record.finds is Finds.IMAGE else record.passage,
                 row,
-                picture=NONE if record.finds is Finds.TEXT else row,
+                image=NONE if record.finds is Finds.TEXT else row,
             )
             for record, _, row in own
         ]

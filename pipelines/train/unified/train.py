@@ -134,7 +134,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
         self.unified.model.set_attn_implementation(attention.value)
         self.unified.model.to(self.device).train()
         self.weights = {name: each for name, each in self.unified.model.named_parameters() if each.requires_grad}
-        self.kept = {name: each.detach().clone() for name, each in self.weights.items()}
+        self.mean = {name: each.detach().clone() for name, each in self.weights.items()}
         self.mined: Tensor | None = None
         self._asked: dict[str, Differences | None] = {}
         groups = decay_groups(self.weights.items(), recipe.weight_decay, "embed_tokens")
@@ -172,7 +172,11 @@ class _Trainer(Trainer[UnifiedRecipe]):
         return Differences([self.data.names[row] for row in rows], rows, features, recipe.keep, looks)
 
     def parts(self) -> Mapping[str, Stateful]:
-        return {"weights": _Tensors(self.weights), "averaged": _Tensors(self.kept), "optimiser": self.optimiser}
+        return {
+            "weights": _Tensors(self.weights),
+            "averaged": _Tensors(self.mean),
+            "optimiser": self.optimiser,
+        }
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "mined": self.mined}
@@ -185,7 +189,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
         return self.weights.values()
 
     def average(self) -> None:
-        pairs = ((self.kept[name], each) for name, each in self.weights.items())
+        pairs = ((self.mean[name], each) for name, each in self.weights.items())
         move_average(pairs, self.recipe.average, self.step)
 
     @contextmanager
@@ -196,7 +200,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
         own = {name: each.detach().clone() for name, each in self.weights.items()}
         with torch.no_grad():
             for name, each in self.weights.items():
-                each.copy_(self.kept[name])
+                each.copy_(self.mean[name])
         self.unified.model.eval()
         try:
             yield
@@ -236,7 +240,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
         prompts = []
         for place, each in enumerate(readings):
             role = Role.QUERY if place < queries else Role.DOCUMENT
-            grids = [] if each.picture == NONE else [unified.shaper.grid(self.pictures[each.picture])]
+            grids = [] if each.image == NONE else [unified.shaper.grid(self.pictures[each.image])]
             told = unified.spec.instruction(role, each.modality, each.instruction)
             prompts.append(unified.writer.write(told, each.text, grids))
         return prompts
@@ -248,7 +252,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
         import torch
 
         unified = self.unified
-        rows = [each.picture for each in readings if each.picture != NONE]
+        rows = [each.image for each in readings if each.image != NONE]
         batch = collate(
             prompts, pad_token(self._config), image_tokens(self._config), unified.shaper.merge, unified.spec
         )
@@ -292,7 +296,7 @@ class _Trainer(Trainer[UnifiedRecipe]):
         with self.averaged():
             asked = self._vectors([Reading(None, name, 0) for name in names], Role.QUERY)
             pictures = self._vectors(
-                [Reading(None, None, int(row), picture=int(row)) for row in self.rows], Role.DOCUMENT
+                [Reading(None, None, int(row), image=int(row)) for row in self.rows], Role.DOCUMENT
             )
         own: dict[str, list[int]] = {}
         for place, row in enumerate(self.rows):

@@ -277,11 +277,14 @@ def test_what_is_no_bridge_or_cannot_carry_one_is_refused(
         ({"text": "package:no_such_package/model"}, "no package 'no_such_package' is installed"),
         ({"text": "package:numpy/model"}, "the installed package numpy has no model"),
         ({"text": "/nowhere.gguf"}, "does not exist"),
-        ({"pooling": "max"}, "bridge.json: pooling 'max' is not known. Known: mean, last. It is as underdrawing"),
+        (
+            {"pooling": "max"},
+            "bridge.json: pooling 'max' is not known. Known: mean, last. Copy the whole folder again, as underdrawing",
+        ),
         ({"text": "package:passing/x"}, "no package 'passing' is installed. Write package:NAME/PATH"),
         (
             {"more": 1},
-            "bridge.json: 'more' is unknown. Its names are tower, .*, connector. It is as underdrawing train",
+            "bridge.json: 'more' is unknown. Its names are tower, .*, connector. Copy the whole folder again, as underdrawing train",
         ),
         ({"max_tokens": "24"}, "'max_tokens' is '24', and should be of the type int"),
         ({"connector": 3}, "'connector' is 3, and should be of the type dict"),

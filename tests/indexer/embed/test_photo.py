@@ -218,7 +218,7 @@ def test_weights_of_another_shape_are_refused(folder: Path, tmp_path: Path) -> N
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"is no photo model: it lacks connectors\.json"):
+    with pytest.raises(ModelError, match=r"is not a photo model: it lacks connectors\.json"):
         load_embedder(f"photo:{tmp_path}")
 
 

@@ -15,8 +15,9 @@ from sqlalchemy import text
 
 from indexer import Collection, Document
 from indexer.errors import CorruptionError, StoreError
-from indexer.files.atomic import own_path, sweep_temporary
-from indexer.files.media import image_path, recorded_image
+from indexer.files.atomic import sweep_temporary
+from indexer.files.layout import image_path, own_path
+from indexer.files.media import recorded_image
 from pipelines.pages.report import search_page
 from retrieval import Query, Retriever
 

@@ -22,8 +22,8 @@ from sqlalchemy import event
 from indexer import Collection, Document
 from indexer.errors import StoreError, UnderdrawingError
 from indexer.files import lock
+from indexer.metadata import connections, publish
 from indexer.metadata import jobs as ledger
-from indexer.metadata import publish, sqlite
 
 pytestmark = pytest.mark.crash
 
@@ -130,7 +130,7 @@ def test_a_folder_that_may_only_be_read_is_searched():
 
 
 def test_a_database_that_stays_busy_says_so_and_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(sqlite, "BUSY_MILLISECONDS", 50)
+    monkeypatch.setattr(connections, "BUSY_MILLISECONDS", 50)
     with Collection.open(tmp_path / "shop", "fake:16") as shop:
         shop.add(DOCUMENTS)
         before = contents(shop)

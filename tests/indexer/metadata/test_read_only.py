@@ -12,10 +12,10 @@ from sqlalchemy import text
 
 from indexer import Collection, Document
 from indexer.errors import StoreError
-from indexer.metadata import database, read_only
+from indexer.metadata import connections, database
 from indexer.metadata.catalog import Catalog
+from indexer.metadata.connections import DisturbedError, LonelyConnection
 from indexer.metadata.filters import parse
-from indexer.metadata.read_only import DisturbedError, LonelyConnection
 
 
 def filled(name, count):
@@ -69,7 +69,7 @@ def test_what_was_disturbed_is_read_again(reader, folder, monkeypatch, method):
                 come.append(write(folder))
             return super().cursor(*arguments)
 
-    monkeypatch.setattr(read_only, "LonelyConnection", Interrupted)
+    monkeypatch.setattr(connections, "LonelyConnection", Interrupted)
     arguments = {
         "spaces": (1,), "segments": (1, 1), "counts": (1,), "modalities": (50,), "matching": (parse({"n": {"$lt": 3}}), 1, 1),
         "documents": ([0, 1, 2], 1),
@@ -82,10 +82,10 @@ def test_what_was_disturbed_is_read_again(reader, folder, monkeypatch, method):
 
 
 def test_one_that_is_disturbed_for_ever_gives_up_in_one_sentence(reader, folder, monkeypatch):
-    monkeypatch.setattr(read_only, "TRIES", 3)
-    monkeypatch.setattr(read_only, "PAUSE", 0)
+    monkeypatch.setattr(connections, "TRIES", 3)
+    monkeypatch.setattr(connections, "PAUSE", 0)
     versions = iter(range(100))
-    monkeypatch.setattr(read_only, "file_identity", lambda path: str(next(versions)))
+    monkeypatch.setattr(connections, "file_identity", lambda path: str(next(versions)))
     with pytest.raises(StoreError, match="written while it was read"):
         reader.snapshot()
     assert next(versions) == 6
