@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 OURS = frozenset({"benchmarks", "indexer", "pipelines", "retrieval", "underdrawing"})
-"""The packages of this project, whose errors are its own."""
+"""The packages of this project."""
 MISUSE = (AttributeError, LookupError, TypeError, ValueError)
-"""What a part with a wrong signature, or one that returns something else than it promises, makes others raise."""
+"""The errors that a part with a wrong signature or return value causes elsewhere."""
 T = TypeVar("T")
 _PART = TypeVar("_PART")
 
@@ -143,15 +143,15 @@ class Registry(Generic[T]):
         return keep
 
     def failure(self, name: str, part: object, error: Exception) -> PluginError | None:
-        """What to raise in place of an error in a part of another package; None where the part is this project's.
+        """The error to raise for a failure inside another package's part, or None.
 
-        None, too, for an error that does not come of the part: it was not raised in the part's package, and a wrong
-        signature or a wrong answer does not lead to one of its kind.
+        It is None if the part is ours, or if the part did not cause the error: the error was not raised in the part's
+        package and is not of a kind that a wrong signature or return value causes.
 
         Args:
-            name: What the part was asked for by; what stands behind a colon is passed over.
-            part: The part, or what it made.
-            error: What was raised while it worked.
+            name: The name by which the part was requested; text after a colon is ignored.
+            part: The part, or an object that it made.
+            error: The error.
         """
         home = _home(part)
         if home in OURS or not (isinstance(error, MISUSE) or _raised_in(home, error)):
@@ -161,7 +161,7 @@ class Registry(Generic[T]):
         owner = f"the package {packages[0]}" if packages else f"the module {home}"
         return PluginError(
             f"The {self.kind} {family!r} of {owner} failed: {type(error).__name__}: {first_line(error)}.",
-            "Tell its authors, or do without it; everything else works.",
+            "Report it to its authors, or do without it; everything else works.",
         )
 
     def __contains__(self, name: object) -> bool:

@@ -169,13 +169,13 @@ def shown(value: object) -> str:
 
 def _object(value: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:
     _require_short(len(value), where[:-1])
-    told: dict[str, Any] = {}
+    checked: dict[str, Any] = {}
     for key, inner in value.items():
         name = checked_name(key, where)
-        if name in told:
+        if name in checked:
             raise refusal(Reason.BAD_FIELDS, f"Two fields have the name {_shown(where + name)}.")
-        told[name] = _value(inner, where + name, depth + 1)
-    return told
+        checked[name] = _value(inner, where + name, depth + 1)
+    return checked
 
 
 def _list(values: Iterable[Any], where: str, depth: int) -> list[Any]:
@@ -249,7 +249,7 @@ def _array(value: Any, where: str, depth: int) -> Any:
             return bool(value)
         case np.datetime64():
             return _moment(value, where)
-        case np.timedelta64():  # before the whole numbers, one of which it is
+        case np.timedelta64():  # before whole numbers: it is also one
             return _duration(value, where)
         case np.integer():
             return _whole(int(value), where)
@@ -297,10 +297,10 @@ def _moment(value: np.datetime64, where: str) -> str | None:
     if np.isnat(value):
         return None
     fine = np.datetime_data(value)[0] in ("ns", "ps", "fs", "as")
-    told = (value.astype("datetime64[us]") if fine else value).item()
-    if not isinstance(told, date):
+    moment = (value.astype("datetime64[us]") if fine else value).item()
+    if not isinstance(moment, date):
         raise refusal(Reason.BAD_FIELDS, f"The field {_shown(where)} holds a time beyond the year 9999, or before 1.")
-    return told.isoformat()
+    return moment.isoformat()
 
 
 def _duration(value: np.timedelta64, where: str) -> float | None:

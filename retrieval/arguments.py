@@ -1,4 +1,4 @@
-"""What a retriever is called with, checked before a model is loaded.
+"""Checks of a retriever's arguments, made before a model is loaded.
 
 What this module does not know: how a query is answered.
 """
@@ -28,7 +28,7 @@ class Source(Protocol):
 
     @property
     def embedder(self) -> Embedder:
-        """The model; loaded when first asked for."""
+        """The model; loaded on first use."""
         ...
 
     def snapshot(self) -> Snapshot:
@@ -53,7 +53,7 @@ class InSpace:
     """One space of a source, as a source of its own.
 
     Raises:
-        UnknownNameError: When it is used: there is no such space.
+        UnknownNameError: There is no such space. Raised on use.
     """
 
     source: Spaces
@@ -73,15 +73,15 @@ def source_of(source: Source, space: str | None) -> Source:
     """What a retriever searches.
 
     Raises:
-        CallError: It is no collection, or has no spaces and one is named.
+        CallError: The source is not a collection, or a space is named and the source has none.
     """
     require_collection(source)
     if space is None:
         return source
     if not isinstance(space, str):
-        raise CallError(f"space is {described(space)}; it is the name of one.")
+        raise CallError(f"space is {described(space)}; it must be the name of a space.")
     if not hasattr(type(source), "embedder_of"):
-        raise CallError(f"{type(source).__name__} has one space alone; {space!r} cannot be named.")
+        raise CallError(f"{type(source).__name__} has only one space, so {space!r} cannot be named.")
     return InSpace(cast(Spaces, source), space)
 
 
@@ -89,9 +89,9 @@ def require_collection(source: object) -> None:
     """Refuse what cannot be searched.
 
     Raises:
-        CallError: It is no collection, nor anything that looks like one.
+        CallError: It is neither a collection nor anything that looks like one.
     """
-    # The model is a property: to ask for it would load it.
+    # `model` is a property, and reading it would load the model.
     if not isinstance(source, type) and all(getattr_static(source, name, None) for name in ("snapshot", "embedder")):
         return
     if isinstance(source, str | Path):
@@ -105,10 +105,10 @@ def require_collection(source: object) -> None:
 
 
 def checked_k(k: object) -> int:
-    """How many hits, as Python's whole number.
+    """The number of hits as an `int`.
 
     Raises:
-        QueryError: It is none, or below 1.
+        QueryError: It is not a whole number, or below 1.
     """
     try:
         return whole_number(k, "k", 1)
@@ -117,15 +117,15 @@ def checked_k(k: object) -> int:
 
 
 def require_query(query: object, method: str) -> None:
-    """Refuse what is no query.
+    """Refuse anything that is not a query.
 
     Raises:
-        QueryError: It is none.
+        QueryError: It is not a query.
     """
     if isinstance(query, Query):
         return
     if isinstance(query, list | tuple):
-        raise QueryError(f"{method} takes one Query, not {described(query)}.", "For several there is search_batch.")
+        raise QueryError(f"{method} takes one Query, not {described(query)}.", "For several, use search_batch.")
     raise QueryError(f"{method} takes a Query, not {described(query)}.", f"Write {method}({_written(query)}).")
 
 
@@ -133,7 +133,7 @@ def queries_of(queries: object, method: str) -> list[Query]:
     """The queries of a call.
 
     Raises:
-        QueryError: They are no queries.
+        QueryError: They are not queries.
     """
     if isinstance(queries, Query):
         raise QueryError(f"{method} takes a list of queries, not one Query.", "Write search(query), or [query].")
@@ -149,7 +149,7 @@ def queries_of(queries: object, method: str) -> list[Query]:
 
 
 def all_resolved(encoded: object) -> list[Resolved]:
-    """What `Retriever.encode` gave.
+    """The resolved queries that `Retriever.encode` returned.
 
     Raises:
         QueryError: It is something else.
@@ -157,24 +157,24 @@ def all_resolved(encoded: object) -> list[Resolved]:
     found = several(encoded, "encoded")
     for place, each in enumerate(found):
         if not isinstance(each, Resolved):
-            raise QueryError(f"encoded[{place}] is {described(each)}; it takes what Retriever.encode gave.")
+            raise QueryError(f"encoded[{place}] is {described(each)}; it must come from Retriever.encode.")
     return found
 
 
 def scope_of(
     where: Mapping[str, Any] | None, exclude: Iterable[str], modalities: Iterable[Modality | str] | str
 ) -> Scope:
-    """What the queries of a call may find.
+    """The scope that limits what the queries of a call may find.
 
     Raises:
-        CallError: `exclude` holds no ids, or `modalities` none.
+        CallError: `exclude` holds something other than ids, or `modalities` something other than modalities.
     """
     kinds: Sequence[Any] = (modalities,) if isinstance(modalities, str) else names(modalities, "modalities")
     return Scope(where, names(exclude, "exclude"), tuple(Modality(name) for name in kinds))
 
 
 def _written(value: object) -> str:
-    """How to write a query of a value."""
+    """The expression that makes a query of a value, for an error's remedy."""
     if isinstance(value, str):
         return f"Query(text={value[:80]!r})"
     return "Query(image=...)" if isinstance(value, bytes | Path) or hasattr(value, "getbands") else "Query(text='...')"

@@ -1,4 +1,4 @@
-"""Which method answers a request, and which of the request's fields it reads.
+"""Choice of the method that answers a request, and of the request's fields that it reads.
 
 What this module does not know: collections, models.
 """
@@ -41,13 +41,13 @@ def implied_method(request: SearchRequest) -> str | None:
 
 
 def default_method(request: SearchRequest, model: Callable[[], str]) -> str:
-    """`text` or `image` for a query of one part; for a composed one what did best with the model, or `sum`.
+    """`text` or `image` for a query with one part; for a composed query the best method with this model, or `sum`.
 
-    Weights that a request brings are those of `sum`.
+    Weights given in a request are those of `sum`.
 
     Args:
-        request: Without a method.
-        model: Gives the name of the collection's embedder.
+        request: A request without a method.
+        model: Returns the name of the collection's embedder.
     """
     if request.text is None:
         return "image"
@@ -75,7 +75,7 @@ def method_of(name: str, merge: str | None) -> SearchMethod:
     """The method of a request.
 
     Raises:
-        RequestError: There is none of that name, or no such merge.
+        RequestError: There is no method or no merge of that name.
         PluginError: The package that offers it cannot be used.
     """
     try:
@@ -107,7 +107,7 @@ def _readers(name: str, info: FieldInfo) -> list[str]:
 
 
 def require_read(request: SearchRequest, method: SearchMethod) -> None:
-    """Refuse what is asked in vain: a field that nothing reads.
+    """Refuse a field that nothing reads.
 
     Raises:
         RequestError: There is one.
@@ -115,7 +115,7 @@ def require_read(request: SearchRequest, method: SearchMethod) -> None:
     known, given = fields_of(SearchRequest), set(request.given())
     asked = method_of(request.method or method.name, None)
     if "rerank_depth" in given and "rerank" not in given:
-        raise RequestError("rerank_depth", "`rerank_depth` is read where there is a `rerank`.", "Add `rerank`.")
+        raise RequestError("rerank_depth", "`rerank_depth` is read only with `rerank`.", "Add `rerank`.")
     if "fusion" in given and len(request.space) < 2:
         raise RequestError(
             "fusion", "`fusion` is read where several spaces are searched.", "Name two or more with `space`."
@@ -129,7 +129,7 @@ def require_read(request: SearchRequest, method: SearchMethod) -> None:
 
 
 def require_both(request: SearchRequest, method: SearchMethod) -> None:
-    """Refuse a query without a part of which the method's helper models would make something.
+    """Refuse a query that lacks a part which the method's helper models need.
 
     Raises:
         RequestError: The text or the reference is missing.

@@ -1,7 +1,7 @@
-"""Between documents and vectors: what a query may not find, and found vectors as hits or as a ranking of ids.
+"""The step between vectors and documents: which documents a query may not find, and vectors turned into hits.
 
-Documents are fetched once, ties settled by their ids, branches explained. Who says how the answer differs from a
-reference does not look for the reference itself: copies of it are told by the content of the image file, byte for byte.
+Each document is fetched once, ties are settled by id, and every branch's score is shown. A user who says how the answer
+differs from a reference does not want the reference itself. Copies of it are recognized by the bytes of the image file.
 
 What this module does not know: how anything is found.
 """
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from indexer.snapshot import Snapshot, StoredDocument
 
 MOST_PIXELS = 2_000_000
-"""Of a PIL image that is resolved to be compared with those that were stored as PIL images."""
+"""PIL images up to this size are compared, by content, with those that were stored as PIL images."""
 NAMED = 3
-"""Documents that a note names."""
+"""How many documents a note names."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Document ids and scores of one query, best first; what a benchmark needs of a search."""
+    """Document ids and scores of one query, best first: all that a benchmark needs of a search."""
 
     ids: tuple[str, ...]
     scores: tuple[float, ...]
 
 
 def fetched(snapshot: Snapshot, found: Sequence[Found]) -> dict[int, StoredDocument]:
-    """The documents of all that was found, each fetched once, by vector id."""
+    """The documents of all vectors found, by vector id; each is fetched once."""
     ids = np.unique(np.concatenate([each.ids for each in found] or [np.empty(0, np.int64)]))
     return dict(zip(ids.tolist(), snapshot.documents(ids), strict=True))
 
@@ -99,7 +99,7 @@ def _hit(
 
 
 def vector_ids_of(snapshot: Snapshot, documents: Sequence[Sequence[str]]) -> list[Ids]:
-    """The vector ids of lists of documents, looked up in one go.
+    """The vector ids of lists of documents, looked up in one statement.
 
     Raises:
         CallError: A document does not exist.
@@ -140,11 +140,11 @@ def rankings_of(snapshot: Snapshot, found: Sequence[Found], k: int | None) -> li
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What one query may not find.
+    """The documents that one query may not find.
 
     Attributes:
-        ids: (m,) int64 vector ids: of the document that `like` names, and of those with the very image.
-        notes: What was left out that nobody named.
+        ids: (m,) int64 vector ids: of the document that `like` names, and of those with the very same image.
+        notes: Which documents were left out although nobody named them.
     """
 
     ids: Ids
@@ -152,15 +152,15 @@ class LeftOut:
 
 
 def leave_out(snapshot: Snapshot, resolved: Sequence[Resolved], keep_reference: bool) -> list[LeftOut]:
-    """What each query may not find for being its reference.
+    """The documents that each query may not find because they are its reference.
 
-    A stored reference (`like`) is always left out. Documents with the very image, byte for byte, are left out where
-    the query says more than its image; an image alone may well be asked for itself.
+    A stored reference (`like`) is always left out. Documents with the same image, byte for byte, are left out if the
+    query says more than its image. A query with an image alone may be looking for that very image.
 
     Args:
-        snapshot: What is searched.
+        snapshot: The snapshot that is searched.
         resolved: The queries.
-        keep_reference: Whether nothing is left out.
+        keep_reference: True to leave nothing out.
     """
     if keep_reference:
         return [LeftOut(np.empty(0, np.int64))] * len(resolved)
@@ -185,13 +185,13 @@ def _left_out(each: Resolved, digests: Sequence[str], copies: dict[str, list[tup
 
 
 def _digests(snapshot: Snapshot, resolved: Resolved) -> list[str]:
-    """The content keys of the reference, where the query says more than its image."""
+    """The content keys of the reference, if the query says more than its image."""
     query = resolved.query
     if not (query.text or query.not_texts or query.not_images):
         return []
     if resolved.reference is not None:
         [document] = snapshot.documents(np.array([resolved.reference], np.int64))
-        # A page of several images is no copy of its first, nor that of the page.
+        # A page of several images is not a copy of its first image, nor the image a copy of the page.
         return [] if document.image_sha256 is None or len(document.images) > 1 else [document.image_sha256]
     return _of_image(query)
 
@@ -212,6 +212,6 @@ def _of_image(query: Query) -> list[str]:
     for source in sources:
         try:
             found.append(image_digest(source))
-        except ItemError:  # it was read a moment ago, and is gone
+        except ItemError:  # it was read a moment ago, but is gone now
             continue
     return found

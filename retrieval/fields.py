@@ -1,4 +1,4 @@
-"""A field of a request: what front ends need to know of it, the check of its value, its JSON.
+"""Fields of a request: their descriptions for front ends, the checks of their values, and their JSON.
 
 What this module does not know: which fields there are.
 """
@@ -23,7 +23,7 @@ NAMED: Final = "named"
 
 
 class Group(HelpfulEnum):
-    """What a field is about: the headings of a help page."""
+    """Groups of fields, with their headings on a help page."""
 
     PARTS = "What to look for"
     METHOD = "How"
@@ -33,7 +33,7 @@ class Group(HelpfulEnum):
 
 
 class Kind(Enum):
-    """What a field takes. Each has a check for Python values and a JSON schema below."""
+    """Types of field values. Each has a check for Python values and a JSON schema below."""
 
     TEXT = "a text"
     TEXTS = "texts"
@@ -52,13 +52,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class FieldInfo:
-    """What front ends need to know of a field.
+    """Description of a field for front ends.
 
     Attributes:
-        help: One sentence or two.
-        group: What it is about.
-        kind: What it takes.
-        metavar: What stands for its value in a help text.
+        help: One or two sentences.
+        group: The heading it is listed under.
+        kind: The type of its values.
+        metavar: The placeholder for its value in a help text.
         least: The smallest number allowed, for a number.
         trait: What methods have that read it: a helper model by its field's name, `REFINE`, or `NAMED`; empty where
             every method does. A method also reads the fields that it names (`ReadsFields`).
@@ -94,10 +94,10 @@ def option(default: Any, kind: Kind, group: Group, help: str, metavar: str = "",
 
 
 def checked(value: Any, name: str, info: FieldInfo) -> Any:
-    """The value as the field takes it.
+    """The value in the type of the field.
 
     Raises:
-        RequestError: It does not.
+        RequestError: The field does not take it.
     """
     try:
         settled = _CHECKS[info.kind](value, f"`{name}`", info)
@@ -110,7 +110,7 @@ def checked(value: Any, name: str, info: FieldInfo) -> Any:
 
 
 def _several(value: object) -> Sequence[Any]:
-    """The values of a tuple or list; one alone, written without its brackets, is a list of one."""
+    """The values of a tuple or list; a single value is a list of one."""
     return value if isinstance(value, tuple | list) else (value,)
 
 
@@ -159,14 +159,14 @@ _CHECKS: Final[Mapping[Kind, Callable[[Any, str, FieldInfo], Any]]] = {
     Kind.WHOLE: _whole,
     Kind.NUMBER: _number,
     Kind.FLAG: lambda value, name, _: flag(value, name),
-    Kind.FILTER: lambda value, *_: value,  # what it means is looked at when it is compiled, which raises FilterError
+    Kind.FILTER: lambda value, *_: value,  # its meaning is checked when it is compiled, which raises FilterError
     Kind.WEIGHTS: _weights,
     Kind.MODEL: _model,
     Kind.PART: _name,
 }
 
 SEVERAL: Final = (Kind.TEXTS, Kind.NAMES, Kind.IMAGES)
-"""What takes any number of values."""
+"""Kinds of fields that take any number of values."""
 _STRING: Final[Mapping[str, JsonValue]] = {"type": "string"}
 _IMAGE: Final[Mapping[str, JsonValue]] = {"type": "string", "contentEncoding": "base64"}
 _SCHEMAS: Final[Mapping[Kind, Mapping[str, JsonValue]]] = {
@@ -188,17 +188,18 @@ _SCHEMAS: Final[Mapping[Kind, Mapping[str, JsonValue]]] = {
     Kind.MODEL: _STRING,
     Kind.PART: _STRING,
 }
-"""Of one value."""
+"""The schema of one value, by kind."""
 
 
 def from_json(value: Any, name: str, info: FieldInfo, *, local: bool) -> Any:
-    """A JSON value as a Python value: images are decoded from base64, all else is as it is.
+    """A JSON value as a Python value: images are decoded from base64, anything else is unchanged.
 
     Raises:
-        RequestError: It is no image in base64; or it names a file, model or service of this machine, and not `local`.
+        RequestError: It is not an image in base64; or it names a file, model or service of this machine and `local` is
+            false.
     """
     if not local and (info.local or info.kind is Kind.PART and ":" in str(value)):
-        raise RequestError(name, f"`{name}` is {described(value)}, which is set where the service is started.")
+        raise RequestError(name, f"`{name}` is {described(value)}, which can only be set where the service is started.")
     if info.kind is Kind.IMAGE:
         return _decoded(value, name)
     if info.kind is Kind.IMAGES:

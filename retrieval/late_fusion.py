@@ -1,12 +1,12 @@
-"""Late fusion: several retrievers answer one query, and their rankings become one.
+"""Late fusion: several retrievers answer one query, and their rankings are fused into one.
 
-The retrievers may differ in space, method or re-ranker; they search one collection. Two ways to fuse:
+The retrievers search one collection and may differ in space, method or re-ranker. There are two ways to fuse:
 
 * `ranks`: reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009): the sum of weight / (60 + rank).
-* `scores`: the weighted sum of standardized scores: of each ranking, less its mean, over its deviation. A document that
-  one ranking lacks has its last score there.
+* `scores`: the weighted sum of standardized scores. Each ranking's scores lose their mean and are divided by their
+  standard deviation. A document that a ranking lacks gets that ranking's last score.
 
-Each ranking is exact where its own space is; what is fused lies among the first `depth` hits of one of them.
+Each ranking is as exact as the search in its space. Only the first `depth` hits of each ranking are fused.
 
 What this module does not know: methods, spaces, how a retriever finds anything.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from indexer.metadata.filters import Where
 
 CONSTANT = 60
-"""Of reciprocal ranks, as published: how little the first places are set apart."""
+"""The constant of reciprocal rank fusion, as published; the larger, the less the first ranks stand out."""
 DEPTH = 100
 
 
@@ -40,13 +40,13 @@ class LateFusion:
     """Searches by several retrievers, and fuses their rankings.
 
     Args:
-        retrievers: By a name of your own, which stands in a hit's `branches`.
-        weights: Of each ranking, by the same names; 1 for those that are not named.
+        retrievers: Retrievers by names of your own, which are shown in a hit's `branches`.
+        weights: Weights of the rankings by the same names; 1 where none is given.
         fusion: One of `Fusion`.
-        depth: How many hits of each ranking are fused; at least k are.
+        depth: How many hits of each ranking are fused; k if that is more.
 
     Raises:
-        CallError: There are fewer than two retrievers, or a weight that belongs to none.
+        CallError: There are fewer than two retrievers, or a weight belongs to none.
         UnknownNameError: No such fusion.
     """
 
@@ -80,8 +80,8 @@ class LateFusion:
     ) -> list[Results]:  # fmt: skip
         """The k best documents of each query's fused ranking; arguments and errors are those of a retriever.
 
-        A hit's `branches` have its score in each ranking that found it, by the retriever's name. Of two rankings that
-        are of different generations, since a commit came between them, the newer one's number is told.
+        A hit's `branches` have its score in each ranking that found it, by the retriever's name. If a commit came
+        between two rankings, `generation` is that of the newer one.
         """
         depth = max(k, self._depth) if isinstance(k, int) else k
         found = {
@@ -130,7 +130,7 @@ class LateFusion:
         return _joined(rankings, hits, self._fusion)
 
     def _values(self, ranking: Results) -> tuple[dict[str, float], float]:
-        """What each document of a ranking counts, and what any other does."""
+        """What each document of a ranking contributes, and what any other document does."""
         if self._fusion is Fusion.RANKS:
             return {hit.id: 1 / (CONSTANT + hit.rank) for hit in ranking}, 0.0
         scores = np.array([hit.score for hit in ranking], np.float64)

@@ -1,11 +1,10 @@
-"""How good rankings are: the measures of the composed retrieval benchmarks, and how sure one can be of them.
+"""Measures of rankings, as the composed retrieval benchmarks use them, and their confidence intervals.
 
-A ranking is a sequence of ids, best first, each once; what is relevant is a collection of ids. Every measure
-is of one query and lies between 0 and 1; `mean` and `macro_mean` put queries together. Ties between scores
-are settled before: a ranking has an order.
+A ranking is a sequence of distinct ids, best first; relevance is a collection of ids. Every measure is of one query and
+lies between 0 and 1; `mean` and `macro_mean` average over queries. Ties between scores are settled beforehand.
 
 Beware of the word recall. The field's R@K (CIRR, FashionIQ, GeneCIS) asks whether *any* target is among the
-first K: that is `hit_rate_at`. In information retrieval, recall is the *share* of the relevant that is found:
+first K: that is `hit_rate_at`. In information retrieval, recall is the *share* of relevant ids that are found:
 that is `recall_at`. With one target per query, as in those benchmarks, the two are the same.
 
 What this module does not know: files, benchmarks, how a ranking was made.
@@ -45,7 +44,7 @@ def recall_at(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int
 def average_precision_at(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> float:
     """The sum over ranks i <= k of P@i * rel(i), divided by min(|relevant|, k).
 
-    P@i is the share of the relevant among the first i. This is AP@K of CIRCO (Baldrati et al., ICCV 2023),
+    P@i is the share of relevant ids among the first i. This is AP@K of CIRCO (Baldrati et al., ICCV 2023),
     whose mean is mAP@K. `map_cut_k` of trec_eval divides by |relevant| instead, so that a query with more
     than k targets could never reach 1.
 
@@ -107,14 +106,14 @@ def subset_recall_at(
 
 
 def average_precision_of(places: Sequence[int], relevant: int) -> float:
-    """Average precision over a whole ranking, from the places of what is relevant: the sum of P@place / |relevant|.
+    """Average precision over a whole ranking, from the ranks of relevant ids: the sum of P@rank / |relevant|.
 
     Args:
-        places: Of the relevant ids that were ranked: ascending, 1 for the best.
-        relevant: How many there are, ranked or not.
+        places: Ranks of the relevant ids that were ranked: ascending, 1 for the best.
+        relevant: The number of relevant ids, ranked or not.
 
     Raises:
-        CallError: Places that are no places, or more of them than are relevant.
+        CallError: The ranks do not ascend from 1, or there are more of them than relevant ids.
     """
     ranks = _checked_places(places, relevant)
     return float((np.arange(1, len(ranks) + 1) / ranks).sum()) / relevant
@@ -123,15 +122,15 @@ def average_precision_of(places: Sequence[int], relevant: int) -> float:
 def trapezoidal_precision_of(places: Sequence[int], relevant: int) -> float:
     """The area under the precision-recall curve by trapezoids: between two relevant ids, P just before and P at.
 
-    What the landmark benchmarks (Philbin et al., CVPR 2007) and i-CIR (Psomas et al., NeurIPS 2025) call average
-    precision. It is never above `average_precision_of`, and the same where nothing wrong comes before something right.
+    The landmark benchmarks (Philbin et al., CVPR 2007) and i-CIR (Psomas et al., NeurIPS 2025) call this average
+    precision. It is never above `average_precision_of`, and equal to it if no irrelevant id precedes a relevant one.
 
     Args:
-        places: As `average_precision_of`.
-        relevant: The same.
+        places: As for `average_precision_of`.
+        relevant: As for `average_precision_of`.
 
     Raises:
-        CallError: As `average_precision_of`.
+        CallError: As for `average_precision_of`.
     """
     ranks = _checked_places(places, relevant)
     before = np.arange(len(ranks))
@@ -140,44 +139,44 @@ def trapezoidal_precision_of(places: Sequence[int], relevant: int) -> float:
 
 
 def places_of(ranked: Sequence[Hashable], relevant: Collection[Hashable]) -> list[int]:
-    """Where in a ranking the relevant ids are: ascending, 1 for the best."""
+    """The ranks of the relevant ids: ascending, 1 for the best."""
     wanted = set(relevant)
     return [place for place, item in enumerate(ranked, 1) if item in wanted]
 
 
 def against(ranked: Sequence[Hashable], scores: Sequence[float], relevant: Collection[Hashable]) -> list[int]:
-    """The order in which whatever ties with something relevant goes before it: positions in the ranking.
+    """An order, as positions in the ranking, in which irrelevant ids precede the relevant ones that they tie with.
 
-    So no measure profits from the order in which equal scores happen to be listed, such as that of a gallery that
-    begins with its target. Otherwise the order stays.
+    No measure then profits from the order in which equal scores happen to be listed, such as that of a gallery that
+    begins with its target. The order of other ids does not change.
 
     Args:
         ranked: Ids, best first.
-        scores: Of each; they do not rise.
-        relevant: Ids.
+        scores: Their scores, not increasing.
+        relevant: The relevant ids.
 
     Raises:
-        CallError: Not a score for each, or scores that rise.
+        CallError: There is not one score for each id, or scores increase.
     """
     if len(ranked) != len(scores) or any(a < b for a, b in pairwise(scores)):
-        raise CallError(f"{len(ranked)} ids need as many scores, and none that rises.")
+        raise CallError(f"{len(ranked)} ids need as many scores, and scores must not increase.")
     wanted = set(relevant)
     return sorted(range(len(ranked)), key=lambda place: (-scores[place], ranked[place] in wanted))
 
 
 def mean(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
-    """The arithmetic mean, each query weighing the same.
+    """The arithmetic mean over queries.
 
     Raises:
         CallError: There are no values.
     """
     if len(values) == 0:
-        raise CallError("There is no mean of no values.")
+        raise CallError("The mean of no values is not defined.")
     return float(np.mean(values))
 
 
 def macro_mean(values_by_group: Mapping[str, Sequence[float] | npt.NDArray[np.float64]]) -> float:
-    """The mean of the groups' means, each group weighing the same: FashionIQ's average over its categories.
+    """The unweighted mean of the groups' means: FashionIQ's average over its categories.
 
     Raises:
         CallError: There are no groups, or a group has no values.
@@ -204,16 +203,16 @@ def bootstrap_interval(
         groups: The group of each query, or None for the plain mean.
         samples: How many times to draw.
         level: Between 0 and 1.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
-        CallError: No values, a group for each is not given, no samples, or a level that is no proportion.
+        CallError: There are no values or no samples, not one group for each value, or the level is not between 0 and 1.
     """
     observed = np.asarray(values, np.float64)
     if len(observed) == 0 or samples < 1 or not 0 < level < 1:
         raise CallError(f"No interval of {len(observed)} values from {samples} samples at the level {level}.")
     if groups is not None and len(groups) != len(observed):
-        raise CallError(f"There are {len(observed)} values and {len(groups)} groups: one each, please.")
+        raise CallError(f"There are {len(observed)} values and {len(groups)} groups; each value needs one group.")
     members: dict[Hashable, list[int]] = {}
     for place, group in enumerate(groups if groups is not None else [None] * len(observed)):
         members.setdefault(group, []).append(place)
@@ -231,9 +230,9 @@ def _resampled(values: npt.NDArray[np.float64], samples: int, rng: np.random.Gen
 
 
 def _gains(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> list[float]:
-    """1.0 for each of the first k that is relevant, 0.0 for each that is not; the call is checked."""
+    """1.0 for each of the first k that is relevant, else 0.0; arguments are checked."""
     if k < 1:
-        raise CallError(f"k is {k}; a measure looks at 1 rank at least.")
+        raise CallError(f"k is {k}; it must be at least 1.")
     if len(relevant) == 0:
         raise CallError("Nothing is relevant; leave queries without a target out.")
     first = list(ranked[:k])
@@ -246,9 +245,9 @@ def _gains(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -
 def _checked_places(places: Sequence[int], relevant: int) -> npt.NDArray[np.int64]:
     ranks = np.asarray(places, np.int64)
     if relevant < 1 or len(ranks) > relevant:
-        raise CallError(f"{len(ranks)} places of {relevant} relevant ids: each has one place at most.")
+        raise CallError(f"{len(ranks)} ranks for {relevant} relevant ids: each has at most one rank.")
     if len(ranks) and (ranks[0] < 1 or (np.diff(ranks) < 1).any()):
-        raise CallError("Places ascend from 1, no two are the same.")
+        raise CallError("Ranks must ascend from 1 without repetition.")
     return ranks
 
 

@@ -1,4 +1,4 @@
-"""What can be asked: a text, a reference image, both, and what the answer should not be like.
+"""Queries: a text, a reference image, or both, with optional negatives and weights.
 
 What this module does not know: how a query becomes vectors, collections, models.
 """
@@ -15,25 +15,25 @@ from indexer.errors import CallError, QueryError
 from indexer.types import ImageSource, Item, Modality
 
 Picture: TypeAlias = "ImageSource | str"
-"""An image as a query may give it: here a `str` is welcome, since it can only be a path."""
+"""An image in a query. A `str` is accepted here, since it can only be a path."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each part of a query counts. What is left None is taken from the method's tuned weights.
+    """Weights of the parts of a query. Those that are None are the method's tuned weights.
 
-    A method refuses a weight that it does not read, so that none is set in vain.
+    A method refuses a weight that it does not read.
 
     Attributes:
-        image: Of the reference (`sum`).
-        text: Of the sentence (`sum`).
-        negative: Of each negative, subtracted (every method).
-        alpha: The place on the arc from image (0) to text (1) (`slerp`), or the length of the step (`shift`).
-        inversion: Of the sentence read with the reference's pseudo-word (`inversion`, `cig`).
-        pseudo_target: Of the pseudo-target (`cig`).
+        image: Weight of the reference (`sum`).
+        text: Weight of the sentence (`sum`).
+        negative: Weight of each negative, subtracted (every method).
+        alpha: The position on the arc from image (0) to text (1) (`slerp`), or the length of the step (`shift`).
+        inversion: Weight of the sentence read with the reference's pseudo-word (`inversion`, `cig`).
+        pseudo_target: Weight of the pseudo-target (`cig`).
         penalty: BASIC's lambda: what an uneven pair of similarities costs (`product`).
-        text_floor: The similarity to the text that counts as none (`product`).
-        image_floor: The similarity to the image that counts as none (`product`).
+        text_floor: The similarity to the text that counts as zero (`product`).
+        image_floor: The similarity to the image that counts as zero (`product`).
     """
 
     image: float | None = None
@@ -58,7 +58,7 @@ class Weights:
         """The weight of that name, which must have been given."""
         value = getattr(self, name)
         if value is None:
-            raise QueryError(f"The weight {name} is needed and was not given.", f"Write Weights({name}=...).")
+            raise QueryError(f"The weight {name} is needed but was not given.", f"Write Weights({name}=...).")
         return float(value)
 
     def given(self) -> dict[str, float]:
@@ -67,7 +67,7 @@ class Weights:
         return {name: value for name, value in values.items() if value is not None}
 
     def over(self, defaults: Weights) -> Weights:
-        """These weights, and the defaults where they say nothing."""
+        """These weights, with the defaults for those that are None."""
         return Weights(**(defaults.given() | self.given()))
 
 
@@ -76,27 +76,27 @@ class Query:
     """A text, a reference, or both (a composed query), with optional negatives.
 
     White space around texts is dropped. NUL and lone surrogates, which no tokenizer reads, become U+FFFD.
-    Texts of any length may be asked; the model's tokenizer cuts them.
+    Texts may be of any length; the model's tokenizer cuts them.
 
     Attributes:
         text: The sentence: what the answer shows, or how it differs from the reference.
         image: The reference: a path (a `str` too), encoded bytes, or a PIL image.
         like: The id of a stored document that is the reference. Its stored vector is used, whatever it was
-            made of (by the method `joint`, its image), and the document itself is left out of the results.
+            made of (the method `joint` reads its image), and the document itself is left out of the results.
         not_texts: Sentences that the answer should not match.
         not_images: Images that the answer should not resemble.
-        wordings: The sentence said in other words. Their vectors and that of `text` are averaged; a pseudo-target is
+        wordings: Paraphrases of the sentence. Their vectors and that of `text` are averaged; a pseudo-target is
             generated from `text` alone.
         caption: What the reference shows: read by `shift`, and by `caption` in place of a captioner.
-        instruction: What is to be found, for models that read one, such as "Find the same thing as it is changed."
-            None for what the model was trained with.
-        weights: Over the retriever's own.
-        items: What the query is made of, by branch name: `text`, `image`, `not_text_1`, ..., `not_image_1`, ... The
+        instruction: The task, for models that read an instruction, such as "Find the same thing as it is changed."
+            None for the instruction that the model was trained with.
+        weights: Weights that override the retriever's.
+        items: The parts of the query by branch name: `text`, `image`, `not_text_1`, ..., `not_image_1`, ... The
             vector of a branch is the mean of its items' vectors, at unit length. The reference is `image`, whether it
-            was given or is stored; a stored one has no items, since its vector is there already.
-        branches: By the same names, what the vector of each is the vector of.
-        sentences: The text and its other wordings; nothing where there is no text.
-        is_composed: Whether there are a text and a reference.
+            was given or is stored; a stored one has no items, since its vector exists already.
+        branches: The modality of each branch's vector, by the same names.
+        sentences: The text and its paraphrases; empty without a text.
+        is_composed: Whether there are both a text and a reference.
 
     Raises:
         QueryError: There is nothing to look for, or a part is empty or of the wrong type.
@@ -122,12 +122,12 @@ class Query:
         if self.text is None and self.image is None and self.like is None:
             raise QueryError(
                 "A query needs something to look for; this one has no text, image or like.",
-                "Negatives alone say only what not to find.",
+                "Negatives alone do not say what to find.",
             )
         if self.text is None and len(_several(self.wordings)):
-            raise QueryError("A query has `wordings`, and no `text` that they say in other words.")
+            raise QueryError("A query has `wordings`, but no `text` that they paraphrase.")
         if self.like is not None and (not isinstance(self.like, str) or not self.like):
-            raise QueryError(f"`like` is {self.like!r}; it is the id of a stored document.")
+            raise QueryError(f"`like` is {self.like!r}; it must be the id of a stored document.")
         if self.weights is not None and not isinstance(self.weights, Weights):
             raise QueryError(f"`weights` is {described(self.weights)}.", "Write Weights(...).")
         settle: dict[str, Any] = {
@@ -135,7 +135,7 @@ class Query:
             "caption": None if self.caption is None else checked_text("`caption`", self.caption),
             "instruction": None if self.instruction is None else checked_text("`instruction`", self.instruction),
             "image": None if self.image is None else checked_image("`image`", self.image),
-            # A lone negative is easily written without its tuple; a string would fall apart into letters.
+            # People easily write a single negative without its tuple, and a string would fall apart into letters.
             "wordings": tuple(checked_text("`wordings`", text) for text in _several(self.wordings)),
             "not_texts": tuple(checked_text("`not_texts`", text) for text in _several(self.not_texts)),
             "not_images": tuple(checked_image("`not_images`", image) for image in _several(self.not_images)),
@@ -145,7 +145,7 @@ class Query:
         self._name_parts()
 
     def _name_parts(self) -> None:
-        """Set what follows from the fields: here once, since every search asks for it."""
+        """Compute once what every search derives from the fields."""
         items: dict[str, tuple[Item, ...]] = {}
         object.__setattr__(self, "sentences", () if self.text is None else (self.text, *self.wordings))
         if self.text is not None:
@@ -163,7 +163,7 @@ class Query:
         object.__setattr__(self, "is_composed", "text" in items and "image" in items)
 
     def parts(self) -> Mapping[str, tuple[Item, ...]]:
-        """`items`, which see."""
+        """The value of `items`."""
         return self.items
 
 
@@ -175,7 +175,7 @@ def checked_text(name: str, value: object) -> str:
     """A sentence without white space around it, and with U+FFFD for what no tokenizer reads.
 
     Raises:
-        QueryError: It is no text, or empty.
+        QueryError: It is not a text, or empty.
     """
     if not isinstance(value, str):
         raise QueryError(f"{name} is {described(value)}; it must be a text.")
@@ -196,17 +196,17 @@ def checked_image(name: str, value: object) -> ImageSource:
         raise QueryError(f"{name} is {value[:40]!r}...; it must be a path, bytes or a PIL image.", "Give its bytes.")
     if (url := url_in(value)) is not None:
         raise QueryError(
-            f"{name} is the URL {url}. Nothing is fetched.", "Download it, and give the file or its bytes."
+            f"{name} is the URL {url}. URLs are not fetched.", "Download it and give the file or its bytes."
         )
     if isinstance(value, str):
         if not value:
             raise QueryError(f"{name} is an empty path.", "Leave it out instead.")
         if "\0" in value:
-            raise QueryError(f"{name} is {value[:80]!r}; no path holds a NUL.")
+            raise QueryError(f"{name} is {value[:80]!r}; a path cannot contain NUL.")
         return Path(value)
     if isinstance(value, bytes | Path):
         return value
-    # Told by its shape: importing Pillow here would cost every `import retrieval.query` 50 ms.
+    # Arrays are recognized by their shape: importing Pillow would cost every `import retrieval.query` 50 ms.
     if hasattr(value, "getbands"):
         return value  # type: ignore[return-value]
     remedy = "Write PIL.Image.fromarray(...)." if hasattr(value, "__array_interface__") else None

@@ -1,11 +1,11 @@
-"""From scoring functions to ranked vectors: which candidates one may choose from, and their exact scores.
+"""From scoring functions to ranked vectors: finding candidates and computing their exact scores.
 
-A function of one vector is one search of the index. Any other is computed on all rows, where those are few, or else on
-the nearest of each of its query vectors; either way the top k are then scored once more from the segments, so
+A function of one vector is one search of the index. Any other function is computed on all rows if they are few, or else
+on the nearest neighbors of each of its query vectors. Either way the top k are scored again from the segments, so
 that a document's score does not depend on how it was found.
 
-Ties are settled by document id, which vectors do not know. So whatever ties with the last of k comes along,
-up to `MOST_TIES`, and the caller cuts after it has fetched the ids.
+Ties are settled by document id, which vectors do not know. So all vectors that tie with the last of the k are returned,
+up to `MOST_TIES`, and the caller cuts the list once it has fetched the ids.
 
 What this module does not know: queries, methods, documents.
 """
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from indexer.snapshot import Snapshot
 
 SCAN_ROWS = 100_000
-"""Up to this many vectors a product looks at every row: the work of an exact search by two vectors."""
+"""Up to this many vectors, a product scores every row, which costs as much as an exact search by two vectors."""
 TOGETHER = 64  # queries; their scores of `SCAN_ROWS` take 50 MB
 DEPTH = 1000
-"""Above `SCAN_ROWS`: how many candidates each query vector gives, at least."""
+"""Above `SCAN_ROWS`, the smallest number of candidates from each query vector."""
 MARGIN = 50
 MOST_TIES = 1000
 ROUNDING = 1e-4
-"""Float32 sums of a scan differ from exact scores by less."""
+"""An upper bound on the difference between float32 sums of a scan and exact scores."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Found:
     """The top k of one query.
 
     Attributes:
-        ids: (m,) int64 vector ids, best first. The k best and what ties with the last of them.
+        ids: (m,) int64 vector ids, best first: the k best and those that tie with the last of them.
         scores: (m,) float32.
         plans: How they were found, each way once.
     """
@@ -54,13 +54,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Scope:
-    """What the queries of a call may find.
+    """The part of a collection that the queries of a call may find.
 
     Attributes:
         where: A filter over fields, or None.
         exclude: Document ids that no query may find.
-        modalities: What a document's vector may be made of; none for anything.
-        hidden: For each query, the vector ids that it may not find; or nothing for all.
+        modalities: Modalities that a document's vector may be made of; empty for any.
+        hidden: For each query, the vector ids that it may not find; or empty, if nothing is hidden from any.
     """
 
     where: Mapping[str, Any] | None = None
@@ -70,7 +70,7 @@ class Scope:
 
     @property
     def conditions(self) -> tuple[Mapping[str, Any] | None, Sequence[str], Sequence[Modality]]:
-        """What holds for all queries, as a snapshot takes it."""
+        """The selection that holds for all queries, as a snapshot takes it."""
         return self.where, self.exclude, self.modalities
 
     def hidden_from(self, place: int) -> Ids:
@@ -82,10 +82,10 @@ def find(snapshot: Snapshot, functions: Sequence[ScoringFunction], k: int, scope
     """The top k of each function: the k best documents and those that tie with the last of them.
 
     Args:
-        snapshot: What is searched; not empty.
+        snapshot: The snapshot to search; not empty.
         functions: One for each query.
         k: At least 1.
-        scope: What may be found.
+        scope: Limits what may be found.
     """
     single = {place: each for place, each in enumerate(functions) if isinstance(each, Linear)}
     found = _search(snapshot, single, k, scope) if single else {}
@@ -99,10 +99,10 @@ def score(snapshot: Snapshot, function: ScoringFunction, ids: Ids, k: int | None
     """The top k among given vectors, by their exact scores.
 
     Args:
-        snapshot: Holds the vectors.
-        function: How they are scored.
+        snapshot: The snapshot that has the vectors.
+        function: The scoring function.
         ids: (m,) int64.
-        k: How many; None for all.
+        k: How many to return; None for all.
     """
     scores = function.score(snapshot.scores(function.query_vectors, ids))
     places = top_k(scores, len(ids) if k is None else k)
@@ -112,13 +112,13 @@ def score(snapshot: Snapshot, function: ScoringFunction, ids: Ids, k: int | None
 def places(
     snapshot: Snapshot, functions: Sequence[ScoringFunction], wanted: Sequence[Ids], scope: Scope
 ) -> list[tuple[int, ...]]:
-    """Where given vectors stand among all, for each function: ascending, 1 for the best; what ties goes before them.
+    """The ranks of given vectors among all, for each function: ascending, 1 for the best; ties rank before them.
 
     Args:
-        snapshot: What is searched.
+        snapshot: The snapshot to search.
         functions: One for each query.
         wanted: For each function, (m,) int64 vector ids, none of them hidden.
-        scope: What may be found.
+        scope: Limits what may be found.
     """
     found = []
     for start in range(0, len(functions), TOGETHER):
@@ -135,7 +135,7 @@ def places(
 
 
 def _places(snapshot: Snapshot, function: ScoringFunction, wanted: Ids, others: Ids, scores: Scores) -> tuple[int, ...]:
-    """The places of some vectors, from the inexact scores of all others: those that could tie are scored exactly."""
+    """The ranks of some vectors, from the inexact scores of all others; those that could tie are scored exactly."""
     exact = np.sort(function.score(snapshot.scores(function.query_vectors, wanted)))
     bounds = np.concatenate([[-np.inf], exact, [np.inf]]).astype(np.float32)
     after = np.searchsorted(exact, scores) + 1
@@ -147,7 +147,7 @@ def _places(snapshot: Snapshot, function: ScoringFunction, wanted: Ids, others: 
 
 
 def _search(snapshot: Snapshot, functions: Mapping[int, Linear], k: int, scope: Scope) -> dict[int, Found]:
-    """One search for all functions of one vector, repeated deeper for those whose ties reach the end."""
+    """One search for all functions of one vector, repeated more deeply for those whose ties reach the end."""
     size, found = len(snapshot), {}
     depth = k + 1 + max(len(scope.hidden_from(place)) for place in functions)
     pending = list(functions)
@@ -210,11 +210,11 @@ def _shortlist_by_vector(
 
 
 def _shortest(ids: Ids, scores: Scores, k: int) -> Ids:
-    """The k best ids, and a margin for rounding and for ties."""
+    """The k best ids, with a margin for rounding and ties."""
     return ids[top_k(scores, k + MARGIN)[: k + MOST_TIES]]
 
 
 def margin(scores: Scores) -> float:
-    """What the best of at least two scores, (n,) float32, has over the second."""
+    """The difference between the best and the second of at least two scores, (n,) float32."""
     best = np.sort(scores)[::-1]
     return float(best[0] - best[1])

@@ -1,4 +1,4 @@
-"""Whole rankings of document ids, and where documents stand in them: what benchmarks ask of a retriever.
+"""Whole rankings of document ids, and the ranks of given documents, as benchmarks need them.
 
 What this module does not know: methods, how queries are resolved, hits.
 """
@@ -22,7 +22,7 @@ Answer = TypeVar("Answer")
 
 
 class Rankings(ABC):
-    """The part of a retriever that ranks resolved queries. A subclass composes them, and pins a view."""
+    """The part of a retriever that ranks resolved queries. A subclass composes them and pins a view."""
 
     @abstractmethod
     def _compose(self, view: Snapshot, resolved: Sequence[Resolved]) -> list[Composed]:
@@ -30,7 +30,7 @@ class Rankings(ABC):
 
     @abstractmethod
     def _on_view(self, work: Callable[[Snapshot], Answer]) -> Answer:
-        """Work on the newest generation, as it is searched; once more where it is compacted away meanwhile."""
+        """Run the work on the newest generation, and once more if that is compacted away meanwhile."""
 
     def rank(
         self,
@@ -41,14 +41,14 @@ class Rankings(ABC):
         keep_references: bool = False,
         keep_ties: bool = False,
     ) -> list[Ranking]:
-        """The k best document ids of each query, and no more than the ids.
+        """The k best document ids of each query; documents are not read.
 
         Args:
-            encoded: What `encode` gave.
+            encoded: The result of `encode`.
             k: At least 1.
             exclude: For each query, the document ids to leave out.
             keep_references: Let a query find its own `like`, which is left out otherwise.
-            keep_ties: Give what ties with the last of the k too, up to 1,000 ids more.
+            keep_ties: Also return ids that tie with the last of the k, up to 1,000 more.
         """
         k, encoded = checked_k(k), all_resolved(encoded)
         flag(keep_references, "keep_references")
@@ -71,13 +71,13 @@ class Rankings(ABC):
         *,
         keep_references: bool = False,
     ) -> list[tuple[int, ...]]:
-        """Where given documents stand in the ranking of all: ascending, 1 for the best.
+        """The ranks of given documents among all: ascending, 1 for the best.
 
-        Whatever ties with one of them goes before it. Every document is scored; the ranking itself is not made.
+        Ties rank before them. Every document is scored, but the ranking itself is not built.
 
         Args:
-            encoded: What `encode` gave.
-            documents: For each query, the ids to place.
+            encoded: The result of `encode`.
+            documents: For each query, the ids whose ranks are wanted.
             exclude: As for `rank`.
             keep_references: As for `rank`.
 
@@ -96,10 +96,10 @@ class Rankings(ABC):
         return self._on_view(work)
 
     def rank_among(self, encoded: Sequence[Resolved], documents: Sequence[Sequence[str]]) -> list[Ranking]:
-        """Order given documents for each query: the whole of the list, nothing left out.
+        """Order given documents for each query; none is left out.
 
         Args:
-            encoded: What `encode` gave.
+            encoded: The result of `encode`.
             documents: For each query, the ids to order.
 
         Raises:
@@ -117,10 +117,10 @@ class Rankings(ABC):
         return self._on_view(work)
 
     def require(self, documents: Iterable[str]) -> None:
-        """See that documents are there.
+        """Check that documents exist.
 
         Raises:
-            CallError: Some are not; it names them.
+            CallError: Some do not; the error names them.
         """
         wanted = names(documents, "documents")
         self._on_view(lambda view: view.vector_ids(sorted(wanted)))

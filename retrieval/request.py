@@ -1,7 +1,7 @@
-"""What a search can be asked: every field with its type, default, help and group, declared once.
+"""Search requests: every field with its type, default, help and group, declared once.
 
-The command line makes its options of these fields, HTTP its schema and its errors. An error names the field between
-backticks (`` `steps` ``); a front end that calls it otherwise puts its own name there.
+The command line derives its options from these fields, and HTTP its schema. An error names a field between backticks
+(`` `steps` ``); a front end that calls it something else puts its own name there.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class Fusion(HelpfulEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """How to search: what a retriever is made of.
+    """How to search: the settings of a retriever.
 
-    A field that is None is as the service, the method or the model has it.
+    A field that is None has the default of the service, the method or the model.
 
     Raises:
         RequestError: A field is of the wrong type or out of range; its `field` names it.
     """
 
     collection: str | None = option(
-        None, Kind.NAME, Group.METHOD, "Which collection, where several are served.", "NAME"
+        None, Kind.NAME, Group.METHOD, "The collection to search, where several are served.", "NAME"
     )
     space: tuple[str, ...] = option(
         (), Kind.NAMES, Group.METHOD,
@@ -59,57 +59,62 @@ class SearchOptions:
         None, Kind.NAME, Group.METHOD,
         "text, image, sum, slerp, product, shift, inversion, cig, caption, joint, or any other that is registered. By "
         "default, for a text with a reference, the method that did best with this model where it was tuned, or sum; "
-        "else the part there is; or the method that the options below are for.",
+        "the only part of any other query; or the method that the options below are for.",
         "NAME",
     )  # fmt: skip
     weights: Weights | None = option(
-        None, Kind.WEIGHTS, Group.METHOD, "Of a part of the query, in place of the tuned one; repeatable.", "NAME=X"
+        None, Kind.WEIGHTS, Group.METHOD, "The weight of a part, in place of the tuned one; repeatable.", "NAME=X"
     )
     center: str = option(
         "auto", Kind.NAME, Group.METHOD,
-        "Compare texts, images and both without what sets them apart: auto (where a collection mixes them), on, means "
-        "or off.",
+        "Correct the modality gap, so that texts, images and documents of both compete fairly: auto (if a collection "
+        "mixes them), on, means or off.",
         "NAME", among=Center,
     )  # fmt: skip
     rerank: str | None = option(
         None, Kind.PART, Group.RERANK,
-        "Score the first hits once more, by a re-ranker that reads query and document together.", "NAME",
+        "Score the first hits again with a re-ranker, which reads query and document together.", "NAME",
     )  # fmt: skip
     rerank_depth: int | None = option(
-        None, Kind.WHOLE, Group.RERANK, "How many hits it scores; 50 by default, and k at least.", "N", least=1
+        None,
+        Kind.WHOLE,
+        Group.RERANK,
+        "How many hits it scores; 50 by default, and at least k.",
+        "N",
+        least=1,
     )
     inversion: str | Path | None = option(
         None, Kind.MODEL, Group.PSEUDO_TARGET,
-        "Makes the reference's pseudo-word, for inversion and cig: bundled, trained, or a published Phi. The one of "
-        "the collection's model by default.",
+        "The inversion that makes the reference's pseudo-word, for inversion and cig: bundled, trained, or a published "
+        "Phi. By default, the one that comes with the collection's model.",
         "NAME|DIR|FILE", trait="inversion", local=True,
     )  # fmt: skip
     generator: str | Path | None = option(
         None, Kind.MODEL, Group.PSEUDO_TARGET,
-        "Generates the pseudo-target of cig. The one of the collection's model by default.",
+        "The generator of pseudo-targets, for cig. By default, the one that comes with the collection's model.",
         "NAME|DIR", local=True, **_GENERATOR,
     )  # fmt: skip
     merge: str | None = option(
         None, Kind.NAME, Group.PSEUDO_TARGET,
-        "What cig makes of a pseudo-target: embed (the default), reinvert or product.", "NAME", trait=NAMED,
+        "How cig uses a pseudo-target: embed (the default), reinvert or product.", "NAME", trait=NAMED,
     )  # fmt: skip
     steps: int | None = option(
-        None, Kind.WHOLE, Group.PSEUDO_TARGET, "Denoising steps; the generator's own by default.", "N",
+        None, Kind.WHOLE, Group.PSEUDO_TARGET, "Denoising steps; the generator's default if not given.", "N",
         least=1, **_GENERATOR,
     )  # fmt: skip
     guidance: float | None = option(
-        None, Kind.NUMBER, Group.PSEUDO_TARGET, "How closely the text is followed; up to 1, a step costs half.", "X",
+        None, Kind.NUMBER, Group.PSEUDO_TARGET, "How closely it follows the text; up to 1, a step costs half.", "X",
         **_GENERATOR,
     )  # fmt: skip
     pseudo_target_count: int | None = option(
-        None, Kind.WHOLE, Group.PSEUDO_TARGET, "Pseudo-targets to generate; the mean of their vectors counts.", "N",
+        None, Kind.WHOLE, Group.PSEUDO_TARGET, "Pseudo-targets to generate; their vectors are averaged.", "N",
         least=1, **_GENERATOR,
     )  # fmt: skip
     seed: int | None = option(
         None,
         Kind.WHOLE,
         Group.PSEUDO_TARGET,
-        "Of the noise; 0 by default.",
+        "The seed of the noise; 0 by default.",
         "N",
         least=0,
         trait="generator",
@@ -118,36 +123,36 @@ class SearchOptions:
         False,
         Kind.FLAG,
         Group.PSEUDO_TARGET,
-        "Generate again what is in the cache.",
+        "Generate pseudo-targets again even if they are in the cache.",
         trait="generator",
     )
     deadline_ms: float | None = option(
         None, Kind.NUMBER, Group.PSEUDO_TARGET,
-        "Answer without the pseudo-target that is not there by then; it is finished and cached for the next time. With "
-        "a re-ranker, what it may take.", "X",
+        "Answer without the pseudo-target if it takes longer; it is finished in the background and cached. Also the "
+        "time limit of a re-ranker.", "X",
         least=0, **_REFINE,
     )  # fmt: skip
     gate: float | None = option(
         None, Kind.NUMBER, Group.PSEUDO_TARGET,
-        "Generate only if the first two scores without a pseudo-target are closer than this.", "X", **_REFINE,
+        "Generate only if the two best scores without a pseudo-target are closer than this.", "X", **_REFINE,
     )  # fmt: skip
     captioner: str | Path | None = option(
         None, Kind.MODEL, Group.CAPTION,
-        "Says what the reference shows, for caption: an image-to-text model of transformers, or a JSON object of "
-        "captions by file name.",
+        "The model that says what the reference shows, for caption: an image-to-text model of transformers, or a JSON "
+        "object of captions by file name.",
         "NAME|DIR|table:FILE", trait="captioner", local=True,
     )  # fmt: skip
     rewriter: str | Path | None = option(
         None, Kind.MODEL, Group.CAPTION,
-        "Changes the caption as the text says: a chat model of transformers; an endpoint that speaks OpenAI's protocol "
-        "(its key from OPENAI_API_KEY; without @URL, at OPENAI_BASE_URL); or join: both side by side.",
+        "The model that changes the caption as the text says: a chat model of transformers; an endpoint that speaks "
+        "OpenAI's protocol (key from OPENAI_API_KEY; without @URL, at OPENAI_BASE_URL); or join: both side by side.",
         "NAME|DIR|api:MODEL@URL|join", local=True, **_REWRITER,
     )  # fmt: skip
     rewrite: bool = option(
         False,
         Kind.FLAG,
         Group.CAPTION,
-        "Caption and rewrite again what is in the cache.",
+        "Caption and rewrite again even if the answers are in the cache.",
         trait="rewriter",
     )
 
@@ -160,7 +165,7 @@ class SearchOptions:
                 object.__setattr__(self, name, checked(value, name, info))
 
     def given(self) -> Iterator[str]:
-        """The names of the fields that say something: not their default."""
+        """The names of the fields that differ from their defaults."""
         for each in fields(self):
             if getattr(self, each.name) != each.default:
                 yield each.name
@@ -178,16 +183,16 @@ class SearchRequest(SearchOptions):
     """
 
     text: str | None = option(
-        None, Kind.TEXT, Group.PARTS, "What it shows, or how it differs from the reference.", "TEXT"
+        None, Kind.TEXT, Group.PARTS, "What the answer shows, or how it differs from the reference.", "TEXT"
     )
     image: Picture | None = option(None, Kind.IMAGE, Group.PARTS, "The reference image.", "FILE")
     like: str | None = option(None, Kind.NAME, Group.PARTS, "A stored document as the reference.", "ID")
-    not_texts: tuple[str, ...] = option((), Kind.TEXTS, Group.PARTS, "What it should not match; repeatable.", "TEXT")
+    not_texts: tuple[str, ...] = option((), Kind.TEXTS, Group.PARTS, "A text it should not match; repeatable.", "TEXT")
     not_images: tuple[Picture, ...] = option(
-        (), Kind.IMAGES, Group.PARTS, "What it should not resemble; repeatable.", "FILE"
+        (), Kind.IMAGES, Group.PARTS, "An image it should not resemble; repeatable.", "FILE"
     )
     wordings: tuple[str, ...] = option(
-        (), Kind.TEXTS, Group.PARTS, "The text in other words; the vectors are averaged; repeatable.", "TEXT"
+        (), Kind.TEXTS, Group.PARTS, "A paraphrase of the text; their vectors are averaged; repeatable.", "TEXT"
     )
     where: Mapping[str, Any] | None = option(
         None, Kind.FILTER, Group.PARTS,
@@ -195,22 +200,22 @@ class SearchRequest(SearchOptions):
         "$and $or $not; docs/filters.md has them all.",
         "JSON",
     )  # fmt: skip
-    exclude: tuple[str, ...] = option((), Kind.NAMES, Group.PARTS, "A document to leave out; repeatable.", "ID")
+    exclude: tuple[str, ...] = option((), Kind.NAMES, Group.PARTS, "A document id to leave out; repeatable.", "ID")
     modalities: tuple[str, ...] = option(
-        (), Kind.NAMES, Group.PARTS, "Only documents that are a text, an image or image+text; repeatable.", "NAME",
+        (), Kind.NAMES, Group.PARTS, "Only documents of this modality: text, image or image+text; repeatable.", "NAME",
         among=Modality,
     )  # fmt: skip
     keep_reference: bool = option(
         False, Kind.FLAG, Group.PARTS,
-        "Let the reference itself be found; with a text, documents with that very image are left out.",
+        "Let results include the reference itself and, with a text, documents with the very same image.",
     )  # fmt: skip
-    k: int = option(10, Kind.WHOLE, Group.METHOD, "How many hits.", "N", least=1)
+    k: int = option(10, Kind.WHOLE, Group.METHOD, "The number of hits.", "N", least=1)
     instruction: str | None = option(
-        None, Kind.TEXT, Group.METHOD, "What is to be found, for a model that reads one (mllm:NAME).", "TEXT"
+        None, Kind.TEXT, Group.METHOD, "The task in words, for a model that reads an instruction (mllm:NAME).", "TEXT"
     )
     caption: str | None = option(
         None, Kind.TEXT, Group.CAPTION,
-        "What the reference shows, for caption (then without a captioner) and shift.", "TEXT",
+        "What the reference shows, for shift, and for caption in place of a captioner.", "TEXT",
         trait="captioner",
     )  # fmt: skip
 
@@ -238,10 +243,10 @@ class SearchRequest(SearchOptions):
 
         Args:
             value: The object; its keys are the names of fields.
-            local: Whether who asks may name files, models and services of this machine.
+            local: Whether the request may name files, models and services of this machine.
 
         Raises:
-            RequestError: It is no object, a key is not known, or a value is wrong; `field` names it.
+            RequestError: It is not an object, a key is not known, or a value is wrong; `field` names it.
             QueryError: The fields do not go together.
         """
         if not isinstance(value, Mapping):
@@ -259,7 +264,7 @@ class SearchRequest(SearchOptions):
 
     @classmethod
     def schema(cls, *, local: bool = False) -> dict[str, JsonValue]:
-        """The JSON schema (draft 2020-12) of what `from_json` takes."""
+        """The JSON schema (draft 2020-12) of the objects that `from_json` takes."""
         properties = {
             each.name: each.metadata["info"].schema(each.default)
             for each in fields(cls)
@@ -269,5 +274,5 @@ class SearchRequest(SearchOptions):
 
 
 def fields_of(options: type[SearchOptions]) -> Mapping[str, FieldInfo]:
-    """What is known of each field, by name, in order."""
+    """The description of each field by name, in order."""
     return {each.name: each.metadata["info"] for each in fields(options)}

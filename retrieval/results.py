@@ -1,4 +1,4 @@
-"""The answer to a query: hits in order, and how they came about.
+"""Results of a query: ranked hits, and how they came about.
 
 What this module does not know: how anything was found.
 """
@@ -16,7 +16,7 @@ from indexer.corpus.paths import printable
 from indexer.types import Fields, JsonValue
 
 SHOWN, WIDTH = 20, 200
-"""Hits that a `repr` lists, and characters of a text in it."""
+"""How many hits a `repr` lists, and how many characters of each text."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,9 +33,9 @@ class Hit:
         fields: The document's fields.
         branches: By the name of each part of the query, its cosine with the document. (`shift` without a
             caption also lists `mean_text`, the inner product with a mean that is not of unit length.)
-        image_sha256: Of the document's image, as it was indexed; what is shown is compared with it.
+        image_sha256: SHA-256 of the document's image as it was indexed; a page shows the image only if it still agrees.
         images: All images of the document, in order; `image` is the first.
-        images_sha256: Of each, as it was indexed.
+        images_sha256: SHA-256 of each image as it was indexed.
     """
 
     rank: int
@@ -62,16 +62,17 @@ class Results:
         hits: At most k.
         method: How the query was composed.
         model: The embedder's name.
-        generation: The collection's state that was searched.
+        generation: The generation of the collection that was searched.
         scale: What a score means, in words.
-        artifacts: What a method made on the way, by name. `pseudo_target`, a generated image: `path` of the first,
+        artifacts: Artifacts of the method, by name. `pseudo_target`, a generated image: `path` of the first,
             `paths` of all, `seed`, `steps`, `guidance`, and `cached`: whether it was generated before. `caption`, a
-            rewritten caption: the `sentence` that was searched with, the `caption` it was made of, the names of
-            `captioner` and `rewriter` (None for one that was not asked), and `cached`: whether all was there before.
-        took_ms: Milliseconds by stage: `write` (where a method writes), `encode`, `draw`, `compose`, `search`,
+            rewritten caption: the `sentence` that was searched with, the `caption` it was made from, the names of
+            `captioner` and `rewriter` (None for one that was not asked), and `cached`: whether all of it came from the
+            cache.
+        took_ms: Milliseconds by stage: `write` (if captions are rewritten), `encode`, `draw`, `compose`, `search`,
             `documents`. Queries of one batch share them.
-        notes: What the user should know: parts left out, fall-backs, an empty collection.
-        plan: How the index was searched, in the words of `Plan`: `scan`, `codes`, `pick`, `hnsw`, `ivf`,
+        notes: Warnings for the user: parts left out, fall-backs, an empty collection.
+        plan: How the index was searched, in terms of `Plan`: `scan`, `codes`, `pick`, `hnsw`, `ivf`,
             `gpu-scan`, `gpu-ivf`, or several.
     """
 
@@ -103,7 +104,7 @@ class Results:
     @overload
     def __getitem__(self, place: slice) -> Results: ...
     def __getitem__(self, place: SupportsIndex | slice) -> Hit | Results:
-        """A hit by its place from 0, or the results with some of the hits."""
+        """A hit by its position from 0, or the results with a slice of the hits."""
         return replace(self, hits=self.hits[place]) if isinstance(place, slice) else self.hits[place]
 
     def __repr__(self) -> str:
@@ -117,7 +118,7 @@ class Results:
         return "\n".join([*lines, *(f"note: {_escaped(note)}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        """What notebooks show."""
+        """The table that notebooks show."""
         rows = "".join(
             f"<tr><td>{hit.rank}</td><td>{hit.score:.4f}</td><td><code>{_html(hit.id)}</code></td>"
             f"<td>{_html(hit.text or '')}</td><td>{_html(_fields(hit))}</td></tr>"
@@ -135,11 +136,11 @@ class Results:
         return len(self.hits)
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `underdrawing search --json` prints; `json.dumps` takes it as it is.
+        """The object that `underdrawing search --json` prints, ready for `json.dumps`.
 
         `pseudo_target` and `written` are the artifacts `pseudo_target` and `caption` by the names of earlier releases.
-        It has `written` where a method rewrote a caption, and a hit has `images`, the files of all of them in order,
-        where its document has several; all else is always there.
+        `written` is present if a method rewrote a caption. A hit has `images`, the files of all its images in order, if
+        its document has several. All other keys are always present.
         """
         told: dict[str, Any] = {
             "hits": [
@@ -174,7 +175,7 @@ def _beginning(hit: Hit) -> str:
 
 
 def _escaped(text: str) -> str:
-    """A text as Python writes it, without its quotes: no character in it moves the cursor."""
+    """A text as Python writes it, without quotes, so that no character in it moves the cursor."""
     return repr(text)[1:-1] if not text.isprintable() else text
 
 

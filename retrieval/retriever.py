@@ -41,9 +41,9 @@ Answer = TypeVar("Answer")
 Names: TypeAlias = Sequence[str]
 Kinds: TypeAlias = Sequence[Modality | str]
 STAGES = ("encode", "draw", "compose", "search", "documents")
-"""Of every answer, in `Results.took_ms`; a method that has captions rewritten adds `write` before them."""
+"""The stages in `Results.took_ms`; a method that has captions rewritten adds `write` before them."""
 RENAMED = {"studio": "pseudo_targets", "scribe": "captions", "centre": "center"}
-"""Arguments of `Retriever` by their old names."""
+"""Arguments of `Retriever`: old names and new."""
 
 
 class Retriever(Rankings):
@@ -54,22 +54,22 @@ class Retriever(Rankings):
     Args:
         source: A `Collection`.
         method: A name of `METHODS` (`retrieval/methods`), such as one of `Method`.
-        weights: Over the method's tuned weights; a query's own go over both.
-        merge: With the method `cig`, the same as the method `cig-MERGE`; others do not read it.
-        pseudo_targets: Makes pseudo-words and pseudo-targets; None for what comes with the model.
-        captions: Captions references and rewrites captions, for the method `caption`, which cannot do without.
-        gate: Refine only where the ranking without it is in doubt (for `cig`: generate a pseudo-target), that is, where
-            the first two scores differ by less than this. None does so for every query.
+        weights: Weights that override the method's tuned ones; a query's own override both.
+        merge: `cig` with a merge is the method `cig-MERGE`; other methods do not read it.
+        pseudo_targets: Makes pseudo-words and pseudo-targets; None for the models that come with the embedder.
+        captions: Captions references and rewrites captions; the method `caption` needs it.
+        gate: Refine (for `cig`: generate a pseudo-target) only if the ranking without it is in doubt, that is, if
+            the two best scores differ by less than this. None refines every query.
         center: Whether the modality gap is corrected, so that texts, images and documents of both compete fairly; one
-            of `Center`. `auto` does so where a collection mixes them.
-        rerank: A re-ranker, or its name (`retrieval/rerank`): it scores the first hits once more, and orders them.
-        rerank_depth: How many it scores, at least k.
-        rerank_deadline_ms: What that may take for a query; hits that it did not reach come last.
-        space: Which of the collection's embedding spaces is searched, by its model; None for the default one.
-        renamed: Arguments by their old names, with a `DeprecationWarning`; see `RENAMED`.
+            of `Center`. `auto` corrects it if a collection mixes them.
+        rerank: A re-ranker or its name (`retrieval/rerank`), which scores the first hits again and reorders them.
+        rerank_depth: How many hits it scores, at least k.
+        rerank_deadline_ms: The time limit for re-ranking a query; hits that were not reached in time come last.
+        space: The embedding space to search, by its model; None for the default one.
+        renamed: Arguments by their old names, which warn with a `DeprecationWarning`; see `RENAMED`.
 
     Raises:
-        UnknownNameError: No such method, merge, correction or re-ranker.
+        UnknownNameError: There is no such method, merge, correction or re-ranker.
         PluginError: The package that offers the method cannot be used.
         QueryError: A weight that the method does not read.
     """
@@ -115,7 +115,7 @@ class Retriever(Rankings):
         self, query: Query, k: int = 10, where: Where | None = None, exclude: Names = (), modalities: Kinds = (),
         *, keep_reference: bool = False,
     ) -> Results:  # fmt: skip
-        """The k best documents; all that match where there are fewer. A batch of one; see `search_batch`."""
+        """The k best documents, or all that match if they are fewer. A batch of one; see `search_batch`."""
         if not isinstance(query, Query):
             require_query(query, "search")
         return self.search_batch([query], k, where, exclude, modalities, keep_reference=keep_reference)[0]
@@ -131,7 +131,7 @@ class Retriever(Rankings):
             k: At least 1.
             where: A filter over fields.
             exclude: Document ids to leave out.
-            modalities: What found documents are embedded by, of `Modality`; none for anything.
+            modalities: Only documents whose vectors are made of these, of `Modality`; empty for any.
             keep_reference: Let a query find its own reference: the document that `like` names, and, where the query
                 says more than its image, documents with that very image. They are left out otherwise.
 
@@ -147,9 +147,9 @@ class Retriever(Rankings):
         self, query: Query, k: int = 10, where: Where | None = None, exclude: Names = (), modalities: Kinds = (),
         *, keep_reference: bool = False,
     ) -> Iterator[Results]:  # fmt: skip
-        """The answer in the time it takes: at once without a pseudo-target, and again when that is there.
+        """The answer at once without a pseudo-target, and again when that is ready.
 
-        A method that does not refine, and a query that it does not refine, has one answer. Raises as `search_batch`.
+        There is only one answer if the method or the query has nothing to refine. Raises as `search_batch`.
         """
         require_query(query, "stream")
         asked, k, scope = _checked([query], k, where, exclude, modalities, keep_reference, "stream")
@@ -164,7 +164,7 @@ class Retriever(Rankings):
         return self._refining is not None and self._refining.refines(query)
 
     def encode(self, queries: Sequence[Query]) -> list[Resolved]:
-        """The vectors of the queries' branches, pseudo-targets among them; weights play no role but at a gate.
+        """The vectors of the queries' branches, including pseudo-targets; weights matter only for a gate.
 
         Raises as `search_batch`.
         """
@@ -177,7 +177,7 @@ class Retriever(Rankings):
         return self._on_snapshot(work)
 
     def weights(self) -> Tuned:
-        """The weights of queries that bring none of their own, and where they come from."""
+        """The weights of queries that have none of their own, and where they come from."""
         tuned = self._on_snapshot(lambda snapshot: self._tuned(snapshot))
         given = self._weights.given()
         return Tuned(
@@ -200,13 +200,13 @@ class Retriever(Rankings):
         if not len(snapshot):
             took.update(dict.fromkeys(STAGES, 0.0))
             return [results((), scale="no scores", notes=("The collection is empty.",))] * len(queries)
-        # What costs nothing to find out is found out before a model is loaded.
+        # Cheap checks come before a model is loaded.
         require_images(queries)
         if scope.where is not None:
             snapshot.require_filter(scope.where)
         branches = [self._method.branches(query) for query in queries]
         if any(query.like is None or own.keys() != {"image"} for query, own in zip(queries, branches, strict=True)):
-            _ = self._source.embedder  # loading the model is no part of a query's time
+            _ = self._source.embedder  # loading the model does not count as a query's time
         context = self._context(snapshot)
         with timed(took, "encode"):
             resolved = self._resolve(context, queries)
@@ -256,7 +256,7 @@ class Retriever(Rankings):
         return self._method.resolve(context, queries)
 
     def _refine(self, context: Context, resolved: Sequence[Resolved], scope: Scope) -> list[Resolved]:
-        """What a slow step adds, to the queries in doubt alone where there is a gate."""
+        """The queries with the results of the slow step; with a gate, only those in doubt are refined."""
         answer = list(resolved)
         if self._refining is None:
             return answer
@@ -293,7 +293,7 @@ class Retriever(Rankings):
         return load_weights(view.space.model, self._method.tuned, self._method.defaults)
 
     def _weights_for(self, view: Snapshot) -> dict[str, float]:
-        """The weights of queries that bring none, by name; kept, since a collection has the same model every time."""
+        """The weights, by name, of queries that have none; cached, since a collection always has the same model."""
         model, weights = self._settled
         if model != view.space.model:
             weights = self._weights.over(self._tuned(view).weights).given()
@@ -316,7 +316,7 @@ class Retriever(Rankings):
         return self._on_snapshot(lambda snapshot: work(snapshot.centered(self._center)))
 
     def _on_snapshot(self, work: Callable[[Snapshot], Answer]) -> Answer:
-        """Work on the newest generation; once more where that one is compacted away meanwhile."""
+        """Run the work on the newest generation, and once more if that is compacted away meanwhile."""
         try:
             try:
                 return work(self._source.snapshot())
@@ -340,10 +340,10 @@ def _checked(
     queries: Sequence[Query], k: int, where: Where | None, exclude: Names, modalities: Kinds, keep_reference: bool,
     method: str,
 ) -> tuple[Sequence[Query], int, Scope]:  # fmt: skip
-    """The queries of a call, k, and what may be found; what is not plainly right is looked at by `arguments.py`.
+    """The queries of a call, k, and the scope; `arguments.py` checks whatever is not plainly right.
 
     Raises:
-        QueryError: k is below 1, or something is no query.
+        QueryError: k is below 1, or something is not a query.
         CallError: Another argument is of the wrong type.
     """
     if type(k) is not int or k < 1:

@@ -1,4 +1,4 @@
-"""Scoring functions, and the arithmetic of composed search on plain arrays: weighted sums, similarities, orders.
+"""Scoring functions and the arithmetic of composed search on plain arrays: weighted sums, similarities, orders.
 
 Every function is pure. Larger scores are better; ties are settled by name, ascending.
 
@@ -23,7 +23,7 @@ Positions = npt.NDArray[np.int64]
 
 
 class ScoringFunction(Protocol):
-    """How a document is scored: by a function of its inner products with some query vectors.
+    """A function that scores a document by its inner products with some query vectors.
 
     A document's score depends on that document alone, not on which others are scored beside it.
     """
@@ -93,7 +93,7 @@ def weighted_sum(vectors: Matrix, weights: Sequence[float]) -> Vector:
     given = np.asarray(weights, np.float64)
     given = given / (np.abs(given).max(initial=0) or 1)
     total = given @ vectors.astype(np.float64)
-    # What float32 rows cancel to is noise, not zero; scaled up to unit length it would rank by noise.
+    # Float32 rows that cancel out leave noise, not zero, and at unit length that would rank documents by noise.
     noise = 1e-6 * np.abs(given).sum()
     return unit(total) if np.linalg.norm(total) > noise else np.zeros(vectors.shape[1], np.float32)
 
@@ -126,7 +126,7 @@ def slerp_weights(start: Vector, end: Vector, alpha: float) -> tuple[float, floa
 
 
 def min_normalize(scores: Scores, floor: float) -> Scores:
-    """Scores measured from a floor: the floor becomes 0 and 0 becomes 1; what lies below the floor is 0.
+    """Scores measured from a floor: the floor becomes 0, and 0 becomes 1; scores below the floor become 0.
 
     Source: the min-based normalization of BASIC (Psomas et al., NeurIPS 2025, arXiv:2510.25387). A floor that
     is known beforehand, not the smallest score of a call, lets a score depend on its document alone.

@@ -1,7 +1,7 @@
-"""The one door to a search: requests in, results out, for the command line, HTTP, agents and benchmarks alike.
+"""The search service, the one door for the command line, HTTP, agents and benchmarks: requests in, results out.
 
 It owns what they share: collections by name, the default method, which fields a method reads, and the helper models,
-which are loaded when they are first needed, at most once, whoever asks. Threads may share a service.
+each loaded once, when it is first needed. Threads may share a service.
 
 What this module does not know: how anything is found, and what a front end calls a field.
 """
@@ -37,7 +37,7 @@ Made = TypeVar("Made")
 
 
 RETRIEVERS = 256
-"""Retrievers that are ready for the next request with the same options. A seed makes one of its own."""
+"""How many retrievers are cached for further requests with the same options. Each seed needs a retriever of its own."""
 _HOW = tuple(fields_of(SearchOptions))
 
 
@@ -46,14 +46,14 @@ class SearchService:
 
     Args:
         collections: A `Collection`, or several by name.
-        defaults: What requests leave open. A default that the method does not read is passed over.
+        defaults: Values of fields that requests leave open. A default that the method does not read is ignored.
         device: Where helper models run: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
         cache: The folder where pseudo-targets and captions are cached; None for the user's cache folder.
-        pseudo_targets: What makes pseudo-words and pseudo-targets for requests that name no models for it.
-        captions: What captions and rewrites for requests that name no models for it.
+        pseudo_targets: Makes pseudo-words and pseudo-targets for requests that name no models for them.
+        captions: Captions and rewrites for requests that name no models for them.
 
     Raises:
-        CallError: There is no collection, or one that cannot be searched.
+        CallError: There is no collection, or one of them cannot be searched.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class SearchService:
 
     @property
     def collections(self) -> Mapping[str, Source]:
-        """What is searched, by name; the only one has the name `""` where none was given."""
+        """The collections by name; a collection given without a name is `""`."""
         return self._collections
 
     def search(self, request: SearchRequest) -> Results:
-        """The k best documents; all that match where there are fewer.
+        """The k best documents, or all that match if they are fewer.
 
         Raises:
-            RequestError: A field names something that is not there, or is not read by the method; `field` names it.
+            RequestError: A field names something that does not exist, or the method does not read it; `field` names it.
             QueryError: The query cannot be asked.
             FilterError: `where` does not parse.
         """
@@ -98,7 +98,7 @@ class SearchService:
         return self._found([request], settled)[0]
 
     def stream(self, request: SearchRequest) -> Iterator[Results]:
-        """The answer in the time it takes: at once without a pseudo-target, and again when that is there.
+        """The answer at once without a pseudo-target, and again when that is ready.
 
         Raises as `search`, before the first answer.
         """
@@ -113,7 +113,7 @@ class SearchService:
         )
 
     def search_batch(self, requests: Sequence[SearchRequest]) -> list[Results]:
-        """The answers in order; requests that differ in their queries alone are embedded and searched together.
+        """The answers in order; requests that differ only in their queries are embedded and searched together.
 
         Raises as `search`, for the first request that cannot be answered.
         """
@@ -124,7 +124,7 @@ class SearchService:
         return [each for each in answers if isinstance(each, Results)]
 
     def try_search_batch(self, requests: Sequence[SearchRequest]) -> list[Results | UnderdrawingError]:
-        """As `search_batch`, with the error in the place of an answer that cannot be given: it costs that one alone."""
+        """As `search_batch`, but a request that fails has its error in the place of its answer, and costs no other."""
         answers: list[Results | UnderdrawingError] = [CallError("It was not asked.")] * len(requests)
         together: dict[str, list[int]] = {}
         for place, request in enumerate(requests):
@@ -140,9 +140,9 @@ class SearchService:
         return answers
 
     def prepare(self, request: SearchRequest) -> None:
-        """Look at what a request names and load the models that it needs, so that what is missing is known at once.
+        """Check a request and load the models that it needs, so that a missing one is reported at once.
 
-        `search` does without a helper model that cannot be loaded, and says so in its notes.
+        `search` goes on without a helper model that cannot be loaded, and adds a note.
 
         Raises:
             UnderdrawingError: As `search`, or a model is missing, cannot be loaded or does not fit.
@@ -151,7 +151,7 @@ class SearchService:
         self.load(settled, caption=settled.caption is None)
 
     def check(self, request: SearchRequest) -> SearchRequest:
-        """The request as it is answered, once its files, documents and filter have been looked at; loads no model.
+        """The request as it will be answered. Its files, documents and filter are checked; no model is loaded.
 
         Raises:
             UnderdrawingError: As `search`.
@@ -167,7 +167,7 @@ class SearchService:
         return settled
 
     def settled(self, request: SearchRequest) -> SearchRequest:
-        """The request as it is answered: with its method, and the service's defaults that the method reads.
+        """The request as it will be answered: with its method, and the service's defaults that the method reads.
 
         Raises:
             RequestError: As `search`.
@@ -191,7 +191,7 @@ class SearchService:
         """Load the helper models of the options' method.
 
         Args:
-            options: With a method.
+            options: Options with a method.
             caption: Whether references have to be captioned.
 
         Raises:
@@ -214,7 +214,7 @@ class SearchService:
                     self.captions(options).rewriter()
 
     def source(self, options: SearchOptions) -> Source:
-        """The collection that is asked, or one of its spaces.
+        """The collection that a request names, or one of its spaces.
 
         Raises:
             RequestError: There are several collections and none is named, or none has that name; or there is no such
@@ -222,7 +222,7 @@ class SearchService:
         """
         known = list(self._collections)
         if options.collection is None and len(known) > 1:
-            raise RequestError("collection", "Which collection is to be searched?", f"`collection` is one of {known}.")
+            raise RequestError("collection", "The request names no collection.", f"`collection` is one of {known}.")
         name = known[0] if options.collection is None else options.collection
         if name not in self._collections:
             raise _of_field("collection", UnknownNameError("collection", name, known))
@@ -233,16 +233,16 @@ class SearchService:
             raise RequestError("space", f"`space` names {len(options.space)}: {', '.join(options.space)}.", "Name one.")
         try:
             chosen = source_of(source, options.space[0])
-            chosen.snapshot()  # says now whether there is such a space
+            chosen.snapshot()  # raises now if there is no such space
             return chosen
         except UnknownNameError as error:
             raise _of_field("space", error) from None
 
     def retriever(self, options: SearchOptions) -> Retriever:
-        """What answers: the one place where collection, method and helper models are put together.
+        """The retriever for some options: the one place where collection, method and helper models are put together.
 
         Args:
-            options: With a method; a request without one gets its own in `search`.
+            options: Options with a method; `search` chooses one for a request without.
 
         Raises:
             RequestError: No such collection, space or re-ranker; several spaces, which `search` fuses; or a value that
@@ -281,7 +281,7 @@ class SearchService:
         )
 
     def pseudo_targets(self, options: SearchOptions) -> PseudoTargetProvider:
-        """What makes pseudo-words and pseudo-targets; its models and its worker are those of all such requests."""
+        """The provider of pseudo-words and pseudo-targets; all such requests share its models and its worker."""
         made = self._once(
             ("pseudo-targets", options.inversion, options.generator),
             lambda: PseudoTargetProvider(
@@ -304,7 +304,7 @@ class SearchService:
         return made.asked_for(changes, regenerate=options.regenerate, deadline_ms=options.deadline_ms)
 
     def captions(self, options: SearchOptions) -> CaptionRewriter:
-        """What captions and rewrites; its models are those of all such requests."""
+        """The caption rewriter; all such requests share its models."""
         made = self._once(
             ("captions", options.captioner, options.rewriter),
             lambda: CaptionRewriter(
@@ -317,7 +317,7 @@ class SearchService:
         return made.asked_for(anew=options.rewrite)
 
     def _with_defaults(self, options: Options) -> Options:
-        """The options, and the service's where they say nothing and the method reads them."""
+        """The options, completed with the service's defaults that the method reads."""
         own, preset = set(options.given()), list(self._defaults.given())
         if not preset:
             return options
@@ -332,7 +332,7 @@ class SearchService:
         return replace(options, **missing)
 
     def reranker(self, name: str) -> str | Reranker:
-        """The re-ranker of that name, loaded once; the name itself where it cannot be loaded, which a note will say.
+        """The re-ranker of that name, loaded once; the name itself if it cannot be loaded, which a note will report.
 
         Raises:
             RequestError: There is none of that name.
@@ -381,7 +381,7 @@ def _by_space(options: Options) -> dict[str, Options]:
 
 
 def _all_but_the_query(request: SearchRequest) -> str:
-    """What requests that are answered together have in common."""
+    """The fields in which requests must agree to be answered together."""
     query = ("text", "image", "like", "not_texts", "not_images", "wordings", "instruction", "caption")
     told = {name: getattr(request, name) for name in fields_of(SearchRequest) if name not in query}
     parts = [request.text is None, request.image is None and request.like is None, request.caption is None]

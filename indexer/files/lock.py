@@ -75,7 +75,7 @@ class WriterLock:
             raise LockedError(
                 f"{self.path.parent} is being written by {holder}.", "Wait for it to finish, or stop it."
             ) from None
-        told = {
+        own = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "command": Path(sys.argv[0]).name or "python",
@@ -83,7 +83,7 @@ class WriterLock:
         }
         with suppress(OSError):  # on a full disk the lock is still held, but names nobody
             file.truncate(0)
-            file.write(json.dumps(told).encode())
+            file.write(json.dumps(own).encode())
         self._file = file
 
     def require(self) -> None:
@@ -116,8 +116,8 @@ class WriterLock:
 
 def _holder(content: bytes) -> str:
     try:
-        told = json.loads(content)
-        return f"{told['command']} (process {told['pid']} on {told['host']}, since {told['since']})"
+        holder = json.loads(content)
+        return f"{holder['command']} (process {holder['pid']} on {holder['host']}, since {holder['since']})"
     except (ValueError, KeyError, TypeError, RecursionError):
         return "another process"
 

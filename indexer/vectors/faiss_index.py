@@ -2,7 +2,7 @@
 
 An index file is a cache: it is built from segments and is valid only with exactly those segments.
 
-What this module does not know: documents, where its file lies, which vectors came after the index was built.
+What this module does not know: documents, where its file is stored, which vectors were added later.
 """
 
 from __future__ import annotations
@@ -107,9 +107,9 @@ class FaissIndex(RescoredIndex):
         index: The FAISS index, with int64 ids.
 
     Args:
-        index: As above.
+        index: See above.
         exact: Exact search over the same vectors.
-        metadata: As above.
+        metadata: See above.
     """
 
     def __init__(self, index: Any, exact: ExactIndex, metadata: Mapping[str, Any]) -> None:

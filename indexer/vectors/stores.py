@@ -100,8 +100,8 @@ def keep(layout: Layout, settings: IndexSettings) -> Layout:
         StoreError: The file cannot be written.
     """
     newest = Layout.read(layout.folder)
-    told = settings.to_json()
-    index = None if newest.index is None and told == IndexSettings().to_json() else told
+    wanted = settings.to_json()
+    index = None if newest.index is None and wanted == IndexSettings().to_json() else wanted
     changed = replace(newest, vector_store=layout.vector_store, index=index)
     if changed != newest:
         changed.publish()

@@ -97,10 +97,10 @@ class TuningQueries:
             for name, each in own.items()
         }
         self.held_out: Ids = np.sort(np.concatenate(list(out.values())))
-        kept = np.setdiff1d(ids, self.held_out, assume_unique=True)
+        remaining = np.setdiff1d(ids, self.held_out, assume_unique=True)
         pairs = {name: np.stack([each] * PARENTS) for name, each in out.items()}
         # A held-out vector counts as the sum of itself with itself; the index holds neither.
-        pairs[SUMS] = rng.choice(kept, (PARENTS, QUERIES))
+        pairs[SUMS] = rng.choice(remaining, (PARENTS, QUERIES))
         vectors = [
             unit_rows(exact.vectors(each.ravel()).reshape(*each.shape, exact.dim).sum(axis=0))
             for each in pairs.values()
@@ -110,7 +110,7 @@ class TuningQueries:
         if samples:
             texts = np.concatenate(list(samples.values()))
             said = texts[rng.integers(0, len(texts), QUERIES)]
-            shown = rng.choice(kept, QUERIES)
+            shown = rng.choice(remaining, QUERIES)
             vectors.append(unit_rows(exact.vectors(shown) + said))
             parents.append(np.stack([shown] * PARENTS))
             names.append(COMPOSED)
@@ -126,7 +126,7 @@ class TuningQueries:
         }
         self.vectors: Vectors = np.concatenate(vectors)
         self._parents = np.concatenate(parents, axis=1)
-        truth = exact.search(self.vectors, DEPTH, kept)
+        truth = exact.search(self.vectors, DEPTH, remaining)
         counted = self._counted(truth.ids)
         counted &= np.cumsum(counted, axis=1) <= K
         self._wanted = counted.sum(axis=1)
@@ -187,11 +187,11 @@ class Tuned:
 
     def facts(self) -> dict[str, JsonValue]:
         """The entries for an index's metadata. `recall_at_10` is that of the worst kind."""
-        worst = min(self.kinds.values(), key=lambda told: float(str(told["low"])))
+        worst = min(self.kinds.values(), key=lambda recalls: float(str(recalls["low"])))
         return {
             "recall_at_10": worst["recall"],
             "recall_at_10_low": worst["low"],
-            "recall_by_kind": {name: dict(told) for name, told in self.kinds.items()},
+            "recall_by_kind": {name: dict(recalls) for name, recalls in self.kinds.items()},
             "sure_above": self.sure_above,
         }
 
@@ -209,22 +209,22 @@ def tune(
         most: The largest effort.
         worth: The effort above which exact search is as fast.
     """
-    effort, kept = least, None
+    effort, best_so_far = least, None
     while True:
         found = ask(effort)
         shares = queries.shares(found)
-        told = queries.recalls(shares)
-        reached = sum(each.reaches(target) for each in told.values())
+        recalls = queries.recalls(shares)
+        reached = sum(each.reaches(target) for each in recalls.values())
         now = _Tried(effort, shares, found.scores[:, 0], reached)
-        if reached == len(told):
+        if reached == len(recalls):
             return _tuned(queries, now, None)
         if effort <= worth:
-            kept = now if kept is None or reached > kept.reached else kept
-        elif kept is not None and kept.reached:
-            threshold = _sure_above(queries, kept, target)
+            best_so_far = now if best_so_far is None or reached > best_so_far.reached else best_so_far
+        elif best_so_far is not None and best_so_far.reached:
+            threshold = _sure_above(queries, best_so_far, target)
             if threshold is not None:
-                return _tuned(queries, kept, threshold)
-            kept = None  # so many queries would be answered exactly that more effort is better
+                return _tuned(queries, best_so_far, threshold)
+            best_so_far = None  # so many queries would be answered exactly that more effort is better
         if effort == most:
             return _tuned(queries, now, None)
         effort = min(math.ceil(effort * 1.2), most)
@@ -232,13 +232,13 @@ def tune(
 
 def _sure_above(queries: TuningQueries, tried: _Tried, target: float) -> float | None:
     """The lowest best score from which the index alone reaches the target; None if most queries are below it."""
-    told = queries.recalls(tried.shares)
-    failed = np.concatenate([tried.best[queries.kinds[name]] for name in told if not told[name].reaches(target)])
+    recalls = queries.recalls(tried.shares)
+    failed = np.concatenate([tried.best[queries.kinds[name]] for name in recalls if not recalls[name].reaches(target)])
     for threshold in np.unique(failed):
         sure = float(np.nextafter(threshold, np.float32(np.inf)))
         shares = np.where(tried.best < sure, np.where(np.isnan(tried.shares), np.nan, 1.0), tried.shares)
         if all(each.reaches(target) for each in queries.recalls(shares).values()):
-            fine = [queries.kinds[name] for name in told if told[name].reaches(target)]
+            fine = [queries.kinds[name] for name in recalls if recalls[name].reaches(target)]
             exactly = float(np.mean([np.mean(tried.best[part] < sure) for part in fine]))
             return sure if exactly < MOSTLY else None
     return None

@@ -1,6 +1,6 @@
-"""The methods by name. To add one, write a file in this folder with a class for each of its names; nothing else.
+"""The methods by name. To add one, write a file in this folder with a class for each of its names.
 
-A class with a `name` that is defined in one of the files is a method. Other packages add theirs by entry points of the
+Every class with a `name` in one of these files is a method. Other packages add theirs by entry points of the
 group `underdrawing.methods`, or in code: `@METHODS.register("mine")`.
 
     load_method("cig-product")      an instance
@@ -54,7 +54,7 @@ __all__ = [
 
 
 class Method(HelpfulEnum):
-    """Names of methods that code spells. Whatever takes one takes any name in `METHODS`, as a plain text too."""
+    """Names of built-in methods, for code. An argument that takes one takes any name in `METHODS`, also as a `str`."""
 
     TEXT = "text"
     IMAGE = "image"
@@ -69,7 +69,7 @@ class Method(HelpfulEnum):
 
 
 class Merge(HelpfulEnum):
-    """What `cig` makes of a pseudo-target; `cig` with a merge is the method `cig-MERGE`."""
+    """How `cig` uses a pseudo-target; `cig` with a merge is the method `cig-MERGE`."""
 
     REINVERT = "reinvert"
     EMBED = "embed"
@@ -80,7 +80,7 @@ MethodFactory: TypeAlias = Callable[[], SearchMethod]
 
 
 def _rooms() -> Iterator[tuple[str, Builtin]]:
-    """Every method of this folder: its name, where it is, and its line."""
+    """Every method of this folder: its name, its location and its help line."""
     for module in iter_modules(__path__, f"{__name__}."):
         for attribute, value in vars(import_module(module.name)).items():
             name = vars(value).get("name") if isinstance(value, type) else None
@@ -97,7 +97,7 @@ def _place(room: tuple[str, Builtin]) -> tuple[int, str]:
 
 
 METHODS = Registry[MethodFactory]("method", "underdrawing.methods", dict(sorted(_rooms(), key=_place)))
-"""Methods by name; each is a class, or another callable without arguments, that makes a `SearchMethod`."""
+"""Methods by name; each is a class or another callable without arguments that returns a `SearchMethod`."""
 
 _PROMISED = ("name", "help", "tuned", "reads", "defaults", "needs", "branches", "resolve", "compose")
 
@@ -107,10 +107,10 @@ def load_method(method: str, merge: str | None = None) -> SearchMethod:
 
     Args:
         method: One of `METHODS`.
-        merge: One of `Merge`: with `cig`, the same as the method `cig-MERGE`. Other methods do not read it.
+        merge: One of `Merge`: `cig` with a merge is the method `cig-MERGE`. Other methods do not read it.
 
     Raises:
-        UnknownNameError: There is none; it lists those there are.
+        UnknownNameError: There is none; the message lists the known ones.
         PluginError: The package that offers it cannot be imported, or offers something else.
     """
     if not isinstance(method, str):

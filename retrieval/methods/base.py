@@ -1,13 +1,13 @@
-"""What every method promises, and what most of them share.
+"""The protocol of methods, and the base class that most of them share.
 
-A method is one room: a file beside this one with a class for each of its names. It answers a batch of queries in two
-steps, of which the second is arithmetic alone, so that weights can be tried without embedding anything again:
+A method is a file beside this one with a class for each of its names. It answers a batch of queries in two steps. The
+second is only arithmetic, so that weights can be tried without embedding anything again:
 
     resolve(context, queries)           -> Resolved: a unit vector for each branch of each query
     compose(resolved, weights, space)   -> Composed: a scoring function over the branches
 
-What is slow and may be done without is a step between the two, `refine`: a retriever answers first without it where a
-caller streams, skips it where a gate finds it needless, and gives it a deadline.
+A slow step that an answer can do without comes between the two, as `refine`. A retriever answers first without it when
+a caller streams, skips it when a gate finds it needless, and gives it a deadline.
 
 What this module does not know: embedders, collections, how documents are found.
 """
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 BOTH = ("text", "image")
 
 Artifacts: TypeAlias = Mapping[str, Mapping[str, JsonValue]]
-"""By name, such as `pseudo_target` or `caption`: what is known of what a method made on the way. Front ends show it."""
+"""Descriptions of artifacts by name, such as `pseudo_target` or `caption`. Front ends show them."""
 Terms: TypeAlias = Mapping[str, tuple[float, Vector]]
-"""By branch name, a weight and a vector."""
+"""A weight and a vector for each branch, by name."""
 
 
 class Helper(HelpfulEnum):
-    """A model that a method needs beside the collection's embedder."""
+    """A model that a method needs besides the collection's embedder."""
 
     INVERSION = "inversion"
     GENERATOR = "generator"
@@ -49,7 +49,7 @@ class Helper(HelpfulEnum):
 
 
 class WeightsByName(Protocol):
-    """The weights that a method reads, by name: `Weights`, or a dict."""
+    """The weights that a method reads, by name: `Weights` or a dict."""
 
     def __getitem__(self, name: str, /) -> float:
         """The weight of that name."""
@@ -61,11 +61,11 @@ class Resolved:
     """A query and the vectors of its branches.
 
     Attributes:
-        query: What was asked.
+        query: The query.
         vectors: By branch name, (dim,) float32 of unit length.
-        reference: The vector id of a stored reference, which the query itself should not find.
-        notes: What went wrong on the way without spoiling the answer.
-        artifacts: What was made on the way.
+        reference: The vector id of a stored reference, which the query should not find.
+        notes: Problems that did not prevent an answer.
+        artifacts: The artifacts that the method made.
     """
 
     query: Query
@@ -80,9 +80,9 @@ class Composed:
     """A query ready to be searched.
 
     Attributes:
-        scoring: How documents are scored.
-        branches: The vectors that made the scoring function, by name, (dim,) float32 each. They explain a hit.
-        notes: What the user should know, such as a part that was left out.
+        scoring: The scoring function.
+        branches: The vectors that the scoring function was made of, by name, (dim,) float32 each. They explain a hit.
+        notes: Warnings for the user, such as a part that was left out.
     """
 
     scoring: ScoringFunction
@@ -94,12 +94,12 @@ class SearchMethod(Protocol):
     """One way to answer a query.
 
     Attributes:
-        name: What it is asked for by.
+        name: The name that requests use.
         help: One line about it, for lists of methods.
         tuned: The name of its entry in `weights.json`.
         reads: The names of the weights that it reads.
-        defaults: Their values where `weights.json` has no entry for the method.
-        needs: The models it needs beside the embedder.
+        defaults: Their values if `weights.json` has no entry for the method.
+        needs: The models it needs besides the embedder.
     """
 
     name: ClassVar[str]
@@ -110,7 +110,7 @@ class SearchMethod(Protocol):
     needs: ClassVar[tuple[Helper, ...]]
 
     def branches(self, query: Query) -> Mapping[str, Modality]:
-        """By the name of each branch, what its vector is the vector of. Asked often; no model is loaded.
+        """The modality of each branch's vector, by the branch's name. Called often; loads no model.
 
         Raises:
             QueryError: The query lacks a part without which the method makes no sense.
@@ -118,14 +118,14 @@ class SearchMethod(Protocol):
         ...
 
     def resolve(self, context: Context, queries: Sequence[Query]) -> list[Resolved]:
-        """The vectors of the branches, but for those that `refine` adds.
+        """The vectors of the branches, except those that `refine` adds.
 
         Args:
-            context: Embeds, reads what is stored, and offers what helper models make; all for a whole batch.
-            queries: A batch. What one of them gets does not depend on the others.
+            context: Embeds, reads stored vectors, and runs helper models, for a whole batch at a time.
+            queries: A batch. The result of one query does not depend on the others.
 
         Raises:
-            QueryError: A part cannot be used, or a document does not exist; it names the query.
+            QueryError: A part cannot be used, or a document does not exist; the error names the query.
             CallError: The model has no encoder for a part.
         """
         ...
@@ -134,8 +134,8 @@ class SearchMethod(Protocol):
         """The scoring function of one query.
 
         Args:
-            resolved: With a vector for each branch, but perhaps none for what `refine` adds.
-            weights: All that `reads` names.
+            resolved: The query with a vector for each branch; branches that `refine` adds may be missing.
+            weights: All the weights that `reads` names.
             space: The collection's embedding space, for its means.
 
         Raises:
@@ -153,7 +153,7 @@ class Refining(Protocol):
         ...
 
     def refine(self, context: Context, resolved: Sequence[Resolved]) -> list[Resolved]:
-        """The same with the vectors that the step makes, or with a note where one cannot be had. It does not fail."""
+        """The queries with the vectors that the step adds, or a note for each that it cannot make. It never fails."""
         ...
 
 
@@ -189,10 +189,10 @@ class Selective(Protocol):
 
 
 class TwoParts(ABC):
-    """What methods for a text and a reference share: the negatives, and queries that have one part only.
+    """Base of methods for a text and a reference. It handles negatives, and queries that have only one part.
 
-    A subclass gives the class attributes of `SearchMethod` and `terms`; the branches are the query's own unless it
-    says otherwise.
+    A subclass defines the class attributes of `SearchMethod`, and `terms`. The branches are the query's own unless it
+    overrides them.
     """
 
     name: ClassVar[str]
@@ -214,35 +214,35 @@ class TwoParts(ABC):
     def terms(
         self, resolved: Resolved, weights: WeightsByName, space: Space
     ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
-        """The weighted vectors of a query that has both parts, without the negatives; and notes."""
+        """The weighted vectors of a query that has both parts, without the negatives, and notes."""
 
     def compose(self, resolved: Resolved, weights: WeightsByName, space: Space) -> Composed:
-        """The weighted sum of the terms, less the negatives; see `SearchMethod.compose`."""
+        """The weighted sum of the terms minus the negatives; see `SearchMethod.compose`."""
         if not self.has_both(resolved):
             return one_part(resolved, weights, self.name)
         terms, notes = self.terms(resolved, weights, space)
         return summed(terms | negatives(resolved, weights), notes)
 
     def has_both(self, resolved: Resolved) -> bool:
-        """Whether the query has what `terms` weighs."""
+        """Whether the query has the vectors that `terms` weighs."""
         return "text" in resolved.vectors and "image" in resolved.vectors
 
 
 def one_part(resolved: Resolved, weights: WeightsByName, method: str) -> Composed:
-    """What every method for two parts makes of a query with one: a search by that part, and a note."""
+    """The answer of a method for two parts to a query with one: a search by that part, and a note."""
     name, missing = ("text", "image") if "text" in resolved.vectors else ("image", "text")
     note = f"The query has no {missing}, so the method {method} searches by the {name} alone."
     return summed({name: (1.0, resolved.vectors[name])} | negatives(resolved, weights), (note,))
 
 
 def negatives(resolved: Resolved, weights: WeightsByName) -> dict[str, tuple[float, Vector]]:
-    """The negatives of a query, to be subtracted."""
+    """The negatives of a query, with negative weights."""
     names = [name for name in resolved.vectors if name.startswith("not_")]
     return {name: (-weights["negative"], resolved.vectors[name]) for name in names}
 
 
 def summed(terms: Terms, notes: tuple[str, ...]) -> Composed:
-    """One vector from weighted vectors.
+    """The weighted sum of vectors.
 
     Raises:
         QueryError: They cancel out, so that nothing is left to search by.
@@ -259,7 +259,7 @@ def summed(terms: Terms, notes: tuple[str, ...]) -> Composed:
 def mean_of(space: Space, modality: Modality, *roles: Role) -> tuple[Vector, tuple[str, ...]]:
     """A mean vector of the space, (dim,) float32, not of unit length, from the first role that has one.
 
-    Where none has, zeros and a note that says so.
+    If none has, zeros and a note that says so.
     """
     for role in roles:
         if (role, modality) in space.means:
@@ -274,10 +274,10 @@ def without_gap(
     """The same queries for a centered view: every vector less the mean of its modality, of unit length again.
 
     Args:
-        resolved: With the vectors that the model gave.
-        method: Says what each of them is the vector of.
-        stored: The vectors of ids in the centered view, where a stored reference stands already.
-        space: The collection's own, with the means.
+        resolved: Queries with the model's own vectors.
+        method: Says which modality each vector is of.
+        stored: Reads vectors from the centered view, which has those of stored references.
+        space: The collection's embedding space, with the means.
     """
     from indexer.vectors.modality_gap import query_mean
 

@@ -1,9 +1,9 @@
-"""`caption`: the reference is captioned, a language model rewrites the caption by the text, that is searched as a text.
+"""`caption`: the reference is captioned, a language model rewrites the caption, and the result is searched as a text.
 
 Source: CIReVL (Karthik et al., "Vision-by-Language for Training-Free Compositional Image Retrieval", ICLR 2024,
-arXiv:2310.09291). It needs no image encoder at all, so that a collection of texts can be asked with an image too.
+arXiv:2310.09291). It needs no image encoder, so that a collection of texts can be searched with an image, too.
 
-What this module does not know: how an image is captioned, and who rewrites captions.
+What this module does not know: how images are captioned and captions are rewritten.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 class Caption(TwoParts):
-    """The vector of the rewritten caption, less the negatives."""
+    """The vector of the rewritten caption minus the negatives."""
 
     name = "caption"
-    help = "the reference's caption, rewritten by a language model, as a text (CIReVL)"
+    help = "search by the reference's caption, rewritten by a language model (CIReVL)"
     tuned = "caption"
     reads = frozenset({"negative"})
     needs = (Helper.CAPTIONER, Helper.REWRITER)
 
     def branches(self, query: Query) -> Mapping[str, Modality]:
-        """With both parts, the rewritten caption in place of them."""
+        """For a query with both parts, the rewritten caption in their place."""
         if not query.is_composed:
             return query.branches
         return {name: kind for name, kind in query.branches.items() if name not in BOTH} | {"written": Modality.TEXT}
 
     def resolve(self, context: Context, queries: Sequence[Query]) -> list[Resolved]:
-        """Captions are rewritten first, and are texts from then on."""
+        """Captions are rewritten first, and then treated as texts."""
         written = context.rewrite([query if query.is_composed else None for query in queries])
         items: list[Mapping[str, Sequence[Item]]] = [
             query.items
@@ -58,5 +58,5 @@ class Caption(TwoParts):
     def terms(
         self, resolved: Resolved, weights: WeightsByName, space: Space
     ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
-        """The one vector."""
+        """The single vector."""
         return {"written": (1.0, resolved.vectors["written"])}, resolved.notes

@@ -1,18 +1,18 @@
 """`cig`: the text read with the reference's pseudo-word, and a pseudo-target, an image generated from the two.
 
-Source: Wang et al., "Generative Zero-Shot Composed Image Retrieval", CVPR 2025. What is made of the pseudo-target is
-the merge, and each merge is a method of its own:
+Source: Wang et al., "Generative Zero-Shot Composed Image Retrieval", CVPR 2025. The merge says how the pseudo-target is
+used, and each merge is a method of its own:
 
 * `cig-reinvert`, the paper's: the pseudo-target becomes a pseudo-word too, the same text is read with it, and the two
-  vectors are added. It stays among texts, so that the looks of a generated image matter less.
-* `cig-embed`, which `cig` stands for: the pseudo-target's vector less the mean of images is added; it keeps what no
-  sentence says.
+  vectors are added. The vector stays among those of texts, so that the looks of a generated image matter less.
+* `cig-embed`, the default of `cig`: the pseudo-target's vector minus the mean of images is added. It keeps details that
+  no sentence mentions.
 * `cig-product`: lambda S_t + (1 - lambda) S_t S_p of the two similarities, each from 0 to 1 (IP-CIR,
   arXiv:2411.16752).
 
-Where a pseudo-target is missing its weight is 0, and a note says so.
+If a pseudo-target is missing, its weight is 0 and a note says so.
 
-What this module does not know: how pseudo-words are made and images generated.
+What this module does not know: how pseudo-words are made and images are generated.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
 
 
 class _Cig(Inversion):
-    """What the merges share: the inversion's branches, and the pseudo-target."""
+    """Base of the merges: the inversion's branches and the pseudo-target."""
 
     reads = frozenset({"inversion", "image", "pseudo_target", "negative"})
     needs = (Helper.INVERSION, Helper.GENERATOR)
     variant_of: ClassVar[str] = "cig"
     merged_as = Modality.IMAGE
-    """What the vector of the pseudo-target is the vector of."""
+    """The modality of the pseudo-target's vector."""
 
     def branches(self, query: Query) -> Mapping[str, Modality]:
-        """As `inversion`, and the pseudo-target."""
+        """The branches of `inversion`, and the pseudo-target."""
         branches = super().branches(query)
         return {**branches, "pseudo_target": self.merged_as} if query.is_composed else branches
 
@@ -63,7 +63,7 @@ class _Cig(Inversion):
         return query.is_composed
 
     def refine(self, context: Context, resolved: Sequence[Resolved]) -> list[Resolved]:
-        """Add the vectors of pseudo-targets, where they can be had, and notes where they cannot."""
+        """Add the vectors of pseudo-targets, or notes if they cannot be made."""
         answer = list(resolved)
         places = [
             place
@@ -106,16 +106,16 @@ class CigReinvert(_Cig):
 
 
 class CigEmbed(_Cig):
-    """The pseudo-target's vector, less the mean of images."""
+    """The pseudo-target's vector minus the mean of images."""
 
     name = "cig-embed"
-    help = "inversion, and a generated pseudo-target's vector, less the mean of images"
+    help = "inversion, and a generated pseudo-target's vector minus the mean of images"
     tuned = "cig-embed"
 
     def terms(
         self, resolved: Resolved, weights: WeightsByName, space: Space
     ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
-        """The mean goes with the pseudo-target's weight."""
+        """The mean of images is subtracted with the pseudo-target's weight."""
         terms, notes = super().terms(resolved, weights, space)
         if "pseudo_target" in terms:
             mean, more = mean_of(space, Modality.IMAGE, Role.QUERY, Role.DOCUMENT)
@@ -125,7 +125,7 @@ class CigEmbed(_Cig):
 
 
 class Cig(CigEmbed):
-    """The merge that is not named."""
+    """The default merge."""
 
     name = "cig"
     help = "inversion and a generated pseudo-target (CIG), merged as in cig-embed"
@@ -153,7 +153,7 @@ class CigProduct(_Cig):
         if target is None:
             return composed
         if not 0 <= weight <= 1:
-            raise QueryError(f"The weight pseudo_target is {weight}; in the product it is 0 to 1.")
+            raise QueryError(f"The weight pseudo_target is {weight}; in the product it must be 0 to 1.")
         [text] = composed.scoring.query_vectors
         scoring = TextTimesTarget(text, weighted_sum(target[None], [1.0]), 1 - weight)
         return replace(composed, scoring=scoring, branches={**composed.branches, "pseudo_target": target})
@@ -165,7 +165,7 @@ class TextTimesTarget:
 
     Attributes:
         text: (dim,) float32 of unit length.
-        target: The same of the pseudo-target.
+        target: (dim,) float32 of unit length, of the pseudo-target.
         share: Lambda, 0 to 1.
     """
 

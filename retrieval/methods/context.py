@@ -1,8 +1,7 @@
-"""What a method may ask for while it resolves a batch of queries, in as few model calls as possible.
+"""The services that a method uses while it resolves a batch of queries, with as few model calls as possible.
 
-What is asked for twice is embedded once; a batch's texts go to the embedder in one call, its images in another, for
-each instruction. The vector of a stored document is read, not made; its image is looked at only where something reads
-images themselves.
+Equal items are embedded once. For each instruction, a batch's texts go to the embedder in one call, its images in
+another. The vector of a stored document is read, not computed; its image is opened only if something reads images.
 
 What this module does not know: methods, weights, how the vectors are used.
 """
@@ -33,15 +32,15 @@ if TYPE_CHECKING:
 
 NOWHERE = "the model's vector of it is zero, or holds a value that is not a finite number; try dtype float32"
 SMALLEST = 1e-6
-"""A vector whose largest value is not above this has no direction."""
+"""A vector has no direction unless its largest absolute value is above this."""
 
 
 class HasEmbedder(Protocol):
-    """What is asked for the model: a `Collection`, or anything like it."""
+    """The source of the model: a `Collection` or anything like it."""
 
     @property
     def embedder(self) -> Embedder:
-        """The model; loaded when first asked for."""
+        """The model; loaded on first use."""
         ...
 
 
@@ -50,12 +49,12 @@ class Context:
 
     Args:
         snapshot: Holds stored vectors and documents.
-        source: Has the model; it is not asked for where stored vectors suffice.
+        source: Has the model, which is loaded only if stored vectors do not suffice.
         pseudo_targets: Makes pseudo-words and pseudo-targets.
         captions: Captions references and rewrites captions.
 
     Attributes:
-        took: Milliseconds of the stages that methods spend apart from embedding, by name.
+        took: Milliseconds of the methods' stages other than embedding, by name.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class Context:
 
     @property
     def embedder(self) -> Embedder:
-        """The collection's model, loaded when it is first asked for."""
+        """The collection's model, loaded on first use."""
         return self._source.embedder
 
     def embed(
@@ -83,11 +82,11 @@ class Context:
 
         Args:
             queries: A batch.
-            items: For each query, by branch name; an empty branch has the vector of the stored reference. By default
-                the queries' own `items`.
+            items: For each query, its items by branch name; an empty branch has the vector of the stored reference.
+                The queries' own `items` by default.
 
         Raises:
-            QueryError: An item cannot be used, or a stored reference does not exist; it names branch and query.
+            QueryError: An item cannot be used, or a stored reference does not exist; the error names branch and query.
             CallError: The model has no encoder for an item, or reads no instructions and a query has one.
         """
         wanted = [query.items for query in queries] if items is None else items
@@ -132,8 +131,8 @@ class Context:
             model.require(set(kinds))
         if instruction is not None and not model.reads_instructions:
             raise CallError(
-                f"{model.name} reads no instructions; this query has one: {instruction[:80]!r}.",
-                "Leave it out, or use a model that does, such as mllm:NAME.",
+                f"{model.name} reads no instructions, but this query has one: {instruction[:80]!r}.",
+                "Leave it out, or use a model that reads them, such as mllm:NAME.",
             )
         found: list[Vector | str] = [""] * len(items)
         for modality in Modality:
@@ -141,7 +140,7 @@ class Context:
             if not places:
                 continue
             outcome = model.try_encode([items[place] for place in places], Role.QUERY, instruction)
-            largest = np.abs(outcome.vectors).max(axis=1, initial=0)  # NaN is above nothing
+            largest = np.abs(outcome.vectors).max(axis=1, initial=0)  # NaN compares as false
             sound = (largest > SMALLEST) & (largest < np.inf)
             for row, vector, points in zip(outcome.rows.tolist(), outcome.vectors, sound.tolist(), strict=True):
                 found[places[row]] = vector if points else NOWHERE
@@ -162,7 +161,7 @@ class Context:
         return [None if query.like is None else ids[query.like] for query in queries]
 
     def stored_images(self, likes: Sequence[str]) -> dict[str, tuple[Path, ...]]:
-        """By id of a stored document, its images in order; none where it has none."""
+        """The images of stored documents, in order, by id; empty for a document without images."""
         names = list(dict.fromkeys(likes))
         documents = self.snapshot.documents(stored_references(self.snapshot, names)) if names else []
         return {document.id: document.images for document in documents}
@@ -170,11 +169,11 @@ class Context:
     def read(self, resolved: Sequence[Resolved], references: Sequence[Reference] | None = None) -> list[Vector]:
         """Each query's text, read with the pseudo-word of its reference: (dim,) float32 of unit length.
 
-        Of a text in several wordings, the mean. (The pseudo-word stands in the inversion's template, beside the text.)
+        Several wordings of a text are averaged. The inversion's template puts the pseudo-word beside the text.
 
         Args:
-            resolved: With the vector of the reference as the branch `image`.
-            references: Others than the queries' own.
+            resolved: Queries with the vector of the reference as the branch `image`.
+            references: References to use in place of the queries' own.
 
         Raises:
             CallError: The model's text encoder reads no pseudo-words, or there is no inversion for it.
@@ -197,7 +196,7 @@ class Context:
         """The pseudo-target of each query, from the cache or generated; it never fails (see the provider).
 
         Args:
-            resolved: With a text, and the vector of the reference as the branch `image`.
+            resolved: Queries with a text, and the vector of the reference as the branch `image`.
         """
         if not resolved:
             return []
@@ -205,13 +204,13 @@ class Context:
         return self._pseudo_targets.generate(self.embedder, texts, self._references_of(resolved))
 
     def rewrite(self, queries: Sequence[Query | None]) -> list[Rewritten | None]:
-        """For each query the sentence that says what its reference and its text mean together.
+        """For each query, one sentence that combines its reference and its text.
 
         Args:
-            queries: A batch, with None in the place of queries that need none.
+            queries: A batch, with None in place of queries that need no sentence.
 
         Raises:
-            QueryError: An image cannot be used, or a stored reference has none; it names the query.
+            QueryError: An image cannot be used, or a stored reference has none; the error names the query.
             CallError: A model is needed and was not given, or a document does not exist.
             ModelError: A model cannot be loaded.
         """
@@ -239,7 +238,7 @@ class Context:
         self.took[name] = self.took.get(name, 0.0) + (time.perf_counter() - start) * 1000
 
     def _references_of(self, resolved: Sequence[Resolved]) -> list[Reference]:
-        """Equal references are one object."""
+        """One object for equal references."""
         known: dict[object, Reference] = {}
         answer = []
         for each in resolved:
@@ -265,7 +264,7 @@ class Context:
                     f"The stored document {name!r} has no image that could be captioned.",
                     "Say what it shows with `caption`, or give an image with `image` in place of `like`.",
                 )
-            # A caption is shown, and may be sent to an endpoint. A missing file is told by whoever opens it.
+            # A caption is shown and may be sent to an endpoint. The code that opens the file reports a missing one.
             if document.image.exists() and recorded_image(document.image, document.image_sha256) is None:
                 raise QueryError(
                     f"The image of the stored document {name!r}, {printable(document.image)}, is no longer the one "
@@ -280,21 +279,21 @@ def stored_references(snapshot: Snapshot, likes: Sequence[str]) -> Ids:
     """The vector ids, (n,) int64, of the documents that queries name by `like`.
 
     Raises:
-        QueryError: A document is not there.
+        QueryError: A document does not exist.
     """
     try:
         return snapshot.vector_ids(likes) if likes else np.empty(0, np.int64)
     except CallError as error:
         raise QueryError(
-            error.message, "`like` is the id of a stored document, as results show it; else give an image as `image`."
+            error.message, "`like` is the id of a stored document, as results show it. For another image, use `image`."
         ) from error
 
 
 def require_images(queries: Sequence[Query]) -> None:
-    """See that the files of images are there, which costs less than a model.
+    """Check that image files exist, before a model is loaded.
 
     Raises:
-        QueryError: One is not; it names the query.
+        QueryError: One does not; the error names the query.
     """
     for place, query in enumerate(queries):
         for name, branch in query.items.items():
@@ -310,14 +309,14 @@ def _to_caption(query: Query, stored: Mapping[str, ImageSource]) -> ImageSource 
 
 
 def key_of(item: Item) -> object:
-    """Equal for items that surely have the same vector. Decoded images are told apart by identity."""
+    """A key that is equal only for items with the same vector. Decoded images are distinguished by identity."""
     if not item.images:
         return item.text
     return item.text, *(image if isinstance(image, Path | bytes) else id(image) for image in item.images)
 
 
 def mean_of_unit(vectors: Sequence[Vector]) -> Vector:
-    """The only vector as it is, or the mean of several at unit length."""
+    """A single vector as it is, or the mean of several at unit length."""
     return vectors[0] if len(vectors) == 1 else unit(np.mean(vectors, axis=0, dtype=np.float64))
 
 
@@ -326,9 +325,9 @@ def unusable(name: str, place: int, total: int, reason: str) -> QueryError:
 
     Args:
         name: The branch.
-        place: Of its query in the batch.
-        total: Queries of the batch.
-        reason: Why, as a sentence.
+        place: The position of its query in the batch.
+        total: The number of queries in the batch.
+        reason: The reason, as a sentence.
     """
     which = f"The query's {name}" if total == 1 else f"The {name} of query {place}"
     return QueryError(f"{which} cannot be used: {reason}", None if "text" in name else "Give another image.")
@@ -340,5 +339,5 @@ def _missing(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return True
     except OSError:
-        return False  # decoding will say what is wrong
+        return False  # decoding will report what is wrong
     return False

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Inversion(TwoParts):
-    """t_ref less the negatives, with a share of the reference's own vector where its weight is not 0."""
+    """t_ref minus the negatives, plus the reference's own vector if its weight is not 0."""
 
     name = "inversion"
     help = "the text read with the reference's pseudo-word (Pic2Word, SEARLE, LinCIR)"
@@ -31,13 +31,13 @@ class Inversion(TwoParts):
     needs: ClassVar[tuple[Helper, ...]] = (Helper.INVERSION,)
 
     def branches(self, query: Query) -> Mapping[str, Modality]:
-        """With both parts, the text with the pseudo-word in place of the text."""
+        """For a query with both parts, the text with the pseudo-word in place of the text."""
         if not query.is_composed:
             return query.branches
         return {name: kind for name, kind in query.branches.items() if name != "text"} | {"inversion": Modality.TEXT}
 
     def resolve(self, context: Context, queries: Sequence[Query]) -> list[Resolved]:
-        """The references are embedded first; then all texts are read with their pseudo-words."""
+        """References are embedded first; then all texts are read with their pseudo-words."""
         found = context.embed(
             queries,
             [
@@ -57,7 +57,7 @@ class Inversion(TwoParts):
     def terms(
         self, resolved: Resolved, weights: WeightsByName, space: Space
     ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
-        """t_ref, and the reference where it counts."""
+        """t_ref, and the reference if its weight is not 0."""
         terms = {"inversion": (weights["inversion"], resolved.vectors["inversion"])}
         if weights["image"]:
             terms["image"] = (weights["image"], resolved.vectors["image"])

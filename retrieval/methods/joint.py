@@ -1,6 +1,6 @@
-"""`joint`: one model reads the reference and the text at once (GME), so that nothing has to be weighed.
+"""`joint`: one model reads the reference and the text together (GME), so that no weights are needed.
 
-What this module does not know: the model, and what it is told to do with the two.
+What this module does not know: the model and its instruction.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Joint(TwoParts):
-    """The vector of both parts, less the negatives. Of a stored reference its image is read, not its vector."""
+    """The vector of both parts minus the negatives. It reads a stored reference's image, not its vector."""
 
     name = "joint"
-    help = "text and reference read at once by a multimodal model (GME)"
+    help = "text and reference read together by a multimodal model (GME)"
     tuned = "joint"
     reads = frozenset({"negative"})
 
@@ -34,7 +34,7 @@ class Joint(TwoParts):
         return embedder.fuses_natively
 
     def branches(self, query: Query) -> Mapping[str, Modality]:
-        """With both parts, one branch in their place."""
+        """For a query with both parts, one branch in their place."""
         if not query.is_composed:
             return query.branches
         return {"joint": Modality.FUSED} | {name: kind for name, kind in query.branches.items() if name not in BOTH}
@@ -43,13 +43,13 @@ class Joint(TwoParts):
         """Text and image as one item.
 
         Raises:
-            CallError: The model sums what it should read at once.
+            CallError: The model cannot read an image and a text together.
             QueryError: A stored reference does not exist, or has no image.
         """
         both = [query for query in queries if query.is_composed]
         if both and not self.fits(context.embedder):
             raise CallError(
-                f"{context.embedder.name} does not read an image and a text at once, so the method joint cannot be "
+                f"{context.embedder.name} does not read an image and a text together, so the method joint cannot be "
                 "used.",
                 "Use the method sum, or a collection of a model that does, such as mllm:NAME.",
             )
@@ -57,13 +57,13 @@ class Joint(TwoParts):
         return context.embed(queries, [_items(query, images) for query in queries])
 
     def has_both(self, resolved: Resolved) -> bool:
-        """Whether text and reference were read at once."""
+        """Whether text and reference were read together."""
         return "joint" in resolved.vectors
 
     def terms(
         self, resolved: Resolved, weights: WeightsByName, space: Space
     ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
-        """The one vector."""
+        """The single vector."""
         return {"joint": (1.0, resolved.vectors["joint"])}, resolved.notes
 
 

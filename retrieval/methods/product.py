@@ -3,9 +3,9 @@
 The recipe is BASIC's, without its projection and query expansion (Psomas et al., "Instance-Level Composed
 Image Retrieval", NeurIPS 2025, arXiv:2510.25387):
 
-1. the mean of texts is taken off the text vector, the mean of images off the reference and every document;
+1. the mean of texts is subtracted from the text vector, the mean of images from the reference and every document;
 2. both similarities are measured from a floor (`scoring.min_normalize`);
-3. they are joined by a soft AND (`scoring.soft_and`): a document must resemble both.
+3. they are combined by a soft AND (`scoring.soft_and`): a document must resemble both.
 
 What this module does not know: which documents are scored, and how they are found.
 """
@@ -56,7 +56,7 @@ class Product(TwoParts):
     def terms(
         self, resolved: Resolved, weights: WeightsByName, space: Space
     ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
-        """None: a product is no sum."""
+        """Nothing: a product is not a weighted sum."""
         return {}, ()
 
 
@@ -65,11 +65,11 @@ class SoftAnd:
     """Scores by a soft AND of two centered similarities.
 
     Attributes:
-        text: (dim,) float32 of unit length: the centered text, less the negatives.
-        image: The same of the reference.
+        text: (dim,) float32 of unit length: the centered text minus the negatives.
+        image: (dim,) float32 of unit length: the centered reference minus the negatives.
         center: (dim,) float32: the mean of the documents.
-        text_floor: Below 0: the similarity to the text that counts as none.
-        image_floor: The same of the image.
+        text_floor: Below 0: the similarity to the text that counts as zero.
+        image_floor: Below 0: the similarity to the image that counts as zero.
         penalty: What an uneven pair costs; see `scoring.soft_and`.
     """
 
@@ -97,9 +97,9 @@ class SoftAnd:
 
 
 def center_of(space: Space) -> Vector:
-    """The mean of all document vectors: (dim,) float32, zero where none is known.
+    """The mean of all document vectors: (dim,) float32, zero if none is known.
 
-    One mean for every modality: which document is of which is not known where documents are scored.
+    All modalities share one mean, because scoring does not know which modality a document has.
     """
     means = [mean for (role, _), mean in space.means.items() if role is Role.DOCUMENT and mean.count]
     if not means:
@@ -109,12 +109,12 @@ def center_of(space: Space) -> Vector:
 
 
 def _centered(name: str, resolved: Resolved, weights: WeightsByName, mean: Vector) -> Vector:
-    """One part less its mean, less the negatives of the same kind, which are centered too."""
+    """One part minus its mean, minus the negatives of its kind, which are centered too."""
     against = [vector for other, vector in resolved.vectors.items() if other.startswith(f"not_{name}_")]
     centered = np.stack(
         [weighted_sum(np.stack([vector, mean]), [1, -1]) for vector in (resolved.vectors[name], *against)]
     )
     vector = weighted_sum(centered, [1.0, *(-weights["negative"] for _ in against)])
     if not vector.any():
-        raise QueryError(f"Nothing is left of the {name} after its mean and the negatives are taken off.")
+        raise QueryError(f"Nothing is left of the {name} after its mean and the negatives are subtracted.")
     return vector

@@ -1,4 +1,4 @@
-"""`shift`: the reference's vector moved along the difference that the text makes.
+"""`shift`: the reference's vector, moved along the difference that the text makes.
 
 Source: AdaST's pseudo-target in feature space, with alpha tuned instead of its closed form, and without a language
 model that writes the caption of the target.
@@ -25,7 +25,7 @@ class Shift(TwoParts):
     """i + alpha (t - t_0).
 
     With a caption of the reference, t_0 is the caption and t the caption followed by the text. Without one, t is the
-    text and t_0 the mean of generic texts, so that what remains of the text is what sets it apart from any other.
+    text and t_0 the mean of generic texts, so that t - t_0 is what sets the text apart from any other.
     """
 
     name = "shift"
@@ -35,13 +35,13 @@ class Shift(TwoParts):
     reads_fields: ClassVar[frozenset[str]] = frozenset({"caption"})
 
     def branches(self, query: Query) -> Mapping[str, Modality]:
-        """All parts of the query, and its caption where it has one."""
+        """All parts of the query, and its caption if it has one."""
         if query.caption is None or not query.is_composed:
             return query.branches
         return {**query.branches, "caption": Modality.TEXT}
 
     def resolve(self, context: Context, queries: Sequence[Query]) -> list[Resolved]:
-        """With a caption, the caption, and the caption with the text in place of the text."""
+        """With a caption: the caption, and the caption followed by the text in place of the text."""
         return context.embed(queries, [self._items(query) for query in queries])
 
     def _items(self, query: Query) -> Mapping[str, Sequence[Item]]:
@@ -53,7 +53,7 @@ class Shift(TwoParts):
     def terms(
         self, resolved: Resolved, weights: WeightsByName, space: Space
     ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
-        """The image, and the two ends of the step."""
+        """The image and the two ends of the step."""
         alpha, vectors = weights["alpha"], resolved.vectors
         terms = {"image": (1.0, vectors["image"]), "text": (alpha, vectors["text"])}
         if "caption" in vectors:

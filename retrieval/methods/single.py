@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Text:
-    """The text alone, less the negatives."""
+    """The text alone, minus the negatives."""
 
     name: ClassVar[str] = "text"
     help: ClassVar[str] = "the text alone"
@@ -43,7 +43,7 @@ class Text:
         return context.embed(queries, [{name: query.items[name] for name in self.branches(query)} for query in queries])
 
     def compose(self, resolved: Resolved, weights: WeightsByName, space: Space) -> Composed:
-        """The part less the negatives, and a note where the query has the other part too."""
+        """The part minus the negatives, and a note if the query has the other part too."""
         notes = tuple(
             f"The method {self.name} leaves the {other} out."
             for other in BOTH
@@ -53,7 +53,7 @@ class Text:
 
 
 class Image(Text):
-    """The reference alone, less the negatives."""
+    """The reference alone, minus the negatives."""
 
     name = "image"
     help = "the reference alone"

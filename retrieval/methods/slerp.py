@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Slerp(TwoParts):
-    """The point at alpha of the arc from image to text; `scoring.slerp_weights` has the formula."""
+    """The point at alpha on the arc from image to text; `scoring.slerp_weights` has the formula."""
 
     name = "slerp"
     help = "a point on the arc from reference to text"
@@ -33,7 +33,7 @@ class Slerp(TwoParts):
         """
         alpha = weights["alpha"]
         if not 0 <= alpha <= 1:
-            raise QueryError(f"alpha is {alpha}; on the arc from image to text it is 0 to 1.")
+            raise QueryError(f"alpha is {alpha}; on the arc from image to text, it must be 0 to 1.")
         image, text = resolved.vectors["image"], resolved.vectors["text"]
         at_image, at_text = slerp_weights(image, text, alpha)
         return {"image": (at_image, image), "text": (at_text, text)}, ()

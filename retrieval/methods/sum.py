@@ -25,6 +25,6 @@ class Sum(TwoParts):
     def terms(
         self, resolved: Resolved, weights: WeightsByName, space: Space
     ) -> tuple[dict[str, tuple[float, Vector]], tuple[str, ...]]:
-        """Each part with its own weight."""
+        """Each part with its weight."""
         vectors = resolved.vectors
         return {"text": (weights["text"], vectors["text"]), "image": (weights["image"], vectors["image"])}, ()

@@ -1,10 +1,10 @@
-"""The tuned weights of each method: data, with where they come from.
+"""The tuned weights of each method, as data with their source.
 
 `weights.json` maps an embedder's name to methods, and a method to its `weights`, the `source` they come from,
 and, where a sweep made them, the `split`, the `metric`, the `command` and the `curve`: a list of [weights,
 score] pairs. The entry `default` serves embedders that have none of their own.
 
-What this module does not know: how weights are tuned, and what they do.
+What this module does not know: how weights are tuned and what they do.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def load_weights(model: str, name: str, defaults: Weights | None = None) -> Tune
 
 
 def preferred(model: str, suits: Callable[[str], bool]) -> str | None:
-    """The method that did best where a model's weights were tuned; None where none of them was.
+    """The method that did best when a model's weights were tuned; None if no method was tuned.
 
     Args:
         model: An embedder's name.

@@ -1,1 +1,1 @@
-"""What methods ask for besides the collection's embedder: pseudo-targets, captions, rewritten sentences."""
+"""Helper models that methods use besides the collection's embedder: pseudo-targets, captions, rewritten captions."""

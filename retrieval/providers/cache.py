@@ -1,9 +1,9 @@
-"""What models made, cached on disk under a digest of all that it depends on.
+"""A cache on disk for the outputs of models, keyed by a digest of everything that an output depends on.
 
-    FOLDER/KE/KEY.json     one entry, written aside and renamed
+    FOLDER/KE/KEY.json     one entry, written under a temporary name and renamed
 
-Readers, writers and kills at any moment, in any number of threads and processes, leave whole entries or none; a damaged
-entry is none.
+Any number of threads and processes may read, write or be killed at any moment; an entry is either whole or missing. A
+damaged entry counts as missing.
 
 What this module does not know: what is cached, and which model made it.
 """
@@ -27,12 +27,12 @@ def cache_folder(name: str) -> Path:
 
 
 def digest_of(content: JsonValue) -> str:
-    """32 hex digits that tell a JSON value from any other; the order of an object's members does not matter."""
+    """A digest of a JSON value, 32 hex digits; the order of an object's members does not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:32]
 
 
 def evened(text: str) -> str:
-    """A text as keys have it: with single spaces, and none at its ends."""
+    """A text normalized for keys: single spaces, and none at its ends."""
     return " ".join(text.split())
 
 
@@ -43,11 +43,11 @@ class Entries:
         self.folder = folder
 
     def path(self, key: str) -> Path:
-        """Where the entry of that key is, or would be."""
+        """The path of the entry of that key, whether or not it exists."""
         return self.folder / key[:2] / f"{key}.json"
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The entry; None where there is none, or no whole one."""
+        """The entry, or None if it is missing or damaged."""
         try:
             found = json.loads(self.path(key).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -55,7 +55,7 @@ class Entries:
         return found if isinstance(found, dict) else None
 
     def put(self, key: str, content: Mapping[str, Any]) -> None:
-        """Store an entry, in place of one that is there.
+        """Store an entry, replacing an existing one.
 
         Raises:
             StoreError: The folder cannot be written.

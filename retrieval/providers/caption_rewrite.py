@@ -1,7 +1,7 @@
-"""What the method `caption` needs besides the collection's embedder: a captioner, a rewriter, and a memory of both.
+"""Captioning and rewriting for the method `caption`: a captioner, a rewriter, and a cache of their answers.
 
-Models are loaded when they are first asked for. Answers are cached on disk at once, by the image's content, the
-model and its prompt, so that a sweep that was broken off goes on where it was.
+Models are loaded on first use. Answers are cached on disk at once, by the image's content, the model and its prompt, so
+that an interrupted sweep continues where it stopped.
 
 What this module does not know: methods, collections, how rewritten captions are searched with.
 """
@@ -23,16 +23,16 @@ from retrieval.providers.language import Answer, Captioner, Change, Rewriter, lo
 from retrieval.providers.language.plain import joined
 
 BATCH = 16
-"""Answers asked for at once; what is lost at most when a process is killed."""
+"""How many answers are asked for at a time: the most that a killed process loses."""
 
 
 @dataclass(frozen=True)
 class RewriteRequest:
-    """What is to be captioned and rewritten.
+    """A reference and a text to be captioned and rewritten.
 
     Attributes:
         text: How the answer differs from the reference.
-        image: The reference, or None where its caption is given.
+        image: The reference, or None if its caption is given.
         caption: What the reference shows, or None for the captioner to say.
     """
 
@@ -46,9 +46,9 @@ class Rewritten:
     """A rewritten caption.
 
     Attributes:
-        text: What to search with.
-        artifact: What is shown of it; see `Results.artifacts`.
-        notes: What went wrong on the way.
+        text: The text to search with.
+        artifact: Its description for front ends; see `Results.artifacts`.
+        notes: Problems on the way.
     """
 
     text: str
@@ -58,7 +58,7 @@ class Rewritten:
 
 @dataclass(frozen=True)
 class _Made:
-    """An answer, whether it was cached before, and why it could not be."""
+    """An answer, whether it came from the cache, and why it could not be cached."""
 
     answer: Answer
     cached: bool = False
@@ -69,11 +69,11 @@ class CaptionRewriter:
     """Captions the references of composed queries, and rewrites the captions by their texts.
 
     Args:
-        captioner: A `Captioner`, or what `load_captioner` takes; not needed for queries that bring a caption.
-        rewriter: A `Rewriter`, or what `load_rewriter` takes.
+        captioner: A `Captioner`, or a name for `load_captioner`; not needed for queries that have a caption.
+        rewriter: A `Rewriter`, or a name for `load_rewriter`.
         cache: The folder where captions and rewritten captions are cached; None for the user's cache folder.
         anew: Caption and rewrite again what is cached.
-        strict: Raise where something cannot be had, in place of searching with less and a note.
+        strict: Raise an error if an answer is missing, instead of searching with less and a note.
         device: Where local models run: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
     """
 
@@ -97,10 +97,10 @@ class CaptionRewriter:
         self._strict = strict
         self._device = checked_device(device)
         self._models = self
-        """Where models are loaded: of those that share models, the first."""
+        """The first of those that share models; it loads them."""
 
     def asked_for(self, *, anew: bool) -> CaptionRewriter:
-        """The same models and cache, which write again what is in the cache where `anew`."""
+        """The same models and cache; with `anew`, what is in the cache is written again."""
         if not anew or self._anew:
             return self
         other = CaptionRewriter(
@@ -126,7 +126,7 @@ class CaptionRewriter:
         with loading():
             if self._captioner is None:
                 raise CallError(
-                    "The method caption needs a captioner that says what the reference shows.",
+                    "The method caption needs a captioner, which says what the reference shows.",
                     "Give one with `captioner` (an image-to-text model of transformers, or table:FILE), or say what "
                     "the reference shows with `caption`.",
                 )
@@ -146,7 +146,7 @@ class CaptionRewriter:
         with loading():
             if self._rewriter is None:
                 raise CallError(
-                    "The method caption needs a rewriter that changes the caption as the text says.",
+                    "The method caption needs a rewriter, which changes the caption as the text says.",
                     "Give one with `rewriter`: a chat model of transformers, api:MODEL, or join for caption and "
                     "text side by side.",
                 )
@@ -157,13 +157,13 @@ class CaptionRewriter:
     def rewrite(self, wanted: Sequence[RewriteRequest]) -> list[Rewritten | ItemError]:
         """The rewritten captions, in order, from the cache or new; an `ItemError` for an image that cannot be used.
 
-        Where there is no caption, it is the text alone; where nothing is rewritten, caption and text side by side;
-        both with a note.
+        Without a caption, the result is the text alone; if the rewriter fails, it is caption and text side by side.
+        Both come with a note.
 
         Raises:
             CallError: A model is needed and was not given.
             ModelError: A model cannot be loaded.
-            WritingError: Something cannot be had, and `strict` is set.
+            WritingError: An answer is missing and `strict` is set.
         """
         captions = self._captions(wanted)
         changes = {
@@ -210,7 +210,7 @@ class CaptionRewriter:
         return self._answers(keys, lambda places: rewriter.rewrite([changes[place] for place in places]))
 
     def _answers(self, keys: Mapping[int, str], ask: Callable[[list[int]], Sequence[Answer]]) -> dict[int, _Made]:
-        """For each place the answer of its key: cached, or asked for once."""
+        """For each position the answer of its key: cached, or asked for once."""
         found: dict[str, _Made] = {}
         for key in set(keys.values()):
             entry = None if self._anew else self._cache.get(key)
@@ -224,12 +224,12 @@ class CaptionRewriter:
         return {place: found[key] for place, key in keys.items()}
 
     def _keep(self, key: str, answer: Answer) -> _Made:
-        """What failed may go well another time, so it is not cached."""
+        """Cache an answer; a failure is not cached, since the question may succeed another time."""
         if isinstance(answer, str):
             try:
                 self._cache.put(key, {"answer": answer})
             except StoreError as error:
-                # It costs the memory, not the answer.
+                # The answer is still good.
                 return _Made(answer, uncached=f"The answer is not cached: {error}")
         return _Made(answer)
 

@@ -1,7 +1,7 @@
-"""Pseudo-words and pseudo-targets for methods: an inversion makes the ones, a generator the others.
+"""Pseudo-words and pseudo-targets for methods, made by an inversion and a generator.
 
-Both are loaded when a method first asks for them. Pseudo-targets are cached, and generated in a thread of their own, so
-that a query with a deadline can be answered without.
+Both models are loaded on first use. Pseudo-targets are cached, and generated in a separate thread, so that a query with
+a deadline can be answered without them.
 
 What this module does not know: methods, collections, how answers are found.
 """
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
     from indexer.embed.textual_inversion import Inversion
 
 BATCH = 32
-"""Pseudo-targets generated at once."""
+"""How many pseudo-targets are generated at once."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A query's reference, as far as pseudo-words and pseudo-targets need it.
+    """A query's reference, as pseudo-words and pseudo-targets need it.
 
     Attributes:
-        images: The image, or several generated for one query; none where they are not at hand.
+        images: The image, or several generated for one query; empty if they are not loaded.
         vector: Their mean vector in the collection's space, (dim,) float32 of unit length.
-        stored: Of a stored document: finds its images.
+        stored: For a stored document, a function that loads its images.
     """
 
     images: tuple[ImageSource, ...]
@@ -57,22 +57,22 @@ class Reference:
 
     @property
     def digest(self) -> str:
-        """Of the images' content; of the vector where a stored document is the reference."""
+        """A digest of the images' content, or of the vector if a stored document is the reference."""
         if not self.images:
             return hashlib.sha256(self.vector.astype(np.float16).tobytes()).hexdigest()
         return " ".join(_image_digest(image) for image in self.images)
 
     def sources(self) -> tuple[ImageSource, ...]:
-        """The images themselves; for a stored document its own, nothing where it has none."""
+        """The images; those of a stored document are loaded, and may be none."""
         return self.images if self.images or self.stored is None else self.stored()
 
 
 @dataclass(frozen=True)
 class PseudoTargetOutcome:
-    """What became of a pseudo-target.
+    """The outcome of a request for a pseudo-target.
 
     Attributes:
-        reference: The images with their mean vector, or None where there are none.
+        reference: The images with their mean vector, or None if there are none.
         artifact: `path` of the first image, `paths` of all, `seed`, `steps`, `guidance`, and `cached`: whether it was
             generated before. Or None.
         note: What went wrong, or None.
@@ -87,13 +87,14 @@ class PseudoTargetProvider:
     """Makes pseudo-words and pseudo-targets for queries.
 
     Args:
-        inversion: What `load_inversion` takes; None for the one that comes with the embedder.
-        generator: A `Generator`, or what `PseudoTargetGenerator.load` takes; None as above.
+        inversion: A name for `load_inversion`; None for the one that comes with the embedder.
+        generator: A `Generator`, or a name for `PseudoTargetGenerator.load`; None for the one that comes with the
+            embedder.
         options: How images are generated.
-        template: What texts are read in, in place of the inversion's own; with `{word}` once, and `{text}`.
+        template: A template for texts in place of the inversion's own, with `{word}` once, and `{text}`.
         cache: The folder of cached pseudo-targets; None for one in the user's cache folder.
         regenerate: Generate again what is cached.
-        deadline_ms: How long an answer may wait for pseudo-targets; None to wait until they are there.
+        deadline_ms: How long an answer may wait for pseudo-targets; None to wait until they are ready.
         device: Where the generator runs: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
     """
 
@@ -126,19 +127,19 @@ class PseudoTargetProvider:
         self._deadline_ms = deadline_ms
         self._device = checked_device(device)
         self._models = self
-        """Where models are loaded and work is done: of those that share models, the first."""
+        """The first of those that share models; it loads them and runs them."""
         self._loaded: dict[str, Embedder] = {}
         self._worker: tuple[int, ThreadPoolExecutor] | None = None
 
     def asked_for(
         self, changes: Mapping[str, Any], *, regenerate: bool = False, deadline_ms: float | None = None
     ) -> PseudoTargetProvider:
-        """The same models, cache and worker, asked for other pseudo-targets.
+        """A provider with the same models, cache and worker, and other options.
 
         Args:
-            changes: Fields of `GenerateOptions`, over the provider's own.
-            regenerate: Generate again what is in the cache, also where the provider does not.
-            deadline_ms: In place of the provider's own, if not None.
+            changes: Fields of `GenerateOptions` that override the provider's own.
+            regenerate: Generate again what is in the cache, even if the provider does not.
+            deadline_ms: Replaces the provider's own, if not None.
         """
         if not changes and not regenerate and deadline_ms is None:
             return self
@@ -168,7 +169,7 @@ class PseudoTargetProvider:
         return encoder.encode_pseudo_words(self.template(embedder), texts, words)
 
     def template(self, embedder: Embedder) -> str:
-        """What texts are read in; raises as `inversion`."""
+        """The template of texts; raises as `inversion`."""
         return self._template or self.inversion(embedder).config.template
 
     def generate(
@@ -176,8 +177,8 @@ class PseudoTargetProvider:
     ) -> list[PseudoTargetOutcome]:
         """The pseudo-targets of texts and references, from the cache or generated. It never fails.
 
-        What cannot be generated, or not before the deadline, is missing with a note. What is late is finished in the
-        background and cached for the next time.
+        A pseudo-target that cannot be generated, or not before the deadline, is missing, with a note. A late one is
+        finished in the background and cached for the next time.
         """
         work: Future[list[PseudoTargetOutcome]] = self._pool.submit(
             self._generate, embedder, list(texts), list(references)
@@ -199,7 +200,7 @@ class PseudoTargetProvider:
         """The inversion for an embedder's text encoder.
 
         Raises:
-            CallError: None was given and none comes with the model.
+            CallError: None was given, and none comes with the model.
             ModelError: It does not fit the text encoder.
         """
         from indexer.embed.textual_inversion import Inversion, load_inversion
@@ -224,7 +225,7 @@ class PseudoTargetProvider:
         """The generator.
 
         Raises:
-            CallError: None was given and none comes with the model.
+            CallError: None was given, and none comes with the model.
             ModelError: It cannot be loaded.
             MissingExtraError: diffusers is not installed.
         """
@@ -232,7 +233,7 @@ class PseudoTargetProvider:
             return self._models.generator(embedder)
         if self._generator is not None and not isinstance(self._generator, str | Path):
             return self._generator
-        with loading():  # threads that ask at once get one generator; one that cannot be loaded is asked for anew
+        with loading():  # concurrent threads get one generator; a failed load is tried again next time
             if self._generator is None or isinstance(self._generator, str | Path):
                 from retrieval.providers.generation.diffusion import PseudoTargetGenerator
 
@@ -244,8 +245,8 @@ class PseudoTargetProvider:
     def _pool(self) -> ThreadPoolExecutor:
         if self._models is not self:
             return self._models._pool
-        # One thread: models are not shared between threads, and what a late call asked for goes first. A forked child
-        # has none of its parent's threads, and starts its own.
+        # One thread, since models are not shared between threads, and work that a late call left goes first. A forked
+        # child has none of its parent's threads and starts its own.
         with loading():
             if self._worker is None or self._worker[0] != os.getpid():
                 self._worker = os.getpid(), ThreadPoolExecutor(1, "underdrawing-generate")
@@ -271,7 +272,7 @@ class PseudoTargetProvider:
         references: list[Reference],
         embedder: Embedder,
     ) -> dict[str, str | None]:
-        """Generate what the cache lacks; returns the keys of that, each with the error if there was one."""
+        """Generate what the cache lacks; returns its keys, each with the error if there was one."""
         outcome: dict[str, str | None] = {}
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
         missing = [place for key, place in first.items() if self._regenerate or self._cache.get(key) is None]
@@ -289,7 +290,7 @@ class PseudoTargetProvider:
                 for place, each in zip(places, (each for each in features if isinstance(each, tuple)), strict=True)
             ]
             for place, made in zip(places, generate_each(generator, requests, options), strict=True):
-                if isinstance(made, GeneratorError):  # it may go well another time, so it is not cached
+                if isinstance(made, GeneratorError):  # it may succeed another time, so it is not cached
                     outcome[keys[place]] = str(made)
                     continue
                 asked = {"text": texts[place], **generator.identity(options)}
@@ -312,7 +313,7 @@ class PseudoTargetProvider:
     def _settled(
         self, embedder: Embedder, options: GenerateOptions, key: str, generated: Mapping[str, str | None]
     ) -> PseudoTargetOutcome:
-        """The outcome of a cached pseudo-target, whose vector is computed once for each embedder."""
+        """The outcome of a cached pseudo-target; its vector is computed once for each embedder."""
         error = generated.get(key)
         if error is not None:
             return PseudoTargetOutcome(None, note=f"No pseudo-target: {error}")
@@ -342,7 +343,7 @@ class PseudoTargetProvider:
     def _features(
         self, embedder: Embedder, references: Sequence[Reference], *, unit: bool, own: Embedder | None = None
     ) -> Matrix:
-        """The references' features in an embedder's space; their vectors where those are just that."""
+        """The references' features in an embedder's space: their vectors, if these are of the same space."""
         if unit and (own is None or embedder is own):
             return np.stack([each.vector for each in references])
         images = [each.sources() for each in references]

@@ -1,4 +1,4 @@
-"""What every re-ranker promises, how one is found by its name, and how its scores reorder hits.
+"""The protocol of re-rankers, their registry, and the reordering of hits by their scores.
 
 What this module does not know: how the candidates were found, any model.
 """
@@ -23,12 +23,12 @@ class Reranker(Protocol):
     """Scores a query's candidates by reading query and document together."""
 
     def rerank(self, query: Query, candidates: Sequence[Hit], deadline: float | None) -> Scores:
-        """The scores of the candidates, one after another from the first to the last.
+        """The scores of the candidates, computed from the first to the last.
 
         Args:
-            query: What was asked.
+            query: The query.
             candidates: m hits of the first stage, best first.
-            deadline: By `time.monotonic()`, when to stop and return what there is; None for no limit.
+            deadline: The time by `time.monotonic()` at which to stop and return; None for no limit.
 
         Returns:
             (m,) float32, larger is better. A candidate that was not reached in time, or that cannot be judged, such
@@ -44,7 +44,7 @@ class RerankerFamily(Protocol):
         """A re-ranker.
 
         Args:
-            rest: What stands behind the colon of the name, such as a folder; empty where there is no colon.
+            rest: The part of the name after the colon, such as a folder; empty without a colon.
             device: As `load_embedder` takes it.
 
         Raises:
@@ -60,11 +60,11 @@ RERANKERS = Registry[RerankerFamily]("re-ranker", "underdrawing.rerankers", {})
 
 
 def load_reranker(name: str, *, device: str = "auto") -> Reranker:
-    """The re-ranker of a name: `NAME`, or `NAME:REST` where it needs more, such as a folder.
+    """The re-ranker of a name: `NAME`, or `NAME:REST` if it needs more, such as a folder.
 
     Raises:
-        UnknownNameError: There is none of that name; the message lists those there are.
-        PluginError: The package that offers it cannot be imported, or gives something else.
+        UnknownNameError: There is none of that name; the message lists the known ones.
+        PluginError: The package that offers it cannot be imported, or returns something else.
         CallError: The rest of the name does not parse.
         ModelError: Its weights cannot be found, fetched or read.
         MissingExtraError: It needs a package that is not installed.
@@ -83,16 +83,16 @@ def load_reranker(name: str, *, device: str = "auto") -> Reranker:
 
 
 def reranked(hits: Sequence[Hit], scores: Scores) -> tuple[Hit, ...]:
-    """The hits in the order of their new scores, ties by id, ranked anew.
+    """The hits in the order of their new scores, ties by id, with new ranks.
 
-    Those whose score is NaN come last, in the order and with the scores they had.
+    Hits whose score is NaN come last, in the order and with the scores they had.
 
     Args:
         hits: m hits, best first.
         scores: (m,), larger is better.
 
     Raises:
-        CallError: There is not one score for each hit.
+        CallError: The number of scores is not that of the hits.
     """
     if np.shape(scores) != (len(hits),):
         raise CallError(f"The re-ranker gave scores of the shape {np.shape(scores)} for {len(hits)} candidates.")

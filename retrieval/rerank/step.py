@@ -1,6 +1,6 @@
-"""Re-ranking as a step after a method: the first hits, scored once more by something slower and better.
+"""The re-ranking step after a method: the first hits are scored again by a slower, better model.
 
-A query never fails for it: where a re-ranker is missing, fails or runs out of time, hits stay as the method had them,
+It never makes a query fail: if a re-ranker is missing, fails or runs out of time, hits stay as the method ranked them,
 and a note says so.
 
 What this module does not know: any re-ranker, how the hits were found.
@@ -22,7 +22,7 @@ from retrieval.rerank.base import RERANKERS, Reranker, load_reranker, reranked
 from retrieval.results import Hit
 
 DEPTH = 50
-"""Candidates that are scored once more where nothing else is said."""
+"""How many candidates are scored by default."""
 
 
 @dataclass
@@ -30,9 +30,9 @@ class RerankStep:
     """The step of one retriever.
 
     Attributes:
-        reranker: A re-ranker, or the name of one, which is loaded when it is first needed.
-        depth: How many candidates are scored, at least as many as are wanted.
-        deadline_ms: What the step may take for a query; None for no limit.
+        reranker: A re-ranker, or the name of one, which is loaded on first use.
+        depth: How many candidates are scored; k if that is more.
+        deadline_ms: The time limit for a query; None for none.
     """
 
     reranker: str | Reranker
@@ -56,14 +56,14 @@ class RerankStep:
         """For each query the k best hits, what their scores mean, and notes.
 
         Args:
-            queries: What was asked.
+            queries: The queries.
             hits: The candidates of each, best first.
             k: How many to return.
-            method: The method's name: its score stands in a hit's `branches` by that name.
+            method: The method's name, under which a hit's `branches` have its score.
             scales: What the scores of the method mean.
         """
         found = [self._one(query, own, k, method) for query, own in zip(queries, hits, strict=True)]
-        new = f"as the re-ranker {self._name} scores; the score of {method} is in `branches`"
+        new = f"score of the re-ranker {self._name}; the score of {method} is in `branches`"
         return (
             [own for own, _, _ in found],
             [new if judged else scale for (_, judged, _), scale in zip(found, scales, strict=True)],
@@ -101,7 +101,7 @@ class RerankStep:
     def _load(self) -> Reranker:
         if not isinstance(self.reranker, str):
             return self.reranker
-        with loading():  # threads that ask at once get one
+        with loading():  # concurrent threads get one
             if isinstance(self.reranker, str):
                 self.reranker = load_reranker(self.reranker)
             return self.reranker

@@ -205,7 +205,7 @@ def test_product_multiplies_the_similarities(retriever, query, model, source):
         [scores(results)[f"d{n}"] for n in range(8)], 0.4 * text + 0.6 * text * picture, atol=1e-5
     )
     assert "lambda" in results.scale
-    with pytest.raises(QueryError, match=r"pseudo_target is 1.5; in the product it is 0 to 1"):
+    with pytest.raises(QueryError, match=r"pseudo_target is 1.5; in the product it must be 0 to 1"):
         retriever(merge="product", weights=Weights(pseudo_target=1.5)).search(query)
 
 
@@ -228,7 +228,7 @@ def test_the_answer_says_what_was_drawn_and_whether_it_was_kept(retriever, query
     [
         ({"generator": None}, "No generator comes with .*`generator`"),
         ({"generator": "bundled:nobody"}, "bundled generator 'nobody' is not known"),
-        ({"generator": "/nowhere/at/all"}, "needs to be told the inversions"),
+        ({"generator": "/nowhere/at/all"}, "text encoders of .* are not known"),
         ("full", r"The fake is full\. Draw less\."),
         ("black", "1 of 1 images came out black"),
         ("unwritable", "cannot be written"),

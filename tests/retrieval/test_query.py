@@ -99,7 +99,7 @@ def test_other_wordings_are_one_part_with_the_text():
     assert query.items["text"] == (Item(text="a and b"), Item(text="b and a"))
     assert Query(text="a").items["text"] == (Item(text="a"),)
     assert Query(like="x").sentences == ()
-    with pytest.raises(QueryError, match="no `text` that they say"):
+    with pytest.raises(QueryError, match="no `text` that they paraphrase"):
         Query(like="x", wordings=("b",))
     with pytest.raises(QueryError, match="`wordings` is empty"):
         Query(text="a", wordings=("",))

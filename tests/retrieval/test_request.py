@@ -114,7 +114,7 @@ def test_the_schema_describes_every_field_that_may_be_sent():
     assert set(schema["properties"]) == {name for name, info in fields_of(SearchRequest).items() if not info.local}
     assert set(SearchRequest.schema(local=True)["properties"]) == set(fields_of(SearchRequest))
     assert schema["properties"]["k"] == {
-        "type": "integer", "description": "How many hits.", "minimum": 1, "default": 10,
+        "type": "integer", "description": "The number of hits.", "minimum": 1, "default": 10,
     }  # fmt: skip
     assert schema["additionalProperties"] is False
     assert all(each["description"] for each in schema["properties"].values())

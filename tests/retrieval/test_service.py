@@ -168,7 +168,7 @@ def test_several_collections_are_asked_by_name(shop, closing, tmp_path):
     service = SearchService({"shop": shop, "other": other})
     assert list(service.collections) == ["shop", "other"]
     assert [hit.id for hit in service.search(SearchRequest(text="a", collection="other"))] == ["far"]
-    with pytest.raises(RequestError, match="Which collection") as unnamed:
+    with pytest.raises(RequestError, match="names no collection") as unnamed:
         service.search(SearchRequest(text="a"))
     assert unnamed.value.field == "collection"
     with pytest.raises(RequestError, match="Did you mean 'shop'"):

@@ -71,7 +71,7 @@ def test_trapezoids_by_hand():
 @pytest.mark.parametrize("places", [[0], [2, 2], [3, 1], [1, 2, 3]])
 def test_places_that_are_none_are_refused(places):
     for area in (average_precision_of, trapezoidal_precision_of):
-        with pytest.raises(CallError, match="[Pp]lace"):
+        with pytest.raises(CallError, match="[Rr]ank"):
             area(places, 2)
 
 

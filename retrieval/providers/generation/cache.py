@@ -1,11 +1,11 @@
-"""Pseudo-targets cached on disk by what they were made from, so that none is generated twice.
+"""A cache of pseudo-targets on disk, so that none is generated twice.
 
     KEY-DIGEST.png ...   the images, each named by its content
-    KEY.json             written last: what was asked, what failed, and the images' features by embedder
+    KEY.json             written last: the request, failures, and the images' features by embedder
 
-A key is a digest of everything a pseudo-target depends on. Files are written aside and renamed, and none that another
-entry names is overwritten with something else, so that readers, writers and kills at any moment leave whole entries or
-none.
+A key is a digest of everything a pseudo-target depends on. Files are written under temporary names and renamed, and a
+file that another entry names is never overwritten with other content. So an entry is whole or missing, even if a
+process is killed at any moment.
 
 What this module does not know: generators, embedders.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 DIGITS = 16
-"""Of an image's digest, in its name."""
+"""How many digits of an image's digest its file name has."""
 
 
 def default_folder() -> Path:
@@ -44,8 +44,8 @@ def key_of(reference: str, text: str, identity: Mapping[str, JsonValue]) -> str:
 
     Args:
         reference: A digest of the reference.
-        text: The sentence; white space is evened out.
-        identity: What the generator says its pseudo-targets depend on.
+        text: The sentence; white space is normalized.
+        identity: Everything else that the generator's pseudo-targets depend on.
     """
     return digest_of([reference, evened(text), dict(identity)])
 
@@ -57,7 +57,7 @@ class Entry:
     Attributes:
         images: The files.
         failed: Why images are missing, or None.
-        features: By an embedder's digest, the mean feature of the images.
+        features: The mean feature of the images, by an embedder's digest.
     """
 
     images: tuple[Path, ...]
@@ -73,7 +73,7 @@ class PseudoTargetCache:
         self._manifests = Entries(folder)
 
     def get(self, key: str) -> Entry | None:
-        """The entry of that key; None where there is none, or a damaged one, which is generated again."""
+        """The entry of that key, or None if it is missing or damaged; then it is generated again."""
         found = self._manifests.get(key)
         if found is None:
             return None
@@ -103,7 +103,7 @@ class PseudoTargetCache:
         return Entry(tuple(self._manifests.path(key).with_name(name) for name in names), failed, {})
 
     def add_feature(self, key: str, digest: str, feature: Vector) -> None:
-        """Cache the feature of an entry's images; nothing happens where the entry is gone or damaged."""
+        """Cache the feature of an entry's images; does nothing if the entry is gone or damaged."""
         found = self._manifests.get(key)
         if found is not None and isinstance(found.get("features"), dict):
             found["features"][digest] = [float(value) for value in feature]

@@ -1,13 +1,13 @@
 """Pseudo-targets by any diffusers pipeline whose text encoders can read pseudo-words, given as vectors.
 
-Each text encoder of the pipeline has an inversion of its own (CIG: Wang et al., CVPR 2025). The reference's feature
-becomes a pseudo-word of that encoder; the prompt is read with it in its place; the pipeline generates. The reference's
-pixels never reach the denoiser.
+Each text encoder of the pipeline has an inversion of its own (CIG: Wang et al., CVPR 2025). It turns the reference's
+feature into a pseudo-word of that encoder, which reads the prompt with it, and the pipeline generates an image. The
+reference's pixels never reach the denoiser.
 
     StableDiffusionPipeline        one text encoder, its last hidden states
     StableDiffusionXLPipeline      two text encoders: their penultimate hidden states side by side, and the second's
                                    projected vector
-    LatentConsistencyModelPipeline as the first, guidance embedded in the denoiser
+    LatentConsistencyModelPipeline as the first, with guidance embedded in the denoiser
 
 Turbo and Lightning variants are the same classes with few steps and no guidance.
 
@@ -41,18 +41,18 @@ if TYPE_CHECKING:
 __all__ = ["GeneratorSpec", "PseudoTargetGenerator", "WordSource"]
 
 BLACK = 10 / 255
-"""CIG's own gate: an image whose mean is at most this is taken for a failure."""
+"""CIG's own threshold: an image whose mean is at most this counts as a failure."""
 
 
 class PseudoTargetGenerator:
-    """A diffusers pipeline that generates what a reference and a sentence mean.
+    """A diffusers pipeline that generates an image from a reference and a sentence.
 
     Args:
-        pipeline: Loaded, with a text encoder.
+        pipeline: A loaded pipeline with a text encoder.
         spec: Its inversions and defaults.
         inversions: One for each text encoder.
-        name: What it was asked for by.
-        digest: Of its weights.
+        name: The name it was loaded by.
+        digest: A digest of its weights.
 
     Raises:
         ModelError: The pipeline has no text encoder or no UNet, or an inversion does not fit its encoder.
@@ -70,7 +70,7 @@ class PseudoTargetGenerator:
         if getattr(pipeline, "unet", None) is None:
             raise ModelError(
                 f"{name} is a {type(pipeline).__name__} without a UNet.",
-                "Use a pipeline of the families Stable Diffusion 1, 2 or XL.",
+                "Use a pipeline of the family Stable Diffusion 1, 2 or XL.",
             )
         if len(inversions) != len(encoders):
             raise ModelError(
@@ -82,7 +82,7 @@ class PseudoTargetGenerator:
         self._inversions = tuple(inversions)
         self._encoders = [encoder for encoder, _ in encoders]
         self._readers = [
-            # A tokenizer that knows no limit says 10^30.
+            # A tokenizer without a limit reports 10^30.
             PseudoWordReader(
                 encoder.get_input_embeddings(),
                 tokenizer,
@@ -108,14 +108,14 @@ class PseudoTargetGenerator:
 
         Args:
             source: `bundled:NAME`, a diffusers folder, or a hub id (fetched on first use).
-            spec: Over the one in the folder; needed where there is none.
+            spec: Overrides the one in the folder; needed if there is none.
             device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             dtype: `float32`, `bfloat16` or `float16` (not on a CPU).
 
         Raises:
             MissingExtraError: diffusers is not installed.
             ModelError: There is no pipeline there, or it does not fit.
-            UnknownNameError: No bundled generator of that name.
+            UnknownNameError: There is no bundled generator of that name.
         """
         try:
             import diffusers
@@ -125,7 +125,7 @@ class PseudoTargetGenerator:
 
         device = settled_device(device)
         if dtype == "float16" and device == "cpu":
-            raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+            raise CallError("float16 is slow and imprecise on a CPU.", "Use float32 or bfloat16, or a GPU.")
         if isinstance(source, str) and source.startswith("bundled:"):
             from indexer.bundled import generator_folder
 
@@ -136,7 +136,7 @@ class PseudoTargetGenerator:
         if spec is None:
             if not folder.is_dir():
                 raise ModelError(
-                    f"{source} needs to be told the inversions of its text encoders.",
+                    f"The inversions of the text encoders of {source} are not known.",
                     f"Name a folder with {SPEC}, or give a GeneratorSpec.",
                 )
             spec = GeneratorSpec.read(folder)
@@ -180,7 +180,7 @@ class PseudoTargetGenerator:
             "template": self._spec.template,
             "scheduler": type(self._pipeline.scheduler).__name__,
             "dtype": str(self._pipeline.dtype),
-            # Left out where they change nothing, so that what was cached before they were options is still found.
+            # Left out if they change nothing, so that entries cached before these options existed are still found.
             **({} if self._spec.pad_token is None else {"pad_token": self._spec.pad_token}),
             **({"retries": self._spec.retries} if self._spec.retries else {}),
             **asdict(settled),
@@ -220,16 +220,20 @@ class PseudoTargetGenerator:
                     generator=sources,
                     output_type="np",
                 ).images
-        except (RuntimeError, MemoryError, ValueError) as error:  # on a CPU, lack of memory is a plain RuntimeError
+        except (
+            RuntimeError,
+            MemoryError,
+            ValueError,
+        ) as error:  # out of memory on a CPU is a plain RuntimeError
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise GeneratorError(
                 f"{self.name} failed on {len(requests)} x {settled.images} images of {settled.size} pixels: {reason}",
-                "For want of memory, generate fewer at once or smaller, or use another device.",
+                "If memory ran out, generate fewer or smaller images at once, or use another device.",
             ) from error
         return [_pseudo_target(own) for own in np.split(np.asarray(images, np.float32), len(requests))]
 
     def _noise(self, requests: int, options: GenerateOptions) -> tuple[torch.Tensor, list[torch.Generator]]:
-        """What images start from, and where schedulers that add noise on the way (LCM, ancestral) take it from.
+        """The initial noise of images, and the source of later noise for schedulers that add some (LCM, ancestral).
 
         It is the same for image n of every request, so that nothing depends on the batch.
         """
@@ -248,7 +252,7 @@ class PseudoTargetGenerator:
     def _conditions(
         self, requests: Sequence[PseudoTargetRequest], options: GenerateOptions, guided: bool
     ) -> dict[str, Any]:
-        """The pipeline's conditioning: prompt embeddings, and those of the negative where it is guided."""
+        """The pipeline's conditioning: prompt embeddings, and with guidance those of the negative."""
         words = [
             inversion.words(np.stack([request.features[place] for request in requests]))
             for place, inversion in enumerate(self._inversions)
@@ -312,7 +316,7 @@ def _pseudo_target(images: Any) -> PseudoTarget:
 
 
 def _weights_digest(folder: Path) -> str:
-    """One digest over all weights and configurations of a pipeline's folder."""
+    """A digest of all weights and configurations in a pipeline's folder."""
     import hashlib
 
     total = hashlib.sha256()

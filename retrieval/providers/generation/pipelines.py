@@ -1,4 +1,4 @@
-"""A diffusers pipeline from anyone's folder: only the libraries' own classes, and no code of the folder.
+"""Safe loading of diffusers pipelines: only the libraries' own classes, and no code from the folder.
 
 What this module does not know: pseudo-words, pseudo-targets.
 """
@@ -18,14 +18,14 @@ from indexer.errors import ModelError, first_line
 
 INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion", "latent_consistency_models")
-"""What a pipeline's parts may be of; the last two are folders in diffusers, of the safety checkers."""
+"""Packages that a pipeline's parts may come from; the last two are diffusers' folders of safety checkers."""
 
 
 def load_pipeline(place: str | Path, diffusers: Any) -> Any:
-    """A pipeline of diffusers' own classes, from a copy of its folder that holds data alone.
+    """A pipeline of diffusers' own classes, from a copy of its folder that holds only data.
 
     Raises:
-        ModelError: There is none, it cannot be loaded, or names classes that are not the libraries' own.
+        ModelError: There is none, it cannot be loaded, or it names classes that are not the libraries' own.
     """
     from safetensors import SafetensorError
 
@@ -52,7 +52,7 @@ def load_pipeline(place: str | Path, diffusers: Any) -> Any:
 
 
 def _require_weights(pipeline: Any, folder: Path) -> None:
-    """See that no part of a pipeline was left without weights, or filled with random ones.
+    """Check that no part of a pipeline lacks weights or was filled with random ones.
 
     Raises:
         ModelError: One was.
@@ -63,13 +63,13 @@ def _require_weights(pipeline: Any, folder: Path) -> None:
         asked, there = sum(each.numel() for each in part.parameters()), numbers_in(folder / name)
         if asked > SPARE * there or any(each.is_meta for each in part.parameters()):
             raise ModelError(
-                f"The weights in {folder / name} are {there:,} numbers; the part of its configuration has {asked:,}.",
+                f"The weights in {folder / name} are {there:,} numbers; its configuration asks for {asked:,}.",
                 "Copy the whole folder again.",
             )
 
 
 def _fetched(name: str, diffusers: Any) -> Path:
-    """The folder of a hub id; what diffusers would fetch of it, without code."""
+    """The local folder of a hub id, with the files that diffusers would fetch, without code."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
@@ -79,16 +79,16 @@ def _fetched(name: str, diffusers: Any) -> Path:
         if not reached:
             raise ModelError(*absent(name, "/path/to/folder")) from error
         raise ModelError(
-            f"{name} is no folder, and could not be fetched: {first_line(error)}.",
+            f"{name} is not a folder and could not be fetched: {first_line(error)}.",
             "Name a folder with model_index.json and safetensors weights; offline, bundled:emoji-generator works.",
         ) from error
 
 
 def require_own_classes(file: Path) -> None:
-    """See that a `model_index.json` names classes of diffusers and transformers alone.
+    """Check that a `model_index.json` names only classes of diffusers and transformers.
 
     Raises:
-        ModelError: It names others, as a folder that brings code does; or it is missing or damaged.
+        ModelError: It names others, as a folder with code of its own does; or it is missing or damaged.
     """
     values = read_json(file, "list of a pipeline's parts")
     kind = values.get("_class_name")
@@ -100,13 +100,13 @@ def require_own_classes(file: Path) -> None:
             if not own:
                 raise ModelError(
                     f"{file} makes its {str(part)[:40]} of {str(value)[:80]}; only classes of diffusers and "
-                    "transformers are loaded, and code of a folder's own is never run."
+                    "transformers are loaded, and a folder's own code is never run."
                 )
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without bars, and warnings about optional packages and unused configuration, which no user can act on."""
+    """No progress bars, and no warnings about optional packages and unused configuration, which users cannot act on."""
     from diffusers.utils import logging
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

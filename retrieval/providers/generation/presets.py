@@ -1,4 +1,4 @@
-"""Named settings of published generators: what their authors generate with, and the weights they search with.
+"""Presets of published generators: the settings their authors generate with, and the weights they search with.
 
 What this module does not know: pipelines, benchmarks.
 """
@@ -14,17 +14,17 @@ from retrieval.query import Weights
 
 @dataclass(frozen=True)
 class Preset:
-    """How a published generator is used.
+    """The settings of a published generator.
 
     Attributes:
         steps: Denoising steps.
         guidance: Classifier-free guidance scale.
         size: Pixels of a side.
         retries: How often an image that came out black is generated again, each time with the next seed.
-        pad_token: The id that fills every prompt to its length; None for each tokenizer's own.
+        pad_token: The id that pads prompts; None for each tokenizer's own.
         template: The prompt.
-        weights: Of `cig` with the merge `reinvert`, by benchmark and split.
-        source: Where all of this is written.
+        weights: Weights of `cig` with the merge `reinvert`, by benchmark and split.
+        source: Where all of this was published.
     """
 
     steps: int

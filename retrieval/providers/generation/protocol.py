@@ -1,4 +1,4 @@
-"""What a generator of pseudo-targets promises.
+"""The protocol of generators of pseudo-targets, with their options, requests and results.
 
 What this module does not know: any model, how pseudo-targets are searched with.
 """
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """How pseudo-targets are generated. What is None is as the generator has it.
+    """How pseudo-targets are generated. Fields that are None have the generator's defaults.
 
     Attributes:
         steps: Denoising steps; each is one network evaluation, or two with guidance.
-        guidance: Classifier-free guidance scale; up to 1 there is none.
+        guidance: Classifier-free guidance scale; values up to 1 turn it off.
         size: Width and height in pixels.
-        negative: What the images should not show; read with guidance only.
+        negative: What the images should not show; read only with guidance.
         images: Images for each query; their features are averaged.
-        seed: Of the noise. Image n of any query starts from noise (seed, n), whatever is generated beside it.
+        seed: Seed of the noise. Image n of any query starts from noise (seed, n), whatever else is in the batch.
     """
 
     steps: int | None = None
@@ -47,14 +47,14 @@ class GenerateOptions:
             raise QueryError(f"The seed is {self.seed!r}; it must be a whole number from 0 to 2^53.")
 
     def over(self, defaults: GenerateOptions) -> GenerateOptions:
-        """These options, and the defaults' where they say None."""
+        """These options, with the defaults for those that are None."""
         mine = {name: value for name, value in asdict(self).items() if value is not None}
         return GenerateOptions(**(asdict(defaults) | mine))
 
 
 @dataclass(frozen=True)
 class PseudoTargetRequest:
-    """What is to be generated.
+    """A request for the images of one query.
 
     Attributes:
         text: How the image differs from the reference.
@@ -70,7 +70,7 @@ class PseudoTarget:
     """The images of one request.
 
     Attributes:
-        images: RGB images; those that came out black or not a number are missing.
+        images: RGB images; those that came out black or with NaN are missing.
         failed: Why images are missing, or None.
     """
 
@@ -83,7 +83,7 @@ class Generator(Protocol):
 
     @property
     def name(self) -> str:
-        """What it was asked for by."""
+        """The name it was loaded by."""
         ...
 
     @property
@@ -93,18 +93,18 @@ class Generator(Protocol):
 
     @property
     def defaults(self) -> GenerateOptions:
-        """What is generated with where nothing else is told; no field but `negative` is None."""
+        """The default options; only `negative` may be None."""
         ...
 
     def identity(self, options: GenerateOptions) -> Mapping[str, JsonValue]:
-        """All that a pseudo-target depends on besides its request; a cache's key is made of it."""
+        """Everything that a pseudo-target depends on besides its request; part of the cache key."""
         ...
 
     def generate(self, requests: Sequence[PseudoTargetRequest], options: GenerateOptions) -> list[PseudoTarget]:
         """The pseudo-targets, in order. A request's does not depend on the others.
 
         Raises:
-            GeneratorError: Nothing could be generated, such as for want of memory.
+            GeneratorError: Nothing could be generated, for lack of memory for example.
         """
         ...
 
@@ -112,7 +112,7 @@ class Generator(Protocol):
 def generate_each(
     generator: Generator, requests: Sequence[PseudoTargetRequest], options: GenerateOptions
 ) -> list[PseudoTarget | GeneratorError]:
-    """Generate a batch; where that fails, its halves, down to single requests, whose failure is their own."""
+    """Generate a batch; if that fails, its halves, down to single requests, so that a failure costs one request."""
     if not hasattr(generator, "generate"):
         generator = _Former(generator)
     try:

@@ -1,4 +1,4 @@
-"""What a diffusers pipeline needs besides itself to generate pseudo-targets, as `underdrawing.json` in its folder.
+"""The settings that make a diffusers pipeline a generator of pseudo-targets: `underdrawing.json` in its folder.
 
 What this module does not know: diffusers.
 """
@@ -16,16 +16,16 @@ from indexer.errors import CallError, ModelError, UnknownNameError, first_line
 from retrieval.providers.generation.presets import load_preset
 
 SPEC = "underdrawing.json"
-"""Beside `model_index.json`: the inversions, template and defaults of a generator that was made for this."""
+"""The file beside `model_index.json` with the inversions, template and defaults of a generator."""
 
 
 @dataclass(frozen=True)
 class WordSource:
-    """Where the pseudo-word of one text encoder comes from.
+    """The source of one text encoder's pseudo-words.
 
     Attributes:
         model: The embedder whose image feature is read, such as `open_clip:ViT-L-14/openai`.
-        inversion: What `load_inversion` takes; relative to the generator's folder when it is a folder in it.
+        inversion: A name for `load_inversion`; relative to the generator's folder if it is a folder in it.
     """
 
     model: str
@@ -34,16 +34,16 @@ class WordSource:
 
 @dataclass(frozen=True)
 class GeneratorSpec:
-    """What a pipeline needs besides itself to generate pseudo-targets.
+    """The settings that a pipeline needs to generate pseudo-targets.
 
     Attributes:
-        words: For each text encoder in the pipeline's order.
+        words: The source of pseudo-words for each text encoder, in the pipeline's order.
         template: The prompt; `{word}` once, and `{text}`.
         steps: Denoising steps.
         guidance: Classifier-free guidance scale.
         size: Pixels; None for the pipeline's own.
         negative: What the images should not show.
-        pad_token: The id that fills every prompt to its length; None for each tokenizer's own.
+        pad_token: The id that pads prompts; None for each tokenizer's own.
         retries: How often an image that came out black is generated again, each time with the next seed.
     """
 
@@ -59,7 +59,7 @@ class GeneratorSpec:
     def __post_init__(self) -> None:
         check_template(self.template)
         if self.retries < 0 or (self.pad_token is not None and self.pad_token < 0):
-            raise CallError(f"retries is {self.retries} and pad_token {self.pad_token}; neither is negative.")
+            raise CallError(f"retries is {self.retries} and pad_token {self.pad_token}; neither may be negative.")
         settled = tuple(each if isinstance(each, WordSource) else WordSource(**each) for each in self.words)
         object.__setattr__(self, "words", settled)
 
@@ -68,12 +68,12 @@ class GeneratorSpec:
         """A published generator's settings, with the inversions of its text encoders.
 
         Args:
-            name: Of `retrieval.providers.generation.presets`, such as `cig-paper`.
-            words: For each text encoder.
-            others: Over the preset's.
+            name: A preset in `retrieval.providers.generation.presets`, such as `cig-paper`.
+            words: The source of pseudo-words for each text encoder.
+            others: Fields that override the preset's.
 
         Raises:
-            UnknownNameError: No such preset.
+            UnknownNameError: There is no such preset.
         """
         preset = load_preset(name)
         taken = ("template", "steps", "guidance", "size", "pad_token", "retries")
@@ -81,7 +81,7 @@ class GeneratorSpec:
 
     @classmethod
     def read(cls, folder: Path) -> GeneratorSpec:
-        """The spec in a generator's folder: its fields as JSON, over those of a `preset` if it names one.
+        """The spec in a generator's folder: its JSON fields, which override those of a `preset` if it names one.
 
         Raises:
             ModelError: There is none, or it does not parse.
@@ -111,10 +111,10 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 
 def _checked(values: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The values of a spec, each of the type that it should be of.
+    """The values of a spec, checked.
 
     Raises:
-        ModelError: One is not, or is not known.
+        ModelError: A value has the wrong type, or a field is not known.
     """
     words = values.get("words")
     texts = {"model": str, "inversion": str}
@@ -125,7 +125,7 @@ def _checked(values: dict[str, Any], file: Path) -> dict[str, Any]:
     for key, value in values.items():
         if key != "words" and (key not in _TYPES or type(value) not in _TYPES[key]):
             raise ModelError(
-                f"{file} has {str(key)[:40]} = {str(value)[:40]!r}, which cannot be.",
+                f"{file} has {str(key)[:40]} = {str(value)[:40]!r}, which is not valid.",
                 f"Known: words, {', '.join(_TYPES)}.",
             )
     return {**values, "words": tuple(words)}

@@ -1,6 +1,6 @@
-"""Sentences written for queries: what an image shows, and what a caption and a change mean together.
+"""Captioners, rewriters and chat models by name.
 
-Captioners, rewriters and chat models by name. Each is imported only when it is asked for.
+Each is imported only on use.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def load_rewriter(source: str | Path, *, device: str = AUTO) -> Rewriter:
     """The rewriter of that name.
 
     Args:
-        source: What `load_chat` takes; `join` or `join:TEMPLATE` for caption and change side by side.
+        source: A name for `load_chat`, or `join` or `join:TEMPLATE` for caption and change side by side.
         device: Where a local model runs.
 
     Raises:
@@ -69,10 +69,10 @@ def load_chat(source: str | Path, *, device: str = AUTO, dtype: str | Dtype | No
     """The chat model of that name.
 
     Args:
-        source: The folder or the hub id of a chat model of transformers, `chat:` before it or not; a `.gguf` file, or a
-            folder with one alone; `api:MODEL` or `api:MODEL@URL` for an endpoint that speaks OpenAI's protocol.
+        source: The folder or the hub id of a chat model of transformers, optionally after `chat:`; a `.gguf` file, or a
+            folder with just one; `api:MODEL` or `api:MODEL@URL` for an endpoint that speaks OpenAI's protocol.
         device: Where a local model runs.
-        dtype: Of a local model; None for float32 on a CPU and bfloat16 elsewhere.
+        dtype: The dtype of a local model; None for float32 on a CPU and bfloat16 elsewhere.
 
     Raises:
         CallError: The name does not parse.

@@ -1,7 +1,7 @@
-"""What language models are told, and the one sentence in what they answer.
+"""Prompts for language models, and the one sentence in their answers.
 
-Prompts are data: text files in `prompts/`, or a user's own. A name in braces is replaced by a value; other braces, and
-braces within values, stay as they are.
+Prompts are text files, in `prompts/` or a user's own. A name in braces is replaced by a value; other braces, and
+braces within values, do not change.
 
 What this module does not know: any model.
 """
@@ -17,7 +17,7 @@ from retrieval.providers.language.protocol import Answer
 
 PROMPTS = Path(__file__).with_name("prompts")
 MOST = 400
-"""Characters of a sentence. A text encoder reads some 300; what is longer is an essay, or a loop."""
+"""The most characters of a sentence. A text encoder reads some 300; anything this long is an essay or a loop."""
 
 _BETWEEN = re.compile(r"^---+[ \t]*$", re.MULTILINE)
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -39,39 +39,39 @@ def read_prompt(file: str | Path) -> str:
 
 
 def read_turns(file: Path) -> tuple[str, ...]:
-    """A prompt with examples: what user and model say in turn, with a line of `---` between any two.
+    """A prompt with examples: turns of user and model, separated by lines of `---`.
 
     Raises:
-        ModelError: The file cannot be read, or does not end with the user.
+        ModelError: The file cannot be read, or its last turn is not the user's.
     """
     turns = tuple(each.strip() for each in _BETWEEN.split(read_prompt(file)))
     if len(turns) % 2 == 0 or not all(turns):
         raise ModelError(
-            f"The prompt {file} has {len(turns)} parts, or an empty one.",
-            "Between lines of --- user and model speak in turn; the user speaks first and last.",
+            f"The prompt {file} has {len(turns)} turns, or an empty one.",
+            "Separate the turns of user and model by lines of ---; the user has the first and the last.",
         )
     return turns
 
 
 def without_thoughts(answer: str) -> str:
-    """An answer without what the model thought aloud."""
+    """An answer without the model's thoughts."""
     return _THOUGHT.sub("", answer)
 
 
 def filled(prompt: str, **values: str) -> str:
-    """The prompt with values in place of the names in braces."""
+    """The prompt with values in place of names in braces."""
     return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), prompt)
 
 
 def sentence_in(answer: str) -> Answer:
-    """The sentence in a model's answer: its first line with words, without label, quotes and spoken thoughts.
+    """The sentence in a model's answer: its first line with words, without label, quotes and thoughts.
 
-    An answer without words, or one that goes on and on, has none.
+    An answer without words, or a very long one, has none.
     """
     lines = [_LABEL.sub("", line).strip(_QUOTES) for line in without_thoughts(answer).splitlines()]
     sentence = next((evened(line) for line in lines if any(letter.isalpha() for letter in line)), "")
     if not sentence:
         return WritingError(f"The answer has no words: {evened(answer)[:80]!r}.")
     if len(sentence) > MOST:
-        return WritingError(f"The answer is no sentence, but {len(sentence):,} characters: {sentence[:80]!r}...")
+        return WritingError(f"The answer is not a sentence, but {len(sentence):,} characters: {sentence[:80]!r}...")
     return sentence

@@ -1,8 +1,7 @@
 """Captions by the image-to-text models of transformers: BLIP, BLIP-2, LLaVA, Qwen2-VL, Qwen2.5-VL.
 
-What differs between them is data, a frozen spec for each `model_type`: transformers' class, and whether the model is
-asked by a prompt or continues the image with words of its own accord. Images are prepared by the checkpoint's own
-processor.
+A frozen spec for each `model_type` says how they differ: the class in transformers, and whether the model takes a
+prompt or captions without one. Images are prepared by the checkpoint's own processor.
 
 What this module does not know: caches, rewriting, how captions are used.
 """
@@ -33,12 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CaptionerSpec:
-    """How a kind of model is asked.
+    """How a kind of model is prompted.
 
     Attributes:
         model: The name of its class in transformers.
-        asked: Whether it takes a prompt; else it captions of its own accord.
-        plain: What is written around the prompt where the checkpoint brings no chat template; None where all do.
+        asked: Whether it takes a prompt; otherwise it captions without one.
+        plain: The text around the prompt for checkpoints without a chat template; None if all have one.
     """
 
     model: str
@@ -49,7 +48,7 @@ class CaptionerSpec:
 SPECS: Mapping[str, CaptionerSpec] = {
     "blip": CaptionerSpec("BlipForConditionalGeneration", asked=False),
     "blip-2": CaptionerSpec("Blip2ForConditionalGeneration", asked=False),
-    # The first releases of LLaVA 1.5 have no template; this is the one that they were trained with.
+    # The first releases of LLaVA 1.5 have no template; they were trained with this one.
     "llava": CaptionerSpec("LlavaForConditionalGeneration", plain="USER: <image>\n{prompt} ASSISTANT:"),
     "qwen2_vl": CaptionerSpec("Qwen2VLForConditionalGeneration"),
     "qwen2_5_vl": CaptionerSpec("Qwen2_5_VLForConditionalGeneration"),
@@ -60,17 +59,17 @@ class ImageToText:
     """A captioner with weights.
 
     Args:
-        model: Loaded.
-        processor: The checkpoint's own.
-        spec: How it is asked.
-        prompt: What it is asked, where it is.
-        name: What it was asked for by.
-        digest: Of its files.
+        model: A loaded model.
+        processor: The checkpoint's own processor.
+        spec: How it is prompted.
+        prompt: The prompt, for a model that takes one.
+        name: The name it was loaded by.
+        digest: A digest of its files.
         device: Where it runs.
-        dtype: What it computes in.
+        dtype: Its arithmetic.
 
     Raises:
-        ModelError: It has to be asked, and there is no template to do it by.
+        ModelError: It needs a prompt, but has no template for one.
     """
 
     def __init__(
@@ -104,13 +103,13 @@ class ImageToText:
 
         Args:
             source: A folder in transformers' layout, or a hub id (fetched on first use).
-            prompt: What is asked; None for `prompts/caption.txt`.
+            prompt: The prompt; None for `prompts/caption.txt`.
             device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             dtype: None for float32 on a CPU and bfloat16 elsewhere.
 
         Raises:
             MissingExtraError: transformers is too old.
-            ModelError: There is no such model there, or one of another kind.
+            ModelError: There is no such model, or it is of another kind.
         """
         device = settled_device(device)
         transformers = transformers_5("A captioner")
@@ -120,7 +119,7 @@ class ImageToText:
         spec = SPECS.get(kind) if isinstance(kind, str) else None
         if spec is None:
             raise ModelError(
-                f"{source} is a model of the kind {kind!r}; captions are written by {', '.join(SPECS)}.",
+                f"{source} is a model of the type {kind!r}; captioners are {', '.join(SPECS)}.",
                 "Captions made elsewhere are read with table:FILE.",
             )
         digest = checkpoint_digest(folder)
@@ -135,7 +134,7 @@ class ImageToText:
         )
 
     def identity(self) -> Mapping[str, JsonValue]:
-        """The checkpoint's files, the prompt as the model reads it, the arithmetic."""
+        """The checkpoint's files, the prompt as the model reads it, and the arithmetic."""
         return dict(self._identity)
 
     def caption(self, images: Sequence[ImageSource]) -> list[Answer]:
@@ -160,14 +159,14 @@ class ImageToText:
     def _inputs(self, image: Image) -> Mapping[str, torch.Tensor]:
         asked = {} if self._text is None else {"text": [self._text]}
         try:
-            with self._preparing:  # tokenizers are changed by being called
+            with self._preparing:  # calling a tokenizer changes its state
                 return dict(self._processor(images=[image], return_tensors="pt", **asked))
-        except ValueError as error:  # such as Qwen's processor of an image 200 times as wide as high
+        except ValueError as error:  # Qwen's processor, for one, refuses an image 200 times as wide as high
             raise ItemError("decode-failed", f"{self.name} cannot read the image: {error}") from error
 
 
 def _question(processor: Any, spec: CaptionerSpec, prompt: str, name: str) -> str:
-    """The prompt with a place for an image, as the model reads it."""
+    """The prompt with a placeholder for an image, as the model reads it."""
     template = getattr(processor, "chat_template", None)
     if isinstance(template, dict):
         template = template.get("default")
@@ -177,5 +176,5 @@ def _question(processor: Any, spec: CaptionerSpec, prompt: str, name: str) -> st
         options = {key: value for key, value in known.items() if isinstance(value, str)}
         return render_chats(name, str(template), [said], options | {"add_generation_prompt": True})[0]
     if spec.plain is None:
-        raise ModelError(f"{name} has no chat template, so it cannot be asked.", "Fetch the whole checkpoint.")
+        raise ModelError(f"{name} has no chat template, so it cannot be prompted.", "Fetch the whole checkpoint.")
     return spec.plain.replace("{prompt}", prompt)

@@ -1,6 +1,6 @@
 """Sentences by a local chat model: any causal language model of transformers with a chat template, or in a GGUF file.
 
-The examples that many questions begin with are read once.
+Examples that many questions begin with are read once.
 
 What this module does not know: images, caches, how sentences are used.
 """
@@ -28,16 +28,16 @@ class ChatModel:
     """A rewriter with weights.
 
     Args:
-        model: Loaded.
-        tokenizer: The checkpoint's own, with a chat template.
-        prompt: With `{caption}` and `{text}`.
-        name: What it was asked for by.
-        digest: Of its files.
+        model: A loaded model.
+        tokenizer: The checkpoint's own tokenizer, with a chat template.
+        prompt: A prompt with `{caption}` and `{text}`.
+        name: The name it was loaded by.
+        digest: A digest of its files.
         device: Where it runs.
-        dtype: What it computes in.
+        dtype: Its arithmetic.
 
     Raises:
-        ModelError: The tokenizer has no chat template: a model that was not taught to answer goes on with the prompt.
+        ModelError: The tokenizer has no chat template. Without one, a model continues the prompt instead of answering.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class ChatModel:
     ) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError(
-                f"{name} has no chat template, so it cannot be asked.",
-                "Use a model that was tuned to chat or instruct.",
+                f"{name} has no chat template, so it cannot be prompted.",
+                "Use a model that was tuned for chat or instructions.",
             )
         self.name = name
         self._tokenizer, self._reading = tokenizer, Lock()
@@ -67,7 +67,7 @@ class ChatModel:
             "tokens": TOKENS,
             "dtype": dtype.value,
         }
-        self._inputs([("a",)])  # what is wrong with the template is said before anything is asked
+        self._inputs([("a",)])  # reports an unusable template before any question
 
     @classmethod
     def load(
@@ -77,13 +77,13 @@ class ChatModel:
 
         Args:
             source: A folder in transformers' layout, a hub id (fetched on first use), a GGUF file or a folder with one.
-            prompt: With `{caption}` and `{text}`; None for `prompts/rewrite.txt`.
+            prompt: A prompt with `{caption}` and `{text}`; None for `prompts/rewrite.txt`.
             device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             dtype: None for float32 on a CPU and bfloat16 elsewhere.
 
         Raises:
             MissingExtraError: transformers is too old, or gguf is not installed.
-            ModelError: There is no such model there, or it cannot chat.
+            ModelError: There is no such model, or it is not a chat model.
         """
         device = settled_device(device)
         transformers = transformers_5("A chat model")
@@ -100,12 +100,12 @@ class ChatModel:
         )
 
     def identity(self) -> Mapping[str, JsonValue]:
-        """The checkpoint's files, the prompt, the arithmetic."""
+        """The checkpoint's files, the prompt and the arithmetic."""
         return dict(self._identity)
 
     def rewrite(self, changes: Sequence[Change]) -> list[Answer]:
         """See `Rewriter.rewrite`."""
-        # One message by the user alone: not every template takes another.
+        # A single message by the user, since not every template takes others.
         try:
             asked = self._inputs([(filled(self._prompt, caption=each.caption, text=each.text),) for each in changes])
         except ModelError as error:
@@ -153,7 +153,7 @@ class ChatModel:
         return said
 
     def _opening(self, examples: tuple[str, ...], asked: Sequence[Mapping[str, Any]]) -> Any:
-        """The tokens of the examples, where every question begins with just these."""
+        """The tokens of the examples, if every question begins with exactly these."""
         if not examples:
             return None
         tokens = self._inputs([examples], asks=False)[0]["input_ids"]
@@ -165,7 +165,7 @@ class ChatModel:
         return tokens if same else None
 
     def _inputs(self, chats: Sequence[Sequence[str]], *, asks: bool = True) -> list[Mapping[str, Any]]:
-        """What the model reads of each chat.
+        """The tokens that the model reads of each chat.
 
         Raises:
             ModelError: The template cannot render them.
@@ -174,7 +174,7 @@ class ChatModel:
             [{"role": ("user", "assistant")[place % 2], "content": turn} for place, turn in enumerate(turns)]
             for turns in chats
         ]
-        # Models that can think aloud are told not to.
+        # Turns off the thinking of models that can.
         options = {**self._tokenizer.special_tokens_map, "add_generation_prompt": asks, "enable_thinking": False}
         told = {key: value for key, value in options.items() if isinstance(value, str | bool)}
         texts = render_chats(self.name, self._template, said, told) if said else []

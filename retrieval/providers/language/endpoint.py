@@ -1,9 +1,9 @@
 """Sentences by an endpoint that speaks OpenAI's chat protocol: OpenAI, vLLM, llama.cpp, Ollama and others.
 
-Questions are asked several at a time. What may pass (no connection, no answer in time, 408, 429, 5xx) is tried again,
-after longer and longer waits or when the endpoint says; anything else is that sentence's failure at once. The key is
-read from the environment variable that the field uses, when a question is asked; it is not stored, shown or sent
-elsewhere: redirections are not followed.
+Several questions are asked at a time. After a failure that may be temporary (no connection, no answer in time, 408,
+429, 5xx), a question is tried again, after growing waits or when the endpoint says. Any other failure costs that
+sentence at once. The key is read from the usual environment variable when a question is asked. It is not stored, shown
+or sent elsewhere: redirections are not followed.
 
 What this module does not know: local models, caches, how sentences are used.
 """
@@ -34,11 +34,11 @@ from retrieval.providers.language.protocol import Answer, Change, Question
 KEY_VARIABLE = "OPENAI_API_KEY"
 URL_VARIABLE = "OPENAI_BASE_URL"
 OPENAI = "https://api.openai.com/v1"
-UNTOLD = f" It is OpenAI's own, since neither api:MODEL@URL nor {URL_VARIABLE} names another."
+UNTOLD = f" It is OpenAI's own URL, since neither api:MODEL@URL nor {URL_VARIABLE} names another."
 LARGEST = 1 << 20
-"""Bytes of an answer that are read."""
+"""The most bytes of an answer that are read."""
 LONGEST_WAIT = 30.0
-"""Seconds between two tries, whatever the endpoint asks for."""
+"""The longest wait between two tries in seconds, whatever the endpoint asks for."""
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
@@ -46,16 +46,16 @@ class Endpoint:
     """A rewriter at a URL.
 
     Args:
-        model: As the endpoint calls it.
-        url: Of its API, such as `http://localhost:8000/v1`; None for `OPENAI_BASE_URL`, or OpenAI's own.
-        prompt: With `{caption}` and `{text}`; None for `prompts/rewrite.txt`.
+        model: The endpoint's name for the model.
+        url: The URL of its API, such as `http://localhost:8000/v1`; None for `OPENAI_BASE_URL`, or OpenAI's own.
+        prompt: A prompt with `{caption}` and `{text}`; None for `prompts/rewrite.txt`.
         timeout: Seconds for one answer, from the connection to its last byte.
         tries: How often a question is asked at most.
         wait: Seconds before the second try; each further wait is twice as long.
-        together: Questions under way at once.
+        together: How many questions are under way at once.
 
     Raises:
-        CallError: The URL is none, or a number is out of range.
+        CallError: The URL is not valid, or a number is out of range.
     """
 
     def __init__(
@@ -71,19 +71,19 @@ class Endpoint:
     ) -> None:
         settled = (url or os.environ.get(URL_VARIABLE) or OPENAI).rstrip("/")
         parts = _address(settled)
-        # Whoever typed no address must learn where the one in use is from.
+        # A user who gave no URL must learn where the one in use comes from.
         self._whence = "" if url else f" It is from {URL_VARIABLE}." if os.environ.get(URL_VARIABLE) else UNTOLD
         if parts is None or parts.username is not None:
-            # What stands before an @ may be a password.
+            # The part before an @ may be a password.
             host = settled.rpartition("@")[2].partition("/")[0]
             shown = f"{settled.partition(':')[0][:10]}://{host[:200]}" if "@" in settled else settled[:200]
             raise CallError(
-                f"{shown} is no address of an API.{self._whence}",
+                f"{shown} is not the URL of an API.{self._whence}",
                 "Write one such as http://localhost:8000/v1, without a user or a key in it.",
             )
         if not model or timeout <= 0 or tries < 1 or wait < 0 or together < 1:
             raise CallError(
-                f"An endpoint needs a model, a time and a try; got {model!r}, {timeout} s, {tries} tries.",
+                f"An endpoint needs a model, a time-out and a try; got {model!r}, {timeout} s, {tries} tries.",
                 "Name a model as the endpoint calls it: api:MODEL or api:MODEL@URL.",
             )
         self.name = f"api:{model}"
@@ -102,7 +102,7 @@ class Endpoint:
         return cls(model, url or None)
 
     def identity(self) -> Mapping[str, JsonValue]:
-        """Address, model and prompt. What a provider changes behind a model's name, nobody can know."""
+        """URL, model and prompt. A provider may change the model behind a name; this cannot show it."""
         return {"rewriter": "api", "url": self._url, "model": self._model, "prompt": self._prompt, "temperature": 0}
 
     def rewrite(self, changes: Sequence[Change]) -> list[Answer]:
@@ -111,13 +111,13 @@ class Endpoint:
         return [told if isinstance(told, WritingError) else sentence_in(told) for told in self._answers(asked)]
 
     def chat_identity(self) -> Mapping[str, JsonValue]:
-        """Address and model; see `identity`."""
+        """URL and model; see `identity`."""
         return {"chat": "api", "url": self._url, "model": self._model, "temperature": 0}
 
     def ask(self, questions: Sequence[Question], *, tokens: int) -> list[str | WritingError]:
         """See `Chat.ask`. `tokens` is not passed on: endpoints differ in what they call it.
 
-        Where the endpoint turns out to be away, the questions that were not asked yet have that for an answer.
+        If the endpoint cannot be reached, questions that were not asked yet get that error as their answer.
         """
         answers: list[str | WritingError] = []
         for start in range(0, len(questions), self._together):
@@ -158,26 +158,28 @@ class Endpoint:
             except urllib.error.HTTPError as error:
                 told = _told(error)
                 if error.code == 400 and "temperature" in told and asked.pop("temperature", None) is not None:
-                    continue  # some models think at a temperature of their own, and refuse to be told one
+                    continue  # some models that think accept no temperature
                 if error.code not in PASSING:
                     raise self._refused(error.code, told) from error
                 failure, wait = f"it answered {error.code}: {told}", _asked_wait(error, wait)
             except (OSError, http.client.HTTPException) as error:  # no connection, no answer in time, half an answer
                 failure = f"{getattr(error, 'reason', None) or error or type(error).__name__}"
-            except ValueError:  # whose text may have the key in it; a key or a host that cannot be written in a request
+            except (
+                ValueError
+            ):  # a key or a host that cannot be written in a request; the exception's text may contain the key
                 raise WriterAwayError(
                     f"{self.name} at {self._url} cannot be asked: the key or the URL cannot be written in a request.",
-                    f"Look at the URL, and at {KEY_VARIABLE}: both are plain characters on one line.",
+                    f"Check the URL and {KEY_VARIABLE}: both must be plain characters on one line.",
                 ) from None
             if left:
                 time.sleep(wait)
         raise WriterAwayError(
-            f"{self.name} at {self._url} gave no answer in {self._tries} tries; at last: {failure}.",
+            f"{self.name} at {self._url} gave no answer in {self._tries} tries; the last failure: {failure}.",
             f"Is the endpoint running, and is its URL right?{self._whence}",
         )
 
     def _body(self, asked: dict[str, Any]) -> bytes:
-        """What the endpoint sends, if all of it comes in time: a drip of bytes must not outlast the time-out."""
+        """The endpoint's whole answer. The time-out covers all of it, so that a trickle of bytes cannot outlast it."""
         sockets: list[socket.socket] = []
         late = threading.Event()
 
@@ -207,7 +209,7 @@ class Endpoint:
         headers = {"Content-Type": "application/json", "User-Agent": "underdrawing"}
         if key := os.environ.get(KEY_VARIABLE):
             headers["Authorization"] = f"Bearer {key}"
-        # The scheme was looked at when the endpoint was made.
+        # The scheme was checked when the endpoint was made.
         return urllib.request.Request(f"{self._url}/chat/completions", json.dumps(asked).encode(), headers)  # noqa: S310
 
     def _refused(self, code: int, told: str) -> WritingError:
@@ -216,11 +218,11 @@ class Endpoint:
             403: f"Set {KEY_VARIABLE} to a key that may use this model.",
             404: f"Is the model's name right, and does the URL end where /chat/completions begins?{self._whence}",
         }
-        kind = WriterAwayError if code in remedies else WritingError  # the key, the model or the address is wrong
+        kind = WriterAwayError if code in remedies else WritingError  # the key, the model or the URL is wrong
         return kind(f"{self.name} at {self._url} answered {code}: {told}.", remedies.get(code))
 
     def _content(self, body: bytes) -> str:
-        """What the model said, in the protocol's wrapping.
+        """The model's text in the protocol's response.
 
         Raises:
             WritingError: It is something else.
@@ -237,26 +239,26 @@ class Endpoint:
         )
 
     def _sound(self, content: str) -> str:
-        """An answer that is text throughout.
+        """The answer, if it is valid text.
 
         Raises:
-            WritingError: It has NULs, or halves of surrogate pairs, which no text has.
+            WritingError: It has NULs or lone surrogates.
         """
         odd = next((each for each in content if each == "\0" or "\ud800" <= each <= "\udfff"), None)
         if odd is not None:
-            raise WritingError(f"{self.name} answered with the character U+{ord(odd):04X}, which is no text.")
+            raise WritingError(f"{self.name} answered with the character U+{ord(odd):04X}, which is not text.")
         return content
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """A redirection is an answer like any other: the key goes where it was meant to go, and nowhere else."""
+    """Treats a redirection as any other answer, so that the key goes nowhere else."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 
 def _opener(sockets: list[socket.socket]) -> urllib.request.OpenerDirector:
-    """An opener whose connections are kept, so that they can be hung up."""
+    """An opener that remembers its connections, so that they can be closed from another thread."""
 
     def kept(kind: type[http.client.HTTPConnection]) -> Any:
         class Kept(kind):  # type: ignore[misc, valid-type]  # one of two classes of the library
@@ -278,7 +280,7 @@ def _opener(sockets: list[socket.socket]) -> urllib.request.OpenerDirector:
 
 
 def _told(error: urllib.error.HTTPError) -> str:
-    """What an endpoint says about a failure, on one line."""
+    """An endpoint's explanation of a failure, on one line."""
     try:
         body = error.read(LARGEST)
         found = json.loads(body)
@@ -290,7 +292,7 @@ def _told(error: urllib.error.HTTPError) -> str:
 
 
 def _asked_wait(error: urllib.error.HTTPError, otherwise: float) -> float:
-    """The seconds that an endpoint asks to wait, as far as that is sensible."""
+    """The seconds that an endpoint asks to wait, within limits."""
     told = str(error.headers.get("Retry-After", "")).strip()
     try:
         seconds = float(told)
@@ -303,12 +305,12 @@ def _asked_wait(error: urllib.error.HTTPError, otherwise: float) -> float:
 
 
 def _address(url: str) -> SplitResult | None:
-    """The parts of the URL of an API, or None where it is none that could be asked."""
+    """The parts of the URL of an API, or None if it is not usable."""
     try:
         parts = urlsplit(url)
         _ = parts.port
         (parts.hostname or "").encode("idna")
-    except ValueError:  # an open bracket, a port that is none, a name that no machine has
+    except ValueError:  # an open bracket, an invalid port, an impossible host name
         return None
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
         return None

@@ -1,7 +1,7 @@
-"""What local captioners and chat models share: loading transformers' own classes, and generating without a choice.
+"""Loading and greedy decoding for local captioners and chat models.
 
-Weights are safetensors, each in its place; no code of a checkpoint is run. Decoding is greedy, and inputs go to the
-model together only where their shapes agree, so that nothing is padded and no answer depends on its neighbours.
+Only transformers' own classes are loaded, from safetensors without missing weights; no code of a checkpoint is run.
+Inputs share a batch only if their shapes agree, so that nothing is padded and no answer depends on its neighbors.
 
 What this module does not know: images, prompts, what answers mean.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 TOKENS = 96
-"""Of an answer; a sentence of 25 words has some 40."""
+"""The most tokens of an answer; a sentence of 25 words has some 40."""
 
 
 class TextModel:
@@ -33,8 +33,8 @@ class TextModel:
     Args:
         model: Any class of transformers that generates.
         device: Where it runs.
-        dtype: What it computes in.
-        name: What it was asked for by.
+        dtype: Its arithmetic.
+        name: The name it was loaded by.
     """
 
     def __init__(self, model: Any, *, device: str, dtype: Dtype, name: str) -> None:
@@ -44,20 +44,20 @@ class TextModel:
         self._device, self._name = device, name
         self._dtype = getattr(torch, dtype.value)
         self._opening: tuple[bytes, Any] | None = None
-        # transformers 5 renames this argument on the way.
+        # transformers 5 renames this argument.
         self._remembered = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-        # A model is not shared between threads.
+        # Threads must not run a model at the same time.
         self._working = Lock()
 
     def generate(
         self, inputs: Sequence[Mapping[str, torch.Tensor]], *, opening: torch.Tensor | None = None, **options: Any
     ) -> list[torch.Tensor | WritingError]:
-        """The tokens of each answer, with the input's before them where the model repeats those.
+        """The tokens of each answer, after the input's tokens if the model repeats those.
 
         Args:
             inputs: Each a batch of one, by the model's names.
             opening: (1, n) int64 tokens that every input begins with, to be read once for all; or None.
-            options: For the model's `generate`.
+            options: Options of the model's `generate`.
         """
         alike: dict[object, list[int]] = {}
         for place, own in enumerate(inputs):
@@ -75,7 +75,7 @@ class TextModel:
         return token in (last if isinstance(last, list) else [last])
 
     def _read(self, opening: torch.Tensor) -> Any:
-        """What the model remembers of an opening; the last one's is kept."""
+        """The key-value cache of an opening; the last one's is reused."""
         import torch
         from transformers import DynamicCache
 
@@ -94,7 +94,7 @@ class TextModel:
         options: Mapping[str, Any],
         read: Any = None,
     ) -> dict[int, torch.Tensor | WritingError]:
-        """One call; where it does not fit, a call for each, whose failure is its own."""
+        """One call; if it runs out of memory, a call for each input, so that a failure costs only one."""
         import torch
 
         batch = {name: torch.cat([inputs[place][name] for place in places]) for name in inputs[places[0]]}
@@ -110,7 +110,11 @@ class TextModel:
                     own[self._remembered].batch_repeat_interleave(len(places))
                 tokens = self._model.generate(**settled, do_sample=False, num_beams=1, **own)
             return dict(zip(places, tokens.cpu(), strict=True))
-        except (RuntimeError, MemoryError, ValueError) as error:  # on a CPU, lack of memory is a plain RuntimeError
+        except (
+            RuntimeError,
+            MemoryError,
+            ValueError,
+        ) as error:  # out of memory on a CPU is a plain RuntimeError
             if len(places) > 1:
                 one_by_one: dict[int, torch.Tensor | WritingError] = {}
                 for place in places:
@@ -120,7 +124,7 @@ class TextModel:
 
 
 def transformers_5(purpose: str) -> Any:
-    """The library, of the releases whose classes are read here.
+    """The library, of a supported release.
 
     Raises:
         MissingExtraError: It is older.
@@ -133,7 +137,7 @@ def transformers_5(purpose: str) -> Any:
 
 
 def settled_dtype(dtype: str | Dtype | None, device: str) -> Dtype:
-    """The arithmetic; if not told, float32 on a CPU and bfloat16 elsewhere.
+    """The dtype; by default float32 on a CPU and bfloat16 elsewhere.
 
     Raises:
         CallError: float16 on a CPU.
@@ -141,21 +145,21 @@ def settled_dtype(dtype: str | Dtype | None, device: str) -> Dtype:
     if dtype is None:
         return Dtype.FLOAT32 if device.startswith("cpu") else Dtype.BFLOAT16
     if Dtype(dtype) is Dtype.FLOAT16 and device.startswith("cpu"):
-        raise CallError("float16 is slow and coarse on a CPU.", "Use float32 or bfloat16, or a GPU.")
+        raise CallError("float16 is slow and imprecise on a CPU.", "Use float32 or bfloat16, or a GPU.")
     return Dtype(dtype)
 
 
 def load_model(kind: Any, reader: Any, folder: Path, gguf: Path | None = None) -> tuple[Any, Any]:
-    """A model of a class of transformers, and the tokenizer or processor that prepares what it reads.
+    """A model of a class of transformers, and the tokenizer or processor that prepares its inputs.
 
     Args:
         kind: The model's class.
-        reader: The other's.
-        folder: Where their files are.
-        gguf: Of these, the one that holds all of both; its weights are made plain again. None for safetensors.
+        reader: The class of the tokenizer or processor.
+        folder: The folder of their files.
+        gguf: The file in it that holds both, whose weights are dequantized. None for safetensors.
 
     Raises:
-        ModelError: One of them cannot be loaded, or weights are missing: those would be random.
+        ModelError: One of them cannot be loaded, or weights are missing, which would be random.
     """
     read, model, report = load_pair(kind, reader, gguf or folder)
     lost = sorted(str(each) for part in ("missing_keys", "mismatched_keys") for each in report[part])

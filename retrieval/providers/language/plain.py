@@ -1,11 +1,10 @@
-"""A captioner and a rewriter without weights: captions from a table, caption and change side by side.
+"""A captioner and a rewriter without weights: captions from a table, and caption and change side by side.
 
     table:FILE     captions by an image's sha256, its path or its file name, from a JSON object
-    join           "a heart" and "in blue" become "a heart, in blue": what a language model has to beat
-    join:TEMPLATE  the same with a template of one's own, with {caption} and {text}
+    join           "a heart" and "in blue" become "a heart, in blue": the baseline for a language model
+    join:TEMPLATE  the same with your own template, with {caption} and {text}
 
-They need no network and answer the same for ever: for tests and documentation, and for captions that were made
-elsewhere.
+They need no network and always answer the same. They serve tests, documentation, and captions that were made elsewhere.
 
 What this module does not know: models, torch.
 """
@@ -21,7 +20,7 @@ from indexer.types import ImageSource, JsonValue
 from retrieval.providers.cache import digest_of
 from retrieval.providers.language.protocol import Answer, Change
 
-TABLE = 'It is a JSON object, such as {"ref.png": "a grey cat"}.'
+TABLE = 'It must be a JSON object, such as {"ref.png": "a gray cat"}.'
 JOINED = "{caption}, {text}"
 
 
@@ -29,9 +28,9 @@ class TableCaptioner:
     """Captions from a table.
 
     Args:
-        captions: By an image's sha256 (`indexer.corpus.images.image_digest`), its path as asked, or its file name;
-            looked for in this order.
-        name: What the table is called.
+        captions: Captions by an image's sha256 (`indexer.corpus.images.image_digest`), its path as given, or its file
+            name; looked up in this order.
+        name: The table's name.
     """
 
     def __init__(self, captions: Mapping[str, str], name: str = "table") -> None:
@@ -50,11 +49,11 @@ class TableCaptioner:
         except (OSError, ValueError) as error:
             raise ModelError(f"The captions in {file} cannot be read: {error}.", TABLE) from error
         if not isinstance(table, dict) or not all(isinstance(each, str) and each.strip() for each in table.values()):
-            raise ModelError(f"{file} is no table of captions.", TABLE)
+            raise ModelError(f"{file} is not a table of captions.", TABLE)
         return cls(table, f"table:{file}")
 
     def identity(self) -> Mapping[str, JsonValue]:
-        """The table's content."""
+        """A digest of the table's content."""
         return {"captioner": "table", "captions": digest_of(dict(self._captions))}
 
     def caption(self, images: Sequence[ImageSource]) -> list[Answer]:
@@ -77,10 +76,10 @@ class TableCaptioner:
 
 
 class JoinRewriter:
-    """Caption and change, put side by side.
+    """Caption and change side by side.
 
     Args:
-        template: With `{caption}` and `{text}`.
+        template: A template with `{caption}` and `{text}`.
 
     Raises:
         CallError: The template lacks one of them.
@@ -103,6 +102,6 @@ class JoinRewriter:
 
 
 def joined(change: Change, template: str = JOINED) -> str:
-    """The template with both in their places; braces in what is put there stay as they are."""
+    """The template with both filled in; braces within them do not change."""
     before, _, after = template.partition("{caption}")
     return before.replace("{text}", change.text) + change.caption + after.replace("{text}", change.text)

@@ -1,7 +1,7 @@
-"""What captioners, rewriters and chat models promise.
+"""The protocols of captioners, rewriters and chat models.
 
-All are deterministic as far as they can be, and tell by `identity` what their answers depend on, so that an answer can
-be kept. What cannot be written is an answer too, an error in its place: it costs its own item only.
+All are as deterministic as they can be, and `identity` says what their answers depend on, so that answers can be
+cached. An answer that fails is an error in its place, and costs only its own item.
 
 What this module does not know: any model, how sentences are searched with.
 """
@@ -16,12 +16,12 @@ from indexer.errors import ItemError, WritingError
 from indexer.types import ImageSource, JsonValue
 
 Answer: TypeAlias = "str | WritingError | ItemError"
-"""What was written, or why nothing was: a model's failure, or an image that cannot be used."""
+"""A text, or why there is none: a model's failure, or an image that cannot be used."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is to be rewritten.
+    """A caption and the change to be written into it.
 
     Attributes:
         caption: What the reference shows.
@@ -34,18 +34,18 @@ class Change:
 
 @dataclass(frozen=True)
 class Question:
-    """What a chat model is to go on with.
+    """A chat that a model should continue.
 
     Attributes:
-        turns: What the user and the model said in turn, from the user's first to the user's last. All but the last
-            are examples of questions and answers.
+        turns: The turns of user and model; the user has the first and the last. All but the last are examples of
+            questions and answers.
     """
 
     turns: tuple[str, ...]
 
 
 class Chat(Protocol):
-    """Answers questions, in any words."""
+    """Answers questions."""
 
     @property
     def name(self) -> str:
@@ -53,15 +53,15 @@ class Chat(Protocol):
         ...
 
     def chat_identity(self) -> Mapping[str, JsonValue]:
-        """All that an answer depends on besides its question and `tokens`."""
+        """Everything that an answer depends on besides its question and `tokens`."""
         ...
 
     def ask(self, questions: Sequence[Question], *, tokens: int) -> list[str | WritingError]:
-        """The answers, in order, as they were given. None depends on the others.
+        """The answers, in order and unedited. None depends on the others.
 
         Args:
             questions: Any number.
-            tokens: Of an answer at most, where the model can be told so; one that is cut off there is an error.
+            tokens: The most tokens of an answer, for models that have a limit; an answer cut off there is an error.
         """
         ...
 
@@ -75,7 +75,7 @@ class Captioner(Protocol):
         ...
 
     def identity(self) -> Mapping[str, JsonValue]:
-        """All that a caption depends on besides its image; a cache's key is made of it."""
+        """Everything that a caption depends on besides its image; part of the cache key."""
         ...
 
     def caption(self, images: Sequence[ImageSource]) -> list[Answer]:
@@ -84,7 +84,7 @@ class Captioner(Protocol):
 
 
 class Rewriter(Protocol):
-    """Says in one sentence what a caption and a change mean together."""
+    """Combines a caption and a change in one sentence."""
 
     @property
     def name(self) -> str:
@@ -92,7 +92,7 @@ class Rewriter(Protocol):
         ...
 
     def identity(self) -> Mapping[str, JsonValue]:
-        """All that a sentence depends on besides its caption and change; a cache's key is made of it."""
+        """Everything that a sentence depends on besides its caption and change; part of the cache key."""
         ...
 
     def rewrite(self, changes: Sequence[Change]) -> list[Answer]:

@@ -1,7 +1,7 @@
-"""Renders chats by a template that may come from anyone, in a process of its own that is held to time and memory.
+"""A program that renders chats by an untrusted template, within limits of time and memory.
 
-Run by `templates.py` as a file, with a JSON object on the standard input; what it prints is a JSON list of texts. A
-template cannot leave Jinja's sandbox, but it can count to the end of days, or write a gigabyte.
+`templates.py` runs it as a file, with a JSON object on standard input; it prints a JSON list of texts. A template
+cannot leave Jinja's sandbox, but it can loop for ever or write a gigabyte.
 
 What this module does not know: models, transformers.
 """
@@ -15,16 +15,16 @@ from typing import Any
 
 
 def limit(seconds: int, memory: int) -> None:
-    """Hold this process to that much time of the processor, and that many bytes."""
+    """Limit this process to that much processor time and that many bytes."""
     try:
         import resource
-    except ImportError:  # not on every system; who waits has a limit, too
+    except ImportError:  # not on every system; the caller has a limit, too
         return
     for what, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, memory)):
         hard = resource.getrlimit(what)[1]
         try:
             resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-        except (ValueError, OSError):  # a system that does not know the one or the other
+        except (ValueError, OSError):  # a system that does not support one of the limits
             continue
 
 
@@ -36,7 +36,7 @@ def render(asked: dict[str, Any]) -> list[str]:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """`{% generation %}`, around what the model says; here it is just its content."""
+        """`{% generation %}`, which marks the model's words; here it renders its content."""
 
         tags = {"generation"}  # noqa: RUF012
 

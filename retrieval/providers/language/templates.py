@@ -1,4 +1,4 @@
-"""Chat templates of somebody else's model: rendered in a process of their own, held to time and memory.
+"""Chat templates from untrusted models, rendered in a separate process within limits of time and memory.
 
 What this module does not know: models.
 """
@@ -15,10 +15,10 @@ from typing import Any
 from indexer.errors import ModelError
 
 SECONDS, PATIENCE = 10, 60
-"""Of the processor that rendering may take; and of the clock, on a machine that has other things to do."""
+"""Limits of rendering: processor time, and wall-clock time for a busy machine."""
 MEMORY = 1 << 30
 LONGEST = 1 << 20
-"""Characters of all rendered chats beyond twelve times those of what is said in them."""
+"""How many characters rendered chats may have beyond twelve times those of their messages."""
 REMEDY = "Use the checkpoint as its authors publish it."
 
 Chat = Sequence[Mapping[str, Any]]
@@ -28,13 +28,13 @@ def render_chats(name: str, template: str, chats: Sequence[Chat], options: Mappi
     """Chats as a model reads them.
 
     Args:
-        name: The model's, for the error.
-        template: In Jinja.
+        name: The model's name, for the error.
+        template: A Jinja template.
         chats: Each a list of messages with `role` and `content`.
-        options: What else the template may read.
+        options: Other variables that the template may read.
 
     Raises:
-        ModelError: The template refuses them, is wrong, does not come to an end, or writes without measure.
+        ModelError: The template refuses the chats, is invalid, does not end in time, or writes too much.
     """
     told = {"tools": None, "documents": None, **options}
     said = [[dict(each) for each in chat] for chat in chats]
@@ -58,5 +58,5 @@ def render_chats(name: str, template: str, chats: Sequence[Chat], options: Mappi
 
 def _endless(name: str) -> ModelError:
     return ModelError(
-        f"The chat template of {name} does not come to an end within {SECONDS} seconds and {MEMORY >> 30} GiB.", REMEDY
+        f"The chat template of {name} does not finish within {SECONDS} seconds and {MEMORY >> 30} GiB.", REMEDY
     )

@@ -163,7 +163,7 @@ def test_an_image_by_url_is_refused_by_its_name(run, shop):
     for option in ("--image", "--not-image"):
         done = run("search", shop, "red", option, "https://example.org/a.jpg")
         assert done.exit_code == 2
-        assert "https://example.org/a.jpg. Nothing is fetched" in done.stderr
+        assert "https://example.org/a.jpg. URLs are not fetched" in done.stderr
 
 
 def test_html_writes_a_page_beside_the_json(run, shop, tmp_path):

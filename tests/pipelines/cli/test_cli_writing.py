@@ -98,7 +98,7 @@ MODELS = ["--captioner", "table:CAPTIONS", "--rewriter", "join"]
         (["x", "--like", "red.png", *MODELS[:2]], ["needs a rewriter", "api:MODEL"]),
         (["x", "--like", "red.png", *MODELS, "--steps", "3"], ["cig does not read --captioner"]),
         (["x", "--like", "red.png", *MODELS[:3], "join:{text}"], ["lacks {caption}"]),
-        (["x", "--like", "red.png", *MODELS[:3], "api:m@ftp://nowhere"], ["ftp://nowhere is no address of an API"]),
+        (["x", "--like", "red.png", *MODELS[:3], "api:m@ftp://nowhere"], ["ftp://nowhere is not the URL of an API"]),
         (["x", "--like", "red.png", "--caption", " ", "--rewriter", "join"], ["--caption is empty"]),
     ],
 )  # fmt: skip

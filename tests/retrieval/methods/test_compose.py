@@ -78,7 +78,7 @@ def test_slerp_is_of_unit_length_and_at_equal_angles(both, space):
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1])
 def test_slerp_stays_on_the_arc(both, space, alpha):
-    with pytest.raises(QueryError, match="it is 0 to 1"):
+    with pytest.raises(QueryError, match="it must be 0 to 1"):
         load_method("slerp").compose(both, Weights(alpha=alpha), space)
 
 

@@ -105,7 +105,7 @@ def test_cig_multiplies_by_hand(encoded, space):
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1])
 def test_a_share_of_the_product_is_a_share(encoded, space, weight):
-    with pytest.raises(QueryError, match="in the product it is 0 to 1"):
+    with pytest.raises(QueryError, match="in the product it must be 0 to 1"):
         load_method("cig", "product").compose(encoded, replace(WEIGHTS, pseudo_target=weight), space)
 
 

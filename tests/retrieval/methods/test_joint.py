@@ -91,7 +91,7 @@ def test_a_stored_reference_without_a_picture_says_what_to_do(source):
 
 
 def test_a_model_that_sums_parts_is_refused_with_the_remedy(collection):
-    with pytest.raises(CallError, match=r"fake:64 does not read an image and a text at once.*such as mllm:NAME"):
+    with pytest.raises(CallError, match=r"fake:64 does not read an image and a text together.*such as mllm:NAME"):
         Retriever(collection, "joint").search(Query(text="red", like="cat"))
     notes = Retriever(collection, "joint").search(Query(text="red"), k=1).notes
     assert notes == ("The query has no image, so the method joint searches by the text alone.",)
@@ -125,7 +125,7 @@ def test_each_query_of_a_batch_is_embedded_with_its_own_instruction(source, meth
 
 
 def test_an_instruction_that_no_one_reads_is_refused(collection):
-    with pytest.raises(CallError, match="fake:64 reads no instructions; this query has one: 'find it'"):
+    with pytest.raises(CallError, match="fake:64 reads no instructions, but this query has one: 'find it'"):
         Retriever(collection, "sum").search(Query(text="red", like="cat", instruction="find it"))
     with pytest.raises(QueryError, match="`instruction` is empty"):
         Query(text="red", instruction=" ")
@@ -176,7 +176,7 @@ def test_documents_of_every_kind_are_searched_jointly_from_the_command_line(tmp_
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--method", "joint"], "does not read an image and a text at once"),
+        (["--method", "joint"], "does not read an image and a text together"),
         (["--instruction", "x"], "reads no instructions"),
     ],
 )

@@ -283,7 +283,7 @@ def test_lack_of_memory_is_a_generators_error(
     with pytest.raises(GeneratorError, match="failed on 2 x 3 images of 16 pixels") as caught:
         plain.generate([request("red")] * 2, GenerateOptions(images=3))
     assert said in str(caught.value)
-    assert "generate fewer at once or smaller" in caught.value.remedy
+    assert "generate fewer or smaller images at once" in caught.value.remedy
 
 
 def test_a_size_that_the_pipeline_refuses_is_a_generators_error(plain: PseudoTargetGenerator) -> None:
@@ -358,7 +358,7 @@ def test_a_folder_without_a_spec_or_with_a_wrong_one_says_what_to_write(
     file = folder / "underdrawing.json"
     content = json.loads(file.read_text())
     for changed, message in (
-        (content | {"colour": "red"}, "has colour = 'red', which cannot be. Known: words, template"),
+        (content | {"colour": "red"}, "has colour = 'red', which is not valid. Known: words, template"),
         (content | {"words": [{"model": "m"}]}, "needs words: a list of objects with the texts model and inversion"),
         ([1], "is a list, not an object"),
     ):
@@ -373,7 +373,7 @@ def test_a_folder_without_a_spec_or_with_a_wrong_one_says_what_to_write(
         PseudoTargetGenerator.load(folder)
     spec = GeneratorSpec((WordSource("m", "phi_0.pt"),))
     assert PseudoTargetGenerator.load(folder, spec).feature_models == [("m", False)]
-    with pytest.raises(ModelError, match="needs to be told the inversions"):
+    with pytest.raises(ModelError, match="The inversions of the text encoders of"):
         PseudoTargetGenerator.load("somebody/model")
 
 

@@ -49,18 +49,18 @@ def asker(server, waits):
 @pytest.mark.parametrize(
     ("url", "environment", "told"),
     [
-        (None, "nonsense", r"nonsense is no address of an API. It is from OPENAI_BASE_URL. Write one such as"),
-        (None, "http://me:secret@host/v1", r"http://host is no address of an API. It is from OPENAI_BASE_URL"),
-        ("http://[::1", "nonsense", r"http://\[::1 is no address of an API. Write one"),
-        ("http://host:port/v1", "nonsense", r"http://host:port/v1 is no address of an API"),
-        ("http://host:99999/v1", "nonsense", r"http://host:99999/v1 is no address of an API"),
-        ("http://a..b/v1", "nonsense", r"http://a..b/v1 is no address of an API"),
-        ("http://" + "a" * 64 + "/v1", "nonsense", r"a is no address of an API|/v1 is no address of an API"),
-        ("http://two words/v1", "nonsense", r"two words/v1 is no address of an API"),
-        ("http://host\n/v1", "nonsense", r"no address of an API"),
-        ("http://me:secret@[::1", "nonsense", r"http://\[::1 is no address of an API"),
-        ("", "http://[::1", r"http://\[::1 is no address of an API. It is from OPENAI_BASE_URL"),
-        ("ftp://host", "nonsense", r"ftp://host is no address of an API. Write one"),
+        (None, "nonsense", r"nonsense is not the URL of an API. It is from OPENAI_BASE_URL. Write one such as"),
+        (None, "http://me:secret@host/v1", r"http://host is not the URL of an API. It is from OPENAI_BASE_URL"),
+        ("http://[::1", "nonsense", r"http://\[::1 is not the URL of an API. Write one"),
+        ("http://host:port/v1", "nonsense", r"http://host:port/v1 is not the URL of an API"),
+        ("http://host:99999/v1", "nonsense", r"http://host:99999/v1 is not the URL of an API"),
+        ("http://a..b/v1", "nonsense", r"http://a..b/v1 is not the URL of an API"),
+        ("http://" + "a" * 64 + "/v1", "nonsense", r"a is not the URL of an API|/v1 is not the URL of an API"),
+        ("http://two words/v1", "nonsense", r"two words/v1 is not the URL of an API"),
+        ("http://host\n/v1", "nonsense", r"not the URL of an API"),
+        ("http://me:secret@[::1", "nonsense", r"http://\[::1 is not the URL of an API"),
+        ("", "http://[::1", r"http://\[::1 is not the URL of an API. It is from OPENAI_BASE_URL"),
+        ("ftp://host", "nonsense", r"ftp://host is not the URL of an API. Write one"),
     ],
 )
 def test_an_address_that_is_none_is_told_with_where_it_is_from(url, environment, told, monkeypatch):
@@ -172,7 +172,7 @@ def test_what_does_not_pass_is_an_error_that_names_it(asker, server, waits):
     [failed] = asker(tries=3).rewrite([CAT])
     assert isinstance(failed, WritingError)
     assert str(failed).startswith(
-        f"api:tiny at {server.url} gave no answer in 3 tries; at last: it answered 503: too many cats."
+        f"api:tiny at {server.url} gave no answer in 3 tries; the last failure: it answered 503: too many cats."
     )
     assert len(server.asked) == 3
     assert waits == [1.0, 2.0]
@@ -325,7 +325,7 @@ def test_what_is_no_text_is_no_answer(server, asker, odd):
     server.answers = [(200, {}, json.dumps({"choices": [{"message": {"content": odd}}]}))]
     [failed] = asker().rewrite([CAT])
     assert isinstance(failed, WritingError)
-    assert "is no text" in str(failed)
+    assert "is not text" in str(failed)
 
 
 @pytest.mark.parametrize("key", ["sk-se\ncret", "sk-se\r\nX: cret", "\u20ac"])

@@ -192,7 +192,7 @@ def test_a_template_that_hangs_on_some_words_alone_costs_their_sentences(whole, 
     model = load_rewriter(folder)
     answers = model.rewrite([Change("a cat", "at night")])
     assert isinstance(answers[0], WritingError)
-    assert "does not come to an end" in answers[0].message
+    assert "does not finish" in answers[0].message
 
 
 def test_chats_are_rendered_as_transformers_renders_them(whole) -> None:

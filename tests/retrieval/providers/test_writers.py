@@ -208,7 +208,7 @@ def test_an_identity_follows_the_files(folder, tmp_path):
 
 
 def test_other_kinds_of_models_are_refused(folder, tmp_path):
-    with pytest.raises(ModelError, match=r"of the kind 'qwen2'; captions are written by blip, blip-2, llava, qwen2_vl"):
+    with pytest.raises(ModelError, match=r"of the type 'qwen2'; captioners are blip, blip-2, llava, qwen2_vl"):
         load_captioner(folder("chat"))
     with pytest.raises(ModelError, match="neither a folder nor a hub id"):
         load_captioner("/no/where")
