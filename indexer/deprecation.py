@@ -18,7 +18,7 @@ def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
     Args:
         old: As the caller wrote it.
         new: The new name.
-        stacklevel: As of `warnings.warn`, counted from here: 3 is the caller of the function that calls this.
+        stacklevel: The `stacklevel` of `warnings.warn`, counted from here: 3 is the caller of this function's caller.
     """
     warnings.warn(f"{old} is now {new}; the old name goes in {REMOVED}.", DeprecationWarning, stacklevel=stacklevel)
 

@@ -201,7 +201,7 @@ class Snapshots:
 
 
 def _serves(snapshot: Snapshot, generation: int) -> bool:
-    """Whether a snapshot has all of a generation, and none opened now would be faster."""
+    """Whether a snapshot has this generation or a later one, and a new one would not be faster."""
     return snapshot.generation >= generation and not snapshot.view.outdated
 
 

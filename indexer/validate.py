@@ -249,7 +249,7 @@ def _array(value: Any, where: str, depth: int) -> Any:
             return bool(value)
         case np.datetime64():
             return _moment(value, where)
-        case np.timedelta64():  # before the whole numbers, one of which it is
+        case np.timedelta64():  # before whole numbers: it is also one
             return _duration(value, where)
         case np.integer():
             return _whole(int(value), where)

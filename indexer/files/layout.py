@@ -32,7 +32,7 @@ IMAGE_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62}\.[a-z0-9]{1,8})")
 """The name of a stored image, below `media/`: its sha256 in hex, with the suffix of its format."""
 SCHEMA_NAME = re.compile(r"underdrawing_[0-9a-f]{12}")
 MEDIA, FILE = "media:", "file://"
-"""How the URIs of stored images begin, and those of images referenced by path."""
+"""Prefixes of the URIs of stored images and of images referenced by path."""
 STARTING = ".tmp-starting"
 """Names the PostgreSQL schema of a collection that is being created."""
 _FILES = ("collection.json", "writer.lock", *(f"metadata.db{end}" for end in ("", "-wal", "-shm", "-journal")))

@@ -94,7 +94,7 @@ def add(
 
 
 def way_in(target: Target, spaces: Sequence[OpenSpace], images: ImageRules) -> Ingest:
-    """What prepares documents for these spaces; picklable, holds no model."""
+    """The function that prepares documents for these spaces; picklable, holds no model."""
     preparers = [Preparer(each.space.id, each.embedder.preparer(), each.space.parts) for each in spaces]
     return Ingest(preparers, target.layout.media, images)
 

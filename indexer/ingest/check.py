@@ -22,7 +22,7 @@ from indexer.vectors.cache import problems
 from indexer.vectors.segments import SegmentFile, open_segment, segment_path
 
 CHECKS = 10
-"""How often a check is attempted while writers remove what it reads."""
+"""Attempts of a check while writers remove files that it reads."""
 
 
 @dataclass(frozen=True)

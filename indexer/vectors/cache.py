@@ -114,7 +114,7 @@ def read_sidecar(path: Path) -> CachedIndex:
     if not cut or tail != hashlib.sha256(body).hexdigest().encode() + _AFTER_DIGEST:
         if unprotected(content):
             raise CorruptionError(f"An older release made the sidecar {path}, without a checksum.", REMEDY)
-        raise CorruptionError(f"The sidecar {path} is damaged: its content is not what was written.", REMEDY)
+        raise CorruptionError(f"The sidecar {path} is damaged: its checksum does not match.", REMEDY)
     try:
         record = json.loads(content)
         cached = CachedIndex(

@@ -183,7 +183,7 @@ class CenteredView:
         found = no_neighbors(len(vectors), k)
         if not len(ids):
             return found
-        # The derivative of (p . x - c) / n by its two products, each of which may be off by the error.
+        # The derivative of (p . x - c) / n with respect to its two products, each within the error.
         steepest = (1 + math.sqrt(self._squares.max()) / nearest) / nearest
         slack = 2 * steepest * steeper * (rounding_error(vectors) + 1e-6)
         last = max(len(ids) - k, 0)

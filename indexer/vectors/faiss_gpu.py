@@ -48,7 +48,7 @@ class GpuIndex(RescoredIndex):
     Args:
         copies: The copies on the GPUs.
         exact: Exact search over the same vectors.
-        metadata: As above.
+        metadata: See above.
         instead: The index to search once a GPU has failed.
     """
 

@@ -107,9 +107,9 @@ class FaissIndex(RescoredIndex):
         index: The FAISS index, with int64 ids.
 
     Args:
-        index: As above.
+        index: See above.
         exact: Exact search over the same vectors.
-        metadata: As above.
+        metadata: See above.
     """
 
     def __init__(self, index: Any, exact: ExactIndex, metadata: Mapping[str, Any]) -> None:

@@ -58,8 +58,8 @@ class LocalView:
         scans: Whether a search reads every row in this process.
 
     Args:
-        segments: As above.
-        opened: As above.
+        segments: See above.
+        opened: See above.
         folder: The folder of index files.
         seen: `newest_change` of the folder, taken before it was read.
     """

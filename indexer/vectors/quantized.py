@@ -60,7 +60,7 @@ class QuantizedIndex(CheckedIndex):
     Args:
         index: FAISS's index of the codes, a row for each id of `exact`, in ascending order.
         exact: Exact search over the same vectors.
-        metadata: As above.
+        metadata: See above.
     """
 
     def __init__(self, index: Any, exact: ExactIndex, metadata: Mapping[str, Any]) -> None:

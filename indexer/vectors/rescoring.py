@@ -40,7 +40,7 @@ class RescoredIndex(CheckedIndex):
 
     Args:
         exact: Exact search over the same vectors.
-        metadata: As above.
+        metadata: See above.
     """
 
     plan: Plan

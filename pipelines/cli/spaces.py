@@ -1,4 +1,4 @@
-"""`underdrawing spaces`: the embedding spaces of a collection, another one, another default, one less.
+"""The command `spaces`: list a collection's embedding spaces; add, fill or drop one; change the default.
 
 What this module does not know: how any of it is done; `indexer` does it.
 """
