@@ -38,7 +38,7 @@ def test_unfinished_runs_strange_files_and_other_models_results_are_refused(tmp_
     other = {"model": "bridge:elsewhere/model", "measures": {}}
     for folder, told in (
         (run(tmp_path / "b", step=20), "is at step 20 of 30"),
-        (run(tmp_path / "c", mixed=other), "is of the model bridge:elsewhere/model"),
+        (run(tmp_path / "c", mixed=other), "belongs to the model bridge:elsewhere/model"),
         (
             run(tmp_path / "d", mixed={"model": f"bridge:{tmp_path / 'd' / 'model'}"}),
             "does not have results/0/measures",

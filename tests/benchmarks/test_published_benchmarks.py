@@ -64,7 +64,7 @@ def test_help_explains_itself(benchmark, capsys):
         run.main(benchmark, ["--help"])
     told = " ".join(capsys.readouterr().out.split())
     home = re.search(r"https://\S+", benchmark.home)[0]
-    for expected in ("Expected below DIR", home, "--protocol", "--weights", "--json", "Nothing is downloaded"):
+    for expected in ("Expected in DIR", home, "--protocol", "--weights", "--json", "Nothing is downloaded"):
         assert expected in told
     assert ("--submission" in told) == bool(benchmark.hidden)
 

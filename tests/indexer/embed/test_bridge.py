@@ -300,7 +300,7 @@ def test_what_is_no_bridge_or_cannot_carry_one_is_refused(
     for text, told in (
         ("[1]", "is a list, not an object"),
         ("{", "is not JSON: Expecting"),
-        (json.dumps({"pool": "mean"} | {name: spec[name] for name in spec if name != "pooling"}), "'pooling' is missing, 'pool' is not known"),
+        (json.dumps({"pool": "mean"} | {name: spec[name] for name in spec if name != "pooling"}), "'pooling' is missing, 'pool' is unknown"),
         (json.dumps(spec | {"connector": spec["connector"] | {"kind": "magic"}}), "'magic' is not known. Known: linear, mlp"),
         (json.dumps(spec | {"connector": spec["connector"] | {"queries": 0}}), "must be a whole number of at least 1"),
     ):  # fmt: skip
