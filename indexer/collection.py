@@ -149,11 +149,9 @@ class Collection:
         return True  # an open collection is true even if empty
 
     def __repr__(self) -> str:
-        newest = self.catalog.generation()
-        return (
-            f"Collection({str(self.path)!r}: {newest.documents:,} documents, {self.open_spaces.default.space.model}, "
-            f"generation {newest.number})"
-        )
+        newest, model = self.catalog.generation(), self.open_spaces.default.space.model
+        content = f"{newest.documents:,} documents, {model}, generation {newest.number}"
+        return f"Collection({str(self.path)!r}: {content})"
 
     def get(self, identifier: str | int) -> StoredDocument | None:
         """The document with that id, or None. Raises `CallError` if the value cannot be an id."""

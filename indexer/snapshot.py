@@ -397,5 +397,4 @@ def _names(values: Any, name: str) -> tuple[str, ...]:
 
 def _ids(values: Any) -> Ids:
     """`vector_ids`, but for ids just as a search gives them."""
-    as_found = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype == np.int64
-    return values if as_found else vector_ids(values)
+    return values if getattr(values, "dtype", None) == np.int64 and values.ndim == 1 else vector_ids(values)
