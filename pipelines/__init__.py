@@ -1,1 +1,1 @@
-"""Programs that make, measure and run: the command line, evaluation, training."""
+"""Programs on top of the library: the command line, evaluation, training."""

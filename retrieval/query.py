@@ -121,7 +121,7 @@ class Query:
             raise QueryError("A query has one reference; this one has both `image` and `like`.")
         if self.text is None and self.image is None and self.like is None:
             raise QueryError(
-                "A query needs something to look for; this one has no text, image or like.",
+                "A query needs something to look for; this one has no `text`, `image` or `like`.",
                 "Negatives alone do not say what to find.",
             )
         if self.text is None and len(_several(self.wordings)):

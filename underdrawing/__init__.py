@@ -1,4 +1,4 @@
-"""One import for a user: `import underdrawing as ud`, then `ud.Collection`, `ud.Query`, `ud.Retriever`.
+"""The public names in one import: `import underdrawing as ud`, then `ud.Collection`, `ud.Query`, `ud.Retriever`.
 
 The names are the public ones of `indexer` and `retrieval`, which keep working, too. Each is imported when it is
 first used, so that `import underdrawing` costs next to nothing and loads no model library.

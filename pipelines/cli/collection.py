@@ -1,4 +1,4 @@
-"""The commands that fill and keep a collection: `index`, `info`, `delete`, `check`, `compact`.
+"""The commands that fill and maintain a collection: `index`, `info`, `delete`, `check`, `compact`.
 
 What this module does not know: how any of it is done; `indexer` does it.
 """
@@ -62,7 +62,7 @@ INDEX_EPILOG = examples(
     "underdrawing index 'shards-{000..012}.tar' shop --dtype bfloat16 --rejects rejects.jsonl",
     "# Run it again after a kill or a change: it continues, and embeds only what is new.",
     "underdrawing index photos/ shop --prune",
-    "# At the end it builds the index that searches use; of another kind than the sizes ask for:",
+    "# At the end it builds the index that searches use. To choose its kind:",
     "underdrawing index photos/ shop --index ivf",
 )
 INFO_EPILOG = examples(

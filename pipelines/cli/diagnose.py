@@ -33,15 +33,15 @@ def diagnose() -> None:
 def gap(
     collection: CollectionFolder,
     k: Annotated[
-        int, typer.Option("-k", "--k", metavar="N", help="How many of the first hits count in the shares.")
+        int, typer.Option("-k", "--k", metavar="N", help="How many first hits the shares are computed on.")
     ] = 10,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Plot it there, as PNG.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write a plot there, as PNG.")] = None,
     database: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the gap between texts, images and documents of both, as stored and centered.
 
-    How far apart their centroids lie, how well a linear probe tells them apart, and which of them are found too often.
+    Shows how far apart their centroids lie, how well a linear probe separates them, and which are found too often.
     """
     from pipelines.diagnostics.gap import measure_gap, plot_gap
 
@@ -72,7 +72,7 @@ def _show(found: Gap) -> None:
         table.add_column(name, justify="right" if name else "left")
     for title, before, after in (
         ("distance of centroids", found.before.distance, found.after.distance),
-        ("told apart by a linear probe", found.before.separability, found.after.separability),
+        ("separated by a linear probe", found.before.separability, found.after.separability),
     ):
         for pair, value in before.items():
             table.add_row(f"{title}, {pair}", f"{value:.3f}", f"{after[pair]:.3f}")

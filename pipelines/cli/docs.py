@@ -1,4 +1,4 @@
-"""The command line's page of the documentation: `python -m pipelines.cli.docs > docs/cli.md`.
+"""The documentation page of the command line: `python -m pipelines.cli.docs > docs/cli.md`.
 
 What this module does not know: any command; it asks the program for its help.
 """
@@ -46,7 +46,7 @@ def commands(command: Any, path: Sequence[str] = ()) -> Iterator[list[str]]:
 
 
 def help_of(path: Sequence[str]) -> str:
-    """What `--help` prints, `WIDTH` columns wide and without colour."""
+    """What `--help` prints, `WIDTH` columns wide and without color."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(WIDTH)
     try:
@@ -57,7 +57,7 @@ def help_of(path: Sequence[str]) -> str:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = before
-    # Colour: some build servers ask for it whether or not there is a terminal.
+    # Some build servers ask for color whether or not there is a terminal.
     lines = _COLOUR.sub("", shown.getvalue()).splitlines()
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 

@@ -1,4 +1,4 @@
-"""The command `evaluate`: result files of benchmarks into one table, and a plot.
+"""The command `evaluate`: one table and a plot from the result files of benchmarks.
 
 What this module does not know: how results are grouped, formatted and plotted.
 """

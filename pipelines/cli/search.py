@@ -1,4 +1,4 @@
-"""The command `search`: a question in, a table, JSON or an HTML page out.
+"""The command `search`: a query in, a table, JSON or an HTML page out.
 
 What this module does not know: how anything is found, and how the page looks.
 """

@@ -1,11 +1,13 @@
-"""`underdrawing spaces`: the embedding spaces of a collection, another one, another default, one less.
+"""The command `spaces`: list a collection's embedding spaces; add, fill or drop one; change the default.
 
 What this module does not know: how any of it is done; `indexer` does it.
 """
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -93,7 +95,7 @@ def spaces(
             case SpaceAction.DEFAULT:
                 opened.set_default_space(str(what))
             case SpaceAction.DROP:
-                dropped = opened.drop_space(str(what))
+                dropped = _dropped(opened, collection, str(what))
                 done = {"dropped": dropped}
                 if not as_json:
                     out.print(f"Dropped {counted(dropped, 'vector')}; compact drops their rows.")
@@ -113,6 +115,18 @@ def spaces(
         ],
         "bold",
     )
+
+
+def _dropped(opened: Collection, folder: Path, name: str) -> int:
+    """The vectors of a space that is dropped; the default one has the command line's own remedy."""
+    try:
+        return opened.drop_space(name)
+    except CallError as error:
+        others = [each.name for each in opened.spaces if not each.default]
+        if others and name not in others and any(each.name == name for each in opened.spaces):
+            default = shlex.join(["underdrawing", "spaces", str(folder), "default", others[0]])
+            error.remedy = f"Make another one the default first: {default}"
+        raise
 
 
 def _embedded(

@@ -1,4 +1,4 @@
-"""What `index` says at its end, and what it asks before it prunes much.
+"""The summary that `index` prints at its end, and its question before it prunes many documents.
 
 What this module does not know: how a job works.
 """

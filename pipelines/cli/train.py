@@ -61,7 +61,7 @@ def clip(
     seed: Seed = None,
     device: Device = None,
 ) -> None:
-    """Train a CLIP model: two towers that put pictures and the texts about them at one place.
+    """Train a CLIP model: an image encoder and a text encoder that share one embedding space.
 
     Run the same command again to continue at the last checkpoint.
 
@@ -108,7 +108,7 @@ def inversion(
         typer.Option("--method", metavar="NAME", help="pic2word, searle, lincir or difference. By default difference."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="The model whose text tower reads the words.")
+        str | None, typer.Option("--model", metavar="NAME", help="The model whose text encoder reads the pseudo-words.")
     ] = None,
     recipe_file: RecipeFile = None,
     steps: Steps = None,
@@ -119,7 +119,7 @@ def inversion(
     seed: Seed = None,
     device: Device = None,
 ) -> None:
-    """Train an inversion: it turns a picture into a word that a CLIP model's text tower reads in a sentence.
+    """Train an inversion: it turns an image into a pseudo-word that a CLIP model's text encoder reads in a sentence.
 
     Run the same command again to continue at the last checkpoint.
 
@@ -161,7 +161,7 @@ def generator(
     corpus: Corpus,
     folder: RunFolder,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="The model whose text tower reads the prompts.")
+        str | None, typer.Option("--model", metavar="NAME", help="The model whose text encoder reads the prompts.")
     ] = None,
     start: Annotated[
         str | None, typer.Option("--inversion", metavar="NAME", help="The inversion of that model to start from.")
@@ -175,7 +175,7 @@ def generator(
     seed: Seed = None,
     device: Device = None,
 ) -> None:
-    """Train a generator of pseudo-targets: an autoencoder first, then a denoiser that reads sentences with words.
+    """Train a generator of pseudo-targets: first an autoencoder, then a denoiser that reads texts with pseudo-words.
 
     Run the same command again to continue at the last checkpoint.
 
@@ -268,7 +268,7 @@ def unified(
     seed: Seed = None,
     device: Device = None,
 ) -> None:
-    """Train one model that reads texts, pictures, and both at once: GME's way, from captioned pictures alone.
+    """Train one model that reads texts, images, and both together, as GME does, from captioned images alone.
 
     Run the same command again to continue at the last checkpoint.
 
@@ -323,7 +323,7 @@ def bridge(
     ] = None,
     tower: Annotated[
         str | None,
-        typer.Option("--tower", metavar="NAME", help="The model whose picture tower sees, of the CLIP family."),
+        typer.Option("--tower", metavar="NAME", help="The model of the CLIP family whose image encoder is used."),
     ] = None,
     text: Annotated[
         str | None,
@@ -351,7 +351,7 @@ def bridge(
     seed: Seed = None,
     device: Device = None,
 ) -> None:
-    """Train a bridge: a small connector by which a text model reads what a picture tower sees. Both stay as they are.
+    """Train a bridge: a small connector between a frozen image encoder and a frozen text model.
 
     Run the same command again to continue at the last checkpoint.
 

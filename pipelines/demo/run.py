@@ -1,7 +1,7 @@
 """The demo: index the bundled corpus, ask composed questions, measure a sample, write a report.
 
 It uses what any user uses: `Collection`, `index_corpus`, `SearchService`, `evaluate`. A method
-whose models are not there is left out with a remark.
+whose models are missing is left out, with a note.
 
 What this module does not know: how the page looks (`report.py` and its templates).
 """
@@ -142,7 +142,7 @@ def run_demo(
 
 
 def _retrievers(service: SearchService) -> tuple[Retrievers, list[str]]:
-    """A retriever for every method whose models load, and remarks on the others."""
+    """A retriever for every method whose models load, and notes on the others."""
     retrievers: Retrievers = {}
     left_out = []
     for name, method in usable_methods().items():

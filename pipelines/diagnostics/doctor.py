@@ -1,4 +1,4 @@
-"""What is installed, what the machine can do, and whether a search works here: the facts behind `underdrawing doctor`.
+"""Facts for `underdrawing doctor`: what is installed, what the machine can do, and whether a search works.
 
 Every fact is looked up on its own, so that one broken package does not hide the others.
 
@@ -30,7 +30,7 @@ PACKAGES = (
 EMBEDDERS, COMPANIONS = ("emoji-clip",), ("emoji-inversion", "emoji-generator")
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 BF16_PAYS = 1.3
-"""Times as fast as float32 from which bfloat16 is worth its coarser arithmetic."""
+"""The speed-up over float32 from which bfloat16 is worth its lower precision."""
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 SMOKE_TEXTS = {

@@ -1,4 +1,4 @@
-"""What other packages add to this one, and whether it can be used.
+"""Parts that other packages add to this one, and whether they can be used.
 
 What this module does not know: what the parts do.
 """

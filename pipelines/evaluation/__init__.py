@@ -1,1 +1,1 @@
-"""Retrieval measured: queries with known answers in, measures with intervals out, results side by side."""
+"""Evaluation of retrieval: measures with confidence intervals, and tables that compare results."""

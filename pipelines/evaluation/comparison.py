@@ -1,4 +1,4 @@
-"""Result files side by side: read, grouped by what they can be compared under, and told as a table.
+"""Comparison of result files: read, grouped by benchmark and protocol, and shown as tables.
 
 Two results stand in one table if they are of the same benchmark, split, queries and protocol; methods, models and
 weights are what a table compares. Others are groups of their own, and are never mixed in silence.

@@ -1,7 +1,7 @@
-"""The one evaluation loop: judged queries and a retriever in, measures with intervals out.
+"""The evaluation loop of all benchmarks: queries with qrels and a retriever in, measures with intervals out.
 
-A benchmark supplies queries, judgments and a collection, and nothing else. All of them are ranked, measured, tuned
-and written to run files here, so that two benchmarks or two methods never differ in the loop.
+A benchmark supplies only queries, qrels and a collection. Ranking, measuring, tuning and writing run files happen here,
+so that two benchmarks or two methods never differ in the loop.
 
 Measures are those of composed image retrieval: R@K is the share of queries with a target among the first K (a hit
 rate), Rsub@K the same within a query's subset of hard siblings, mAP@K the mean of CIRCO's truncated average precision,

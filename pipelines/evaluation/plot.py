@@ -1,4 +1,4 @@
-"""A measure against the milliseconds that a query takes, one panel for each setting.
+"""Plots of a measure against milliseconds per query, with a panel for each setting.
 
 What this module does not know: result files.
 """
@@ -55,7 +55,7 @@ def plot(groups: Sequence[Group], file: Path, measure: str | None = None) -> str
 
 
 def _panel(panel: Any, group: Group, name: str) -> None:
-    """A colour is a method, a mark a model."""
+    """Colors stand for methods, markers for models."""
     pairs = zip(group.labels, group.rows, strict=True)
     timed = [(label, row) for label, row in pairs if name in row.measures and row.ms_per_query]
     models = list(dict.fromkeys(row.model for _, row in timed))

@@ -1,4 +1,4 @@
-"""What a benchmark asks and what it measures: judged queries, and the plan of their measures.
+"""Queries of a benchmark with their qrels, and the plan of its measures.
 
 What this module does not know: how queries are ranked.
 """

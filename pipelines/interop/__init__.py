@@ -1,1 +1,1 @@
-"""Our models in the hands of other libraries: mteb, sentence-transformers."""
+"""Adapters of our models for other libraries: mteb and sentence-transformers."""

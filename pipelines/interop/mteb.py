@@ -1,4 +1,4 @@
-"""Our embedders and methods as models that mteb 2 evaluates.
+"""Adapters that let mteb 2 evaluate our embedders and methods.
 
     mteb.evaluate(MtebEncoder("bundled:emoji-clip"), mteb.get_tasks(tasks=["CIRRIT2IRetrieval"]))
     mteb.evaluate(MtebRetriever("bundled:emoji-clip", "inversion"), ...)

@@ -1,4 +1,4 @@
-"""Our embedders as models of sentence-transformers.
+"""An adapter that makes our embedders models of sentence-transformers.
 
     model = as_sentence_transformer("bundled:emoji-clip")
     scores = model.similarity(model.encode_query("a red heart"), model.encode_document([{"image": "heart.png"}]))
@@ -80,7 +80,7 @@ class EmbedderModule(InputModule):  # type: ignore[misc]  # the library is untyp
         return [name for modality, name in names.items() if modality in self.embedder.modalities]
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Decode and tokenise.
+        """Decode and tokenize.
 
         Args:
             inputs: See the module.

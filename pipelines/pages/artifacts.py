@@ -1,4 +1,4 @@
-"""What a method made on the way to an answer, ready to be shown: the same for pages, tables and the demo.
+"""Artifacts of a method, ready to be shown in the same way by pages, tables and the demo.
 
 Any artifact can be shown, also one of another package's method: its images are the files under `paths`, its text is
 its `sentence`, and what else it has follows in words. What is made often has words of its own.

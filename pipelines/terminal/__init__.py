@@ -1,1 +1,1 @@
-"""What commands show in a terminal: answers, progress, tables of hits."""
+"""Terminal output of commands: answers, progress, tables of hits."""

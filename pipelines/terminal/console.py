@@ -1,4 +1,4 @@
-"""How commands speak: answers on stdout, everything else on stderr, JSON alone when it was asked for.
+"""Consoles of the commands: answers on stdout, everything else on stderr, and only JSON if that was asked for.
 
 Texts and ids come from other people's files. Whatever a console of this module prints goes through `harmless`, and JSON
 through `harmless_json`, so that no stored text can move the cursor, color the terminal or turn the order of characters

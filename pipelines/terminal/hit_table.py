@@ -1,4 +1,4 @@
-"""Hits on a terminal, with ids that can be copied.
+"""Tables of hits for a terminal, with ids that can be copied.
 
 What this module does not know: how anything was found.
 """

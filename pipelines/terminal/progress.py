@@ -1,4 +1,4 @@
-"""Where an indexing job stands: a bar in a terminal, and in a log a line each half minute.
+"""Progress of an indexing job: a bar in a terminal, or a line every half minute in a log.
 
 How much there is to do is counted beside the job, where a source can be counted without reading it: files of a folder,
 lines of a JSONL file, rows that Parquet files declare. Archives cannot, and then no remaining time is shown.

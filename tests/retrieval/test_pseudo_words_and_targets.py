@@ -228,7 +228,7 @@ def test_the_answer_says_what_was_drawn_and_whether_it_was_kept(retriever, query
     [
         ({"generator": None}, "No generator comes with .*`generator`"),
         ({"generator": "bundled:nobody"}, "bundled generator 'nobody' is not known"),
-        ({"generator": "/nowhere/at/all"}, "text encoders of .* are not known"),
+        ({"generator": "/nowhere/at/all"}, "There is no generator at /nowhere/at/all"),
         ("full", r"The fake is full\. Draw less\."),
         ("black", "1 of 1 images came out black"),
         ("unwritable", "cannot be written"),

@@ -343,7 +343,7 @@ def test_a_table_is_read_from_a_file(tmp_path):
     table = load_captioner(f"table:{file}")
     assert table.name == f"table:{file}"
     assert table.identity() == TableCaptioner({"cat.png": "a cat"}).identity()
-    for content, said in (("[]", "not a table of captions"), ("{", "cannot be read"), ('{"a": ""}', "no table")):
+    for content, said in (("[]", "not a table of captions"), ("{", "cannot be read"), ('{"a": ""}', "not a table")):
         file.write_text(content)
         with pytest.raises(ModelError, match=said):
             load_captioner(f"table:{file}")

@@ -17,6 +17,7 @@ What this module does not know: collections, caches, how pseudo-targets are sear
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GeneratorSpec", "PseudoTargetGenerator", "WordSource"]
 
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 BLACK = 10 / 255
 """CIG's own threshold: an image whose mean is at most this counts as a failure."""
 
@@ -135,10 +137,7 @@ class PseudoTargetGenerator:
         folder = Path(place)
         if spec is None:
             if not folder.is_dir():
-                raise ModelError(
-                    f"The inversions of the text encoders of {source} are not known.",
-                    f"Name a folder with {SPEC}, or give a GeneratorSpec.",
-                )
+                raise _missing(source)
             spec = GeneratorSpec.read(folder)
         with loading():
             pipeline = load_pipeline(place, diffusers)
@@ -324,3 +323,17 @@ def _weights_digest(folder: Path) -> str:
         if file.suffix in {".safetensors", ".json"}:
             total.update(f"{file.relative_to(folder)} {file_digest(file)}\n".encode())
     return total.hexdigest()
+
+
+def _missing(source: str | Path) -> ModelError:
+    """The error for a generator that is no folder here and comes without a spec."""
+    if isinstance(source, str) and HUB_ID.fullmatch(source):
+        return ModelError(
+            f"There is no folder {source}, and the inversions of the text encoders of {source} are not known.",
+            f"Name a folder with {SPEC}, or in Python give a GeneratorSpec.",
+        )
+    return ModelError(
+        f"There is no generator at {source}.",
+        f"Name a folder made by `underdrawing train generator`, a diffusers folder with {SPEC}, or "
+        "bundled:emoji-generator.",
+    )

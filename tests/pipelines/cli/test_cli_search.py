@@ -191,3 +191,9 @@ def test_a_model_that_the_collection_names_by_a_path_wants_trust(run, shop, tmp_
     trusted = run("search", shop, "red", "--method", "text", "--trust")
     assert f"open_clip:{tmp_path}/model" in trusted.stderr
     assert "--trust" not in trusted.stderr
+
+
+def test_a_search_for_nothing_names_its_options(run, tmp_path):
+    done = run("search", tmp_path)
+    assert done.exit_code == 2
+    assert "this one has no TEXT, --image or --like." in " ".join(done.stderr.split())

@@ -82,3 +82,14 @@ def test_a_search_of_two_spaces_fuses_their_rankings(run, told, shop):
     assert found["hits"][0]["branches"].keys() == {"fake:16", "small"}
     done = run("search", shop, "cat", "--space", "small", "--fusion", "scores")
     assert (done.exit_code, "--fusion is read where several spaces" in done.stderr) == (2, True)
+
+
+def test_a_default_space_that_is_dropped_has_the_shells_remedy(run, told, shop):
+    alone = run("spaces", shop, "drop", "fake:16")
+    assert (alone.exit_code, "add another first" in alone.stderr) == (2, True)
+    told(shop, "add", "fake:32", "--name", "a second")
+    done = run("spaces", shop, "drop", "fake:16")
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.split())
+    assert "set_default_space" not in said
+    assert said.endswith(f"Make another one the default first: underdrawing spaces {shop} default 'a second'")

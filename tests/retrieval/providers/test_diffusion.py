@@ -366,7 +366,7 @@ def test_a_folder_without_a_spec_or_with_a_wrong_one_says_what_to_write(
         with pytest.raises(ModelError, match=message):
             PseudoTargetGenerator.load(folder)
     file.write_text(json.dumps(content | {"template": "a photo"}))
-    with pytest.raises(ModelError, match="needs it once"):
+    with pytest.raises(ModelError, match="must have it once"):
         PseudoTargetGenerator.load(folder)
     file.unlink()
     with pytest.raises(ModelError, match=r'has no underdrawing.json.*Write one: {"words"'):
@@ -375,6 +375,16 @@ def test_a_folder_without_a_spec_or_with_a_wrong_one_says_what_to_write(
     assert PseudoTargetGenerator.load(folder, spec).feature_models == [("m", False)]
     with pytest.raises(ModelError, match="The inversions of the text encoders of"):
         PseudoTargetGenerator.load("somebody/model")
+
+
+@pytest.mark.parametrize("source", ["nofolder", "./no/folder", "/nowhere/at/all", Path("somebody/model")])
+def test_a_folder_that_is_not_there_is_named(
+    source: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=rf"There is no generator at {source}\. Name a folder made by") as caught:
+        PseudoTargetGenerator.load(source)
+    assert "GeneratorSpec" not in str(caught.value)
 
 
 def test_each_encoder_needs_an_inversion_of_its_width(folders: dict[str, Path]) -> None:
