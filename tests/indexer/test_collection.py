@@ -210,7 +210,7 @@ class TestWhatIsRefused:
         document = NewDocument("a", "a", None, None, None, Modality.TEXT, {})
         with shop.writer() as writer:
             for vectors in (None, np.ones((1, 8), np.float32), np.ones((2, 16), np.float32)):
-                with pytest.raises(CallError, match="1 documents in a space of 16"):
+                with pytest.raises(CallError, match=r"must have the shape \(1, 16\)"):
                     writer.commit([document], vectors)
             for vectors in (np.ones((1, 16), np.float32), np.full((1, 16), np.nan, np.float32)):
                 with pytest.raises(CallError, match="unit length"):

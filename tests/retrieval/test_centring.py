@@ -71,7 +71,7 @@ def test_off_and_auto_differ_and_a_note_says_why(mixed):
     plain = mixed.snapshot().search(query, 10)
     np.testing.assert_allclose([hit.score for hit in off], plain.scores[0], atol=1e-6)
     assert off.notes == ()
-    assert "mean is taken off" in auto.notes[0]
+    assert "mean is subtracted" in auto.notes[0]
     assert [hit.id for hit in auto] != [hit.id for hit in off]
 
 

@@ -308,7 +308,7 @@ def test_what_is_no_bridge_or_cannot_carry_one_is_refused(
         with pytest.raises(ModelError, match=told) as refused:
             load_embedder(f"bridge:{mine}")
         assert str(mine / CONFIG) in refused.value.message
-        assert "copy the whole folder" in str(refused.value.remedy)
+        assert "copy the whole folder" in str(refused.value.remedy).lower()
 
 
 def test_a_picture_that_leaves_no_room_for_words_is_refused(parts, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def words(*texts):
 
 class TestOpening:
     def test_there_must_be_one_or_a_model(self, tmp_path):
-        with pytest.raises(CollectionNotFoundError, match="Name the model"):
+        with pytest.raises(CollectionNotFoundError, match="Name a model"):
             Collection.open(tmp_path / "none")
         with pytest.raises(CollectionNotFoundError):
             Collection.open(tmp_path / "none", "fake:16", create=False)

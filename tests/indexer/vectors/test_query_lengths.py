@@ -87,7 +87,7 @@ def test_what_points_nowhere_is_refused_by_name(shop, bad):
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
 def test_an_index_refuses_what_single_precision_cannot_rank(scale):
-    with pytest.raises(QueryError, match="Bring it to unit length"):
+    with pytest.raises(QueryError, match="Scale it to unit length"):
         ExactIndex([(VECTORS, np.arange(ROWS))]).search(QUERIES * np.float32(scale), 3)
 
 

@@ -134,7 +134,7 @@ def test_info_explains_the_index_and_builds_nothing(run, told, call, shop):
     assert (known["kind"], known["codes"], known["allowed_bytes"]) == ("ivf", "sq8", 1000)
     assert not (shop / "indexes").exists()
     shown = run("info", shop, "--explain").stdout
-    assert "quick to scan" in shown
+    assert "fast to scan" in shown
     assert shown.count("approximate") == 3
     code, _, error = call("info", shop, "--explain", "--memory", "much")
     assert code == 2
