@@ -106,14 +106,14 @@ def search(
         with err.status("Searching"):
             results = service.search(request)
         results = replace(results, notes=tuple(map(with_options, results.notes)))
+        if as_json:
+            show_json(results.to_json())
+        else:
+            _show(results, request)
         if html is not None:
             _write_page(html, request, results, opened)
     if folder is not None:
         _save(folder, request.text or "", results)
-    if as_json:
-        show_json(results.to_json())
-    else:
-        _show(results, request)
 
 
 def filtered_by(where: Any) -> tuple[str, ...]:

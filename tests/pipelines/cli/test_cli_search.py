@@ -197,3 +197,9 @@ def test_a_search_for_nothing_names_its_options(run, tmp_path):
     done = run("search", tmp_path)
     assert done.exit_code == 2
     assert "this one has no TEXT, --image or --like." in " ".join(done.stderr.split())
+
+
+def test_an_answer_is_shown_before_the_page_that_was_written(run, tmp_path):
+    Collection.open(tmp_path / "shop", "fake:16").close()
+    done = run("search", tmp_path / "shop", "a lamp", "--html", tmp_path / "found.html")
+    assert 0 <= done.output.index("Nothing found.") < done.output.index("Wrote ")
