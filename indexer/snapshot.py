@@ -395,6 +395,6 @@ def _names(values: Any, name: str) -> tuple[str, ...]:
     return () if isinstance(values, tuple) and not values else names(values, name)
 
 
-def _ids(values: Any) -> Ids:
+def _ids(ids: Any) -> Ids:
     """`vector_ids`, but for ids just as a search gives them."""
-    return values if getattr(values, "dtype", None) == np.int64 and values.ndim == 1 else vector_ids(values)
+    return ids if isinstance(ids, np.ndarray) and ids.dtype == np.int64 and ids.ndim == 1 else vector_ids(ids)

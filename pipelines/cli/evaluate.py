@@ -94,5 +94,5 @@ def _show(groups: Sequence[Group]) -> None:
         # Never narrower than its numbers: a terminal may break a line, but no digit is left out.
         needed = Measurement.get(out, out.options.update(max_width=WIDEST), table).maximum
         HarmlessConsole(width=max(needed, out.width), highlight=False, emoji=False).print(table)
-        for remark in group.remarks:
-            out.print(plain(remark), style="dim", markup=False, soft_wrap=True)
+        for note in group.notes:
+            out.print(plain(note), style="dim", markup=False, soft_wrap=True)

@@ -125,8 +125,8 @@ def run_demo(
                 pages = ask_pages(CORPUS, mixed)
         else:
             left_out.append(NO_JOINT)
-        for remark in left_out:
-            console.print(remark, markup=False, style="yellow")
+        for note in left_out:
+            console.print(note, markup=False, style="yellow")
         queries = read_queries(QUERIES, Split.TEST)
         # The questions first, one at a time, so that a drawing's time is told; then the sample, in batches.
         answered = _ask(retrievers, by_family(queries, QUESTIONS_PER_FAMILY), console)

@@ -1,4 +1,4 @@
-"""The modality gap of a collection, before and after centring: how far apart its kinds of documents lie.
+"""The modality gap of a collection, before and after centering: how far apart its kinds of documents lie.
 
 Three measures (Liang et al., "Mind the Gap", NeurIPS 2022, for the first two):
 
@@ -10,7 +10,7 @@ Three measures (Liang et al., "Mind the Gap", NeurIPS 2022, for the first two):
 
 Documents are a sample, evenly spread over a modality's ids: the same for the same generation.
 
-What this module does not know: how anything is centred, how it is shown.
+What this module does not know: how anything is centered, how it is shown.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SAMPLE = 1000
 """Documents of a modality that distances and probes are measured on."""
 ASKING = 200
-"""Documents of a modality that ask for their neighbours."""
+"""The most documents of a modality whose neighbors are found."""
 RIDGE = 1e-2
 """What the probe's weights cost, times the number of its examples and the mean variance of a coordinate."""
 LEAST = 10
@@ -41,7 +41,7 @@ LEAST = 10
 
 @dataclass(frozen=True)
 class Side:
-    """The measures, before centring or after.
+    """The measures, before centering or after.
 
     Attributes:
         distance: By pair of modalities, such as `text / image`.
@@ -64,7 +64,7 @@ class Gap:
         auto: Whether a search that is left to decide takes the gap out.
         why: The rule by which it decides, with the numbers.
         before: Of vectors as they are stored.
-        after: Of vectors as a centred search compares them.
+        after: Of vectors as a centered search compares them.
     """
 
     documents: Mapping[str, int]
@@ -82,18 +82,18 @@ def measure_gap(snapshot: Snapshot, k: int = 10) -> Gap:
         CallError: k is below 1, or fewer than two modalities have documents enough.
     """
     if k < 1:
-        raise CallError(f"k is {k}; a share is of 1 neighbour at least.")
+        raise CallError(f"k is {k}; a share is of 1 neighbor at least.")
     from indexer.vectors.modality_gap import mixture, settled
 
     samples = _samples(snapshot)
-    centred = snapshot.centered(Center.ON)
+    centered = snapshot.centered(Center.ON)
     return Gap(
         documents={modality.value: count for modality, count in snapshot.living.items()},
         k=k,
         auto=settled(Center.AUTO, snapshot.space, lambda: snapshot.living) is Center.ON,
         why=mixture(snapshot.living),
         before=_side(snapshot, samples, snapshot.living, k),
-        after=_side(centred, samples, snapshot.living, k),
+        after=_side(centered, samples, snapshot.living, k),
     )
 
 
@@ -174,7 +174,7 @@ def plot_gap(snapshot: Snapshot, gap: Gap, path: Path) -> None:
     panels = figure.subplots(2, 2)
     views: list[tuple[str, Snapshot, Side]] = [
         ("as stored", snapshot, gap.before),
-        ("centred", snapshot.centered(Center.ON), gap.after),
+        ("centered", snapshot.centered(Center.ON), gap.after),
     ]
     for column, (title, view, side) in enumerate(views):
         rows = {modality: view.vectors(ids) for modality, ids in samples.items()}

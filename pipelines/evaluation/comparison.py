@@ -92,7 +92,7 @@ class Group:
         ]
 
     @property
-    def remarks(self) -> list[str]:
+    def notes(self) -> list[str]:
         """For each row with weights, what they are and where they come from."""
         return [
             f"{label}: {row.weights} ({row.weights_source})"
@@ -237,14 +237,14 @@ def _markdown(group: Group) -> str:
 
 
 def _listed(group: Group) -> list[str]:
-    return [f"* {remark}" for remark in group.remarks]
+    return [f"* {note}" for note in group.notes]
 
 
 def _latex(group: Group) -> str:
     head, rows = cells(group)
     lines = [
         f"% {group.title}",
-        *(f"% {remark}" for remark in group.remarks),
+        *(f"% {note}" for note in group.notes),
         f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         "\\toprule",
         " & ".join(_escaped(name) for name in head) + " \\\\",

@@ -51,7 +51,7 @@ class HarmlessConsole(Console):
 out = HarmlessConsole(highlight=False, emoji=False)
 """Answers."""
 err = HarmlessConsole(stderr=True, highlight=False, emoji=False)
-"""Progress, remarks and errors: a pipe never sees them."""
+"""The console for progress, notes and errors, which a pipe never sees."""
 
 
 def show_error(message: str, remedy: str | None = None) -> None:
@@ -92,7 +92,7 @@ def show_pairs(pairs: Sequence[tuple[str, str]], style: str) -> None:
 
 @contextmanager
 def hushed_models() -> Iterator[None]:
-    """Within this block the libraries that load generators show no bars and no remarks of their own."""
+    """Within this block the libraries that load generators show no bars and no messages of their own."""
     try:
         from diffusers.utils import logging as diffusers
         from transformers.utils import logging as transformers
@@ -124,7 +124,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help. A line that begins with # is a remark."""
+    """The end of a command's help. A line that begins with # is a comment."""
     shown = [f"[dim]{line}[/dim]" if line.startswith("#") else f"[cyan]$ {line}[/cyan]" for line in lines]
     return "\n".join(["[bold]Examples[/bold]", *shown])
 
