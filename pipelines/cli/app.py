@@ -56,6 +56,9 @@ class Commands(TyperGroup):
                 raise
             show_error(with_options(error.message), error.remedy and with_options(error.remedy))
             raise typer.Exit(error.exit_code) from None
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # which pydantic, below typer, puts before it
+            raise
         except BrokenPipeError:
             raise  # whoever read the output has left, as `head` does; typer ends quietly then
         except OSError as error:

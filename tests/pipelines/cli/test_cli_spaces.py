@@ -93,3 +93,9 @@ def test_a_default_space_that_is_dropped_has_the_shells_remedy(run, told, shop):
     said = " ".join(done.stderr.split())
     assert "set_default_space" not in said
     assert said.endswith(f"Make another one the default first: underdrawing spaces {shop} default 'a second'")
+
+
+def test_an_unknown_action_is_said_without_the_parsers_own_words(run, shop):
+    done = run("spaces", shop, "frob", "x")
+    assert (done.exit_code, "'frob' is not one of" in done.stderr) == (2, True)
+    assert "Value error" not in done.stderr

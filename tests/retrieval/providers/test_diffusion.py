@@ -373,7 +373,7 @@ def test_a_folder_without_a_spec_or_with_a_wrong_one_says_what_to_write(
         PseudoTargetGenerator.load(folder)
     spec = GeneratorSpec((WordSource("m", "phi_0.pt"),))
     assert PseudoTargetGenerator.load(folder, spec).feature_models == [("m", False)]
-    with pytest.raises(ModelError, match="The inversions of the text encoders of"):
+    with pytest.raises(ModelError, match="text encoders of somebody/model are not known"):
         PseudoTargetGenerator.load("somebody/model")
 
 
