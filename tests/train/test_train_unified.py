@@ -208,7 +208,7 @@ def test_tasks_that_make_no_sense_are_refused() -> None:
         TaskSampler(data, data.rows("train"), None, shares={"text-video": 1}, **make)
     with pytest.raises(CallError, match="No task has a share"):
         TaskSampler(data, data.rows("train"), None, shares={"text-image": 0}, **make)
-    with pytest.raises(CallError, match="need pairs of captions"):
+    with pytest.raises(CallError, match="need pairs of similar captions"):
         TaskSampler(data, data.rows("train"), None, shares={"fused-image": 1}, **make)
 
 
