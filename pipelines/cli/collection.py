@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indexer.errors import SpaceMismatchError
 from indexer.files.layout import Layout
 from indexer.types import Parts
 from pipelines.cli import columns as cli_columns
@@ -217,9 +218,14 @@ def index(
     elif model is None:
         model = DEFAULT_MODEL
         show_remark(f"A new collection: embedding with {model}, fetched on first use. --model chooses another.")
-    with Collection.open(
-        collection, model, parts=parts, index=settings, database=database, dtype=dtype, device=device, trust=trust
-    ) as opened:
+    try:
+        opening = Collection.open(
+            collection, model, parts=parts, index=settings, database=database, dtype=dtype, device=device, trust=trust
+        )
+    except SpaceMismatchError as error:
+        error.remedy = f"Leave out --model, or add a second space: underdrawing spaces {collection} add {model}"
+        raise
+    with opening as opened:
         show_remark(f"Embedding with {opened.embedder.name}{_on_device(opened)}.")
         with IndexProgress(corpus, Path(source)) as progress:
             summary = index_corpus(

@@ -106,12 +106,14 @@ def search(
         with err.status("Searching"):
             results = service.search(request)
         results = replace(results, notes=tuple(map(with_options, results.notes)))
-        if as_json:
-            show_json(results.to_json())
-        else:
-            _show(results, request)
-        if html is not None:
+        if html is not None:  # before the answer, so that a call whose page cannot be written shows its error alone
             _write_page(html, request, results, opened)
+    if as_json:
+        show_json(results.to_json())
+    else:
+        _show(results, request)
+    if html is not None:
+        show_remark(f"Wrote {html}")
     if folder is not None:
         _save(folder, request.text or "", results)
 
@@ -141,7 +143,6 @@ def _write_page(file: Path, request: SearchRequest, results: Results, collection
         reference = stored_images(document)
     page = search_page(request.query, results, reference, filtered_by(request.where))
     atomic_write(file, page.encode("utf-8", "backslashreplace"))
-    show_remark(f"Wrote {file}")
 
 
 def _save(folder: Path, text: str, results: Results) -> None:

@@ -72,7 +72,7 @@ def test_every_method_is_in_the_help_of_search(run):
         (["search", "SHOP", "x", "--image-weight", "0.3"], 2, ["text does not read the weight image"]),
         (["info", "PHOTOS"], 2, ["There is no collection at", "Index it into a new folder: underdrawing index"]),
         (["index", "PHOTOS/none", "SHOP"], 2, ["none does not exist", "Accepted are"]),
-        (["index", "PHOTOS", "SHOP", "--model", "fake:32"], 1, ["made with fake:64", "underdrawing index SOURCE"]),
+        (["index", "PHOTOS", "SHOP", "--model", "fake:32"], 1, ["made with fake:64", "underdrawing spaces", "add fake:32"]),
         (["index", "PHOTOS", "SHOP", "--model", "magic:1"], 2, ["magic", "open_clip"]),
         (["index", "PHOTOS", "PHOTOS/red.png", "--model", "fake:64"], 1, ["not a collection"]),
         (["index", "PHOTOS", "SHOP", "--dtype", "int4"], 2, ["'int4'", "bfloat16"]),
