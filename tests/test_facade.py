@@ -46,5 +46,7 @@ def test_the_import_loads_nothing_and_the_names_load_no_model_library():
 
 
 def test_the_package_runs_as_the_command_line():
-    done = subprocess.run([sys.executable, "-m", "underdrawing", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "underdrawing", "--version"], capture_output=True, text=True, check=True
+    )
     assert done.stdout == f"underdrawing {ud.__version__}\n"
