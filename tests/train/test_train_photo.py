@@ -76,7 +76,7 @@ def test_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classes, "WORDINGS", ("{name}",))  # a thousand texts, not four thousand
     recipe = replace(RECIPE, classes=0.5, steps=40, peak=1e-2, dropout=0.0, hidden=0.0, source_field=None, views=0)
     run = _Trainer(corpus(), recipe, RunFolder.start(tmp_path / "run", recipe))
-    losses = [run.advance() for _ in range(40)]
+    losses = [run.train_step() for _ in range(40)]
     assert {"loss", "loss_photos", "loss_classes"} == losses[0].keys()
     for name in losses[0]:
         assert np.mean([each[name] for each in losses[-5:]]) < np.mean([each[name] for each in losses[:5]]) - 0.05
@@ -88,7 +88,7 @@ def test_settling_learns_from_both_sides(tmp_path: Path) -> None:
     for side, other in (("image", "text"), ("text", "image")):  # turns of one step each
         before = {name: each.clone() for name, each in run.connectors.named_parameters()}
         run.optimiser.zero_grad(set_to_none=True)
-        losses = run.advance()
+        losses = run.train_step()
         assert {"loss", "loss_s", "loss_c"} == losses.keys()
         gradients = {
             name: each.grad is not None and bool(each.grad.any()) for name, each in run.connectors.named_parameters()
@@ -96,7 +96,7 @@ def test_settling_learns_from_both_sides(tmp_path: Path) -> None:
         assert any(moved for name, moved in gradients.items() if name.startswith(side))
         assert not any(moved for name, moved in gradients.items() if name.startswith(other))
         assert before.keys() == gradients.keys()
-    first, last = losses["loss"], np.mean([run.advance()["loss"] for _ in range(38)][-6:])
+    first, last = losses["loss"], np.mean([run.train_step()["loss"] for _ in range(38)][-6:])
     assert last < first - 0.05
 
 
@@ -104,7 +104,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Trainer, "advance", dying(trainer._Trainer.advance, 6))
+        patch.setattr(trainer._Trainer, "train_step", dying(trainer._Trainer.train_step, 6))
         with pytest.raises(KeyboardInterrupt):
             train_photo(corpus(), RECIPE, tmp_path)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 4
@@ -145,7 +145,7 @@ def test_photos_that_cannot_be_used_cost_themselves(tmp_path: Path) -> None:
     run = _Trainer(records, RECIPE, RunFolder.start(tmp_path / "run", RECIPE))
     assert run.photos.bad.tolist() == [2]
     assert 2 not in np.concatenate(list(run.sources.values()))
-    assert np.isfinite(run.advance()["loss"])
+    assert np.isfinite(run.train_step()["loss"])
 
 
 def test_changed_copies_are_other_cuts_of_the_same_photo() -> None:

@@ -102,8 +102,8 @@ def text_encoder_of(embedder: TrainableEncoder, context: int) -> tuple[Any, Any]
     tokenizer = getattr(embedder.tokenizer, "tokenizer", None)
     if tokenizer is None or getattr(source, "pool_type", "argmax") != "argmax":
         raise CallError(
-            f"The text source of {embedder.name} cannot be written as transformers' CLIPTextModel.",
-            "Use an open_clip model with a Hugging Face tokenizer and a causal text source.",
+            f"The text encoder of {embedder.name} cannot be written as transformers' CLIPTextModel.",
+            "Use an open_clip model with a Hugging Face tokenizer and a causal text encoder.",
         )
     tokenizer.model_max_length = context
     state = {name: value.detach().float() for name, value in source.state_dict().items()}

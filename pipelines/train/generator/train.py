@@ -137,8 +137,8 @@ class _Trainer(Trainer[GeneratorRecipe]):
         start = load_inversion(recipe.inversion)
         if (start.config.feature_dim, start.config.word_dim) != (embedder.dim, self.reader.word_dim):
             raise CallError(
-                f"The inversion {recipe.inversion} turns {start.config.feature_dim} numbers into words of "
-                f"{start.config.word_dim}; {recipe.model} has features of {embedder.dim} and words of "
+                f"The inversion {recipe.inversion} turns {start.config.feature_dim} numbers into pseudo-words of "
+                f"{start.config.word_dim}; {recipe.model} has features of {embedder.dim} and pseudo-words of "
                 f"{self.reader.word_dim}.",
                 "Start from an inversion that was trained for this model: underdrawing train inversion.",
             )

@@ -522,7 +522,7 @@ def test_a_writer_that_is_not_there_is_an_error(source, tmp_path):
     ("file", "content", "message"),
     [
         ("question.txt", "a\n---\nb\n---\nno place", "lacks {passage}"),
-        ("question.txt", "a\n---\nb", "2 parts"),
+        ("question.txt", "a\n---\nb", "2 turns"),
         ("rewrite.txt", "{query}\n---\n\n---\n{query}", "empty one"),
         ("deictic.txt", None, "cannot be read"),
     ],
