@@ -5,6 +5,7 @@ What this module does not know: any model, any recipe's meaning.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,14 @@ import typer
 from pipelines.terminal.console import examples, measure, out, show_facts, show_remark
 
 app = typer.Typer(no_args_is_help=True, help="Train a model of your own from a captioned corpus.")
+
+
+def show_trained(kind: str, model: Path, measured: Mapping[str, float], next_command: str) -> None:
+    """Say where a finished model is, its measures, and the command that uses it, which ends in the model's folder."""
+    out.print(f"The {kind} is in {model}", markup=False, soft_wrap=True)
+    show_facts({name: measure(value) for name, value in measured.items()})
+    show_remark(f"Next: underdrawing {next_command}{model}")
+
 
 RunFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder. A run in it is continued.")]
 RecipeFile = Annotated[
@@ -86,9 +95,7 @@ def clip(
     }
     recipe = load_recipe(ClipRecipe, recipe_file, overrides)
     measured = train_clip(open_corpus(corpus), recipe, folder)
-    out.print(f"The model is in {folder / 'model'}", markup=False, soft_wrap=True)
-    show_facts({name: measure(value) for name, value in measured.items()})
-    show_remark(f"Next: underdrawing index SOURCE COLLECTION --model open_clip:{folder / 'model'}")
+    show_trained("model", folder / "model", measured, "index SOURCE COLLECTION --model open_clip:")
 
 
 INVERSION_EPILOG = examples(
@@ -142,9 +149,7 @@ def inversion(
     }
     recipe = load_recipe(InversionRecipe, recipe_file, overrides)
     measured = train_inversion(open_corpus(corpus), recipe, folder)
-    out.print(f"The inversion is in {folder / 'model'}", markup=False, soft_wrap=True)
-    show_facts({name: measure(value) for name, value in measured.items()})
-    show_remark(f"Next: underdrawing search COLLECTION TEXT --image FILE --inversion {folder / 'model'}")
+    show_trained("inversion", folder / "model", measured, "search COLLECTION TEXT --image FILE --inversion ")
 
 
 GENERATOR_EPILOG = examples(
@@ -201,9 +206,9 @@ def generator(
     }
     recipe = load_recipe(GeneratorRecipe, recipe_file, overrides)
     measured = train_generator(open_corpus(corpus), recipe, folder)
-    out.print(f"The generator is in {folder / 'model'}", markup=False, soft_wrap=True)
-    show_facts({name: measure(value) for name, value in measured.items()})
-    show_remark(f"Next: underdrawing search COLLECTION TEXT --image FILE --method cig --generator {folder / 'model'}")
+    show_trained(
+        "generator", folder / "model", measured, "search COLLECTION TEXT --image FILE --method cig --generator "
+    )
 
 
 UNIFIED_EPILOG = examples(
@@ -299,9 +304,7 @@ def unified(
     }
     recipe = load_recipe(UnifiedRecipe, recipe_file, overrides)
     measured = train_unified(open_corpus(corpus), recipe, folder)
-    out.print(f"The model is in {folder / 'model'}", markup=False, soft_wrap=True)
-    show_facts({name: measure(value) for name, value in measured.items()})
-    show_remark(f"Next: underdrawing index SOURCE COLLECTION --model mllm:{folder / 'model'}")
+    show_trained("model", folder / "model", measured, "index SOURCE COLLECTION --model mllm:")
 
 
 BRIDGE_EPILOG = examples(
@@ -379,6 +382,4 @@ def bridge(
     }
     recipe = load_recipe(BridgeRecipe, recipe_file, overrides)
     measured = train_bridge(open_corpus(corpus), recipe, folder)
-    out.print(f"The bridge is in {folder / 'model'}", markup=False, soft_wrap=True)
-    show_facts({name: measure(value) for name, value in measured.items()})
-    show_remark(f"Next: underdrawing index SOURCE COLLECTION --model bridge:{folder / 'model'}")
+    show_trained("bridge", folder / "model", measured, "index SOURCE COLLECTION --model bridge:")

@@ -21,8 +21,9 @@ from pipelines.cli.train import (
     Seed,
     SplitField,
     app,
+    show_trained,
 )
-from pipelines.terminal.console import examples, measure, out, show_facts, show_remark
+from pipelines.terminal.console import examples
 
 __all__ = ["app", "photo"]
 
@@ -79,6 +80,4 @@ def photo(
     }
     recipe = load_recipe(PhotoRecipe, recipe_file, overrides)
     measured = train_photo(open_corpus(corpus), recipe, folder)
-    out.print(f"The model is in {folder / 'model'}", markup=False, soft_wrap=True)
-    show_facts({name: measure(value) for name, value in measured.items()})
-    show_remark(f"Next: underdrawing index SOURCE COLLECTION --model photo:{folder / 'model'}")
+    show_trained("model", folder / "model", measured, "index SOURCE COLLECTION --model photo:")

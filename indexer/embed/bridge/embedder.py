@@ -18,6 +18,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from indexer.embed.bridge.text_model import Pooling, TextModel
 from indexer.embed.mllm.batches import by_tokens
 from indexer.embed.model_files import harmless, read_json
 from indexer.embed.several import images_of
-from indexer.embed.weights import weights_digest
+from indexer.embed.weights import load_trained, weights_digest
 from indexer.errors import CallError, ModelError, first_line
 from indexer.files.atomic import atomic_path, atomic_write
 from indexer.reasons import Reason, refusal
@@ -331,37 +332,9 @@ def text_room(text: TextModel, connector: ConnectorConfig, most: int) -> int:
 
 
 def load_parts(folder: Path, config: ConnectorConfig) -> Any:
-    """The trained modules, in evaluation mode and float32, on the CPU.
-
-    Raises:
-        ModelError: The weights are missing, damaged, or do not fit the configuration.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    file = folder / WEIGHTS
-    try:
-        weights = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} is missing or cannot be read: {first_line(error)}.") from error
-    import torch
-
-    # The sizes in it are untrusted: nothing is allocated before they are compared.
-    with torch.device("meta"):
-        shaped = build_bridge(config)
-    wanted = {name: tuple(each.shape) for name, each in shaped.state_dict().items()}
-    found = {name: tuple(each.shape) for name, each in weights.items()}
-    strange = sorted(wanted.items() ^ found.items())
-    if strange:
-        name, shape = strange[0]
-        raise ModelError(
-            f"{file} does not fit {CONFIG}: {len({each for each, _ in strange})} weights are missing, unexpected or of "
-            f"another shape, such as {name}, {shape}.",
-            "Both files come from one run; copy the whole folder.",
-        )
-    bridge = build_bridge(config)
-    bridge.load_state_dict({name: each.float() for name, each in weights.items()})
-    return bridge.eval()
+    """The trained modules, in evaluation mode and float32, on the CPU; raises as `load_trained`."""
+    remedy = "Both files come from one run; copy the whole folder."
+    return load_trained(folder / WEIGHTS, partial(build_bridge, config), CONFIG, remedy)
 
 
 def save_bridge(folder: Path, spec: BridgeSpec, parts: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,8 @@ from indexer.embed.photo.image_encoder import SIZE, ImageEncoder
 from indexer.embed.preprocess import ImagePreprocess, ResizeMode
 from indexer.embed.several import image_arrays, mean_of_several
 from indexer.embed.textual_inversion import PseudoWordReader
-from indexer.embed.weights import weights_digest
-from indexer.errors import CallError, MissingExtraError, ModelError, first_line
+from indexer.embed.weights import load_trained, weights_digest
+from indexer.errors import CallError, MissingExtraError, ModelError
 from indexer.files.atomic import atomic_path, atomic_write
 from indexer.reasons import Reason, refusal
 from indexer.types import ImageSource, Item, Modality, Role, Vectors
@@ -320,36 +321,12 @@ def load_frozen(device: str, dtype: Any) -> tuple[ImageEncoder, TextModel]:
 
 
 def load_connectors(folder: Path, config: ConnectorsConfig) -> Connectors:
-    """The trained connectors, in float32 on the CPU.
-
-    Raises:
-        ModelError: The weights are missing, damaged, or do not fit the configuration.
-    """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    """The trained connectors, in evaluation mode and float32, on the CPU; raises as `load_trained`."""
     from indexer.embed.photo.connectors import Connectors
 
-    file = folder / WEIGHTS
-    try:
-        weights = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} is missing or cannot be read: {first_line(error)}.") from error
-    # The sizes in it are untrusted: nothing is allocated before they are compared.
-    with torch.device("meta"):
-        shaped = Connectors(config)
-    wanted = {name: tuple(each.shape) for name, each in shaped.state_dict().items()}
-    found = {name: tuple(each.shape) for name, each in weights.items()}
-    if strange := sorted(wanted.items() ^ found.items()):
-        name, shape = strange[0]
-        raise ModelError(
-            f"{file} does not fit {CONFIG}: {len({each for each, _ in strange})} weights are missing, unexpected or of "
-            f"another shape, such as {name}, {shape}.",
-            "Copy the whole folder again, as underdrawing train photo wrote it.",
-        )
-    shaped.load_state_dict({name: each.float() for name, each in weights.items()}, assign=True)
-    return shaped.eval()
+    remedy = "Copy the whole folder again, as underdrawing train photo wrote it."
+    connectors: Connectors = load_trained(folder / WEIGHTS, partial(Connectors, config), CONFIG, remedy)
+    return connectors
 
 
 def save_photo_model(folder: Path, spec: PhotoSpec, connectors: Connectors) -> None:
