@@ -31,7 +31,6 @@ from indexer.errors import CorruptionError, ItemError, StoreError
 from indexer.files.layout import image_path
 from indexer.files.media import recorded_image
 from indexer.ingest.adding import missing_query_mean
-from indexer.ingest.decoding import decoded_ahead, decoders
 from indexer.ingest.prepare import Preparer, without_vector
 from indexer.ingest.streams import Streams
 from indexer.ingest.summary import Progress, in_brackets
@@ -98,6 +97,8 @@ def fill(
         LockedError: Another writer holds the collection for longer than a minute.
         StoreError: The disk or the database fails, or the space was dropped; what was committed stays.
     """
+    from indexer.ingest.decoding import decoded_ahead, decoders  # process pools, which opening need not load
+
     started = time.monotonic()
     job = _Filling(target, own, shard_size, on_progress or (lambda _: None))
     prepare = partial(
